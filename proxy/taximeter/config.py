@@ -1,0 +1,160 @@
+"""Every setting, declared once: name, default, bounds, meaning. Unknown keys and bad values are refused at start.
+
+Sources, strongest first: environment `TAXIMETER_SECTION__KEY`, the TOML file, the defaults below.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Section(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration file."""
+
+
+class Redis(Section):
+    url: str = ""
+    """redis://, rediss://, redis+cluster://, redis+sentinel://; empty: the embedded Valkey on loopback."""
+    embedded_port: Port = 0
+    """0: a free one; `taximeter status` and /healthz tell it."""
+
+
+class History(Section):
+    url: str = ""
+    """sqlite:///path or postgresql://…; empty: SQLite in data_dir."""
+    retention_days: Count = 400
+    """Single records; roll-ups stay."""
+
+
+class Auth(Section):
+    mode: Literal["open", "keys"] = "open"
+    admin_token_sha256: str = ""
+    """SHA-256 (hex) of the admin token; empty: none, the control port then serves loopback only."""
+    allow_open_relay: bool = False
+    """Allow mode "open" on another address than loopback while an upstream has api_key_env."""
+    keys: list[Key] = field(default_factory=list)
+
+
+class Key(Section):
+    """A proxy key declared in the file: [[auth.keys]]."""
+
+    id: str
+    sha256: str
+    """SHA-256 (hex) of the whole key, `tm-` included."""
+    workspace: str
+    models: list[str] = field(default_factory=list)
+    """Allow-list of model patterns; empty: all."""
+
+
+class Upstream(Section):
+    """One provider endpoint: [[upstream]]."""
+
+    name: str = "openai"
+    base_url: str = "https://api.openai.com/v1"
+    native_url: str = ""
+    provider: str = "openai"
+    api_key_env: str = ""
+    forward_credentials: bool = False
+    models: list[str] = field(default_factory=lambda: ["*"])
+    stream_usage: Literal["inject", "off"] = "inject"
+    on_client_left: Literal["cancel", "drain"] = "cancel"
+    workspace: str = ""
+    tokenizer: str = ""
+    http2: bool = False
+    """Speak to it through the httpx client (HTTP/2-only upstreams, outbound proxies); slower."""
+    proxy_url: str = ""
+    """An outbound proxy for this upstream; implies the httpx client."""
+    ca_file: str = ""
+    """PEM file of further certificate authorities to trust; empty: the system's."""
+    connect_timeout_s: Seconds = 10.0
+    first_byte_timeout_s: Seconds = 1_200.0
+    """A thinking model is silent for minutes."""
+    idle_timeout_s: Seconds = 1_200.0
+    """Longest silence between two chunks."""
+    max_connections: Count = 1_000
+
+
+class TagSources(Section):
+    """[tags]"""
+
+    baggage: bool = False
+    body: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    """Further header names -> workspace | track | document | task | end_user."""
+
+
+class Limits(Section):
+    json_body_bytes: Count = 32 * 1024 * 1024
+    head_bytes: Count = 64 * 1024
+    head_fields: Count = 200
+    head_timeout_s: Seconds = 15.0
+    count_prompt_bytes: Count = 256 * 1024
+    """A prompt that may have to be counted is kept up to this; a longer one is counted at once in the pool."""
+    keep_alive_s: Seconds = 75.0
+    shutdown_s: Seconds = 30.0
+    """How long open streams may go on after SIGTERM."""
+
+
+class JournalSettings(Section):
+    """[journal]"""
+
+    fsync: Literal["interval", "always", "never"] = "interval"
+    fsync_interval_ms: Count = 50
+    roll_bytes: Count = 64 * 1024 * 1024
+    keep_s: Annotated[float, Meta(ge=0)] = 3_600.0
+    on_error: Literal["pass", "refuse"] = "pass"
+    buffer_records: Count = 10_000
+    """How many lines wait in memory while the journal cannot be written."""
+
+
+class Control(Section):
+    open_metrics: bool = False
+    """/metrics without a token, also from other addresses than loopback."""
+    allowed_hosts: list[str] = field(default_factory=list)
+    """Further Host names accepted on both ports (DNS rebinding guard); loopback and the bound address always are."""
+
+
+class Webhook(Section):
+    url: str = ""
+    token_env: str = ""
+    secret_env: str = ""
+    format: Literal["segments", "cloudevents"] = "segments"
+    idle_s: Seconds = 300.0
+    timeout_s: Seconds = 10.0
+    max_attempts: Count = 20
+
+
+class BudgetSettings(Section):
+    """[budget]"""
+
+    on_unavailable: Literal["allow", "refuse"] = "allow"
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    listen: str = "127.0.0.1:8000"
+    admin_listen: str = "127.0.0.1:8001"
+    data_dir: str = "./data"
+    workers: Annotated[int, Meta(ge=1, le=128)] = 1
+    node: str = ""
+    """This node's name; empty: made once and kept in data_dir."""
+    usage_headers: bool = False
+    prices_file: str = ""
+    """Dated prices over the built-in ones; empty: config/prices.toml where it exists."""
+    redis: Redis = field(default_factory=Redis)
+    history: History = field(default_factory=History)
+    auth: Auth = field(default_factory=Auth)
+    upstream: list[Upstream] = field(default_factory=lambda: [Upstream(forward_credentials=True)])
+    tags: TagSources = field(default_factory=TagSources)
+    limits: Limits = field(default_factory=Limits)
+    journal: JournalSettings = field(default_factory=JournalSettings)
+    control: Control = field(default_factory=Control)
+    webhook: Webhook = field(default_factory=Webhook)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)

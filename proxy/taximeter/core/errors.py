@@ -1,0 +1,163 @@
+"""Every error Taximeter itself answers or raises: status, stable code, client-safe message.
+
+TaximeterError
+├── ConfigError            the configuration cannot be used; names file, path and allowed values
+├── DataDirError           the data directory is locked, unwritable or not ours
+├── JournalError           a journal file cannot be written or read
+└── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
+    ├── BadTag  BadRequest  PayloadTooLarge  Unauthorized  Forbidden  NotFound
+    ├── RateLimited  BudgetExceeded
+    ├── JournalUnavailable
+    └── UpstreamError      UpstreamUnreachable  UpstreamTimeout  UpstreamGarbage
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+
+class TaximeterError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class ConfigError(TaximeterError):
+    """The configuration cannot be used. The message says file, path, what is wrong and what is allowed."""
+
+
+class DataDirError(TaximeterError):
+    """The data directory cannot be used: locked by another process, unwritable, or not a directory."""
+
+
+class JournalError(TaximeterError):
+    """A journal file cannot be written or read; the message names the file."""
+
+
+class RequestError(TaximeterError):
+    """Answered to the client: `status`, OpenAI error `type`, stable `code`, and a message safe to show."""
+
+    status: ClassVar[int] = 400
+    type: ClassVar[str] = "invalid_request_error"
+    code: ClassVar[str] = "bad_request"
+    retry: ClassVar[bool | None] = None
+    """What to tell OpenAI's SDKs in `x-should-retry`; None: say nothing, their own rules apply."""
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> bytes:
+        """The JSON body in OpenAI's error shape: {"error": {"message", "type", "param", "code"}}."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Response headers, `content-length` included."""
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(self.body())).encode()),
+            (b"x-taximeter-error", self.code.encode()),
+        ]
+        if self.retry is not None:
+            headers.append((b"x-should-retry", b"true" if self.retry else b"false"))
+        if self.retry_after_s is not None:
+            headers.append((b"retry-after", str(self.retry_after_s).encode()))
+        return headers
+
+
+class BadRequest(RequestError):
+    """The request cannot be relayed as it is (framing, path, unreadable where it must be read)."""
+
+
+class BadTag(RequestError):
+    """A tag in our own headers or path is not 1-128 characters of [A-Za-z0-9._:@-]."""
+
+    code = "bad_tag"
+
+
+class PayloadTooLarge(RequestError):
+    """A head or body is over a stated bound."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class Unauthorized(RequestError):
+    """A proxy key or admin token is missing or unknown."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+    retry = False
+
+
+class Forbidden(RequestError):
+    """The key is known, but not for this (another workspace, model, Host or Origin)."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+    retry = False
+
+
+class NotFound(RequestError):
+    """No such thing, or none that this key may see."""
+
+    status = 404
+    code = "not_found"
+
+
+class RateLimited(RequestError):
+    """Too many at once: retryable."""
+
+    status = 429
+    type = "rate_limit_exceeded"
+    code = "rate_limited"
+    retry = True
+
+
+class BudgetExceeded(RequestError):
+    """A hard budget is spent. SDKs must not retry."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    retry = False
+
+
+class JournalUnavailable(RequestError):
+    """`journal.on_error = "refuse"` and the journal cannot be written: nothing was sent upstream."""
+
+    status = 503
+    type = "server_error"
+    code = "journal_unavailable"
+
+
+class UpstreamError(RequestError):
+    """The upstream could not be relayed."""
+
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection, TLS failure, or it closed before the head of an answer."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamTimeout(UpstreamError):
+    """Connect, first-byte or idle timeout."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamGarbage(UpstreamError):
+    """What it answered is not HTTP we can frame safely."""
+
+    code = "upstream_bad_response"

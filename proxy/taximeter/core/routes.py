@@ -1,0 +1,64 @@
+"""From a raw request path to tags, upstream name and the path the provider will see.
+
+    /w/<workspace>/t/<track>/d/<document>/k/<task>/u/<upstream>/v1/chat/completions
+
+Each part is optional, in this order. Works on raw (still percent-encoded) bytes, so what is relayed is what came.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from taximeter.core.errors import BadRequest
+from taximeter.core.tags import PATH_MARKS, parse
+
+_ORDER = b"wtdku"
+_climbs = re.compile(rb"(?i)(?:^|/)(?:\.|%2e){2}(?:/|%2f|\\|%5c|$)|%2f(?:\.|%2e){2}|(?:\.|%2e){2}(?:%2f|%5c)").search
+_forbidden = re.compile(rb"[\x00-\x20\x7f\\#]").search
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where a path leads: `tags` from the path by name, the upstream it names, and the rest, which starts with /."""
+
+    path: bytes
+    tags: dict[str, str] = {}
+    upstream: str | None = None
+
+
+def resolve(raw_path: bytes) -> Route:
+    """Split a raw path. Raises BadTag on a bad tag, BadRequest on a path that could leave the upstream's base."""
+    if (b"." in raw_path or b"%" in raw_path) and _climbs(raw_path):
+        raise BadRequest("The path must not contain '..' segments.", param="path")
+    if not raw_path.startswith(b"/") or _forbidden(raw_path):
+        raise BadRequest("The path must start with / and hold no spaces, control characters, # or backslash.")
+    if raw_path[2:3] != b"/" or raw_path[1:2] not in _ORDER:
+        return Route(path=raw_path)
+    segments = raw_path.split(b"/")
+    tags: dict[str, str] = {}
+    upstream = None
+    at, rank = 1, -1
+    while at + 1 < len(segments):
+        mark = segments[at]
+        place = _ORDER.find(mark) if len(mark) == 1 else -1
+        if place <= rank:
+            break
+        name = PATH_MARKS[mark]
+        value = parse(segments[at + 1], f"path /{mark.decode()}/<{name}>")
+        if name == "upstream":
+            upstream = value
+        else:
+            tags[name] = value
+        at, rank = at + 2, place
+    return Route(path=b"/" + b"/".join(segments[at:]), tags=tags, upstream=upstream)
+
+
+def target(path: bytes, base: bytes, native: bytes) -> bytes:
+    """The path at the upstream. `base` and `native` are its base URLs' paths without a trailing slash.
+
+    Our `/v1` stands for `base` (which may end in /v1, /api/v3 or nothing); any other path goes under `native`.
+    """
+    if path == b"/v1" or path.startswith(b"/v1/"):
+        return base + path[3:] or b"/"
+    return native + path

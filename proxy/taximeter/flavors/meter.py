@@ -1,0 +1,91 @@
+"""What every API flavor offers: how to prepare a request, how to meter its answer.
+
+A flavor is stateless and shared; a `Meter` lives for one answer. Neither raises on anything a client or
+upstream sends: what cannot be read is unknown, and the bytes are relayed all the same.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from taximeter.core.record import Operation
+from taximeter.core.usage import Reading
+
+HELD_LINE_BYTES = 64 * 1024
+"""Most bytes of an incomplete SSE line held back while an injected usage event has to be found (DESIGN §2.3)."""
+
+
+class Prepared(msgspec.Struct, kw_only=True):
+    """What a flavor learned from a request body, and the body to send."""
+
+    body: bytes
+    """Byte-identical to what came, but for `stream_options.include_usage` spliced in."""
+    model: str | None = None
+    stream: bool = False
+    injected: bool = False
+    """We asked for the usage event; the meter takes it out of the answer again."""
+    embedding_inputs: int | None = None
+    rerank_documents: int | None = None
+    metadata: dict[str, object] = {}
+    """The body's `metadata` object and `user` (as `end_user`), for `tags.body`."""
+
+
+class Countable(msgspec.Struct, kw_only=True):
+    """Text to be tokenized locally, when no usage was reported."""
+
+    texts: list[str] = []
+    tokens: int = 0
+    """Tokens known without a tokenizer: token-array inputs, overhead per message by published rule."""
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """The head of an upstream's answer."""
+
+    status: int
+    content_type: bytes = b""
+    headers: list[tuple[bytes, bytes]] = []
+    """Names in lower case."""
+
+
+class Meter(Protocol):
+    """Meters one answer as its bytes pass. Bounded memory; never raises."""
+
+    terminal: bool
+    """True from the chunk on that holds the answer's terminal event ([DONE], message_stop, response.completed …)."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Meter a chunk; returns what may go to the client now (the very same object where nothing is taken out)."""
+
+    def finish(self) -> bytes:
+        """The answer has ended, for whatever reason. Returns bytes still held for the client (mostly b"")."""
+
+    def reading(self) -> Reading:
+        """The usage as far as known now; may be called more than once."""
+
+    def output(self) -> Countable:
+        """The output's text as far as kept, for local counting; call after finish()."""
+
+    def progress_tokens(self) -> int | None:
+        """A cheap lower bound of output tokens so far, for a long stream's tick; None where nothing can be said."""
+
+
+class Flavor(Protocol):
+    """One API's dialect."""
+
+    api: str
+    operation: Operation
+
+    def prepare(self, body: bytes, path: bytes, *, inject: bool) -> Prepared:
+        """Read a JSON request body (b"" where there was none or it was not read).
+
+        `path` is the provider-side path (some APIs carry the model there). With `inject`, a streamed request
+        that lacks `stream_options.include_usage` gets it, spliced into the bytes.
+        """
+
+    def meter(self, prepared: Prepared, answer: Answer, provider: str) -> Meter:
+        """A meter for one answer. `provider` selects conventions where providers differ on the same API."""
+
+    def input(self, body: bytes) -> Countable:
+        """The request's text for local counting, from the body as the client sent it."""

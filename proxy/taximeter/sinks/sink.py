@@ -1,0 +1,41 @@
+"""The one interface of all sinks, and the batch delivery hands them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from taximeter.core.record import Record
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """Consecutive records of one journal, cut for one cursor."""
+
+    journal_id: str
+    after: int
+    """The cursor this batch was cut for: the sink applies it only if its own cursor for the journal is just this."""
+    upto: int
+    """`seq` of the last record; the cursor afterwards."""
+    records: list[Record]
+    """In `seq` order: after+1 … upto, without a gap."""
+    digest: str = ""
+    """Digest of the journal's bytes up to and including the line of `upto` (history keeps it)."""
+    ended: bool = False
+    """The journal has its end line and `upto` is its last record."""
+
+
+class Sink(Protocol):
+    """Applies batches exactly once. Any exception means: nothing is known; ask `cursors` again before the next try."""
+
+    name: str
+
+    async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
+        """Where the sink is in each journal: last `seq` applied, 0 where it knows nothing of it."""
+
+    async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
+        """Apply each batch whose `after` is the sink's cursor; answer the actual cursors of these journals."""
+
+    async def close(self) -> None:
+        """Release connections and files."""
