@@ -1,0 +1,57 @@
+"""The `taximeter` command: a group whose verbs are imported only when one is called.
+
+Nothing heavier than click is imported here, so `taximeter --version` and every verb start fast.
+A verb is one line in VERBS: its name and where its click command stands.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from taximeter import __version__
+
+VERBS: dict[str, str] = {}
+"""Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a verb's module when the verb is called or its help is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        where = VERBS.get(cmd_name)
+        if where is None:
+            return None
+        module, _, attribute = where.partition(":")
+        command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{where} is not a click command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Click's own, with the nearest verb named when there is no such one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1)
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="taximeter", message="%(prog)s %(version)s")
+def main() -> None:
+    """Taximeter: a metering reverse proxy for LLM, embedding and rerank calls.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or bad settings, 3 no running proxy (and no history) to ask,
+    130 interrupted.
+    """
