@@ -1,0 +1,84 @@
+import hashlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taximeter.core import keys
+from taximeter.core.keys import Keys, ProxyKey
+
+
+def key(id="k1", secret="tm-one", **more):
+    return ProxyKey(id=id, sha256=keys.digest(secret), workspace=more.pop("workspace", "acme"), **more)
+
+
+def test_a_key_is_found_by_its_secret_and_by_nothing_else():
+    found = Keys([key(), key("k2", "tm-two", workspace="beta")])
+    assert found.find("tm-two").workspace == "beta"
+    assert found.find(b"tm-one").id == "k1"
+    assert found.find("tm-three") is None
+    assert found.find(found.find("tm-one").sha256) is None
+
+
+def test_a_revoked_key_is_not_found():
+    assert Keys([key(revoked_at=5)]).find("tm-one") is None
+
+
+def test_a_digest_in_capitals_works_as_well():
+    stored = msgspec.structs.replace(key(), sha256=keys.digest("tm-one").upper())
+    assert Keys([stored]).find("tm-one").id == "k1"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "model", "allowed"),
+    [((), "gpt-4o", True), ((), None, True), (("gpt-4o*",), "gpt-4o-mini", True), (("gpt-4o*",), "o1", False),
+     (("gpt-4o",), "GPT-4o", False), (("a", "b"), "b", True), (("a",), None, False)],
+)  # fmt: skip
+def test_the_allow_list_of_models(patterns, model, allowed):
+    assert key(models=patterns).allows(model) is allowed
+
+
+def test_a_made_key_carries_its_prefix_and_all_its_randomness():
+    assert keys.make(bytes(range(32))) == "tm-" + bytes(range(32)).hex()
+    with pytest.raises(ValueError, match="32 random bytes"):
+        keys.make(b"short")
+
+
+def test_matches_compares_with_the_digest_and_never_with_an_empty_one():
+    stored = hashlib.sha256(b"admin").hexdigest()
+    assert keys.matches("admin", stored) and keys.matches(b"admin", stored.upper())
+    assert not keys.matches("Admin", stored)
+    assert not keys.matches("", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "token"),
+    [
+        (b"Bearer abc", b"abc"),
+        (b"bearer  abc ", b"abc"),
+        (b"Basic abc", None),
+        (b"Bearer ", None),
+        (b"abc", None),
+        (None, None),
+    ],
+)
+def test_bearer_token(value, token):
+    assert keys.bearer(value) == token
+
+
+stored = st.builds(
+    lambda n, at: ProxyKey(id=f"k{n}", sha256=f"{n:064x}", workspace="w", created_at=n, revoked_at=at),
+    st.integers(0, 5),
+    st.integers(0, 3),
+)
+copies = st.lists(stored, max_size=6)
+
+
+@given(copies, copies, copies)
+def test_merging_copies_does_not_depend_on_their_order(a, b, c):
+    assert keys.merge(a, b) == keys.merge(b, a)
+    assert keys.merge(keys.merge(a, b), c) == keys.merge(a, keys.merge(b, c))
+    assert keys.merge(a, a) == keys.merge(a)
+    revoked = {each.id for each in (*a, *b) if each.revoked_at}
+    assert {each.id for each in keys.merge(a, b) if each.revoked_at} == revoked
