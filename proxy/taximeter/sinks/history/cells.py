@@ -1,0 +1,118 @@
+"""What a roll-up cell sums: every field of core.totals plus the details other views need, one list of integers.
+
+Pure. The one place that says which sums history keeps; schema, writer and reader all derive from FIELDS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence, Sequence
+
+import msgspec
+
+from taximeter.core import totals
+from taximeter.core.record import Record
+from taximeter.core.totals import Totals
+
+
+class Details(msgspec.Struct, kw_only=True):
+    """Sums beside Totals, over `usage` records of every operation. Integers; an unknown figure adds nothing."""
+
+    attempts: int = 0
+    """Records of kind `usage`: upstream attempts, retries and refusals included."""
+    corrections: int = 0
+    """Records of kind `correction`."""
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+    embedding_inputs: int = 0
+    rerank_documents: int = 0
+    audio_ms: int = 0
+    """Audio billed by time, each record rounded to a millisecond."""
+    duration_us: int = 0
+    """Time from request to the answer's end; divide by `attempts` for the mean."""
+
+
+SUMMED: tuple[str, ...] = Details.__struct_fields__[2:]
+"""The details that are plain sums of an event column of the same name."""
+
+FIELDS: tuple[str, ...] = totals.FIELDS + Details.__struct_fields__
+"""The columns of every roll-up table, in the order of a cell."""
+
+COUNTS: frozenset[int] = frozenset(
+    (
+        totals.REQUESTS,
+        totals.ERRORS,
+        totals.UNKNOWN,
+        totals.UNPRICED,
+        totals.LLM_REQUESTS,
+        totals.EMBEDDING_REQUESTS,
+        totals.RERANK_REQUESTS,
+        totals.OTHER_REQUESTS,
+        len(totals.FIELDS),
+        len(totals.FIELDS) + 1,
+    )
+)
+"""Indices of fields to which a record adds 0 or 1, whatever its figures are."""
+
+_N = len(totals.FIELDS)
+_ATTEMPTS, _CORRECTIONS, _AUDIO_IN, _IMAGE_IN, _AUDIO_OUT, _ACCEPTED, _REJECTED, _INPUTS, _DOCS, _AUDIO, _DURATION = (
+    range(_N, _N + len(Details.__struct_fields__))
+)
+
+
+def empty() -> list[int]:
+    """A new cell of zeros."""
+    return [0] * len(FIELDS)
+
+
+def audio_ms(record: Record) -> int | None:
+    """Billed audio time in whole milliseconds; None where it was not billed by time."""
+    return None if record.seconds is None else round(record.seconds * 1_000)
+
+
+def duration_us(record: Record) -> int | None:
+    """Duration in whole microseconds; None where not measured."""
+    return None if record.duration_ms is None else round(record.duration_ms * 1_000)
+
+
+def add(cell: MutableSequence[int], record: Record) -> None:
+    """Add a record to a cell: a list of len(FIELDS) integers in the order of FIELDS."""
+    totals.add(cell, record)
+    if record.kind != "usage":
+        cell[_CORRECTIONS] += 1
+        return
+    cell[_ATTEMPTS] += 1
+    if record.duration_ms is not None:
+        cell[_DURATION] += round(record.duration_ms * 1_000)
+    if record.audio_input_tokens:
+        cell[_AUDIO_IN] += record.audio_input_tokens
+    if record.image_input_tokens:
+        cell[_IMAGE_IN] += record.image_input_tokens
+    if record.audio_output_tokens:
+        cell[_AUDIO_OUT] += record.audio_output_tokens
+    if record.accepted_prediction_tokens:
+        cell[_ACCEPTED] += record.accepted_prediction_tokens
+    if record.rejected_prediction_tokens:
+        cell[_REJECTED] += record.rejected_prediction_tokens
+    if record.embedding_inputs:
+        cell[_INPUTS] += record.embedding_inputs
+    if record.rerank_documents:
+        cell[_DOCS] += record.rerank_documents
+    if record.seconds is not None:
+        cell[_AUDIO] += round(record.seconds * 1_000)
+
+
+def merge(into: list[int], cell: Sequence[int]) -> None:
+    """Add one cell to another of the same length."""
+    into[:] = [a + b for a, b in zip(into, cell, strict=True)]
+
+
+def split(cell: Sequence[int]) -> tuple[Totals, Details]:
+    """A cell as named sums."""
+    named = dict(zip(FIELDS, cell, strict=True))
+    return (
+        Totals(**{name: named[name] for name in totals.FIELDS}),
+        Details(**{name: named[name] for name in Details.__struct_fields__}),
+    )
