@@ -137,8 +137,9 @@ class JournalUnavailable(RequestError):
 
 
 class UpstreamError(RequestError):
-    """The upstream could not be relayed."""
+    """The upstream could not be relayed. `sent`: some of the request had been written, so it may be billed."""
 
+    sent: bool = False
     status = 502
     type = "upstream_error"
     code = "upstream_error"

@@ -1,0 +1,94 @@
+"""Who may call: proxy keys, their workspaces and models, and the Host and Origin guard of the data port.
+
+Pure look-ups in memory; a call that needs no budget waits for nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from taximeter.core.errors import BadRequest, Forbidden, Unauthorized
+from taximeter.core.hosts import Hosts
+from taximeter.core.keys import PREFIX, Keys, ProxyKey, bearer
+
+KEY_HEADER = b"x-taximeter-key"
+"""For clients whose Authorization is the provider's own and is passed on."""
+CREDENTIAL_HEADERS = (KEY_HEADER, b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+"""Where a proxy key may stand, in the order in which they are looked at."""
+
+_PREFIX = PREFIX.encode()
+
+
+class Admission:
+    """The gate of one worker. `keys` may be replaced at any time; the next request sees the new ones."""
+
+    def __init__(self, keys: Keys, hosts: Hosts, *, required: bool) -> None:
+        """`required`: every call needs a proxy key (`auth.mode = "keys"`)."""
+        self.keys = keys
+        self.hosts = hosts
+        self.required = required
+
+    def check_origin(self, head: Mapping[bytes, bytes]) -> None:
+        """Refuse a Host that is not ours and posts from foreign web pages. Raises BadRequest or Forbidden."""
+        self.hosts.check(head.get(b"host"), head.get(b"origin"))
+
+    def key_of(self, head: Mapping[bytes, bytes]) -> ProxyKey | None:
+        """The proxy key a call presents, None where it presents none and needs none. Raises Unauthorized."""
+        secret = presented(head)
+        if secret is None:
+            if self.required:
+                raise Unauthorized(
+                    "A proxy key is required: send it as 'Authorization: Bearer tm-…' or in 'X-Taximeter-Key'."
+                )
+            return None
+        key = self.keys.find(secret)
+        if key is None:
+            raise Unauthorized("This proxy key is not known here, or it was revoked.")
+        return key
+
+    def admit(self, key: ProxyKey | None, model: str | None, body: bytes) -> None:
+        """Whether this key may call this model. Raises Forbidden, or BadRequest on a body that names two models."""
+        if key is None or not key.models:
+            return
+        if names_two_models(body):
+            raise BadRequest("The body has more than one 'model' key.", param="model")
+        if not key.allows(model):
+            raise Forbidden(f"This key may not call the model {model!r}.", param="model")
+
+
+def presented(head: Mapping[bytes, bytes]) -> bytes | None:
+    """The proxy key in a request's head (`tm-…`), wherever it stands."""
+    for name in CREDENTIAL_HEADERS:
+        value = head.get(name)
+        if value is None:
+            continue
+        secret = bearer(value) if name == b"authorization" else value
+        if secret is not None and secret.startswith(_PREFIX):
+            return secret
+    return None
+
+
+def without_key(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers without those that carry a proxy key: it never reaches an upstream."""
+    return [item for item in headers if not (item[0] in CREDENTIAL_HEADERS and _carries_key(item[1]))]
+
+
+def _carries_key(value: bytes) -> bool:
+    return value.startswith(_PREFIX) or (bearer(value) or b"").startswith(_PREFIX)
+
+
+def names_two_models(body: bytes) -> bool:
+    """Whether the body's top level holds `model` twice: we would check one and the provider might use the other."""
+    twice = False
+
+    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal twice
+        twice = sum(name == "model" for name, _ in items) > 1  # the outermost object comes last
+        return {}
+
+    try:
+        json.loads(body, object_pairs_hook=pairs)
+    except (ValueError, RecursionError):
+        return False
+    return twice
