@@ -1,0 +1,51 @@
+import pytest
+
+from taximeter.core import tags
+from taximeter.core.errors import BadTag, Forbidden
+from taximeter.core.tags import Tags
+
+
+def test_headers_win_over_path_over_weak_over_default():
+    resolved = tags.resolve(
+        key_workspace=None,
+        headers={"workspace": "h"},
+        path={"workspace": "p", "track": "p-track"},
+        weak={"track": "weak", "task": "weak-task"},
+        upstream_workspace="u",
+    )
+    assert resolved == Tags(workspace="h", track="p-track", task="weak-task")
+
+
+def test_the_keys_workspace_is_the_strongest():
+    assert tags.resolve(key_workspace="k", headers={}, path={}, weak={"workspace": "other"}).workspace == "k"
+    assert tags.resolve(key_workspace="k", headers={"workspace": "k"}, path={}).workspace == "k"
+
+
+@pytest.mark.parametrize("source", ["headers", "path"])
+def test_another_workspace_than_the_keys_is_forbidden(source):
+    named = {"headers": {}, "path": {}, source: {"workspace": "other"}}
+    with pytest.raises(Forbidden):
+        tags.resolve(key_workspace="k", **named)
+
+
+def test_defaults_when_nobody_says_anything():
+    assert tags.resolve(key_workspace=None, headers={}, path={}, upstream_workspace="u") == Tags(workspace="u")
+    assert tags.resolve(key_workspace=None, headers={}, path={}) == Tags(workspace="default")
+
+
+def test_a_bad_tag_from_baggage_or_body_is_ignored_and_noted():
+    resolved = tags.resolve(key_workspace=None, headers={}, path={}, weak={"workspace": "a b", "track": 7, "task": "t"})
+    assert resolved == Tags(workspace="default", task="t", notes=("workspace", "track"))
+
+
+@pytest.mark.parametrize("value", [b"", b" ", b"a b", b"x" * 129, b"\xff", b"{x}", b"a\n"])
+def test_a_bad_tag_of_ours_is_an_error_that_says_where(value):
+    with pytest.raises(BadTag) as caught:
+        tags.parse(value, "header x-workspace")
+    assert "header x-workspace" in caught.value.message
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("value", [b"a", b"x" * 128, b"A.b_c:d@e-9"])
+def test_good_tags(value):
+    assert tags.parse(value, "header x-workspace") == value.decode()
