@@ -1,7 +1,4 @@
-"""Every setting, declared once: name, default, bounds, meaning. Unknown keys and bad values are refused at start.
-
-Sources, strongest first: environment `TAXIMETER_SECTION__KEY`, the TOML file, the defaults below.
-"""
+"""Every setting, declared once: name, default, bounds, meaning. Knows nothing of files or the environment."""
 
 from __future__ import annotations
 
@@ -9,13 +6,25 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from taximeter.config.addresses import masked
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
 
 
 class Section(Struct, kw_only=True, forbid_unknown_fields=True):
-    """A table of the configuration file."""
+    """A table of the configuration file. Its repr shows no password and no hash of a secret."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={_shown(name, getattr(self, name))}" for name in self.__struct_fields__)
+        return f"{type(self).__name__}({shown})"
+
+
+def _shown(name: str, value: object) -> str:
+    if name.endswith("sha256") and value:
+        return "'***'"
+    return masked(repr(value))
 
 
 class Redis(Section):

@@ -1,0 +1,53 @@
+"""Configuration: every setting (settings.py), read (reading.py) and checked (checks.py) before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from taximeter.config.settings import (
+    Auth,
+    BudgetSettings,
+    Control,
+    History,
+    JournalSettings,
+    Key,
+    Limits,
+    Redis,
+    Section,
+    Settings,
+    TagSources,
+    Upstream,
+    Webhook,
+)
+
+__all__ = [
+    "Auth",
+    "BudgetSettings",
+    "Control",
+    "History",
+    "JournalSettings",
+    "Key",
+    "Limits",
+    "Redis",
+    "Section",
+    "Settings",
+    "TagSources",
+    "Upstream",
+    "Webhook",
+    "load",
+]
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings: `TAXIMETER_SECTION__KEY` over the TOML file over the defaults.
+
+    `path` None: `config/taximeter.toml` in the working directory if it is there, else no file. `environ` None: the
+    process's own. Raises ConfigError, which names the file or variable, the setting's path, the value and what is
+    allowed. Refusals that concern serving only (DESIGN §10) are in `checks.before_serving`.
+    """
+    import os
+
+    from taximeter.config.reading import read  # workers get their settings ready-made and never import this
+
+    return read(path, os.environ if environ is None else environ)

@@ -1,0 +1,207 @@
+"""What settings mean together. `check` holds always; `before_serving` is what `serve` alone refuses (DESIGN §10)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from taximeter.config.addresses import is_loopback, masked, split
+from taximeter.config.settings import Settings, Upstream
+from taximeter.core import tags
+from taximeter.core.errors import ConfigError
+
+REDIS_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
+HISTORY_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg")
+WEBHOOK_PATH = "/api/v1/webhooks/knowledge/metrics"
+"""Added to a webhook.url without a path (DESIGN §8)."""
+
+_is_sha256 = re.compile(r"[0-9a-fA-F]{64}").fullmatch
+_is_header = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+").fullmatch
+_is_variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
+_FRAMING = frozenset(
+    ("authorization", "connection", "content-length", "content-type", "host", "transfer-encoding", "upgrade")
+)
+
+Origin = Callable[[str], str]
+"""Path of a setting -> the file or variable it came from."""
+
+
+def check(settings: Settings, origin: Origin) -> None:
+    """Raises ConfigError on the first value that cannot be meant. Completes webhook.url by its default path."""
+
+    def refuse(path: str, value: object, why: str) -> ConfigError:
+        # What is no hash and no variable's name may be the secret itself, in the wrong place.
+        shown = "***" if path.endswith(("sha256", "_env")) else masked(repr(value))
+        return ConfigError(f"{origin(path)}: {path}: {shown} is not allowed; {why}.")
+
+    for path, problem in _problems(settings):
+        raise refuse(path, _at(settings, path), problem)
+    url = settings.webhook.url
+    if url and urlsplit(url).path in ("", "/"):
+        settings.webhook.url = url.rstrip("/") + WEBHOOK_PATH
+
+
+def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Raises ConfigError where serving with these settings would be unsafe or could not work."""
+    for number, upstream in enumerate(settings.upstream):
+        if upstream.api_key_env and not environ.get(upstream.api_key_env):
+            raise ConfigError(
+                f"upstream[{number}].api_key_env: the environment variable {upstream.api_key_env} is not set, so "
+                f"upstream {upstream.name!r} has no credential. Set it, or forward_credentials = true to send the "
+                "client's own."
+            )
+    webhook = settings.webhook
+    for name in ("token_env", "secret_env"):
+        variable = getattr(webhook, name)
+        if webhook.url and variable and not environ.get(variable):
+            raise ConfigError(f"webhook.{name}: the environment variable {variable} is not set.")
+    if not is_loopback(split(settings.listen)[0]) and settings.auth.mode == "open" and not _relay_allowed(settings):
+        raise ConfigError(
+            f"listen = {settings.listen!r} with auth.mode = 'open' would let everyone who reaches this port spend on "
+            "the credential in upstream api_key_env. Set auth.mode = 'keys', listen on 127.0.0.1, use "
+            "forward_credentials, or say auth.allow_open_relay = true."
+        )
+    if not is_loopback(split(settings.admin_listen)[0]) and not settings.auth.admin_token_sha256:
+        raise ConfigError(
+            f"admin_listen = {settings.admin_listen!r} without auth.admin_token_sha256 would show everyone's usage to "
+            "everyone who reaches this port. Set the token's SHA-256, or listen on 127.0.0.1."
+        )
+
+
+def _relay_allowed(settings: Settings) -> bool:
+    return settings.auth.allow_open_relay or not any(upstream.api_key_env for upstream in settings.upstream)
+
+
+def _at(settings: Settings, path: str) -> object:
+    value: object = settings
+    for key, number in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
+        if number:
+            value = value[int(number)]  # type: ignore[index]
+        elif isinstance(value, dict):
+            return value.get(key)
+        else:
+            value = getattr(value, key)
+    return value
+
+
+def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
+    """(path, what is wrong with the value there)."""
+    yield from _address_problems(settings)
+    if not settings.upstream:
+        yield "upstream", "at least one [[upstream]] is needed"
+    names: set[str] = set()
+    for number, upstream in enumerate(settings.upstream):
+        path = f"upstream[{number}]"
+        if upstream.name in names:
+            yield f"{path}.name", "two upstreams have this name"
+        names.add(upstream.name)
+        yield from ((f"{path}.{key}", why) for key, why in _upstream_problems(upstream))
+    yield from _access_problems(settings)
+    yield from _sink_problems(settings)
+    for header, tag in settings.tags.headers.items():
+        path = f"tags.headers.{header}"
+        if not _is_header(header) or header.lower() in _FRAMING:
+            yield path, "its name cannot be a tag header"
+        if tag not in tags.FIELDS:
+            yield path, f"a header means one of {', '.join(tags.FIELDS)}"
+
+
+def _address_problems(settings: Settings) -> Iterable[tuple[str, str]]:
+    for path in ("listen", "admin_listen"):
+        try:
+            split(getattr(settings, path))
+        except ValueError as error:
+            yield path, str(error)
+            return
+    if settings.listen == settings.admin_listen and split(settings.listen)[1]:
+        yield "admin_listen", "it is the same as listen, but data and control have a port each"
+    if settings.node and not tags.is_valid(settings.node):
+        yield "node", _TAG
+    if settings.prices_file and not Path(settings.prices_file).is_file():
+        yield "prices_file", "there is no such file"
+
+
+_TAG = "it must be 1-128 characters of letters, digits and . _ : @ -"
+
+
+def _upstream_problems(upstream: Upstream) -> Iterable[tuple[str, str]]:
+    if not tags.is_valid(upstream.name):
+        yield "name", _TAG
+    if upstream.workspace and not tags.is_valid(upstream.workspace):
+        yield "workspace", _TAG
+    if not upstream.provider:
+        yield "provider", "name whose prices and conventions apply, for example openai"
+    for key in ("base_url", "native_url"):
+        url = getattr(upstream, key)
+        if url or key == "base_url":
+            yield from ((key, why) for why in _url_problems(url, ("http", "https")))
+    if upstream.proxy_url:
+        yield from (("proxy_url", why) for why in _url_problems(upstream.proxy_url, PROXY_SCHEMES, userinfo=True))
+    if upstream.api_key_env and not _is_variable(upstream.api_key_env):
+        yield "api_key_env", "it must be the name of an environment variable, not the key itself"
+    if upstream.api_key_env and upstream.forward_credentials:
+        yield "forward_credentials", "with api_key_env set, that credential is sent; never both"
+    if not upstream.models or "" in upstream.models:
+        yield "models", 'give model names or patterns, for example ["gpt-*"]; ["*"] for all'
+    if upstream.ca_file and not Path(upstream.ca_file).is_file():
+        yield "ca_file", "there is no such file"
+
+
+PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+
+
+def _url_problems(url: str, schemes: tuple[str, ...], *, userinfo: bool = False) -> Iterable[str]:
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except ValueError as error:
+        yield f"it is not a URL: {error}"
+        return
+    if parts.scheme not in schemes or not host:
+        yield f"it must be a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)} and names a host"
+    elif (parts.username or parts.password) and not userinfo:
+        yield "a credential does not belong in this URL"
+    elif parts.query or parts.fragment or re.search(r"[\x00-\x20\x7f]", url):
+        yield "it must have no ?query, #fragment or blanks"
+
+
+def _access_problems(settings: Settings) -> Iterable[tuple[str, str]]:
+    auth = settings.auth
+    if auth.admin_token_sha256 and not _is_sha256(auth.admin_token_sha256):
+        yield "auth.admin_token_sha256", _SHA256
+    ids: set[str] = set()
+    hashes: set[str] = set()
+    for number, key in enumerate(auth.keys):
+        path = f"auth.keys[{number}]"
+        if not tags.is_valid(key.id):
+            yield f"{path}.id", _TAG
+        if key.id in ids:
+            yield f"{path}.id", "two keys have this id"
+        if not _is_sha256(key.sha256):
+            yield f"{path}.sha256", _SHA256
+        if key.sha256.lower() in hashes:
+            yield f"{path}.sha256", "two entries hold the same key"
+        if not tags.is_valid(key.workspace):
+            yield f"{path}.workspace", _TAG
+        ids.add(key.id)
+        hashes.add(key.sha256.lower())
+
+
+_SHA256 = 'it must be a SHA-256 as 64 hexadecimal digits (printf %s "$TOKEN" | sha256sum)'
+
+
+def _sink_problems(settings: Settings) -> Iterable[tuple[str, str]]:
+    url = settings.redis.url
+    if url and urlsplit(url).scheme not in REDIS_SCHEMES:
+        yield "redis.url", f"it must start with one of {', '.join(f'{scheme}://' for scheme in REDIS_SCHEMES)}"
+    url = settings.history.url
+    if url and (urlsplit(url).scheme not in HISTORY_SCHEMES or (url.startswith("sqlite") and url[:10] != "sqlite:///")):
+        yield "history.url", "it must be sqlite:///path or postgresql://user@host/database"
+    webhook = settings.webhook
+    if webhook.url:
+        yield from (("webhook.url", why) for why in _url_problems(webhook.url, ("http", "https")))
+    for name in ("token_env", "secret_env"):
+        if getattr(webhook, name) and not _is_variable(getattr(webhook, name)):
+            yield f"webhook.{name}", "it must be the name of an environment variable, not the secret itself"

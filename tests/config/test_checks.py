@@ -1,0 +1,121 @@
+"""What settings mean together: refused always, or refused for serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taximeter import config
+from taximeter.config import checks
+from taximeter.config.addresses import is_loopback, join, masked, split
+from taximeter.core.errors import ConfigError
+
+SHA = "ab" * 32
+KEY = f'[[auth.keys]]\nid = "{{}}"\nsha256 = "{SHA}"\nworkspace = "acme"\n'
+
+
+def load(tmp_path: Path, toml: str) -> config.Settings:
+    file = tmp_path / "t.toml"
+    file.write_text(toml)
+    return config.load(file, {})
+
+
+@pytest.mark.parametrize(
+    ("toml", "path", "why"),
+    [
+        ('listen = "8000"', "listen", "it must be host:port"),
+        ('listen = ":8000"', "listen", "name the address to listen on"),
+        ('listen = "::1:8000"', "listen", "needs brackets"),
+        ('admin_listen = "localhost:99999"', "admin_listen", "port from 0 to 65535"),
+        ('admin_listen = "127.0.0.1:8000"', "admin_listen", "the same as listen"),
+        ('node = "a b"', "node", "1-128 characters"),
+        ('prices_file = "nowhere.toml"', "prices_file", "no such file"),
+        ("upstream = []", "upstream", "at least one [[upstream]]"),
+        ('[[upstream]]\nname = "a"\n[[upstream]]\nname = "a"', "upstream[1].name", "two upstreams have this name"),
+        ('[[upstream]]\nname = "a/b"', "upstream[0].name", "1-128 characters"),
+        ('[[upstream]]\nworkspace = "a b"', "upstream[0].workspace", "1-128 characters"),
+        ('[[upstream]]\nprovider = ""', "upstream[0].provider", "whose prices"),
+        ('[[upstream]]\nbase_url = ""', "upstream[0].base_url", "http:// or https://"),
+        ('[[upstream]]\nbase_url = "api.openai.com/v1"', "upstream[0].base_url", "http:// or https://"),
+        ('[[upstream]]\nbase_url = "https://"', "upstream[0].base_url", "names a host"),
+        ('[[upstream]]\nbase_url = "https://h:x/v1"', "upstream[0].base_url", "not a URL"),
+        ('[[upstream]]\nbase_url = "https://u:p@h/v1"', "upstream[0].base_url", "credential does not belong"),
+        ('[[upstream]]\nbase_url = "https://h/v1?k=1"', "upstream[0].base_url", "no ?query"),
+        ('[[upstream]]\nnative_url = "h"', "upstream[0].native_url", "http:// or https://"),
+        ('[[upstream]]\nproxy_url = "h:1"', "upstream[0].proxy_url", "socks5://"),
+        ('[[upstream]]\nca_file = "nowhere.pem"', "upstream[0].ca_file", "no such file"),
+        ("[[upstream]]\nmodels = []", "upstream[0].models", "model names or patterns"),
+        ('[[upstream]]\napi_key_env = "sk-1"', "upstream[0].api_key_env", "not the key itself"),
+        (
+            '[[upstream]]\napi_key_env = "K"\nforward_credentials = true',
+            "upstream[0].forward_credentials",
+            "never",
+        ),
+        ('[auth]\nadmin_token_sha256 = "secret"', "auth.admin_token_sha256", "64 hexadecimal digits"),
+        (KEY.format("a") + KEY.format("a"), "auth.keys[1].id", "two keys have this id"),
+        (KEY.format("a") + KEY.format("b"), "auth.keys[1].sha256", "two entries hold the same key"),
+        (KEY.format("a b"), "auth.keys[0].id", "1-128 characters"),
+        (KEY.format("a").replace("acme", ""), "auth.keys[0].workspace", "1-128 characters"),
+        ('[tags.headers]\nHost = "workspace"', "tags.headers.Host", "cannot be a tag header"),
+        ('[tags.headers]\n"X Y" = "workspace"', "tags.headers.X Y", "cannot be a tag header"),
+        ('[tags.headers]\nX-T = "tenant"', "tags.headers.X-T", "workspace, track, document, task, end_user"),
+        ('[redis]\nurl = "http://h"', "redis.url", "redis+cluster://"),
+        ('[history]\nurl = "mysql://h"', "history.url", "sqlite:///path"),
+        ('[history]\nurl = "sqlite://h"', "history.url", "sqlite:///path"),
+        ('[webhook]\nurl = "h"', "webhook.url", "http:// or https://"),
+        ('[webhook]\ntoken_env = "a b"', "webhook.token_env", "name of an environment variable"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_with_its_path(tmp_path: Path, toml: str, path: str, why: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, toml)
+    said = str(raised.value)
+    assert said.startswith(f"{tmp_path / 't.toml'}: {path}: ")
+    assert why in said
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8000", "[::]:8000", "10.0.0.5:8000", "proxy.test:8000"])
+def test_an_open_relay_on_the_operators_credential_is_refused(tmp_path: Path, listen: str) -> None:
+    toml = f'listen = "{listen}"\n[[upstream]]\napi_key_env = "K"\n'
+    with pytest.raises(ConfigError, match=r"listen = .* spend on"):
+        checks.before_serving(load(tmp_path, toml), {"K": "secret"})
+    for allowed in (
+        toml.replace('api_key_env = "K"', "forward_credentials = true"),
+        toml + '[auth]\nmode = "keys"',
+        toml + "[auth]\nallow_open_relay = true",
+        toml.replace(listen, "127.0.0.1:8000"),
+        toml.replace(listen, "[::1]:8000"),
+        toml.replace(listen, "localhost:8000"),
+    ):
+        checks.before_serving(load(tmp_path, allowed), {"K": "secret"})
+
+
+def test_the_control_port_leaves_loopback_only_with_an_admin_token(tmp_path: Path) -> None:
+    toml = 'admin_listen = "0.0.0.0:8001"\n'
+    with pytest.raises(ConfigError, match=r"admin_listen = '0\.0\.0\.0:8001' without auth\.admin_token_sha256"):
+        checks.before_serving(load(tmp_path, toml), {})
+    checks.before_serving(load(tmp_path, f'{toml}[auth]\nadmin_token_sha256 = "{SHA}"'), {})
+
+
+def test_a_credential_that_is_not_there_is_refused_for_serving_only(tmp_path: Path) -> None:
+    settings = load(tmp_path, '[[upstream]]\napi_key_env = "K"\n')
+    with pytest.raises(ConfigError, match=r"upstream\[0\]\.api_key_env: the environment variable K is not set"):
+        checks.before_serving(settings, {"K": ""})
+    settings = load(tmp_path, '[webhook]\nurl = "https://h.test"\ntoken_env = "T"\n')
+    with pytest.raises(ConfigError, match=r"webhook\.token_env: the environment variable T is not set"):
+        checks.before_serving(settings, {})
+
+
+def test_addresses_split_and_join() -> None:
+    for address in ("127.0.0.1:80", "[::1]:0", "name.test:65535"):
+        assert join(*split(address)) == address
+    assert split("[::1]:80") == ("::1", 80)
+    assert [is_loopback(host) for host in ("127.0.0.9", "::1", "LOCALHOST", "0.0.0.0", "::", "h.test")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_urls_are_masked() -> None:
+    assert masked("a redis://:p%40w@h:1/0 b https://u:p@h") == "a redis://:***@h:1/0 b https://u:***@h"
+    assert masked("http://h:80/p@q") == "http://h:80/p@q"
