@@ -1,0 +1,6 @@
+"""The journal: the truth every number is a projection of, and the only file format we own (DESIGN §4)."""
+
+from taximeter.journal.file import JournalFile
+from taximeter.journal.write import Journal
+
+__all__ = ["Journal", "JournalFile"]

@@ -1,0 +1,81 @@
+"""Locks and names on disk: how a file comes into being already locked, and how one learns that its writer is gone.
+
+A lock is an flock: it belongs to the open file description, so it ends with the process however that dies, and it
+holds between two descriptors of one process as well. Descriptors are close-on-exec, hence no child keeps a lock alive.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from taximeter.journal.format import STATUS_SUFFIX, SUFFIX
+
+_NEW = ".new"
+_ABANDONED_S = 60.0
+"""A file whose creation took longer than this was left by a process that died while creating it."""
+
+sync_data = getattr(os, "fdatasync", os.fsync)
+"""fdatasync where the system has it: the size of a file that grew is synced too, its times are not."""
+
+
+def create_locked(path: Path, head: bytes, *, append: bool) -> int:
+    """Create `path` with `head` in it and return a descriptor that holds its lock.
+
+    The file gets its name only after it is locked and its head is written: nobody ever finds it unlocked or empty
+    while its writer lives. Raises OSError; then nothing is left behind.
+    """
+    temp = path.with_name(f".{path.name}{_NEW}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | (os.O_APPEND if append else 0)
+    fd = os.open(temp, flags, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.write(fd, head) != len(head):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        temp.rename(path)
+    except OSError:
+        os.close(fd)
+        temp.unlink(missing_ok=True)
+        raise
+    return fd
+
+
+def lock_if_free(path: Path) -> int | None:
+    """A descriptor holding the lock of `path`, or None: its writer lives, or the file is gone. Raises OSError."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.stat().st_ino == os.fstat(fd).st_ino:  # not renamed or replaced between open and lock
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names created, renamed or removed in `directory` survive a power loss. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_abandoned(directory: Path, now_s: float) -> None:
+    """Remove files whose creation was cut off by a crash; they never held a line. `now_s`: seconds since epoch."""
+    for suffix in (SUFFIX, STATUS_SUFFIX):
+        for path in directory.glob(f".*{suffix}{_NEW}"):
+            try:
+                if now_s - path.stat().st_mtime > _ABANDONED_S:
+                    path.unlink()
+            except FileNotFoundError:
+                continue

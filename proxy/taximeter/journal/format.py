@@ -1,0 +1,84 @@
+"""The journal's lines as bytes: one JSON object and one newline each (DESIGN §4).
+
+Holds how values become lines and what names files have; knows nothing of descriptors, locks or time.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+from typing import TypeVar
+
+import msgspec
+
+from taximeter.core.record import Line, Open, Record
+
+OPEN = b'{"open":'
+TICK = b'{"tick":'
+CLOSE = b'{"close":'
+END = b'{"end":'
+"""How the writer begins each kind of line; readers may tell lines apart by these before they decode."""
+
+SUFFIX = ".jsonl"
+STATUS_SUFFIX = ".status"
+
+MAX_LINE_BYTES = 1024 * 1024
+"""Longest line written or read. A record is about 1 KB; only a provider's runaway usage object or a hostile
+model name comes near, and one such must not make every reader hold it."""
+
+_KEPT_CHARS = 1024
+"""What stays of a text that cannot be written as it is; the longest legitimate one, a model path, is far below."""
+
+is_journal_id = re.compile(r"[0-9a-f]{32}").fullmatch
+
+_encode = msgspec.json.Encoder().encode
+
+_Item = TypeVar("_Item", Open, Record)
+
+
+def new_journal_id() -> str:
+    """128 random bits as 32 hex digits: unique per file, on every node, for ever."""
+    return os.urandom(16).hex()
+
+
+def encode(line: Line) -> bytes:
+    """A line with its newline. Raises ValueError where a text in it is not Unicode (see `salvaged`)."""
+    data = _encode(line)
+    if b"\n" in data:  # only from a provider's pretty-printed usage object, kept as it came
+        data = msgspec.json.format(data, indent=-1)
+    if len(data) >= MAX_LINE_BYTES:
+        raise ValueError(f"a line of {len(data)} bytes, longer than {MAX_LINE_BYTES}")
+    return data + b"\n"
+
+
+def open_line(opening: Open) -> bytes:
+    """The line of a call that is about to be sent. Never raises for what the values hold."""
+    try:
+        return encode(Line(open=opening))
+    except ValueError:
+        return encode(Line(open=salvaged(opening)))
+
+
+def close_line(record: Record) -> bytes:
+    """The line of a settled call. Never raises for what the values hold."""
+    try:
+        return encode(Line(close=record))
+    except ValueError:
+        return encode(Line(close=salvaged(record)))
+
+
+def salvaged(item: _Item) -> _Item:
+    """A copy that can be written: texts cut and made Unicode, the provider's usage object and tags left out.
+
+    A call must be counted even where something in it cannot be encoded; its figures are kept in any case.
+    """
+    changes: dict[str, object] = {}
+    for name in item.__struct_fields__:
+        value = getattr(item, name)
+        if isinstance(value, str) and not isinstance(value, enum.Enum):
+            changes[name] = value[:_KEPT_CHARS].encode("utf-8", "replace").decode()
+    changes["tags"] = {}
+    if isinstance(item, Record):
+        changes["usage"] = msgspec.Raw(b"null")
+    return msgspec.structs.replace(item, **changes)
