@@ -8,7 +8,7 @@ TaximeterError
     ├── BadTag  BadRequest  PayloadTooLarge  Unauthorized  Forbidden  NotFound
     ├── RateLimited  BudgetExceeded
     ├── JournalUnavailable
-    └── UpstreamError      UpstreamUnreachable  UpstreamTimeout  UpstreamGarbage
+    └── UpstreamError      UpstreamUnreachable  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
 
 from __future__ import annotations
@@ -162,3 +162,9 @@ class UpstreamGarbage(UpstreamError):
     """What it answered is not HTTP we can frame safely."""
 
     code = "upstream_bad_response"
+
+
+class UpstreamCut(UpstreamError):
+    """The body ended before its framing said so: the connection closed or was reset in mid-answer."""
+
+    code = "upstream_cut"
