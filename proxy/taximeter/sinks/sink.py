@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -19,7 +19,11 @@ class Batch(msgspec.Struct, kw_only=True):
     upto: int
     """`seq` of the last record; the cursor afterwards."""
     records: list[Record]
-    """In `seq` order: after+1 … upto, without a gap."""
+    """In `seq` order: after+1 … upto. A gap only where a line on disk cannot be read any more (alarmed).
+
+    Empty, with `after` == `upto`, where a journal ended after its last record was delivered: only sinks that keep
+    journals (`Ledger`) are told so.
+    """
     digest: str = ""
     """Digest of the journal's bytes up to and including the line of `upto` (history keeps it)."""
     ended: bool = False
@@ -30,6 +34,8 @@ class Sink(Protocol):
     """Applies batches exactly once. Any exception means: nothing is known; ask `cursors` again before the next try."""
 
     name: str
+    durable: bool
+    """Its effects outlive the process: a journal file is kept until every durable sink has passed its end."""
 
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
         """Where the sink is in each journal: last `seq` applied, 0 where it knows nothing of it."""
@@ -39,3 +45,21 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Release connections and files."""
+
+
+class JournalState(msgspec.Struct, kw_only=True, frozen=True):
+    """What a ledger keeps of a journal for ever."""
+
+    seq: int
+    """The cursor."""
+    digest: str
+    """`Batch.digest` of the batch that brought the cursor to `seq`."""
+    ended: bool
+
+
+@runtime_checkable
+class Ledger(Protocol):
+    """A sink that also keeps journals, so that one restored from a copy is recognised (history)."""
+
+    async def journals(self, journal_ids: Iterable[str]) -> dict[str, JournalState]:
+        """Those of these journals it has ever seen."""
