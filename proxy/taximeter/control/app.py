@@ -1,0 +1,62 @@
+"""The control plane's Litestar application, put together from what it is given; it keeps no state of its own."""
+
+from __future__ import annotations
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from taximeter import __version__
+from taximeter.control import node
+from taximeter.control.access import Gate, anyone_known
+from taximeter.control.answers import HANDLERS, Json
+from taximeter.control.keys import KeyAdmin
+from taximeter.control.ports import Services
+from taximeter.control.questions import Brackets
+from taximeter.control.streams import Streams
+from taximeter.control.usage import Requests, Usage
+
+BODY_BYTES = 64 * 1024
+"""Largest request body: a key or a budget is a few hundred bytes."""
+
+
+def create(services: Services) -> Litestar:
+    """The application. It starts and stops nothing: who built the services runs and closes them."""
+
+    async def provide() -> Services:
+        return services
+
+    return Litestar(
+        route_handlers=[Usage, Requests, Streams, KeyAdmin, *node.HANDLERS],
+        dependencies={"services": Provide(provide)},
+        middleware=[
+            Gate(services.hosts, services.keyring.keys, services.settings.auth.admin_token_sha256),
+            Brackets(),
+        ],
+        exception_handlers=HANDLERS,
+        response_class=Json,
+        openapi_config=_schema(),
+        request_max_body_size=BODY_BYTES,
+        logging_config=None,
+        debug=False,
+        signature_types=[Services],
+    )
+
+
+def _schema() -> OpenAPIConfig:
+    """OpenAPI at /schema, as JSON and YAML: pages that load scripts from elsewhere would need a network."""
+    return OpenAPIConfig(
+        title="Taximeter control API",
+        version=__version__,
+        description="Usage and cost by workspace, track, document, task and model; keys; the node's state.",
+        path="/schema",
+        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"]), YamlRenderPlugin()],
+        openapi_router=Router("/schema", route_handlers=[], guards=[anyone_known], include_in_schema=False),
+        components=Components(
+            security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="Admin token or key.")}
+        ),
+        security=[{"bearer": []}],
+        use_handler_docstrings=True,
+    )

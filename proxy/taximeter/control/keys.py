@@ -1,0 +1,89 @@
+"""`/keys`: list, create, revoke proxy keys. The secret leaves once, in the answer that made it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+from litestar import Controller, delete, get, post
+from litestar.params import Parameter
+
+from taximeter.control.access import admin_only
+from taximeter.control.ports import Services
+from taximeter.control.questions import only_known_parameters
+from taximeter.control.times import shown
+from taximeter.core.keys import ProxyKey
+
+
+class KeyInfo(msgspec.Struct, kw_only=True):
+    """A proxy key as listed: never its secret."""
+
+    id: str
+    workspace: str
+    name: str
+    models: list[str]
+    """Patterns of the models it may call; empty: all."""
+    declared: bool
+    """It stands in the configuration and can be revoked only there."""
+    created_at: str | None
+    revoked_at: str | None
+
+
+class NewKey(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a new key is for."""
+
+    workspace: str
+    name: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    models: Annotated[list[str], msgspec.Meta(max_length=100)] = []
+
+
+class CreatedKey(KeyInfo, kw_only=True):
+    """A new key with its secret, shown this once."""
+
+    key: str
+
+
+class KeyList(msgspec.Struct):
+    data: list[KeyInfo]
+
+
+class KeyAdmin(Controller):
+    """Proxy keys, bound to a workspace each."""
+
+    path = "/keys"
+    tags = ("keys",)
+    guards = (admin_only, only_known_parameters)
+
+    @get("/", summary="List the keys")
+    async def listing(
+        self,
+        services: Services,
+        workspace: Annotated[str | None, Parameter(description="Only this workspace's.")] = None,
+    ) -> KeyList:
+        keys = await asyncio.to_thread(services.keyring.listing)
+        return KeyList([info(key) for key in keys if workspace in (None, key.workspace)])
+
+    @post("/", summary="Create a key")
+    async def create(self, services: Services, data: NewKey) -> CreatedKey:
+        key, secret = await asyncio.to_thread(
+            services.keyring.create, data.workspace, name=data.name, models=data.models
+        )
+        return CreatedKey(**msgspec.structs.asdict(info(key)), key=secret)
+
+    @delete("/{key_id:str}", status_code=200, summary="Revoke a key")
+    async def revoke(self, services: Services, key_id: str) -> KeyInfo:
+        return info(await asyncio.to_thread(services.keyring.revoke, key_id))
+
+
+def info(key: ProxyKey) -> KeyInfo:
+    """A key as listed."""
+    return KeyInfo(
+        id=key.id,
+        workspace=key.workspace,
+        name=key.name,
+        models=list(key.models),
+        declared=not key.created_at,
+        created_at=shown(key.created_at or None),
+        revoked_at=shown(key.revoked_at or None),
+    )

@@ -1,0 +1,47 @@
+"""The node's own state: `/healthz`, `/readyz`, `/metrics`, `/prices`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, get
+
+from taximeter import __version__
+from taximeter.control.access import Caller, admin_only, anyone_known
+from taximeter.control.answers import Json
+from taximeter.control.ports import Services
+from taximeter.control.questions import only_known_parameters
+
+
+@get("/healthz", tags=["node"], summary="Alive; to an admin also the state of the node")
+async def healthz(services: Services, request: Request[Any, Caller, Any]) -> dict[str, Any]:
+    """`{"status": "ok"}`; an admin sees version, node, Redis, workers and the sinks' lag as well."""
+    if not request.auth.admin:
+        return {"status": "ok"}
+    return {"status": "ok", "version": __version__, **services.node.health()}
+
+
+@get("/readyz", tags=["node"], summary="Ready for traffic: 200, or 503 with the reasons")
+async def readyz(services: Services, request: Request[Any, Caller, Any]) -> Json[dict[str, Any]]:
+    """`{"ready": true}`, or 503; the reasons are shown to an admin."""
+    problems = await services.node.problems()
+    shown = {"problems": problems} if request.auth.admin else {}
+    return Json({"ready": not problems, **shown}, status_code=503 if problems else 200)
+
+
+@get("/metrics", tags=["node"], summary="Prometheus or OpenMetrics exposition", media_type="text/plain")
+async def metrics(services: Services, request: Request[Any, Caller, Any]) -> Response[bytes]:
+    """Metrics of this node; to an admin, or to anyone with `control.open_metrics`."""
+    if not services.settings.control.open_metrics:
+        admin_only(request, request.route_handler)
+    body, content_type = services.metrics(request.headers.get("accept", ""))
+    return Response(body, media_type=content_type)
+
+
+@get("/prices", tags=["prices"], guards=[anyone_known, only_known_parameters], summary="The price list in force")
+async def prices(services: Services) -> dict[str, list[dict[str, Any]]]:
+    """Every dated price this node would use now."""
+    return {"data": services.prices()}
+
+
+HANDLERS = (healthz, readyz, metrics, prices)

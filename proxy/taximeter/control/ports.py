@@ -1,0 +1,91 @@
+"""What the control plane needs from the rest, as interfaces: history's reads, delivery's waits, the state of the node.
+
+The process that runs it (control/process.py) builds the real things and passes them in as one `Services`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from taximeter.config import Settings
+from taximeter.control.keyring import KeyRing
+from taximeter.control.live import Live
+from taximeter.core.hosts import Hosts
+from taximeter.core.record import Record
+from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
+
+
+class Sums(Protocol):
+    """The aggregates of sinks.history (see its Reader for what each answers and raises)."""
+
+    async def usage(
+        self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
+    ) -> list[Group]: ...
+
+    async def track(self, workspace: str, track: str) -> list[TrackPart]: ...
+
+
+class Records(Protocol):
+    """The single records of sinks.history."""
+
+    async def record(self, request_id: str) -> list[Record]: ...
+
+    async def events(
+        self, filters: Filters, limit: int = 100, page: str | None = None
+    ) -> tuple[list[Record], str | None]: ...
+
+    def export(self, filters: Filters, chunk: int = 2_000) -> AsyncIterator[list[Record]]: ...
+
+
+class History(Sums, Records, Protocol):
+    """Both."""
+
+
+class Drained(Protocol):
+    """How far a drain came."""
+
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def lag_seconds(self) -> float: ...
+
+
+class Delivery(Protocol):
+    """The waits of delivery, all bounded."""
+
+    async def drain(self, timeout_s: float, sinks: Sequence[str] = ("history",)) -> Drained: ...
+
+    async def settled(self, track: str, timeout_s: float) -> bool: ...
+
+    def in_flight(self, workspace: str | None = None, track: str | None = None) -> int: ...
+
+
+class Node(Protocol):
+    """The state of this node."""
+
+    def health(self) -> dict[str, Any]:
+        """What /healthz tells an admin, beside status and version."""
+
+    async def problems(self) -> list[str]:
+        """Why this node is not ready, each in one sentence; empty: it is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """Everything the application is built from; it holds no state of its own."""
+
+    settings: Settings
+    hosts: Hosts
+    history: History
+    delivery: Delivery
+    keyring: KeyRing
+    live: Live
+    node: Node
+    metrics: Callable[[str], tuple[bytes, str]]
+    """Accept header -> exposition and its content type."""
+    prices: Callable[[], list[dict[str, Any]]]
+    """The price list in force, one row a price."""
+    close_track: Callable[[str, str], Awaitable[bool]] | None = None
+    """Ends a (workspace, track) for the billing webhook; None: no webhook is configured."""

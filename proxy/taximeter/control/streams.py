@@ -1,0 +1,123 @@
+"""Answers that are longer than memory or never end: `/usage/export.*` and `/usage/live`."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, BinaryIO, ClassVar, cast
+
+import msgspec
+from litestar import Controller, get
+from litestar.di import Provide
+from litestar.params import Parameter
+from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
+
+from taximeter.control import rows, shapes
+from taximeter.control.access import anyone_known
+from taximeter.control.answers import encode
+from taximeter.control.live import Live
+from taximeter.control.ports import Services
+from taximeter.control.questions import Many, Question, only_known_parameters, question, split
+from taximeter.control.usage import DRAIN_S
+from taximeter.sinks.history.query import Filters
+
+HEARTBEAT_S = 15.0
+"""A comment line after this much silence keeps proxies from closing the stream and finds watchers that left."""
+_SPOOL_BYTES = 8 * 1024 * 1024
+"""A Parquet file up to this size stays in memory while it is made; its footer comes last, so it cannot be streamed."""
+_CHUNK_BYTES = 64 * 1024
+
+Outcomes = Annotated[Many, Parameter(description="How the attempts ended.")]
+
+
+class Streams(Controller):
+    """Downloads and the live view."""
+
+    path = "/usage"
+    tags = ("usage",)
+    guards = (anyone_known, only_known_parameters)
+    dependencies: ClassVar = {"asked": Provide(question)}
+
+    @get("/export.csv", summary="Records, oldest first, as CSV", media_type="text/csv")
+    async def csv(self, services: Services, asked: Question, outcome: Outcomes = None) -> Stream:
+        return await _download(services, _with(asked, outcome), "csv")
+
+    @get("/export.jsonl", summary="Records, oldest first, as JSON Lines", media_type="application/x-ndjson")
+    async def jsonl(self, services: Services, asked: Question, outcome: Outcomes = None) -> Stream:
+        return await _download(services, _with(asked, outcome), "jsonl")
+
+    @get("/export.parquet", summary="Records, oldest first, as Parquet", media_type="application/vnd.apache.parquet")
+    async def parquet(self, services: Services, asked: Question, outcome: Outcomes = None) -> Stream:
+        return await _download(services, _with(asked, outcome), "parquet")
+
+    @get("/live", summary="Records as their calls end (server-sent events)", media_type="text/event-stream")
+    async def live(self, services: Services, asked: Question, outcome: Outcomes = None) -> ServerSentEvent:
+        return ServerSentEvent(_events(services.live, _with(asked, outcome)))
+
+
+def _with(asked: Question, outcome: Many) -> Filters:
+    return msgspec.structs.replace(asked.filters, outcome=split(outcome) or None)
+
+
+async def _download(services: Services, filters: Filters, kind: str) -> Stream:
+    await services.delivery.drain(DRAIN_S)
+    makers = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
+    body = await makers[kind](services, filters)
+    return Stream(body, headers={"content-disposition": f'attachment; filename="usage.{kind}"'})
+
+
+async def _csv(services: Services, filters: Filters) -> AsyncIterator[bytes]:
+    async def lines() -> AsyncIterator[bytes]:
+        yield rows.csv_header()
+        async for records in services.history.export(filters):
+            yield rows.csv_lines(records)
+
+    return lines()
+
+
+async def _jsonl(services: Services, filters: Filters) -> AsyncIterator[bytes]:
+    async def lines() -> AsyncIterator[bytes]:
+        async for records in services.history.export(filters):
+            yield rows.jsonl_lines(records)
+
+    return lines()
+
+
+async def _parquet(services: Services, filters: Filters) -> AsyncIterator[bytes]:
+    """The whole file is made before its first byte leaves, so that a failure is an error and not half a file."""
+    file = cast(BinaryIO, tempfile.SpooledTemporaryFile(_SPOOL_BYTES))  # noqa: SIM115 - closed by `chunks`
+    try:
+        writer = rows.ParquetWriter(file)
+        async for records in services.history.export(filters):
+            await asyncio.to_thread(writer.write, records)
+        await asyncio.to_thread(writer.close)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+
+    async def chunks() -> AsyncIterator[bytes]:
+        with file:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                yield chunk
+
+    return chunks()
+
+
+async def _events(live: Live, filters: Filters) -> AsyncIterator[ServerSentEventMessage]:
+    with live.watch(filters) as watch:
+        yield ServerSentEventMessage(comment="watching")
+        while True:
+            try:
+                record = await watch.next(HEARTBEAT_S)
+            except TimeoutError:
+                yield ServerSentEventMessage(comment="still here")
+                continue
+            if watch.missed:
+                missed, watch.missed = watch.missed, 0
+                yield ServerSentEventMessage(event="missed", data=encode({"records": missed}).decode())
+            if record is None:
+                return
+            shown: dict[str, Any] = shapes.record(record)
+            yield ServerSentEventMessage(event="record", id=record.event_id, data=encode(shown).decode())

@@ -1,0 +1,184 @@
+"""`/usage`: totals, groups, series; one track; one request; records in pages. The shapes are in shapes.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from litestar import Controller, Request, get, post
+from litestar.di import Provide
+from litestar.params import Parameter
+
+from taximeter.control import shapes
+from taximeter.control.access import Caller, anyone_known
+from taximeter.control.ports import Records, Services
+from taximeter.control.questions import (
+    Many,
+    Question,
+    groups,
+    one_workspace,
+    only_known_parameters,
+    question,
+    split,
+    window_of,
+)
+from taximeter.control.shapes import EventsPage, TrackResponse, UsageAggregateResponse
+from taximeter.core.errors import BadRequest, NotFound
+from taximeter.sinks.history.query import Filters
+
+DRAIN_S = 5.0
+"""Longest a question waits for the journal to be delivered; beyond it the answer says `complete: false`."""
+AFTER_S = 10.0
+"""Longest a question waits for requests of other nodes to arrive in the shared history."""
+_POLL_S = 0.05
+"""Between two looks into a shared history, which cannot call us back."""
+MAX_AFTER = 100
+MAX_WAIT_S = 300.0
+
+Asking = Request[Any, Caller, Any]
+
+
+class TrackClosed(msgspec.Struct):
+    """A track was ended."""
+
+    track: str
+    workspace: str
+    webhook: str
+    """`queued`: its last segment is on its way; `off`: no webhook is configured."""
+
+
+class Usage(Controller):
+    """Who used what, and what it cost."""
+
+    path = "/usage"
+    tags = ("usage",)
+    guards = (anyone_known, only_known_parameters)
+    dependencies: ClassVar = {"asked": Provide(question)}
+
+    @get("/", summary="Totals, groups and series")
+    async def aggregate(
+        self,
+        services: Services,
+        asked: Question,
+        group_by: Annotated[Many, Parameter(description="Names to group by; several at once are possible.")] = None,
+        window: Annotated[str | None, Parameter(description="Windows of the series: minute, hour, day, month.")] = None,
+        after: Annotated[Many, Parameter(description="Wait, bounded, until these requests are counted.")] = None,
+    ) -> UsageAggregateResponse:
+        names = groups(group_by)
+        width = window_of(window)
+        complete, lag_s = await up_to_date(services, split(after))
+        sums = await services.history.usage(asked.filters, names, width, asked.tz)
+        return shapes.aggregate(
+            sums, asked.filters, names, windowed=width is not None, complete=complete, lag_seconds=lag_s
+        )
+
+    @get("/events", summary="Records, newest first")
+    async def events(
+        self,
+        services: Services,
+        asked: Question,
+        outcome: Annotated[Many, Parameter(description="How the attempts ended.")] = None,
+        limit: Annotated[int, Parameter(ge=1, le=1_000, description="Records a page.")] = 100,
+        page: Annotated[str | None, Parameter(description="The answer before's `next_page`.")] = None,
+    ) -> EventsPage:
+        if page is None:
+            await services.delivery.drain(DRAIN_S)
+        filters = msgspec.structs.replace(asked.filters, outcome=split(outcome) or None)
+        records, next_page = await services.history.events(filters, limit, page)
+        return EventsPage(data=[shapes.record(each) for each in records], next_page=next_page)
+
+
+class Requests(Controller):
+    """One request, one track."""
+
+    path = "/usage"
+    tags = ("usage",)
+    guards = (anyone_known, only_known_parameters)
+
+    @get("/requests/{request_id:str}", summary="Every attempt of one request")
+    async def request(self, services: Services, request: Asking, request_id: str) -> EventsPage:
+        await services.delivery.drain(DRAIN_S)
+        records = await services.history.record(request_id)
+        own = request.auth.workspace
+        records = [each for each in records if own is None or each.workspace == own]
+        if not records:
+            raise NotFound(f"No request {request_id[:128]!r} is recorded.", param="request_id")
+        return EventsPage(data=[shapes.record(each) for each in records], next_page=None)
+
+    @get("/tracks/{track:str}", summary="One track: token_usage, metrics, usage, documents")
+    async def track(
+        self,
+        services: Services,
+        request: Asking,
+        track: str,
+        workspace: Annotated[str | None, Parameter(description="Needed where several have this track.")] = None,
+        wait: Annotated[
+            float, Parameter(ge=0, le=MAX_WAIT_S, description="Seconds to wait until none of its calls is in flight.")
+        ] = 0,
+        after: Annotated[Many, Parameter(description="Wait, bounded, until these requests are counted.")] = None,
+    ) -> TrackResponse:
+        settled = await services.delivery.settled(track, wait) if wait else True
+        complete, lag_s = await up_to_date(services, split(after))
+        owner = await _owner(services, one_workspace(request.auth, workspace), track)
+        return shapes.track(
+            await services.history.track(owner, track) if owner is not None else [],
+            name=track,
+            workspace=owner,
+            in_flight=services.delivery.in_flight(owner, track),
+            complete=complete and settled,
+            lag_seconds=lag_s,
+        )
+
+    @post("/tracks/{track:str}/close", status_code=200, summary="End a track for the billing webhook")
+    async def close(
+        self,
+        services: Services,
+        request: Asking,
+        track: str,
+        workspace: Annotated[str | None, Parameter(description="Needed where several have this track.")] = None,
+    ) -> TrackClosed:
+        await services.delivery.drain(DRAIN_S)
+        owner = await _owner(services, one_workspace(request.auth, workspace), track)
+        if owner is None:
+            raise NotFound(f"No call of a track {track[:128]!r} is recorded.", param="track")
+        if services.close_track is None:
+            return TrackClosed(track, owner, "off")
+        await services.close_track(owner, track)
+        return TrackClosed(track, owner, "queued")
+
+
+async def up_to_date(services: Services, after: Sequence[str]) -> tuple[bool, float]:
+    """Wait, bounded, until what had ended is in history; whether it is, and how many seconds behind it is."""
+    if len(after) > MAX_AFTER:
+        raise BadRequest(f"At most {MAX_AFTER} 'after' values.", param="after")
+    drained = await services.delivery.drain(DRAIN_S)
+    arrived = await _arrived(services.history, after) if after else True
+    return drained.complete and arrived, drained.lag_seconds
+
+
+async def _arrived(history: Records, request_ids: Sequence[str]) -> bool:
+    """Whether all these requests are in history within AFTER_S; other nodes may still be delivering them."""
+    missing = list(request_ids)
+    try:
+        async with asyncio.timeout(AFTER_S):
+            while missing:
+                missing = [each for each in missing if not await history.record(each)]
+                if missing:
+                    await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _owner(services: Services, workspace: str | None, track: str) -> str | None:
+    """Whose track it is. Raises BadRequest where several workspaces use the name and none was said."""
+    if workspace is not None:
+        return workspace
+    found = await services.history.usage(Filters(track=track), ("workspace",))
+    names = [name for each in found if (name := each.key["workspace"]) is not None]
+    if len(names) > 1:
+        shown = ", ".join(names[:10])
+        raise BadRequest(f"Several workspaces have this track ({shown}): say ?workspace=.", param="workspace")
+    return names[0] if names else None

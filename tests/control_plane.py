@@ -1,0 +1,166 @@
+"""A control plane on a real socket for tests: the application, its services, and records to ask about."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import msgspec
+import uvicorn
+
+from taximeter.config import Settings
+from taximeter.control.app import create
+from taximeter.control.keyring import KeyRing
+from taximeter.control.live import Live
+from taximeter.control.ports import Services
+from taximeter.core.hosts import Hosts
+from taximeter.core.record import Operation, Outcome, Record, Source
+from taximeter.keyfile import KeyFile
+from taximeter.sinks.sink import Batch
+
+NOON_US = 1_793_707_200_000_000
+"""2026-11-03T12:00:00Z"""
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+
+
+def record(number: int, **given: Any) -> Record:
+    """A settled call; every figure can be given."""
+    ended_at = given.pop("ended_at", NOON_US + number * 1_000_000)
+    told = {
+        "request_id": f"req-{number}",
+        "started_at": ended_at - 250_000,
+        "ended_at": ended_at,
+        "duration_ms": 250.0,
+        "workspace": "acme",
+        "upstream": "openai",
+        "provider": "openai",
+        "api": "chat",
+        "operation": Operation.LLM,
+        "request_model": "gpt-4o-mini",
+        "outcome": Outcome.OK,
+        "status": 200,
+        "input_source": Source.REPORTED,
+        "output_source": Source.REPORTED,
+        "input_tokens": 100,
+        "cached_input_tokens": 20,
+        "output_tokens": 30,
+        "reasoning_output_tokens": 10,
+        "total_tokens": 130,
+        "cost_nusd": 33_000,
+        "usage": msgspec.Raw(b'{"prompt_tokens":100}'),
+    }
+    return Record(**(told | given))
+
+
+def embedding(number: int, **given: Any) -> Record:
+    told = {
+        "api": "embeddings", "operation": Operation.EMBEDDING, "request_model": "text-embedding-3-small",
+        "input_tokens": 16, "cached_input_tokens": None, "output_tokens": None, "reasoning_output_tokens": None,
+        "output_source": Source.NONE, "total_tokens": 16, "cost_nusd": 320, "embedding_inputs": 2,
+    }  # fmt: skip
+    return record(number, **(told | given))
+
+
+@dataclass
+class Waits:
+    """Delivery's waits at the seam: what a test wants them to answer."""
+
+    complete: bool = True
+    lag_seconds: float = 0.0
+    settles: bool = True
+    flying: dict[tuple[str | None, str | None], int] = field(default_factory=dict)
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+
+    async def drain(self, timeout_s: float, sinks: Any = ("history",)) -> Waits:
+        self.asked.append(("drain", timeout_s, tuple(sinks)))
+        return self
+
+    async def settled(self, track: str, timeout_s: float) -> bool:
+        self.asked.append(("settled", track, timeout_s))
+        return self.settles
+
+    def in_flight(self, workspace: str | None = None, track: str | None = None) -> int:
+        return self.flying.get((workspace, track), 0)
+
+
+@dataclass
+class NodeState:
+    troubles: list[str] = field(default_factory=list)
+
+    def health(self) -> dict[str, Any]:
+        return {
+            "node": "n1",
+            "redis_url": "redis://:***@127.0.0.1:6379",
+            "redis_url_file": None,
+            "workers": 1,
+            "sinks": {},
+        }
+
+    async def problems(self) -> list[str]:
+        return self.troubles
+
+
+class ControlPlane:
+    """`async with ControlPlane(tmp_path, history) as control`: `control.client` asks, `control.add` records."""
+
+    def __init__(self, data_dir: Any, history: Any, settings: Settings | None = None, **more: Any) -> None:
+        self.settings = settings or Settings()
+        self.history = history
+        self.waits = Waits()
+        self.node = NodeState()
+        self.live = Live()
+        self.keyring = KeyRing(
+            KeyFile(data_dir), self.settings.auth, now_us=lambda: NOON_US, random=__import__("secrets").token_bytes
+        )
+        self.services = Services(
+            settings=self.settings,
+            hosts=Hosts(self.settings.control.allowed_hosts),
+            history=history,
+            delivery=self.waits,
+            keyring=self.keyring,
+            live=self.live,
+            node=self.node,
+            **{"metrics": lambda accept: (b"up 1\n", "text/plain; version=0.0.4"), "prices": list, **more},
+        )
+        self._seq = 0
+
+    async def add(self, *records: Record) -> None:
+        """Deliver records to history and to the watchers, as delivery does."""
+        for each in records:
+            self._seq += 1
+            each.event_id = f"j1:{self._seq}"
+        after = self._seq - len(records)
+        batch = Batch(journal_id="j1", after=after, upto=self._seq, records=list(records))
+        assert await self.history.deliver([batch]) == {"j1": self._seq}
+        await self.live.deliver([batch])
+
+    async def __aenter__(self) -> ControlPlane:
+        config = uvicorn.Config(create(self.services), port=0, log_level="warning", lifespan="on")
+        self._server = uvicorn.Server(config)
+        self._server.capture_signals = contextlib.nullcontext
+        self._task = asyncio.ensure_future(self._server.serve())
+        deadline = time.monotonic() + 20
+        while not self._server.started:
+            assert not self._task.done() and time.monotonic() < deadline
+            await asyncio.sleep(0.005)
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = httpx2.AsyncClient(base_url=self.url, timeout=20)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.aclose()
+        await self.live.close()
+        self._server.should_exit = True
+        await self._task
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """The JSON of a 200 answer."""
+        answer = await self.client.get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
