@@ -48,7 +48,7 @@ class Sink(Protocol):
 
 
 class JournalState(msgspec.Struct, kw_only=True, frozen=True):
-    """What a ledger keeps of a journal for ever."""
+    """What a `JournalKeeper` keeps of a journal for ever."""
 
     seq: int
     """The cursor."""
@@ -58,7 +58,7 @@ class JournalState(msgspec.Struct, kw_only=True, frozen=True):
 
 
 @runtime_checkable
-class Ledger(Protocol):
+class JournalKeeper(Protocol):
     """A sink that also keeps journals, so that one restored from a copy is recognised (history)."""
 
     async def journals(self, journal_ids: Iterable[str]) -> dict[str, JournalState]:
