@@ -1,0 +1,350 @@
+"""The HTTP edge over raw sockets: what is refused, what is bounded, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from taximeter.config import Limits
+from taximeter.core.errors import UpstreamError
+from taximeter.gateway.server import Server
+
+HOST = b"Host: a\r\n"
+POST = b"POST /a HTTP/1.1\r\n" + HOST
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class Echo:
+    """Answers what it received as JSON; `gate` holds an answer back, `calls` are the requests it saw."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.called = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.cancelled = 0
+        self.left = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.left += 1
+                return
+            body += message["body"]
+            more = message["more_body"]
+        headers = [(name.decode(), value.decode()) for name, value in scope["headers"]]
+        self.calls.append({"path": scope["raw_path"].decode(), "headers": headers, "body": body.decode()})
+        self.called.set()
+        answer = json.dumps(self.calls[-1]).encode()
+        length = [(b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await send({"type": "http.response.body", "body": answer[:1], "more_body": True})
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if "cut" in scope["path"]:
+            raise UpstreamError("cut")
+        await send({"type": "http.response.body", "body": answer[1:]})
+
+
+Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Edge:
+    def __init__(self, app: Echo, server: Server, port: int) -> None:
+        self.app, self.server, self.port = app, server, port
+
+    async def open(self) -> Opened:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def exchange(self, *parts: bytes, after: Callable[[], Awaitable[Any]] | None = None) -> bytes:
+        """Send the parts and read until the server closes."""
+        reader, writer = await self.open()
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        got = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return got
+
+
+@asynccontextmanager
+async def serving(**limits: Any) -> AsyncIterator[Edge]:
+    app = Echo()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(app, Limits(**limits))
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(server.serve([listener]))
+            yield Edge(app, server, listener.getsockname()[1])
+            server.stop()
+            app.gate.set()
+            await task
+
+
+def head_of(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *fields = head.decode().split("\r\n")
+    return int(status.split()[1]), dict(field.split(": ", 1) for field in fields), body
+
+
+REFUSED = {
+    "both framings": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "both framings, the other way": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two codings": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a coding we cannot relay": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "a coding that ends nowhere": POST + b"Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
+    "chunked not last": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "chunked in 1.0": b"POST /a HTTP/1.0\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "doubled length": POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "listed length": POST + b"Content-Length: 5, 5\r\n\r\nhello",
+    "signed length": POST + b"Content-Length: +5\r\n\r\nhello",
+    "huge length": POST + b"Content-Length: 99999999999999999999999\r\n\r\nhello",
+    "blank before colon": b"GET /a HTTP/1.1\r\nHost : a\r\n\r\n",
+    "obs-fold": b"GET /a HTTP/1.1\r\n" + HOST + b"X: a\r\n b\r\n\r\n",
+    "bare LF": b"GET /a HTTP/1.1\nHost: a\n\n",
+    "bare LF in one field": b"GET /a HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
+    "bad field name": b"GET /a HTTP/1.1\r\n" + HOST + b"X(y): z\r\n\r\n",
+    "NUL in a value": b"GET /a HTTP/1.1\r\n" + HOST + b"X: a\0b\r\n\r\n",
+    "CR in a value": b"GET /a HTTP/1.1\r\n" + HOST + b"X: a\rb\r\n\r\n",
+    "two hosts": b"GET /a HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
+    "no host": b"GET /a HTTP/1.1\r\n\r\n",
+    "unknown version": b"GET /a HTTP/1.2\r\n" + HOST + b"\r\n",
+    "version 2.0": b"GET /a HTTP/2.0\r\n" + HOST + b"\r\n",
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "absolute form": b"GET http://elsewhere/x HTTP/1.1\r\n" + HOST + b"\r\n",
+    "CONNECT": b"CONNECT elsewhere:80 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "asterisk": b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
+    "fragment": b"GET /a#b HTTP/1.1\r\n" + HOST + b"\r\n",
+    "unescaped path": b"GET /\xc3\xa9 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+@pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize("bytewise", [False, True], ids=["whole", "bytewise"])
+async def test_what_cannot_be_framed_safely_is_refused_in_openais_shape(request_bytes: bytes, bytewise: bool) -> None:
+    async with serving() as edge:
+        reader, writer = await edge.open()
+        for part in [request_bytes[i : i + 1] for i in range(len(request_bytes))] if bytewise else [request_bytes]:
+            writer.write(part)
+            if bytewise:
+                await asyncio.sleep(0)
+        status, headers, body = head_of(await asyncio.wait_for(reader.read(), 10))
+        writer.close()
+        assert (status, headers["connection"], edge.app.calls) == (400, "close", [])
+        assert json.loads(body)["error"].keys() == {"message", "type", "param", "code"}
+        assert headers["x-taximeter-error"] == "bad_request"
+
+
+@pytest.mark.parametrize("chunk", [b"5\nhello\r\n", b"-5\r\nhello\r\n", b"5\r\nhelloX\r\n", b"5 \r\nhello\r\n"])
+async def test_a_body_with_bad_chunk_framing_is_never_complete(chunk: bytes) -> None:
+    async with serving() as edge:
+        status, _, _ = head_of(await edge.exchange(CHUNKED + chunk + b"0\r\n\r\n"))
+        assert status == 400
+    assert (edge.app.calls, edge.app.left) == ([], 1)
+
+
+async def test_a_body_cut_short_is_never_complete() -> None:
+    async with serving() as edge:
+        reader, writer = await edge.open()
+        writer.write(POST + b"Content-Length: 10\r\n\r\nhe")
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+    assert (edge.app.calls, edge.app.left) == ([], 1)
+
+
+async def test_a_head_too_large_is_refused_whole_or_in_pieces() -> None:
+    async with serving(head_bytes=2000) as edge:
+        big = b"GET /a HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 2100 + b"\r\n\r\n"
+        url = b"GET /" + b"x" * 2100 + b" HTTP/1.1\r\n" + HOST + b"\r\n"
+        for parts in ([big], [big[:1500], big[1500:2101], big[2101:]], [url]):
+            status, headers, _ = head_of(await edge.exchange(*parts))
+            assert (status, headers["x-taximeter-error"]) == (413, "payload_too_large")
+        assert edge.app.calls == []
+
+
+async def test_an_endless_head_is_cut_off_at_the_bound() -> None:
+    async with serving(head_bytes=2000) as edge:
+        status, _, _ = head_of(await edge.exchange(b"GET /a HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 3000))
+        assert status == 413
+
+
+async def test_too_many_fields_are_refused() -> None:
+    async with serving(head_fields=50) as edge:
+        fields = b"".join(b"X-%d: y\r\n" % number for number in range(50))
+        status, _, _ = head_of(await edge.exchange(b"GET /a HTTP/1.1\r\n" + HOST + fields + b"\r\n"))
+        assert status == 413
+
+
+async def test_a_large_body_is_no_large_head() -> None:
+    async with serving(head_bytes=2000) as edge:
+        reader, writer = await edge.open()
+        writer.write(POST + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_a_slow_head_is_closed_and_so_is_a_silent_connection() -> None:
+    async with serving(head_timeout_s=0.05) as edge:
+        assert await edge.exchange() == b""
+        assert await edge.exchange(b"GET /a HT") == b""
+        assert await edge.exchange(b"\r\n") == b""
+
+
+async def test_blank_lines_after_an_answer_do_not_hold_the_connection() -> None:
+    async with serving(head_timeout_s=0.05) as edge:
+        reader, writer = await edge.open()
+        writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readuntil(b"}")
+        writer.write(b"\r\n")
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+
+async def test_an_idle_connection_is_kept_and_then_closed() -> None:
+    async with serving(keep_alive_s=0.1, head_timeout_s=60) as edge:
+        reader, writer = await edge.open()
+        for _ in range(2):
+            writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+            await reader.readuntil(b"}")
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        assert len(edge.app.calls) == 2
+
+
+async def test_the_answer_carries_neither_date_nor_server() -> None:
+    async with serving() as edge:
+        request = b"GET /a HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+        _, headers, body = head_of(await edge.exchange(request))
+        assert headers.keys() == {"content-length", "connection"}
+        assert json.loads(body)["path"] == "/a"
+
+
+async def test_a_chunk_trailer_never_becomes_a_header() -> None:
+    async with serving() as edge:
+        request = CHUNKED + b"5\r\nhello\r\n0\r\nX-Workspace: evil\r\nHost: b\r\n\r\n"
+        reader, writer = await edge.open()
+        writer.write(request)
+        await reader.readuntil(b"}")
+        writer.close()
+    (call,) = edge.app.calls
+    assert call == {"path": "/a", "headers": [("host", "a"), ("transfer-encoding", "chunked")], "body": "hello"}
+
+
+LENGTH = b"Content-Length: 30\r\n\r\n%b"
+CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n1e\r\n%b\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("framing", [LENGTH, CHUNKS], ids=["length", "chunked"])
+@pytest.mark.parametrize("cut", [0, 40, 140])
+async def test_a_request_that_offers_an_upgrade_keeps_its_body(framing: bytes, cut: int) -> None:
+    """Java's HttpClient offers h2c with every request; a body taken for the next request would be smuggling."""
+    body = b"GET /evil HTTP/1.1\r\nHost: a\r\n\r\n"[:30]
+    request = (
+        POST
+        + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+        + framing % body
+    )
+    async with serving() as edge:
+        reader, writer = await edge.open()
+        writer.write(request[:cut])
+        await asyncio.sleep(0)
+        writer.write(request[cut:])
+        await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        writer.write(b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n")
+        await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        writer.close()
+    first, second = edge.app.calls
+    assert (first["path"], first["body"]) == ("/a", body.decode())
+    assert [name for name, _ in first["headers"]][:1] == ["host"]
+    assert not {"upgrade", "connection", "http2-settings"} & {name for name, _ in first["headers"]}
+    assert second["path"] == "/next"
+
+
+async def test_a_bad_request_behind_a_running_answer_never_mixes_into_it() -> None:
+    async with serving() as edge:
+        edge.app.gate.clear()
+        reader, writer = await edge.open()
+        writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readuntil(b"{")
+        writer.write(b"BAD\x00\r\n\r\n")
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+
+async def test_pipelined_requests_are_answered_in_order_and_bounded() -> None:
+    one = b"GET /%d HTTP/1.1\r\n" + HOST + b"\r\n"
+    async with serving() as edge:
+        reader, writer = await edge.open()
+        writer.write(b"".join(one % number for number in range(3)))
+        for _ in range(3):
+            await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        writer.close()
+        assert [call["path"] for call in edge.app.calls] == ["/0", "/1", "/2"]
+        edge.app.gate.clear()
+        got = await edge.exchange(b"".join(one % number for number in range(100)))
+        assert got.count(b"HTTP/1.1 ") <= 1
+
+
+async def test_a_cut_answer_ends_without_its_last_bytes(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as edge:
+        status, headers, body = head_of(await edge.exchange(b"GET /cut HTTP/1.1\r\n" + HOST + b"\r\n"))
+        assert status == 200
+        assert len(body) < int(headers["content-length"])
+    assert [entry for entry in caplog.records if entry.levelname == "ERROR"] == []
+
+
+async def test_a_stop_lets_a_running_answer_end_and_takes_no_new_connection() -> None:
+    async with serving() as edge:
+        edge.app.gate.clear()
+        reader, writer = await edge.open()
+        writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        await edge.app.called.wait()
+        closed = asyncio.Event()
+        edge.server.on_listeners_closed = closed.set  # type: ignore[method-assign]
+        edge.server.stop()
+        await closed.wait()
+        with pytest.raises(ConnectionError):
+            await edge.open()
+        edge.app.gate.set()
+        _, _, body = head_of(await asyncio.wait_for(reader.read(), 10))
+        assert json.loads(body)["path"] == "/a"
+        writer.close()
+
+
+async def test_a_request_on_a_kept_connection_is_still_answered_right_after_the_stop() -> None:
+    async with serving() as edge:
+        reader, writer = await edge.open()
+        writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readuntil(b"}")
+        closed = asyncio.Event()
+        edge.server.on_listeners_closed = closed.set  # type: ignore[method-assign]
+        edge.server.stop()
+        await closed.wait()
+        writer.write(b"GET /b HTTP/1.1\r\n" + HOST + b"\r\n")
+        _, headers, _ = head_of(await asyncio.wait_for(reader.read(), 10))
+        assert headers["connection"] == "close"
+        writer.close()
+
+
+async def test_an_answer_that_does_not_end_is_cancelled_at_the_bound_and_awaited() -> None:
+    async with serving(shutdown_s=0.1) as edge:
+        edge.app.gate.clear()
+        reader, writer = await edge.open()
+        writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        await edge.app.called.wait()
+        edge.server.stop()
+        await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert edge.app.cancelled == 1
