@@ -38,6 +38,8 @@ class Countable(msgspec.Struct, kw_only=True):
     texts: list[str] = []
     tokens: int = 0
     """Tokens known without a tokenizer: token-array inputs, overhead per message by published rule."""
+    truncated: bool = False
+    """Not all of it was kept or could be read (bounds, images, a cut body): a count of it is an estimate from below."""
 
 
 class Answer(msgspec.Struct, kw_only=True):

@@ -1,0 +1,205 @@
+"""Metering answers that are one JSON body, and what stands around any framing: content-encodings, wrong labels.
+
+It must not know any API's names.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+from taximeter.core.usage import Reading
+from taximeter.flavors.bounded import Bounded
+from taximeter.flavors.counts import decode, items
+from taximeter.flavors.meter import Countable, Meter
+from taximeter.flavors.tally import Tally
+from taximeter.flavors.transcript import Transcript
+
+INFLATED_BYTES_PER_CHUNK = 4 * 1024 * 1024
+"""Most a compressed chunk may unfold to before metering gives the answer up: a bomb, not an answer."""
+_INFLATE_STEP = 256 * 1024
+_ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
+_RAW_DEFLATE = -zlib.MAX_WBITS
+_JSON_STARTS = (b"{", b"[")
+_LEADING = b"\xef\xbb\xbf \t\r\n"
+
+
+class BodyMeter:
+    """One JSON body, read once it is whole; beyond the bound from its head and tail."""
+
+    __slots__ = ("_body", "_ended", "_tally", "terminal")
+
+    def __init__(self, tally: Tally) -> None:
+        self.terminal = False
+        self._tally = tally
+        self._body = Bounded()
+        self._ended = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `Meter.feed`: always the very same chunk."""
+        self._body.add(chunk)
+        return chunk
+
+    def finish(self) -> bytes:
+        """See `Meter.finish`: nothing is ever held."""
+        if not self._ended:
+            self._ended = True
+            whole = self._body.whole()
+            if whole is None:
+                self._tally.cut(*self._body.ends())
+                self._tally.finished = self._body.ends()[1].rstrip()[-1:] in (b"}", b"]")
+            elif whole.strip():
+                self._tally.whole(whole.removeprefix(b"\xef\xbb\xbf"))
+        return b""
+
+    def reading(self) -> Reading:
+        """See `Meter.reading`."""
+        return self._tally.reading()
+
+    def output(self) -> Countable:
+        """See `Meter.output`."""
+        whole = self._body.whole()
+        decoded = None if whole is None else decode(whole)
+        if decoded is None:
+            return Countable(texts=self._tally.salvage_said(*self._body.ends()), truncated=True)
+        transcript = Transcript(self._tally.said)
+        for event in items(decoded) or (decoded,):
+            transcript.add(event)
+        return transcript.countable()
+
+    def progress_tokens(self) -> int | None:
+        """See `Meter.progress_tokens`: a body says nothing before its end."""
+        return None
+
+
+class SniffingMeter:
+    """Looks at an answer's first byte before it believes the content type: events come labelled as JSON, JSON errors
+    as event streams, and some answers are not labelled at all. No JSON begins as an SSE line does."""
+
+    __slots__ = ("_body", "_chosen", "_stream", "terminal")
+
+    def __init__(self, *, stream: Callable[[], Meter], body: Callable[[], Meter]) -> None:
+        self.terminal = False
+        self._stream = stream
+        self._body = body
+        self._chosen: Meter | None = None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `Meter.feed`."""
+        chosen = self._chosen
+        if chosen is None:
+            start = chunk.lstrip(_LEADING)
+            if not start:
+                return chunk  # blank lines before the first event say nothing
+            chosen = self._chosen = self._body() if start[:1] in _JSON_STARTS else self._stream()
+        passed = chosen.feed(chunk)
+        self.terminal = chosen.terminal
+        return passed
+
+    def finish(self) -> bytes:
+        """See `Meter.finish`."""
+        held = self._inner().finish()
+        self.terminal = self._inner().terminal
+        return held
+
+    def reading(self) -> Reading:
+        """See `Meter.reading`."""
+        return self._inner().reading()
+
+    def output(self) -> Countable:
+        """See `Meter.output`."""
+        return self._inner().output()
+
+    def progress_tokens(self) -> int | None:
+        """See `Meter.progress_tokens`."""
+        return self._inner().progress_tokens()
+
+    def _inner(self) -> Meter:
+        if self._chosen is None:
+            self._chosen = self._body()
+        return self._chosen
+
+
+class InflatingMeter:
+    """Reads through gzip or deflate for metering only; the client gets the bytes as they came."""
+
+    __slots__ = ("_begun", "_inflate", "_inner", "terminal")
+
+    def __init__(self, inner: Meter) -> None:
+        self.terminal = False
+        self._inner = inner
+        self._begun = False
+        self._inflate: zlib._Decompress | None = zlib.decompressobj(_ZLIB_OR_GZIP)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `Meter.feed`: always the very same chunk."""
+        rest, room = chunk, INFLATED_BYTES_PER_CHUNK
+        while rest and self._inflate is not None:
+            try:
+                plain = self._inflate.decompress(rest, _INFLATE_STEP)
+            except zlib.error:
+                # `deflate` is zlib by the standard and raw deflate by custom
+                self._inflate = None if self._begun else zlib.decompressobj(_RAW_DEFLATE)
+                self._begun = True
+                continue
+            self._begun = True
+            rest = self._inflate.unconsumed_tail
+            room -= len(plain)
+            if room < 0:
+                self._inflate = None
+            elif self._inflate.eof:
+                rest = self._inflate.unused_data  # gzip may come in several members
+                self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP) if rest else self._inflate
+                if not rest:
+                    rest = b""
+            self._inner.feed(plain)
+        self.terminal = self._inner.terminal
+        return chunk
+
+    def finish(self) -> bytes:
+        """See `Meter.finish`: nothing is ever held."""
+        self._inner.finish()
+        self.terminal = self._inner.terminal
+        return b""
+
+    def reading(self) -> Reading:
+        """See `Meter.reading`."""
+        return self._inner.reading()
+
+    def output(self) -> Countable:
+        """See `Meter.output`."""
+        return self._inner.output()
+
+    def progress_tokens(self) -> int | None:
+        """See `Meter.progress_tokens`."""
+        return self._inner.progress_tokens()
+
+
+class BlindMeter:
+    """Meters nothing but the answer's head: an encoding that cannot be read, or an answer that is no inference."""
+
+    __slots__ = ("_tally", "terminal")
+
+    def __init__(self, tally: Tally) -> None:
+        self.terminal = False
+        self._tally = tally
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `Meter.feed`: always the very same chunk."""
+        return chunk
+
+    def finish(self) -> bytes:
+        """See `Meter.finish`: nothing is ever held."""
+        return b""
+
+    def reading(self) -> Reading:
+        """See `Meter.reading`."""
+        return self._tally.reading()
+
+    def output(self) -> Countable:
+        """See `Meter.output`: nothing is known."""
+        return Countable(truncated=True)
+
+    def progress_tokens(self) -> int | None:
+        """See `Meter.progress_tokens`: nothing is known."""
+        return None

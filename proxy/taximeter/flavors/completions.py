@@ -1,0 +1,44 @@
+"""`/completions`: OpenAI's legacy text completions, and what speaks it (vLLM, Together, llama.cpp).
+
+Usage as in chat; `completion_tokens` is absent where nothing was generated (USAGE_SHAPES, openai.completions): the
+provider's own total then says 0. llama.cpp's native `/completion` reports `tokens_evaluated` and `tokens_predicted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from taximeter.core.usage import Reading
+from taximeter.flavors import spoken
+from taximeter.flavors.chat import Chat, ChatTally
+from taximeter.flavors.counts import Fields, count
+from taximeter.flavors.meter import Countable
+
+
+class CompletionsTally(ChatTally):
+    """Text completions, whole or streamed."""
+
+    __slots__ = ()
+
+    def convert(self) -> Reading:
+        reading = super().convert()
+        total = count(self.usage.get("total_tokens"))
+        if reading.output_tokens is None and reading.input_tokens is not None and total is not None:
+            reading.output_tokens = max(total - reading.input_tokens, 0)
+        return reading
+
+    def said(self, event: Fields) -> Iterable[str]:
+        return (*spoken.chat_output(event), *spoken.walked(event.get("completion")))
+
+
+class Completions(Chat):
+    """Flavor of `/completions`."""
+
+    api = "completions"
+    tally = CompletionsTally
+
+    def input(self, body: bytes) -> Countable:
+        return spoken.embedding_input(body, "prompt")
+
+
+COMPLETIONS = Completions()

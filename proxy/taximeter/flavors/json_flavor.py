@@ -1,0 +1,119 @@
+"""What every flavor that speaks JSON shares: reading a request's members once, choosing a meter for an answer.
+
+It must not know any API's names beyond `model`, `stream`, `metadata` and `user`, which all of them share.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from taximeter.core.record import Operation
+from taximeter.flavors.body import BlindMeter, BodyMeter, InflatingMeter, SniffingMeter
+from taximeter.flavors.counts import UNREADABLE, decode, fields, raw_text
+from taximeter.flavors.lines import NdjsonMeter, SseMeter
+from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
+from taximeter.flavors.tally import Tally
+
+METADATA_BYTES = 8 * 1024
+"""Largest `metadata` object looked at for tags; OpenAI allows 16 members of 512 characters."""
+
+_NULL = msgspec.Raw(b"null")
+_ABSENT = msgspec.Raw(b"")
+
+
+class Asked(msgspec.Struct):
+    """A JSON request's members as bytes: only what is asked for is decoded, so no odd value elsewhere matters."""
+
+    model: msgspec.Raw = _NULL
+    stream: msgspec.Raw = _NULL
+    stream_options: msgspec.Raw = _ABSENT
+    metadata: msgspec.Raw = _NULL
+    user: msgspec.Raw = _NULL
+    input: msgspec.Raw = _NULL
+    documents: msgspec.Raw = _NULL
+
+
+_asked = msgspec.json.Decoder(Asked)
+
+
+def asked(body: bytes) -> Asked | None:
+    """A request body's members; None where it is no readable JSON object."""
+    if not body:
+        return None
+    try:
+        return _asked.decode(body)
+    except UNREADABLE:
+        return None
+
+
+class JsonFlavor:
+    """A flavor made of a tally and a few names. Subclasses say more where their API needs it."""
+
+    api: str = "other"
+    operation: Operation = Operation.OTHER
+    tally: ClassVar[type[Tally]] = Tally
+    ndjson: ClassVar[bool] = False
+    """Streams are NDJSON even where the content type does not say so."""
+
+    def prepare(self, body: bytes, path: bytes, *, inject: bool) -> Prepared:
+        """See `Flavor.prepare`."""
+        found = asked(body)
+        if found is None:
+            return Prepared(body=body, model=self.path_model(path), stream=self.path_streams(path))
+        prepared = Prepared(
+            body=body,
+            model=raw_text(found.model) or self.path_model(path),
+            stream=bytes(found.stream) == b"true" or self.path_streams(path),
+            metadata=_metadata(found),
+        )
+        self.ask(prepared, found, inject=inject)
+        return prepared
+
+    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+        """What an API adds to a prepared request."""
+
+    def path_model(self, path: bytes) -> str | None:
+        """The model where the path carries it."""
+        return None
+
+    def path_streams(self, path: bytes) -> bool:
+        """The path asks for a stream."""
+        return False
+
+    def meter(self, prepared: Prepared, answer: Answer, provider: str) -> Meter:
+        """See `Flavor.meter`."""
+        tally = self.tally(prepared, answer, provider)
+        encoding = next((value for name, value in answer.headers if name == b"content-encoding"), b"").strip().lower()
+        if encoding in (b"", b"identity"):
+            return self.framing(tally, prepared, answer, strip=prepared.injected)
+        if encoding in (b"gzip", b"x-gzip", b"deflate"):
+            return InflatingMeter(self.framing(tally, prepared, answer, strip=False))
+        return BlindMeter(tally)
+
+    def framing(self, tally: Tally, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
+        """The meter for how this answer is framed."""
+        kind = answer.content_type.partition(b";")[0].strip().lower()
+        if kind.endswith((b"ndjson", b"jsonl", b"stream+json")):
+            return NdjsonMeter(tally, strip=False)
+        if self.ndjson and prepared.stream and answer.status < 400:
+            return NdjsonMeter(tally, strip=False)
+        if kind == b"text/event-stream" or prepared.stream:
+            return SniffingMeter(stream=lambda: SseMeter(tally, strip=strip), body=lambda: BodyMeter(tally))
+        return BodyMeter(tally)
+
+    def input(self, body: bytes) -> Countable:
+        """See `Flavor.input`."""
+        return Countable(truncated=True)
+
+
+def _metadata(found: Asked) -> dict[str, object]:
+    if found.metadata is _NULL and found.user is _NULL:
+        return {}
+    raw = bytes(found.metadata)
+    metadata = dict(fields(decode(raw))) if len(raw) <= METADATA_BYTES else {}
+    user = raw_text(found.user)
+    if user is not None:
+        metadata["end_user"] = user
+    return metadata

@@ -1,0 +1,236 @@
+"""What one answer's events and bodies add up to: the part of a meter that knows JSON but no framing.
+
+A `Tally` is fed whole JSON objects (one per stream event, or the one body) and keeps the usage members it finds.
+Each flavor says where they are and converts them; a later figure replaces an earlier one, nothing is ever summed
+unless a flavor says so. It must not know HTTP or how events are framed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import ClassVar
+
+import msgspec
+
+from taximeter.core.usage import Reading
+from taximeter.flavors.counts import Fields, Members, decode, fields, members, raw_text
+from taximeter.flavors.meter import Answer, Prepared
+
+USAGE_RAW_BYTES = 16 * 1024
+"""Largest usage object kept as it came; real ones are below 2 KiB."""
+
+_ENVELOPE_DEPTH = 3
+_SALVAGE_TRIES = 16
+_texts = re.compile(
+    rb'"(?:content|text|reasoning|reasoning_content|thinking|arguments|refusal)"\s*:\s*("(?:[^"\\]|\\.)*")'
+)
+_scan_json = json.JSONDecoder().raw_decode
+
+
+class Verdict(Enum):
+    """What an event was."""
+
+    TAKEN = 0
+    UNREADABLE = 1
+    """No JSON object (yet): the first of several `data:` lines, or garbage."""
+    USAGE_ONLY = 2
+    """Nothing but usage: the event `stream_options.include_usage` asks for."""
+
+
+class Tally:
+    """Base of all tallies. Class members are the flavor's small table of names."""
+
+    usage_keys: ClassVar[tuple[str, ...]] = ("usage",)
+    """Members that hold the usage object, at the top or in an envelope."""
+    envelopes: ClassVar[tuple[str, ...]] = ()
+    """Members whose object is looked into as if it were the top (`response`, `message` …)."""
+    model_keys: ClassVar[tuple[str, ...]] = ("model",)
+    kind_keys: ClassVar[tuple[str, ...]] = ("type",)
+    terminal_kinds: ClassVar[frozenset[str]] = frozenset()
+    failed_kinds: ClassVar[frozenset[str]] = frozenset(("error",))
+    watched: ClassVar[tuple[tuple[bytes, bytes], ...]] = ((b'"usage"', b'"usage":null'),)
+    """A stream chunk without any of these keys (other than as null) and without any mark is not decoded."""
+    marks: ClassVar[tuple[bytes, ...]] = (b"[DONE]", b'"error"')
+
+    __slots__ = ("answer", "error", "failed", "finished", "id", "model", "provider", "raw", "terminal", "tier", "usage")
+
+    def __init__(self, prepared: Prepared, answer: Answer, provider: str) -> None:
+        self.answer = answer
+        self.provider = provider
+        self.terminal = False
+        self.finished = False
+        self.failed = False
+        self.model: str | None = None
+        self.id: str | None = None
+        self.tier: str | None = None
+        self.usage: Fields = {}
+        """The usage members known so far, by their own names."""
+        self.raw: bytes = b""
+        """The last usage object as it came."""
+
+    # -- fed by a meter
+
+    def dull(self, chunk: bytes) -> bool:
+        """True where a stream chunk surely holds nothing to be read; a few hundred nanoseconds."""
+        for key, null in self.watched:
+            seen = chunk.count(key)
+            if seen and seen != chunk.count(null):
+                return False
+        return all(mark not in chunk for mark in self.marks)
+
+    def event(self, data: bytes, name: bytes = b"") -> Verdict:
+        """One stream event's payload. `name` is its SSE event name, b"" where there was none."""
+        if data.strip() == b"[DONE]":
+            self.terminal = self.finished = True
+            return Verdict.TAKEN
+        found = members(data)
+        if found is None:
+            return Verdict.UNREADABLE
+        if name == b"error":
+            self.failed = True
+        return self.take(found)
+
+    def whole(self, body: bytes) -> None:
+        """A whole unary body: one object, or an array of them (Gemini without `alt=sse`, TGI)."""
+        found = members(body)
+        if found is not None:
+            self.take(found)
+            self.finished = True
+            return
+        parts = _array(body)
+        if parts is None:
+            self.cut(body, b"")
+            return
+        for part in parts:
+            inner = members(part)
+            if inner is not None:
+                self.take(inner)
+        self.finished = True
+
+    def cut(self, head: bytes, tail: bytes) -> None:
+        """An object of which only the ends are there: too long to be kept, or cut off."""
+        names = (*self.usage_keys, *self.model_keys, *self.kind_keys, "service_tier")
+        self.take({name: raw for name in names if (raw := self._salvage(head, tail, name)) is not None})
+
+    # -- what a flavor may replace
+
+    def take(self, found: Members) -> Verdict:
+        """Read one object's members, and its envelopes'."""
+        for key in self.kind_keys:
+            if key in found:
+                self.kind(raw_text(found[key]) or "")
+        self._look(found, 0)
+        return Verdict.TAKEN
+
+    def kind(self, kind: str) -> None:
+        """The event's own type."""
+        if kind in self.terminal_kinds:
+            self.terminal = self.finished = True
+        if kind in self.failed_kinds:
+            self.failed = True
+
+    def report(self, usage: Fields, raw: bytes) -> None:
+        """A usage object: its members replace earlier ones of the same name, null says nothing."""
+        known = {key: value for key, value in usage.items() if value is not None}
+        if known:
+            self.usage = {**self.usage, **known} if self.usage else known
+            self.raw = raw if len(raw) <= USAGE_RAW_BYTES else b""
+
+    def convert(self) -> Reading:
+        """The usage so far in our convention."""
+        return Reading()
+
+    def said(self, event: Fields) -> Iterable[str]:
+        """The text the model wrote in one event or body, for local counting."""
+        return ()
+
+    # -- read by a meter
+
+    def salvage_said(self, head: bytes, tail: bytes) -> list[str]:
+        """Text in a body that is not whole: every string member with one of the names text goes by."""
+        found = [match.group(1) for part in (head, tail) for match in _texts.finditer(part)]
+        return [text for raw in found if isinstance(text := decode(raw), str) and text]
+
+    def reading(self) -> Reading:
+        """The usage as far as known, with what is known about the answer."""
+        reading = self.convert()
+        reading.response_model = self.model
+        reading.upstream_request_id = self.id
+        reading.service_tier = reading.service_tier or self.tier
+        reading.failed = self.failed
+        reading.finished = self.finished
+        reading.usage = self._usage_raw()
+        return reading
+
+    def _usage_raw(self) -> msgspec.Raw:
+        """As it came where the last object holds all that is known, else what several objects add up to."""
+        if not self.usage:
+            return msgspec.Raw(b"null")
+        if self.raw:
+            last = fields(decode(self.raw))
+            if all(last.get(key) is not None for key in self.usage):
+                return msgspec.Raw(self.raw)
+        merged = msgspec.json.encode(self.usage)
+        return msgspec.Raw(merged if len(merged) <= USAGE_RAW_BYTES else b"null")
+
+    def _look(self, found: Members, depth: int) -> None:
+        if self.model is None:
+            for key in self.model_keys:
+                self.model = self.model or raw_text(found.get(key))
+        if self.id is None:
+            self.id = raw_text(found.get("id"))
+        if "service_tier" in found:
+            self.tier = raw_text(found["service_tier"]) or self.tier
+        if "error" in found and decode(found["error"]):
+            self.failed = True
+        for key in self.usage_keys:
+            if key in found:
+                self._report(found[key])
+        if depth < _ENVELOPE_DEPTH:
+            for envelope in self.envelopes:
+                inner = members(found[envelope]) if envelope in found else None
+                if inner:
+                    self._look(inner, depth + 1)
+
+    def _report(self, raw: msgspec.Raw) -> None:
+        usage = fields(decode(raw))
+        if usage:
+            self.report(usage, bytes(raw))
+
+    def _salvage(self, head: bytes, tail: bytes, name: str) -> msgspec.Raw | None:
+        """The value of member `name`, found by its name: the last one in the tail, else the first in the head.
+
+        Quotes inside JSON strings are escaped, so the pattern cannot match in a text.
+        """
+        wants_object = name in self.usage_keys
+        pattern = re.compile(
+            rb'"' + re.escape(name).encode() + rb'"\s*:\s*(?=' + (rb"\{" if wants_object else rb'"') + rb")"
+        )
+        places = [(tail, match.end()) for match in pattern.finditer(tail)][::-1]
+        fore = [(head, match.end()) for match in pattern.finditer(head)]
+        # while nothing is lost everything is head, and the last usage object is the final one
+        places += fore[::-1] if wants_object and not tail else fore
+        if not wants_object:
+            places = fore + places
+        for source, start in places[:_SALVAGE_TRIES]:
+            piece = source[start : start + USAGE_RAW_BYTES]
+            try:
+                end = _scan_json(piece.decode("latin-1"))[1]
+            except (ValueError, RecursionError):
+                continue
+            if decode(piece[:end]):
+                return msgspec.Raw(piece[:end])
+        return None
+
+
+def _array(body: bytes) -> list[msgspec.Raw] | None:
+    try:
+        return _array_decoder.decode(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
