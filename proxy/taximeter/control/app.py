@@ -13,8 +13,9 @@ from taximeter.control import node
 from taximeter.control.access import Gate, anyone_known
 from taximeter.control.answers import HANDLERS, Json
 from taximeter.control.keys import KeyAdmin
+from taximeter.control.organization import Organization
 from taximeter.control.ports import Services
-from taximeter.control.questions import Brackets
+from taximeter.control.questions import Brackets, question
 from taximeter.control.streams import Streams
 from taximeter.control.usage import Requests, Usage
 
@@ -29,8 +30,8 @@ def create(services: Services) -> Litestar:
         return services
 
     return Litestar(
-        route_handlers=[Usage, Requests, Streams, KeyAdmin, *node.HANDLERS],
-        dependencies={"services": Provide(provide)},
+        route_handlers=[Usage, Requests, Streams, Organization, KeyAdmin, *node.HANDLERS],
+        dependencies={"services": Provide(provide), "asked": Provide(question)},
         middleware=[
             Gate(services.hosts, services.keyring.keys, services.settings.auth.admin_token_sha256),
             Brackets(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, BinaryIO
 
 import msgspec
@@ -45,15 +46,14 @@ class ParquetWriter:
 
     def __init__(self, file: BinaryIO) -> None:
         try:
-            import pyarrow
-            import pyarrow.parquet
+            pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
         except ImportError:
             raise BadRequest(
                 "Parquet needs pyarrow: pip install 'taximeter[parquet]', or export .csv or .jsonl.", param="format"
             ) from None
         self._table = pyarrow.Table
         self._schema = pyarrow.schema(_parquet_fields(pyarrow))
-        self._writer = pyarrow.parquet.ParquetWriter(file, self._schema)
+        self._writer = parquet.ParquetWriter(file, self._schema)
 
     def write(self, records: Sequence[Record]) -> None:
         rows = [_row(each) | {"started_at": each.started_at, "ended_at": each.ended_at} for each in records]

@@ -142,7 +142,7 @@ def track(
         token_usage=views.token_usage(_models(parts)),
         metrics=views.metrics(
             views.summed(part.totals for part in llm),
-            _details(part.details for part in llm),
+            details_of(part.details for part in llm),
             views.main_model(_models(llm), "llm"),
         ),
         usage=views.usage(total),
@@ -186,7 +186,8 @@ def _models(parts: Iterable[TrackPart]) -> list[ModelSums]:
     return [ModelSums(part.operation, part.model, part.totals) for part in parts]
 
 
-def _details(details: Iterable[Details]) -> Details:
+def details_of(details: Iterable[Details]) -> Details:
+    """Several details as one."""
     total = Details()
     for each in details:
         for name in Details.__struct_fields__:

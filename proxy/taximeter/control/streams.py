@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, BinaryIO, ClassVar, cast
+from typing import Annotated, Any, BinaryIO, cast
 
 import msgspec
 from litestar import Controller, get
-from litestar.di import Provide
 from litestar.params import Parameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
 
@@ -18,7 +17,7 @@ from taximeter.control.access import anyone_known
 from taximeter.control.answers import encode
 from taximeter.control.live import Live
 from taximeter.control.ports import Services
-from taximeter.control.questions import Many, Question, only_known_parameters, question, split
+from taximeter.control.questions import Many, Question, only_known_parameters, split
 from taximeter.control.usage import DRAIN_S
 from taximeter.sinks.history.query import Filters
 
@@ -37,7 +36,6 @@ class Streams(Controller):
     path = "/usage"
     tags = ("usage",)
     guards = (anyone_known, only_known_parameters)
-    dependencies: ClassVar = {"asked": Provide(question)}
 
     @get("/export.csv", summary="Records, oldest first, as CSV", media_type="text/csv")
     async def csv(self, services: Services, asked: Question, outcome: Outcomes = None) -> Stream:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, get, post
-from litestar.di import Provide
 from litestar.params import Parameter
 
 from taximeter.control import shapes
@@ -20,7 +19,6 @@ from taximeter.control.questions import (
     groups,
     one_workspace,
     only_known_parameters,
-    question,
     split,
     window_of,
 )
@@ -55,7 +53,6 @@ class Usage(Controller):
     path = "/usage"
     tags = ("usage",)
     guards = (anyone_known, only_known_parameters)
-    dependencies: ClassVar = {"asked": Provide(question)}
 
     @get("/", summary="Totals, groups and series")
     async def aggregate(
