@@ -1,0 +1,232 @@
+"""Rate cards and the arithmetic of one call's cost: integers only, one rounding at the end. Pure.
+
+A rate is pico-USD (1e-12 USD) per token, request, search …: list prices per million tokens have up to six decimals,
+so pico-USD are exact where nano-USD are not. What a card says, when it applies and who publishes it is decided
+elsewhere (`taximeter.pricebook`); nothing here knows a provider's name.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import msgspec
+
+from taximeter.core.modalities import Modalities, modalities
+from taximeter.core.record import Operation, Outcome, Record
+
+PICO_PER_NANO = 1_000
+_US_PER_HOUR = 3_600_000_000
+_US_PER_DAY = 86_400_000_000
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What each unit costs, in pico-USD. None: not priced apart, the tokens cost what their whole costs."""
+
+    input: int | None = None
+    cached_input: int | None = None
+    cache_write: int | None = None
+    cache_write_1h: int | None = None
+    audio_input: int | None = None
+    cached_audio_input: int | None = None
+    image_input: int | None = None
+    cached_image_input: int | None = None
+    video_input: int | None = None
+    output: int | None = None
+    reasoning_output: int | None = None
+    audio_output: int | None = None
+    image_output: int | None = None
+    video_output: int | None = None
+    citation: int | None = None
+    """Tokens of cited sources, billed beside the output (Perplexity)."""
+    request: int | None = None
+    search_unit: int | None = None
+    web_search: int | None = None
+    audio_hour: int | None = None
+    """pico-USD per hour of audio."""
+    min_audio_s: int | None = None
+    """Shortest audio billed, in seconds."""
+
+    @property
+    def needs_modalities(self) -> bool:
+        """True where a rate applies to tokens that only the provider's own usage object tells apart."""
+        return (
+            self.cached_audio_input is not None
+            or self.cached_image_input is not None
+            or self.video_input is not None
+            or self.image_output is not None
+            or self.video_output is not None
+            or self.citation is not None
+        )
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The rates of one model at one time in one service tier."""
+
+    ref: str
+    """Where the rates come from; what a record keeps as `price_ref`."""
+    rates: Rates
+    above: tuple[tuple[int, Rates], ...] = ()
+    """(input tokens, rates), ascending: these rates apply to *all* tokens once the total input exceeds the number."""
+    free: bool = False
+    """Costs nothing, whatever it uses."""
+    same_as: tuple[str, str] | None = None
+    """(provider, model) whose rates apply instead; model `*` is the model asked for."""
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """From an instant on: one card, or one for each part of the UTC day."""
+
+    from_us: int
+    cards: tuple[Card | None, ...]
+    """None: no price in that part of the day."""
+    starts_s: tuple[int, ...] = (0,)
+    """Second of the UTC day at which each card begins; the first is 0."""
+
+
+Schedule = tuple[Span, ...]
+"""Spans in ascending order of `from_us`; before the first there is no price."""
+
+
+def card_at(schedule: Schedule, at_us: int) -> Card | None:
+    """The card that applies at `at_us` (µs since epoch, UTC), or None."""
+    for span in reversed(schedule):
+        if span.from_us <= at_us:
+            if len(span.cards) == 1:
+                return span.cards[0]
+            second = at_us % _US_PER_DAY // 1_000_000
+            return span.cards[bisect_right(span.starts_s, second) - 1]
+    return None
+
+
+def cost_nusd(card: Card, record: Record) -> int | None:
+    """What the record's call cost by this card, in nano-USD, or None where a figure the card needs is not known.
+
+    Half a nano-USD rounds up. Nothing is charged by halves: with input known and output unknown the cost is unknown.
+    Cached and cache-write tokens beyond the input total are charged as reported, the fresh rest is then 0
+    (OpenAI calls `cache_write_tokens` unadjusted: cached + written may exceed `prompt_tokens`).
+    """
+    if card.free:
+        known = (record.input_tokens, record.output_tokens, record.search_units, record.seconds)
+        return None if all(figure is None for figure in known) else 0
+    rates = card.rates
+    if card.above and record.input_tokens is not None:
+        for start, higher in card.above:
+            if record.input_tokens > start:
+                rates = higher
+    extra = modalities(record.usage) if rates.needs_modalities else _NO_MODALITIES
+    tokens_in = _input_pico(rates, record, extra)
+    tokens_out = _output_pico(rates, record, extra)
+    if tokens_in is None or tokens_out is None:
+        return None
+    pico = tokens_in + tokens_out
+    if rates.request is not None:
+        pico += rates.request
+    if rates.search_unit is not None:
+        pico += rates.search_unit * (record.search_units or 0)
+    if rates.web_search is not None and record.web_search_requests is not None:
+        pico += rates.web_search * record.web_search_requests
+    if rates.audio_hour is not None and record.seconds is not None:
+        seconds = record.seconds
+        if rates.min_audio_s is not None and seconds > 0:
+            seconds = max(seconds, rates.min_audio_s)
+        scaled = pico * _US_PER_HOUR + rates.audio_hour * round(seconds * 1_000_000)
+        return _rounded(scaled, _US_PER_HOUR * PICO_PER_NANO)
+    return _rounded(pico, PICO_PER_NANO)
+
+
+_NO_MODALITIES = Modalities()
+
+
+def _rounded(amount: int, per: int) -> int:
+    return (2 * amount + per) // (2 * per)
+
+
+def _charged_otherwise(rates: Rates, record: Record) -> bool:
+    """By searches, time or the call itself, and that figure is known: token counts are then only informative."""
+    if rates.search_unit is not None:
+        return record.search_units is not None
+    if rates.audio_hour is not None:
+        return record.seconds is not None
+    return rates.request is not None and rates.input is None and record.outcome is Outcome.OK
+
+
+def _input_pico(rates: Rates, record: Record, extra: Modalities) -> int | None:
+    tokens = record.input_tokens
+    if rates.input is None or tokens is None or (rates.search_unit is not None and record.search_units is None):
+        return 0 if _charged_otherwise(rates, record) else None
+    fresh = tokens
+    pico = 0
+    if rates.cached_input is not None and record.cached_input_tokens:
+        fresh -= record.cached_input_tokens
+        pico += rates.cached_input * record.cached_input_tokens
+    if rates.cache_write is not None or rates.cache_write_1h is not None:
+        hour = record.cache_write_input_tokens_1h or 0
+        written = record.cache_write_input_tokens
+        if written is None:
+            written = (record.cache_write_input_tokens_5m or 0) + hour
+        write_rate = rates.input if rates.cache_write is None else rates.cache_write
+        hour_rate = write_rate if rates.cache_write_1h is None else rates.cache_write_1h
+        fresh -= written
+        pico += write_rate * max(written - hour, 0) + hour_rate * hour
+    fresh = max(fresh, 0)
+    if rates.audio_input is None and rates.image_input is None and rates.video_input is None:
+        return pico + rates.input * fresh
+    apart = _input_modalities(rates, record, extra)
+    if apart is None or apart[0] > fresh:
+        return None
+    return pico + apart[1] + rates.input * (fresh - apart[0])
+
+
+def _input_modalities(rates: Rates, record: Record, extra: Modalities) -> tuple[int, int] | None:
+    """(fresh tokens, pico-USD) of audio, image and video input; None where it is unknown which of them were cached.
+
+    Tokens served from the cache were charged at the cached rate already; where cached audio or images have a rate of
+    their own, the difference is added. A provider that does not tell is taken to have cached text only, unless the
+    card prices the difference.
+    """
+    taken = pico = 0
+    for rate, tokens, cached_rate, cached in (
+        (rates.audio_input, record.audio_input_tokens, rates.cached_audio_input, extra.cached_audio_tokens),
+        (rates.image_input, record.image_input_tokens, rates.cached_image_input, extra.cached_image_tokens),
+        (rates.video_input, extra.video_input_tokens, None, None),
+    ):
+        if rate is None or not tokens:
+            continue
+        if cached is None and cached_rate is not None and record.cached_input_tokens:
+            return None
+        from_cache = min(cached or 0, tokens)
+        taken += tokens - from_cache
+        pico += rate * (tokens - from_cache)
+        if rates.cached_input is None:
+            taken += from_cache
+            pico += (rate if cached_rate is None else cached_rate) * from_cache
+        elif cached_rate is not None:
+            pico += (cached_rate - rates.cached_input) * from_cache
+    return taken, pico
+
+
+def _output_pico(rates: Rates, record: Record, extra: Modalities) -> int | None:
+    tokens = record.output_tokens
+    if tokens is None or rates.output is None:
+        unpriced = rates.output is not None if tokens is None else tokens > 0
+        generates = record.operation is not Operation.EMBEDDING and record.operation is not Operation.RERANK
+        return None if unpriced and generates and not _charged_otherwise(rates, record) else 0
+    plain = tokens
+    pico = 0
+    image = extra.image_output_tokens
+    if rates.image_output is not None and image is None and record.api == "images":
+        return None  # `output_tokens_details` is optional there: how many of the tokens were image is not told
+    for rate, part in (
+        (rates.reasoning_output, record.reasoning_output_tokens),
+        (rates.audio_output, record.audio_output_tokens),
+        (rates.image_output, image),
+        (rates.video_output, extra.video_output_tokens),
+    ):
+        if rate is not None and part:
+            plain -= part
+            pico += rate * part
+    if plain < 0:
+        return None  # the parts contradict the whole: no bill can be made of them
+    if rates.citation is not None and extra.citation_tokens:
+        pico += rates.citation * extra.citation_tokens
+    return pico + rates.output * plain

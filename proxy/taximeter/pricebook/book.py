@@ -1,0 +1,208 @@
+"""Looks up the price of a call: one dictionary look-up and integer arithmetic, about 2 µs. Loads the compiled file.
+
+Which price applies (docs/design.md §9), to the served model at the time the call ended:
+1. prices.toml, for the provider's name as configured: the served model, then the name asked for; exact before pattern;
+2. the per-1K environment variables, for every LLM and embedding call;
+3. genai-prices, where the provider is one it lists: the served model.
+A gateway or an unknown provider has no list: its calls have a price only by 1 and 2. A service tier that is priced
+apart and has no listed price has none; so has a call of which a figure its price needs is unknown.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from taximeter.core.errors import ConfigError
+from taximeter.core.prices import Card, Schedule, Span, card_at, cost_nusd
+from taximeter.core.record import Operation, Outcome, Record
+from taximeter.pricebook.catalog import FORMAT, Catalog, Listed, Publisher
+from taximeter.pricebook.names import provider_name, served_model, spellings, tier_name
+from taximeter.pricebook.shown import card_as_dict, listed_as_dicts
+
+_log = logging.getLogger("taximeter.prices")
+
+_REMEMBERED = 4_096
+"""Names kept resolved; beyond it all are forgotten, so made-up model names cannot fill the memory."""
+_WARNED = 1_000
+"""Most models warned about; one line each."""
+_SENT = frozenset(Outcome) - {Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE}
+
+Key = tuple[str, str | None, str | None, str | None, Operation]
+Chain = tuple[Schedule, ...]
+
+
+class PriceBook:
+    """Prices for calls. Not thread-safe; cheap to load, one per process."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._lists = {publisher.id: _Index(publisher) for publisher in catalog.publishers}
+        self._chains: dict[Key, Chain] = {}
+        self._warned: set[tuple[str, str, str]] = set()
+
+    @classmethod
+    def load(cls, path: Path) -> PriceBook:
+        """From a file `compile_prices` wrote. Raises ConfigError where it is missing or of another version."""
+        try:
+            catalog = _DECODER.decode(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: the compiled prices cannot be read: {error}. They are made at start.") from None
+        if catalog.format != FORMAT:
+            raise ConfigError(f"{path}: compiled by another version (format {catalog.format}); start again.")
+        return cls(catalog)
+
+    def cost(self, record: Record) -> tuple[int | None, str | None]:
+        """(cost in nano-USD, price_ref) of a call, both None where it has no price or its usage is not known."""
+        card = self._card(record)
+        if card is None:
+            if record.outcome in _SENT and (record.input_tokens is not None or record.search_units is not None):
+                self._warn(record)
+            return None, None
+        nusd = cost_nusd(card, record)
+        return (None, None) if nusd is None else (nusd, card.ref)
+
+    def explain(self, record: Record) -> dict[str, object] | None:
+        """The card a call would be priced by, as `cards` shows it, or None; the record needs no usage."""
+        card = self._card(record)
+        return None if card is None else card_as_dict(card)
+
+    def cards(self) -> Iterator[dict[str, object]]:
+        """Every card, strongest source first: provider, model, service_tier, from, hours and its rates in USD."""
+        for entry in self.catalog.declared:
+            yield from listed_as_dicts(entry.provider, entry.listed)
+        for operation, card in (("llm", self.catalog.env_llm), ("embedding", self.catalog.env_embedding)):
+            if card is not None:
+                yield {"provider": "*", "model": "*", "service_tier": "*", "operation": operation, **card_as_dict(card)}
+        for publisher in self.catalog.publishers:
+            for listed in publisher.models:
+                yield from listed_as_dicts(publisher.id, listed)
+
+    def _card(self, record: Record) -> Card | None:
+        key = (
+            record.provider,
+            record.request_model,
+            record.response_model,
+            record.service_tier,
+            record.operation,
+        )
+        chain = self._chains.get(key)
+        if chain is None:
+            chain = self._resolved(key)
+            if len(self._chains) >= _REMEMBERED:
+                self._chains.clear()
+            self._chains[key] = chain
+        for schedule in chain:
+            card = card_at(schedule, record.ended_at)
+            if card is not None:
+                return card if card.same_as is None else self._same_as(card, card.same_as, record)
+        return None
+
+    def _resolved(self, key: Key) -> Chain:
+        """The schedules that may apply, strongest first."""
+        provider, asked, answered, reported_tier, operation = key
+        provider = provider_name(provider)
+        tier = tier_name(provider, reported_tier)
+        chain: list[Schedule] = []
+        model = served_model(provider, asked, answered)
+        for name in dict.fromkeys(name for name in (model, answered, asked) if name):
+            chain += self._declared(provider, name, tier)
+        env = {Operation.LLM: self.catalog.env_llm, Operation.EMBEDDING: self.catalog.env_embedding}.get(operation)
+        if env is not None:
+            chain.append((Span(0, (env,)),))
+        listed = self._listed(provider, model, tier) if model else None
+        if listed is not None:
+            chain.append(listed)
+        return tuple(chain)
+
+    def _declared(self, provider: str, model: str, tier: str) -> Iterator[Schedule]:
+        """prices.toml's schedules for a name, strongest first."""
+        names = tuple(spellings(provider, model))
+        for entry in self.catalog.declared:
+            if entry.provider != provider or not any(map(entry.matches, names)):
+                continue
+            tiers = entry.listed.tiers
+            if tier in tiers:
+                yield tiers[tier]
+            elif "" in tiers:
+                yield tuple(_in_any_tier(span) for span in tiers[""])
+
+    def _same_as(self, card: Card, target: tuple[str, str], record: Record) -> Card | None:
+        """The list price a prices.toml entry points to; its ref names both."""
+        provider, model = target
+        tier = tier_name(provider, record.service_tier)
+        schedule = self._listed(provider, record.model if model == "*" else model, tier)
+        found = None if schedule is None else card_at(schedule, record.ended_at)
+        return None if found is None else msgspec.structs.replace(found, ref=f"{card.ref}={found.ref}")
+
+    def _listed(self, provider: str, model: str, tier: str) -> Schedule | None:
+        """genai-prices' schedule. Another provider's list applied instead has list prices only."""
+        index = self._lists.get(provider)
+        if index is None:
+            return None
+        for name in spellings(provider, model):
+            found = index.find(name)
+            if found is not None:
+                return found.tiers.get(tier)
+            for other in index.instead:
+                found = self._lists[other].find(name) if other in self._lists else None
+                if found is not None:
+                    return None if tier else found.tiers.get("")
+        return None
+
+    def _warn(self, record: Record) -> None:
+        what = (record.provider, record.model, record.service_tier or "")
+        if what in self._warned or len(self._warned) >= _WARNED:
+            return
+        self._warned.add(what)
+        tier = f" in service tier {what[2]!r}" if what[2] else ""
+        _log.warning(
+            "no price for %s/%s%s: calls are recorded without cost; add it to prices.toml, then `taximeter reprice`",
+            what[0],
+            what[1],
+            tier,
+        )
+
+
+class _Index:
+    """One provider's list by name: equality in a dictionary, the other rules in order. Made at first use."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.models = publisher.models
+        self.instead = publisher.instead
+        self._others: list[int] = []
+
+    def find(self, name: str) -> Listed | None:
+        """The first entry that matches a lower-case name."""
+        found = self._equal.get(name, len(self.models))
+        for at in self._others:
+            if at > found:
+                break
+            rule = self.models[at].rule
+            if rule is not None and rule.matches(name):
+                return self.models[at]
+        return self.models[found] if found < len(self.models) else None
+
+    @cached_property
+    def _equal(self) -> dict[str, int]:
+        equal: dict[str, int] = {}
+        for at, listed in enumerate(self.models):
+            exact = None if listed.rule is None else listed.rule.exact()
+            if exact is None:
+                self._others.append(at)
+            for name in exact or ():
+                equal.setdefault(name, at)
+        return equal
+
+
+def _in_any_tier(span: Span) -> Span:
+    """Of a list price only what holds in every service tier: that the model is free, or costs what another does."""
+    cards = tuple(card if card is not None and (card.free or card.same_as is not None) else None for card in span.cards)
+    return Span(span.from_us, cards, span.starts_s)
+
+
+_DECODER = msgspec.json.Decoder(Catalog)

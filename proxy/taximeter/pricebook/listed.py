@@ -1,0 +1,207 @@
+"""prices.toml: the operator's own dated prices. Its format is declared here, read, checked and made into rate cards."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+
+from taximeter.core.errors import ConfigError
+from taximeter.core.prices import Card, Rates, Schedule, Span
+from taximeter.pricebook.catalog import Declared, Listed
+from taximeter.pricebook.names import provider_name
+
+Usd = Decimal
+
+
+class _Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Rates in USD; tokens per million, counts per thousand, audio per hour."""
+
+    input_usd_per_mtok: Usd | None = None
+    cached_input_usd_per_mtok: Usd | None = None
+    cache_write_usd_per_mtok: Usd | None = None
+    cache_write_1h_usd_per_mtok: Usd | None = None
+    audio_input_usd_per_mtok: Usd | None = None
+    image_input_usd_per_mtok: Usd | None = None
+    output_usd_per_mtok: Usd | None = None
+    reasoning_output_usd_per_mtok: Usd | None = None
+    audio_output_usd_per_mtok: Usd | None = None
+    image_output_usd_per_mtok: Usd | None = None
+    requests_usd_per_1k: Usd | None = None
+    search_units_usd_per_1k: Usd | None = None
+    web_searches_usd_per_1k: Usd | None = None
+    audio_usd_per_hour: Usd | None = None
+
+
+class Above(_Table, kw_only=True):
+    """[[price.above]]: these rates apply to all tokens once the input exceeds `input_tokens`."""
+
+    input_tokens: int
+
+
+class Price(_Table, kw_only=True):
+    """[[price]]: what a model costs from a day on, until a later entry for the same model and tier."""
+
+    provider: str
+    model: str
+    """Its name, or a pattern with `*`; any case."""
+    since: datetime.date = msgspec.field(name="from")
+    """First UTC day."""
+    service_tier: str = ""
+    """The tier as the provider reports it (batch, flex, priority …); empty: the list price."""
+    hours_utc: str = ""
+    """Part of the day, "16:30-00:30"; empty: all of it."""
+    free: bool = False
+    """Costs nothing: a local server."""
+    same_as: str = ""
+    """Costs what `provider/model` costs, by the list prices; `provider/*` keeps the model's name."""
+    above: list[Above] = []
+    source: str
+    """Where the price is published, or whose decision it is."""
+
+
+class PriceFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    price: list[Price] = []
+
+
+_PER = {"mtok": 10**6, "1k": 10**9, "hour": 10**12}
+"""USD per unit -> pico-USD for one (a rate for audio stays per hour)."""
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+def read_prices(path: Path) -> list[Declared]:
+    """The file's prices in matching order: exact names first, then patterns, the longest first.
+
+    Raises ConfigError with file, entry, what is wrong and what is allowed.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    try:
+        entries = msgspec.convert(table, PriceFile, strict=True).price
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}. {_allowed(str(error))}") from None
+    groups: dict[tuple[str, str], dict[str, list[tuple[Price, Card]]]] = {}
+    for number, price in enumerate(entries):
+        try:
+            card = _card(price)
+        except ValueError as error:
+            raise ConfigError(f"{path}: $.price[{number}] ({price.provider}/{price.model}): {error}") from None
+        key = (provider_name(price.provider), price.model.lower())
+        groups.setdefault(key, {}).setdefault(price.service_tier.lower(), []).append((price, card))
+    declared = [
+        Declared(
+            provider=provider,
+            listed=Listed(model=model, tiers={tier: _schedule(cards) for tier, cards in tiers.items()}),
+        )
+        for (provider, model), tiers in groups.items()
+    ]
+    return sorted(declared, key=lambda entry: ("*" in entry.listed.model, -len(entry.listed.model)))
+
+
+def _allowed(message: str) -> str:
+    kind = Above if ".above[" in message else Price
+    if "$.price" not in message:
+        return "A price file has [[price]] entries only."
+    names = [field.encode_name for field in msgspec.structs.fields(kind)]
+    return f"Allowed: {', '.join(names)}; from is a date (2026-01-31), prices are numbers."
+
+
+def _card(price: Price) -> Card:
+    rates = _rates(price)
+    ref = f"prices.toml:{provider_name(price.provider)}/{price.model}@{price.since.isoformat()}"
+    if price.service_tier:
+        ref += f"#{price.service_tier.lower()}"
+    if not price.source.strip():
+        raise ValueError("source must say where the price is published, or whose decision it is")
+    if price.hours_utc and not _HOURS.fullmatch(price.hours_utc.strip()):
+        raise ValueError(f"hours_utc: {price.hours_utc!r} is not a part of the day, as in 16:30-00:30")
+    if sum((price.free, bool(price.same_as), rates != Rates())) != 1:
+        raise ValueError("exactly one of these must be given: rates, free = true, same_as")
+    if price.free:
+        return Card(ref=ref, rates=Rates(), free=True)
+    if price.same_as:
+        provider, slash, model = price.same_as.partition("/")
+        if not (provider and slash and model):
+            raise ValueError(f"same_as: {price.same_as!r} is not provider/model, as in openai/gpt-4o or openai/*")
+        return Card(ref=ref, rates=Rates(), same_as=(provider_name(provider), model.lower()))
+    above = []
+    for tier in sorted(price.above, key=lambda tier: tier.input_tokens):
+        changed = {key: value for key, value in _figures(tier).items() if value is not None}
+        above.append((tier.input_tokens, msgspec.structs.replace(rates, **changed)))
+    return Card(ref=ref, rates=rates, above=tuple(above))
+
+
+def _rates(table: _Table) -> Rates:
+    return Rates(**_figures(table))
+
+
+def _figures(table: _Table) -> dict[str, int | None]:
+    """`input_usd_per_mtok = 0.15` -> {"input": 150000}, for each rate."""
+    figures: dict[str, int | None] = {}
+    for field in _Table.__struct_fields__:
+        name, _, unit = field.rpartition("_usd_per_")
+        usd: Decimal | None = getattr(table, field)
+        figures[_RATE_NAMES.get(name, name)] = None if usd is None else _pico(field, usd, _PER[unit])
+    return figures
+
+
+_RATE_NAMES = {
+    "requests": "request",
+    "search_units": "search_unit",
+    "web_searches": "web_search",
+    "audio": "audio_hour",
+}
+
+
+def _pico(field: str, usd: Decimal, per: int) -> int:
+    if not usd.is_finite() or usd < 0:
+        raise ValueError(f"{field}: {usd} is not a price; a number of USD, 0 or more, is")
+    pico = usd * per
+    if pico != int(pico):
+        raise ValueError(f"{field}: {usd} has more decimals than can be priced exactly (1e-12 USD a unit)")
+    return int(pico)
+
+
+def _schedule(cards: list[tuple[Price, Card]]) -> Schedule:
+    """Spans from each day on which something changes; on equal terms the later entry of the file counts."""
+    spans = []
+    for day in sorted({price.since for price, _ in cards}):
+        whole: Card | None = None
+        parts: list[tuple[int, int, Card]] = []
+        for price, card in sorted(cards, key=lambda entry: entry[0].since):
+            if price.since > day:
+                break
+            if price.hours_utc:
+                parts.append((*_hours(price.hours_utc), card))
+            else:
+                whole, parts = card, []  # a price for the whole day replaces what was before it
+        starts = sorted({0} | {edge for start, end, _ in parts for edge in (start, end)})
+        cards_of_day = []
+        for start in starts:
+            inside = [card for begin, end, card in parts if _within(start, begin, end)]
+            cards_of_day.append(inside[-1] if inside else whole)
+        begins = datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+        spans.append(
+            Span(from_us=int(begins.timestamp()) * 1_000_000, cards=tuple(cards_of_day), starts_s=tuple(starts))
+        )
+    return tuple(spans)
+
+
+def _hours(text: str) -> tuple[int, int]:
+    """Seconds of the day; `text` has been checked."""
+    start_h, start_m, end_h, end_m = map(int, re.findall(r"\d\d", text))
+    return start_h * 3600 + start_m * 60, end_h * 3600 + end_m * 60
+
+
+def _within(second: int, start: int, end: int) -> bool:
+    return start <= second < end if start < end else second >= start or second < end
