@@ -1,0 +1,251 @@
+"""Following a journal while it is being written: whole lines only, each looked at once (DESIGN §4).
+
+A `Tail` trusts nothing on disk: what it cannot read is skipped and counted, and what cannot be
+(a cursor running backwards, a file that shrank) breaks it, with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from taximeter.core.record import SCHEMA, End, Record, seq_of
+from taximeter.journal.format import CLOSE, MAX_LINE_BYTES, OPEN, TICK
+from taximeter.journal.read import UNREADABLE, close_of, decode_line, decode_record, read_at
+
+log = logging.getLogger(__name__)
+
+SLAB_BYTES = 256 * 1024
+"""Read in one go: about 250 calls, 1-2 ms of work between two turns of the loop."""
+
+
+class Block(NamedTuple):
+    """What one read found of closed calls: the unit in which digests are kept and batches are cut."""
+
+    after: int
+    upto: int
+    """`seq` of its last close line."""
+    records: list[Record]
+    """Those with after < seq <= upto that the reader wanted; [] where it wanted none of them."""
+    end_bytes: int
+    """Offset just behind the line of `upto`."""
+    digest: str
+    """SHA-256 (hex) of the file's bytes up to there."""
+    first_at: int
+    """`ended_at` of its first record (µs)."""
+
+
+class InFlight(msgspec.Struct):
+    """A call that is open in the file; its lines are kept as they are, for recovery."""
+
+    workspace: str
+    track: str | None
+    opening: bytes
+    tick: bytes | None = None
+
+
+class _Opened(msgspec.Struct):
+    request_id: str
+    workspace: str
+    started_at: int
+    attempt: int = 1
+    track: str | None = None
+
+
+class _Closed(msgspec.Struct):
+    event_id: str
+    request_id: str
+    ended_at: int
+    attempt: int = 1
+
+
+class _Ticked(msgspec.Struct):
+    request_id: str
+    at: int
+    attempt: int = 1
+
+
+class _OpenLine(msgspec.Struct):
+    open: _Opened
+
+
+class _ClosedLine(msgspec.Struct):
+    close: _Closed
+
+
+class _TickLine(msgspec.Struct):
+    tick: _Ticked
+
+
+_decode_open = msgspec.json.Decoder(_OpenLine).decode
+_decode_closed = msgspec.json.Decoder(_ClosedLine).decode
+_decode_tick = msgspec.json.Decoder(_TickLine).decode
+
+
+class Tail:
+    """Follows one journal file from its first byte. `read` answers what it found; the rest is state for everybody."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal_id = path.stem
+        """The file's name says it, its header must agree."""
+        self.begun = False
+        """The header was read."""
+        self.size = 0
+        """Bytes on disk when last looked at."""
+        self.offset = 0
+        """Bytes read: always the end of a line."""
+        self.at_end = False
+        """Nothing but perhaps an unfinished line was left when last looked at."""
+        self.seq = 0
+        """Of the last close line read."""
+        self.end: End | None = None
+        self.calls: dict[tuple[str, int], InFlight] = {}
+        """Open calls by request_id and attempt."""
+        self.last_at = 0
+        """The latest time any line tells (µs): the writer's last sign of life."""
+        self.unreadable = 0
+        """Lines that could not be read."""
+        self.broken: str | None = None
+        """Why the file is read no further."""
+        self._hash = hashlib.sha256()
+        self._prefix = f"{self.journal_id}:"
+
+    def read(self, known: int = 0) -> Block | None:
+        """Read on by at most a slab; None where no call was closed in it (see `at_end`, `broken`).
+
+        Records up to the seq `known` are counted, but not decoded. Raises OSError.
+        """
+        data = b"" if self.broken else self._whole_lines()
+        if not data:
+            return None
+        first, position, closed_upto, first_at = self.seq, 0, 0, 0
+        records: list[Record] = []
+        for line in data.split(b"\n")[:-1]:
+            position += len(line) + 1
+            try:
+                if line.startswith(CLOSE):
+                    ended_at = self._closed(line, records, known)
+                    first_at = first_at or ended_at
+                    closed_upto = position
+                elif line.startswith(OPEN):
+                    self._opened(line)
+                else:
+                    self._other(line)
+            except UNREADABLE as error:
+                if self._skip(line, error):
+                    closed_upto = position
+            if self.broken:
+                return None
+        block = None
+        if closed_upto:
+            self._hash.update(memoryview(data)[:closed_upto])
+            after = max(first, min(known, self.seq))
+            end_bytes = self.offset + closed_upto
+            block = Block(after, self.seq, records, end_bytes, self._hash.hexdigest(), first_at)
+        self._hash.update(memoryview(data)[closed_upto:])
+        self.offset += len(data)
+        return block
+
+    def skip(self, end: End) -> None:
+        """Take an ended file as read: everybody has its records."""
+        self.begun, self.end, self.seq = True, end, end.seq
+        self.offset = self.size = self.path.stat().st_size
+        self.at_end = True
+
+    def break_off(self, reason: str) -> None:
+        """Read no further."""
+        self.broken = reason
+        self.calls.clear()
+        log.error("journal %s is halted: %s", self.path, reason)
+
+    def _whole_lines(self) -> bytes:
+        self.size = self.path.stat().st_size
+        if self.size <= self.offset:
+            self.at_end = True
+            if self.size < self.offset:
+                self.break_off(f"it shrank from {self.offset} to {self.size} bytes")
+            return b""
+        if self.end is not None:
+            self.break_off("it goes on after its end line")
+            return b""
+        data = read_at(self.path, self.offset, SLAB_BYTES)
+        cut = data.rfind(b"\n") + 1
+        if not cut and len(data) == SLAB_BYTES:
+            data = read_at(self.path, self.offset, MAX_LINE_BYTES)
+            cut = data.rfind(b"\n") + 1
+            if not cut and len(data) == MAX_LINE_BYTES:
+                self.break_off(f"a line at byte {self.offset} is longer than {MAX_LINE_BYTES} bytes")
+        self.at_end = self.offset + len(data) >= self.size
+        return data[:cut]
+
+    def _closed(self, line: bytes, records: list[Record], known: int) -> int:
+        closed: _Closed | Record = _decode_closed(line).close if self.seq < known else decode_record(line)
+        seq = self._next_seq(closed.event_id)
+        if self.broken:
+            return 0
+        if seq > known and isinstance(closed, _Closed):  # only where lines before it were unreadable
+            closed = decode_record(line)
+        if isinstance(closed, Record):
+            records.append(closed)
+        self.seq = seq
+        self.calls.pop((closed.request_id, closed.attempt), None)
+        self.last_at = max(self.last_at, closed.ended_at)
+        return closed.ended_at
+
+    def _next_seq(self, event_id: str) -> int:
+        if event_id == f"{self._prefix}{self.seq + 1}":
+            return self.seq + 1
+        if not event_id.startswith(self._prefix):
+            raise ValueError(f"its event id {event_id!r} is another journal's")
+        seq = seq_of(event_id)
+        if seq <= self.seq:
+            self.break_off(f"seq {seq} follows {self.seq}")
+        return seq
+
+    def _opened(self, line: bytes) -> None:
+        opened = _decode_open(line).open
+        self.calls[opened.request_id, opened.attempt] = InFlight(opened.workspace, opened.track, line)
+        self.last_at = max(self.last_at, opened.started_at)
+
+    def _other(self, line: bytes) -> None:
+        if not self.begun:
+            self._header(line)
+        elif line.startswith(TICK):
+            tick = _decode_tick(line).tick
+            call = self.calls.get((tick.request_id, tick.attempt))
+            if call is not None:
+                call.tick = line
+            self.last_at = max(self.last_at, tick.at)
+        else:
+            self.end = decode_line(line).end
+            if self.end is None:
+                raise ValueError("it is none of the journal's lines")
+
+    def _header(self, line: bytes) -> None:
+        try:
+            header = decode_line(line).journal
+        except UNREADABLE:
+            header = None
+        if header is None:
+            self.break_off("its first line is not a journal's header")
+        elif header.schema > SCHEMA:
+            self.break_off(f"it has schema {header.schema}; this version reads up to {SCHEMA}")
+        elif header.journal_id != self.journal_id:
+            self.break_off(f"it is the journal {header.journal_id} under another name")
+        else:
+            self.begun = True
+            self.last_at = header.started_at
+
+    def _skip(self, line: bytes, error: BaseException) -> bool:
+        """Count an unreadable line. True: it was a close line, and its seq, still legible, stays taken."""
+        self.unreadable += 1
+        log.error("journal %s: a line of %d bytes cannot be read: %s", self.path, len(line), error)
+        if not line.startswith(close_of(self.journal_id, self.seq + 1)):
+            return False
+        self.seq += 1
+        return True
