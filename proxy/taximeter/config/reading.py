@@ -22,7 +22,7 @@ from taximeter.core.errors import ConfigError
 
 DEFAULT_FILE = Path("config/taximeter.toml")
 PREFIX = "TAXIMETER_"
-OTHER_VARIABLES = frozenset({"TAXIMETER_CORPUS"})
+OTHER_VARIABLES = frozenset({"TAXIMETER_CORPUS", "TAXIMETER_ADMIN_TOKEN", "TAXIMETER_URL"})
 """Names with our prefix that are not settings."""
 
 _REFERENCE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)\}")
