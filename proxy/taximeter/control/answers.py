@@ -6,19 +6,17 @@ import logging
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.serialization import default_serializer
 from litestar.types import ExceptionHandlersMap, Serializer
 
+from taximeter.control.shapes import encode
 from taximeter.core.errors import RequestError
+from taximeter.sinks.history.database import HistoryUnavailable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-encode = msgspec.json.Encoder(decimal_format="number").encode
-"""JSON with money as exact decimal numbers: a float would drift."""
 
 
 class Json(Response[T]):
@@ -50,6 +48,17 @@ def _theirs(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     return Response(encode(body), status_code=error.status_code, headers=headers, media_type="application/json")
 
 
+def _without_history(_: Request[Any, Any, Any], error: HistoryUnavailable) -> Response[bytes]:
+    log.warning("control: %s", error)
+    shown = {"message": "The history database cannot be read now.", "type": "server_error", "param": None}
+    return Response(
+        encode({"error": shown | {"code": "history_unavailable"}}),
+        status_code=503,
+        headers={"x-taximeter-error": "history_unavailable", "retry-after": "2"},
+        media_type="application/json",
+    )
+
+
 def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of ours: logged in full, told in general."""
     log.error("control: %s %s failed", request.method, request.url.path, exc_info=error)
@@ -62,5 +71,10 @@ def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[b
     )
 
 
-HANDLERS: ExceptionHandlersMap = {RequestError: _ours, HTTPException: _theirs, Exception: _unforeseen}
+HANDLERS: ExceptionHandlersMap = {
+    RequestError: _ours,
+    HTTPException: _theirs,
+    HistoryUnavailable: _without_history,
+    Exception: _unforeseen,
+}
 """For Litestar(exception_handlers=…)."""

@@ -38,6 +38,8 @@ class Records(Protocol):
 
     def export(self, filters: Filters, chunk: int = 2_000) -> AsyncIterator[list[Record]]: ...
 
+    async def count(self, filters: Filters) -> int: ...
+
 
 class History(Sums, Records, Protocol):
     """Both."""

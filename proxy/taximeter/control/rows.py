@@ -10,8 +10,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from taximeter.control.answers import encode
-from taximeter.control.shapes import COLUMNS, record
+from taximeter.control.shapes import COLUMNS, encode, record
 from taximeter.core.errors import BadRequest
 from taximeter.core.record import Record
 

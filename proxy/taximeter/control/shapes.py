@@ -17,6 +17,9 @@ from taximeter.core.views import Metrics, ModelSums, TokenUsage, UsageInfo
 from taximeter.sinks.history.cells import Details
 from taximeter.sinks.history.query import Filters, Group, TrackPart
 
+encode = msgspec.json.Encoder(decimal_format="number").encode
+"""JSON with money as exact decimal numbers: a float would drift."""
+
 Key = str | None | UnsetType
 
 

@@ -14,15 +14,17 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
 
 from taximeter.control import rows, shapes
 from taximeter.control.access import anyone_known
-from taximeter.control.answers import encode
 from taximeter.control.live import Live
 from taximeter.control.ports import Services
 from taximeter.control.questions import Many, Question, only_known_parameters, split
+from taximeter.control.shapes import encode
 from taximeter.control.usage import DRAIN_S
 from taximeter.sinks.history.query import Filters
 
 HEARTBEAT_S = 15.0
 """A comment line after this much silence keeps proxies from closing the stream and finds watchers that left."""
+RECORDS_HEADER = "x-taximeter-records"
+"""How many records an export will hold (about: calls may end meanwhile), for progress bars."""
 _SPOOL_BYTES = 8 * 1024 * 1024
 """A Parquet file up to this size stays in memory while it is made; its footer comes last, so it cannot be streamed."""
 _CHUNK_BYTES = 64 * 1024
@@ -62,7 +64,13 @@ async def _download(services: Services, filters: Filters, kind: str) -> Stream:
     await services.delivery.drain(DRAIN_S)
     makers = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
     body = await makers[kind](services, filters)
-    return Stream(body, headers={"content-disposition": f'attachment; filename="usage.{kind}"'})
+    return Stream(
+        body,
+        headers={
+            "content-disposition": f'attachment; filename="usage.{kind}"',
+            RECORDS_HEADER: str(await services.history.count(filters)),
+        },
+    )
 
 
 async def _csv(services: Services, filters: Filters) -> AsyncIterator[bytes]:
