@@ -26,8 +26,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     """One workspace as history knows it, all of it read in ONE transaction. Periods are by `ended_at`, UTC."""
 
     cursors: dict[str, int]
-    """journal_id -> last `seq` history has applied, of every journal that has not ended or ended in the last 8 days
-    (whether this workspace has records in it or not). Everything up to these is in the cells, nothing beyond."""
+    """journal_id -> last `seq` history has applied, of every journal it knows (whether this workspace has records in
+    it or not). Everything up to these is in the cells, nothing beyond."""
     total: Cell
     months: dict[str, Cell] = msgspec.field(default_factory=dict)
     """`2026-11` -> sums; every month there is."""
@@ -47,11 +47,11 @@ class Standing(msgspec.Struct, kw_only=True):
     """What a workspace's total must be for someone who has applied each journal just up to given cursors."""
 
     total: Cell
-    """Sums over this workspace's records with `seq` <= the given cursor of their journal (0 where none is given)."""
+    """Sums over this workspace's records in history with `seq` <= the given cursor of their journal (0: none given)."""
     pending: int
     """How many records of this workspace history has beyond those cursors."""
-    behind: bool
-    """History has itself not reached one of the cursors: `total` then says nothing."""
+    behind: dict[str, int] = msgspec.field(default_factory=dict)
+    """journal_id -> history's own cursor, of the journals in which history has not reached the given one."""
 
 
 class LedgerSnapshot(Protocol):

@@ -1,0 +1,115 @@
+"""Records of one workspace -> the sums the counter script adds: which keys, which fields, how much. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeVar
+
+from taximeter.core.record import Record
+from taximeter.core.totals import add, empty
+from taximeter.sinks import counter_keys as keys
+from taximeter.sinks.ledger import Cell
+
+_K = TypeVar("_K")
+_Where = tuple[int, str, str, str | None]
+"""Hours since epoch, provider, model, task."""
+
+
+class Cells(NamedTuple):
+    """The cells' part of a script call."""
+
+    keys: list[str]
+    args: list[str | int]
+    expiries: dict[str, int]
+    """key -> when it expires (s since epoch), of the keys this call sets an expiry on."""
+
+
+def cells(prefix: str, records: Iterable[Record], known: Mapping[str, int]) -> Cells:
+    """Sum records and lay the sums out for `counters.lua`; `known`: key -> expiry it already has."""
+    fine: dict[_Where, Cell] = {}
+    tracks: dict[str, Cell] = {}
+    last_us: dict[str, int] = {}
+    for record in records:
+        ended_at, track = record.ended_at, record.track
+        served = record.response_model or record.request_model or "unknown"  # Record.model, inlined
+        where = (ended_at // keys.HOUR_US, record.provider, served, record.task)
+        cell = fine.get(where)
+        if cell is None:
+            cell = fine[where] = empty()
+        add(cell, record)
+        if track is not None:
+            cell = tracks.get(track)
+            if cell is None:
+                cell = tracks[track] = empty()
+            add(cell, record)
+            if ended_at > last_us.get(track, 0):
+                last_us[track] = ended_at
+    out = Cells([], [], {})
+    _periods(out, prefix, fine, known)
+    models: dict[tuple[str, str], Cell] = {}
+    tasks: dict[str, Cell] = {}
+    for (_, provider, served, task), cell in fine.items():
+        _merge(models, (provider, served), cell)
+        if task is not None:
+            _merge(tasks, task, cell)
+    for (provider, served), cell in models.items():
+        _put(out, cell, [(prefix + keys.model(provider, served), "m")])
+    for task, cell in tasks.items():
+        _put(out, cell, [(prefix + keys.task(task), "t")])
+    for track, cell in tracks.items():
+        key, expires = prefix + keys.track(track), keys.track_expires_s(last_us[track])
+        _put(out, cell, [_expiring(out, known, key, expires)])
+    return out
+
+
+def _periods(out: Cells, prefix: str, fine: Mapping[_Where, Cell], known: Mapping[str, int]) -> None:
+    hours: dict[int, Cell] = {}
+    for (hour, *_), cell in fine.items():
+        _merge(hours, hour, cell)
+    total: dict[str, Cell] = {}
+    months: dict[str, Cell] = {}
+    days: dict[tuple[str, int], Cell] = {}
+    for hour, cell in hours.items():
+        in_month, in_day, in_hour, day_expires, hour_expires = keys.periods(hour)
+        of_day = _expiring(out, known, prefix + in_day, day_expires)
+        of_hour = _expiring(out, known, prefix + in_hour, hour_expires)
+        if len(hours) == 1:  # nearly every batch: the same sums go to all four
+            _put(out, cell, [(prefix + "total", 0), (prefix + in_month, 0), of_day, of_hour])
+            return
+        _merge(total, "total", cell)
+        _merge(months, in_month, cell)
+        _merge(days, of_day, cell)
+        _put(out, cell, [of_hour])
+    for key, cell in (total | months).items():
+        _put(out, cell, [(prefix + key, 0)])
+    for of_day, cell in days.items():
+        _put(out, cell, [of_day])
+
+
+def _expiring(out: Cells, known: Mapping[str, int], key: str, expires: int) -> tuple[str, int]:
+    """The key with the expiry to set: 0 where it has it already, so that few calls pay for EXPIREAT."""
+    if known.get(key) == expires:
+        return key, 0
+    out.expiries[key] = expires
+    return key, expires
+
+
+def _put(out: Cells, cell: Cell, targets: list[tuple[str, int]] | list[tuple[str, str]]) -> None:
+    sums: list[int] = []
+    for field, amount in enumerate(cell, 1):
+        if amount:
+            sums += (field, amount)
+    if not sums:
+        return
+    args = out.args
+    args.append(len(targets))
+    for key, mode in targets:
+        out.keys.append(key)
+        args.append(mode)
+    args.append(len(sums) // 2)
+    args += sums
+
+
+def _merge(into: dict[_K, Cell], key: _K, cell: Cell) -> None:
+    so_far = into.get(key)
+    into[key] = list(cell) if so_far is None else [a + b for a, b in zip(so_far, cell, strict=True)]

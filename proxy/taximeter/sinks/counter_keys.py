@@ -1,0 +1,109 @@
+"""The names of the Redis counters' keys, their periods and how long they live (DESIGN §5).
+
+All keys of a workspace share the hash tag `{workspace}`, so that one script may touch them on a Cluster. Names that
+others chose (models most of all) are escaped and bounded. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from urllib.parse import quote
+
+WORKSPACES = "tm:workspaces"
+"""Set of every workspace with counters; entered before its first count."""
+WATERMARK = "tm:{tm:workspaces}:watermark"
+"""Hash journal_id -> seq up to which *every* workspace has been counted, plus `generation` and `history`.
+
+In one slot with WORKSPACES, so that a fail-over that forgets a workspace also forgets that it was counted.
+"""
+MOVED = "tm:{tm:workspaces}:moved"
+"""Hash journal_id -> when (s since epoch) its watermark last rose."""
+CURSOR_LIVES_S = 30 * 86_400
+"""A workspace's cursor in a journal goes this long after the watermark last rose: its file is long gone then."""
+REBUILDING = "tm:{tm:workspaces}:rebuilding"
+"""Lease of whoever is rebuilding now."""
+NODES = "tm:nodes"
+"""Hash node -> `<history id> <last seen, s since epoch>`."""
+
+GENERATION_FIELD, HISTORY_FIELD = "generation", "history"
+REBUILDING_PREFIX = "rebuild:"
+"""A workspace's generation starts with this while its counters are being written anew."""
+
+MAX_NAMES = 200
+"""Models, and tasks, with a hash of their own in a workspace; the others are summed in `other`."""
+MAX_NAME_CHARS = 200
+
+HOUR_US = 3_600_000_000
+_DAY_S = 86_400
+DAY_LIVES_S = 400 * _DAY_S
+HOUR_LIVES_S = 8 * _DAY_S
+TRACK_LIVES_S = 30 * _DAY_S
+
+_plain = re.compile(r"[A-Za-z0-9._:@/+~-]{1,200}").fullmatch
+
+
+@lru_cache(maxsize=16_384)
+def name(text: str) -> str:
+    """`text` as part of a key: characters other than `A-Za-z0-9._:@/+~-` percent-encoded (UTF-8), at most 200 long.
+
+    A longer one is cut to 167 characters and `~` and 32 hex digits of its SHA-256: distinct names stay distinct.
+    An empty one is `~`.
+    """
+    if _plain(text):
+        return text
+    quoted = quote(text, safe="._:@/+~-", errors="surrogatepass") or "~"
+    if len(quoted) <= MAX_NAME_CHARS:
+        return quoted
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{quoted[: MAX_NAME_CHARS - 33]}~{digest[:32]}"
+
+
+def prefix(workspace: str) -> str:
+    """What every key of a workspace starts with."""
+    return f"tm:{{{name(workspace)}}}:"
+
+
+def model(provider: str, served: str) -> str:
+    """The part of a model's key after the prefix: `model:<provider>/<model>`."""
+    return f"model:{name(provider)}/{name(served)}"
+
+
+def task(label: str) -> str:
+    return f"task:{name(label)}"
+
+
+def track(label: str) -> str:
+    return f"track:{name(label)}"
+
+
+@lru_cache(maxsize=4_096)
+def periods(hour: int) -> tuple[str, str, str, int, int]:
+    """Hours since epoch -> month, day and hour keys after the prefix, and when (s since epoch) day and hour expire."""
+    at = datetime.fromtimestamp(hour * 3_600, UTC)
+    day_ends = (hour // 24 + 1) * _DAY_S
+    return (
+        f"month:{at:%Y-%m}",
+        f"day:{at:%Y-%m-%d}",
+        f"hour:{at:%Y-%m-%dT%H}",
+        day_ends + DAY_LIVES_S,
+        (hour + 1) * 3_600 + HOUR_LIVES_S,
+    )
+
+
+def day_expires_s(day: str) -> int:
+    """When (s since epoch) the key of a day `2026-11-22` expires."""
+    return int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()) + _DAY_S + DAY_LIVES_S
+
+
+def hour_expires_s(hour: str) -> int:
+    """When (s since epoch) the key of an hour `2026-11-22T09` expires."""
+    return int(datetime.fromisoformat(f"{hour}:00:00+00:00").timestamp()) + 3_600 + HOUR_LIVES_S
+
+
+def track_expires_s(last_us: int) -> int:
+    """When (s since epoch) a track whose last record ended at `last_us` expires: by the full hour, so that most
+    records of a busy track do not move it."""
+    return (last_us // HOUR_US + 1) * 3_600 + TRACK_LIVES_S

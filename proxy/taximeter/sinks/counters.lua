@@ -1,0 +1,67 @@
+-- Adds what one workspace used, once: only if the workspace's generation and its cursor for the journal are the ones
+-- the sums were cut for. Everything before the first HINCRBY decides; nothing can be refused after it.
+--
+-- KEYS  1 gen, 2 cursor, 3 models (set of the model keys in use), 4 model:other, 5 tasks, 6 task:other, then the cells' keys
+-- ARGV  1 generation, 2 "1": create it if there is none, 3 journal_id, 4 cursor expected, 5 cursor afterwards,
+--       6 names allowed in KEYS[3] and in KEYS[5], 7 number of fields, their names, then for each cell:
+--       number of keys; for each key: 0, or the time (s) it expires at, or "m" / "t": a model's or a task's;
+--       number of sums; for each sum: field (1…), amount
+-- Answers 1; or {"generation", actual or ""}, or {"cursor", actual}: then nothing was changed.
+-- Amounts stay strings from end to end: a Lua number is exact to 2^53 only.
+
+local create = false
+local generation = redis.call('GET', KEYS[1])
+if not generation and ARGV[2] == '1' then
+  create = true
+elseif generation ~= ARGV[1] then
+  return {'generation', generation or ''}
+end
+local cursor = redis.call('HGET', KEYS[2], ARGV[3]) or '0'
+if cursor ~= ARGV[4] then
+  return {'cursor', cursor}
+end
+if create then
+  redis.call('SET', KEYS[1], ARGV[1])
+end
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])
+
+local limit = tonumber(ARGV[6])
+local fields = 7
+local at = fields + tonumber(ARGV[7]) + 1
+local next_key = 7
+
+local function capped(key, names, other)
+  if redis.call('SISMEMBER', names, key) == 1 then
+    return key
+  end
+  if redis.call('SCARD', names) >= limit then
+    return other
+  end
+  redis.call('SADD', names, key)
+  return key
+end
+
+while at <= #ARGV do
+  local keys = tonumber(ARGV[at])
+  local modes = at
+  at = at + keys + 1
+  local first = at + 1
+  local last = at + 2 * tonumber(ARGV[at])
+  for k = 1, keys do
+    local key, mode = KEYS[next_key], ARGV[modes + k]
+    next_key = next_key + 1
+    if mode == 'm' then
+      key = capped(key, KEYS[3], KEYS[4])
+    elseif mode == 't' then
+      key = capped(key, KEYS[5], KEYS[6])
+    end
+    for i = first, last, 2 do
+      redis.call('HINCRBY', key, ARGV[fields + ARGV[i]], ARGV[i + 1])
+    end
+    if mode ~= '0' and mode ~= 'm' and mode ~= 't' then
+      redis.call('EXPIREAT', key, mode)
+    end
+  end
+  at = last + 1
+end
+return 1
