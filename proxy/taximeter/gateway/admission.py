@@ -69,15 +69,6 @@ def presented(head: Mapping[bytes, bytes]) -> bytes | None:
     return None
 
 
-def without_key(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers without those that carry a proxy key: it never reaches an upstream."""
-    return [item for item in headers if not (item[0] in CREDENTIAL_HEADERS and _carries_key(item[1]))]
-
-
-def _carries_key(value: bytes) -> bool:
-    return value.startswith(_PREFIX) or (bearer(value) or b"").startswith(_PREFIX)
-
-
 def names_two_models(body: bytes) -> bool:
     """Whether the body's top level holds `model` twice: we would check one and the provider might use the other."""
     twice = False

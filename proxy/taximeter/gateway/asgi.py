@@ -14,7 +14,7 @@ from taximeter import flavors
 from taximeter.core import errors, routes, tags
 from taximeter.core.record import Open, Operation, Outcome
 from taximeter.flavors.meter import Flavor, Prepared
-from taximeter.gateway.admission import KEY_HEADER, without_key
+from taximeter.gateway.admission import KEY_HEADER
 from taximeter.gateway.call import Call, Prices, new_request_id
 from taximeter.gateway.client import ClientLeft, Receive, Scope, Send, read_baggage, read_body, read_tags
 from taximeter.gateway.relay import Relay
@@ -77,8 +77,7 @@ class Gateway:
 
     async def _serve(self, seen: Seen, scope: Scope, receive: Receive, send: Send) -> None:
         """A request's path. Raises RequestError where it is refused; nothing has been sent then."""
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        head = dict(headers)
+        head = dict(scope["headers"])
         self.admission.check_origin(head)
         route = routes.resolve(scope["raw_path"])
         seen.named = named = read_tags(head, self.tag_headers)
@@ -99,7 +98,6 @@ class Gateway:
         )
         if key is not None:
             self.admission.admit(key, prepared.model, body)
-            headers = without_key(headers)
 
         call = Call(self.journal, self.prices, _opening(seen, whose, flavor, prepared, upstream, body), seen.started_ns)
         if self.durable:
@@ -107,7 +105,7 @@ class Gateway:
         query: bytes = scope["query_string"]
         path = route.path + b"?" + query if query else route.path
         relay = Relay(self, call, flavor, prepared, upstream, receive, send)
-        await relay.run(scope["method"].encode(), path, headers, body, whole)
+        await relay.run(scope["method"].encode(), path, scope["headers"], body, whole)
 
     async def _read_body(self, head: dict[bytes, bytes], receive: Receive) -> tuple[bytes, bool]:
         """(body, whole). JSON is read whole to learn model and stream; anything else streams through."""

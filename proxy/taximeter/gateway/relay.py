@@ -90,12 +90,12 @@ class Relay:
             if whole:
                 self._start_watch()
                 self._keep_prompt(body)
-                response = await self._send_upstream(method, path, headers, self._prepared.body)
+                response, begun = await self._send_upstream(method, path, headers, self._prepared.body), b""
                 if response.status == 400 and self._prepared.injected:
-                    response = await self._again_without_usage(response, method, path, headers, body)
+                    response, begun = await self._again_without_usage(response, method, path, headers, body)
             else:
-                response = await self._send_upstream(method, path, headers, self._upload(body))
-            await self._pass_on(response)
+                response, begun = await self._send_upstream(method, path, headers, self._upload(body)), b""
+            await self._pass_on(response, begun)
         except errors.UpstreamError as error:
             await self._upstream_failed(error)
         except asyncio.CancelledError:
@@ -150,10 +150,10 @@ class Relay:
 
     async def _again_without_usage(
         self, response: Response, method: bytes, path: bytes, headers: Headers, body: bytes
-    ) -> Response:
+    ) -> tuple[Response, bytes]:
         """An upstream that does not know `stream_options` answers 400: send the client's own bytes, and remember.
 
-        The 400 was an attempt of its own and gets its own record (TRAPS: old Azure api-versions, some local servers).
+        Answers the response to pass on and what was read of it already. The 400 was an attempt of its own and gets its own record (TRAPS: old Azure api-versions, some local servers).
         """
         refusal = b""
         while len(refusal) < REFUSAL_BODY_BYTES:
@@ -162,8 +162,7 @@ class Relay:
                 break
             refusal += part
         if b"stream_options" not in refusal and b"include_usage" not in refusal:
-            response.unread(refusal)
-            return response
+            return response, refusal
         first, gate, prepared = self._call, self._gate, self._prepared
         first.response_bytes = len(refusal)
         first.settle(Outcome.UPSTREAM_ERROR, time.perf_counter_ns())
@@ -174,12 +173,12 @@ class Relay:
         opening = Open(**{name: getattr(first.opening, name) for name in Open.__struct_fields__})
         opening.attempt, opening.started_at = first.opening.attempt + 1, gate.now_us()
         self._call = Call(gate.journal, gate.prices, opening, time.perf_counter_ns())
-        return await self._send_upstream(method, path, headers, body)
+        return await self._send_upstream(method, path, headers, body), b""
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _pass_on(self, response: Response) -> None:
-        """Pass the answer on as it comes; only what ends it waits for the journal line."""
+    async def _pass_on(self, response: Response, begun: bytes) -> None:
+        """Pass the answer on as it comes (after what was read before); only what ends it waits for the journal line."""
         call, prepared, send = self._call, self._prepared, self._send
         kind = header(response.headers, b"content-type")
         answer = Answer(status=response.status, content_type=kind, headers=response.headers)
@@ -191,7 +190,8 @@ class Relay:
             await send(start)
         pending = b""
         now_ns = 0
-        while chunk := await response.read():
+        while chunk := begun or await response.read():
+            begun = b""
             now_ns = time.perf_counter_ns()
             if call.ttft_ns is None:
                 call.ttft_ns = now_ns - call.started_ns

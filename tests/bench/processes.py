@@ -1,0 +1,115 @@
+"""Processes under measurement: start on chosen cores, CPU and memory of a whole tree from /proc, stop by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PROXY_CORE, LOAD_CORE = 0, max(os.cpu_count() or 1, 2) - 1
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def start(
+    argv: list[str], core: int | None, *, env: dict[str, str] | None = None, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a process, pinned to `core` with all its children (None: not pinned)."""
+    pin = ["taskset", "-c", str(core)] if core is not None else []
+    with log.open("ab") as out:
+        return subprocess.Popen([*pin, *argv], env={**os.environ, **(env or {})}, stdout=out, stderr=out)
+
+
+def until_open(port: int, process: subprocess.Popen[bytes], timeout_s: float = 60) -> float:
+    """Wait until a port answers; seconds it took. Raises RuntimeError when the process ends before."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < timeout_s:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode} before its port {port} was open")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return time.monotonic() - begun
+        time.sleep(0.01)
+    raise RuntimeError(f"port {port} did not open within {timeout_s} s")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, then SIGKILL after 10 s, for the process and what is left of its children."""
+    pids = tree(process.pid)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, todo = [], [pid]
+    while todo:
+        one = todo.pop()
+        found.append(one)
+        todo += children.get(one, [])
+    return found
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """CPU seconds (user + system) by process title."""
+
+    by_title: dict[str, float]
+
+    @property
+    def total_s(self) -> float:
+        return sum(self.by_title.values())
+
+    def __sub__(self, before: Cpu) -> Cpu:
+        return Cpu({name: s - before.by_title.get(name, 0.0) for name, s in self.by_title.items()})
+
+
+def cpu(pid: int) -> Cpu:
+    """CPU time so far of a process tree."""
+    used: dict[str, float] = {}
+    for one in tree(pid):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            title = _title(one)
+            used[title] = used.get(title, 0.0) + (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    return Cpu(used)
+
+
+def _title(pid: int) -> str:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    for mark, name in (("taximeter: worker", "worker"), ("taximeter: control", "control"), ("valkey", "valkey")):
+        if mark in words:
+            return name
+    return "supervisor" if "taximeter: supervisor" in words else "other"
+
+
+def pss_bytes(pid: int) -> dict[str, int]:
+    """Proportional set size by process title of a process tree."""
+    used: dict[str, int] = {}
+    for one in tree(pid):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    used[_title(one)] = used.get(_title(one), 0) + int(line.split()[1]) * 1024
+    return used

@@ -1,0 +1,62 @@
+"""wrk as the load: bounded in time, one Lua script per request shape; its own report, parsed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import LOAD_CORE
+
+_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk saw."""
+
+    calls: int
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+
+
+def script(path: Path, body: bytes) -> Path:
+    """A Lua script that posts `body` as JSON; the body is read from a file beside it."""
+    payload = path.with_suffix(".json")
+    payload.write_bytes(body)
+    path.write_text(
+        f'local f = io.open("{payload}", "rb")\n'
+        'wrk.method = "POST"\nwrk.body = f:read("*a")\nf:close()\n'
+        'wrk.headers["Content-Type"] = "application/json"\n'
+        'wrk.headers["Authorization"] = "Bearer sk-bench"\n'
+    )
+    return path
+
+
+def run(url: str, lua: Path, *, connections: int, seconds: int) -> Load:
+    """Load `url` for `seconds`. Raises RuntimeError when wrk fails or nothing was answered."""
+    argv = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+    done = subprocess.run(
+        [*argv, "--timeout", "30s", "--latency", "-s", str(lua), url], capture_output=True, text=True, check=False
+    )
+    text = done.stdout
+    calls = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m)", text)
+    if done.returncode or not calls or not int(calls[1]):
+        raise RuntimeError(f"wrk against {url}: {text}{done.stderr}")
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    return Load(
+        calls=int(calls[1]),
+        rate=int(calls[1]) / (float(calls[2]) * _UNITS_S[calls[3]]),
+        p50_ms=_percentile_ms(text, 50),
+        p99_ms=_percentile_ms(text, 99),
+        failed=(int(failed[1]) if failed else 0) + (sum(map(int, errors.groups())) if errors else 0),
+    )
+
+
+def _percentile_ms(text: str, percent: int) -> float:
+    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)", text, re.M)
+    return float(found[1]) * _UNITS_S[found[2]] * 1000 if found else float("nan")

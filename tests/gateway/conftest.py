@@ -1,0 +1,148 @@
+"""A worker's gateway in this process: the real server on a real socket, a real journal, the scripted provider behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from taximeter.config import Settings
+from taximeter.core.hosts import Hosts
+from taximeter.core.keys import Keys, ProxyKey
+from taximeter.core.record import Source
+from taximeter.gateway import relay
+from taximeter.gateway import server as server_module
+from taximeter.gateway.admission import Admission
+from taximeter.gateway.asgi import Gateway, dropped_headers
+from taximeter.gateway.client import Watch
+from taximeter.gateway.server import Server
+from taximeter.gateway.upstream import Upstreams
+from taximeter.journal import Journal
+
+
+class FlatPrices:
+    """1,000 nano-USD an input token, 2,000 an output token: figures a test can check by hand."""
+
+    def cost(self, record):
+        if record.input_tokens is None:
+            return None, None
+        return record.input_tokens * 1_000 + (record.output_tokens or 0) * 2_000, "flat"
+
+
+class Words:
+    """A token is a word."""
+
+    async def count(self, countable, *, model, provider, tokenizer=""):
+        tokens = countable.tokens + sum(len(text.split()) for text in countable.texts)
+        return WordCount(tokens, "words", Source.COUNTED)
+
+
+class WordCount(NamedTuple):
+    tokens: int
+    tokenizer: str
+    source: Source
+
+
+class Running:
+    """A gateway in service."""
+
+    def __init__(self, gate: Gateway, journal: Journal, directory: Path, port: int) -> None:
+        self.gate = gate
+        self.journal = journal
+        self.directory = directory
+        self.port = port
+        self.watches: list[Watch] = []
+        self.url = f"http://127.0.0.1:{port}"
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """All journal lines of a kind, in the order written."""
+        found = []
+        for file in sorted(self.directory.glob("*.jsonl")):
+            found += [line[kind] for line in map(json.loads, file.read_text().splitlines()) if kind in line]
+        return found
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return self.lines("close")
+
+    def break_journal(self) -> None:
+        """Make every further write fail, as a full disk would."""
+        import os
+
+        for file in self.journal._files:
+            os.close(file.fd)
+            file.fd = os.open(file.path, os.O_RDONLY)
+
+    def watched_left(self) -> bool:
+        """Whether a relay has noticed that its client is gone."""
+        return any(watch.left for watch in self.watches)
+
+    async def record(self, number: int = 0) -> dict[str, Any]:
+        """The n-th record, as soon as it is written (a counted one comes after its answer)."""
+        await until(lambda: len(self.records) > number)
+        return self.records[number]
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
+    """Wait for something that happens in this process or on disk."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch) -> Callable[..., Any]:
+    """`async with serve(provider, upstream={…}, **settings) as running`."""
+
+    @contextlib.asynccontextmanager
+    async def serving(
+        provider, *, upstream: dict | None = None, keys: list[ProxyKey] = (), **more
+    ) -> AsyncIterator[Running]:
+        base = {"name": "openai", "base_url": provider.base_url, "forward_credentials": True, **(upstream or {})}
+        settings = msgspec.convert({"upstream": [base], "data_dir": str(tmp_path), **more}, Settings)
+        journal = Journal(
+            tmp_path / "journal",
+            node="n",
+            worker="w",
+            settings=settings.journal,
+            now_us=lambda: time.time_ns() // 1000,
+        )
+        upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings))
+        gate = Gateway(
+            settings,
+            journal=journal,
+            upstreams=upstreams,
+            prices=FlatPrices(),
+            tokenizers=Words(),
+            admission=Admission(Keys(keys), Hosts(), required=settings.auth.mode == "keys"),
+        )
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = Server(gate, settings.limits)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await until(lambda: server.started)
+        running = Running(gate, journal, tmp_path / "journal", listener.getsockname()[1])
+
+        def watch(*args):
+            running.watches.append(Watch(*args))
+            return running.watches[-1]
+
+        monkeypatch.setattr(relay, "Watch", watch)
+        monkeypatch.setattr(server_module, "UNREAD_WAIT_S", 0)  # what it is for is tested with the server
+        try:
+            yield running
+        finally:
+            server.stop()
+            await serving
+            await upstreams.close()
+            journal.shutdown()
+
+    return serving

@@ -1,0 +1,72 @@
+import pytest
+
+from taximeter.core.errors import BadRequest, Forbidden, Unauthorized
+from taximeter.core.hosts import Hosts
+from taximeter.core.keys import Keys, ProxyKey, digest
+from taximeter.gateway.admission import Admission
+
+SECRET = b"tm-" + b"a" * 64
+KEY = ProxyKey(id="k1", sha256=digest(SECRET), workspace="acme", models=("gpt-4o*",))
+
+
+def gate(*, required=True):
+    return Admission(Keys([KEY]), Hosts(), required=required)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        (b"authorization", b"Bearer " + SECRET),
+        (b"authorization", b"bearer " + SECRET),
+        (b"x-api-key", SECRET),
+        (b"api-key", SECRET),
+        (b"x-goog-api-key", SECRET),
+        (b"x-taximeter-key", SECRET),
+    ],
+)
+def test_a_key_is_found_wherever_a_client_can_put_it(header, value):
+    assert gate().key_of({b"host": b"localhost", header: value}) is KEY
+
+
+def test_a_key_in_its_own_header_stands_beside_the_clients_credential():
+    assert gate().key_of({b"authorization": b"Bearer sk-own", b"x-taximeter-key": SECRET}) is KEY
+
+
+def test_no_key_where_one_is_required():
+    with pytest.raises(Unauthorized) as caught:
+        gate().key_of({b"authorization": b"Bearer sk-own"})
+    assert "proxy key is required" in caught.value.message
+
+
+def test_no_key_where_none_is_required():
+    assert gate(required=False).key_of({b"authorization": b"Bearer sk-own"}) is None
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_an_unknown_proxy_key_is_refused_in_either_mode(required):
+    with pytest.raises(Unauthorized):
+        gate(required=required).key_of({b"authorization": b"Bearer tm-" + b"b" * 64})
+
+
+def test_a_key_calls_only_its_models():
+    admit = gate().admit
+    admit(KEY, "gpt-4o-mini", b'{"model": "gpt-4o-mini"}')
+    with pytest.raises(Forbidden):
+        admit(KEY, "o3", b'{"model": "o3"}')
+    with pytest.raises(Forbidden):
+        admit(KEY, None, b"not json")
+
+
+def test_a_body_that_names_two_models_is_refused_where_an_allow_list_applies():
+    with pytest.raises(BadRequest):
+        gate().admit(KEY, "gpt-4o-mini", b'{"model": "o3", "x": {"model": 1}, "model": "gpt-4o-mini"}')
+    gate().admit(KEY, "gpt-4o-mini", b'{"model": "gpt-4o-mini", "metadata": {"model": "a"}, "tools": [{"model": 1}]}')
+
+
+def test_a_foreign_host_or_origin_is_refused():
+    check = gate().check_origin
+    check({b"host": b"127.0.0.1:8000"})
+    with pytest.raises(Forbidden):
+        check({b"host": b"evil.example"})
+    with pytest.raises(Forbidden):
+        check({b"host": b"127.0.0.1:8000", b"origin": b"https://evil.example"})
