@@ -28,6 +28,9 @@ TAGS = ("track", "document", "end_user")
 
 GROUPS = SERIES + TAGS
 
+FOREVER_US = 253_370_764_800_000_000
+"""The year 9999: later moments are not accepted."""
+
 
 class Filters(msgspec.Struct, kw_only=True, frozen=True):
     """Which records. All given filters must hold."""
@@ -87,3 +90,12 @@ def checked(group_by: Sequence[str]) -> tuple[str, ...]:
         if name not in GROUPS:
             raise BadRequest(f"Cannot group by {name!r}. Allowed: {', '.join(GROUPS)}.", param="group_by")
     return tuple(dict.fromkeys(group_by))
+
+
+def span(filters: Filters) -> tuple[int, int]:
+    """The range asked for, unbounded ends made explicit. Raises BadRequest where it is beyond the years 1970-9999."""
+    start_us = 0 if filters.from_us is None else filters.from_us
+    end_us = FOREVER_US if filters.to_us is None else filters.to_us
+    if not (0 <= start_us <= FOREVER_US and 0 <= end_us <= FOREVER_US):
+        raise BadRequest("Ranges lie between the years 1970 and 9999.", param="from")
+    return start_us, max(start_us, end_us)

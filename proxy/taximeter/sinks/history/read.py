@@ -1,20 +1,41 @@
-"""The read side of history: totals, tracks, single records. Synchronous; `History` wraps it for the control process."""
+"""The read side of history: totals, tracks, single records. Synchronous; `sink.History` wraps it.
+
+Totals come from the coarsest roll-ups that fit; single records answer only what those cannot.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from sqlalchemy import ColumnElement, Connection, Table, func, select, true
+
+from taximeter.core import totals
+from taximeter.core.errors import BadRequest
 from taximeter.core.record import Record
-from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
+from taximeter.sinks.history import listing
+from taximeter.sinks.history.cells import FIELDS, empty, merge, split
+from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters, Group, TrackPart, Window, checked, span
+from taximeter.sinks.history.retention import events_since_us
+from taximeter.sinks.history.schema import LEVELS, QUARTER, QUARTER_S, series
+from taximeter.sinks.history.sums import RECORD_NAMES, by_series, parts, series_filter
+from taximeter.sinks.history.windows import US, Piece, Run, boundaries, pieces_of, runs, snapped
+
+_TABLES: dict[str, Table] = {level.name: level for level in LEVELS}
+
+Sums = dict[tuple[int, tuple[str | None, ...]], list[int]]
+"""(number of the window, values of the group-by) -> cell."""
 
 
 class Reader:
     """Reads a history database; safe to use from several threads.
 
-    Every method raises HistoryUnavailable when the database cannot be read.
+    Every method raises HistoryUnavailable when the database cannot be read, ConfigError when it is no history of ours.
     """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -22,57 +43,205 @@ class Reader:
 
         Raises ConfigError when there is no history there, or one of a newer Taximeter.
         """
-        raise NotImplementedError
+        database = Database(url, read_only=True)
+        with database.reading():
+            return cls(database)
 
     def close(self) -> None:
         """Release connections."""
-        raise NotImplementedError
+        self._database.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def usage(
         self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
     ) -> list[Group]:
         """Sums by group and window, exact for any range; ordered by window, then key.
 
-        Groups without records are left out.
-
-        Without group_by and window: exactly one Group (zeros where nothing was used).
-        Windows are cut at local `minute|hour|day|month` starts of the IANA zone `tz`, days of 23 and 25 hours included.
+        Groups without records are left out, but without group_by and window there is exactly one (zeros where nothing
+        was used). Windows are cut at local `minute|hour|day|month` starts of the IANA zone `tz`, days of 23 and 25
+        hours included. Where single records are gone (`history.retention_days`), ranges and windows are rounded to
+        15 minutes, and filters and group-bys on query.TAGS find nothing.
         Raises BadRequest on an unknown group-by or zone, or on more than 50,000 windows.
         """
-        raise NotImplementedError
+        names = checked(group_by)
+        with self._database.reading() as connection:
+            marks = self._marks(connection, filters, window, tz)
+            sums = self._sums(connection, filters, names, marks)
+        if not names and window is None:
+            sums.setdefault((0, ()), empty())
+        return [_group(names, marks if window else None, item) for item in sorted(sums.items(), key=_order)]
+
+    def _marks(self, connection: Connection, filters: Filters, window: Window | None, tz: str) -> list[int]:
+        start_us, end_us = span(filters)
+        if window is None:
+            return [start_us, end_us]
+        start_us, end_us = _known_span(connection, start_us, end_us)
+        return boundaries(start_us, end_us, window, tz) if start_us < end_us else [start_us, start_us]
+
+    def _sums(self, connection: Connection, filters: Filters, names: tuple[str, ...], marks: Sequence[int]) -> Sums:
+        sums: Sums = {}
+        singly = any(name in TAGS for name in names) or any(getattr(filters, name) is not None for name in RECORD_NAMES)
+        since_us = events_since_us(connection)
+        for run in runs(marks):
+            for piece in [Piece(None, run.start_us, run.end_us)] if singly else pieces_of(run):
+                if piece.level is None and not singly and piece.start_us < since_us:
+                    piece = snapped(piece)  # noqa: PLW2901
+                for window, key, cell in _read(connection, filters, names, run, piece):
+                    place = (run.first + window, key)
+                    if place in sums:
+                        merge(sums[place], cell)
+                    else:
+                        sums[place] = cell
+        return sums
 
     def record(self, request_id: str) -> list[Record]:
         """Every attempt and correction of one request, in order; empty when unknown."""
-        raise NotImplementedError
+        with self._database.reading() as connection:
+            return listing.of_request(connection, request_id)
 
     def events(self, filters: Filters, limit: int = 100, page: str | None = None) -> tuple[list[Record], str | None]:
         """Newest first, at most `limit` (1-1000), and the cursor of the next page (None: that was all).
 
-        Records that arrive while paging neither repeat nor hide others. Raises BadRequest on a bad cursor.
+        Records that arrive while paging neither repeat nor hide others. Raises BadRequest on a bad cursor or limit.
         """
-        raise NotImplementedError
-
-    def track(self, workspace: str, track: str) -> list[TrackPart]:
-        """One track by document, operation, provider and model; empty when unknown."""
-        raise NotImplementedError
-
-    def top(self, filters: Filters, by: str, order: str = "cost_nusd", limit: int = 10) -> list[Group]:
-        """The `limit` groups of `by` with the largest sum of a Totals field."""
-        raise NotImplementedError
+        with self._database.reading() as connection:
+            return listing.newest(connection, filters, limit, page)
 
     def export(self, filters: Filters, chunk: int = 2_000) -> Iterator[list[Record]]:
-        """All matching records, oldest first, in lists of at most `chunk`: bounded memory whatever the range."""
-        raise NotImplementedError
+        """All matching records, oldest first, in lists of at most `chunk`: bounded memory whatever the range.
+
+        Each list is read in a transaction of its own: a long export holds nothing open.
+        """
+        place = listing.START
+        while True:
+            with self._database.reading() as connection:
+                records, place = listing.oldest(connection, filters, chunk, place)
+            if records:
+                yield records
+            if len(records) < chunk:
+                return
 
     def count(self, filters: Filters) -> int:
         """How many records match: for progress bars."""
-        raise NotImplementedError
+        details = self.usage(filters)[0].details
+        return details.attempts + details.corrections
+
+    def track(self, workspace: str, track: str) -> list[TrackPart]:
+        """One track by document, operation, provider and model; empty when unknown."""
+        names = ("document", "operation", "provider", "model")
+        found: dict[tuple[str | None, ...], tuple[int, int, list[int]]] = {}
+        with self._database.reading() as connection:
+            for part in parts(connection, Filters(workspace=workspace, track=track), 0, FOREVER_US, names, FOREVER_US):
+                key = tuple(part.names[name] for name in names)
+                first_us, last_us, cell = found.get(key, (part.first_us, part.last_us, empty()))
+                merge(cell, part.cell)
+                found[key] = (min(first_us, part.first_us), max(last_us, part.last_us), cell)
+        return [_track_part(key, *found[key]) for key in sorted(found, key=_nones_first)]
+
+    def top(self, filters: Filters, by: str, order: str = "cost_nusd", limit: int = 10) -> list[Group]:
+        """The `limit` groups of `by` with the largest sum of a Totals field. Raises BadRequest on an unknown field."""
+        if order not in totals.FIELDS:
+            raise BadRequest(f"Cannot order by {order!r}. Allowed: {', '.join(totals.FIELDS)}.", param="order")
+        groups = self.usage(filters, [by])
+        return sorted(groups, key=lambda group: int(getattr(group.totals, order)), reverse=True)[:limit]
 
     def values(self, name: str, filters: Filters | None = None) -> list[str]:
-        """Every value seen of one of query.SERIES, sorted (of these filters on SERIES); for filter menus."""
-        raise NotImplementedError
+        """Every value seen of one of query.SERIES, sorted, among the series these filters name; for filter menus."""
+        if name not in SERIES:
+            raise BadRequest(f"No list of values of {name!r}. Allowed: {', '.join(SERIES)}.", param="name")
+        column = series.c[name]
+        query = select(column).where(column != "", series_filter(filters or Filters())).distinct()
+        with self._database.reading() as connection:
+            return sorted(connection.execute(query).scalars())
 
 
-def default_url(data_dir: Path) -> str:
-    """Where history is when `history.url` is empty."""
-    return f"sqlite:///{data_dir / 'history.db'}"
+def _known_span(connection: Connection, start_us: int, end_us: int) -> tuple[int, int]:
+    """The part of an unbounded range in which there are records: windows have to begin and end somewhere."""
+    first, last = connection.execute(select(func.min(QUARTER.c.start_s), func.max(QUARTER.c.start_s))).one()
+    if first is None:
+        return start_us, start_us
+    if start_us == 0:
+        start_us = first * US
+    if end_us == FOREVER_US:
+        end_us = (last + QUARTER_S) * US
+    return start_us, end_us
+
+
+def _read(
+    connection: Connection, filters: Filters, names: tuple[str, ...], run: Run, piece: Piece
+) -> Iterator[tuple[int, tuple[str | None, ...], list[int]]]:
+    """(window in the run, key, cell) of one piece, from where it is kept."""
+    if piece.level is not None:
+        yield from _rolled_up(connection, filters, names, run, piece)
+        return
+    for part in parts(connection, filters, piece.start_us, piece.end_us, names, run.width_us):
+        yield part.window, tuple(part.names.values()), part.cell
+
+
+def _rolled_up(
+    connection: Connection, filters: Filters, names: tuple[str, ...], run: Run, piece: Piece
+) -> Iterator[tuple[int, tuple[str | None, ...], list[int]]]:
+    table = _TABLES[piece.level or ""]
+    keys: list[ColumnElement[Any]] = [series.c[name].label(name) for name in names]
+    if run.count > 1:
+        keys.append(((table.c.start_s * US - run.start_us) // run.width_us).label("window"))
+    query = select(*keys, *(func.sum(table.c[field]) for field in FIELDS)).where(
+        table.c.start_s >= piece.start_us // US,
+        table.c.start_s < piece.end_us // US,
+        table.c.series_no.in_(select(series.c.series_no).where(series_filter(filters)))
+        if by_series(filters)
+        else true(),
+    )
+    if names:
+        query = query.join(series, series.c.series_no == table.c.series_no)
+    query = query.group_by(*(key.key for key in keys if key.key))
+    for row in connection.execute(query):
+        key = tuple(value or None for value in row[: len(names)])
+        cell = row[len(keys) :]
+        if cell[0] is not None:
+            yield row[len(names)] if run.count > 1 else 0, key, [int(value) for value in cell]
+
+
+def _group(
+    names: tuple[str, ...],
+    marks: Sequence[int] | None,
+    item: tuple[tuple[int, tuple[str | None, ...]], list[int]],
+) -> Group:
+    (window, values), cell = item
+    summed, details = split(cell)
+    return Group(
+        key=dict(zip(names, values, strict=True)),
+        start_us=marks[window] if marks else None,
+        end_us=marks[window + 1] if marks else None,
+        totals=summed,
+        details=details,
+    )
+
+
+def _order(item: tuple[tuple[int, tuple[str | None, ...]], list[int]]) -> tuple[int, list[tuple[bool, str]]]:
+    (window, key), _ = item
+    return window, _nones_first(key)
+
+
+def _nones_first(key: tuple[str | None, ...]) -> list[tuple[bool, str]]:
+    return [(value is not None, value or "") for value in key]
+
+
+def _track_part(key: tuple[str | None, ...], first_us: int, last_us: int, cell: list[int]) -> TrackPart:
+    document, operation, provider, model = key
+    summed, details = split(cell)
+    return TrackPart(
+        document=document,
+        operation=operation or "",
+        provider=provider or "",
+        model=model or "",
+        first_us=first_us,
+        last_us=last_us,
+        totals=summed,
+        details=details,
+    )

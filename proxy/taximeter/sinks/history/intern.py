@@ -1,0 +1,52 @@
+"""Numbers for combinations of names: the first record that carries one stores it, the others refer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from sqlalchemy import Connection, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from taximeter.sinks.history.rows import clean
+
+Key = TypeVar("Key", bound=tuple[str, ...])
+
+MOST = 100_000
+"""Combinations remembered (some 50 MB at the very worst); beyond, the memory starts afresh from the table."""
+
+
+class Interned(Generic[Key]):
+    """The rows of one table (number, then names) known so far. Call `forget` after a rolled-back transaction."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._number, *self._names = table.columns
+        self._known: dict[Key, int] = {}
+
+    def numbers(self, connection: Connection, keys: Iterable[Key]) -> dict[Key, int]:
+        """The number of each key, storing those never seen; sorted, so nodes never wait for each other in a ring."""
+        if len(self._known) > MOST:
+            self._known = {}
+        for key in sorted(set(keys).difference(self._known)):
+            self._known[key] = self._store(connection, tuple(clean(name) for name in key))
+        return self._known
+
+    def forget(self) -> None:
+        """What the transaction stored is gone with it."""
+        self._known = {}
+
+    def _store(self, connection: Connection, names: tuple[str, ...]) -> int:
+        find = select(self._number).where(*(column == name for column, name in zip(self._names, names, strict=True)))
+        found = connection.execute(find).scalar()
+        if found is None:
+            values = {column.name: name for column, name in zip(self._names, names, strict=True)}
+            connection.execute(insert_new(self._table, connection.dialect.name).values(values))
+            found = connection.execute(find).scalar_one()
+        return int(found)
+
+
+def insert_new(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """INSERT that leaves a row alone which another node has just stored."""
+    maker = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return maker(table).on_conflict_do_nothing()

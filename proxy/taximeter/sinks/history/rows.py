@@ -1,0 +1,179 @@
+"""A record as a row of `usage_events` and back. Pure: no SQL, no I/O. Round trips exactly, but for over-long names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from taximeter.core.record import Operation, Outcome, Record, Source
+from taximeter.sinks.history.cells import audio_ms, duration_us
+from taximeter.sinks.history.schema import SEQ_BITS, events
+
+NAME_CHARS = 200
+"""Names that clients and providers choose (models, tiers) are cut to this: PostgreSQL's index rows end at 2.7 KB."""
+
+COLUMNS: tuple[str, ...] = tuple(column.name for column in events.columns)
+
+
+class Detail(msgspec.Struct, omit_defaults=True):
+    """The JSON column: fields of a record that nothing filters or sums by."""
+
+    ttft_ms: float | None = None
+    overhead_us: int | None = None
+    duration_ms: float | None = None
+    """Only where `duration_us` does not give it exactly."""
+    tags: dict[str, str] = {}
+    stream: bool = False
+    upstream_request_id: str | None = None
+    status: int | None = None
+    partial: bool = False
+    cache_write_input_tokens_5m: int | None = None
+    cache_write_input_tokens_1h: int | None = None
+    web_search_requests: int | None = None
+    seconds: float | None = None
+    inconsistent: bool = False
+    upstream_cost_nusd: int | None = None
+    request_bytes: int = 0
+    response_bytes: int = 0
+    error_code: str | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Detail).decode
+
+SeriesKey = tuple[str, str, str, str, str, str, str]
+OriginKey = tuple[str, str, str, str, str, str]
+
+
+def series_key(record: Record) -> SeriesKey:
+    """In the order of query.SERIES."""
+    return (
+        record.workspace,
+        record.provider,
+        record.model,
+        record.task or "",
+        record.operation.value,
+        record.key_id or "",
+        record.service_tier or "",
+    )
+
+
+def origin_key(record: Record) -> OriginKey:
+    """In the order of schema.ORIGIN."""
+    return (
+        record.upstream,
+        record.api,
+        record.request_model or "",
+        record.response_model or "",
+        record.tokenizer or "",
+        record.price_ref or "",
+    )
+
+
+def clean(name: str) -> str:
+    """A name as it can be stored: no NUL (PostgreSQL has no place for it), at most NAME_CHARS."""
+    return name.replace("\0", "")[:NAME_CHARS]
+
+
+def event_id(journal_no: int, seq: int) -> int:
+    """The integer key of a record."""
+    return journal_no << SEQ_BITS | seq
+
+
+def to_row(record: Record, key: int, series_no: int, origin_no: int) -> tuple[Any, ...]:
+    """The values of COLUMNS."""
+    micros = duration_us(record)
+    detail = Detail(
+        record.ttft_ms,
+        record.overhead_us,
+        None if micros is None or micros / 1_000 == record.duration_ms else record.duration_ms,
+        record.tags,
+        record.stream,
+        record.upstream_request_id,
+        record.status,
+        record.partial,
+        record.cache_write_input_tokens_5m,
+        record.cache_write_input_tokens_1h,
+        record.web_search_requests,
+        record.seconds,
+        record.inconsistent,
+        record.upstream_cost_nusd,
+        record.request_bytes,
+        record.response_bytes,
+        record.error_code,
+        record.usage,
+    )
+    return (
+        key,
+        record.ended_at,
+        record.started_at,
+        series_no,
+        origin_no,
+        record.kind,
+        record.request_id,
+        record.attempt,
+        record.outcome.value,
+        record.input_source.value,
+        record.output_source.value,
+        record.track,
+        record.document,
+        record.end_user,
+        micros,
+        record.input_tokens,
+        record.cached_input_tokens,
+        record.cache_write_input_tokens,
+        record.output_tokens,
+        record.reasoning_output_tokens,
+        record.total_tokens,
+        record.audio_input_tokens,
+        record.image_input_tokens,
+        record.audio_output_tokens,
+        record.accepted_prediction_tokens,
+        record.rejected_prediction_tokens,
+        record.search_units,
+        record.embedding_inputs,
+        record.rerank_documents,
+        audio_ms(record),
+        record.cost_nusd,
+        _encode(detail).decode(),
+    )
+
+
+_SAME_NAME = tuple(
+    name
+    for name in COLUMNS
+    if name in Record.__struct_fields__ and name not in ("outcome", "input_source", "output_source")
+)
+
+
+def to_record(row: Mapping[str, Any], journal_id: str, names: Sequence[str], origin: Sequence[str]) -> Record:
+    """The record of a row (by column name), its journal, its series' and its origin's names."""
+    detail = _decode(row["detail"])
+    workspace, provider, _, task, operation, key_id, service_tier = names
+    upstream, api, request_model, response_model, tokenizer, price_ref = origin
+    micros = row["duration_us"]
+    rest = {name: getattr(detail, name) for name in Detail.__struct_fields__ if name != "duration_ms"}
+    return Record(
+        event_id=f"{journal_id}:{row['id'] & (1 << SEQ_BITS) - 1}",
+        duration_ms=detail.duration_ms if micros is None or detail.duration_ms is not None else micros / 1_000,
+        workspace=workspace,
+        provider=provider,
+        task=task or None,
+        operation=Operation(operation),
+        key_id=key_id or None,
+        service_tier=service_tier or None,
+        upstream=upstream,
+        api=api,
+        request_model=request_model or None,
+        response_model=response_model or None,
+        tokenizer=tokenizer or None,
+        price_ref=price_ref or None,
+        outcome=Outcome(row["outcome"]),
+        input_source=Source(row["input_source"]),
+        output_source=Source(row["output_source"]),
+        **{name: row[name] for name in _SAME_NAME},
+        **rest,
+    )

@@ -1,0 +1,173 @@
+"""Tables, indexes and the `llm_usage` view: one definition for SQLite and PostgreSQL. No queries.
+
+What is low in variety is stored once and referred to by number (`usage_series`, `usage_origins`), so a record's
+row is small and a roll-up row is integers only. Single records go after `retention_days`; everything else stays.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from taximeter.sinks.history.cells import FIELDS
+from taximeter.sinks.history.query import SERIES
+
+VERSION = 1
+"""Raised when a reader of the older schema could no longer work with the tables."""
+
+SEQ_BITS = 40
+"""An event's id is `journal_no << 40 | seq`: 10^12 records a journal, 8 million journals, in 63 bits."""
+
+QUARTER_S, HOUR_S, DAY_S = 900, 3_600, 86_400
+
+metadata = MetaData()
+
+Big = BigInteger().with_variant(Integer(), "sqlite")
+"""64 bits everywhere; SQLite makes a key its row id only where the type is spelt INTEGER."""
+
+meta = Table(
+    "history_meta",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""`version`: of this schema. `events_since_us`: single records before this moment have been deleted."""
+
+journals = Table(
+    "journals",
+    metadata,
+    Column("journal_no", Big, primary_key=True, autoincrement=True),
+    Column("journal_id", Text, nullable=False, unique=True),
+    Column("seq", Big, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("ended", Boolean, nullable=False),
+    Column("moved_at", Big, nullable=False),
+)
+"""The cursor of each journal and when it last moved (µs). Kept for ever: a file back from a back-up is known."""
+
+ORIGIN = ("upstream", "api", "request_model", "response_model", "tokenizer", "price_ref")
+
+series = Table(
+    "usage_series",
+    metadata,
+    Column("series_no", Big, primary_key=True, autoincrement=True),
+    *(Column(name, Text, nullable=False) for name in SERIES),
+    UniqueConstraint(*SERIES),
+)
+"""Each combination of names that roll-ups are kept by; "" where a record carries none."""
+
+origins = Table(
+    "usage_origins",
+    metadata,
+    Column("origin_no", Big, primary_key=True, autoincrement=True),
+    *(Column(name, Text, nullable=False) for name in ORIGIN),
+    UniqueConstraint(*ORIGIN),
+)
+"""What else many records share word for word; "" for none."""
+
+events = Table(
+    "usage_events",
+    metadata,
+    Column("id", Big, autoincrement=False, nullable=False),
+    Column("ended_at", Big, nullable=False),
+    Column("started_at", Big, nullable=False),
+    Column("series_no", Big, nullable=False),
+    Column("origin_no", Big, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("attempt", SmallInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("input_source", Text, nullable=False),
+    Column("output_source", Text, nullable=False),
+    Column("track", Text),
+    Column("document", Text),
+    Column("end_user", Text),
+    Column("duration_us", Big),
+    Column("input_tokens", Big),
+    Column("cached_input_tokens", Big),
+    Column("cache_write_input_tokens", Big),
+    Column("output_tokens", Big),
+    Column("reasoning_output_tokens", Big),
+    Column("total_tokens", Big),
+    Column("audio_input_tokens", Big),
+    Column("image_input_tokens", Big),
+    Column("audio_output_tokens", Big),
+    Column("accepted_prediction_tokens", Big),
+    Column("rejected_prediction_tokens", Big),
+    Column("search_units", Big),
+    Column("embedding_inputs", Big),
+    Column("rerank_documents", Big),
+    Column("audio_ms", Big),
+    Column("cost_nusd", Big),
+    Column("detail", Text, nullable=False),
+    PrimaryKeyConstraint("id").ddl_if(dialect="sqlite"),
+    # A partitioned table's unique key must hold the partition key; the cursor keeps `id` unique by itself.
+    UniqueConstraint("id", "ended_at").ddl_if(dialect="postgresql"),
+    postgresql_partition_by="RANGE (ended_at)",
+)
+"""One row a record. `detail` is JSON: the rare fields and the provider's own usage object (rows.Detail)."""
+
+Index("usage_events_ended_at", events.c.ended_at, events.c.series_no)
+Index("usage_events_request_id", events.c.request_id)
+for _tag in ("track", "document", "end_user"):
+    _present = events.c[_tag].is_not(None)
+    Index(f"usage_events_{_tag}", events.c[_tag], events.c.ended_at, sqlite_where=_present, postgresql_where=_present)
+_corrects = text("kind = 'correction'")
+Index("usage_events_corrections", events.c.request_id, sqlite_where=_corrects, postgresql_where=_corrects)
+
+
+def _rollup(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("start_s", Big, primary_key=True, autoincrement=False),
+        Column("series_no", Big, primary_key=True, autoincrement=False),
+        *(Column(field, Big, nullable=False) for field in FIELDS),
+        # Clustered by time: a batch touches a page or two of each roll-up, not one page a series.
+        sqlite_with_rowid=False,
+        postgresql_with={"fillfactor": 70},  # room for the row's next version on the same page
+    )
+
+
+QUARTER = _rollup("usage_rollup")
+HOUR = _rollup("usage_rollup_hour")
+DAY = _rollup("usage_rollup_day")
+MONTH = _rollup("usage_rollup_month")
+
+LEVELS: tuple[Table, ...] = (QUARTER, HOUR, DAY, MONTH)
+"""Finest first. Each holds every record once: 15 minutes (exact in every time zone), hours, days, calendar months, UTC.
+`start_s` is in seconds since epoch."""
+
+_TIME = {
+    "sqlite": "datetime(e.ended_at / 1000000, 'unixepoch')",
+    "postgresql": "to_timestamp(e.ended_at / 1000000.0)",
+}
+
+
+_CORRECTED = """(SELECT SUM(c.cost_nusd) FROM usage_events c
+                WHERE c.kind = 'correction' AND c.request_id = e.request_id AND c.attempt = e.attempt)"""
+
+
+def llm_usage_view(dialect: str) -> str:
+    """The statement that makes `llm_usage`: one row a call, its corrections in its cost."""
+    return f"""
+        CREATE VIEW llm_usage AS
+        SELECT e.id AS id, {_TIME[dialect]} AS timestamp, s.provider AS provider, s.model AS model,
+            NULLIF(s.task, '') AS task_type, e.input_tokens AS input_tokens, e.output_tokens AS output_tokens,
+            e.total_tokens AS total_tokens,
+            COALESCE(e.cost_nusd + {_CORRECTED}, e.cost_nusd, {_CORRECTED}) / 1000000000.0 AS cost_usd,
+            (e.duration_us + 500) / 1000 AS response_time_ms, {_TIME[dialect]} AS created_at
+        FROM usage_events e JOIN usage_series s ON s.series_no = e.series_no
+        WHERE e.kind = 'usage'"""  # noqa: S608  (constants only)

@@ -1,0 +1,127 @@
+"""History as the control process sees it: the sink delivery feeds, and every question of read.Reader, off the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from taximeter.core.record import Record
+from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
+from taximeter.sinks.history.read import Reader
+from taximeter.sinks.history.write import Writer
+from taximeter.sinks.sink import Batch, JournalState
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READERS = 3
+"""Questions answered at once; more wait."""
+
+
+class History:
+    """A sink (sinks.sink.Sink and Ledger). One thread writes, a few read; nothing is opened before the first use.
+
+    Every method raises HistoryUnavailable when the database cannot be used; after a failed `deliver` it is not known
+    whether it took effect, and `cursors` tells.
+    """
+
+    name = "history"
+    durable = True
+
+    def __init__(self, url: str) -> None:
+        """`sqlite:///path` or `postgresql://…`. Raises ConfigError on anything else."""
+        self._database = Database(url)
+        self._writer = Writer(self._database)
+        self._reader = Reader(self._database)
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="history-writer")
+        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="history-reader")
+
+    async def _write(self, act: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """In the writer's thread: also what delivery asks after a cancelled or failed write, so it sees the outcome."""
+        return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: act(*args, **named))
+
+    async def _read(self, ask: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: ask(*args, **named))
+
+    async def prepare(self) -> None:
+        """Make or check the schema now: at start, so that a database of a newer Taximeter is refused at once."""
+        await self._write(self._writer.prepare)
+
+    async def journals(self, journal_ids: Iterable[str]) -> dict[str, JournalState]:
+        """Those of these journals history has ever seen."""
+        return await self._write(self._writer.journals, list(journal_ids))
+
+    async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
+        """Where history is in each journal: last `seq` applied, 0 where it knows nothing of it."""
+        wanted = list(journal_ids)
+        known = await self.journals(wanted)
+        return {name: known[name].seq if name in known else 0 for name in wanted}
+
+    async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
+        """Apply each batch whose `after` is the journal's cursor, all in one transaction; answer the actual cursors."""
+        return await self._write(self._writer.apply, batches)
+
+    async def prune(self, before_us: int) -> int:
+        """Delete single records that ended before this moment; roll-ups stay. In bites, so that delivery goes on.
+
+        Answers how many records went (PostgreSQL: how many monthly partitions; the month of `before_us` stays whole).
+        """
+        gone = 0
+        while bite := await self._write(self._writer.prune, before_us):
+            gone += bite
+        return gone
+
+    async def usage(
+        self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
+    ) -> list[Group]:
+        """See read.Reader.usage."""
+        return await self._read(self._reader.usage, filters, group_by, window, tz)
+
+    async def record(self, request_id: str) -> list[Record]:
+        """See read.Reader.record."""
+        return await self._read(self._reader.record, request_id)
+
+    async def events(
+        self, filters: Filters, limit: int = 100, page: str | None = None
+    ) -> tuple[list[Record], str | None]:
+        """See read.Reader.events."""
+        return await self._read(self._reader.events, filters, limit, page)
+
+    async def track(self, workspace: str, track: str) -> list[TrackPart]:
+        """See read.Reader.track."""
+        return await self._read(self._reader.track, workspace, track)
+
+    async def top(self, filters: Filters, by: str, order: str = "cost_nusd", limit: int = 10) -> list[Group]:
+        """See read.Reader.top."""
+        return await self._read(self._reader.top, filters, by, order, limit)
+
+    async def count(self, filters: Filters) -> int:
+        """See read.Reader.count."""
+        return await self._read(self._reader.count, filters)
+
+    async def values(self, name: str, filters: Filters | None = None) -> list[str]:
+        """See read.Reader.values."""
+        return await self._read(self._reader.values, name, filters)
+
+    async def export(self, filters: Filters, chunk: int = 2_000) -> AsyncIterator[list[Record]]:
+        """See read.Reader.export."""
+        lists = self._reader.export(filters, chunk)
+        while (records := await self._read(lambda: next(lists, None))) is not None:
+            yield records
+
+    async def close(self) -> None:
+        """Wait for what is being written or read, then release connections and files."""
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self._writing.shutdown()
+        self._reading.shutdown()
+        self._database.dispose()
+
+
+def default_url(data_dir: str) -> str:
+    """Where history is when `history.url` is empty."""
+    return f"sqlite:///{data_dir}/history.db"

@@ -1,0 +1,146 @@
+"""Sums straight from single records: SQL groups those that add up alike, and core.totals.add is asked once a class.
+
+For what the roll-ups cannot answer: ragged ends of a range, tracks, documents, end users. Rows out, no policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, true
+
+from taximeter.core import totals
+from taximeter.core.record import Operation, Outcome, Record, Source
+from taximeter.sinks.history.cells import COUNTS, FIELDS, SUMMED
+from taximeter.sinks.history.query import SERIES, TAGS, Filters, Names
+from taximeter.sinks.history.schema import events, series
+
+_FIGURES = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_input_tokens",
+    "reasoning_output_tokens",
+    "search_units",
+    "cost_nusd",
+)
+_TELLING = ("input_tokens", "output_tokens", "search_units", "audio_ms", "cost_nusd")
+"""Whether these are known at all decides how a record counts."""
+
+
+class Part(msgspec.Struct):
+    """Sums of the records with one key in one unit of time."""
+
+    names: dict[str, str | None]
+    window: int
+    """Number of the window in the run."""
+    cell: list[int]
+    first_us: int
+    last_us: int
+
+
+def matches(column: ColumnElement[Any], names: Names, none: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The column is one of the names; "" among them: or it carries none."""
+    if names is None:
+        return true()
+    wanted = [names] if isinstance(names, str) else list(names)
+    chosen = column.in_([name for name in wanted if name])
+    return or_(chosen, none) if "" in wanted else chosen
+
+
+def series_filter(filters: Filters) -> ColumnElement[bool]:
+    """Conditions on `usage_series`."""
+    return and_(true(), *(matches(series.c[name], getattr(filters, name), series.c[name] == "") for name in SERIES))
+
+
+def by_series(filters: Filters) -> bool:
+    """Whether any name of a series is asked for."""
+    return any(getattr(filters, name) is not None for name in SERIES)
+
+
+def record_filter(filters: Filters) -> ColumnElement[bool]:
+    """Conditions on `usage_events` beside range and series."""
+    given = [matches(events.c[name], getattr(filters, name), events.c[name].is_(None)) for name in RECORD_NAMES]
+    return and_(true(), *given)
+
+
+RECORD_NAMES = (*TAGS, "request_id", "outcome", "kind")
+"""Filters that only single records can answer."""
+
+
+def in_series(filters: Filters) -> ColumnElement[bool]:
+    """The event belongs to one of the series the filters name."""
+    if not by_series(filters):
+        return true()
+    return events.c.series_no.in_(select(series.c.series_no).where(series_filter(filters)))
+
+
+def parts(
+    connection: Connection, filters: Filters, start_us: int, end_us: int, group_by: Sequence[str], width_us: int
+) -> Iterator[Part]:
+    """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS) and windows of `width_us`.
+
+    One key and window may come in several parts: they add up.
+    """
+    keys: list[ColumnElement[Any]] = [(series if name in SERIES else events).c[name].label(name) for name in group_by]
+    keys += [events.c[name].label(name) for name in ("kind", "outcome", "input_source", "output_source")]
+    keys += [series.c.operation.label("of"), _flags().label("flags")]
+    windowed = width_us < end_us - start_us
+    if windowed:
+        keys.append(((events.c.ended_at - start_us) // width_us).label("window"))
+    figures = dict.fromkeys((*_FIGURES, *SUMMED))
+    query = (
+        select(
+            *keys,
+            func.count().label("n"),
+            func.min(events.c.ended_at).label("first_us"),
+            func.max(events.c.ended_at).label("last_us"),
+            *(func.coalesce(func.sum(events.c[name]), 0).label(f"sum_{name}") for name in figures),
+        )
+        .join(series, series.c.series_no == events.c.series_no)
+        .where(events.c.ended_at >= start_us, events.c.ended_at < end_us, in_series(filters), record_filter(filters))
+        .group_by(*(key.key for key in keys if key.key))  # by name: PostgreSQL takes two equal expressions for two
+    )
+    for row in connection.execute(query):
+        named = {name: getattr(row, name) or None for name in group_by}
+        yield Part(named, row.window if windowed else 0, _cell(row), row.first_us, row.last_us)
+
+
+def _flags() -> ColumnElement[int]:
+    """First attempt or not, and which figures are unknown, as one number."""
+    flags: ColumnElement[int] = case((events.c.attempt == 1, 1), else_=0)
+    for bit, name in enumerate(_TELLING, start=1):
+        flags = flags + case((events.c[name].is_(None), 1 << bit), else_=0)
+    return flags
+
+
+def _cell(row: Row[*tuple[Any, ...]]) -> list[int]:
+    """The cell of all records of a class: what one record with their sums counts, its 0s and 1s times their number."""
+    unknown = {name for bit, name in enumerate(_TELLING, start=1) if row.flags >> bit & 1}
+    figures: dict[str, Any] = {name: None if name in unknown else int(getattr(row, f"sum_{name}")) for name in _FIGURES}
+    usage = row.kind == "usage"
+    stand_in = Record(
+        kind=row.kind,
+        request_id="",
+        attempt=1 if row.flags & 1 else 2,
+        started_at=0,
+        ended_at=0,
+        workspace="",
+        upstream="",
+        provider="",
+        api="",
+        operation=Operation(row.of),
+        outcome=Outcome(row.outcome),
+        input_source=Source(row.input_source),
+        output_source=Source(row.output_source),
+        seconds=None if "audio_ms" in unknown else row.sum_audio_ms / 1_000,
+        **figures,
+    )
+    cell = totals.empty()
+    totals.add(cell, stand_in)
+    cell += [1 if usage else 0, 0 if usage else 1]
+    cell += [int(getattr(row, f"sum_{name}")) if usage else 0 for name in SUMMED]
+    assert len(cell) == len(FIELDS)  # noqa: S101
+    return [value * row.n if at in COUNTS else value for at, value in enumerate(cell)]

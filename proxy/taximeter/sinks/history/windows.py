@@ -1,0 +1,186 @@
+"""Time: windows in any zone, and how to cover a range with roll-up cells and as few single records as possible. Pure.
+
+Moments are µs since epoch, UTC; roll-up starts are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from taximeter.core.errors import BadRequest
+from taximeter.sinks.history.query import Window
+from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, LEVELS, MONTH, QUARTER, QUARTER_S
+
+US = 1_000_000
+
+MOST_WINDOWS = 50_000
+"""A month of minutes. More is a mistake or an attack, not a question."""
+
+_WIDTH_S = {QUARTER.name: QUARTER_S, HOUR.name: HOUR_S, DAY.name: DAY_S}
+_SHORTEST_S = {**_WIDTH_S, MONTH.name: 28 * DAY_S}
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """A stretch of the range and where its sums are: a roll-up's name, or None for single records."""
+
+    level: str | None
+    start_us: int
+    end_us: int
+
+
+def level_start_s(level: str, at_s: int) -> int:
+    """Start of the cell of a roll-up that a moment falls into."""
+    if level == MONTH.name:
+        day = datetime.fromtimestamp(at_s, UTC)
+        return int(datetime(day.year, day.month, 1, tzinfo=UTC).timestamp())
+    width = _WIDTH_S[level]
+    return at_s // width * width
+
+
+def _level_end_s(level: str, start_s: int) -> int:
+    if level == MONTH.name:
+        return level_start_s(level, start_s + 31 * DAY_S)
+    return start_s + _WIDTH_S[level]
+
+
+def cover(start_us: int, end_us: int) -> list[Piece]:
+    """Disjoint pieces that make up the range exactly, the coarsest roll-up first wherever its cells lie inside."""
+    pieces: list[Piece] = []
+    _cover(start_us, end_us, len(LEVELS) - 1, pieces)
+    return pieces
+
+
+def _cover(start_us: int, end_us: int, rank: int, pieces: list[Piece]) -> None:
+    if start_us >= end_us:
+        return
+    if rank < 0:
+        pieces.append(Piece(None, start_us, end_us))
+        return
+    first_us, last_us = _inside(LEVELS[rank].name, start_us, end_us)
+    if first_us >= last_us:
+        _cover(start_us, end_us, rank - 1, pieces)
+        return
+    pieces.append(Piece(LEVELS[rank].name, first_us, last_us))
+    _cover(start_us, first_us, rank - 1, pieces)
+    _cover(last_us, end_us, rank - 1, pieces)
+
+
+def _inside(level: str, start_us: int, end_us: int) -> tuple[int, int]:
+    """The largest stretch of whole cells inside the range; empty where the first is not before the last."""
+    if end_us - start_us < _SHORTEST_S[level] * US:
+        return end_us, start_us
+    first_s = level_start_s(level, start_us // US)
+    if first_s * US < start_us:
+        first_s = _level_end_s(level, first_s)
+    return first_s * US, level_start_s(level, end_us // US) * US
+
+
+def snapped(piece: Piece) -> Piece:
+    """The 15-minute cells that begin inside a piece: the best answer where single records have been deleted."""
+    width_us = QUARTER_S * US
+    return Piece(QUARTER.name, -(-piece.start_us // width_us) * width_us, -(-piece.end_us // width_us) * width_us)
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Consecutive windows of one width: `count` of them, from window number `first` on."""
+
+    first: int
+    start_us: int
+    width_us: int
+    count: int
+
+    @property
+    def end_us(self) -> int:
+        return self.start_us + self.width_us * self.count
+
+
+def runs(marks: Sequence[int]) -> list[Run]:
+    """Boundaries as runs of equal windows, so that one query answers many of them."""
+    found: list[Run] = []
+    for at, (start_us, end_us) in enumerate(pairwise(marks)):
+        width_us = end_us - start_us
+        if found and found[-1].width_us == width_us:
+            last = found[-1]
+            found[-1] = Run(last.first, last.start_us, width_us, last.count + 1)
+        else:
+            found.append(Run(at, start_us, width_us, 1))
+    return found
+
+
+def pieces_of(run: Run) -> list[Piece]:
+    """Where a run's sums are. Of several windows: one piece, of the coarsest roll-up whose cells fit into them."""
+    if run.count == 1:
+        return cover(run.start_us, run.end_us)
+    fitting = [
+        level
+        for level, width_s in _WIDTH_S.items()
+        if run.start_us % (width_s * US) == 0 and run.width_us % (width_s * US) == 0
+    ]
+    return [Piece(fitting[-1] if fitting else None, run.start_us, run.end_us)]
+
+
+def zone(name: str) -> ZoneInfo:
+    """An IANA time zone. Raises BadRequest on an unknown name."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise BadRequest(f"Unknown time zone {name!r}; IANA names like Europe/Berlin are.", param="tz") from error
+
+
+def boundaries(start_us: int, end_us: int, window: Window, tz: str) -> list[int]:
+    """start, every local minute|hour|day|month start between, end. Raises BadRequest on more than MOST_WINDOWS."""
+    place = zone(tz)
+    marks = [start_us]
+    for mark in _starts(start_us, window, place):
+        if mark >= end_us:
+            break
+        if mark > start_us:
+            marks.append(mark)
+        if len(marks) > MOST_WINDOWS:
+            raise BadRequest(
+                f"More than {MOST_WINDOWS:,} windows: take a shorter range or a wider window.", param="window"
+            )
+    return [*marks, end_us]
+
+
+def _starts(at_us: int, window: Window, place: ZoneInfo) -> Iterator[int]:
+    """Window starts from the one at or before a moment on, ascending."""
+    if window in ("minute", "hour"):
+        return _clock_starts(at_us, 60 if window == "minute" else HOUR_S, place)
+    return _calendar_starts(at_us, window == "month", place)
+
+
+def _clock_starts(at_us: int, width_s: int, place: ZoneInfo) -> Iterator[int]:
+    """Every moment at which the local clock shows a full minute or hour, or jumps into the middle of one."""
+    mark = -1
+    at_s = at_us // US
+    while True:
+        local = datetime.fromtimestamp(at_s, place)
+        into = local.second if width_s == 60 else local.minute * 60 + local.second
+        start = local.replace(minute=local.minute if width_s == 60 else 0, second=0, microsecond=0)
+        start_s = int(start.timestamp())  # `fold` is kept: the hour the clock shows twice is two windows
+        if start_s > mark:
+            mark = start_s
+            yield mark * US
+            at_s = mark + width_s
+        else:  # the clock went back by less than the window: it goes on until the next full one
+            at_s += width_s - into % width_s
+
+
+def _calendar_starts(at_us: int, months: bool, place: ZoneInfo) -> Iterator[int]:
+    day = datetime.fromtimestamp(at_us // US, place).date()
+    if months:
+        day = day.replace(day=1)
+    mark: int | None = None
+    while True:
+        # A midnight that the clock skips is the moment of the jump; one it shows twice is the first.
+        start_s = int(datetime(day.year, day.month, day.day, tzinfo=place).timestamp())
+        if mark is None or start_s > mark:
+            mark = start_s
+            yield mark * US
+        day = (day + timedelta(days=31)).replace(day=1) if months else day + timedelta(days=1)

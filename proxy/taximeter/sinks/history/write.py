@@ -1,0 +1,172 @@
+"""The one transaction that applies batches: cursor, records and roll-ups together, or nothing. For one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+
+from sqlalchemy import Connection, Table, select, update
+
+from taximeter.core.record import Record, seq_of
+from taximeter.sinks.history import retention, windows
+from taximeter.sinks.history.cells import FIELDS, add, empty, merge
+from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.intern import Interned, insert_new
+from taximeter.sinks.history.rows import COLUMNS, OriginKey, SeriesKey, event_id, origin_key, series_key, to_row
+from taximeter.sinks.history.schema import LEVELS, QUARTER_S, events, journals, origins, series
+from taximeter.sinks.sink import Batch, JournalState
+
+US = 1_000_000
+
+Cells = dict[tuple[int, int], list[int]]
+"""(start_s, series_no) -> sums."""
+
+
+def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The names in lists of at most `size`."""
+    rest = iter(names)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+class Writer:
+    """Applies batches to a database. Not thread-safe."""
+
+    def __init__(self, database: Database, now_us: Callable[[], int] = _now_us) -> None:
+        self._database = database
+        self._now_us = now_us
+        self._series: Interned[SeriesKey] = Interned(series)
+        self._origins: Interned[OriginKey] = Interned(origins)
+        self._partitions = retention.Partitions(database)
+        dialect = database.dialect
+        self._insert_events = _values_sql(events, COLUMNS, dialect)
+        self._upserts = [_upsert_sql(level, dialect) for level in LEVELS]
+
+    def prepare(self) -> None:
+        """Make or check the schema."""
+        with self._database.reading():
+            pass
+
+    def prune(self, before_us: int) -> int:
+        """One bite of deleting single records that ended before this moment; 0: nothing is left to delete.
+
+        Answers how many records went; PostgreSQL: how many partitions, the month of `before_us` stays whole.
+        """
+        if self._database.dialect == "sqlite":
+            return retention.delete_bite(self._database, before_us)
+        return self._partitions.drop_before(before_us)
+
+    def journals(self, ids: Iterable[str]) -> dict[str, JournalState]:
+        """Those of these journals history has ever seen."""
+        found: dict[str, JournalState] = {}
+        with self._database.reading() as connection:
+            for some in batched(ids, 500):  # SQLite takes no more than so many parameters in a statement
+                for row in connection.execute(select(journals).where(journals.c.journal_id.in_(some))):
+                    found[row.journal_id] = JournalState(seq=row.seq, digest=row.digest, ended=row.ended)
+        return found
+
+    def apply(self, batches: Sequence[Batch]) -> dict[str, int]:
+        """Apply each batch whose `after` is its journal's cursor; answer the actual cursors of these journals.
+
+        Raises HistoryUnavailable: then it is not known whether the transaction took effect, and `journals` tells.
+        """
+        self._partitions.ensure(record.ended_at for batch in batches for record in batch.records)
+        try:
+            with self._database.writing() as connection:
+                return self._apply(connection, sorted(batches, key=lambda batch: (batch.journal_id, batch.after)))
+        except BaseException:
+            self._series.forget()
+            self._origins.forget()
+            raise
+
+    def _apply(self, connection: Connection, batches: Sequence[Batch]) -> dict[str, int]:
+        """Locks are taken in one order on every node: journals, names, then roll-up rows, each sorted."""
+        numbers = self._locked(connection, batches)
+        taken: list[tuple[int, Record]] = []
+        cursors = {journal_id: seq for journal_id, (_, seq) in numbers.items()}
+        for batch in batches:
+            if cursors[batch.journal_id] != batch.after:
+                continue
+            number = numbers[batch.journal_id][0]
+            connection.execute(
+                update(journals)
+                .where(journals.c.journal_no == number)
+                .values(seq=batch.upto, digest=batch.digest, ended=batch.ended, moved_at=self._now_us())
+            )
+            cursors[batch.journal_id] = batch.upto
+            taken += [(event_id(number, seq_of(record.event_id)), record) for record in batch.records]
+        if taken:
+            self._store(connection, taken)
+        return cursors
+
+    def _locked(self, connection: Connection, batches: Sequence[Batch]) -> dict[str, tuple[int, int]]:
+        """(journal_no, seq) of each batch's journal; rows locked until the transaction ends (SQLite: all of it is)."""
+        ids = sorted({batch.journal_id for batch in batches})
+        columns = (journals.c.journal_id, journals.c.journal_no, journals.c.seq)
+        query = select(*columns).where(journals.c.journal_id.in_(ids)).order_by(journals.c.journal_id).with_for_update()
+        rows = connection.execute(query).all()
+        if len(rows) < len(ids):
+            known = {row.journal_id for row in rows}
+            fresh = {"seq": 0, "digest": "", "ended": False, "moved_at": self._now_us()}
+            for name in ids:
+                if name not in known:
+                    connection.execute(insert_new(journals, connection.dialect.name).values(journal_id=name, **fresh))
+            rows = connection.execute(query).all()
+        return {row.journal_id: (row.journal_no, row.seq) for row in rows}
+
+    def _store(self, connection: Connection, taken: Sequence[tuple[int, Record]]) -> None:
+        keys = [series_key(record) for _, record in taken]
+        series_no = self._series.numbers(connection, keys)
+        from_where = [origin_key(record) for _, record in taken]
+        origin_no = self._origins.numbers(connection, from_where)
+        quarters: Cells = {}
+        rows = []
+        for (key, record), names, origin in zip(taken, keys, from_where, strict=True):
+            number = series_no[names]
+            rows.append(to_row(record, key, number, origin_no[origin]))
+            place = (record.ended_at // (QUARTER_S * US) * QUARTER_S, number)
+            cell = quarters.get(place)
+            if cell is None:
+                cell = quarters[place] = empty()
+            add(cell, record)
+        connection.exec_driver_sql(self._insert_events, rows)
+        self._roll_up(connection, quarters)
+
+    def _roll_up(self, connection: Connection, cells: Cells) -> None:
+        for level, sql in zip(LEVELS, self._upserts, strict=True):
+            cells = _coarser(cells, level)
+            connection.exec_driver_sql(sql, [place + tuple(cell) for place, cell in sorted(cells.items())])
+
+
+def _coarser(cells: Cells, level: Table) -> Cells:
+    """The same sums at a roll-up's own starts."""
+    merged: Cells = {}
+    for (start_s, number), cell in cells.items():
+        place = (_start_s(level.name, start_s), number)
+        if place in merged:
+            merge(merged[place], cell)
+        else:
+            merged[place] = list(cell)
+    return merged
+
+
+@lru_cache(maxsize=1_024)
+def _start_s(level: str, at_s: int) -> int:
+    return windows.level_start_s(level, at_s)
+
+
+def _values_sql(table: Table, columns: Sequence[str], dialect: str) -> str:
+    mark = "?" if dialect == "sqlite" else "%s"
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"  # noqa: S608
+
+
+def _upsert_sql(table: Table, dialect: str) -> str:
+    sums = ", ".join(f"{field} = {table.name}.{field} + excluded.{field}" for field in FIELDS)
+    values = _values_sql(table, ("start_s", "series_no", *FIELDS), dialect)
+    return f"{values} ON CONFLICT (start_s, series_no) DO UPDATE SET {sums}"
