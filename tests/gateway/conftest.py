@@ -1,4 +1,4 @@
-"""A worker's gateway in this process: the real server on a real socket, a real journal, the scripted provider behind it."""
+"""A worker's gateway in this process: the real server on a real socket, a real journal, the scripted provider."""
 
 from __future__ import annotations
 

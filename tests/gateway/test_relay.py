@@ -389,7 +389,7 @@ async def test_a_client_that_leaves_a_unary_call_is_billed_what_the_provider_bil
         await provider.until(lambda: provider.requests and provider.requests[0].complete)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        await until(lambda: running.watched_left())
+        await until(running.watched_left)
         gate.set()
         record = await running.record()
     assert (record["outcome"], record["input_tokens"], record["output_tokens"]) == ("client_left", 3, 5)
@@ -405,7 +405,7 @@ async def test_a_stream_is_drained_where_told_to(serve, provider, client):
         async with client.stream("POST", running.url + "/v1/chat/completions", json=STREAM) as answer:
             async for _ in answer.aiter_raw():
                 break
-        await until(lambda: running.watched_left())
+        await until(running.watched_left)
         gate.set()
         record = await running.record()
     assert (record["outcome"], record["output_tokens"], record["output_source"]) == ("client_left", 9, "reported")

@@ -153,7 +153,8 @@ class Relay:
     ) -> tuple[Response, bytes]:
         """An upstream that does not know `stream_options` answers 400: send the client's own bytes, and remember.
 
-        Answers the response to pass on and what was read of it already. The 400 was an attempt of its own and gets its own record (TRAPS: old Azure api-versions, some local servers).
+        Answers the response to pass on and what was read of it already. The 400 was an attempt of its own and gets
+        its own record (old Azure api-versions and some local servers answer so).
         """
         refusal = b""
         while len(refusal) < REFUSAL_BODY_BYTES:
