@@ -1,0 +1,218 @@
+"""Delivery: follows this node's journals and keeps every sink up to date, each exactly once (DESIGN §5).
+
+It remembers nothing of its own: where a sink is, the sink says; what there is, the files say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from taximeter.config import JournalSettings
+from taximeter.core.errors import JournalError
+from taximeter.delivery.feeds import Feeds
+from taximeter.delivery.health import DeliveryHealth, Drained, SinkHealth, Writers
+from taximeter.delivery.shipper import Shipper
+from taximeter.journal.recover import Price
+from taximeter.sinks.sink import Sink
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 0.02
+"""Wait between two looks at the files while there is traffic; a batch then holds what came meanwhile."""
+
+IDLE_S = 0.05
+"""Longest wait between two looks: half of the 100 ms a record may take to reach an idle sink."""
+
+TEND_S = 0.2
+"""How often writers' locks are tried, and the directory is read whether it changed or not."""
+
+TIDY_S = 2.0
+"""How often files are removed and status files read."""
+
+FIRST_ASK_S = 1.0
+"""How long reading waits at start for the sinks to tell where they are, so that little is decoded for nothing."""
+
+
+class Delivery:
+    """One per node, in the control process. Everything but `run` may be called from the same event loop only."""
+
+    def __init__(
+        self,
+        directory: Path,
+        sinks: Sequence[Sink],
+        *,
+        settings: JournalSettings,
+        node: str,
+        now_us: Callable[[], int],
+        price: Price | None = None,
+    ) -> None:
+        """`directory` is the journal's, as the writers have it. `price` prices calls settled for a dead writer.
+
+        Raises JournalError when the directory cannot be made.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"cannot make the journal's directory {directory}: {error.strerror}") from error
+        self.node = node
+        self._now_us = now_us
+        self._feeds = Feeds(directory, keep_s=settings.keep_s, now_us=now_us, price=price)
+        self._shippers = {sink.name: Shipper(sink, self._feeds.by_id, self._moved) for sink in sinks}
+        self._feeds.shippers = list(self._shippers.values())
+        self._writers = Writers(directory)
+        self._wake = asyncio.Event()
+        self._moves = asyncio.Event()
+        self._looks = self._covered = 0
+        """Looks at the files begun; the number of the last that saw every file's end."""
+        self._held_up = False
+        """The last look stopped for want of room in memory."""
+        self._tend_at = self._tidy_at = 0.0
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for shipper in self._shippers.values():
+                tasks.create_task(shipper.run(), name=f"deliver to {shipper.name}")
+            tasks.create_task(self._follow(), name="follow the journals")
+
+    async def drain(self, timeout_s: float, sinks: Sequence[str] = ("history",)) -> Drained:
+        """Wait, bounded, until everything on disk now is in these sinks. Raises KeyError for an unknown sink."""
+        shippers = [self._shippers[name] for name in sinks]
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._look_now()
+                goals = [(feed, feed.seq) for feed in self._feeds.by_id.values() if not feed.halted]
+                for feed, seq in goals:
+                    for shipper in shippers:
+                        while feed.cursors.get(shipper.name, 0) < seq and not feed.halted:
+                            await self._moves.wait()
+        except TimeoutError:
+            return Drained(complete=False, lag_seconds=max((self._lag_s(s.name) for s in shippers), default=0.0))
+        return Drained(complete=not self._halted(), lag_seconds=0.0)
+
+    async def settled(self, track: str, timeout_s: float, workspace: str | None = None) -> bool:
+        """Wait, bounded, until no call of a track is open on this node. False: some still are."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._look_now()
+                while self.in_flight(workspace, track):
+                    await self._moves.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def in_flight(self, workspace: str | None = None, track: str | None = None) -> int:
+        """Open calls on this node, as of the last look at the files (at most 100 ms ago)."""
+        return sum(
+            (workspace is None or call.workspace == workspace) and (track is None or call.track == track)
+            for feed in self._feeds.by_id.values()
+            for call in feed.tail.calls.values()
+        )
+
+    def health(self) -> DeliveryHealth:
+        """The state of sinks, journals and writers now."""
+        self._writers.refresh()
+        feeds = list(self._feeds.by_id.values())
+        return DeliveryHealth(
+            sinks={name: self._sink_health(shipper) for name, shipper in self._shippers.items()},
+            in_flight=self.in_flight(),
+            journal_files=len(feeds),
+            journal_bytes=sum(feed.tail.size for feed in feeds),
+            lag_seconds=max((self._lag_s(name) for name in self._shippers), default=0.0),
+            journal_healthy=self._writers.healthy,
+            journal_errors=self._writers.errors,
+            records_lost=self._writers.lost,
+            unreadable_lines=sum(feed.tail.unreadable for feed in feeds),
+            settled=self._feeds.settled,
+            halted=self._halted(),
+            writers=self._writers.living,
+        )
+
+    async def _follow(self) -> None:
+        await self._first_answers()
+        idle_s = BUSY_S
+        while True:
+            before = sum(feed.tail.offset for feed in self._feeds.by_id.values())
+            try:
+                await self._look()
+            except Exception:  # an outer loop: no file, however strange, ends delivery
+                log.exception("cannot follow the journals")
+            grown = sum(feed.tail.offset for feed in self._feeds.by_id.values()) != before
+            idle_s = BUSY_S if grown else min(IDLE_S, idle_s * 1.5)
+            self._notify()
+            timer = asyncio.get_running_loop().call_later(idle_s, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+
+    async def _first_answers(self) -> None:
+        """Find the files, and let the sinks tell where they are before reading begins."""
+        try:
+            self._feeds.scan(always=True)
+            async with asyncio.timeout(FIRST_ASK_S):
+                while not all(shipper.tried for shipper in self._shippers.values()):
+                    await self._moves.wait()
+        except (OSError, TimeoutError):
+            return
+
+    async def _look(self) -> None:
+        """Look at the directory and read its files on."""
+        self._wake.clear()
+        self._looks += 1
+        look, now_s = self._looks, time.monotonic()
+        tend = now_s >= self._tend_at
+        self._feeds.scan(always=tend)
+        self._held_up = not await self._feeds.read()
+        if not self._held_up:
+            self._covered = look
+        self._feeds.forget_delivered()
+        if tend:
+            self._tend_at = now_s + TEND_S
+            if await self._feeds.settle_abandoned():
+                self._wake.set()
+        if now_s >= self._tidy_at:
+            self._tidy_at = now_s + TIDY_S
+            self._feeds.remove_delivered()
+            self._writers.refresh()
+
+    async def _look_now(self) -> None:
+        """Have a look begun after this call that sees every file's end."""
+        wanted = self._looks + 1
+        while self._covered < wanted:
+            self._wake.set()
+            await self._moves.wait()
+
+    def _moved(self) -> None:
+        """A sink answered: room in memory may be free, and somebody may wait for just this."""
+        if self._held_up:
+            self._wake.set()
+        self._notify()
+
+    def _notify(self) -> None:
+        """Let everybody who waits look again."""
+        self._moves.set()
+        self._moves = asyncio.Event()
+
+    def _halted(self) -> dict[str, str]:
+        halted = {feed.tail.path.name: feed.halted for feed in self._feeds.by_id.values() if feed.halted}
+        return {**halted, **self._feeds.strangers}
+
+    def _lag_s(self, name: str) -> float:
+        oldest = [feed.oldest_at(feed.cursors.get(name, 0)) for feed in self._feeds.by_id.values()]
+        first = min((at for at in oldest if at is not None), default=None)
+        return 0.0 if first is None else max(0.0, (self._now_us() - first) / 1_000_000)
+
+    def _sink_health(self, shipper: Shipper) -> SinkHealth:
+        feeds = [feed for feed in self._feeds.by_id.values() if not feed.halted]
+        told = all(shipper.name in feed.cursors for feed in feeds)
+        lag = sum(max(0, feed.seq - feed.cursors[shipper.name]) for feed in feeds) if told else None
+        return SinkHealth(
+            lag_records=lag,
+            lag_seconds=self._lag_s(shipper.name),
+            errors=shipper.errors,
+            duplicates_skipped=shipper.duplicates_skipped,
+            failing=shipper.failing,
+        )

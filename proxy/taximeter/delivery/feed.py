@@ -1,0 +1,176 @@
+"""One journal as delivery sees it: what is read, what is still in memory for all sinks, where each sink is in it.
+
+Records are decoded once and shared. What fell out of memory is read again from the file, by offsets kept for that;
+so forgetting is always safe, and memory stays bounded however far a sink is behind.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from taximeter.core.record import End, Record, seq_of
+from taximeter.journal.read import records_between
+from taximeter.journal.tail import Block, Tail
+from taximeter.sinks.sink import Batch
+
+MARK_RECORDS = 256
+"""Records between two kept offsets: what is read again at least, and 8,000 times less memory than the file."""
+
+RESTORED = "it seems to be restored from a copy"
+"""What a file is suspected of when sinks know other records of it than it holds."""
+
+_upto = attrgetter("upto")
+
+
+class Mark(NamedTuple):
+    """A place in the file where a batch can be cut, its digest being known."""
+
+    upto: int
+    end_bytes: int
+    digest: str
+    first_at: int
+    """`ended_at` of the first record since the mark before (µs)."""
+
+
+class Feed:
+    """A journal file, and every sink's place in it."""
+
+    def __init__(self, path: Path, inode: int) -> None:
+        self.tail = Tail(path)
+        self.inode = inode
+        self.cursors: dict[str, int] = {}
+        """sink -> the cursor it last told."""
+        self.asked: set[str] = set()
+        """Sinks whose cursor can be cut for; one that failed has to be asked again."""
+        self.told_end: set[str] = set()
+        """Journal keepers that know of the end."""
+        self.sound = False
+        """It is not a file come back from a copy: the keeper's digest agrees, or its writer was seen alive."""
+        self.buffered = 0
+        """Records in memory."""
+        self._skipped = False
+        self._blocks: list[Block] = []
+        self._marks = [Mark(0, 0, "", 0)]
+
+    @property
+    def journal_id(self) -> str:
+        return self.tail.journal_id
+
+    @property
+    def seq(self) -> int:
+        """The last one read."""
+        return self.tail.seq
+
+    @property
+    def halted(self) -> str | None:
+        """Why nothing of it is delivered."""
+        return self.tail.broken
+
+    @property
+    def ended(self) -> bool:
+        return self.tail.end is not None
+
+    def skip(self, end: End) -> None:
+        """Take an ended file as read: every sink has its records. Raises OSError."""
+        self.tail.skip(end)
+        self._skipped = True
+
+    def halt(self, reason: str) -> None:
+        """Deliver nothing of it any more; an operator has to look at it."""
+        self.forget(self.seq)
+        self.tail.break_off(reason)
+
+    def read(self, known: int) -> bool:
+        """Read on by a slab, not decoding records up to `known`. True: closed calls were found. Raises OSError."""
+        block = self.tail.read(known)
+        if block is None:
+            return False
+        mark = Mark(block.upto, block.end_bytes, block.digest, block.first_at)
+        marks = self._marks
+        if len(marks) > 1 and mark.upto - marks[-2].upto < MARK_RECORDS:
+            marks[-1] = mark._replace(first_at=marks[-1].first_at)
+        else:
+            marks.append(mark)
+        if block.records:
+            if self._blocks and self._blocks[-1].upto != block.after:
+                self.forget(self.seq)
+            self._blocks.append(block)
+            self.buffered += len(block.records)
+        return True
+
+    def batch(self, after: int, most: int, *, tell_end: bool) -> Batch | None:
+        """The records behind the cursor `after`, about `most` of them, or None where there are none. Raises OSError.
+
+        `tell_end`: an ended journal whose records all were delivered makes an empty batch.
+        """
+        if self.halted or after > self.seq:
+            return None
+        records: list[Record] = []
+        if after == self.seq:
+            if not (tell_end and self.ended and after):
+                return None
+            mark = self._marks[-1]
+        elif self._skipped:  # the sink went back after it had told that it has everything
+            self.tail, self._skipped = Tail(self.tail.path), False
+            return None
+        elif self._blocks and after >= self._blocks[0].after:
+            mark, records = self._from_memory(after, most)
+        else:
+            mark, records = self._from_file(after, most)
+        return Batch(
+            journal_id=self.journal_id,
+            after=after,
+            upto=mark.upto,
+            records=records,
+            digest=mark.digest,
+            ended=self.ended and mark.upto == self.seq,
+        )
+
+    def forget(self, upto: int) -> int:
+        """Drop blocks up to a cursor from memory; answers how many records that were."""
+        count = bisect_right(self._blocks, upto, key=_upto)
+        dropped = sum(len(block.records) for block in self._blocks[:count])
+        del self._blocks[:count]
+        self.buffered -= dropped
+        return dropped
+
+    def forget_oldest(self) -> int:
+        """Drop the oldest block from memory; answers how many records that were."""
+        return self.forget(self._blocks[0].upto) if self._blocks else 0
+
+    def oldest_at(self, cursor: int) -> int | None:
+        """About when the first record behind a cursor ended (µs); None where there is none."""
+        if self.halted or cursor >= self.seq:
+            return None
+        blocks = self._blocks
+        if blocks and cursor >= blocks[0].after:
+            return blocks[bisect_right(blocks, cursor, key=_upto)].first_at
+        return self._marks[bisect_right(self._marks, cursor, key=_upto)].first_at
+
+    def _from_memory(self, after: int, most: int) -> tuple[Mark, list[Record]]:
+        records: list[Record] = []
+        start = bisect_right(self._blocks, after, key=_upto)
+        block = self._blocks[start]
+        for block in self._blocks[start:]:
+            if block.after < after:
+                records += [record for record in block.records if seq_of(record.event_id) > after]
+            else:
+                records += block.records
+            if len(records) >= most:
+                break
+        return Mark(block.upto, block.end_bytes, block.digest, block.first_at), records
+
+    def _from_file(self, after: int, most: int) -> tuple[Mark, list[Record]]:
+        records: list[Record] = []
+        place = bisect_right(self._marks, after, key=_upto)
+        mark = self._marks[place]
+        for mark in self._marks[place:]:
+            start = self._marks[place - 1]
+            records += records_between(self.tail.path, start.end_bytes, mark.end_bytes, after)
+            place += 1
+            if len(records) >= most:
+                break
+        return mark, records

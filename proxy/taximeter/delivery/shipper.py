@@ -1,0 +1,180 @@
+"""One sink's own loop: ask where it is, send what follows, believe only its answer, back off alone (DESIGN §5)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+
+from taximeter.core.errors import TaximeterError
+from taximeter.delivery.feed import RESTORED, Feed
+from taximeter.journal.read import departs
+from taximeter.sinks.sink import Batch, JournalKeeper, Sink
+
+log = logging.getLogger(__name__)
+
+BATCH_RECORDS = 1_000
+"""About how many records one `deliver` gets: what a transaction or a script call is paid for once."""
+
+ASKED_AT_ONCE = 16
+"""Journals a sink is asked about in one step, newest first: after a long stop there may be hundreds of old ones."""
+
+SLOW_S = 1.0
+"""A sink that takes longer for one batch is waited for by nobody."""
+
+BACK_OFF_S = (0.05, 5.0)
+"""First and longest wait after a failure; doubled each time, of which a random part between half and all is waited."""
+
+
+class NoProgress(TaximeterError):
+    """A sink answered without having applied anything, and without having anything already."""
+
+
+class Shipper:
+    """Brings every feed's records to one sink."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        feeds: Mapping[str, Feed],
+        moved: Callable[[], None],
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`moved` is called after every answer of the sink, good or bad."""
+        self.sink = sink
+        self.name = sink.name
+        self.keeper: JournalKeeper | None = sink if isinstance(sink, JournalKeeper) else None
+        self.wake = asyncio.Event()
+        """Set it when there may be something to deliver."""
+        self.tried = False
+        """It has been asked at least once."""
+        self.errors = 0
+        self.duplicates_skipped = 0
+        self.failing: str | None = None
+        self._feeds = feeds
+        self._moved = moved
+        self._clock_s = clock_s
+        self._since: float | None = None
+        self._failures = 0
+
+    @property
+    def keeps_up(self) -> bool:
+        """Neither failing nor slow: memory may be held for it."""
+        return self.failing is None and (self._since is None or self._clock_s() - self._since < SLOW_S)
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        while True:
+            self.wake.clear()
+            try:
+                worked = await self._step()
+            except Exception as error:  # one of the two outer loops: whatever a sink raises, it is tried again
+                worked = True
+                self._fail(error)
+            else:
+                self._recover()
+            self.tried = True
+            self._moved()
+            if self.failing is not None:
+                await asyncio.sleep(self._back_off_s())
+            elif not worked:
+                await self.wake.wait()
+
+    async def _step(self) -> bool:
+        """Ask about journals not asked about yet, then deliver one round. False: there was nothing to do."""
+        unasked = [feed for feed in self._feeds.values() if self.name not in feed.asked and not feed.halted]
+        try:
+            self._since = self._clock_s()
+            if unasked:
+                await self._ask(unasked[-ASKED_AT_ONCE:])
+            cut = self._cut()
+            if cut:
+                self._since = self._clock_s()
+                self._take(cut, await self.sink.deliver([batch for _, batch in cut]))
+        finally:
+            self._since = None
+        return bool(unasked or cut)
+
+    async def _ask(self, feeds: list[Feed]) -> None:
+        ids = [feed.journal_id for feed in feeds]
+        cursors = await self.sink.cursors(ids)
+        if self.keeper is not None:
+            await self._verify(self.keeper, feeds)
+        for feed in feeds:
+            feed.cursors[self.name] = cursors.get(feed.journal_id, 0)
+            feed.asked.add(self.name)
+
+    async def _verify(self, keeper: JournalKeeper, feeds: list[Feed]) -> None:
+        """Compare each file with what the keeper knows of it: one restored from a copy must not go on unnoticed."""
+        states = await keeper.journals([feed.journal_id for feed in feeds])
+        for feed in feeds:
+            state = states.get(feed.journal_id)
+            if state is not None and state.seq:
+                reason = await asyncio.to_thread(departs, feed.tail.path, state.seq, state.digest, ended=state.ended)
+                if reason is not None:
+                    feed.halt(f"{reason}; {RESTORED}")
+                elif state.ended:
+                    feed.told_end.add(self.name)
+            feed.sound = True
+
+    def _cut(self) -> list[tuple[Feed, Batch]]:
+        cut: list[tuple[Feed, Batch]] = []
+        room = BATCH_RECORDS
+        for feed in self._feeds.values():
+            if self.name not in feed.asked:
+                continue
+            tell_end = self.keeper is not None and self.name not in feed.told_end
+            try:
+                batch = feed.batch(feed.cursors[self.name], room, tell_end=tell_end)
+            except FileNotFoundError:  # the next look at the directory drops the feed
+                continue
+            if batch is not None:
+                cut.append((feed, batch))
+                room -= len(batch.records)
+                if room <= 0:
+                    break
+        return cut
+
+    def _take(self, cut: list[tuple[Feed, Batch]], answers: Mapping[str, int]) -> None:
+        """Believe the sink's answer, whatever was sent."""
+        moved = False
+        for feed, batch in cut:
+            actual = answers.get(batch.journal_id)
+            if actual is None:
+                feed.asked.discard(self.name)
+                continue
+            feed.cursors[self.name] = actual
+            if actual == batch.upto:
+                moved = True
+                if batch.ended:
+                    feed.told_end.add(self.name)
+            elif actual > batch.after:
+                moved = True
+                self.duplicates_skipped += min(actual, batch.upto) - batch.after
+            elif actual < batch.after:
+                log.warning(
+                    "sink %s went back from %d to %d in journal %s", self.name, batch.after, actual, batch.journal_id
+                )
+        if not moved:
+            raise NoProgress(f"sink {self.name} applied nothing of {len(cut)} batches")
+
+    def _fail(self, error: Exception) -> None:
+        self.errors += 1
+        self._failures += 1
+        if self.failing is None:
+            log.warning("sink %s failed, it is tried again: %s", self.name, error, exc_info=error)
+        self.failing = f"{type(error).__name__}: {error}"
+        for feed in self._feeds.values():
+            feed.asked.discard(self.name)
+
+    def _recover(self) -> None:
+        if self.failing is not None:
+            log.info("sink %s works again after %d failures", self.name, self._failures)
+        self.failing = None
+        self._failures = 0
+
+    def _back_off_s(self) -> float:
+        first, longest = BACK_OFF_S
+        return min(longest, first * (1 << min(self._failures - 1, 16))) * random.uniform(0.5, 1)  # noqa: S311 (jitter)
