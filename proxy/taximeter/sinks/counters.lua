@@ -2,8 +2,9 @@
 -- the sums were cut for. Everything before the first HINCRBY decides; nothing can be refused after it.
 --
 -- KEYS  1 gen, 2 cursor, 3 models (set of the model keys in use), 4 model:other, 5 tasks, 6 task:other, then the cells' keys
--- ARGV  1 generation, 2 "1": create it if there is none, 3 journal_id, 4 cursor expected, 5 cursor afterwards,
---       6 names allowed in KEYS[3] and in KEYS[5], 7 number of fields, their names, then for each cell:
+-- ARGV  1 generation, 2 "1": create it if there is none, 3 journal_id, 4 cursor expected, 5 seq of the first record,
+--       6 cursor afterwards (seq of the last record), 7 names allowed in KEYS[3] and in KEYS[5],
+--       8 number of fields, their names, then for each cell:
 --       number of keys; for each key: 0, or the time (s) it expires at, or "m" / "t": a model's or a task's;
 --       number of sums; for each sum: field (1…), amount
 -- Answers 1; or {"generation", actual or ""}, or {"cursor", actual}: then nothing was changed.
@@ -17,17 +18,17 @@ elseif generation ~= ARGV[1] then
   return {'generation', generation or ''}
 end
 local cursor = redis.call('HGET', KEYS[2], ARGV[3]) or '0'
-if cursor ~= ARGV[4] then
+if cursor ~= ARGV[4] or tonumber(cursor) >= tonumber(ARGV[5]) then
   return {'cursor', cursor}
 end
 if create then
   redis.call('SET', KEYS[1], ARGV[1])
 end
-redis.call('HSET', KEYS[2], ARGV[3], ARGV[5])
+redis.call('HSET', KEYS[2], ARGV[3], ARGV[6])
 
-local limit = tonumber(ARGV[6])
-local fields = 7
-local at = fields + tonumber(ARGV[7]) + 1
+local limit = tonumber(ARGV[7])
+local fields = 8
+local at = fields + tonumber(ARGV[8]) + 1
 local next_key = 7
 
 local function capped(key, names, other)

@@ -345,11 +345,11 @@ class Counters:
         calls: list[Call] = []
         for start in range(0, len(part.records), _RECORDS_A_CALL):
             records = part.records[start : start + _RECORDS_A_CALL]
-            last = seq_of(records[-1].event_id)
+            first, last = seq_of(records[0].event_id), seq_of(records[-1].event_id)
             out = cells(workspace.prefix, records, workspace.expiries)
             part.expiries |= out.expiries
-            head = (workspace.generation, int(workspace.create), part.journal_id, expected, last, keys.MAX_NAMES)
-            calls.append(([*workspace.head, *out.keys], [*head, len(FIELDS), *FIELDS, *out.args]))
+            head = (workspace.generation, int(workspace.create), part.journal_id, expected, first, last)
+            calls.append(([*workspace.head, *out.keys], [*head, keys.MAX_NAMES, len(FIELDS), *FIELDS, *out.args]))
             expected = last
         part.last = expected
         return calls
