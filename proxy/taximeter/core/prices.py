@@ -1,8 +1,8 @@
 """Rate cards and the arithmetic of one call's cost: integers only, one rounding at the end. Pure.
 
 A rate is pico-USD (1e-12 USD) per token, request, search …: list prices per million tokens have up to six decimals,
-so pico-USD are exact where nano-USD are not. What a card says, when it applies and who publishes it is decided
-elsewhere (`taximeter.pricebook`); nothing here knows a provider's name.
+so pico-USD are exact where nano-USD are not; the few that have more are rounded to the nearest. What a card says,
+when it applies and who publishes it is decided elsewhere (`taximeter.pricebook`); no provider's name is known here.
 """
 
 from __future__ import annotations

@@ -1,0 +1,254 @@
+"""Rate cards: the arithmetic, against hand-made bills and as properties."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taximeter.core.modalities import Modalities, modalities
+from taximeter.core.prices import Card, Rates, Span, card_at, cost_nusd
+from taximeter.core.record import Operation, Outcome, Record
+
+USD_PER_MTOK = 1_000_000  # pico-USD per token of a price of 1 USD per million tokens
+DAY_US = 86_400_000_000
+
+
+def record(**figures: object) -> Record:
+    fixed = {
+        "request_id": "r",
+        "started_at": 0,
+        "ended_at": 0,
+        "workspace": "w",
+        "upstream": "u",
+        "provider": "p",
+        "api": "chat",
+        "operation": Operation.LLM,
+        "outcome": Outcome.OK,
+    }
+    return msgspec.convert({**fixed, **figures}, Record)
+
+
+def card(above: tuple[tuple[int, Rates], ...] = (), **rates: int) -> Card:
+    return Card(ref="test", rates=Rates(**rates), above=above)
+
+
+def raw(usage: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(usage))
+
+
+GPT = card(input=150_000, cached_input=75_000, output=600_000)
+CLAUDE = card(
+    input=3 * USD_PER_MTOK,
+    cached_input=300_000,
+    cache_write=3_750_000,
+    cache_write_1h=6 * USD_PER_MTOK,
+    output=15 * USD_PER_MTOK,
+)
+
+
+@pytest.mark.parametrize(
+    ("rates", "figures", "nusd"),
+    [
+        (GPT, {"input_tokens": 1000, "output_tokens": 300}, 330_000),
+        (GPT, {"input_tokens": 1000, "cached_input_tokens": 200, "output_tokens": 300}, 315_000),
+        (GPT, {"input_tokens": 0, "output_tokens": 0}, 0),
+        (GPT, {"input_tokens": 100, "reasoning_output_tokens": 90, "output_tokens": 100}, 75_000),
+        (
+            CLAUDE,
+            {
+                "input_tokens": 1000,
+                "cached_input_tokens": 100,
+                "cache_write_input_tokens": 600,
+                "cache_write_input_tokens_5m": 200,
+                "cache_write_input_tokens_1h": 400,
+                "output_tokens": 10,
+            },
+            300 * 3000 + 100 * 300 + 200 * 3750 + 400 * 6000 + 10 * 15000,
+        ),
+        (
+            CLAUDE,
+            {
+                "input_tokens": 500,
+                "cache_write_input_tokens_5m": 200,
+                "cache_write_input_tokens_1h": 100,
+                "output_tokens": 0,
+            },
+            200 * 3000 + 200 * 3750 + 100 * 6000,
+        ),
+        (card(search_unit=2 * 10**9), {"operation": "rerank", "search_units": 3}, 6_000_000),
+        (card(search_unit=2 * 10**9), {"operation": "rerank", "search_units": 1, "input_tokens": 70}, 2_000_000),
+        (card(input=50_000), {"operation": "rerank", "input_tokens": 1000}, 50_000),
+        (card(input=20_000), {"operation": "embedding", "input_tokens": 1000, "output_tokens": 0}, 20_000),
+        (card(input=20_000), {"operation": "embedding", "input_tokens": 1000}, 20_000),
+        (card(audio_hour=360_000_000_000), {"operation": "other", "seconds": 2.5}, 250_000),
+        (card(audio_hour=111_000_000_000, min_audio_s=10), {"operation": "other", "seconds": 1.0}, 308_333),
+        (card(audio_hour=111_000_000_000, min_audio_s=10), {"operation": "other", "seconds": 0.0}, 0),
+        (card(request=5_000_000_000, input=10**6, output=10**6), {"input_tokens": 1, "output_tokens": 1}, 5_002_000),
+        (card(request=5_000_000_000), {"operation": "other"}, 5_000_000),
+        (
+            card(input=10**6, output=10**6, web_search=10**10),
+            {"input_tokens": 1, "output_tokens": 1, "web_search_requests": 2},
+            20_002_000,
+        ),
+        (
+            card(input=10**6, audio_input=40 * 10**6, output=10**6, audio_output=80 * 10**6),
+            {"input_tokens": 100, "audio_input_tokens": 60, "output_tokens": 50, "audio_output_tokens": 30},
+            40_000 + 60 * 40_000 + 20_000 + 30 * 80_000,
+        ),
+        (
+            card(input=10**6, output=2 * 10**6, reasoning_output=10**6, citation=3 * 10**6),
+            {
+                "input_tokens": 0,
+                "output_tokens": 10,
+                "reasoning_output_tokens": 4,
+                "usage": raw({"citation_tokens": 100}),
+            },
+            6 * 2000 + 4 * 1000 + 100 * 3000,
+        ),
+        (
+            card(input=10**6, output=10**6, image_output=30 * 10**6),
+            {
+                "input_tokens": 5,
+                "output_tokens": 1300,
+                "usage": raw({"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}]}),
+            },
+            5_000 + 10_000 + 1290 * 30_000,
+        ),
+        (
+            card(input=4 * 10**6, cached_input=10**6, audio_input=32 * 10**6, cached_audio_input=400_000, output=0),
+            {
+                "input_tokens": 100,
+                "cached_input_tokens": 50,
+                "audio_input_tokens": 40,
+                "output_tokens": 0,
+                "usage": raw({"input_token_details": {"cached_tokens_details": {"audio_tokens": 30}}}),
+            },
+            # 30 cached audio, 20 cached text, 10 fresh audio, 40 fresh text
+            30 * 400 + 20 * 1000 + 10 * 32_000 + 40 * 4000,
+        ),
+        (Card(ref="free", rates=Rates(), free=True), {"operation": "rerank", "search_units": 1}, 0),
+    ],
+)
+def test_a_bill_made_by_hand(rates: Card, figures: dict[str, object], nusd: int) -> None:
+    assert cost_nusd(rates, record(**figures)) == nusd
+
+
+@pytest.mark.parametrize(
+    ("rates", "figures"),
+    [
+        (GPT, {}),
+        (GPT, {"input_tokens": 10}),
+        (GPT, {"output_tokens": 10}),
+        (card(input=1), {"input_tokens": 10, "output_tokens": 10}),
+        (card(output=1), {"input_tokens": 10, "output_tokens": 10}),
+        (card(search_unit=1), {"operation": "rerank", "input_tokens": 10}),
+        (card(search_unit=1, input=1), {"operation": "rerank", "input_tokens": 10}),
+        (card(audio_hour=1), {"operation": "other", "input_tokens": 10}),
+        (card(request=1), {"operation": "other", "outcome": "upstream_error"}),
+        (Card(ref="free", rates=Rates(), free=True), {}),
+        # more reasoning than output: the parts contradict the whole
+        (
+            card(input=1, output=1, reasoning_output=2),
+            {"input_tokens": 1, "output_tokens": 1, "reasoning_output_tokens": 2},
+        ),
+        # which of the audio tokens were cached is not told, and the card prices it
+        (
+            card(input=1, cached_input=1, audio_input=2, cached_audio_input=3, output=1),
+            {"input_tokens": 9, "cached_input_tokens": 2, "audio_input_tokens": 3, "output_tokens": 0},
+        ),
+        # audio and cached tokens overlap for certain, nobody tells by how much
+        (
+            card(input=1, cached_input=1, audio_input=2, output=1),
+            {"input_tokens": 9, "cached_input_tokens": 6, "audio_input_tokens": 6, "output_tokens": 0},
+        ),
+        (card(input=1, output=1, image_output=2), {"api": "images", "input_tokens": 1, "output_tokens": 9}),
+    ],
+)
+def test_a_bill_that_cannot_be_made_whole_is_unknown(rates: Card, figures: dict[str, object]) -> None:
+    assert cost_nusd(rates, record(**figures)) is None
+
+
+def test_time_stands_in_for_tokens_where_both_are_priced() -> None:
+    both = card(input=100_000, output=400_000, audio_hour=240_000_000_000)
+    assert cost_nusd(both, record(seconds=3600.0)) == 240_000_000
+    assert cost_nusd(both, record(input_tokens=10, output_tokens=10)) == 5_000
+
+
+def test_cached_tokens_beyond_the_input_are_charged_and_the_fresh_rest_is_nothing() -> None:
+    figures = record(input_tokens=10, cached_input_tokens=161, output_tokens=0)
+    assert cost_nusd(GPT, figures) == 161 * 75
+
+
+def test_a_tier_applies_to_all_tokens_once_the_input_exceeds_its_start() -> None:
+    tiered = card(above=((200, Rates(input=20_000, output=40_000)),), input=10_000, output=30_000)
+    assert cost_nusd(tiered, record(input_tokens=200, output_tokens=100)) == 2_000 + 3_000
+    assert cost_nusd(tiered, record(input_tokens=201, output_tokens=100)) == 4_020 + 4_000
+
+
+def test_half_a_nano_usd_rounds_up_once() -> None:
+    assert [cost_nusd(card(input=250, output=0), record(input_tokens=n, output_tokens=0)) for n in (1, 2, 3)] == [
+        0,
+        1,
+        1,
+    ]
+
+
+COUNT = st.integers(0, 2**53)
+RATE = st.integers(0, 10**12)
+
+
+@settings(deadline=None)
+@given(tokens=COUNT, cached=COUNT, output=COUNT, rates=st.tuples(RATE, RATE, RATE))
+def test_cost_is_the_exact_sum_rounded_once(tokens: int, cached: int, output: int, rates: tuple[int, int, int]) -> None:
+    cached = min(cached, tokens)
+    priced = card(input=rates[0], cached_input=rates[1], output=rates[2])
+    exact = Decimal((tokens - cached) * rates[0] + cached * rates[1] + output * rates[2]) / 1000
+    with_context = exact.quantize(Decimal(1), rounding=ROUND_HALF_UP) if exact < 10**27 else None
+    found = cost_nusd(priced, record(input_tokens=tokens, cached_input_tokens=cached, output_tokens=output))
+    assert found is not None
+    assert abs(found - exact) <= Decimal("0.5")
+    assert with_context is None or found == with_context
+
+
+@settings(deadline=None)
+@given(tokens=st.integers(0, 10**9), more=st.integers(0, 10**6), output=st.integers(0, 10**9))
+def test_more_tokens_never_cost_less(tokens: int, more: int, output: int) -> None:
+    less = cost_nusd(GPT, record(input_tokens=tokens, output_tokens=output))
+    greater = cost_nusd(GPT, record(input_tokens=tokens + more, output_tokens=output + more))
+    assert less is not None
+    assert greater is not None
+    assert less <= greater
+
+
+def test_the_card_of_the_day_and_of_the_hour() -> None:
+    early, night, day = (Card(ref=name, rates=Rates()) for name in ("early", "night", "day"))
+    schedule = (Span(DAY_US, (early,)), Span(3 * DAY_US, (night, day, None), (0, 6 * 3600, 18 * 3600)))
+    hour = 3_600_000_000
+    assert card_at(schedule, DAY_US - 1) is None
+    assert card_at(schedule, DAY_US) is early
+    assert card_at(schedule, 3 * DAY_US - 1) is early
+    assert card_at(schedule, 3 * DAY_US) is night
+    assert card_at(schedule, 3 * DAY_US + 6 * hour) is day
+    assert card_at(schedule, 9 * DAY_US + 18 * hour - 1) is day
+    assert card_at(schedule, 9 * DAY_US + 18 * hour) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["tokenCount", "modality", "audio_tokens"]), inner),
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["input_tokens_details", "cacheTokensDetails", "citation_tokens"]), JSON))
+def test_any_usage_object_can_be_looked_at(usage: dict[str, object]) -> None:
+    assert isinstance(modalities(raw(usage)), Modalities)
+
+
+@pytest.mark.parametrize("usage", [b"null", b"", b"[", b"\xff", b"[" * 100_000])
+def test_an_unreadable_usage_object_tells_nothing(usage: bytes) -> None:
+    assert modalities(msgspec.Raw(usage)) == Modalities()
