@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
+import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,7 +113,7 @@ class ControlPlane:
         self.node = NodeState()
         self.live = Live()
         self.keyring = KeyRing(
-            KeyFile(data_dir), self.settings.auth, now_us=lambda: NOON_US, random=__import__("secrets").token_bytes
+            KeyFile(data_dir), self.settings.auth, now_us=lambda: NOON_US, random=secrets.token_bytes
         )
         self.services = Services(
             settings=self.settings,
@@ -140,14 +138,11 @@ class ControlPlane:
         await self.live.deliver([batch])
 
     async def __aenter__(self) -> ControlPlane:
-        config = uvicorn.Config(create(self.services), port=0, log_level="warning", lifespan="on")
+        config = uvicorn.Config(create(self.services), port=0, log_level="warning", lifespan="off")
+        config.load()
         self._server = uvicorn.Server(config)
-        self._server.capture_signals = contextlib.nullcontext
-        self._task = asyncio.ensure_future(self._server.serve())
-        deadline = time.monotonic() + 20
-        while not self._server.started:
-            assert not self._task.done() and time.monotonic() < deadline
-            await asyncio.sleep(0.005)
+        self._server.lifespan = config.lifespan_class(config)
+        await self._server.startup()  # without the main loop: it looks only every 0.1 s whether to stop
         port = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx2.AsyncClient(base_url=self.url, timeout=20)
@@ -156,8 +151,7 @@ class ControlPlane:
     async def __aexit__(self, *_: object) -> None:
         await self.client.aclose()
         await self.live.close()
-        self._server.should_exit = True
-        await self._task
+        await self._server.shutdown()
 
     async def get(self, path: str, **params: Any) -> Any:
         """The JSON of a 200 answer."""

@@ -7,11 +7,10 @@ from typing import Annotated
 
 import msgspec
 from litestar import Controller, delete, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from taximeter.control.access import admin_only
-from taximeter.control.ports import Services
-from taximeter.control.questions import only_known_parameters
+from taximeter.control.questions import Given, only_known_parameters
 from taximeter.control.times import shown
 from taximeter.core.keys import ProxyKey
 
@@ -58,21 +57,21 @@ class KeyAdmin(Controller):
     @get("/", summary="List the keys")
     async def listing(
         self,
-        services: Services,
-        workspace: Annotated[str | None, Parameter(description="Only this workspace's.")] = None,
+        services: Given,
+        workspace: Annotated[str | None, QueryParameter(description="Only this workspace's.")] = None,
     ) -> KeyList:
         keys = await asyncio.to_thread(services.keyring.listing)
         return KeyList([info(key) for key in keys if workspace in (None, key.workspace)])
 
     @post("/", summary="Create a key")
-    async def create(self, services: Services, data: NewKey) -> CreatedKey:
+    async def create(self, services: Given, data: JSONBody[NewKey]) -> CreatedKey:
         key, secret = await asyncio.to_thread(
             services.keyring.create, data.workspace, name=data.name, models=data.models
         )
         return CreatedKey(**msgspec.structs.asdict(info(key)), key=secret)
 
     @delete("/{key_id:str}", status_code=200, summary="Revoke a key")
-    async def revoke(self, services: Services, key_id: str) -> KeyInfo:
+    async def revoke(self, services: Given, key_id: FromPath[str]) -> KeyInfo:
         return info(await asyncio.to_thread(services.keyring.revoke, key_id))
 
 

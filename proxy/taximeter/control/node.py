@@ -9,12 +9,11 @@ from litestar import Request, Response, get
 from taximeter import __version__
 from taximeter.control.access import Caller, admin_only, anyone_known
 from taximeter.control.answers import Json
-from taximeter.control.ports import Services
-from taximeter.control.questions import only_known_parameters
+from taximeter.control.questions import Given, only_known_parameters
 
 
 @get("/healthz", tags=["node"], summary="Alive; to an admin also the state of the node")
-async def healthz(services: Services, request: Request[Any, Caller, Any]) -> dict[str, Any]:
+async def healthz(services: Given, request: Request[Any, Caller, Any]) -> dict[str, Any]:
     """`{"status": "ok"}`; an admin sees version, node, Redis, workers and the sinks' lag as well."""
     if not request.auth.admin:
         return {"status": "ok"}
@@ -22,7 +21,7 @@ async def healthz(services: Services, request: Request[Any, Caller, Any]) -> dic
 
 
 @get("/readyz", tags=["node"], summary="Ready for traffic: 200, or 503 with the reasons")
-async def readyz(services: Services, request: Request[Any, Caller, Any]) -> Json[dict[str, Any]]:
+async def readyz(services: Given, request: Request[Any, Caller, Any]) -> Json[dict[str, Any]]:
     """`{"ready": true}`, or 503; the reasons are shown to an admin."""
     problems = await services.node.problems()
     shown = {"problems": problems} if request.auth.admin else {}
@@ -30,7 +29,7 @@ async def readyz(services: Services, request: Request[Any, Caller, Any]) -> Json
 
 
 @get("/metrics", tags=["node"], summary="Prometheus or OpenMetrics exposition", media_type="text/plain")
-async def metrics(services: Services, request: Request[Any, Caller, Any]) -> Response[bytes]:
+async def metrics(services: Given, request: Request[Any, Caller, Any]) -> Response[bytes]:
     """Metrics of this node; to an admin, or to anyone with `control.open_metrics`."""
     if not services.settings.control.open_metrics:
         admin_only(request, request.route_handler)
@@ -39,7 +38,7 @@ async def metrics(services: Services, request: Request[Any, Caller, Any]) -> Res
 
 
 @get("/prices", tags=["prices"], guards=[anyone_known, only_known_parameters], summary="The price list in force")
-async def prices(services: Services) -> dict[str, list[dict[str, Any]]]:
+async def prices(services: Given) -> dict[str, list[dict[str, Any]]]:
     """Every dated price this node would use now."""
     return {"data": services.prices()}
 

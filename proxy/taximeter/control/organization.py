@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, get
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from taximeter.control import buckets
 from taximeter.control.access import Caller, anyone_known, own
 from taximeter.control.buckets import COST_WIDTHS, US, USAGE_WIDTHS, Page
 from taximeter.control.ports import Services
-from taximeter.control.questions import Many, only_known_parameters, split
+from taximeter.control.questions import Given, Many, only_known_parameters, split
 from taximeter.control.shapes import details_of
 from taximeter.control.usage import DRAIN_S
 from taximeter.core import views
@@ -99,11 +99,11 @@ KINDS = {
 }
 COSTS = Kind("costs", None, ("project_id", "user_id", "line_item", "api_key_id", "api_source"))
 
-StartTime = Annotated[int, Parameter(description="First second, Unix time.")]
-EndTime = Annotated[int | None, Parameter(description="First second no longer included; now when not given.")]
-Limit = Annotated[int | None, Parameter(description="Buckets a page.")]
-Cursor = Annotated[str | None, Parameter(description="The answer before's `next_page`.")]
-GroupBy = Annotated[Many, Parameter(description="Fields to group by.")]
+StartTime = Annotated[int, QueryParameter(description="First second, Unix time.")]
+EndTime = Annotated[int | None, QueryParameter(description="First second no longer included; now when not given.")]
+Limit = Annotated[int | None, QueryParameter(description="Buckets a page.")]
+Cursor = Annotated[str | None, QueryParameter(description="The answer before's `next_page`.")]
+GroupBy = Annotated[Many, QueryParameter(description="Fields to group by.")]
 Asking = Request[Any, Caller, Any]
 
 
@@ -117,21 +117,21 @@ class Organization(Controller):
     @get("/usage/{kind:str}", summary="Usage in time buckets")
     async def usage(
         self,
-        services: Services,
+        services: Given,
         request: Asking,
-        kind: str,
+        kind: FromPath[str],
         start_time: StartTime,
         end_time: EndTime = None,
-        bucket_width: Annotated[str, Parameter(description="1m, 1h or 1d.")] = "1d",
-        project_ids: Many = None,
-        user_ids: Many = None,
-        api_key_ids: Many = None,
-        models: Many = None,
-        vector_store_ids: Many = None,
-        sizes: Many = None,
-        sources: Many = None,
-        context_levels: Many = None,
-        batch: Annotated[bool | None, Parameter(description="Batch jobs only, or none of them.")] = None,
+        bucket_width: Annotated[str, QueryParameter(description="1m, 1h or 1d.")] = "1d",
+        project_ids: FromQuery[Many] = None,
+        user_ids: FromQuery[Many] = None,
+        api_key_ids: FromQuery[Many] = None,
+        models: FromQuery[Many] = None,
+        vector_store_ids: FromQuery[Many] = None,
+        sizes: FromQuery[Many] = None,
+        sources: FromQuery[Many] = None,
+        context_levels: FromQuery[Many] = None,
+        batch: Annotated[bool | None, QueryParameter(description="Batch jobs only, or none of them.")] = None,
         group_by: GroupBy = None,
         limit: Limit = None,
         page: Cursor = None,
@@ -160,14 +160,14 @@ class Organization(Controller):
     @get("/costs", summary="Costs in time buckets")
     async def costs(
         self,
-        services: Services,
+        services: Given,
         request: Asking,
         start_time: StartTime,
         end_time: EndTime = None,
-        bucket_width: Annotated[str, Parameter(description="1d.")] = "1d",
-        project_ids: Many = None,
-        api_key_ids: Many = None,
-        line_items: Annotated[Many, Parameter(description="Here a line item is a model.")] = None,
+        bucket_width: Annotated[str, QueryParameter(description="1d.")] = "1d",
+        project_ids: FromQuery[Many] = None,
+        api_key_ids: FromQuery[Many] = None,
+        line_items: Annotated[Many, QueryParameter(description="Here a line item is a model.")] = None,
         group_by: GroupBy = None,
         limit: Limit = None,
         page: Cursor = None,

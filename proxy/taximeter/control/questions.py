@@ -10,13 +10,15 @@ from typing import Annotated, Any, get_args
 
 import msgspec
 from litestar import Request
+from litestar.di import NamedDependency
 from litestar.enums import ScopeType
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import ASGIMiddleware
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from taximeter.control.access import Caller, Connection, own
+from taximeter.control.ports import Services
 from taximeter.control.times import moment_us, zone
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.sinks.history.query import Filters, Window, checked
@@ -72,16 +74,22 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     tz: str
 
 
+Asked = NamedDependency[Question]
+"""The common filters, in a handler's signature."""
+Given = NamedDependency[Services]
+"""What the application was built from, in a handler's signature."""
+
+
 def _several(text: str) -> Any:
-    return Parameter(description=f"{text} Several: repeat it or separate by commas; empty: calls that carry none.")
+    return QueryParameter(description=f"{text} Several: repeat it or separate by commas; empty: calls that carry none.")
 
 
 async def question(
     request: Request[Any, Caller, Any],
     workspace: Annotated[Many, _several("Workspace.")] = None,
-    from_: Annotated[str | None, Parameter(query="from", description="First moment: RFC 3339 or a date.")] = None,
-    to: Annotated[str | None, Parameter(description="First moment no longer included: RFC 3339 or a date.")] = None,
-    tz: Annotated[str, Parameter(description="IANA time zone of dates and windows.")] = "UTC",
+    from_: Annotated[str | None, QueryParameter(name="from", description="First moment: RFC 3339 or a date.")] = None,
+    to: Annotated[str | None, QueryParameter(description="First moment no longer in: RFC 3339 or a date.")] = None,
+    tz: Annotated[str, QueryParameter(description="IANA time zone of dates and windows.")] = "UTC",
     track: Annotated[Many, _several("Track.")] = None,
     document: Annotated[Many, _several("Document.")] = None,
     task: Annotated[Many, _several("Task.")] = None,

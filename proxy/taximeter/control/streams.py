@@ -9,14 +9,14 @@ from typing import Annotated, Any, BinaryIO, cast
 
 import msgspec
 from litestar import Controller, get
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
 
 from taximeter.control import rows, shapes
 from taximeter.control.access import anyone_known
 from taximeter.control.live import Live
 from taximeter.control.ports import Services
-from taximeter.control.questions import Many, Question, only_known_parameters, split
+from taximeter.control.questions import Asked, Given, Many, only_known_parameters, split
 from taximeter.control.shapes import encode
 from taximeter.control.usage import DRAIN_S
 from taximeter.sinks.history.query import Filters
@@ -29,7 +29,7 @@ _SPOOL_BYTES = 8 * 1024 * 1024
 """A Parquet file up to this size stays in memory while it is made; its footer comes last, so it cannot be streamed."""
 _CHUNK_BYTES = 64 * 1024
 
-Outcomes = Annotated[Many, Parameter(description="How the attempts ended.")]
+Outcomes = Annotated[Many, QueryParameter(description="How the attempts ended.")]
 
 
 class Streams(Controller):
@@ -40,23 +40,23 @@ class Streams(Controller):
     guards = (anyone_known, only_known_parameters)
 
     @get("/export.csv", summary="Records, oldest first, as CSV", media_type="text/csv")
-    async def csv(self, services: Services, asked: Question, outcome: Outcomes = None) -> Stream:
+    async def csv(self, services: Given, asked: Asked, outcome: Outcomes = None) -> Stream:
         return await _download(services, _with(asked, outcome), "csv")
 
     @get("/export.jsonl", summary="Records, oldest first, as JSON Lines", media_type="application/x-ndjson")
-    async def jsonl(self, services: Services, asked: Question, outcome: Outcomes = None) -> Stream:
+    async def jsonl(self, services: Given, asked: Asked, outcome: Outcomes = None) -> Stream:
         return await _download(services, _with(asked, outcome), "jsonl")
 
     @get("/export.parquet", summary="Records, oldest first, as Parquet", media_type="application/vnd.apache.parquet")
-    async def parquet(self, services: Services, asked: Question, outcome: Outcomes = None) -> Stream:
+    async def parquet(self, services: Given, asked: Asked, outcome: Outcomes = None) -> Stream:
         return await _download(services, _with(asked, outcome), "parquet")
 
     @get("/live", summary="Records as their calls end (server-sent events)", media_type="text/event-stream")
-    async def live(self, services: Services, asked: Question, outcome: Outcomes = None) -> ServerSentEvent:
+    async def live(self, services: Given, asked: Asked, outcome: Outcomes = None) -> ServerSentEvent:
         return ServerSentEvent(_events(services.live, _with(asked, outcome)))
 
 
-def _with(asked: Question, outcome: Many) -> Filters:
+def _with(asked: Asked, outcome: Many) -> Filters:
     return msgspec.structs.replace(asked.filters, outcome=split(outcome) or None)
 
 

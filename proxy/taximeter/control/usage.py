@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from taximeter.control import shapes
 from taximeter.control.access import Caller, anyone_known
 from taximeter.control.ports import Records, Services
 from taximeter.control.questions import (
+    Asked,
+    Given,
     Many,
-    Question,
     groups,
     one_workspace,
     only_known_parameters,
@@ -37,6 +38,14 @@ MAX_WAIT_S = 300.0
 
 Asking = Request[Any, Caller, Any]
 
+After = Annotated[Many, QueryParameter(description="Wait, bounded, until these requests are counted.")]
+GroupBy = Annotated[Many, QueryParameter(description="Names to group by; several at once are possible.")]
+Windows = Annotated[str | None, QueryParameter(description="Windows of the series: minute, hour, day, month.")]
+Workspace = Annotated[str | None, QueryParameter(description="Needed where several have this track.")]
+Wait = Annotated[
+    float, QueryParameter(ge=0, le=MAX_WAIT_S, description="Seconds to wait until no call of it is in flight.")
+]
+
 
 class TrackClosed(msgspec.Struct):
     """A track was ended."""
@@ -57,11 +66,11 @@ class Usage(Controller):
     @get("/", summary="Totals, groups and series")
     async def aggregate(
         self,
-        services: Services,
-        asked: Question,
-        group_by: Annotated[Many, Parameter(description="Names to group by; several at once are possible.")] = None,
-        window: Annotated[str | None, Parameter(description="Windows of the series: minute, hour, day, month.")] = None,
-        after: Annotated[Many, Parameter(description="Wait, bounded, until these requests are counted.")] = None,
+        services: Given,
+        asked: Asked,
+        group_by: GroupBy = None,
+        window: Windows = None,
+        after: After = None,
     ) -> UsageAggregateResponse:
         names = groups(group_by)
         width = window_of(window)
@@ -74,11 +83,11 @@ class Usage(Controller):
     @get("/events", summary="Records, newest first")
     async def events(
         self,
-        services: Services,
-        asked: Question,
-        outcome: Annotated[Many, Parameter(description="How the attempts ended.")] = None,
-        limit: Annotated[int, Parameter(ge=1, le=1_000, description="Records a page.")] = 100,
-        page: Annotated[str | None, Parameter(description="The answer before's `next_page`.")] = None,
+        services: Given,
+        asked: Asked,
+        outcome: Annotated[Many, QueryParameter(description="How the attempts ended.")] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=1_000, description="Records a page.")] = 100,
+        page: Annotated[str | None, QueryParameter(description="The answer before's `next_page`.")] = None,
     ) -> EventsPage:
         if page is None:
             await services.delivery.drain(DRAIN_S)
@@ -95,7 +104,7 @@ class Requests(Controller):
     guards = (anyone_known, only_known_parameters)
 
     @get("/requests/{request_id:str}", summary="Every attempt of one request")
-    async def request(self, services: Services, request: Asking, request_id: str) -> EventsPage:
+    async def request(self, services: Given, request: Asking, request_id: FromPath[str]) -> EventsPage:
         await services.delivery.drain(DRAIN_S)
         records = await services.history.record(request_id)
         own = request.auth.workspace
@@ -107,14 +116,12 @@ class Requests(Controller):
     @get("/tracks/{track:str}", summary="One track: token_usage, metrics, usage, documents")
     async def track(
         self,
-        services: Services,
+        services: Given,
         request: Asking,
-        track: str,
-        workspace: Annotated[str | None, Parameter(description="Needed where several have this track.")] = None,
-        wait: Annotated[
-            float, Parameter(ge=0, le=MAX_WAIT_S, description="Seconds to wait until none of its calls is in flight.")
-        ] = 0,
-        after: Annotated[Many, Parameter(description="Wait, bounded, until these requests are counted.")] = None,
+        track: FromPath[str],
+        workspace: Workspace = None,
+        wait: Wait = 0,
+        after: After = None,
     ) -> TrackResponse:
         settled = await services.delivery.settled(track, wait) if wait else True
         complete, lag_s = await up_to_date(services, split(after))
@@ -131,10 +138,10 @@ class Requests(Controller):
     @post("/tracks/{track:str}/close", status_code=200, summary="End a track for the billing webhook")
     async def close(
         self,
-        services: Services,
+        services: Given,
         request: Asking,
-        track: str,
-        workspace: Annotated[str | None, Parameter(description="Needed where several have this track.")] = None,
+        track: FromPath[str],
+        workspace: Workspace = None,
     ) -> TrackClosed:
         await services.delivery.drain(DRAIN_S)
         owner = await _owner(services, one_workspace(request.auth, workspace), track)
