@@ -4,24 +4,55 @@ from __future__ import annotations
 
 import re
 
+from taximeter.flavors.bedrock import AGENT, CONVERSE, INVOKE, INVOKE_EMBED, INVOKE_RERANK
 from taximeter.flavors.chat import CHAT
+from taximeter.flavors.cohere import COHERE_CHAT, COHERE_EMBED
 from taximeter.flavors.completions import COMPLETIONS
 from taximeter.flavors.embeddings import EMBEDDINGS
+from taximeter.flavors.generate import EMBED_CONTENT, GENERATE, PREDICT
+from taximeter.flavors.interactions import INTERACTIONS
+from taximeter.flavors.media import AUDIO, IMAGES
+from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Flavor
+from taximeter.flavors.ollama import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
 from taximeter.flavors.opaque import OPAQUE
 from taximeter.flavors.rerank import RERANK
 from taximeter.flavors.responses import RESPONSES
+from taximeter.flavors.runs import RUNS
+from taximeter.flavors.textgen import TGI, WATSONX
 
 FLAVORS: tuple[tuple[str, Flavor], ...] = (
     # how the path of a POST ends (providers put their own prefixes before it), the flavor; the first match counts
-    (r"/chat/completions", CHAT),
-    (r"/completions", COMPLETIONS),
+    (r"/chat/completions|/text/chat(_stream)?|/publishers/mistralai/models/[^/]+:(raw|streamRaw)Predict", CHAT),
+    (r"/completions?|/complete", COMPLETIONS),
     (r"/responses(/compact)?", RESPONSES),
+    (r"/api/embed(dings)?", OLLAMA_EMBED),
     (r"/embeddings", EMBEDDINGS),
-    (r"/rerank(ing)?", RERANK),
+    (r"[/-]rerank(ing)?", RERANK),
+    (r"/threads(/[^/]+)?/runs(/[^/]+/submit_tool_outputs)?", RUNS),
+    (r"/threads/[^/]+/messages", OPAQUE),
+    (r"/messages", MESSAGES),
+    (r"/publishers/anthropic/models/[^/]+:(raw|streamRaw)Predict", MESSAGES),
+    (r":(streamGenerateContent|generateContent)", GENERATE),
+    (r":(embedContent|batchEmbedContents)", EMBED_CONTENT),
+    (r":predict", PREDICT),
+    (r"/interactions", INTERACTIONS),
+    (r"/model/[^/]*embed[^/]*/invoke", INVOKE_EMBED),
+    (r"/model/[^/]*rerank[^/]*/invoke", INVOKE_RERANK),
+    (r"/model/[^/]+/converse(-stream)?", CONVERSE),
+    (r"/model/[^/]+/invoke(-with-response-stream)?", INVOKE),
+    (r"/agents/[^/]+/agentAliases/[^/]+/sessions/[^/]+/text", AGENT),
+    (r"/api/chat", OLLAMA_CHAT),
+    (r"/api/generate", OLLAMA_GENERATE),
+    (r"/chat|/v1/generate", COHERE_CHAT),
+    (r"/embed", COHERE_EMBED),
+    (r"/images(/generations|/edits|/variations)?", IMAGES),
+    (r"/audio/(transcriptions|translations|speech)", AUDIO),
+    (r"/text/generation(_stream)?|/generation/text(_stream)?", WATSONX),
+    (r"^|/generate(_stream)?", TGI),
 )
 
-_matchers = [(re.compile(pattern.encode() + rb"/?$").search, flavor) for pattern, flavor in FLAVORS]
+_matchers = [(re.compile(rb"(?:" + pattern.encode() + rb")/?$").search, flavor) for pattern, flavor in FLAVORS]
 _found: dict[bytes, Flavor] = {}
 _FOUND_MAX = 1024
 """Paths remembered; Azure deployments and Bedrock models stand in the path, so there may be many."""

@@ -1,7 +1,8 @@
 """`/completions`: OpenAI's legacy text completions, and what speaks it (vLLM, Together, llama.cpp).
 
 Usage as in chat; `completion_tokens` is absent where nothing was generated (USAGE_SHAPES, openai.completions): the
-provider's own total then says 0. llama.cpp's native `/completion` reports `tokens_evaluated` and `tokens_predicted`.
+provider's own total then says 0. llama.cpp's native `/completion` reports `tokens_evaluated` and
+`tokens_predicted`, Aleph Alpha's `/complete` `num_tokens_prompt_total` and `num_tokens_generated`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,32 @@ from collections.abc import Iterable
 from taximeter.core.usage import Reading
 from taximeter.flavors import spoken
 from taximeter.flavors.chat import Chat, ChatTally
-from taximeter.flavors.counts import Fields, count
+from taximeter.flavors.counts import Fields, Members, count, decode, first
 from taximeter.flavors.meter import Countable
+from taximeter.flavors.tally import Verdict
+
+_FLAT_INPUT = ("tokens_evaluated", "num_tokens_prompt_total")
+_FLAT_OUTPUT = ("tokens_predicted", "num_tokens_generated")
 
 
 class CompletionsTally(ChatTally):
     """Text completions, whole or streamed."""
 
+    marks = (*ChatTally.marks, b'"tokens_evaluated"', b'"num_tokens_generated"')
+
     __slots__ = ()
+
+    def take(self, found: Members) -> Verdict:
+        flat: Fields = {name: decode(found[name]) for name in _FLAT_INPUT + _FLAT_OUTPUT if name in found}
+        if flat:
+            self.report(flat, b"")
+        return super().take(found)
 
     def convert(self) -> Reading:
         reading = super().convert()
+        if not reading.reported:
+            reading.input_tokens = first(self.usage, *_FLAT_INPUT)
+            reading.output_tokens = first(self.usage, *_FLAT_OUTPUT)
         total = count(self.usage.get("total_tokens"))
         if reading.output_tokens is None and reading.input_tokens is not None and total is not None:
             reading.output_tokens = max(total - reading.input_tokens, 0)

@@ -5,7 +5,9 @@ It must not know any API's names beyond `model`, `stream`, `metadata` and `user`
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -19,6 +21,7 @@ from taximeter.flavors.tally import Tally
 METADATA_BYTES = 8 * 1024
 """Largest `metadata` object looked at for tags; OpenAI allows 16 members of 512 characters."""
 
+_path_model = re.compile(rb"/(?:deployments|models?)/([^/:?]+)[/:]").search
 _NULL = msgspec.Raw(b"null")
 _ABSENT = msgspec.Raw(b"")
 
@@ -75,8 +78,9 @@ class JsonFlavor:
         """What an API adds to a prepared request."""
 
     def path_model(self, path: bytes) -> str | None:
-        """The model where the path carries it."""
-        return None
+        """The model where the path carries it: Azure deployments, Google's models."""
+        found = _path_model(path)
+        return None if found is None else unquote_to_bytes(found.group(1)).decode("utf-8", "replace")
 
     def path_streams(self, path: bytes) -> bool:
         """The path asks for a stream."""
@@ -84,13 +88,17 @@ class JsonFlavor:
 
     def meter(self, prepared: Prepared, answer: Answer, provider: str) -> Meter:
         """See `Flavor.meter`."""
-        tally = self.tally(prepared, answer, provider)
+        tally = self.new_tally(prepared, answer, provider)
         encoding = next((value for name, value in answer.headers if name == b"content-encoding"), b"").strip().lower()
         if encoding in (b"", b"identity"):
             return self.framing(tally, prepared, answer, strip=prepared.injected)
         if encoding in (b"gzip", b"x-gzip", b"deflate"):
             return InflatingMeter(self.framing(tally, prepared, answer, strip=False))
         return BlindMeter(tally)
+
+    def new_tally(self, prepared: Prepared, answer: Answer, provider: str) -> Tally:
+        """A tally for one answer."""
+        return self.tally(prepared, answer, provider)
 
     def framing(self, tally: Tally, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
         """The meter for how this answer is framed."""

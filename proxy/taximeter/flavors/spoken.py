@@ -1,7 +1,7 @@
 """Finding the text in requests and answers, for local counting.
 
-One walk serves all APIs: text stands under a few names everywhere, and what is no text (images, audio, files) under a few
-others. It must not know how text becomes tokens.
+One walk serves all APIs: text stands under a few names everywhere, and what is no text (images, audio, files) under a
+few others. It must not know how text becomes tokens.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from taximeter.flavors.counts import Fields, decode, fields, items
 from taximeter.flavors.meter import Countable
 
 TOKENS_PER_MESSAGE = 4
-"""3 around each message and 1 for its role; TOKENS_PRIMING for the reply, TOKENS_PER_NAME for a name: OpenAI's published
-rule (cookbook, "How to count tokens with tiktoken")."""
+"""3 around each message and 1 for its role; TOKENS_PRIMING for the reply, TOKENS_PER_NAME for a name: OpenAI's
+published rule (cookbook, "How to count tokens with tiktoken")."""
 TOKENS_PER_NAME = 1
 TOKENS_PRIMING = 3
 
@@ -33,8 +33,8 @@ _STRUCTURED = frozenset(("input", "args", "json", "parameters", "input_schema"))
 """Members a model reads or writes as JSON: counted as their compact JSON text."""
 
 _MEDIA = frozenset((
-    "image_url", "input_audio", "audio", "image", "images", "inlineData", "inline_data", "fileData", "file_data", "file",
-    "source", "video", "document", "bytes", "media", "file_id", "image_file",
+    "image_url", "input_audio", "audio", "image", "images", "inlineData", "inline_data", "fileData", "file_data",
+    "file", "source", "video", "document", "bytes", "media", "file_id", "image_file",
 ))  # fmt: skip
 """Members that hold what no tokenizer can count."""
 

@@ -16,12 +16,13 @@ from typing import ClassVar
 import msgspec
 
 from taximeter.core.usage import Reading
-from taximeter.flavors.counts import Fields, Members, decode, fields, members, raw_text
+from taximeter.flavors.counts import Fields, Members, decode, fields, members, raw_text, usd_to_nusd
 from taximeter.flavors.meter import Answer, Prepared
 
 USAGE_RAW_BYTES = 16 * 1024
 """Largest usage object kept as it came; real ones are below 2 KiB."""
 
+_REQUEST_IDS = frozenset((b"x-request-id", b"request-id", b"x-amzn-requestid", b"apim-request-id"))
 _ENVELOPE_DEPTH = 3
 _SALVAGE_TRIES = 16
 _texts = re.compile(
@@ -158,12 +159,27 @@ class Tally:
         """The usage as far as known, with what is known about the answer."""
         reading = self.convert()
         reading.response_model = self.model
-        reading.upstream_request_id = self.id
+        reading.upstream_request_id = self._request_id() or self.id
         reading.service_tier = reading.service_tier or self.tier
+        if reading.upstream_cost_nusd is None:
+            reading.upstream_cost_nusd = self._header_cost()
         reading.failed = self.failed
         reading.finished = self.finished
         reading.usage = self._usage_raw()
         return reading
+
+    def _request_id(self) -> str | None:
+        """The provider's id for the call, from the answer's head."""
+        for name, value in self.answer.headers:
+            if name in _REQUEST_IDS and value:
+                return value[:256].decode("latin-1")
+        return None
+
+    def _header_cost(self) -> int | None:
+        for name, value in self.answer.headers:
+            if name == b"x-litellm-response-cost":
+                return usd_to_nusd(value[:40].decode("latin-1"))
+        return None
 
     def _usage_raw(self) -> msgspec.Raw:
         """As it came where the last object holds all that is known, else what several objects add up to."""

@@ -21,7 +21,7 @@ Said = Callable[[Fields], Iterable[str]]
 
 
 class Transcript:
-    """Keeps what a stream said. Feed raw chunks of `data:` or NDJSON lines with `keep`, or decoded events with `add`."""
+    """Keeps what a stream said: raw chunks of `data:` or NDJSON lines by `keep`, or decoded events by `add`."""
 
     __slots__ = ("_bytes", "_chars", "_chunks", "_said", "_texts", "events", "truncated")
 
@@ -52,11 +52,9 @@ class Transcript:
         self.events += 1
         for text in said:
             room = TEXT_CHARS - self._chars
-            if len(text) > room:
-                self.truncated = True
-                text = text[:room]
-            self._texts.append(text)
-            self._chars += len(text)
+            self.truncated = self.truncated or len(text) > room
+            self._texts.append(text[:room])
+            self._chars += min(len(text), room)
         if len(self._texts) > 1024:
             self._texts = ["".join(self._texts)]
 

@@ -1,0 +1,179 @@
+"""Gemini's own API, on Google AI and Vertex: `:generateContent`, `:streamGenerateContent`, embeddings, interactions.
+
+`thoughtsTokenCount` is NOT inside `candidatesTokenCount` and `toolUsePromptTokenCount` is NOT inside
+`promptTokenCount`; `cachedContentTokenCount` IS inside `promptTokenCount`; `totalTokenCount` is the sum of the four
+(ai.google.dev, UsageMetadata). Absent counts are zeros left out, as protobuf's JSON does: the total tells. A stream
+repeats the object; its counters can restart, so the last chunk that counts anything stands as a whole. Without
+`alt=sse` the stream is one JSON array.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from taximeter.core.record import Operation
+from taximeter.core.usage import Reading
+from taximeter.flavors import spoken
+from taximeter.flavors.counts import Fields, Members, added, count, fields, first, items, raw_text, text
+from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.meter import Countable, Prepared
+from taximeter.flavors.openai_usage import cost_nusd, parts_exceed
+from taximeter.flavors.tally import USAGE_RAW_BYTES, Tally, Verdict
+
+_IMAGE, _AUDIO = ("IMAGE", 2), ("AUDIO", 4)
+"""Modalities by name or by enum number (Vertex sends either)."""
+
+_TRAFFIC_TIERS = {
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+    "PROVISIONED_THROUGHPUT": "provisioned",
+}
+"""Vertex' `trafficType` where it is not the plain tier."""
+
+
+def read(usage: Fields) -> Reading:
+    """`usageMetadata` in our convention."""
+    prompt = first(usage, "promptTokenCount")
+    tool = first(usage, "toolUsePromptTokenCount")
+    written = first(usage, "candidatesTokenCount", "responseTokenCount")
+    thoughts = first(usage, "thoughtsTokenCount")
+    total = first(usage, "totalTokenCount")
+    if total is not None and prompt is not None and written is None:
+        written = max(total - prompt - (tool or 0) - (thoughts or 0), 0)
+    elif total is not None and prompt is None and written is not None:
+        prompt = max(total - written - (tool or 0) - (thoughts or 0), 0)
+    seen = (*items(usage.get("promptTokensDetails")), *items(usage.get("promptTokenDetails")))
+    seen += tuple(items(usage.get("toolUsePromptTokensDetails")))
+    reading = Reading(
+        input_tokens=added(prompt, tool),
+        cached_input_tokens=first(usage, "cachedContentTokenCount"),
+        audio_input_tokens=_modality(seen, _AUDIO),
+        image_input_tokens=_modality(seen, _IMAGE),
+        output_tokens=added(written, thoughts),
+        reasoning_output_tokens=thoughts,
+        audio_output_tokens=_modality(items(usage.get("candidatesTokensDetails")), _AUDIO),
+        service_tier=text(usage.get("serviceTier")) or _TRAFFIC_TIERS.get(str(usage.get("trafficType"))),
+        upstream_cost_nusd=cost_nusd(usage),
+    )
+    if total is not None and reading.input_tokens is not None and reading.output_tokens is not None:
+        reading.inconsistent = total != reading.input_tokens + reading.output_tokens
+    reading.inconsistent = reading.inconsistent or parts_exceed(reading)
+    return reading
+
+
+class GenerateTally(Tally):
+    """Generated content, whole, in events or in an array."""
+
+    usage_keys = ("usageMetadata",)
+    model_keys = ("modelVersion",)
+    watched = ((b'"usageMetadata"', b'"usageMetadata":null'),)
+    marks = (b'"error"', b'"finishReason"')
+
+    __slots__ = ()
+
+    def take(self, found: Members) -> Verdict:
+        verdict = super().take(found)
+        if self.id is None and "responseId" in found:
+            self.id = raw_text(found["responseId"])
+        if "candidates" in found and b'"finishReason"' in bytes(found["candidates"]):
+            self.finished = True
+        return verdict
+
+    def report(self, usage: Fields, raw: bytes) -> None:
+        if any(name.endswith("TokenCount") and count(value) is not None for name, value in usage.items()):
+            self.usage = usage
+            self.raw = raw if len(raw) <= USAGE_RAW_BYTES else b""
+
+    def convert(self) -> Reading:
+        return read(self.usage)
+
+    def said(self, event: Fields) -> Iterable[str]:
+        return spoken.walked([fields(one).get("content") for one in items(event.get("candidates"))])
+
+
+class PredictTally(Tally):
+    """Vertex' text embeddings: each prediction carries its own `token_count`."""
+
+    usage_keys = ()
+
+    __slots__ = ()
+
+    def whole(self, body: bytes) -> None:
+        super().whole(body)
+        self._count(body)
+
+    def cut(self, head: bytes, tail: bytes) -> None:
+        """Only ends were kept: what lies between is not known, so nothing is."""
+
+    def _count(self, body: bytes) -> None:
+        counts = [int(found) for found in _token_counts.findall(body)]
+        if counts:
+            self.report({"token_count": sum(counts)}, b"")
+
+    def convert(self) -> Reading:
+        return Reading(input_tokens=first(self.usage, "token_count"))
+
+
+_token_counts = re.compile(rb'"statistics"\s*:\s*\{[^{}]*?"token_count"\s*:\s*(\d{1,15})(?:\.0)?\b')
+
+
+def _modality(details: Iterable[object], wanted: tuple[str, int]) -> int | None:
+    """Tokens of one modality; None where none is listed."""
+    return added(*(count(one.get("tokenCount")) for one in map(fields, details) if one.get("modality") in wanted))
+
+
+class Generate(JsonFlavor):
+    """Flavor of `:generateContent` and `:streamGenerateContent`."""
+
+    api = "generate"
+    operation = Operation.LLM
+    tally = GenerateTally
+
+    def path_streams(self, path: bytes) -> bool:
+        return b":stream" in path
+
+    def input(self, body: bytes) -> Countable:
+        return spoken.input_of(
+            body, "contents", "systemInstruction", "system_instruction", structured=("tools", "generationConfig")
+        )
+
+
+class EmbedContent(JsonFlavor):
+    """Flavor of `:embedContent` and `:batchEmbedContents`."""
+
+    api = "embeddings"
+    operation = Operation.EMBEDDING
+    tally = GenerateTally
+
+    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+        asked = spoken.request(prepared.body)
+        prepared.embedding_inputs = len(items(asked.get("requests"))) or (1 if "content" in asked else None)
+
+    def input(self, body: bytes) -> Countable:
+        asked = spoken.request(body)
+        walk = spoken.Walk()
+        for request in (*items(asked.get("requests")), asked):
+            walk.take(fields(request).get("content"))
+        countable = walk.countable()
+        countable.truncated = countable.truncated or not walk.texts
+        return countable
+
+
+class Predict(JsonFlavor):
+    """Flavor of Vertex' `:predict` for text embeddings."""
+
+    api = "embeddings"
+    operation = Operation.EMBEDDING
+    tally = PredictTally
+
+    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+        prepared.embedding_inputs = len(items(spoken.request(prepared.body).get("instances"))) or None
+
+    def input(self, body: bytes) -> Countable:
+        return spoken.input_of(body, "instances")
+
+
+GENERATE = Generate()
+EMBED_CONTENT = EmbedContent()
+PREDICT = Predict()
