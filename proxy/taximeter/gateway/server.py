@@ -230,6 +230,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
         self._stop.set()
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's; then connections are accepted."""
+        await super().startup(sockets)
+        self.on_started()
+
     async def main_loop(self) -> None:
         """uvicorn's wakes ten times a second to renew a Date header, which an upstream's answer brings itself."""
         await self._stop.wait()
@@ -256,6 +261,9 @@ class Server(uvicorn.Server):
         await super().shutdown()
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=_SETTLE_S)
+
+    def on_started(self) -> None:
+        """Called once connections are accepted; a process may hook on."""
 
     def on_listeners_closed(self) -> None:
         """Called once no new connection can come; a process may hook on."""

@@ -1,0 +1,53 @@
+"""A short-lived child that compiles the prices: it takes 41 MB and half a second, which nobody else has to.
+
+The file is kept in the data directory and made again only when what it was made of has changed.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+from taximeter import __version__
+from taximeter.child import Child
+from taximeter.config import Settings
+from taximeter.core.errors import TaximeterError
+from taximeter.pricebook import compile as compiling
+from taximeter.pricebook import compile_prices
+
+
+def ensure(settings: Settings, path: Path) -> bool:
+    """Compile into `path` unless it is current; answers whether it had to. Raises ConfigError."""
+    key_file = path.with_name(f"{path.name}.key")
+    key = _key(settings)
+    if path.is_file() and key_file.is_file() and key_file.read_text() == key:
+        return False
+    key_file.unlink(missing_ok=True)
+    compile_prices(settings, path)
+    key_file.write_text(key)
+    return True
+
+
+def _key(settings: Settings) -> str:
+    """Digest of everything the compiled prices depend on."""
+    file = compiling.price_file(settings)
+    environ = [os.environ.get(name, "") for name in (compiling.LLM_INPUT, compiling.LLM_OUTPUT, compiling.EMBEDDING)]
+    parts = [__version__, version("genai-prices"), *environ]
+    listed = file.read_bytes() if file else b""
+    return sha256(b"\0".join([*(part.encode() for part in parts), listed])).hexdigest()
+
+
+def main() -> None:
+    """Run as `python -m taximeter.supervisor.prices` by the supervisor."""
+    child = Child("prices")
+    boot = child.wait()
+    try:
+        ensure(boot.settings, Path(boot.prices_file))
+    except (TaximeterError, OSError) as error:
+        raise SystemExit(f"The prices cannot be used: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
