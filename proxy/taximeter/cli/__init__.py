@@ -12,7 +12,12 @@ import click
 
 from taximeter import __version__
 
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {
+    "serve": "taximeter.cli.run:serve",
+    "check": "taximeter.cli.run:check",
+    "status": "taximeter.cli.run:status",
+    "demo": "taximeter.cli.demo:demo",
+}
 """Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""
 
 

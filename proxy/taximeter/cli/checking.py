@@ -1,0 +1,119 @@
+"""What `taximeter check` tries: each thing the settings name, as (name, problem); an empty problem is good news."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from taximeter.config import Section, Settings
+from taximeter.config.addresses import masked
+from taximeter.config.checks import before_serving
+from taximeter.core.errors import TaximeterError
+from taximeter.datadir import Runtime, read_runtime
+
+
+def understood(settings: Settings) -> str:
+    """The settings in force as `path = value` lines, defaults included, secrets masked."""
+    return "\n".join(_lines(settings, ""))
+
+
+def _lines(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, Section):
+        for name in value.__struct_fields__:
+            yield from _lines(getattr(value, name), f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and value and isinstance(value[0], Section):
+        for number, item in enumerate(value):
+            yield from _lines(item, f"{path}[{number}]")
+    else:
+        yield f"{path} = {repr('***') if path.endswith('sha256') and value else masked(repr(value))}"
+
+
+def problems_with(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Try everything; slow things (a database that does not answer) are bounded by a few seconds each."""
+    running = read_runtime(Path(settings.data_dir))
+    tries: list[tuple[str, Callable[[], None]]] = [
+        ("safe to serve, credentials there", lambda: before_serving(settings, os.environ)),
+        (f"data directory {Path(settings.data_dir).absolute()}", lambda: _try_directory(Path(settings.data_dir))),
+        (f"data port {settings.listen}", lambda: _try_port("listen", settings.listen, running)),
+        (f"control port {settings.admin_listen}", lambda: _try_port("admin_listen", settings.admin_listen, running)),
+        (f"Redis {masked(settings.redis.url) or 'embedded Valkey'}", lambda: _try_redis(settings)),
+        (f"history {masked(settings.history.url) or 'SQLite in the data directory'}", lambda: _try_history(settings)),
+        ("prices", lambda: _try_prices(settings)),
+    ]
+    for name, attempt in tries:
+        try:
+            attempt()
+        except (TaximeterError, OSError) as error:
+            yield name, str(error)
+        else:
+            yield name, ""
+
+
+def _try_directory(path: Path) -> None:
+    nearest = path.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise OSError(f"{nearest} is not a directory")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OSError(f"{nearest} cannot be written by this user")
+
+
+def _try_port(setting: str, address: str, running: Runtime | None) -> None:
+    from taximeter.supervisor.listening import listen
+
+    if running is not None and getattr(running, setting) == address:
+        return  # it is ours
+    listen(setting, address).close()
+
+
+def _try_redis(settings: Settings) -> None:
+    if not settings.redis.url:
+        from taximeter.embedded import binary
+
+        binary()
+        return
+    import asyncio
+
+    from taximeter.sinks.counters import Counters
+    from taximeter.sinks.redis_client import ERRORS
+
+    async def ask() -> None:
+        counters = Counters(settings.redis.url)
+        try:
+            await counters.check()
+        finally:
+            await counters.close()
+
+    try:
+        asyncio.run(ask())
+    except ERRORS as error:
+        raise OSError(masked(str(error))) from error
+
+
+def _try_history(settings: Settings) -> None:
+    from urllib.parse import urlsplit
+
+    url = settings.history.url
+    if not url:
+        return  # its directory was tried
+    if url.startswith("sqlite"):
+        _try_directory(Path(url.removeprefix("sqlite:///")).parent)
+        return
+    import psycopg
+
+    try:
+        psycopg.connect(urlsplit(url)._replace(scheme="postgresql").geturl(), connect_timeout=5).close()
+    except psycopg.Error as error:
+        raise OSError(masked(str(error)).strip().replace("\n", "; ")) from error
+
+
+def _try_prices(settings: Settings) -> None:
+    from taximeter.pricebook.compile import env_cards, price_file
+    from taximeter.pricebook.listed import read_prices
+
+    env_cards(os.environ)
+    file = price_file(settings)
+    if file:
+        read_prices(file)

@@ -1,0 +1,105 @@
+"""The verbs around a running Taximeter: `serve`, `check`, `status`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from taximeter import config
+from taximeter.core.errors import ConfigError, TaximeterError
+
+if TYPE_CHECKING:
+    from taximeter.config import Settings
+    from taximeter.datadir import Runtime
+
+P = ParamSpec("P")
+
+FAILED, BAD_SETTINGS, NOT_RUNNING = 1, 2, 3
+
+
+def _settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give the command the settings of `--config`; a mistake in them ends it with exit code 2."""
+
+    @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings; default config/taximeter.toml.")
+    @wraps(command)
+    def with_settings(file: Path | None, **options: Any) -> None:
+        try:
+            command(config.load(file), **options)
+        except ConfigError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(BAD_SETTINGS)
+        except TaximeterError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(FAILED)
+
+    return with_settings
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(1, 128), help="Processes that relay; default: the setting.")
+@_settings
+def serve(settings: Settings, workers: int | None) -> None:
+    """Relay and meter until SIGTERM or Ctrl-C.
+
+    The first lets open streams end (limits.shutdown_s), a second one ends at once.
+    """
+    from taximeter.config.checks import before_serving
+    from taximeter.supervisor import serve as supervise
+
+    settings.workers = workers or settings.workers
+    before_serving(settings, os.environ)
+    supervise(settings, _announce)
+
+
+def _announce(runtime: Runtime) -> None:
+    click.echo(
+        f"Taximeter {runtime.version} is ready.\n"
+        f"  data port     http://{runtime.listen}/v1   set OPENAI_BASE_URL to this\n"
+        f"  control port  http://{runtime.admin_listen}      usage, metrics, keys, dashboard\n"
+        f"  Redis         {runtime.redis_url}" + (f"   ({runtime.redis_url_file})" if runtime.redis_url_file else "")
+    )
+    sys.stdout.flush()
+
+
+@click.command()
+@_settings
+def check(settings: Settings) -> None:
+    """Print the settings as understood and try what they name: data directory, ports, Redis, history, credentials.
+
+    Exit codes: 0 everything would work, 1 something would not, 2 bad settings.
+    """
+    from taximeter.cli.checking import problems_with, understood
+
+    click.echo(understood(settings))
+    failed = False
+    for name, problem in problems_with(settings):
+        failed = failed or bool(problem)
+        click.echo(f"{'FAILED' if problem else 'ok':<7}{name}{': ' if problem else ''}{problem}")
+    if failed:
+        sys.exit(FAILED)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@_settings
+def status(settings: Settings, as_json: bool) -> None:
+    """What runs on this data directory: addresses, Redis, workers, how far each sink is behind.
+
+    Exit codes: 0 ready, 1 not ready, 3 not running.
+    """
+    from taximeter.cli.asking import node_state
+    from taximeter.datadir import read_runtime
+
+    runtime = read_runtime(Path(settings.data_dir))
+    if runtime is None:
+        click.echo(f"No Taximeter runs on {Path(settings.data_dir).absolute()}.", err=True)
+        sys.exit(NOT_RUNNING)
+    state = node_state(runtime)
+    click.echo(state.as_json() if as_json else state.as_text())
+    sys.exit(0 if state.ready else FAILED)
