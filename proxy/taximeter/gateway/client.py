@@ -87,6 +87,10 @@ async def stream_body(receive: Receive, begun: bytes, done: Callable[[int], None
             return
 
 
+def _ignore() -> None:
+    pass
+
+
 class Watch:
     """Notices that the client has gone while the upstream is silent; only `receive` tells (`send` says nothing).
 
@@ -116,3 +120,4 @@ class Watch:
         self._timer.cancel()
         if self._task is not None and not self.left:
             self._task.cancel()
+        self._on_left = _ignore  # it holds the call, which holds this: no cycle is left for the collector
