@@ -114,17 +114,20 @@ class InvokeTally(Tally):
 
     def convert(self) -> Reading:
         native = read_native(self.usage, self.provider, self.model)
-        billed = read_converse(self._metrics or _headers(self.answer))
-        if not self._metrics and native.reported:
-            return native
-        if billed.reported and native.reported:
-            # the metrics are what is billed; only the native object tells the parts
-            native.input_tokens, native.output_tokens = billed.input_tokens, billed.output_tokens
-            native.cached_input_tokens = _either(billed.cached_input_tokens, native.cached_input_tokens)
-            native.cache_write_input_tokens = _either(billed.cache_write_input_tokens, native.cache_write_input_tokens)
-            native.inconsistent = openai_usage.parts_exceed(native)
-            return native
-        return billed if billed.reported else native
+        if not self._metrics:
+            return native if native.reported else read_converse(_headers(self.answer))
+        # the metrics are what is billed; parts they do not tell are the native object's
+        native_parts: Fields = {
+            "cacheReadInputTokenCount": native.cached_input_tokens,
+            "cacheWriteInputTokenCount": native.cache_write_input_tokens,
+        }
+        billed = read_converse({**native_parts, **self._metrics})
+        native.input_tokens = _either(billed.input_tokens, native.input_tokens)
+        native.output_tokens = _either(billed.output_tokens, native.output_tokens)
+        native.cached_input_tokens = billed.cached_input_tokens
+        native.cache_write_input_tokens = billed.cache_write_input_tokens
+        native.inconsistent = openai_usage.parts_exceed(native)
+        return native
 
     def said(self, event: Fields) -> Iterable[str]:
         names = ("content", "delta", "generation", "outputText", "completion", "text", "output", "outputs")

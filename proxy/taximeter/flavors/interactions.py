@@ -34,12 +34,8 @@ class InteractionsTally(Tally):
         reading = Reading(
             input_tokens=added(first(usage, "total_input_tokens"), first(usage, "total_tool_use_tokens")),
             cached_input_tokens=first(usage, "total_cached_tokens"),
-            audio_input_tokens=added(
-                *(count(one.get("tokens")) for one in modalities if one.get("modality") == "audio")
-            ),
-            image_input_tokens=added(
-                *(count(one.get("tokens")) for one in modalities if one.get("modality") == "image")
-            ),
+            audio_input_tokens=_modality(usage, "audio"),
+            image_input_tokens=_modality(usage, "image"),
             output_tokens=added(first(usage, "total_output_tokens"), first(usage, "total_thought_tokens")),
             reasoning_output_tokens=first(usage, "total_thought_tokens"),
         )
