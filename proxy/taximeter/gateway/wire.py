@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_awaits_client", "_barren_bytes", "_body_left", "_closed", "_complete", "_fields", "_framing", "_head_bytes",
-        "_head_only", "_interim", "_keep_alive", "_length", "_mode", "_parser", "_pieces", "_poller", "_pool", "_pump",
+        "_head_only", "_interim", "_interim_bytes", "_keep_alive", "_length", "_mode", "_parser", "_pieces", "_poller", "_pool", "_pump",
         "_reading", "_refusal", "_response", "_silence", "_transport", "_writable", "on_body", "requests",
     )  # fmt: skip
 
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._framing: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
-        self._body_left = self._head_bytes = self._barren_bytes = self._interim = 0
+        self._body_left = self._head_bytes = self._barren_bytes = self._interim = self._interim_bytes = 0
         self._refusal = ""
         self.requests = 0
         """Requests this connection has carried."""
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._framing = []
         self._length = None
         self._refusal = ""
-        self._head_bytes = self._barren_bytes = self._interim = self._silence = 0
+        self._head_bytes = self._barren_bytes = self._interim = self._interim_bytes = self._silence = 0
         self.requests += 1
         return response
 
@@ -266,6 +266,7 @@ class Connection(asyncio.Protocol):
             self._refuse("a switch of protocols nobody asked for")
         if self._interim > INTERIM_HEADS:
             self._refuse(f"more than {INTERIM_HEADS} interim answers")
+        self._interim_bytes += _size(self._fields)
         self._fields = []
         self._framing = []
 
@@ -307,6 +308,8 @@ class Connection(asyncio.Protocol):
         if in_head and wrong is None:
             wrong = self._check_head_size(data)
         if wrong:
+            if in_head:  # nobody has seen the head yet
+                response.status, piece = 0, b""
             self._garbage(response, piece, wrong)
         elif self._complete:
             clean = wrong is None and self._nothing_follows(data, piece, in_head)
@@ -339,7 +342,7 @@ class Connection(asyncio.Protocol):
         elif not self._head_bytes and not self._interim:
             size = data.find(b"\r\n\r\n")
         else:
-            size = sum(len(name) + len(value) + 4 for name, value in self._fields)
+            size = self._interim_bytes + _size(self._fields)
         return f"a head of more than {HEAD_BYTES} bytes" if size > HEAD_BYTES else None
 
     def _nothing_follows(self, data: bytes, piece: bytes, in_head: bool) -> bool:
@@ -455,3 +458,8 @@ class Connection(asyncio.Protocol):
                 self._fail(UpstreamTimeout(f"Upstream {pool.name!r} did not answer in time."))
         elif self._silence > pool.idle_ticks:
             self._fail(UpstreamTimeout(f"Upstream {pool.name!r} fell silent in the middle of its answer."))
+
+
+def _size(fields: list[tuple[bytes, bytes]]) -> int:
+    """Bytes of header fields on the wire."""
+    return sum(len(name) + len(value) + 4 for name, value in fields)

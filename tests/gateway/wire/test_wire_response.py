@@ -1,0 +1,184 @@
+"""Reading an answer: pulled or pushed, with back-pressure, until it ends one way or another."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from taximeter.core.errors import UpstreamCut
+from taximeter.gateway.response import HIGH_BYTES
+from upstream import CLOSE, LAST_CHUNK, STALL, chunk, response, stream_head
+
+
+class Sink:
+    """What `pipe` is given by these tests: notes everything, refuses more when told to."""
+
+    def __init__(self, answer, *, takes: bool = True) -> None:
+        self.answer = answer
+        self.takes = takes
+        self.data: list[bytes] = []
+        self.ends: list[Exception | None] = []
+        self.at_end_during_data: list[bool] = []
+        self.news = asyncio.Event()
+
+    def on_data(self, data: bytes) -> bool:
+        self.data.append(data)
+        self.at_end_during_data.append(self.answer.at_end())
+        self.news.set()
+        return self.takes
+
+    def on_end(self, error: Exception | None) -> None:
+        self.ends.append(error)
+        self.news.set()
+
+    async def until(self, condition) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                self.news.clear()
+                await self.news.wait()
+
+
+async def test_pushed_frames_that_came_together_leave_together(provider, client) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    provider.script(stream_head() + chunk(b"a"), first, chunk(b"b") + chunk(b"c"), second, chunk(b"d") + LAST_CHUNK)
+    answer = await client.send()
+    sink = Sink(answer)
+    answer.pipe(sink.on_data, sink.on_end)
+    assert sink.data == [b"a"]
+    first.set()
+    await sink.until(lambda: len(sink.data) == 2)
+    second.set()
+    await sink.until(lambda: sink.ends)
+    assert sink.data == [b"a", b"bc", b"d"]
+    assert sink.at_end_during_data == [False, False, True]
+    assert sink.ends == [None]
+    assert client.pool.idle == 1
+
+
+async def test_pushing_a_complete_answer_calls_back_at_once(provider, client) -> None:
+    provider.script(response(b"fine"))
+    answer = await client.send()
+    sink = Sink(answer)
+    answer.pipe(sink.on_data, sink.on_end)
+    assert (sink.data, sink.at_end_during_data, sink.ends) == ([b"fine"], [True], [None])
+
+
+async def test_the_end_alone_is_pushed_alone(provider, client) -> None:
+    go_on = asyncio.Event()
+    provider.script(stream_head() + chunk(b"a"), go_on, LAST_CHUNK)
+    answer = await client.send()
+    sink = Sink(answer)
+    answer.pipe(sink.on_data, sink.on_end)
+    go_on.set()
+    await sink.until(lambda: sink.ends)
+    assert (sink.data, sink.ends) == ([b"a"], [None])
+
+
+async def test_a_cut_is_pushed_after_what_came(provider, client) -> None:
+    go_on = asyncio.Event()
+    provider.script(stream_head() + chunk(b"a"), go_on, chunk(b"b"), CLOSE)
+    answer = await client.send()
+    sink = Sink(answer)
+    answer.pipe(sink.on_data, sink.on_end)
+    go_on.set()
+    await sink.until(lambda: sink.ends)
+    assert b"".join(sink.data) == b"ab"
+    assert isinstance(sink.ends[0], UpstreamCut) and len(sink.ends) == 1
+
+
+async def test_a_pushed_answer_waits_for_resume(provider, client) -> None:
+    total = 8 * 1024 * 1024
+    provider.script(response(b"x" * total))
+    answer = await client.send()
+    sink = Sink(answer, takes=False)
+    answer.pipe(sink.on_data, sink.on_end)
+    await sink.until(lambda: sink.data)
+    while not sink.ends:
+        calls = len(sink.data)
+        assert not provider.requests[0].answered or sum(map(len, sink.data)) > total // 4
+        answer.resume()
+        await sink.until(lambda calls=calls: len(sink.data) > calls or sink.ends)
+    assert sum(map(len, sink.data)) == total
+    assert max(map(len, sink.data)) <= 4 * HIGH_BYTES
+    assert sink.ends == [None]
+    assert client.pool.idle == 1
+
+
+async def test_an_abort_from_within_on_data_ends_everything(provider, client) -> None:
+    go_on = asyncio.Event()
+    provider.script(stream_head() + chunk(b"a"), go_on, chunk(b"b"), STALL)
+    answer = await client.send()
+    sink = Sink(answer)
+
+    def leave(data: bytes) -> bool:
+        sink.on_data(data)
+        answer.abort()
+        return True
+
+    answer.pipe(leave, sink.on_end)
+    await provider.until(lambda: provider.requests[0].client_left)
+    assert (sink.data, sink.ends, client.pool.live) == ([b"a"], [], 0)
+
+
+async def test_a_slow_reader_holds_the_upstream_back(provider, client) -> None:
+    total = 16 * 1024 * 1024
+    provider.script(response(b"x" * total))
+    answer = await client.send()
+    await asyncio.sleep(0)
+    got = 0
+    while piece := await answer.read():
+        assert len(piece) <= 4 * HIGH_BYTES
+        got += len(piece)
+    assert got == total and answer.at_end()
+    assert client.pool.idle == 1
+
+
+async def test_an_unread_answer_is_held_only_up_to_its_bound(provider, client) -> None:
+    provider.script(response(b"x" * 64 * 1024 * 1024), STALL)
+    answer = await client.send()
+    await provider.until(lambda: provider._live and next(iter(provider._live)).writable.is_set() is False)
+    for _ in range(50):  # turns of the loop in which more would come, were it not held back
+        await asyncio.sleep(0)
+    assert answer._held_bytes <= 3 * HIGH_BYTES
+    answer.abort()
+    await provider.until(lambda: provider.requests[0].client_left)
+
+
+async def test_abort_hangs_up_and_is_harmless_afterwards(provider, client) -> None:
+    provider.script(stream_head() + chunk(b"a"), STALL)
+    answer = await client.send()
+    answer.abort()
+    answer.abort()
+    await provider.until(lambda: provider.requests[0].client_left)
+    assert client.pool.live == 0
+    done = await client.send()
+    await done.read()
+    await done.close()
+    assert client.pool.idle == 1
+
+
+async def test_a_cancelled_send_hangs_up(provider, client) -> None:
+    provider.script(STALL)
+    sending = asyncio.ensure_future(client.send())
+    await provider.until(lambda: provider.requests and provider.requests[0].complete)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await provider.until(lambda: provider.requests[0].client_left)
+    assert client.pool.live == 0
+
+
+async def test_a_cancelled_read_leaves_the_answer_readable(provider, client) -> None:
+    go_on = asyncio.Event()
+    provider.script(stream_head() + chunk(b"a"), go_on, chunk(b"b") + LAST_CHUNK)
+    answer = await client.send()
+    assert await answer.read() == b"a"
+    reading = asyncio.ensure_future(answer.read())
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert client.pool.idle == 0
+    go_on.set()
+    assert await answer.read() == b"b"
