@@ -97,35 +97,38 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back where it raises."""
-        with self._mapped():
-            self.prepare()
-            with self._writer.begin() as connection:
-                yield connection
+        self.prepare()
+        with self._mapped(), self._writer.begin() as connection:
+            yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One snapshot: every SELECT in the block sees the same committed state."""
-        with self._mapped():
-            self.prepare()
-            with self._reader.connect().execution_options(**self._snapshot) as connection, connection.begin():
-                yield connection
+        self.prepare()
+        with (
+            self._mapped(),
+            self._reader.connect().execution_options(**self._snapshot) as connection,
+            connection.begin(),
+        ):
+            yield connection
 
     def prepare(self) -> None:
         """Make or check the schema, once; notice a SQLite file that was taken away or replaced.
 
         Raises ConfigError where there is no history to read, or one of a newer Taximeter.
         """
-        if self.path is not None and self._ready:
-            self._same_file(self.path)
-        if self._ready:
-            return
-        if self._read_only:
-            self._check()
-        else:
-            self._create()
-        if self.path is not None:
-            self._file = _identity(self.path)
-        self._ready = True
+        with self._mapped():
+            if self.path is not None and self._ready:
+                self._same_file(self.path)
+            if self._ready:
+                return
+            if self._read_only:
+                self._check()
+            else:
+                self._create()
+            if self.path is not None:
+                self._file = _identity(self.path)
+            self._ready = True
 
     def _same_file(self, path: Path) -> None:
         """A deleted file can still be written, to nowhere: stop, rather than start an empty history unasked."""

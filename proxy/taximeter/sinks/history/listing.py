@@ -111,7 +111,7 @@ def _rows(connection: Connection, query: Select[Any], *, descending: bool = Fals
     found = query.order_by(*order(events.c)).subquery()
     named = (
         select(found, journals.c.journal_id, *_NAMES, *_ORIGIN)
-        .join(journals, journals.c.journal_no == found.c.id.op(">>")(SEQ_BITS))
+        .join(journals, journals.c.journal_no == found.c.id // (1 << SEQ_BITS))
         .join(series, series.c.series_no == found.c.series_no)
         .join(origins, origins.c.origin_no == found.c.origin_no)
         .order_by(*order(found.c))

@@ -44,8 +44,12 @@ class Reader:
         Raises ConfigError when there is no history there, or one of a newer Taximeter.
         """
         database = Database(url, read_only=True)
-        with database.reading():
-            return cls(database)
+        try:
+            database.prepare()
+        except BaseException:
+            database.dispose()
+            raise
+        return cls(database)
 
     def close(self) -> None:
         """Release connections."""

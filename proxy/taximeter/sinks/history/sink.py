@@ -22,7 +22,7 @@ READERS = 3
 
 
 class History:
-    """A sink (sinks.sink.Sink and Ledger). One thread writes, a few read; nothing is opened before the first use.
+    """A sink (sinks.sink.Sink and JournalKeeper). One thread writes, a few read; opened at the first use.
 
     Every method raises HistoryUnavailable when the database cannot be used; after a failed `deliver` it is not known
     whether it took effect, and `cursors` tells.

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taximeter.core.errors import BadRequest
+from taximeter.sinks.history.schema import LEVELS
+from taximeter.sinks.history.windows import US, boundaries, cover, level_start_s, pieces_of, runs, snapped
+
+YEARS_20_US = 20 * 366 * 86_400 * US
+moments = st.integers(1_600_000_000 * US, 1_600_000_000 * US + YEARS_20_US)
+marks_15 = st.integers(1_777_778, 1_800_000).map(lambda quarter: quarter * 900 * US)
+
+
+def us(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp()) * US
+
+
+def shown(marks: list[int]) -> list[str]:
+    return [datetime.fromtimestamp(mark // US, UTC).strftime("%m-%dT%H:%M") for mark in marks]
+
+
+@given(st.one_of(moments, marks_15), st.one_of(moments, marks_15))
+def test_pieces_cover_a_range_exactly_with_whole_cells(one, other):
+    start, end = min(one, other), max(one, other)
+    pieces = sorted(cover(start, end), key=lambda piece: piece.start_us)
+    if start < end:
+        assert (pieces[0].start_us, pieces[-1].end_us) == (start, end)
+    assert all(a.end_us == b.start_us for a, b in pairwise(pieces))
+    for piece in pieces:
+        if piece.level is None:
+            assert piece.end_us - piece.start_us < 2 * 900 * US
+        else:
+            for edge in (piece.start_us, piece.end_us):
+                assert level_start_s(piece.level, edge // US) * US == edge
+
+
+def test_a_long_range_is_mostly_months():
+    pieces = cover(us("2026-01-15T10:20:00+00:00"), us("2026-11-22T09:50:30+00:00"))
+    assert [piece.level for piece in sorted(pieces, key=lambda piece: piece.start_us)] == [
+        None, "usage_rollup", "usage_rollup_hour", "usage_rollup_day", "usage_rollup_month", "usage_rollup_day",
+        "usage_rollup_hour", "usage_rollup", None,
+    ]  # fmt: skip
+
+
+@given(
+    moments,
+    moments,
+    st.sampled_from(["hour", "day", "month"]),
+    st.sampled_from(["UTC", "Asia/Kolkata", "America/New_York"]),
+)
+def test_runs_hold_every_window_and_their_pieces_cover_them(one, other, window, tz):
+    start = min(one, other)
+    end = min(max(one, other), start + 90 * 86_400 * US)
+    marks = boundaries(start, end, window, tz)
+    found = runs(marks)
+    rebuilt = [run.start_us + at * run.width_us for run in found for at in range(run.count)]
+    assert [*rebuilt, found[-1].end_us] == marks
+    assert [run.first for run in found] == [marks.index(run.start_us) for run in found]
+    for run in found:
+        pieces = sorted(pieces_of(run), key=lambda piece: piece.start_us)
+        if run.width_us:
+            assert (pieces[0].start_us, pieces[-1].end_us) == (run.start_us, run.end_us)
+            assert all(a.end_us == b.start_us for a, b in pairwise(pieces))
+
+
+def test_a_day_of_23_and_one_of_25_hours():
+    spring = boundaries(us("2026-03-28T00:00:00+01:00"), us("2026-03-31T00:00:00+02:00"), "day", "Europe/Berlin")
+    assert [(b - a) // (3_600 * US) for a, b in pairwise(spring)] == [24, 23, 24]
+    autumn = boundaries(us("2026-10-24T00:00:00+02:00"), us("2026-10-27T00:00:00+01:00"), "day", "Europe/Berlin")
+    assert [(b - a) // (3_600 * US) for a, b in pairwise(autumn)] == [24, 25, 24]
+
+
+def test_the_hour_a_clock_shows_twice_is_two_windows():
+    marks = boundaries(us("2026-10-25T01:00:00+02:00"), us("2026-10-25T04:00:00+01:00"), "hour", "Europe/Berlin")
+    assert shown(marks) == ["10-24T23:00", "10-25T00:00", "10-25T01:00", "10-25T02:00", "10-25T03:00"]
+
+
+def test_hours_of_a_half_hour_zone_start_at_half_past():
+    marks = boundaries(us("2026-11-22T00:10:00+00:00"), us("2026-11-22T02:00:00+00:00"), "hour", "Asia/Kolkata")
+    assert shown(marks) == ["11-22T00:10", "11-22T00:30", "11-22T01:30", "11-22T02:00"]
+
+
+def test_a_clock_that_goes_back_half_an_hour_makes_one_long_hour():
+    """Lord Howe: at 02:00 on 2026-04-05 the clock goes back to 01:30."""
+    marks = boundaries(us("2026-04-04T13:00:00+00:00"), us("2026-04-04T17:00:00+00:00"), "hour", "Australia/Lord_Howe")
+    assert shown(marks) == ["04-04T13:00", "04-04T14:00", "04-04T15:30", "04-04T16:30", "04-04T17:00"]
+
+
+def test_a_day_whose_midnight_does_not_exist_starts_at_the_jump():
+    """Cairo: 2026-04-24 begins at 01:00."""
+    marks = boundaries(us("2026-04-23T12:00:00+02:00"), us("2026-04-25T12:00:00+03:00"), "day", "Africa/Cairo")
+    assert shown(marks) == ["04-23T10:00", "04-23T22:00", "04-24T21:00", "04-25T09:00"]
+
+
+def test_a_day_a_country_skipped_is_no_window():
+    """Samoa had no 2011-12-30."""
+    marks = boundaries(us("2011-12-29T00:00:00-10:00"), us("2012-01-01T00:00:00+14:00"), "day", "Pacific/Apia")
+    assert shown(marks) == ["12-29T10:00", "12-30T10:00", "12-31T10:00"]
+
+
+def test_months_of_a_zone():
+    marks = boundaries(us("2026-02-10T00:00:00+00:00"), us("2026-05-01T00:00:00+00:00"), "month", "America/New_York")
+    assert shown(marks) == ["02-10T00:00", "03-01T05:00", "04-01T04:00", "05-01T00:00"]
+
+
+def test_minutes():
+    marks = boundaries(us("2026-11-22T00:00:30+00:00"), us("2026-11-22T00:03:00+00:00"), "minute", "Asia/Kathmandu")
+    assert shown(marks) == ["11-22T00:00", "11-22T00:01", "11-22T00:02", "11-22T00:03"]
+    assert marks[0] % (60 * US) == 30 * US
+
+
+def test_too_many_windows_are_refused():
+    start = us("2026-01-01T00:00:00+00:00")
+    with pytest.raises(BadRequest, match="50,000 windows"):
+        boundaries(start, start + int(timedelta(days=60).total_seconds()) * US, "minute", "UTC")
+
+
+@pytest.mark.parametrize("tz", ["Mars/Olympus", "", "../../etc/passwd", "Europe"])
+def test_an_unknown_zone_is_refused(tz):
+    with pytest.raises(BadRequest, match="time zone"):
+        boundaries(0, US, "day", tz)
+
+
+def test_where_records_are_gone_a_piece_is_rounded_to_cells_that_begin_inside():
+    leading, trailing = cover(100 * US, 2_000 * US)[1], cover(100 * US, 2_000 * US)[2]
+    assert (leading.level, trailing.level) == (None, None)
+    assert snapped(leading).start_us == snapped(leading).end_us
+    assert (snapped(trailing).start_us, snapped(trailing).end_us) == (1_800 * US, 2_700 * US)
+    assert snapped(trailing).level == LEVELS[0].name
