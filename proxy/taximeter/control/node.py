@@ -34,7 +34,7 @@ async def metrics(services: Given, request: Request[Any, Caller, Any]) -> Respon
     if not services.settings.control.open_metrics:
         admin_only(request, request.route_handler)
     body, content_type = services.metrics(request.headers.get("accept", ""))
-    return Response(body, media_type=content_type)
+    return Response(body, headers={"content-type": content_type})  # as media_type it would get a second charset
 
 
 @get("/prices", tags=["prices"], guards=[anyone_known, only_known_parameters], summary="The price list in force")

@@ -113,12 +113,12 @@ async def _parquet(services: Services, filters: Filters) -> AsyncIterator[bytes]
 
 async def _events(live: Live, filters: Filters) -> AsyncIterator[ServerSentEventMessage]:
     with live.watch(filters) as watch:
-        yield ServerSentEventMessage(comment="watching")
+        yield ServerSentEventMessage(None, comment="watching")
         while True:
             try:
                 record = await watch.next(HEARTBEAT_S)
             except TimeoutError:
-                yield ServerSentEventMessage(comment="still here")
+                yield ServerSentEventMessage(None, comment="still here")
                 continue
             if watch.missed:
                 missed, watch.missed = watch.missed, 0

@@ -1,0 +1,75 @@
+import pytest
+
+from taximeter.config import Auth, Key, Settings
+from taximeter.control.keyring import KeyRing
+from taximeter.core.errors import BadRequest, Forbidden, NotFound
+from taximeter.core.keys import digest
+from taximeter.keyfile import KeyFile
+
+DECLARED = Auth(keys=[Key(id="conf", sha256=digest("tm-conf"), workspace="beta")])
+
+
+@pytest.fixture
+def ring(tmp_path):
+    return KeyRing(KeyFile(tmp_path), DECLARED, now_us=lambda: 1_793_707_200_000_000, random=lambda n: bytes(range(n)))
+
+
+def test_a_created_key_opens_its_workspace_until_revoked(ring):
+    key, secret = ring.create("acme", name="ingest", models=["gpt-*"])
+    assert secret.startswith("tm-") and len(secret) == 67
+    assert ring.keys().find(secret) == key
+    revoked = ring.revoke(key.id)
+    assert revoked.revoked_at and ring.keys().find(secret) is None
+    assert ring.revoke(key.id) == revoked
+    assert [each.id for each in ring.listing()] == ["conf", key.id]
+
+
+def test_the_secret_is_not_in_the_file(ring, tmp_path):
+    _, secret = ring.create("acme")
+    assert secret not in (tmp_path / "keys.json").read_text()
+
+
+def test_a_key_made_by_another_process_is_seen(ring, tmp_path):
+    other = KeyRing(KeyFile(tmp_path), DECLARED, now_us=lambda: 2, random=bytes)
+    _, secret = other.create("gamma")
+    assert ring.keys().find(secret).workspace == "gamma"
+    ring.create("acme")  # and is not lost when this one writes
+    assert {each.workspace for each in other.listing()} == {"beta", "gamma", "acme"}
+
+
+def test_what_cannot_be_done_says_why(ring):
+    with pytest.raises(BadRequest, match="1-128 characters"):
+        ring.create("two words")
+    with pytest.raises(Forbidden, match="declared in the configuration"):
+        ring.revoke("conf")
+    with pytest.raises(NotFound, match="No key 'nope'"):
+        ring.revoke("nope")
+
+
+async def test_over_http_a_key_is_created_listed_and_revoked(start):
+    control = await start(Settings(auth=DECLARED))
+    answer = await control.client.post("/keys", json={"workspace": "acme", "name": "n", "models": ["gpt-*"]})
+    made = answer.json()
+    assert answer.status_code == 201 and made.pop("key").startswith("tm-")
+    assert made == {
+        "id": made["id"], "workspace": "acme", "name": "n", "models": ["gpt-*"], "declared": False,
+        "created_at": "2026-11-03T12:00:00Z", "revoked_at": None,
+    }  # fmt: skip
+    conf = {"id": "conf", "workspace": "beta", "name": "", "models": [], "declared": True, "created_at": None,
+            "revoked_at": None}  # fmt: skip
+    assert (await control.get("/keys")) == {"data": [conf, made]}
+    assert (await control.get("/keys", workspace="acme")) == {"data": [made]}
+    assert (await control.client.delete(f"/keys/{made['id']}")).json()["revoked_at"] == "2026-11-03T12:00:00Z"
+    assert (await control.client.delete("/keys/conf")).status_code == 403
+    assert (await control.client.delete("/keys/nope")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b'{"workspace":"two words"}', 400), (b'{"workspac":"a"}', 400), (b"{", 400), (b"[]", 400), (b"\xff", 400),
+     (b"", 400), (b'{"workspace":"a","name":"' + b"x" * 70_000 + b'"}', 413)],
+)  # fmt: skip
+async def test_a_bad_body_is_told_in_the_one_error_shape(control, body, status):
+    answer = await control.client.post("/keys", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
