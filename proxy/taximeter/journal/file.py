@@ -60,9 +60,8 @@ class JournalFile:
 
     def repair(self) -> None:
         """Cut a torn tail off, which a short write left where even that failed. Raises OSError."""
-        if self._torn_fd >= 0:
-            self._cut_back(self._torn_fd)
-            self.fd, self._torn_fd = self._torn_fd, -1
+        os.ftruncate(self._torn_fd, self.size)
+        self.fd, self._torn_fd = self._torn_fd, -1
 
     def probe(self) -> None:
         """Find out whether the disk takes a block, leaving the file as it was. Raises OSError where it does not."""

@@ -97,11 +97,15 @@ class Journal:
         """
         record.event_id = f"{file.event_prefix}{file.seq + 1}"
         line = close_line(record)
-        file.calls -= 1
-        if (self._waiting.concerned or not self._put(file, line)) and not self._close_later(file, record, line):
-            record.event_id = ""
+        if self._waiting.concerned:
+            kept = self._close_in_turn(file, record, line)
         else:
+            kept = self._put(file, line) or self._keep(file, record, line)
+        if kept:
             file.seq += 1
+        else:
+            record.event_id = ""
+        file.calls -= 1
         if file.calls == 0 and file is not self._file:
             self._end_idle()
 
@@ -212,21 +216,28 @@ class Journal:
         if fd >= 0:
             self._sync.retire(fd)
 
-    def _close_later(self, file: JournalFile, record: Record, line: bytes) -> bool:
-        """Let a close line take its turn behind those that wait. False: no room, the call is lost and counted."""
+    def _close_in_turn(self, file: JournalFile, record: Record, line: bytes) -> bool:
+        """Let a close line take its turn behind those that wait. False: the call is lost."""
+        works = self._flush()
+        kept = self._keep(file, record, line)
+        if works:
+            self._flush()
+        return kept
+
+    def _keep(self, file: JournalFile, record: Record, line: bytes) -> bool:
+        """Keep a close line in memory. False: there was no room, the call is lost and counted."""
         if self._closed:
             log.warning("call %s closed after the journal was shut down; recovery settles it", record.request_id)
             return False
-        works = self._flush()
         kept = self._waiting.add_close((record.request_id, record.attempt), file, line)
         self.lost += not kept
-        if works:
-            self._flush()
         self._tell()
         return kept
 
     def _flush(self, most: int = _FLUSH_LINES) -> bool:
         """Write lines that wait, oldest first; False at the first that fails."""
+        if not self._waiting:
+            return True
         for key, entry in self._waiting.first(most):
             if not self._put(entry.file, entry.line):
                 return False
@@ -236,6 +247,7 @@ class Journal:
         elif not self.healthy:
             self._works_again()
         self._end_idle()
+        self._tell()
         return True
 
     def _failed(self, file: JournalFile, error: OSError) -> bool:
