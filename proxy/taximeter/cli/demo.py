@@ -1,0 +1,166 @@
+"""The verb `demo`: Taximeter on its embedded defaults, a made-up provider, real SDK traffic, two bills compared."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from taximeter.core.errors import TaximeterError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from taximeter.datadir import Runtime
+    from taximeter.demo.bills import Row, Rows
+    from taximeter.demo.provider import Provider
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print where.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How much traffic.")
+def demo(keep: bool, rounds: int) -> None:
+    """Send mixed traffic through a Taximeter of its own and compare its figures with the provider's bill.
+
+    Exit codes: 0 the bills agree, 1 they differ or the demo could not run.
+    """
+    if importlib.util.find_spec("openai") is None:
+        click.echo("Error: the demo talks through OpenAI's SDK: pip install openai", err=True)
+        sys.exit(1)
+    try:
+        agreed = asyncio.run(_run(keep, rounds))
+    except TaximeterError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    sys.exit(0 if agreed else 1)
+
+
+async def _run(keep: bool, rounds: int) -> bool:
+    from taximeter.demo.provider import Provider
+    from taximeter.demo.serving import taximeter
+    from taximeter.demo.traffic import WORKSPACES, send
+
+    provider = Provider()
+    with tempfile.TemporaryDirectory(prefix="taximeter-demo-", ignore_cleanup_errors=True) as directory:
+        async with _serving(provider) as provider_url, taximeter(Path(directory), provider_url) as runtime:
+            click.echo(f"Taximeter {runtime.version} at http://{runtime.listen}/v1, a made-up provider behind it.")
+            base_url = f"http://{runtime.listen}"
+            calls = sum(await asyncio.gather(*[send(base_url, workspace, rounds) for workspace in WORKSPACES]))
+            click.echo(f"{calls} calls through OpenAI's SDK: chat, streamed chat, embeddings, responses, rerank.\n")
+            agreed = await _compare(provider, runtime, calls)
+            if keep:
+                await _keep(runtime)
+    return agreed
+
+
+async def _compare(provider: Provider, runtime: Runtime, calls: int) -> bool:
+    import httpx2
+    from rich.console import Console
+
+    from taximeter.demo import bills
+    from taximeter.demo.traffic import WORKSPACES
+
+    async with httpx2.AsyncClient(base_url=f"http://{runtime.admin_listen}", timeout=30) as control:
+        answer = (await control.get("/usage", params={"group_by": "workspace,model"})).raise_for_status()
+    metered, billed = bills.metered(answer.content), bills.billed(provider.bills, WORKSPACES)
+    Console(width=max(Console().width, 118)).print(_table(metered, billed))
+    differences = bills.differences(billed, metered)
+    differences += await _redis_differences(Path(runtime.redis_url_file), billed, WORKSPACES)
+    if bills.total(metered)["requests"] != calls:
+        differences.append(f"{calls} calls were made, Taximeter says {bills.total(metered)['requests']}")
+    for difference in differences:
+        click.echo(f"DIFFERENT  {difference}")
+    if not differences:
+        click.echo("The provider's bill, /usage and the Redis counters agree to the token and to the nano-dollar.")
+    return not differences
+
+
+async def _redis_differences(url_file: Path, billed: Rows, workspaces: tuple[str, ...]) -> list[str]:
+    """Where `tm:{workspace}:total` differs from the bill, after it had 5 s to follow (by design it takes 0.1 s)."""
+    from redis.asyncio import Redis
+
+    from taximeter.demo.bills import redis_differences
+
+    differences: list[str] = []
+    async with Redis.from_url(url_file.read_text().strip()) as client:  # noqa: ASYNC240 - one small file
+        for _ in range(50):
+            totals = {name: await client.hgetall(f"tm:{{{name}}}:total") for name in workspaces}
+            decoded = {
+                name: {_text(key): _text(value) for key, value in found.items()} for name, found in totals.items()
+            }
+            differences = redis_differences(billed, decoded)
+            if not differences:
+                break
+            await asyncio.sleep(0.1)
+    return differences
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _table(metered: Rows, billed: Rows) -> Table:
+    from rich.table import Table
+
+    from taximeter.demo.bills import total
+
+    table = Table(title="Usage and cost, as Taximeter metered it", title_justify="left")
+    for name in ("workspace", "model"):
+        table.add_column(name)
+    for name in ("requests", "input", "cached", "output", "reasoning", "searches", "cost USD", "billed USD"):
+        table.add_column(name, justify="right")
+    for (workspace, model), row in sorted(metered.items()):
+        table.add_row(workspace, model, *_cells(row, billed.get((workspace, model), {})))
+    table.add_section()
+    table.add_row("total", "", *_cells(total(metered), total(billed)), style="bold")
+    return table
+
+
+def _cells(row: Row, bill: Row) -> list[str]:
+    from taximeter.demo.bills import FIGURES
+
+    return [f"{row[name]:,}" if row[name] else "-" for name in FIGURES] + [
+        f"{Decimal(side.get('cost_usd', 0)):.9f}" for side in (row, bill)
+    ]
+
+
+@asynccontextmanager
+async def _serving(provider: Provider) -> AsyncIterator[str]:
+    """The provider on a port of its own."""
+    from taximeter.config import Limits
+    from taximeter.gateway.server import Server
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(provider, Limits(shutdown_s=1))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve([listener]))
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                server.stop()
+
+
+async def _keep(runtime: Runtime) -> None:
+    """Print where everything is, and wait for Ctrl-C."""
+    click.echo(
+        f"\nStill running; Ctrl-C ends it.\n"
+        f"  OPENAI_BASE_URL=http://{runtime.listen}/v1   (or …/w/<workspace>/t/<track>/v1)\n"
+        f"  http://{runtime.admin_listen}/usage?group_by=workspace,model\n"
+        f"  http://{runtime.admin_listen}/metrics\n"
+        f"  http://{runtime.admin_listen}/schema\n"
+        f"  redis-cli -u $(cat {runtime.redis_url_file}) hgetall 'tm:{{acme}}:total'"
+    )
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
