@@ -46,7 +46,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/api/generate", OLLAMA_GENERATE),
     (r"/chat|/v1/generate", COHERE_CHAT),
     (r"/embed", COHERE_EMBED),
-    (r"/images(/generations|/edits|/variations)?", IMAGES),
+    (r"/images?(/generations|/edits|/variations|/generate)?", IMAGES),
     (r"/audio/(transcriptions|translations|speech)", AUDIO),
     (r"/text/generation(_stream)?|/generation/text(_stream)?", WATSONX),
     (r"^|/generate(_stream)?", TGI),

@@ -133,7 +133,8 @@ class InvokeTally(Tally):
         names = ("content", "delta", "generation", "outputText", "completion", "text", "output", "outputs")
         yield from spoken.walked([event.get(name) for name in names])
         yield from spoken.chat_output(event)
-        yield from (str(one.get("outputText") or "") for one in map(fields, items(event.get("results"))))
+        yield from spoken.walked([fields(one).get("outputText") for one in items(event.get("results"))])
+        yield from spoken.walked([fields(one).get("text") for one in items(event.get("generations"))])
         yield from spoken.walked(fields(event.get("contentBlockDelta")).get("delta"))
 
 
@@ -154,8 +155,15 @@ class AgentTally(Tally):
                 self.report({name: added(count(self.usage.get(name)), count(used.get(name))) for name in used}, b"")
         return Verdict.TAKEN
 
+    def event(self, data: bytes, name: bytes = b"") -> Verdict:
+        self.finished = self.finished or name == b"chunk"
+        return super().event(data, name)
+
     def convert(self) -> Reading:
         return read_converse(self.usage)
+
+    def said(self, event: Fields) -> Iterable[str]:
+        return spoken.walked(event.get("text"))
 
 
 class Bedrock(JsonFlavor):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from taximeter.core.usage import Reading
 from taximeter.flavors.bounded import Bounded
 from taximeter.flavors.counts import decode, items
+from taximeter.flavors.lines import SseMeter
 from taximeter.flavors.meter import Countable, Meter
 from taximeter.flavors.tally import Tally
 from taximeter.flavors.transcript import Transcript
@@ -21,19 +22,21 @@ _INFLATE_STEP = 256 * 1024
 _ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 _RAW_DEFLATE = -zlib.MAX_WBITS
 _JSON_STARTS = (b"{", b"[")
+_SSE_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _LEADING = b"\xef\xbb\xbf \t\r\n"
 
 
 class BodyMeter:
     """One JSON body, read once it is whole; beyond the bound from its head and tail."""
 
-    __slots__ = ("_body", "_ended", "_tally", "terminal")
+    __slots__ = ("_body", "_ended", "_events", "_tally", "terminal")
 
     def __init__(self, tally: Tally) -> None:
         self.terminal = False
         self._tally = tally
         self._body = Bounded()
         self._ended = False
+        self._events: SseMeter | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`: always the very same chunk."""
@@ -48,6 +51,10 @@ class BodyMeter:
             if whole is None:
                 self._tally.cut(*self._body.ends())
                 self._tally.finished = self._body.ends()[1].rstrip()[-1:] in (b"}", b"]")
+            elif whole.lstrip(_LEADING).startswith(_SSE_STARTS):  # events labelled as JSON that nobody asked for
+                self._events = SseMeter(self._tally, strip=False)
+                self._events.feed(whole)
+                self._events.finish()
             elif whole.strip():
                 self._tally.whole(whole.removeprefix(b"\xef\xbb\xbf"))
         return b""
@@ -58,6 +65,8 @@ class BodyMeter:
 
     def output(self) -> Countable:
         """See `Meter.output`."""
+        if self._events is not None:
+            return self._events.output()
         whole = self._body.whole()
         decoded = None if whole is None else decode(whole)
         if decoded is None:

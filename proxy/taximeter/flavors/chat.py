@@ -6,7 +6,6 @@ Where the usage stands: `usage` of the body, or of the last chunks (any chunk; t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
@@ -17,8 +16,6 @@ from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
 from taximeter.flavors.splice import include_usage
 from taximeter.flavors.tally import Tally, Verdict
-
-_ended = re.compile(rb'"finish_reason"\s*:\s*"').search
 
 
 class ChatTally(Tally):
@@ -37,8 +34,6 @@ class ChatTally(Tally):
             return Verdict.TAKEN
         if choices in (b"[]", b"null") or not choices.strip(b"[] \t\r\n"):
             return Verdict.USAGE_ONLY if _has_object(found, "usage") else Verdict.TAKEN
-        if _ended(choices):
-            self.finished = True
         if b'"usage"' in choices and not _has_object(found, "usage"):
             for choice in items(decode(choices)):
                 usage = fields(fields(choice).get("usage"))
@@ -50,6 +45,8 @@ class ChatTally(Tally):
         return openai_usage.read(self.usage, self.provider, self.model)
 
     def said(self, event: Fields) -> Iterable[str]:
+        for _ in range(2):  # Kinetica wraps its answer twice
+            event = fields(event.get("data")) or event
         return spoken.chat_output(event)
 
 

@@ -24,7 +24,11 @@ class CohereTally(Tally):
     envelopes = ("response", "delta")
     kind_keys = ("type", "event_type")
     terminal_kinds = frozenset(("message-end", "stream-end"))
-    watched = ((b'"usage"', b'"usage":null'), (b'"meta"', b'"meta":null'))
+    watched = (
+        (b'"usage"', b'"usage":null'),
+        (b'"meta"', b'"meta":null'),
+        (b'"finish_reason"', b'"finish_reason":null'),
+    )
     marks = (b"[DONE]", b'"error"', b"-end")
 
     __slots__ = ()

@@ -23,7 +23,7 @@ _FLAT_OUTPUT = ("tokens_predicted", "num_tokens_generated")
 class CompletionsTally(ChatTally):
     """Text completions, whole or streamed."""
 
-    marks = (*ChatTally.marks, b'"tokens_evaluated"', b'"num_tokens_generated"')
+    marks = (*ChatTally.marks, b'"stop_reason"', b'"tokens_evaluated"', b'"num_tokens_generated"')
 
     __slots__ = ()
 

@@ -97,7 +97,9 @@ class FrameMeter:
             except ValueError:
                 return
         self._tally.event(payload, name)
-        self._transcript.add(decode(payload))
+        event = decode(payload)
+        # an agent's chunks are plain text
+        self._transcript.add({"text": payload.decode("utf-8", "replace")} if event is None else event)
 
 
 def _header(headers: bytes, name: bytes) -> bytes:

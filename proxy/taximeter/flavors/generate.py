@@ -76,8 +76,6 @@ class GenerateTally(Tally):
         verdict = super().take(found)
         if self.id is None and "responseId" in found:
             self.id = raw_text(found["responseId"])
-        if "candidates" in found and b'"finishReason"' in bytes(found["candidates"]):
-            self.finished = True
         return verdict
 
     def report(self, usage: Fields, raw: bytes) -> None:

@@ -46,7 +46,7 @@ class InteractionsTally(Tally):
         return reading
 
     def said(self, event: Fields) -> Iterable[str]:
-        return spoken.walked([event.get("delta"), event.get("outputs")])
+        return spoken.walked([event.get("delta"), event.get("outputs"), event.get("steps")])
 
 
 class Interactions(JsonFlavor):

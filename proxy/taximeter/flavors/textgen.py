@@ -34,8 +34,6 @@ class WatsonxTally(Tally):
             here = added(*(count(one.get(name)) for one in results))
             if here is not None:
                 self.report({name: max(here, count(self.usage.get(name)) or 0)}, b"")
-        if any(one.get("stop_reason") not in (None, "not_finished", "NOT_FINISHED") for one in results):
-            self.finished = True
         return Verdict.TAKEN
 
     def convert(self) -> Reading:
