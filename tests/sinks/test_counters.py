@@ -432,6 +432,19 @@ async def test_audit_finds_and_repairs_drift(counters: Counters, redis: Redis, h
     await assert_exact(counters, records)
 
 
+async def test_audit_notices_an_emptied_redis_without_traffic(
+    counters: Counters, redis: Redis, history: FakeHistory
+) -> None:
+    records = traffic(27, 60)
+    await counters.deliver([batch(records)])
+    history.take(batch(records))
+    await redis.flushall()
+    audit = await counters.audit()
+    assert (audit.rebuilt, counters.drift) == (["acme", "globex", "initech"], 3)
+    await assert_exact(counters, records)
+    assert (await counters.audit()).rebuilt == []
+
+
 async def test_audit_takes_neither_lag_for_loss(counters: Counters, history: FakeHistory) -> None:
     records = traffic(19, 60)
     await counters.deliver([batch(records[:30])])

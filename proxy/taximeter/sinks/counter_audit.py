@@ -49,11 +49,16 @@ class Auditor:
         history = self._history
         if history is None or not await self._same_history():
             return audit
+        if not await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD):
+            self._next = []
+            await self._rebuilder.rebuild(None)
+            audit.rebuilt = await self._everything(history)
+            self.drift += len(audit.rebuilt)
+            return audit
         if not self._next:
-            known = await self._server.command("SMEMBERS", keys.WORKSPACES)
-            self._next = sorted({name.decode() for name in known} | set(await history.workspaces()), reverse=True)
+            self._next = await self._everything(history)
         for _ in range(min(workspaces, len(self._next))):
-            workspace = self._next.pop()
+            workspace = self._next.pop(0)
             fine = await self._fine(history, workspace)
             audit.checked += fine is not None
             if fine is False:
@@ -62,6 +67,10 @@ class Auditor:
                 await self._rebuilder.rebuild([workspace])
                 audit.rebuilt.append(workspace)
         return audit
+
+    async def _everything(self, history: LedgerSnapshot) -> list[str]:
+        known = await self._server.command("SMEMBERS", keys.WORKSPACES)
+        return sorted({name.decode() for name in known} | set(await history.workspaces()))
 
     async def _same_history(self) -> bool:
         """Whether the counters here come from our history: an emptier one must not overwrite them unasked."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from taximeter.core.record import Record
-from taximeter.core.totals import add, empty
+from taximeter.core.totals import FIELDS, add, empty
 from taximeter.sinks import counter_keys as keys
 from taximeter.sinks.ledger import Cell
 
@@ -15,11 +15,15 @@ _Where = tuple[int, str, str, str | None]
 """Hours since epoch, provider, model, task."""
 
 
+_FIELDS = f"{len(FIELDS)} {' '.join(FIELDS)} "
+
+
 class Cells(NamedTuple):
     """The cells' part of a script call."""
 
     keys: list[str]
-    args: list[str | int]
+    words: str
+    """The last argument of `counters.lua`."""
     expiries: dict[str, int]
     """key -> when it expires (s since epoch), of the keys this call sets an expiry on."""
 
@@ -44,7 +48,7 @@ def cells(prefix: str, records: Iterable[Record], known: Mapping[str, int]) -> C
             add(cell, record)
             if ended_at > last_us.get(track, 0):
                 last_us[track] = ended_at
-    out = Cells([], [], {})
+    out = _Out([], [], {})
     _periods(out, prefix, fine, known)
     models: dict[tuple[str, str], Cell] = {}
     tasks: dict[str, Cell] = {}
@@ -59,10 +63,16 @@ def cells(prefix: str, records: Iterable[Record], known: Mapping[str, int]) -> C
     for track, cell in tracks.items():
         key, expires = prefix + keys.track(track), keys.track_expires_s(last_us[track])
         _put(out, cell, [_expiring(out, known, key, expires)])
-    return out
+    return Cells(out.keys, _FIELDS + " ".join(map(str, out.words)), out.expiries)
 
 
-def _periods(out: Cells, prefix: str, fine: Mapping[_Where, Cell], known: Mapping[str, int]) -> None:
+class _Out(NamedTuple):
+    keys: list[str]
+    words: list[str | int]
+    expiries: dict[str, int]
+
+
+def _periods(out: _Out, prefix: str, fine: Mapping[_Where, Cell], known: Mapping[str, int]) -> None:
     hours: dict[int, Cell] = {}
     for (hour, *_), cell in fine.items():
         _merge(hours, hour, cell)
@@ -86,7 +96,7 @@ def _periods(out: Cells, prefix: str, fine: Mapping[_Where, Cell], known: Mappin
         _put(out, cell, [of_day])
 
 
-def _expiring(out: Cells, known: Mapping[str, int], key: str, expires: int) -> tuple[str, int]:
+def _expiring(out: _Out, known: Mapping[str, int], key: str, expires: int) -> tuple[str, int]:
     """The key with the expiry to set: 0 where it has it already, so that few calls pay for EXPIREAT."""
     if known.get(key) == expires:
         return key, 0
@@ -94,20 +104,20 @@ def _expiring(out: Cells, known: Mapping[str, int], key: str, expires: int) -> t
     return key, expires
 
 
-def _put(out: Cells, cell: Cell, targets: list[tuple[str, int]] | list[tuple[str, str]]) -> None:
+def _put(out: _Out, cell: Cell, targets: list[tuple[str, int]] | list[tuple[str, str]]) -> None:
     sums: list[int] = []
     for field, amount in enumerate(cell, 1):
         if amount:
             sums += (field, amount)
     if not sums:
         return
-    args = out.args
-    args.append(len(targets))
+    words = out.words
+    words.append(len(targets))
     for key, mode in targets:
         out.keys.append(key)
-        args.append(mode)
-    args.append(len(sums) // 2)
-    args += sums
+        words.append(mode)
+    words.append(len(sums) // 2)
+    words += sums
 
 
 def _merge(into: dict[_K, Cell], key: _K, cell: Cell) -> None:

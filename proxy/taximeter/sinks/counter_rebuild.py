@@ -60,7 +60,8 @@ class Rebuilder:
         Raises CountersMoved when somebody else is at it, TaximeterError where there is no history to rebuild from.
         """
         async with self._lease() as token:
-            if workspaces is None:
+            marked = await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD)
+            if workspaces is None or not marked:  # where the mark is lost, others may be
                 workspaces = await self._everything()
             elif self._history is None:
                 raise TaximeterError("Redis lost counters and this process has no history to rebuild them from.")

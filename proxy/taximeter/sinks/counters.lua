@@ -4,7 +4,8 @@
 -- KEYS  1 gen, 2 cursor, 3 models (set of the model keys in use), 4 model:other, 5 tasks, 6 task:other, then the cells' keys
 -- ARGV  1 generation, 2 "1": create it if there is none, 3 journal_id, 4 cursor expected, 5 seq of the first record,
 --       6 cursor afterwards (seq of the last record), 7 names allowed in KEYS[3] and in KEYS[5],
---       8 number of fields, their names, then for each cell:
+--       8 words separated by spaces (one long argument is far cheaper to send than hundreds of short ones):
+--       number of fields, their names, then for each cell:
 --       number of keys; for each key: 0, or the time (s) it expires at, or "m" / "t": a model's or a task's;
 --       number of sums; for each sum: field (1…), amount
 -- Answers 1; or {"generation", actual or ""}, or {"cursor", actual}: then nothing was changed.
@@ -27,9 +28,6 @@ end
 redis.call('HSET', KEYS[2], ARGV[3], ARGV[6])
 
 local limit = tonumber(ARGV[7])
-local fields = 8
-local at = fields + tonumber(ARGV[8]) + 1
-local next_key = 7
 
 local function capped(key, names, other)
   if redis.call('SISMEMBER', names, key) == 1 then
@@ -42,14 +40,21 @@ local function capped(key, names, other)
   return key
 end
 
-while at <= #ARGV do
-  local keys = tonumber(ARGV[at])
+local words, count = {}, 0
+for word in string.gmatch(ARGV[8], '%S+') do
+  count = count + 1
+  words[count] = word
+end
+
+local next_key = 7
+local at = tonumber(words[1]) + 2 -- field n's name is words[n + 1]
+while at <= count do
+  local keys = tonumber(words[at])
   local modes = at
   at = at + keys + 1
-  local first = at + 1
-  local last = at + 2 * tonumber(ARGV[at])
+  local first, last = at + 1, at + 2 * tonumber(words[at])
   for k = 1, keys do
-    local key, mode = KEYS[next_key], ARGV[modes + k]
+    local key, mode = KEYS[next_key], words[modes + k]
     next_key = next_key + 1
     if mode == 'm' then
       key = capped(key, KEYS[3], KEYS[4])
@@ -57,7 +62,7 @@ while at <= #ARGV do
       key = capped(key, KEYS[5], KEYS[6])
     end
     for i = first, last, 2 do
-      redis.call('HINCRBY', key, ARGV[fields + ARGV[i]], ARGV[i + 1])
+      redis.call('HINCRBY', key, words[words[i] + 1], words[i + 1])
     end
     if mode ~= '0' and mode ~= 'm' and mode ~= 't' then
       redis.call('EXPIREAT', key, mode)

@@ -349,7 +349,7 @@ class Counters:
             out = cells(workspace.prefix, records, workspace.expiries)
             part.expiries |= out.expiries
             head = (workspace.generation, int(workspace.create), part.journal_id, expected, first, last)
-            calls.append(([*workspace.head, *out.keys], [*head, keys.MAX_NAMES, len(FIELDS), *FIELDS, *out.args]))
+            calls.append(([*workspace.head, *out.keys], [*head, keys.MAX_NAMES, out.words]))
             expected = last
         part.last = expected
         return calls

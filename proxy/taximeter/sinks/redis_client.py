@@ -76,7 +76,7 @@ class RedisServer:
         del options["host"]
         options.pop("port", None)
         if topology == "cluster":
-            if options.pop("db", 0):
+            if parts.path.strip("/0") or options.pop("db", 0):
                 raise ValueError("a Cluster has no database numbers")
             nodes = [ClusterNode(host, port) for host, port in hosts]
             return RedisCluster(startup_nodes=nodes, **options)

