@@ -108,10 +108,11 @@ def settled(path: Path) -> int:
     """Recover a file whose writer is gone; how many calls were open in it."""
     fd = lock_if_free(path)
     assert fd is not None
-    tail = read_whole(path)
-    count = settle(fd, tail, now_us=now_us()) if tail.end is None else 0
-    os.close(fd)
-    return count
+    try:
+        tail = read_whole(path)
+        return settle(fd, tail, now_us=now_us()) if tail.end is None else 0
+    finally:
+        os.close(fd)
 
 
 def read_whole(path: Path) -> Tail:

@@ -128,7 +128,9 @@ class Tail:
         for line in data.split(b"\n")[:-1]:
             position += len(line) + 1
             try:
-                if line.startswith(CLOSE):
+                if not self.begun:
+                    self._header(line)
+                elif line.startswith(CLOSE):
                     ended_at = self._closed(line, records, known)
                     first_at = first_at or ended_at
                     closed_upto = position
@@ -213,9 +215,7 @@ class Tail:
         self.last_at = max(self.last_at, opened.started_at)
 
     def _other(self, line: bytes) -> None:
-        if not self.begun:
-            self._header(line)
-        elif line.startswith(TICK):
+        if line.startswith(TICK):
             tick = _decode_tick(line).tick
             call = self.calls.get((tick.request_id, tick.attempt))
             if call is not None:
