@@ -11,12 +11,14 @@ import contextlib
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from taximeter.core.errors import BadRequest, PayloadTooLarge, RequestError, TaximeterError
+from taximeter.gateway.cycle import Cycle
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -108,7 +110,37 @@ class Guard(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._upgrades = True  # the parser ends here; data_received feeds the request again without it
             return
-        super().on_headers_complete()
+        self._begin_cycle()
+
+    def _begin_cycle(self) -> None:
+        """Hand the request to the application, or queue it behind the one in progress (pipelining)."""
+        scope, parser = self.scope, self.parser
+        version = parser.get_http_version()
+        raw_path, _, query = self.url.partition(b"?")
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = unquote(raw_path.decode("latin-1")) if b"%" in raw_path else raw_path.decode("latin-1")
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query
+        before = self.cycle
+        self.cycle = cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
 
     def on_message_complete(self) -> None:
         if not self._upgrades:
