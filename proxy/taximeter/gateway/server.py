@@ -47,6 +47,8 @@ class Guard(HttpToolsProtocol):
         """Bytes of an unfinished head in earlier reads."""
         self._read_bytes = 0
         """Upper bound of the size of a head that ends in the current read."""
+        self._idle_since: float | None = None
+        """Loop time since when the connection waits for its next request."""
         self._hosts = 0
         self._odd_coding = False
         self._upgrades = False
@@ -60,6 +62,9 @@ class Guard(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_head_timer()
         super().connection_lost(exc)
+        self._idle_since = None
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -211,6 +216,37 @@ class Guard(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         self._head_timer = None
         if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+    # One lazy timer a connection, instead of one made and cancelled for each request
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for long enough; else look again when it may have been."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:  # busy: the next complete answer sets the timer again
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        elif not self.transport.is_closing():
             self.transport.close()
 
     def _unset_head_timer(self) -> None:
