@@ -51,6 +51,8 @@ class Child:
     def __init__(self, name: str) -> None:
         self.slot = msgspec.json.decode(sys.argv[1], type=Slot)
         self.name = f"{name} {self.slot.number}" if self.slot.number else name
+        self.orphaned = False
+        """The supervisor is gone: another may start on this directory at once."""
         setproctitle(f"taximeter: {self.name}")
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
         # Whatever a library prints goes to the log; stdout proper is for the supervisor.
@@ -80,6 +82,7 @@ class Child:
 
         def gone() -> None:
             loop.remove_reader(0)
+            self.orphaned = True
             logging.getLogger("taximeter").warning("The supervisor is gone; ending.")
             stop()
 

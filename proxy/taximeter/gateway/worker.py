@@ -42,7 +42,7 @@ def main() -> None:
 
 async def _serve(child: Child, boot: Boot) -> None:
     settings = boot.settings
-    data_dir = Path(settings.data_dir).absolute()
+    data_dir = Path(settings.data_dir)
     key_file = KeyFile(data_dir)
     admission = Admission(
         in_force(settings.auth, key_file.load()),
@@ -67,8 +67,8 @@ async def _serve(child: Child, boot: Boot) -> None:
         admission=admission,
     )
     server = Server(gateway, settings.limits)
-    server.on_started = child.ready
-    server.on_listeners_closed = child.release
+    server.on_started = child.ready  # type: ignore[method-assign]
+    server.on_listeners_closed = child.release  # type: ignore[method-assign]
     child.on_stop(server.stop)
     gc.collect()
     gc.freeze()  # what was made at start stays: the collector need not look at it again

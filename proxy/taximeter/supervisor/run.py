@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import msgspec
+from msgspec.structs import replace
 
 from taximeter import __version__
 from taximeter.child import Boot, Slot, log_to_stderr
@@ -123,7 +124,7 @@ class Supervisor:
     async def _prepare(self) -> None:
         """Tell children what they have to know; let them go once the prices are there."""
         boot = Boot(
-            settings=self.settings,
+            settings=replace(self.settings, data_dir=str(self.data_dir.path)),
             node=self.data_dir.node(self.settings.node),
             redis_url=self.server.url if self.server else self.settings.redis.url,
             redis_url_file=str(self.server.url_file) if self.server else "",

@@ -1,0 +1,162 @@
+"""The control process: delivery to every sink, and the control plane on the inherited control port.
+
+`python -m taximeter.control.process`, by the supervisor. It may die and come back without a request noticing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from msgspec.structs import replace
+
+from taximeter.child import Boot, Child
+from taximeter.control.app import create
+from taximeter.control.keyring import KeyRing
+from taximeter.control.live import Live
+from taximeter.control.ports import Services
+from taximeter.control.state import State
+from taximeter.control.upkeep import every, retention_start_us
+from taximeter.core.errors import TaximeterError
+from taximeter.core.hosts import Hosts
+from taximeter.delivery import Delivery
+from taximeter.gateway.server import Server
+from taximeter.keyfile import KeyFile
+from taximeter.pricebook import PriceBook
+from taximeter.sinks.counters import Counters
+from taximeter.sinks.history.sink import History, default_url
+from taximeter.sinks.metrics import Metrics
+from taximeter.sinks.redis_client import ERRORS
+
+log = logging.getLogger("taximeter.control")
+
+REGISTER_S, AUDIT_S, PRUNE_S = 30.0, 60.0, 3_600.0
+DRAIN_S = 10.0
+"""How long the end waits for the last records to reach the sinks; the next start delivers what is left."""
+REQUESTS_S = 5.0
+"""How long queries and downloads may go on after a stop."""
+
+
+def main() -> None:
+    """Deliver and answer until SIGTERM, or until the supervisor is gone."""
+    child = Child("control")
+    boot = child.wait()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Control(boot).run(child))
+    except TaximeterError as error:
+        sys.exit(f"Error: {error}")
+
+
+class Control:
+    """Everything the process holds. Raises TaximeterError where the settings or the data directory cannot be used."""
+
+    def __init__(self, boot: Boot) -> None:
+        self.boot = boot
+        settings = self.settings = boot.settings
+        data_dir = Path(settings.data_dir)
+        self.history = History(settings.history.url or default_url(str(data_dir)))
+        self.counters = Counters(boot.redis_url, history=self.history)
+        self.prices = PriceBook.load(Path(boot.prices_file))
+        self.live = Live(self.history.cursors)
+        self.metrics = Metrics(self.history.cursors)
+        self.sinks = [self.history, self.counters, self.metrics, self.live]
+        self.delivery = Delivery(
+            data_dir / "journal",
+            self.sinks,
+            settings=settings.journal,
+            node=boot.node,
+            now_us=_now_us,
+            price=self.prices.cost,
+        )
+        self.state = State(boot, self.delivery)
+        self.keyring = KeyRing(KeyFile(data_dir), settings.auth, now_us=_now_us, random=os.urandom)
+
+    async def run(self, child: Child) -> None:
+        """Serve until told to stop; then bring the last records to the sinks."""
+        await self.history.prepare()
+        await self._register_first()
+        server = Server(create(self._services()), replace(self.settings.limits, shutdown_s=REQUESTS_S))
+        server.on_started = child.ready  # type: ignore[method-assign]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(act) for act in (self.delivery.run(), *self._upkeep())]
+
+                def stop() -> None:
+                    tasks.append(group.create_task(self.live.close()))  # else its watchers would hold the server
+                    server.stop()
+
+                child.on_stop(stop)
+                with child.socket() as listener:
+                    await server.serve([listener])
+                if not child.orphaned:
+                    await self._drain()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await self._close()
+
+    def _services(self) -> Services:
+        return Services(
+            settings=self.settings,
+            hosts=Hosts(self.settings.control.allowed_hosts),
+            history=self.history,
+            delivery=self.delivery,
+            keyring=self.keyring,
+            live=self.live,
+            node=self.state,
+            metrics=self.metrics.exposition,
+            prices=lambda: list(self.prices.cards()),
+        )
+
+    async def _register_first(self) -> None:
+        """Refuse to start beside a node with another history; a Redis that is down now is asked again later."""
+        try:
+            await self._register()
+        except ERRORS as error:
+            log.warning("Redis does not answer yet: %s", error)
+
+    async def _register(self) -> None:
+        await self.counters.register_node(self.boot.node, self.history_id)
+
+    def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
+        async def prune() -> None:
+            await self.history.prune(retention_start_us(self.settings.history.retention_days))
+
+        notes = self.state.notes
+        return [
+            every(REGISTER_S, "registering this node in Redis", self._register, notes),
+            every(AUDIT_S, "auditing Redis against history", self.counters.audit, notes),
+            every(PRUNE_S, "forgetting old records", prune, notes),
+        ]
+
+    async def _drain(self) -> None:
+        """The workers have ended: what they wrote reaches the durable sinks, except one that fails already."""
+        health = self.delivery.health().sinks
+        wanted = [sink.name for sink in self.sinks if sink.durable and not health[sink.name].failing]
+        drained = await self.delivery.drain(DRAIN_S, wanted)
+        if not drained.complete:
+            log.warning("the sinks are %.1f s behind; the next start delivers the rest", drained.lag_seconds)
+
+    async def _close(self) -> None:
+        with contextlib.suppress(TaximeterError, *ERRORS):
+            await self.counters.leave(self.boot.node)
+        for sink in self.sinks:
+            with contextlib.suppress(TaximeterError, *ERRORS):
+                await sink.close()
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""What the control process does now and then: keeps the node registered, audits Redis, forgets old records."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from taximeter.core.errors import TaximeterError
+from taximeter.sinks.redis_client import ERRORS
+
+log = logging.getLogger("taximeter.upkeep")
+
+DAY_US = 86_400 * 1_000_000
+
+
+async def every(period_s: float, name: str, act: Callable[[], Awaitable[object]], notes: dict[str, str]) -> None:
+    """Do `act` now and every `period_s`; what goes wrong stands in `notes` under `name` until it goes well again."""
+    while True:
+        try:
+            await act()
+        except (TaximeterError, *ERRORS) as error:
+            if notes.get(name) != str(error):
+                log.error("%s: %s", name, error)
+            notes[name] = str(error)
+        else:
+            notes.pop(name, None)
+        await asyncio.sleep(period_s)
+
+
+def retention_start_us(days: int) -> int:
+    """Single records that ended before this are no longer kept."""
+    return time.time_ns() // 1_000 - days * DAY_US
