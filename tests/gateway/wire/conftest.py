@@ -55,7 +55,8 @@ async def client_of() -> AsyncIterator[Callable[..., Client]]:
     made = []
 
     def make(provider: Provider, *, drop: frozenset[bytes] = frozenset(), **settings) -> Client:
-        upstream = Upstream(config.Upstream(base_url=provider.base_url, **settings), drop, {})
+        settings.setdefault("base_url", provider.base_url)
+        upstream = Upstream(config.Upstream(**settings), drop, {})
         made.append(upstream)
         return Client(upstream)
 
