@@ -73,7 +73,7 @@ async def _compare(provider: Provider, runtime: Runtime, calls: int) -> bool:
     async with httpx2.AsyncClient(base_url=f"http://{runtime.admin_listen}", timeout=30) as control:
         answer = (await control.get("/usage", params={"group_by": "workspace,model"})).raise_for_status()
     metered, billed = bills.metered(answer.content), bills.billed(provider.bills, WORKSPACES)
-    Console(width=max(Console().width, 118)).print(_table(metered, billed))
+    Console(width=max(Console().width, 126)).print(_table(metered, billed))
     differences = bills.differences(billed, metered)
     differences += await _redis_differences(Path(runtime.redis_url_file), billed, WORKSPACES)
     if bills.total(metered)["requests"] != calls:
@@ -116,7 +116,9 @@ def _table(metered: Rows, billed: Rows) -> Table:
 
     table = Table(title="Usage and cost, as Taximeter metered it", title_justify="left")
     for name in ("workspace", "model"):
-        table.add_column(name)
+        table.add_column(
+            name, no_wrap=True, overflow="fold", min_width=len("text-embedding-3-small") * (name == "model")
+        )
     for name in ("requests", "input", "cached", "output", "reasoning", "searches", "cost USD", "billed USD"):
         table.add_column(name, justify="right")
     for (workspace, model), row in sorted(metered.items()):

@@ -33,8 +33,10 @@ from taximeter.keyfile import KeyFile
 from taximeter.pricebook import PriceBook
 from taximeter.sinks.counters import Counters
 from taximeter.sinks.history.sink import History, default_url
+from taximeter.sinks.metric_families import Exposition
 from taximeter.sinks.metrics import Metrics
 from taximeter.sinks.redis_client import ERRORS
+from taximeter.sinks.sink import Sink
 
 log = logging.getLogger("taximeter.control")
 
@@ -68,7 +70,7 @@ class Control:
         self.prices = PriceBook.load(Path(boot.prices_file))
         self.live = Live(self.history.cursors)
         self.metrics = Metrics(self.history.cursors)
-        self.sinks = [self.history, self.counters, self.metrics, self.live]
+        self.sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live]
         self.delivery = Delivery(
             data_dir / "journal",
             self.sinks,
@@ -105,6 +107,7 @@ class Control:
             await self._close()
 
     def _services(self) -> Services:
+        exposition = Exposition(self.metrics, health=self.delivery.health, redis_drift=lambda: self.counters.drift)
         return Services(
             settings=self.settings,
             hosts=Hosts(self.settings.control.allowed_hosts),
@@ -113,7 +116,7 @@ class Control:
             keyring=self.keyring,
             live=self.live,
             node=self.state,
-            metrics=self.metrics.exposition,
+            metrics=exposition.render,
             prices=lambda: list(self.prices.cards()),
         )
 
@@ -125,7 +128,7 @@ class Control:
             log.warning("Redis does not answer yet: %s", error)
 
     async def _register(self) -> None:
-        await self.counters.register_node(self.boot.node, self.history_id)
+        await self.counters.register_node(self.boot.node, await self.history.identity())
 
     def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
         async def prune() -> None:
