@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -155,6 +156,28 @@ def test_a_crash_between_any_two_statements_leaves_nothing(url, monkeypatch, ste
                 writer.apply([batch([call(request_model="new", response_model="new")], after=1)])
         assert contents(database) == before
         assert writer.apply([batch([call(request_model="new", response_model="new")], after=1)]) == {"j1": 2}
+
+
+def test_an_answer_lost_after_the_commit_doubles_nothing(url, monkeypatch):
+    with Database(url) as database:
+        writer = Writer(database)
+        writing = database.writing
+
+        @contextmanager
+        def answer_lost():
+            with writing() as connection:
+                yield connection
+            raise HistoryUnavailable("the connection broke after COMMIT")
+
+        writer.apply([batch([call()], "earlier")])  # so that the month's partition is there
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "writing", answer_lost)
+            with pytest.raises(HistoryUnavailable):
+                writer.apply([batch([call()])])
+        assert writer.journals(["j1"])["j1"].seq == 1
+        before = contents(database)
+        assert writer.apply([batch([call()])]) == {"j1": 1}
+        assert contents(database) == before
 
 
 def test_names_no_database_could_index_are_stored_cut(url):

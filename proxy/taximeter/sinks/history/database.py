@@ -5,6 +5,7 @@ Knows how SQLite and PostgreSQL differ, so that nobody else in this package has 
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,6 +154,7 @@ class Database:
             schema.metadata.create_all(connection)
             connection.execute(text(schema.llm_usage_view(self.dialect)))
             connection.execute(schema.meta.insert().values(name="version", value=str(schema.VERSION)))
+            connection.execute(schema.meta.insert().values(name="id", value=secrets.token_hex(16)))
 
     def _check(self) -> None:
         if self.path is not None and not self.path.is_file():

@@ -14,10 +14,20 @@ from taximeter.core.errors import BadRequest
 from taximeter.core.record import Record
 from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters, span
 from taximeter.sinks.history.rows import to_record
-from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, ORIGIN, SEQ_BITS, events, journals, origins, series
-from taximeter.sinks.history.sums import by_series, in_series, record_filter, series_filter
-
-US = 1_000_000
+from taximeter.sinks.history.schema import (
+    DAY,
+    DAY_S,
+    HOUR,
+    HOUR_S,
+    ORIGIN,
+    SEQ_BITS,
+    US,
+    events,
+    journals,
+    origins,
+    series,
+)
+from taximeter.sinks.history.sums import by_series, in_series, record_filter, series_filter, within
 
 MOST = 1_000
 """Records a page."""
@@ -64,8 +74,7 @@ def oldest(connection: Connection, filters: Filters, limit: int, after: Place) -
 
 
 def _matching(filters: Filters, start_us: int, end_us: int) -> Select[Any]:
-    within = (events.c.ended_at >= start_us, events.c.ended_at < end_us)
-    return select(events).where(*within, in_series(filters), record_filter(filters))
+    return select(events).where(*within(start_us, end_us), in_series(filters), record_filter(filters))
 
 
 def _before(place: Place) -> ColumnElement[bool]:
@@ -92,9 +101,9 @@ def _stretches(connection: Connection, filters: Filters, end_us: int) -> Iterato
 
 
 def _starts(connection: Connection, level: Table, filters: Filters, first_s: int, last_s: int) -> Sequence[int]:
-    within = (level.c.start_s >= first_s, level.c.start_s <= last_s)
+    there = (level.c.start_s >= first_s, level.c.start_s <= last_s)
     named = level.c.series_no.in_(select(series.c.series_no).where(series_filter(filters)))
-    query = select(level.c.start_s).where(*within, named).distinct().order_by(level.c.start_s.desc())
+    query = select(level.c.start_s).where(*there, named).distinct().order_by(level.c.start_s.desc())
     return connection.execute(query).scalars().all()
 
 

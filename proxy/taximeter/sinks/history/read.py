@@ -18,9 +18,9 @@ from taximeter.sinks.history.cells import FIELDS, empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters, Group, TrackPart, Window, checked, span
 from taximeter.sinks.history.retention import events_since_us
-from taximeter.sinks.history.schema import LEVELS, QUARTER, QUARTER_S, series
+from taximeter.sinks.history.schema import LEVELS, QUARTER, QUARTER_S, US, meta, series
 from taximeter.sinks.history.sums import RECORD_NAMES, by_series, parts, series_filter
-from taximeter.sinks.history.windows import US, Piece, Run, boundaries, pieces_of, runs, snapped
+from taximeter.sinks.history.windows import Piece, Run, boundaries, pieces_of, runs, snapped
 
 _TABLES: dict[str, Table] = {level.name: level for level in LEVELS}
 
@@ -153,6 +153,11 @@ class Reader:
             raise BadRequest(f"Cannot order by {order!r}. Allowed: {', '.join(totals.FIELDS)}.", param="order")
         groups = self.usage(filters, [by])
         return sorted(groups, key=lambda group: int(getattr(group.totals, order)), reverse=True)[:limit]
+
+    def identity(self) -> str:
+        """The random id this database was made with."""
+        with self._database.reading() as connection:
+            return str(connection.execute(select(meta.c.value).where(meta.c.name == "id")).scalar_one())
 
     def values(self, name: str, filters: Filters | None = None) -> list[str]:
         """Every value seen of one of query.SERIES, sorted, among the series these filters name; for filter menus."""

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, delete, insert, select, text, update
 
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.schema import DAY_S, MONTH, QUARTER_S, events, meta
-from taximeter.sinks.history.windows import US, level_start_s
+from taximeter.sinks.history.schema import DAY_S, MONTH, QUARTER_S, US, events, meta
+from taximeter.sinks.history.windows import level_start_s
 
 BITE = 5_000
 """Records deleted in one transaction: some tens of ms, in which delivery waits."""

@@ -55,7 +55,7 @@ def series_key(record: Record) -> SeriesKey:
         record.provider,
         record.model,
         record.task or "",
-        record.operation.value,
+        record.operation._value_,  # `.value` is a slow descriptor, and this runs four times a record
         record.key_id or "",
         record.service_tier or "",
     )
@@ -115,9 +115,9 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int) -> tuple[An
         record.kind,
         record.request_id,
         record.attempt,
-        record.outcome.value,
-        record.input_source.value,
-        record.output_source.value,
+        record.outcome._value_,
+        record.input_source._value_,
+        record.output_source._value_,
         record.track,
         record.document,
         record.end_user,

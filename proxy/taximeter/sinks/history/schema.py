@@ -30,6 +30,9 @@ VERSION = 1
 SEQ_BITS = 40
 """An event's id is `journal_no << 40 | seq`: 10^12 records a journal, 8 million journals, in 63 bits."""
 
+US = 1_000_000
+"""Moments are µs, roll-up starts are seconds."""
+
 QUARTER_S, HOUR_S, DAY_S = 900, 3_600, 86_400
 
 metadata = MetaData()
@@ -43,7 +46,8 @@ meta = Table(
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""`version`: of this schema. `events_since_us`: single records before this moment have been deleted."""
+"""`version`: of this schema. `id`: random, of this database. `events_since_us`: single records before this moment
+have been deleted."""
 
 journals = Table(
     "journals",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -11,7 +11,9 @@ from taximeter.core.record import Record
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
 from taximeter.sinks.history.read import Reader
+from taximeter.sinks.history.snapshot import Snapshots
 from taximeter.sinks.history.write import Writer
+from taximeter.sinks.ledger import Ledger, Standing
 from taximeter.sinks.sink import Batch, JournalState
 
 P = ParamSpec("P")
@@ -36,6 +38,7 @@ class History:
         self._database = Database(url)
         self._writer = Writer(self._database)
         self._reader = Reader(self._database)
+        self._snapshots = Snapshots(self._database)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="history-writer")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="history-reader")
 
@@ -63,6 +66,28 @@ class History:
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Apply each batch whose `after` is the journal's cursor, all in one transaction; answer the actual cursors."""
         return await self._write(self._writer.apply, batches)
+
+    async def identity(self) -> str:
+        """A random id this database was made with: counters rebuilt from it remember whose sums they are."""
+        return await self._read(self._reader.identity)
+
+    async def workspaces(self) -> list[str]:
+        """Every workspace with at least one record or roll-up, sorted."""
+        return await self._read(self._snapshots.workspaces)
+
+    async def ledger(self, workspace: str, *, days_from_us: int, hours_from_us: int, tracks_from_us: int) -> Ledger:
+        """See sinks.ledger.LedgerSnapshot."""
+        return await self._read(
+            self._snapshots.ledger,
+            workspace,
+            days_from_us=days_from_us,
+            hours_from_us=hours_from_us,
+            tracks_from_us=tracks_from_us,
+        )
+
+    async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
+        """See sinks.ledger.LedgerSnapshot."""
+        return await self._read(self._snapshots.standing, workspace, cursors)
 
     async def prune(self, before_us: int) -> int:
         """Delete single records that ended before this moment; roll-ups stay. In bites, so that delivery goes on.

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, se
 from taximeter.core import totals
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.sinks.history.cells import COUNTS, FIELDS, SUMMED
-from taximeter.sinks.history.query import SERIES, TAGS, Filters, Names
+from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters, Names
 from taximeter.sinks.history.schema import events, series
 
 _FIGURES = (
@@ -77,12 +77,28 @@ def in_series(filters: Filters) -> ColumnElement[bool]:
     return events.c.series_no.in_(select(series.c.series_no).where(series_filter(filters)))
 
 
+def within(start_us: int, end_us: int) -> list[ColumnElement[bool]]:
+    """The range; an open end is left out, lest SQLite takes the index on time for the way to everything."""
+    bounds = []
+    if start_us > 0:
+        bounds.append(events.c.ended_at >= start_us)
+    if end_us < FOREVER_US:
+        bounds.append(events.c.ended_at < end_us)
+    return bounds
+
+
 def parts(
-    connection: Connection, filters: Filters, start_us: int, end_us: int, group_by: Sequence[str], width_us: int
+    connection: Connection,
+    filters: Filters,
+    start_us: int,
+    end_us: int,
+    group_by: Sequence[str],
+    width_us: int,
+    further: ColumnElement[bool] | None = None,
 ) -> Iterator[Part]:
     """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS) and windows of `width_us`.
 
-    One key and window may come in several parts: they add up.
+    One key and window may come in several parts: they add up. `further` narrows the records down.
     """
     keys: list[ColumnElement[Any]] = [(series if name in SERIES else events).c[name].label(name) for name in group_by]
     keys += [events.c[name].label(name) for name in ("kind", "outcome", "input_source", "output_source")]
@@ -100,7 +116,8 @@ def parts(
             *(func.coalesce(func.sum(events.c[name]), 0).label(f"sum_{name}") for name in figures),
         )
         .join(series, series.c.series_no == events.c.series_no)
-        .where(events.c.ended_at >= start_us, events.c.ended_at < end_us, in_series(filters), record_filter(filters))
+        .where(*within(start_us, end_us), in_series(filters), record_filter(filters))
+        .where(true() if further is None else further)
         .group_by(*(key.key for key in keys if key.key))  # by name: PostgreSQL takes two equal expressions for two
     )
     for row in connection.execute(query):

@@ -14,9 +14,7 @@ import msgspec
 
 from taximeter.core.errors import BadRequest
 from taximeter.sinks.history.query import Window
-from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, LEVELS, MONTH, QUARTER, QUARTER_S
-
-US = 1_000_000
+from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, LEVELS, MONTH, QUARTER, QUARTER_S, US
 
 MOST_WINDOWS = 50_000
 """A month of minutes. More is a mistake or an attack, not a question."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
+from typing import Any
 
 from sqlalchemy import Connection, Table, select, update
 
@@ -15,10 +16,8 @@ from taximeter.sinks.history.cells import FIELDS, add, empty, merge
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.intern import Interned, insert_new
 from taximeter.sinks.history.rows import COLUMNS, OriginKey, SeriesKey, event_id, origin_key, series_key, to_row
-from taximeter.sinks.history.schema import LEVELS, QUARTER_S, events, journals, origins, series
+from taximeter.sinks.history.schema import LEVELS, QUARTER_S, US, events, journals, origins, series
 from taximeter.sinks.sink import Batch, JournalState
-
-US = 1_000_000
 
 Cells = dict[tuple[int, int], list[int]]
 """(start_s, series_no) -> sums."""
@@ -45,7 +44,6 @@ class Writer:
         self._origins: Interned[OriginKey] = Interned(origins)
         self._partitions = retention.Partitions(database)
         dialect = database.dialect
-        self._insert_events = _values_sql(events, COLUMNS, dialect)
         self._upserts = [_upsert_sql(level, dialect) for level in LEVELS]
 
     def prepare(self) -> None:
@@ -135,7 +133,7 @@ class Writer:
             if cell is None:
                 cell = quarters[place] = empty()
             add(cell, record)
-        connection.exec_driver_sql(self._insert_events, rows)
+        _insert(connection, rows)
         self._roll_up(connection, quarters)
 
     def _roll_up(self, connection: Connection, cells: Cells) -> None:
@@ -159,6 +157,17 @@ def _coarser(cells: Cells, level: Table) -> Cells:
 @lru_cache(maxsize=1_024)
 def _start_s(level: str, at_s: int) -> int:
     return windows.level_start_s(level, at_s)
+
+
+def _insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_values_sql(events, COLUMNS, "sqlite"), rows)
+        return
+    psycopg: Any = connection.connection.driver_connection
+    copy_sql = f"COPY {events.name} ({', '.join(COLUMNS)}) FROM STDIN"  # takes half the time of INSERTs
+    with psycopg.cursor() as cursor, cursor.copy(copy_sql) as copy:
+        for row in rows:
+            copy.write_row(row)
 
 
 def _values_sql(table: Table, columns: Sequence[str], dialect: str) -> str:
