@@ -196,10 +196,12 @@ class Pool:
 
 def unreachable(name: str, error: OSError | UnicodeError) -> UpstreamError:
     """What a failed connection attempt means for the client. UnicodeError: a host name that is none."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return UpstreamUnreachable(f"Upstream {name!r}: its certificate is not valid: {error.verify_message}.")
-    if isinstance(error, ssl.SSLError):
-        return UpstreamUnreachable(f"Upstream {name!r}: TLS failed: {error.reason or 'unknown reason'}.")
+    if isinstance(error, ssl.SSLError):  # its attributes are set only where OpenSSL itself raised it
+        if isinstance(error, ssl.SSLCertVerificationError):
+            why = getattr(error, "verify_message", "") or "verification failed"
+            return UpstreamUnreachable(f"Upstream {name!r}: its certificate is not valid: {why}.")
+        why = getattr(error, "reason", "") or "no reason given"
+        return UpstreamUnreachable(f"Upstream {name!r}: TLS failed: {why}.")
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return UpstreamUnreachable(f"Upstream {name!r}: its host name cannot be resolved.")
-    return UpstreamUnreachable(f"Upstream {name!r} cannot be reached: {error.strerror or type(error).__name__}.")
+    return UpstreamUnreachable(f"Upstream {name!r} cannot be reached: {error.strerror or error}.")
