@@ -78,8 +78,8 @@ class Waits:
         self.asked.append(("drain", timeout_s, tuple(sinks)))
         return self
 
-    async def settled(self, track: str, timeout_s: float) -> bool:
-        self.asked.append(("settled", track, timeout_s))
+    async def settled(self, track: str, timeout_s: float, workspace: str | None = None) -> bool:
+        self.asked.append(("settled", track, timeout_s, workspace))
         return self.settles
 
     def in_flight(self, workspace: str | None = None, track: str | None = None) -> int:

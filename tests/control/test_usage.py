@@ -201,7 +201,7 @@ async def test_wait_returns_when_nothing_of_the_track_is_in_flight_or_says_incom
     assert (await control.get("/usage/tracks/t", wait=2.5))["complete"] is True
     control.waits.settles = False
     assert (await control.get("/usage/tracks/t", wait=0.1))["complete"] is False
-    assert ("settled", "t", 2.5) in control.waits.asked
+    assert ("settled", "t", 2.5, None) in control.waits.asked
     assert (await control.client.get("/usage/tracks/t", params={"wait": 301})).status_code == 400
 
 

@@ -17,6 +17,18 @@ VERBS: dict[str, str] = {
     "check": "taximeter.cli.run:check",
     "status": "taximeter.cli.run:status",
     "demo": "taximeter.cli.demo:demo",
+    "stats": "taximeter.cli.query:stats",
+    "by-workspace": "taximeter.cli.query:by_workspace",
+    "by-provider": "taximeter.cli.query:by_provider",
+    "by-model": "taximeter.cli.query:by_model",
+    "by-task": "taximeter.cli.query:by_task",
+    "range": "taximeter.cli.query:range_",
+    "costs": "taximeter.cli.query:costs",
+    "track": "taximeter.cli.track:track",
+    "export": "taximeter.cli.export:export",
+    "top": "taximeter.cli.live:top",
+    "tail": "taximeter.cli.live:tail",
+    "keys": "taximeter.cli.keys:keys",
 }
 """Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""
 

@@ -10,23 +10,8 @@ from litestar import Controller, delete, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from taximeter.control.access import admin_only
+from taximeter.control.keyinfo import CreatedKey, KeyInfo, info
 from taximeter.control.questions import Given, only_known_parameters
-from taximeter.control.times import shown
-from taximeter.core.keys import ProxyKey
-
-
-class KeyInfo(msgspec.Struct, kw_only=True):
-    """A proxy key as listed: never its secret."""
-
-    id: str
-    workspace: str
-    name: str
-    models: list[str]
-    """Patterns of the models it may call; empty: all."""
-    declared: bool
-    """It stands in the configuration and can be revoked only there."""
-    created_at: str | None
-    revoked_at: str | None
 
 
 class NewKey(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -35,12 +20,6 @@ class NewKey(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     workspace: str
     name: Annotated[str, msgspec.Meta(max_length=200)] = ""
     models: Annotated[list[str], msgspec.Meta(max_length=100)] = []
-
-
-class CreatedKey(KeyInfo, kw_only=True):
-    """A new key with its secret, shown this once."""
-
-    key: str
 
 
 class KeyList(msgspec.Struct):
@@ -73,16 +52,3 @@ class KeyAdmin(Controller):
     @delete("/{key_id:str}", status_code=200, summary="Revoke a key")
     async def revoke(self, services: Given, key_id: FromPath[str]) -> KeyInfo:
         return info(await asyncio.to_thread(services.keyring.revoke, key_id))
-
-
-def info(key: ProxyKey) -> KeyInfo:
-    """A key as listed."""
-    return KeyInfo(
-        id=key.id,
-        workspace=key.workspace,
-        name=key.name,
-        models=list(key.models),
-        declared=not key.created_at,
-        created_at=shown(key.created_at or None),
-        revoked_at=shown(key.revoked_at or None),
-    )

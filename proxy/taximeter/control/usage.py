@@ -123,9 +123,10 @@ class Requests(Controller):
         wait: Wait = 0,
         after: After = None,
     ) -> TrackResponse:
-        settled = await services.delivery.settled(track, wait) if wait else True
+        named = one_workspace(request.auth, workspace)
+        settled = await services.delivery.settled(track, wait, named) if wait else True
         complete, lag_s = await up_to_date(services, split(after))
-        owner = await _owner(services, one_workspace(request.auth, workspace), track)
+        owner = await _owner(services, named, track)
         return shapes.track(
             await services.history.track(owner, track) if owner is not None else [],
             name=track,

@@ -1,0 +1,100 @@
+"""The options all query verbs share, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from taximeter.cli.sources import Database, Proxy, Refused, Unreachable, find
+from taximeter.core.errors import BadRequest, ConfigError, TaximeterError
+
+FAILED, BAD_USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes; 0 is done (see `taximeter --help`)."""
+
+Command = Callable[..., None]
+
+_WHERE = (
+    click.option("--url", envvar="TAXIMETER_URL", help="Control port to ask; default: the proxy running here."),
+    click.option("--history", metavar="URL", help="Read this history database instead (sqlite:///… postgresql://…)."),
+    click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings of the proxy to find."),
+)
+_FILTERS = ("workspace", "model", "provider", "task", "track")
+_RANGE = (
+    click.option("--from", "from_", metavar="TIME", help="First moment: 2026-11-22 or 2026-11-22T10:00:00Z."),
+    click.option("--to", metavar="TIME", help="First moment no longer included."),
+    click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="IANA time zone of dates and days."),
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="The API's own JSON, for machines.")
+
+
+def guarded(command: Command) -> Command:
+    """End with a message and the exit code that the error means."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except (BadRequest, ConfigError) as error:
+            _end(error, BAD_USAGE)
+        except Unreachable as error:
+            _end(error, UNREACHABLE)
+        except Refused as error:
+            _end(error, BAD_USAGE if error.status == 400 else FAILED)
+        except TaximeterError as error:
+            _end(error, FAILED)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+
+    return run
+
+
+def asks_proxy(command: Command) -> Command:
+    """Give the command `source`: a running proxy or, when there is none, its history."""
+
+    @wraps(command)
+    def run(url: str | None, history: str | None, config_file: Path | None, **options: Any) -> None:
+        source, note = find(url, history, config_file)
+        if note:
+            click.echo(note, err=True)
+        command(source=source, **options)
+
+    return _with(guarded(run), _WHERE)
+
+
+def asks_usage(command: Command) -> Command:
+    """Give the command `source`, `params` (filters and range) and `as_json`."""
+
+    @wraps(command)
+    def run(from_: str | None, to: str | None, tz: str, **options: Any) -> None:
+        params: dict[str, list[str]] = {name: list(options.pop(name)) for name in _FILTERS}
+        params |= {"from": [from_] if from_ else [], "to": [to] if to else [], "tz": [tz] if tz != "UTC" else []}
+        command(params={name: values for name, values in params.items() if values}, **options)
+
+    filters = [
+        click.option(f"--{name}", multiple=True, metavar="NAME", help=f"Only this {name}; can be repeated.")
+        for name in _FILTERS
+    ]
+    return asks_proxy(_with(run, [*filters, *_RANGE, _JSON]))
+
+
+def needs_proxy(source: Proxy | Database, verb: str) -> Proxy:
+    """The running proxy. Raises Unreachable where only a history was found."""
+    if isinstance(source, Proxy):
+        return source
+    raise Unreachable(f"`taximeter {verb}` needs a running proxy.")
+
+
+def _with(command: Command, options: Any) -> Command:
+    for option in reversed(list(options)):
+        command = option(command)
+    return command
+
+
+def _end(error: Exception, code: int) -> None:
+    click.echo(f"Error: {error}", err=True)
+    sys.exit(code)

@@ -1,0 +1,180 @@
+"""`stats`, `by-workspace`, `by-provider`, `by-model`, `by-task`, `range`, `costs`: who used what, and what it cost."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import click
+import msgspec
+
+from taximeter.cli.options import asks_usage
+from taximeter.cli.show import bar, console, count, money, table
+from taximeter.cli.sources import Database, Proxy
+from taximeter.control.shapes import Part, UsageAggregateResponse
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Source = Proxy | Database
+COSTS_DAYS = 30
+
+_decode = msgspec.json.Decoder(UsageAggregateResponse).decode
+
+
+@click.command()
+@asks_usage
+def stats(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
+    """Calls, tokens and cost in all."""
+    raw = source.usage(params)
+    if as_json:
+        click.echo(raw)
+        return
+    _stats(console(), _decode(raw))
+
+
+def _breakdown(name: str, title: str) -> click.Command:
+    @click.command(f"by-{name}", help=f"Calls, tokens and cost by {name}, the most expensive first.")
+    @asks_usage
+    def command(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
+        raw = source.usage({**params, "group_by": [name]})
+        if as_json:
+            click.echo(raw)
+            return
+        answer = _decode(raw)
+        parts = sorted(answer.groups, key=_weight)
+        rows = [(str(getattr(part, name) or "(none)"), *_figures(part)) for part in parts]
+        out = console()
+        out.print(table([title], FIGURES, [*rows, ("Total", *_figures(answer))] if len(rows) > 1 else rows))
+        _notes(out, answer)
+
+    return command
+
+
+by_workspace = _breakdown("workspace", "Workspace")
+by_provider = _breakdown("provider", "Provider")
+by_model = _breakdown("model", "Model")
+by_task = _breakdown("task", "Task Type")
+
+
+@click.command("range")
+@click.option("--start", required=True, metavar="TIME", help="First moment or day.")
+@click.option("--end", required=True, metavar="TIME", help="First moment or day no longer included.")
+@asks_usage
+def range_(source: Source, params: dict[str, list[str]], as_json: bool, start: str, end: str) -> None:
+    """One range: the totals, and each day of it. Ranges are half-open: --end is the first day not included."""
+    raw = source.usage({**params, "from": [start], "to": [end], "window": ["day"]})
+    if as_json:
+        click.echo(raw)
+        return
+    answer = _decode(raw)
+    out = console()
+    out.print(f"From {answer.from_} until before {answer.to}")
+    _stats(out, answer)
+    if answer.series:
+        place = _zone(params)
+        out.print(table(["Day"], FIGURES, [(_day(part, place), *_figures(part)) for part in answer.series]))
+
+
+@click.command()
+@asks_usage
+def costs(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
+    """Cost of each day as bars; the last 30 days unless --from says otherwise."""
+    place = _zone(params)
+    if "from" not in params:
+        first = datetime.now(place).date() - timedelta(days=COSTS_DAYS - 1)
+        params = {**params, "from": [first.isoformat()]}
+    raw = source.usage({**params, "window": ["day"]})
+    if as_json:
+        click.echo(raw)
+        return
+    answer = _decode(raw)
+    out = console()
+    out.print(_bars({_day(part, place): part for part in answer.series}))
+    out.print(f"Estimated Cost: {_cost(answer)}")
+    _notes(out, answer)
+
+
+FIGURES = ("Calls", "Input", "Output", "Tokens", "Cost (USD)")
+
+
+def _bars(days: dict[str, Part]) -> Table:
+    """A line a day from the first with calls to the last, those without any too."""
+    shown = table(["Day"], ["Calls", "Cost (USD)"], [])
+    shown.add_column("")
+    largest = max((part.estimated_cost_usd or Decimal(0) for part in days.values()), default=Decimal(0))
+    day, last = (date.fromisoformat(pick(days)) for pick in (min, max)) if days else (date.max, date.min)
+    while day <= last:
+        part = days.get(day.isoformat())
+        cost = Decimal(0) if part is None else part.estimated_cost_usd
+        calls = 0 if part is None else part.usage.requests
+        shown.add_row(day.isoformat(), count(calls), money(cost), bar(cost or Decimal(0), largest))
+        day += timedelta(days=1)
+    return shown
+
+
+def _stats(out: Console, answer: UsageAggregateResponse) -> None:
+    usage = answer.usage
+    out.print(f"Total Calls: {count(usage.requests)}")
+    out.print(f"Total Tokens: {count(usage.total_tokens)}")
+    out.print(f"Estimated Cost: {_cost(answer)}")
+    out.print()
+    rows = [
+        ("LLM", count(usage.llm.requests), count(usage.llm.input_tokens), count(usage.llm.cached_input_tokens),
+         count(usage.llm.output_tokens), count(usage.llm.reasoning_output_tokens)),
+        ("Embedding", count(usage.embedding.requests), count(usage.embedding.input_tokens), "", "", ""),
+        ("Rerank", count(usage.rerank.requests), count(usage.rerank.input_tokens), "", "", ""),
+    ]  # fmt: skip
+    out.print(table(["Operation"], ["Calls", "Input", "of it cached", "Output", "of it reasoning"], rows))
+    _notes(out, answer)
+
+
+def _notes(out: Console, answer: UsageAggregateResponse) -> None:
+    """What the figures do not hold, where there is something."""
+    usage = answer.usage
+    told: list[tuple[int, str]] = [
+        (usage.errors, "attempts ended in an error"),
+        (usage.unknown_requests, "calls of whose usage nothing is known"),
+        (answer.unpriced_requests, "calls without a price: not in the cost"),
+        (usage.counted_tokens, "tokens counted here, because the provider reported none"),
+        (usage.estimated_tokens, "tokens estimated from bytes"),
+        (usage.rerank.search_units, "rerank search units"),
+    ]
+    for number, what in told:
+        if number:
+            out.print(f"{count(number)} {what}", style="dim")
+    if not answer.complete:
+        out.print(f"Not everything that has ended is in: {answer.lag_seconds:.1f} s behind.", style="yellow")
+
+
+def _figures(part: Part | UsageAggregateResponse) -> tuple[str, ...]:
+    usage = part.usage
+    tokens_in = usage.llm.input_tokens + usage.embedding.input_tokens + usage.rerank.input_tokens
+    return (
+        count(usage.requests),
+        count(tokens_in),
+        count(usage.llm.output_tokens),
+        count(usage.total_tokens),
+        money(part.estimated_cost_usd),
+    )
+
+
+def _cost(answer: UsageAggregateResponse) -> str:
+    return "unknown (no price)" if answer.estimated_cost_usd is None else f"{money(answer.estimated_cost_usd)} USD"
+
+
+def _weight(part: Part) -> tuple[Any, ...]:
+    return -(part.estimated_cost_usd or 0), -part.usage.total_tokens, -part.usage.requests
+
+
+def _zone(params: dict[str, list[str]]) -> ZoneInfo:
+    from taximeter.control.times import zone
+
+    return zone(params.get("tz", ["UTC"])[0])
+
+
+def _day(part: Part, place: ZoneInfo) -> str:
+    return datetime.fromisoformat(str(part.start)).astimezone(place).date().isoformat()

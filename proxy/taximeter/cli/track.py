@@ -1,0 +1,62 @@
+"""`track`: what one track used, in the words of whoever bills it."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from taximeter.cli.options import asks_proxy
+from taximeter.cli.show import console, count, money, table
+from taximeter.cli.sources import Database, Proxy
+from taximeter.control.shapes import TrackResponse
+from taximeter.core import views
+
+
+@click.command()
+@click.argument("track_id")
+@click.option("--workspace", metavar="NAME", help="Needed where several workspaces have this track.")
+@click.option("--wait", type=click.FloatRange(0, 300), default=0.0, help="Seconds to wait until nothing is in flight.")
+@click.option(
+    "--format",
+    "layout",
+    type=click.Choice(["table", "json", "langfuse"]),
+    default="table",
+    help="langfuse: names and figures on alternating lines, as Langfuse shows them.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@asks_proxy
+def track(
+    source: Proxy | Database, track_id: str, workspace: str | None, wait: float, layout: str, as_json: bool
+) -> None:
+    """One track: tokens by operation and document, and its cost."""
+    params = {"workspace": [workspace]} if workspace else {}
+    raw = source.track(track_id, {**params, "wait": [str(wait)]} if wait else params)
+    if as_json or layout == "json":
+        click.echo(raw)
+        return
+    answer = msgspec.json.decode(raw, type=TrackResponse)
+    if layout == "langfuse":
+        click.echo(views.langfuse(answer.metrics), nl=False)
+        return
+    _show(answer)
+
+
+def _show(answer: TrackResponse) -> None:
+    out = console()
+    used = answer.token_usage
+    out.print(f"Track: {answer.track}   Workspace: {answer.workspace or '—'}   In flight: {answer.in_flight}")
+    cost = answer.estimated_cost_usd
+    out.print(f"Calls: {count(answer.usage.requests)}   Estimated Cost: {'unknown' if cost is None else money(cost)}")
+    rows = [
+        ("LLM", used.llm_model or "—", count(used.llm_input_tokens), count(used.llm_output_tokens)),
+        ("Embedding", used.embedding_model or "—", count(used.embedding_tokens), ""),
+    ]
+    out.print(table(["Operation", "Model"], ["Input", "Output"], rows))
+    documents = [
+        (name, count(each.llm_input_tokens), count(each.llm_output_tokens), count(each.embedding_tokens))
+        for name, each in answer.documents.items()
+    ]
+    if documents:
+        out.print(table(["Document"], ["LLM input", "LLM output", "Embedding"], documents))
+    if not answer.complete:
+        out.print("Calls of this track are still in flight or on their way.", style="yellow")
