@@ -61,7 +61,11 @@ class House:
         assert self.provider.stdout is not None
         self.provider_port = int(self.provider.stdout.readline())
         self.start()
-        await self.until_ready()
+        try:
+            await self.until_ready()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -284,7 +288,7 @@ class House:
                     raise Uneven(f"{workspace}: Redis {told}, records {sums}")
         finally:
             client.close()
-        with contextlib.closing(sqlite3.connect(self.data / "history.sqlite")) as db:
+        with contextlib.closing(sqlite3.connect(self.data / "history.db")) as db:
             rows, tokens = db.execute("select count(*), coalesce(sum(input_tokens), 0) from usage_events").fetchone()
         if (rows, tokens) != (len(records), sum(r.get("input_tokens") or 0 for r in records)):
             raise Uneven(f"SQL has {rows} rows with {tokens} input tokens, the API {len(records)} records")
