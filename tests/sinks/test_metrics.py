@@ -125,12 +125,20 @@ async def test_it_starts_where_history_is_and_skips_what_it_had(metrics: Metrics
     assert total(samples(metrics), "taximeter_requests_total") == 1
 
 
-async def test_a_journal_that_appears_later_counts_from_its_start_but_not_old_news(metrics: Metrics) -> None:
-    await metrics.cursors(["j1"])
-    assert await metrics.cursors(["j2"]) == {"j2": 0}
-    adopted = record(1, journal_id="j2", ended_at=NOON_US - 1)
-    await metrics.deliver([batch([adopted, record(2, journal_id="j2")])])
+async def test_of_a_journal_that_appears_later_only_old_news_is_skipped() -> None:
+    """An adopted journal: history had its first two records. A new one that history was quicker to read: counted."""
+
+    async def history(journal_ids: Iterable[str]) -> dict[str, int]:
+        return {journal_id: 2 for journal_id in journal_ids}
+
+    metrics = Metrics(history, now_us=lambda: NOON_US)
+    await metrics.cursors([])
+    assert await metrics.cursors(["adopted", "new"]) == {"adopted": 0, "new": 0}
+    before = NOON_US - 1
+    await metrics.deliver([batch([record(n, journal_id="adopted", ended_at=before) for n in (1, 2, 3)])])
     assert total(samples(metrics), "taximeter_requests_total") == 1
+    await metrics.deliver([batch([record(n, journal_id="new") for n in (1, 2, 3)])])
+    assert total(samples(metrics), "taximeter_requests_total") == 4
 
 
 async def test_a_batch_for_another_cursor_is_not_applied(metrics: Metrics) -> None:

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from taximeter.core import totals
-from taximeter.core.record import Operation, Outcome, Record, Source
+from taximeter.core.record import Operation, Outcome, Record, Source, seq_of
 from taximeter.sinks.ledger import Cell
 from taximeter.sinks.sink import Batch
 
@@ -154,7 +154,10 @@ class Metrics:
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         max_series: int = MAX_SERIES,
     ) -> None:
-        """`history_cursors` is asked once, at the first `cursors`: what it had passed is not counted again."""
+        """`history_cursors` is asked once for each journal: what it had passed before we began is not counted again.
+
+        Ask `cursors` for the journals on disk before delivery to history begins: then no record falls between.
+        """
         self.series: dict[SeriesKey, Cell] = {}
         self.request_exemplars: dict[tuple[SeriesKey, int], Exemplar] = {}
         self.shapes: dict[ShapeKey, Shape] = {}
@@ -165,19 +168,21 @@ class Metrics:
         self._max_series = max_series - _OTHER_SERIES
         self._used = 0
         self._at: dict[str, int] | None = None
-        self._late: set[str] = set()
+        self._late: dict[str, int] = {}
         self._workspaces: dict[str, str] = {}
         self._models: dict[str, str] = {}
 
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
         """Where this process is in each journal: at first where history is, 0 in journals that appear later."""
         ids = list(journal_ids)
+        unknown = [journal_id for journal_id in ids if self._at is None or journal_id not in self._at]
+        found = await self._history_cursors(unknown) if unknown or self._at is None else {}
         if self._at is None:
-            self._at = dict(await self._history_cursors(ids))
-        for journal_id in ids:
+            self._at = dict(found)
+        for journal_id, seq in found.items():
             if journal_id not in self._at:
                 self._at[journal_id] = 0
-                self._late.add(journal_id)
+                self._late[journal_id] = seq
         return {journal_id: self._at[journal_id] for journal_id in ids}
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
@@ -194,12 +199,14 @@ class Metrics:
         """Nothing to release."""
 
     def _count(self, batch: Batch) -> None:
-        # A journal that appears later may be an adopted one: what ended before this process began is old news.
-        since_us = self.started_us if batch.journal_id in self._late else 0
+        # A journal that appears later is a new one, or an adopted one: of that, what history had is old news.
+        had, since_us = self._late.get(batch.journal_id, 0), self.started_us
         fresh: dict[tuple[str, str, str, int], _Fresh] = {}
         keys: list[SeriesKey] = []
         for record in batch.records:
-            if record.kind != "usage" or record.ended_at < since_us:
+            if record.kind != "usage":
+                continue
+            if had and record.ended_at < since_us and seq_of(record.event_id) <= had:
                 continue
             operation = record.operation
             served = record.response_model or record.request_model or "unknown"  # Record.model, inlined
