@@ -101,7 +101,9 @@ def _openai(record: dict[str, Any], usage: dict[str, Any]) -> Expected:
     prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
     completion = usage.get("completion_tokens", usage.get("output_tokens"))
     total = usage.get("total_tokens")
-    inside = _details(usage, "prompt_tokens_details", "input_tokens_details", "prompt_token_details", "input_token_details")
+    inside = _details(
+        usage, "prompt_tokens_details", "input_tokens_details", "prompt_token_details", "input_token_details"
+    )
     outside = _details(usage, "completion_tokens_details", "output_tokens_details")
     reasoning = _pick(outside.get("reasoning_tokens"), usage.get("reasoning_tokens"))
     if total is not None and prompt is None and completion is None:
@@ -178,7 +180,9 @@ def _cohere(usage: dict[str, Any]) -> Expected:
     into, cached = billed.get("input_tokens"), usage.get("cached_tokens")
     if cached and seen.get("input_tokens", 0) > into:
         cached = None  # a part of the tokens seen, not of those billed
-    return Expected(into, billed.get("output_tokens"), cached, None, seen.get("reasoning_tokens"), billed.get("search_units"))
+    return Expected(
+        into, billed.get("output_tokens"), cached, None, seen.get("reasoning_tokens"), billed.get("search_units")
+    )
 
 
 def _bedrock_native(usage: dict[str, Any]) -> Expected:
@@ -206,7 +210,9 @@ def _exclusive(usage: dict[str, Any]) -> Expected:
     reads = _pick(usage.get("cacheReadInputTokens"), usage.get("cacheReadInputTokenCount"))
     writes = _pick(usage.get("cacheWriteInputTokens"), usage.get("cacheWriteInputTokenCount"))
     fresh = _pick(usage.get("inputTokens"), usage.get("inputTokenCount"))
-    return Expected(_add(fresh, reads, writes), _pick(usage.get("outputTokens"), usage.get("outputTokenCount")), reads, writes)
+    return Expected(
+        _add(fresh, reads, writes), _pick(usage.get("outputTokens"), usage.get("outputTokenCount")), reads, writes
+    )
 
 
 def _cost(record: dict[str, Any], usage: dict[str, Any]) -> int | None:

@@ -10,14 +10,15 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recordings import REPOSITORY, Expected, body, corpus, expected, headers
 
+from recordings import REPOSITORY, Expected, body, corpus, expected, headers
 from taximeter.core.usage import Reading
 from taximeter.flavors import find
 from taximeter.flavors.meter import Answer, Meter
@@ -26,9 +27,6 @@ pytestmark = pytest.mark.skipif(not corpus(), reason="no corpus: set TAXIMETER_C
 
 EXCEPTIONS: dict[str, str] = {}
 """Records whose reading may differ from the oracle, each with the reason; at most ten."""
-
-BYTEWISE_BYTES = 40_000
-"""Larger bodies are cut into 64 pieces beside whole and random cuts: a byte at a time would tell nothing new."""
 
 
 def meter(record: dict[str, Any]) -> Meter:
@@ -53,7 +51,7 @@ def fed(record: dict[str, Any], pieces: Iterator[bytes] | list[bytes]) -> tuple[
 
 def cuts(whole: bytes, at: list[int]) -> list[bytes]:
     places = [0, *sorted(place for place in set(at) if 0 < place < len(whole)), len(whole)]
-    return [whole[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [whole[start:end] for start, end in pairwise(places)]
 
 
 def used(reading: Reading) -> Expected:
@@ -85,9 +83,10 @@ def test_a_reading_does_not_depend_on_how_the_bytes_are_cut() -> None:
     for record in corpus():
         whole = body(record)
         want = fed(record, [whole])
-        step = 1 if len(whole) <= BYTEWISE_BYTES else len(whole) // 64
-        ways = [cuts(whole, list(range(0, len(whole), step)))]
-        ways += [cuts(whole, [chance.randrange(len(whole) + 1) for _ in range(chance.choice((1, 3, 20)))]) for _ in "ab"]
+        ways = [[whole[at : at + 1] for at in range(len(whole))]]
+        ways += [
+            cuts(whole, [chance.randrange(len(whole) + 1) for _ in range(chance.choice((1, 3, 20)))]) for _ in "ab"
+        ]
         for pieces in ways:
             got = fed(record, pieces)
             assert msgspec.json.encode(got[0]) == msgspec.json.encode(want[0]), record["id"]
@@ -120,20 +119,22 @@ def test_mutated_recordings_never_raise_and_never_change_the_bytes(data: st.Data
 
 
 _SPLINTERS = (
-    b"null", b"-1", b"1e999", b"18446744073709551616", b"[[[[[[[[", b'{"usage":', b'"usage":{}', b'"usage":"x"', b"\n\n",
+    b"null", b"-1", b"1e999", b"18446744073709551616", b"[[[[[[[[", b'{"usage":', b'"usage":{}', b'"usage":"x"',
+    b"\n\n",
     b"\r", b"data: ", b"data: [DONE]\n\n", b"event: error\n", b"\xff\xfe", b"\xef\xbb\xbf", b"true", b"0.5", b"{}",
 )  # fmt: skip
 
 
 def test_the_documented_table_is_what_the_recordings_show() -> None:
     page = REPOSITORY / "docs" / "metering.md"
+    before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- recordings: begin -->\n")
+    shown, end, after = rest.partition("<!-- recordings: end -->")
     table = _table()
     print(table)
     if os.environ.get("TAXIMETER_WRITE_DOCS") == "1":
-        page.parent.mkdir(exist_ok=True)
-        page.write_text(_PAGE.replace("{table}", table), encoding="utf-8")
-    shown = page.read_text(encoding="utf-8") if page.exists() else ""
-    assert table in shown, "docs/metering.md is stale: run this test with TAXIMETER_WRITE_DOCS=1"
+        page.write_text(before + begin + table + end + after, encoding="utf-8")
+        return
+    assert shown == table, "docs/metering.md is stale: run this test with TAXIMETER_WRITE_DOCS=1"
 
 
 _READ = {
@@ -164,16 +165,11 @@ def _table() -> str:
         tested[0] += reading.reported
         tested[1] += not reading.reported
         tested[2] += reading.inconsistent
-    lines = ["| provider | API (dialect) | what is read | with usage | without | inconsistent |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| provider | API (dialect) | what is read | with usage | without | inconsistent |",
+        "|---|---|---|---|---|---|",
+    ]
     for (provider, api), (read, tested) in sorted(rows.items()):
         shown = ", ".join(word for word in _READ.values() if word in read) or "nothing is reported"
         lines.append(f"| {provider} | {api} | {shown} | {tested[0]} | {tested[1]} | {tested[2]} |")
-    return "\n".join(lines)
-
-
-_PAGE = """# What is metered, and on how many recordings it is tested
-
-PLACEHOLDER
-
-{table}
-"""
+    return "\n".join(lines) + "\n"

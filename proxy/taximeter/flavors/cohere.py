@@ -29,7 +29,7 @@ class CohereTally(Tally):
         (b'"meta"', b'"meta":null'),
         (b'"finish_reason"', b'"finish_reason":null'),
     )
-    marks = (b"[DONE]", b'"error"', b"-end")
+    marks = (b"[DONE]", b"error", b"-end")
 
     __slots__ = ()
 

@@ -68,7 +68,7 @@ class GenerateTally(Tally):
     usage_keys = ("usageMetadata",)
     model_keys = ("modelVersion",)
     watched = ((b'"usageMetadata"', b'"usageMetadata":null'),)
-    marks = (b'"error"', b'"finishReason"')
+    marks = (b"error", b'"finishReason"')
 
     __slots__ = ()
 

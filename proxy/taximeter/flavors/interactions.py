@@ -25,7 +25,7 @@ class InteractionsTally(Tally):
     kind_keys = ("event_type",)
     terminal_kinds = frozenset(("interaction.completed", "interaction.complete", "interaction.failed"))
     failed_kinds = frozenset(("error", "interaction.failed"))
-    marks = (b"[DONE]", b'"error"', b'"interaction.')
+    marks = (b"[DONE]", b"error", b'"interaction.')
 
     __slots__ = ()
 

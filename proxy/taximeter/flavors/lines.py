@@ -17,6 +17,8 @@ from taximeter.flavors.transcript import Transcript
 
 _BOM = b"\xef\xbb\xbf"
 _ENDS = (b"\n", b"\r")
+_LIST_ITEM_BYTES = 64
+"""What a kept piece costs beside its bytes, so that a bound on many tiny ones holds."""
 _NAMELESS_EVENTS = 8
 """So many events are decoded in search of the model's name; then it is taken as not told."""
 
@@ -192,12 +194,13 @@ class SseMeter(LineMeter):
 
     quiet_ends = (b"\n\n", b"\n\r\n", b"\r\r")
 
-    __slots__ = ("_fields", "_name", "_parts", "_swallow")
+    __slots__ = ("_fields", "_name", "_parts", "_parts_bytes", "_swallow")
 
     def __init__(self, tally: Tally, *, strip: bool) -> None:
         super().__init__(tally, strip=strip)
         self._name = b""
         self._parts: list[bytes] = []  # data lines that are no whole JSON yet
+        self._parts_bytes = 0
         self._fields = False  # the open event has lines that were passed
         self._swallow = False  # the blank line after an event taken out goes with it
 
@@ -227,20 +230,20 @@ class SseMeter(LineMeter):
             self._tally.cut(head, tail)
 
     def end(self) -> None:
+        if len(self._parts) > 1:
+            self.read_event(b"\n".join(self._parts), self._name)
         self._parts.clear()
+        self._parts_bytes = 0
         self._name = b""
         self._fields = self._swallow = False
 
     def _data(self, value: bytes) -> bool:
-        single = not self._parts
-        verdict = self.read_event(value if single else b"\n".join((*self._parts, value)), self._name)
-        if verdict is Verdict.UNREADABLE:
-            if sum(map(len, self._parts)) + len(value) <= WHOLE_BYTES:
-                self._parts.append(value)
-        else:
-            self._parts.clear()
-            if verdict is Verdict.USAGE_ONLY and single and self._strip and not self._passed:
-                self._swallow = not self._fields
-                return True
+        verdict = Verdict.UNREADABLE if self._parts else self.read_event(value, self._name)
+        if verdict is Verdict.USAGE_ONLY and self._strip and not self._passed:
+            self._swallow = not self._fields
+            return True
+        if verdict is Verdict.UNREADABLE and self._parts_bytes + len(value) < WHOLE_BYTES:
+            self._parts.append(value)  # read at the event's end
+            self._parts_bytes += len(value) + _LIST_ITEM_BYTES
         self._fields = True
         return False

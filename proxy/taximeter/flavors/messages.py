@@ -53,7 +53,7 @@ class MessagesTally(Tally):
 
     envelopes = ("message",)
     terminal_kinds = frozenset(("message_stop",))
-    marks = (b'"message_stop"', b'"error"')
+    marks = (b'"message_stop"', b"error")
 
     __slots__ = ("_partial",)
 

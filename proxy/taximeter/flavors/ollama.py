@@ -25,7 +25,7 @@ class OllamaTally(Tally):
 
     usage_keys = ()
     watched = ()
-    marks = (b'eval_count"', b'"done":true', b'"done": true', b'"error"')
+    marks = (b'eval_count"', b'"done":true', b'"done": true', b"error")
 
     __slots__ = ()
 

@@ -24,7 +24,7 @@ class ResponsesTally(Tally):
     envelopes = ("response",)
     terminal_kinds = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
     failed_kinds = frozenset(("error", "response.failed"))
-    marks = (b"[DONE]", b'"error"', b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
+    marks = (b"[DONE]", b"error", b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
 
     __slots__ = ()
 

@@ -57,7 +57,7 @@ class Tally:
     failed_kinds: ClassVar[frozenset[str]] = frozenset(("error",))
     watched: ClassVar[tuple[tuple[bytes, bytes], ...]] = ((b'"usage"', b'"usage":null'),)
     """A stream chunk without any of these keys (other than as null) and without any mark is not decoded."""
-    marks: ClassVar[tuple[bytes, ...]] = (b"[DONE]", b'"error"')
+    marks: ClassVar[tuple[bytes, ...]] = (b"[DONE]", b"error")
 
     __slots__ = ("answer", "error", "failed", "finished", "id", "model", "provider", "raw", "terminal", "tier", "usage")
 
