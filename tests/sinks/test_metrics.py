@@ -129,7 +129,7 @@ async def test_of_a_journal_that_appears_later_only_old_news_is_skipped() -> Non
     """An adopted journal: history had its first two records. A new one that history was quicker to read: counted."""
 
     async def history(journal_ids: Iterable[str]) -> dict[str, int]:
-        return {journal_id: 2 for journal_id in journal_ids}
+        return dict.fromkeys(journal_ids, 2)
 
     metrics = Metrics(history, now_us=lambda: NOON_US)
     await metrics.cursors([])

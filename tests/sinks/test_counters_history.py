@@ -1,0 +1,89 @@
+"""The Redis counters and the real SQL history: either can be checked against, and rebuilt from, the other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from ledger_fake import NOON_US, batch, folded, traffic
+from taximeter.sinks.counters import Counters
+from taximeter.sinks.history.sink import History
+
+
+@pytest.fixture
+async def redis(valkey_url: str) -> AsyncIterator[Redis]:
+    client = Redis.from_url(valkey_url, decode_responses=True)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def history(tmp_path: Path) -> AsyncIterator[History]:
+    sink = History(f"sqlite:///{tmp_path / 'history.db'}")
+    yield sink
+    await sink.close()
+
+
+@pytest.fixture
+async def counters(redis: Redis, history: History, valkey_url: str) -> AsyncIterator[Counters]:
+    sink = Counters(valkey_url, history=history, now_us=lambda: NOON_US)
+    yield sink
+    await sink.close()
+
+
+async def hashes(redis: Redis) -> dict[str, dict[str, str]]:
+    """Every counter hash, without zeros; and its expiry."""
+    found = {}
+    for key in await redis.keys("tm:{*"):
+        ours = key.endswith(":cursor") or key.startswith("tm:{tm:workspaces}")
+        if not ours and await redis.type(key) == "hash":
+            values = {field: value for field, value in (await redis.hgetall(key)).items() if value != "0"}
+            found[key] = values | {"expires": str(await redis.expiretime(key))}
+    return found
+
+
+async def test_rebuilt_from_sql_every_hash_is_as_it_was_counted(
+    redis: Redis, history: History, counters: Counters
+) -> None:
+    first, second = traffic(31, 300, hours=60), traffic(32, 200, journal_id="j2", hours=2)
+    for sink in (history, counters):
+        await sink.cursors(["j1", "j2"])
+        await sink.deliver([batch(first), batch(second)])
+    counted = await hashes(redis)
+    assert len(counted) > 50
+    await redis.flushall()
+    assert (await counters.audit()).rebuilt == ["acme", "globex", "initech"]
+    assert await hashes(redis) == counted
+    assert (await counters.audit()).rebuilt == []
+
+
+async def test_audit_agrees_while_one_is_ahead_of_the_other(redis: Redis, history: History, counters: Counters) -> None:
+    records = traffic(33, 400)
+    behind: list[int] = []
+    for start in range(0, 400, 40):
+        part = batch(records[start : start + 40])
+        ahead, late = (history, counters) if start % 80 else (counters, history)
+        await ahead.deliver([part])
+        audit = await counters.audit()
+        behind.append(3 - audit.checked)
+        assert (audit.rebuilt, counters.drift) == ([], 0)
+        await late.deliver([part])
+        audit = await counters.audit()
+        assert (audit.checked, audit.rebuilt) == (3, [])
+    assert set(behind[1::2]) == {0}, "history ahead: can be judged"
+    for workspace in ("acme", "globex", "initech"):
+        assert await counters.totals(workspace) == folded(r for r in records if r.workspace == workspace)
+
+
+async def test_drift_is_found_by_sql_and_repaired(redis: Redis, history: History, counters: Counters) -> None:
+    records = traffic(34, 100)
+    for sink in (history, counters):
+        await sink.deliver([batch(records)])
+    await redis.hincrby("tm:{globex}:total", "cost_nusd", -1)
+    assert (await counters.audit()).rebuilt == ["globex"]
+    assert await counters.totals("globex") == folded(r for r in records if r.workspace == "globex")
+    assert counters.drift == 1
