@@ -21,6 +21,8 @@ COMPILED_NAME = "prices.json"
 DEFAULT_FILE = Path("config/prices.toml")
 PACKAGED_FILE = Path(__file__).parent.parent / "prices.toml"
 """The same file inside an installed package."""
+CHECKOUT_FILE = Path(__file__).parents[3] / DEFAULT_FILE
+"""And in a checkout, from wherever its command is called."""
 
 LLM_INPUT = "LIGHTRAG_LLM_PRICE_PER_1K_INPUT"
 LLM_OUTPUT = "LIGHTRAG_LLM_PRICE_PER_1K_OUTPUT"
@@ -57,7 +59,7 @@ def price_file(settings: Settings) -> Path | None:
     """prices.toml: the configured one, else config/prices.toml, else the one that came with the package."""
     if settings.prices_file:
         return Path(settings.prices_file)
-    return next((path for path in (DEFAULT_FILE, PACKAGED_FILE) if path.is_file()), None)
+    return next((path for path in (DEFAULT_FILE, PACKAGED_FILE, CHECKOUT_FILE) if path.is_file()), None)
 
 
 def env_cards(environ: Mapping[str, str]) -> tuple[Card | None, Card | None]:
