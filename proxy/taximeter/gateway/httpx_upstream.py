@@ -22,9 +22,9 @@ from taximeter.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from taximeter.gateway.framing import HOP_BY_HOP, named_by
 from taximeter.gateway.pool import KEEP_ALIVE_S, tls_context
 from taximeter.gateway.response import Response
-from taximeter.gateway.wire import HOP_BY_HOP
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -140,9 +140,7 @@ def _relayable(raw: Headers, status: int) -> Headers:
     names = [name for name, _ in headers]
     if names.count(b"content-length") > 1 or (b"content-length" in names and b"transfer-encoding" in names):
         raise httpx2.RemoteProtocolError("Content-Length twice or beside Transfer-Encoding")
-    named = {
-        token.strip(b" \t").lower() for name, value in headers if name == b"connection" for token in value.split(b",")
-    }
+    named = {token for name, value in headers if name == b"connection" for token in named_by(value)}
     left_out = HOP_BY_HOP | (named - {b"content-type", b"content-length"})
     if status in (204, 304):
         left_out |= {b"content-length"}

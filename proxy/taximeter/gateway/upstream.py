@@ -17,9 +17,9 @@ from taximeter.core import routes
 from taximeter.core.errors import BadRequest, ConfigError, NotFound
 from taximeter.core.tags import TAG_HEADERS
 from taximeter.gateway import credentials
+from taximeter.gateway.framing import HOP_BY_HOP, named_by
 from taximeter.gateway.pool import Origin, Pool, tls_context
 from taximeter.gateway.response import Response
-from taximeter.gateway.wire import HOP_BY_HOP
 
 __all__ = ["Response", "Upstream", "Upstreams"]
 
@@ -107,7 +107,7 @@ class Upstream:
         kept = [field for field in headers if field[0] not in skip]
         for name, value in headers:
             if name == b"connection" and value.lower() not in _ORDINARY_CONNECTION:
-                named = {token.strip(b" \t").lower() for token in value.split(b",")}
+                named = named_by(value)
                 kept = [field for field in kept if field[0] not in named]
         if self._forward:
             kept = [f for f in kept if f[0] not in credentials.HEADERS or not credentials.is_proxy_key(f[1])]

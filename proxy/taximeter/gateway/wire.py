@@ -1,8 +1,6 @@
-"""One HTTP/1.1 connection to an upstream: `httptools` for the syntax, asyncio for the bytes, the rules of DESIGN §2.3.
+"""One HTTP/1.1 connection to an upstream: requests out, answers in, and when it may carry the next one (DESIGN §2.3).
 
-Knows nothing of providers or metering, nor which requests go where (`pool`, `upstream`). llhttp itself refuses bare LF,
-obs-fold, bad field names, a doubled or bad Content-Length and one beside Transfer-Encoding; what it lets pass is
-guarded here: other versions, other transfer codings, a HEAD's missing body, sizes, bytes after the end.
+Knows the syntax of answers through `framing`; nothing of providers or metering, nor which requests go where (`pool`).
 """
 
 from __future__ import annotations
@@ -13,8 +11,6 @@ import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
 
-import httptools
-
 from taximeter.core.errors import (
     BadRequest,
     UpstreamCut,
@@ -23,71 +19,40 @@ from taximeter.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from taximeter.gateway.framing import CHUNKED, HEAD, UNTIL_CLOSE, Framing
 from taximeter.gateway.response import Response
 
 if TYPE_CHECKING:
     from taximeter.gateway.pool import Pool
 
-HEAD_BYTES = 64 * 1024
-HEAD_FIELDS = 200
-INTERIM_HEADS = 32
-"""1xx answers before the real one."""
 WHOLE_BYTES = 64 * 1024
 """Head and body up to this go out in one write: copying them together is cheaper than a second system call."""
 
-HOP_BY_HOP = frozenset(
-    {
-        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization",
-        b"te", b"trailer", b"transfer-encoding", b"upgrade",
-    }
-)  # fmt: skip
-"""Headers of one connection, not of the message (RFC 9110 §7.6.1): never relayed, in either direction."""
 
-_FRAMING = HOP_BY_HOP | {b"content-length"}
-_ORDINARY_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
-
-_HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
-"""What the next bytes are: a head, a body of known length, chunks, or everything until the connection closes."""
-
-
-class _Stop(Exception):
-    """Raised in a parser callback to stop the parser at that byte."""
-
-
-class Connection(asyncio.Protocol):
+class Connection(Framing, asyncio.Protocol):
     """One connection; one answer at a time. Made by `pool.Pool`."""
 
     __slots__ = (
-        "_awaits_client", "_barren_bytes", "_body_left", "_closed", "_complete", "_fields", "_framing", "_head_bytes",
-        "_head_only", "_interim", "_interim_bytes", "_keep_alive", "_length", "_mode", "_parser", "_pieces", "_poller", "_pool", "_pump",
-        "_reading", "_refusal", "_response", "_silence", "_transport", "_writable", "on_body", "requests",
+        "_awaits_client", "_closed", "_poller", "_pool", "_pump", "_reading", "_response", "_silence", "_transport",
+        "_writable",
     )  # fmt: skip
 
     _transport: asyncio.Transport
     _poller: select.poll
 
     def __init__(self, pool: Pool) -> None:
+        super().__init__()
         self._pool = pool
-        self._pieces: list[bytes] = []
-        self.on_body = self._pieces.append  # straight from the parser into the list, without a Python frame
-        self._parser = httptools.HttpResponseParser(self)
         self._response: Response | None = None
         self._pump: asyncio.Task[None] | None = None
+        """Sends a request body that streams."""
         self._writable: asyncio.Future[None] | None = None
+        """Set while the transport wants no more bytes."""
         self._closed = False
         self._reading = True
         self._awaits_client = False
         self._silence = 0
-        self._mode = _HEAD
-        self._head_only = self._complete = False
-        self._keep_alive = True
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._framing: list[tuple[bytes, bytes]] = []
-        self._length: int | None = None
-        self._body_left = self._head_bytes = self._barren_bytes = self._interim = self._interim_bytes = 0
-        self._refusal = ""
-        self.requests = 0
-        """Requests this connection has carried."""
+        """Beats of the pool's clock since something came."""
 
     # Carrying a request.
 
@@ -120,17 +85,9 @@ class Connection(asyncio.Protocol):
         return response
 
     def _begin(self, head_only: bool) -> Response:
+        self.begin(head_only)
+        self._silence = 0
         self._response = response = Response(self, self._pool.loop)
-        self._mode = _HEAD
-        self._head_only = head_only
-        self._complete = False
-        self._keep_alive = True
-        self._fields = []
-        self._framing = []
-        self._length = None
-        self._refusal = ""
-        self._head_bytes = self._barren_bytes = self._interim = self._interim_bytes = self._silence = 0
-        self.requests += 1
         return response
 
     async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
@@ -181,19 +138,19 @@ class Connection(asyncio.Protocol):
         if response is None:  # nobody asked for these bytes: whose answer would they be?
             self._discard()
             return
-        mode = self._mode
-        if mode == _CHUNKED or mode == _HEAD:  # noqa: PLR1714, SIM109 -- per chunk, and a tuple costs more
-            self._parse(data, response)
+        mode = self.mode
+        if mode == CHUNKED or mode == HEAD:  # noqa: PLR1714, SIM109 -- per chunk, and a tuple costs more
+            self._read(data, response)
             return
         self._silence = 0
-        if mode == _UNTIL_CLOSE:
+        if mode == UNTIL_CLOSE:
             response.feed(data, False)
             return
-        left = self._body_left = self._body_left - len(data)
+        left = self.body_left = self.body_left - len(data)
         if left > 0:
             response.feed(data, False)
         else:
-            self._parser = httptools.HttpResponseParser(self)  # the old one still waits for the body it did not see
+            self.skip_body()
             self._finish(response, data[:left] if left else data, left == 0)
 
     def eof_received(self) -> bool:
@@ -212,146 +169,29 @@ class Connection(asyncio.Protocol):
         if writable is not None and not writable.done():
             writable.set_result(None)
 
-    # What the parser calls.
-
-    def on_message_begin(self) -> None:
-        if self._complete:
-            raise _Stop
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in _FRAMING:
-            self._framing.append((name, value))
-        else:
-            self._fields.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        parser, response = self._parser, self._response
-        if response is None or self._mode != _HEAD:
-            return
-        status = parser.get_status_code()
-        if 100 <= status < 200:
-            self._skip_interim(status)
-            return
-        version = parser.get_http_version()
-        if version != "1.1":
-            self._keep_alive = False
-            if version != "1.0":
-                self._refuse(f"HTTP version {version}")
-        if not 200 <= status < 600:
-            self._refuse(f"status {status:03}")
-        if len(self._fields) + len(self._framing) > HEAD_FIELDS:
-            self._refuse(f"more than {HEAD_FIELDS} header fields")
-        self._mode = _UNTIL_CLOSE
-        for name, value in self._framing:
-            self._frame(name, value)
-        if status in (204, 304):  # no body, whatever the framing says; some servers send one nevertheless
-            self._keep_alive = self._keep_alive and self._mode == _UNTIL_CLOSE
-        elif self._length is not None:
-            self._fields.append((b"content-length", b"%d" % self._length))
-        response.headers = self._fields
-        response.status = status
-        if self._head_only:
-            self._complete = True
-            self._keep_alive = False  # the parser cannot be told, so what follows cannot be told apart
-            raise _Stop
-
-    def on_message_complete(self) -> None:
-        if self._mode != _HEAD:
-            self._complete = True
-
-    def _skip_interim(self, status: int) -> None:
-        self._interim += 1
-        if status == 101:
-            self._refuse("a switch of protocols nobody asked for")
-        if self._interim > INTERIM_HEADS:
-            self._refuse(f"more than {INTERIM_HEADS} interim answers")
-        self._interim_bytes += _size(self._fields)
-        self._fields = []
-        self._framing = []
-
-    def _frame(self, name: bytes, value: bytes) -> None:
-        """Read one header that belongs to the connection; `_mode` and `_length` follow from it."""
-        if name == b"content-length":
-            self._length = self._body_left = int(value)
-            self._mode = _LENGTH
-        elif name == b"transfer-encoding":
-            if self._mode != _UNTIL_CLOSE or value.strip(b" \t").lower() != b"chunked":
-                self._refuse("a transfer coding other than chunked")
-            self._mode = _CHUNKED
-        elif name == b"connection":
-            named = {token.strip(b" \t").lower() for token in value.split(b",")}
-            if b"close" in named:
-                self._keep_alive = False
-            if not named <= _ORDINARY_CONNECTION:
-                self._fields = [field for field in self._fields if field[0] not in named]
-
-    def _refuse(self, what: str) -> None:
-        self._refusal = what
-        raise _Stop
-
     # From bytes to the answer.
 
-    def _parse(self, data: bytes, response: Response) -> None:
-        """Feed the parser and act on what it found. Bytes after the end never count as an answer."""
-        parser, pieces, in_head = self._parser, self._pieces, self._mode == _HEAD
-        wrong = None
-        if in_head and not self._head_bytes and data[0] != 0x48:  # llhttp would skip CR and LF before the H
-            wrong = "Expected HTTP/"
-        else:
-            try:
-                parser.feed_data(data)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-                wrong = "" if self._complete else self._refusal or str(error)
-        piece = b"" if not pieces else pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        if in_head and wrong is None:
-            wrong = self._check_head_size(data)
-        if wrong:
-            if in_head:  # nobody has seen the head yet
-                response.status, piece = 0, b""
-            self._garbage(response, piece, wrong)
-        elif self._complete:
-            clean = wrong is None and self._nothing_follows(data, piece, in_head)
-            self._finish(response, piece, clean)
-        elif self._mode == _LENGTH:
-            self._body_left -= len(piece)
-            self._arrived(response, piece)
-        elif piece or in_head:
-            if self._mode != _HEAD:
-                self._arrived(response, piece)
-        else:
-            self._barren_bytes += len(data)
-            if self._barren_bytes > HEAD_BYTES:  # chunk extensions or trailers without end
-                self._garbage(response, b"", "too much between two chunks")
-
-    def _arrived(self, response: Response, piece: bytes) -> None:
-        """Part of the body, or the head alone."""
-        self._silence = self._barren_bytes = 0
-        if self._pump is not None and response.status >= 300 and not self._pump.done():
-            self._pump.cancel()  # it has been answered; a success may still want the rest of the body
-        if piece:
-            response.feed(piece, False)
-        else:
-            response.wake()
-
-    def _check_head_size(self, data: bytes) -> str | None:
-        if self._mode == _HEAD:
-            self._head_bytes += len(data)
-            size = self._head_bytes
-        elif not self._head_bytes and not self._interim:
-            size = data.find(b"\r\n\r\n")
-        else:
-            size = self._interim_bytes + _size(self._fields)
-        return f"a head of more than {HEAD_BYTES} bytes" if size > HEAD_BYTES else None
-
-    def _nothing_follows(self, data: bytes, piece: bytes, in_head: bool) -> bool:
-        """Whether the answer ends where `data` ends. llhttp takes CR and LF after an answer for nothing at all."""
-        if self._mode == _CHUNKED:
-            return data.endswith(b"0\r\n\r\n")
-        if not in_head or self._head_bytes or self._interim:
-            return False  # cannot be told cheaply; rare, and costs a connection, not a customer's privacy
-        return data.find(b"\r\n\r\n") + 4 + len(piece) == len(data)
+    def _read(self, data: bytes, response: Response) -> None:
+        """A head, or chunks. Bytes after the end never count as an answer."""
+        in_head = self.mode == HEAD
+        piece = self.feed(data)
+        if in_head and self.status and not self.wrong:
+            response.headers, response.status = self.headers, self.status
+        if self.wrong:
+            if piece:
+                response.feed(piece, False)
+            name = self._pool.name
+            self._fail(UpstreamGarbage(f"Upstream {name!r} answered something that is not safe HTTP: {self.wrong}."))
+        elif self.complete:
+            self._finish(response, piece, self.clean)
+        elif self.mode != HEAD:
+            self._silence = 0
+            if self._pump is not None and self.status >= 300:
+                self._pump.cancel()  # it has been answered; a success may still want the rest of the body
+            if piece:
+                response.feed(piece, False)
+            else:
+                response.wake()
 
     def _finish(self, response: Response, piece: bytes, clean: bool) -> None:
         """The answer is complete. The connection goes back only if it is clean and the request was fully sent."""
@@ -360,7 +200,7 @@ class Connection(asyncio.Protocol):
         if pump is not None and not pump.done():
             pump.cancel()
             clean = False
-        if clean and self._keep_alive and not self._transport.get_write_buffer_size():
+        if clean and self.keep_alive and not self._transport.get_write_buffer_size():
             if not self._reading:
                 self.resume()
             self._silence = 0
@@ -368,11 +208,6 @@ class Connection(asyncio.Protocol):
         else:
             self._discard()
         response.feed(piece, True)
-
-    def _garbage(self, response: Response, piece: bytes, what: str) -> None:
-        if piece:
-            response.feed(piece, False)
-        self._fail(UpstreamGarbage(f"Upstream {self._pool.name!r} answered something that is not safe HTTP: {what}."))
 
     def _fail(self, error: Exception) -> None:
         response = self._response
@@ -387,11 +222,11 @@ class Connection(asyncio.Protocol):
         response = self._response
         self._response = None
         name = self._pool.name
-        self._end(exc)
+        self._end()
         if response is None:
             return
         error: UpstreamError
-        if response.status and self._mode == _UNTIL_CLOSE and exc is None:
+        if response.status and self.mode == UNTIL_CLOSE and exc is None:
             response.feed(b"", True)
             return
         if response.status:
@@ -404,10 +239,10 @@ class Connection(asyncio.Protocol):
 
     def _discard(self) -> None:
         self._response = None
-        self._end(None)
+        self._end()
         self._transport.abort()
 
-    def _end(self, exc: Exception | None) -> None:
+    def _end(self) -> None:
         self._closed = True
         self.resume_writing()
         if self._pump is not None:
@@ -453,13 +288,8 @@ class Connection(asyncio.Protocol):
                 self.close()
         elif self._awaits_client or not self._reading:
             self._silence = 0  # it is not the upstream who is silent
-        elif self._mode == _HEAD:
+        elif self.mode == HEAD:
             if self._silence > pool.first_byte_ticks:
                 self._fail(UpstreamTimeout(f"Upstream {pool.name!r} did not answer in time."))
         elif self._silence > pool.idle_ticks:
             self._fail(UpstreamTimeout(f"Upstream {pool.name!r} fell silent in the middle of its answer."))
-
-
-def _size(fields: list[tuple[bytes, bytes]]) -> int:
-    """Bytes of header fields on the wire."""
-    return sum(len(name) + len(value) + 4 for name, value in fields)

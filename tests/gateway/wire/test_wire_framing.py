@@ -320,3 +320,9 @@ async def test_all_that_has_arrived_is_read_at_once(provider, client) -> None:
     assert await answer.read() == b"abc"
     assert answer.at_end()
     assert await answer.read() == b""
+
+
+async def test_trailers_never_become_headers(provider, client) -> None:
+    provider.script(CHUNKED + b"2\r\nhi\r\n0\r\nSet-Cookie: a=1\r\nConnection: close\r\n\r\n")
+    answer = await client.send()
+    assert (answer.headers, await answer.read(), answer.at_end()) == ([], b"hi", True)

@@ -260,3 +260,18 @@ async def test_closing_the_pool_cuts_what_is_under_way(provider, client) -> None
     with pytest.raises(Exception, match="middle of its answer"):
         await answer.read()
     await provider.until(lambda: provider.open_connections == 0)
+
+
+async def test_a_long_wait_for_an_answer_is_no_idleness_afterwards(provider) -> None:
+    pool = Pool(Origin(provider.host, provider.port), name="p", keep_alive_s=600)
+    go_on = asyncio.Event()
+    provider.script(go_on, OK)
+    connection = await pool.connect()
+    answer = connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", False)
+    for _ in range(pool.keep_alive_ticks):
+        connection.tick()
+    go_on.set()
+    await answer.head()
+    connection.tick()
+    assert (pool.idle, connection.closed) == (1, False)
+    await pool.close()
