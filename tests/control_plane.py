@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import msgspec
+import pytest
 import uvicorn
 
 from taximeter.config import Settings
@@ -18,6 +22,7 @@ from taximeter.control.ports import Services
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.keyfile import KeyFile
+from taximeter.sinks.history.sink import History
 from taximeter.sinks.sink import Batch
 
 NOON_US = 1_793_707_200_000_000
@@ -158,3 +163,26 @@ class ControlPlane:
         answer = await self.client.get(path, params=params)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+
+Start = Callable[..., Awaitable[ControlPlane]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """`await start(settings, **services)`: a running control plane with an empty SQLite history."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(settings: Settings | None = None, **more: Any) -> ControlPlane:
+            history = History(f"sqlite:///{tmp_path / 'history.db'}")
+            stack.push_async_callback(history.close)
+            await history.prepare()
+            return await stack.enter_async_context(ControlPlane(tmp_path, history, settings, **more))
+
+        yield begin
+
+
+@pytest.fixture
+async def control(start: Start) -> ControlPlane:
+    """The control plane of an installation without an admin token."""
+    return await start()

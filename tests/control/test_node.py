@@ -30,9 +30,13 @@ async def test_metrics_answer_in_the_format_that_was_asked_for(start):
 
 
 async def test_prices_in_force_are_listed(start):
-    row = {"provider": "openai", "model": "gpt-4o-mini", "input_pusd": 150_000}
-    control = await start(prices=lambda: [row])
-    assert await control.get("/prices") == {"data": [row]}
+    rows = [
+        {"provider": provider, "model": model, "input": 0.15}
+        for provider, model in (("openai", "gpt-4o-mini"), ("openai", "o1"), ("azure", "gpt-4o-mini"))
+    ]
+    control = await start(prices=lambda: rows)
+    assert await control.get("/prices") == {"data": rows}
+    assert await control.get("/prices", provider="openai", model="gpt-*") == {"data": rows[:1]}
 
 
 async def test_the_schema_names_every_path_and_needs_no_network(control):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ import msgspec
 from taximeter.cli.options import guarded
 from taximeter.cli.show import console, table
 from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
-from taximeter.config import load
+from taximeter.config import Settings, load
 from taximeter.control.keyinfo import CreatedKey, KeyInfo, info
 from taximeter.control.keyring import KeyRing
 from taximeter.keyfile import KeyFile
@@ -45,13 +46,8 @@ def create(
     url: str | None, config_file: Path | None, as_json: bool, workspace: str, name: str, models: tuple[str, ...]
 ) -> None:
     """Make a key and print it."""
-    with_proxy, ring = _where(url, config_file)
-    if with_proxy is not None:
-        body = {"workspace": workspace, "name": name, "models": list(models)}
-        made = msgspec.json.decode(with_proxy.request("POST", "/keys", body=body).content, type=CreatedKey)
-    else:
-        key, secret = ring().create(workspace, name=name, models=models)
-        made = CreatedKey(**msgspec.structs.asdict(info(key)), key=secret)
+    with _where(url, config_file) as place:
+        made = place.create(workspace, name, models)
     if as_json:
         click.echo(msgspec.json.encode(made))
         return
@@ -64,12 +60,8 @@ def create(
 @_place
 def listing(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
     """List the keys, revoked ones too; never their secrets."""
-    with_proxy, ring = _where(url, config_file)
-    if with_proxy is not None:
-        raw = with_proxy.request("GET", "/keys").content
-        found = msgspec.json.decode(raw, type=dict[str, list[KeyInfo]])["data"]
-    else:
-        found = [info(key) for key in ring().listing()]
+    with _where(url, config_file) as place:
+        found = place.listing()
     found = [each for each in found if workspace in (None, each.workspace)]
     if as_json:
         click.echo(msgspec.json.encode(found))
@@ -85,29 +77,59 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
 @_place
 def revoke(url: str | None, config_file: Path | None, as_json: bool, key_id: str) -> None:
     """End a key. Calls that are running go on; workers refuse it within about a second."""
-    with_proxy, ring = _where(url, config_file)
-    if with_proxy is not None:
-        raw = with_proxy.request("DELETE", f"/keys/{quote(key_id, safe='')}").content
-        ended = msgspec.json.decode(raw, type=KeyInfo)
-    else:
-        ended = info(ring().revoke(key_id))
+    with _where(url, config_file) as place:
+        ended = place.revoke(key_id)
     click.echo(msgspec.json.encode(ended) if as_json else f"{ended.id} is revoked.")
 
 
-def _where(url: str | None, config_file: Path | None) -> tuple[Proxy | None, Callable[[], KeyRing]]:
-    """The proxy to ask or, where none runs, the keys of the data directory."""
-    token = os.environ.get(TOKEN_ENV, "")
-    settings = load(config_file)
-    data_dir = Path(settings.data_dir)
+class _Proxy:
+    """Keys through the running proxy."""
 
-    def ring() -> KeyRing:
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def create(self, workspace: str, name: str, models: tuple[str, ...]) -> CreatedKey:
+        body = {"workspace": workspace, "name": name, "models": models}
+        return msgspec.json.decode(self._proxy.request("POST", "/keys", body=body).content, type=CreatedKey)
+
+    def listing(self) -> list[KeyInfo]:
+        return msgspec.json.decode(self._proxy.request("GET", "/keys").content, type=dict[str, list[KeyInfo]])["data"]
+
+    def revoke(self, key_id: str) -> KeyInfo:
+        raw = self._proxy.request("DELETE", f"/keys/{quote(key_id, safe='')}").content
+        return msgspec.json.decode(raw, type=KeyInfo)
+
+
+class _File:
+    """Keys in the data directory, while no proxy runs on it."""
+
+    def __init__(self, settings: Settings) -> None:
+        data_dir = Path(settings.data_dir)
         data_dir.mkdir(parents=True, exist_ok=True)
-        return KeyRing(
+        self._ring = KeyRing(
             KeyFile(data_dir), settings.auth, now_us=lambda: time.time_ns() // 1_000, random=secrets.token_bytes
         )
 
+    def create(self, workspace: str, name: str, models: tuple[str, ...]) -> CreatedKey:
+        key, secret = self._ring.create(workspace, name=name, models=models)
+        return CreatedKey(**msgspec.structs.asdict(info(key)), key=secret)
+
+    def listing(self) -> list[KeyInfo]:
+        return [info(key) for key in self._ring.listing()]
+
+    def revoke(self, key_id: str) -> KeyInfo:
+        return info(self._ring.revoke(key_id))
+
+
+@contextmanager
+def _where(url: str | None, config_file: Path | None) -> Iterator[_Proxy | _File]:
+    settings = load(config_file)
     address = url or running_at(settings)
-    return (Proxy(address, token) if address else None), ring
+    if address is None:
+        yield _File(settings)
+        return
+    with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
+        yield _Proxy(proxy)
 
 
 def _state(key: KeyInfo) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ def asks_proxy(command: Command) -> Command:
         source, note = find(url, history, config_file)
         if note:
             click.echo(note, err=True)
-        command(source=source, **options)
+        with closing(source):
+            command(source=source, **options)
 
     return _with(guarded(run), _WHERE)
 

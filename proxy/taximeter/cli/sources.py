@@ -67,6 +67,9 @@ class Proxy:
         self.url = url.rstrip("/")
         self.client: Client = httpx2.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
 
+    def close(self) -> None:
+        self.client.close()
+
     def usage(self, params: Params) -> bytes:
         return self.request("GET", "/usage", params=params).content
 
@@ -113,6 +116,9 @@ class Database:
         from taximeter.sinks.history.read import Reader
 
         self.reader: Reader = Reader.open(url)
+
+    def close(self) -> None:
+        self.reader.close()
 
     def usage(self, params: Params) -> bytes:
         from taximeter.control import shapes

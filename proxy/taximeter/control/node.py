@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
 
 from litestar import Request, Response, get
+from litestar.params import QueryParameter
 
 from taximeter import __version__
 from taximeter.control.access import Caller, admin_only, anyone_known
@@ -38,9 +40,19 @@ async def metrics(services: Given, request: Request[Any, Caller, Any]) -> Respon
 
 
 @get("/prices", tags=["prices"], guards=[anyone_known, only_known_parameters], summary="The price list in force")
-async def prices(services: Given) -> dict[str, list[dict[str, Any]]]:
-    """Every dated price this node would use now."""
-    return {"data": services.prices()}
+async def prices(
+    services: Given,
+    provider: Annotated[str | None, QueryParameter(description="Only this provider's.")] = None,
+    model: Annotated[str | None, QueryParameter(description="Only models of this name or pattern (gpt-4o*).")] = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Every dated price this node would use now, the strongest source first."""
+    return {
+        "data": [
+            row
+            for row in services.prices()
+            if provider in (None, row["provider"]) and (model is None or fnmatchcase(str(row["model"]), model))
+        ]
+    }
 
 
 HANDLERS = (healthz, readyz, metrics, prices)

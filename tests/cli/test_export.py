@@ -1,0 +1,57 @@
+import asyncio
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from control_plane import record
+from taximeter.cli import main
+
+
+@pytest.fixture
+async def export(control):
+    await control.add(*(record(n, workspace="acme" if n % 2 else "beta") for n in range(5)))
+
+    async def run(where, *args):
+        place = {"proxy": ("--url", control.url), "history": ("--history", str(control.history._database.url))}
+        return await asyncio.to_thread(CliRunner().invoke, main, ["export", *args, *place[where]])
+
+    return run
+
+
+both = pytest.mark.parametrize("where", ["proxy", "history"])
+
+
+@both
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+async def test_the_file_is_the_apis_own_export(export, where, kind, tmp_path, control):
+    result = await export(where, "--output", str(tmp_path / f"usage.{kind}"), "--workspace", "acme")
+    assert (result.exit_code, result.stderr) == (0, f"2 records written to {tmp_path / f'usage.{kind}'}\n")
+    served = await control.client.get(f"/usage/export.{kind}", params={"workspace": "acme"})
+    assert (tmp_path / f"usage.{kind}").read_bytes() == served.content
+
+
+@both
+async def test_parquet(export, where, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    result = await export(where, "--output", str(tmp_path / "usage.parquet"), "--json")
+    assert json.loads(result.stdout) == {"records": 5}
+    assert parquet.read_table(tmp_path / "usage.parquet").column("request_id").to_pylist() == [
+        f"req-{n}" for n in range(5)
+    ]
+
+
+@both
+async def test_standard_output_is_json_lines(export, where):
+    result = await export(where, "--output", "-")
+    assert [json.loads(line)["request_id"] for line in result.stdout.splitlines()] == [f"req-{n}" for n in range(5)]
+
+
+@both
+async def test_what_cannot_be_written_says_so_and_leaves_nothing(export, where, tmp_path):
+    result = await export(where, "--output", str(tmp_path / "absent" / "usage.csv"))
+    assert result.exit_code == 1 and "cannot be written" in result.stderr
+    result = await export(where, "--output", str(tmp_path / "usage.xlsx"))
+    assert result.exit_code == 2 and ".csv, .jsonl or .parquet" in result.stderr
+    result = await export(where, "--output", str(tmp_path / "usage.csv"), "--from", "bogus")
+    assert result.exit_code == 2 and not list(tmp_path.glob("usage*"))
