@@ -35,14 +35,14 @@ class State(msgspec.Struct, kw_only=True):
             f"Taximeter {runtime.version}, node {runtime.node}, process {runtime.pid}: "
             + ("ready" if self.ready else "NOT READY"),
             *(f"  ! {problem}" for problem in self.problems),
-            f"  data port     http://{runtime.listen}/v1",
-            f"  control port  http://{runtime.admin_listen}",
-            f"  Redis         {runtime.redis_url}",
+            f"  data port        http://{runtime.listen}/v1",
+            f"  control port     http://{runtime.admin_listen}",
+            f"  Redis            {runtime.redis_url}",
         ]
         if runtime.redis_url_file:
-            lines.append(f"                whole URL in {runtime.redis_url_file}")
-        lines.append(f"  workers       {runtime.workers}")
-        lines += [f"  sink {name:<9}{_behind(lag)}" for name, lag in health.get("sinks", {}).items()]
+            lines.append(f"                   whole URL in {runtime.redis_url_file}")
+        lines.append(f"  workers          {runtime.workers}")
+        lines += [f"  {f'sink {name}':<17}{_behind(lag)}" for name, lag in health.get("sinks", {}).items()]
         return "\n".join(lines)
 
 
