@@ -34,6 +34,10 @@ class JournalError(TaximeterError):
     """A journal file cannot be written or read; the message names the file."""
 
 
+class AnswerCut(TaximeterError):
+    """An answer ended early: the client's connection is closed without the last chunk, so that it sees the cut."""
+
+
 class RequestError(TaximeterError):
     """Answered to the client: `status`, OpenAI error `type`, stable `code`, and a message safe to show."""
 

@@ -16,7 +16,7 @@ from taximeter.core.record import Open, Operation, Outcome
 from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.admission import KEY_HEADER
 from taximeter.gateway.call import Call, Prices, new_request_id
-from taximeter.gateway.client import ClientLeft, Receive, Scope, Send, read_baggage, read_body, read_tags
+from taximeter.gateway.client import ClientLeft, Receive, Scope, Send, Watches, read_baggage, read_body, read_tags
 from taximeter.gateway.relay import Relay
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Gateway:
         self.durable = settings.journal.fsync == "always"
         self.no_stream_usage = {u.name for u in settings.upstream if u.stream_usage == "off"}
         """Upstreams that get no `stream_options` from us: told so, or they answered 400 to it."""
+        self.watches = Watches()
         self.silent: set[tuple[str, str]] = set()
         """(upstream, api) whose last whole answer carried no usage: their prompts will have to be counted."""
 

@@ -5,7 +5,7 @@ Must not know what is relayed; it speaks ASGI on one side and writes HTTP/1.1 on
 
 from __future__ import annotations
 
-from asyncio import get_running_loop
+import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -15,11 +15,38 @@ _JOINED_BYTES = 64 * 1024
 """A body up to this is joined with the head: copying is cheaper than a second system call."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class Cycle(RequestResponseCycle):
     """One request and its answer. A head waits at most until the loop's next turn for a body to go with it."""
 
     _head: bytes = b""
     _bodiless = False
+    task: asyncio.Task[None]
+    tasks: set[asyncio.Task[None]]
+
+    async def run_asgi(self, app: Any) -> None:
+        """Run the application. Where it raises, the connection is closed (or a 500 sent, if no answer had begun)."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException as error:
+            self.logger.error("The application failed", exc_info=error)
+            await self._failed()
+        else:
+            if not self.response_complete and not self.disconnected:
+                self.logger.error("The application returned without completing its answer")
+                await self._failed()
+        finally:
+            self.on_response = _nothing
+            self.tasks.discard(self.task)  # here, and not in a callback of the task, which costs a turn of the loop
+
+    async def _failed(self) -> None:
+        if self.response_started:
+            self.transport.close()
+        else:
+            await self.send_500_response()
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`. Waits only while the client reads too slowly; silent once the client has gone.
@@ -63,7 +90,7 @@ class Cycle(RequestResponseCycle):
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             raise RuntimeError("a header holds a line break")
         self._head = head + b"\r\n"
-        get_running_loop().call_soon(self._flush_head)
+        asyncio.get_running_loop().call_soon(self._flush_head)
 
     def _flush_head(self) -> None:
         """Nothing came to go with the head: it goes alone."""

@@ -37,10 +37,6 @@ REFUSAL_BODY_BYTES = 64 * 1024
 """Of a 400 that may be about `stream_options`, so much is read to find out."""
 
 
-class AnswerCut(Exception):
-    """The answer ended early: the client's connection is closed without the last chunk, so it sees the cut."""
-
-
 class Relay:
     """One call in progress. Whatever happens in `run`, the call is settled once, and its connection given back."""
 
@@ -275,10 +271,11 @@ class Relay:
 
     def _start_watch(self) -> None:
         self._watch = Watch(self._receive, self._on_left)
+        self._gate.watches.add(self._watch)
 
     def _stop_watch(self) -> None:
         if self._watch is not None:
-            self._watch.stop()
+            self._gate.watches.end(self._watch)
         if self._bound is not None:
             self._bound.cancel()
 
@@ -321,7 +318,7 @@ class Relay:
             await self._send({"type": "http.response.body", "body": rest, "more_body": True})
         await self._count_and_settle(outcome, error.code)
         if not left:
-            raise AnswerCut(f"{self._call.opening.request_id}: {error.message}") from error
+            raise errors.AnswerCut(f"{self._call.opening.request_id}: {error.message}") from error
 
     async def _count_and_settle(self, outcome: Outcome, error_code: str | None = None) -> None:
         """Tokenize, off the loop, what no figure was reported for; then settle."""

@@ -218,6 +218,11 @@ class Guard(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        cycle.tasks = self.tasks
+        cycle.task = task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(task)
+
     # One lazy timer a connection, instead of one made and cancelled for each request
 
     def on_response_complete(self) -> None:
