@@ -11,7 +11,7 @@ from ledger import T0, US, batch, call, calls
 from taximeter.core import totals
 from taximeter.core.record import Record
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.schema import LEVELS, events, journals, origins, series
+from taximeter.sinks.history.schema import LEVELS, events, journals, series
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.history.snapshot import Snapshots
 from taximeter.sinks.history.write import Writer
@@ -29,7 +29,7 @@ def database(url):
 
 def filled(database: Database, journal: dict[str, list[Record]]) -> Snapshots:
     with database.writing() as connection:
-        for table in (journals, series, origins, events, *LEVELS):
+        for table in (journals, series, events, *LEVELS):
             connection.execute(table.delete())
     Writer(database).apply([batch(records, name) for name, records in journal.items()])
     return Snapshots(database)

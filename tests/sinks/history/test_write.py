@@ -16,7 +16,7 @@ from ledger import batch, call, calls
 from taximeter.core.record import Record
 from taximeter.sinks.history import cells
 from taximeter.sinks.history.database import Database, HistoryUnavailable
-from taximeter.sinks.history.schema import LEVELS, events, journals, origins, series
+from taximeter.sinks.history.schema import LEVELS, SUMMARY_LEVELS, classes, events, journals, origins, series, summaries
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.history.windows import US, level_start_s
 from taximeter.sinks.history.write import Writer
@@ -29,16 +29,24 @@ def contents(database: Database) -> dict[str, Any]:
     """Everything the tables say, by name: what two histories of the same records must agree on."""
     with database.reading() as connection:
         names = {row[0]: tuple(row[1:]) for row in connection.execute(select(series))}
+        kinds = {row[0]: tuple(row[1:]) for row in connection.execute(select(classes))}
+        by = {row[0]: tuple(row[1:]) for row in connection.execute(select(summaries))}
         stored = [
-            (row.request_id, row.ended_at, row.outcome, row.cost_nusd, names[row.series_no])
+            (row.request_id, row.ended_at, row.cost_nusd, names[row.series_no], kinds[row.class_no])
             for row in connection.execute(select(events).order_by(events.c.id))
         ]
         rolled = {
-            level.name: {(row[0], names[row[1]]): list(row[2:]) for row in connection.execute(select(level))}
+            level.name: {
+                (row.start_s, names[row.series_no]): list(row[2:]) for row in connection.execute(select(level))
+            }
             for level in LEVELS
         }
+        summed = {
+            level.name: {(row.start_s, by[row.series_no]): list(row[2:]) for row in connection.execute(select(level))}
+            for level in SUMMARY_LEVELS
+        }
         cursors = {row.journal_id: (row.seq, row.digest, row.ended) for row in connection.execute(select(journals))}
-    return {"events": stored, "rolled": rolled, "cursors": cursors}
+    return {"events": stored, "rolled": rolled, "summed": summed, "cursors": cursors}
 
 
 def folded(records: list[Record]) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def two(new_url) -> Iterator[tuple[Database, Database]]:
 def emptied(database: Database) -> Writer:
     """A new writer on a database without rows: creating databases is slow on PostgreSQL."""
     with database.writing() as connection:
-        for table in (journals, series, origins, events, *LEVELS):
+        for table in (journals, series, origins, classes, summaries, events, *LEVELS, *SUMMARY_LEVELS):
             connection.execute(table.delete())
     return Writer(database)
 
@@ -128,9 +136,9 @@ def test_a_journal_is_remembered_with_its_digest_and_end(url):
         assert writer.apply([batch([call()])]) == {"j1": 2}
 
 
-@pytest.mark.parametrize("step", range(6))
+@pytest.mark.parametrize("step", range(12))
 def test_a_crash_between_any_two_statements_leaves_nothing(url, monkeypatch, step):
-    """The steps: the two intern tables, the records, each roll-up."""
+    """The steps: each intern table, the records, each roll-up and summary."""
     with Database(url) as database:
         writer = Writer(database)
         writer.apply([batch([call()])])

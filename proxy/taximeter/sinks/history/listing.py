@@ -15,6 +15,7 @@ from taximeter.core.record import Record
 from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters, span
 from taximeter.sinks.history.rows import to_record
 from taximeter.sinks.history.schema import (
+    CLASS,
     DAY,
     DAY_S,
     HOUR,
@@ -22,12 +23,13 @@ from taximeter.sinks.history.schema import (
     ORIGIN,
     SEQ_BITS,
     US,
+    classes,
     events,
     journals,
     origins,
     series,
 )
-from taximeter.sinks.history.sums import by_series, in_series, record_filter, series_filter, within
+from taximeter.sinks.history.sums import by_series, in_series, names_filter, record_filter, within
 
 MOST = 1_000
 """Records a page."""
@@ -45,7 +47,7 @@ _decode_place = msgspec.json.Decoder(tuple[int, int]).decode
 def of_request(connection: Connection, request_id: str) -> list[Record]:
     """Attempts in order, each with its corrections after it."""
     rows = _rows(connection, select(events).where(events.c.request_id == request_id))
-    in_order = sorted(rows, key=lambda row: (row["attempt"], row["kind"] != "usage", row["ended_at"], row["id"]))
+    in_order = sorted(rows, key=lambda row: (row["attempt"], row["class_kind"] != "usage", row["ended_at"], row["id"]))
     return [_record(row) for row in in_order]
 
 
@@ -102,12 +104,13 @@ def _stretches(connection: Connection, filters: Filters, end_us: int) -> Iterato
 
 def _starts(connection: Connection, level: Table, filters: Filters, first_s: int, last_s: int) -> Sequence[int]:
     there = (level.c.start_s >= first_s, level.c.start_s <= last_s)
-    named = level.c.series_no.in_(select(series.c.series_no).where(series_filter(filters)))
+    named = level.c.series_no.in_(select(series.c.series_no).where(names_filter(series, filters)))
     query = select(level.c.start_s).where(*there, named).distinct().order_by(level.c.start_s.desc())
     return connection.execute(query).scalars().all()
 
 
 _NAMES = [series.c[name].label(f"series_{name}") for name in SERIES]
+_CLASS = [classes.c[name].label(f"class_{name}") for name in CLASS]
 _ORIGIN = [origins.c[name].label(f"origin_{name}") for name in ORIGIN]
 
 
@@ -119,18 +122,19 @@ def _rows(connection: Connection, query: Select[Any], *, descending: bool = Fals
 
     found = query.order_by(*order(events.c)).subquery()
     named = (
-        select(found, journals.c.journal_id, *_NAMES, *_ORIGIN)
+        select(found, journals.c.journal_id, *_NAMES, *_ORIGIN, *_CLASS)
         .join(journals, journals.c.journal_no == found.c.id // (1 << SEQ_BITS))
         .join(series, series.c.series_no == found.c.series_no)
         .join(origins, origins.c.origin_no == found.c.origin_no)
+        .join(classes, classes.c.class_no == found.c.class_no)
         .order_by(*order(found.c))
     )
     return list(connection.execute(named).mappings())
 
 
 def _record(row: RowMapping) -> Record:
-    names = [row[column.name] for column in _NAMES]
-    return to_record(dict(row), row["journal_id"], names, [row[column.name] for column in _ORIGIN])
+    names, origin, class_ = ([row[column.name] for column in some] for some in (_NAMES, _ORIGIN, _CLASS))
+    return to_record(dict(row), row["journal_id"], names, origin, class_)
 
 
 def _page(row: RowMapping) -> str:

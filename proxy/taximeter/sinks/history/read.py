@@ -6,23 +6,21 @@ Totals come from the coarsest roll-ups that fit; single records answer only what
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Self
 
-from sqlalchemy import ColumnElement, Connection, Table, func, select, true
+from sqlalchemy import Connection, func, select
 
 from taximeter.core import totals
 from taximeter.core.errors import BadRequest
 from taximeter.core.record import Record
-from taximeter.sinks.history import listing
-from taximeter.sinks.history.cells import FIELDS, empty, merge, split
+from taximeter.sinks.history import listing, rollups
+from taximeter.sinks.history.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters, Group, TrackPart, Window, checked, span
 from taximeter.sinks.history.retention import events_since_us
-from taximeter.sinks.history.schema import LEVELS, QUARTER, QUARTER_S, US, meta, series
-from taximeter.sinks.history.sums import RECORD_NAMES, by_series, parts, series_filter
-from taximeter.sinks.history.windows import Piece, Run, boundaries, pieces_of, runs, snapped
-
-_TABLES: dict[str, Table] = {level.name: level for level in LEVELS}
+from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta, series
+from taximeter.sinks.history.sums import RECORD_NAMES, names_filter, parts
+from taximeter.sinks.history.windows import Piece, boundaries, pieces_of, runs, snapped
 
 Sums = dict[tuple[int, tuple[str | None, ...]], list[int]]
 """(number of the window, values of the group-by) -> cell."""
@@ -90,12 +88,20 @@ class Reader:
     def _sums(self, connection: Connection, filters: Filters, names: tuple[str, ...], marks: Sequence[int]) -> Sums:
         sums: Sums = {}
         singly = any(name in TAGS for name in names) or any(getattr(filters, name) is not None for name in RECORD_NAMES)
+        source = rollups.choose(filters, names)
         since_us = events_since_us(connection)
         for run in runs(marks):
             for piece in [Piece(None, run.start_us, run.end_us)] if singly else pieces_of(run):
                 if piece.level is None and not singly and piece.start_us < since_us:
                     piece = snapped(piece)  # noqa: PLW2901
-                for window, key, cell in _read(connection, filters, names, run, piece):
+                if piece.level is None:
+                    singles = parts(connection, filters, piece.start_us, piece.end_us, names, run.width_us)
+                    found: Iterator[tuple[int, rollups.Key, list[int]]] = (
+                        (part.window, tuple(part.names.values()), part.cell) for part in singles
+                    )
+                else:
+                    found = rollups.read(connection, source, names, run, piece)
+                for window, key, cell in found:
                     place = (run.first + window, key)
                     if place in sums:
                         merge(sums[place], cell)
@@ -164,7 +170,7 @@ class Reader:
         if name not in SERIES:
             raise BadRequest(f"No list of values of {name!r}. Allowed: {', '.join(SERIES)}.", param="name")
         column = series.c[name]
-        query = select(column).where(column != "", series_filter(filters or Filters())).distinct()
+        query = select(column).where(column != "", names_filter(series, filters or Filters())).distinct()
         with self._database.reading() as connection:
             return sorted(connection.execute(query).scalars())
 
@@ -179,41 +185,6 @@ def _known_span(connection: Connection, start_us: int, end_us: int) -> tuple[int
     if end_us == FOREVER_US:
         end_us = (last + QUARTER_S) * US
     return start_us, end_us
-
-
-def _read(
-    connection: Connection, filters: Filters, names: tuple[str, ...], run: Run, piece: Piece
-) -> Iterator[tuple[int, tuple[str | None, ...], list[int]]]:
-    """(window in the run, key, cell) of one piece, from where it is kept."""
-    if piece.level is not None:
-        yield from _rolled_up(connection, filters, names, run, piece)
-        return
-    for part in parts(connection, filters, piece.start_us, piece.end_us, names, run.width_us):
-        yield part.window, tuple(part.names.values()), part.cell
-
-
-def _rolled_up(
-    connection: Connection, filters: Filters, names: tuple[str, ...], run: Run, piece: Piece
-) -> Iterator[tuple[int, tuple[str | None, ...], list[int]]]:
-    table = _TABLES[piece.level or ""]
-    keys: list[ColumnElement[Any]] = [series.c[name].label(name) for name in names]
-    if run.count > 1:
-        keys.append(((table.c.start_s * US - run.start_us) // run.width_us).label("window"))
-    query = select(*keys, *(func.sum(table.c[field]) for field in FIELDS)).where(
-        table.c.start_s >= piece.start_us // US,
-        table.c.start_s < piece.end_us // US,
-        table.c.series_no.in_(select(series.c.series_no).where(series_filter(filters)))
-        if by_series(filters)
-        else true(),
-    )
-    if names:
-        query = query.join(series, series.c.series_no == table.c.series_no)
-    query = query.group_by(*(key.key for key in keys if key.key))
-    for row in connection.execute(query):
-        key = tuple(value or None for value in row[: len(names)])
-        cell = row[len(keys) :]
-        if cell[0] is not None:
-            yield row[len(names)] if run.count > 1 else 0, key, [int(value) for value in cell]
 
 
 def _group(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.sinks.history.cells import audio_ms, duration_us
+from taximeter.sinks.history.query import SERIES
 from taximeter.sinks.history.schema import SEQ_BITS, events
 
 NAME_CHARS = 200
@@ -46,6 +48,13 @@ _decode = msgspec.json.Decoder(Detail).decode
 
 SeriesKey = tuple[str, str, str, str, str, str, str]
 OriginKey = tuple[str, str, str, str, str, str]
+SummaryKey = tuple[str, ...]
+ClassKey = tuple[str, str, str, str, str, str]
+
+TELLING = ("input_tokens", "output_tokens", "search_units", "audio_ms", "cost_nusd")
+"""Whether these are known at all decides how a record counts."""
+
+_KNOWN = tuple(",".join(name for bit, name in enumerate(TELLING) if flags >> bit & 1) for flags in range(32))
 
 
 def series_key(record: Record) -> SeriesKey:
@@ -61,6 +70,12 @@ def series_key(record: Record) -> SeriesKey:
     )
 
 
+@lru_cache(maxsize=10_000)
+def summary_key(kept: tuple[str, ...], names: SeriesKey) -> SummaryKey:
+    """In the order of `usage_summaries`: what is kept, then of query.SERIES the names kept and "" for the others."""
+    return (",".join(kept), *(name if field in kept else "" for field, name in zip(SERIES, names, strict=True)))
+
+
 def origin_key(record: Record) -> OriginKey:
     """In the order of schema.ORIGIN."""
     return (
@@ -70,6 +85,25 @@ def origin_key(record: Record) -> OriginKey:
         record.response_model or "",
         record.tokenizer or "",
         record.price_ref or "",
+    )
+
+
+def class_key(record: Record) -> ClassKey:
+    """In the order of schema.CLASS."""
+    known = (
+        (record.input_tokens is not None)
+        | (record.output_tokens is not None) << 1
+        | (record.search_units is not None) << 2
+        | (record.seconds is not None) << 3
+        | (record.cost_nusd is not None) << 4
+    )
+    return (
+        record.kind,
+        record.outcome._value_,
+        record.input_source._value_,
+        record.output_source._value_,
+        "first" if record.attempt == 1 else "later",
+        _KNOWN[known],
     )
 
 
@@ -83,7 +117,7 @@ def event_id(journal_no: int, seq: int) -> int:
     return journal_no << SEQ_BITS | seq
 
 
-def to_row(record: Record, key: int, series_no: int, origin_no: int) -> tuple[Any, ...]:
+def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: int) -> tuple[Any, ...]:
     """The values of COLUMNS."""
     micros = duration_us(record)
     detail = Detail(
@@ -112,12 +146,9 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int) -> tuple[An
         record.started_at,
         series_no,
         origin_no,
-        record.kind,
+        class_no,
         record.request_id,
         record.attempt,
-        record.outcome._value_,
-        record.input_source._value_,
-        record.output_source._value_,
         record.track,
         record.document,
         record.end_user,
@@ -142,18 +173,17 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int) -> tuple[An
     )
 
 
-_SAME_NAME = tuple(
-    name
-    for name in COLUMNS
-    if name in Record.__struct_fields__ and name not in ("outcome", "input_source", "output_source")
-)
+_SAME_NAME = tuple(name for name in COLUMNS if name in Record.__struct_fields__)
 
 
-def to_record(row: Mapping[str, Any], journal_id: str, names: Sequence[str], origin: Sequence[str]) -> Record:
-    """The record of a row (by column name), its journal, its series' and its origin's names."""
+def to_record(
+    row: Mapping[str, Any], journal_id: str, names: Sequence[str], origin: Sequence[str], class_: Sequence[str]
+) -> Record:
+    """The record of a row (by column name), its journal, and the names of its series, origin and class."""
     detail = _decode(row["detail"])
     workspace, provider, _, task, operation, key_id, service_tier = names
     upstream, api, request_model, response_model, tokenizer, price_ref = origin
+    kind, outcome, input_source, output_source, *_ = class_
     micros = row["duration_us"]
     rest = {name: getattr(detail, name) for name in Detail.__struct_fields__ if name != "duration_ms"}
     return Record(
@@ -171,9 +201,10 @@ def to_record(row: Mapping[str, Any], journal_id: str, names: Sequence[str], ori
         response_model=response_model or None,
         tokenizer=tokenizer or None,
         price_ref=price_ref or None,
-        outcome=Outcome(row["outcome"]),
-        input_source=Source(row["input_source"]),
-        output_source=Source(row["output_source"]),
+        kind=kind,
+        outcome=Outcome(outcome),
+        input_source=Source(input_source),
+        output_source=Source(output_source),
         **{name: row[name] for name in _SAME_NAME},
         **rest,
     )

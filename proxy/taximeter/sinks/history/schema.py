@@ -18,7 +18,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 
 from taximeter.sinks.history.cells import FIELDS
@@ -81,6 +80,18 @@ origins = Table(
 )
 """What else many records share word for word; "" for none."""
 
+CLASS = ("kind", "outcome", "input_source", "output_source", "attempt", "known")
+
+classes = Table(
+    "usage_classes",
+    metadata,
+    Column("class_no", Big, primary_key=True, autoincrement=True),
+    *(Column(name, Text, nullable=False) for name in CLASS),
+    UniqueConstraint(*CLASS),
+)
+"""Everything about a record that decides how its figures count (core.totals), figures aside: records of one class and
+series can be summed in SQL. `attempt`: first | later. `known`: which of rows.TELLING are not null, with commas."""
+
 events = Table(
     "usage_events",
     metadata,
@@ -89,12 +100,9 @@ events = Table(
     Column("started_at", Big, nullable=False),
     Column("series_no", Big, nullable=False),
     Column("origin_no", Big, nullable=False),
-    Column("kind", Text, nullable=False),
+    Column("class_no", Big, nullable=False),
     Column("request_id", Text, nullable=False),
     Column("attempt", SmallInteger, nullable=False),
-    Column("outcome", Text, nullable=False),
-    Column("input_source", Text, nullable=False),
-    Column("output_source", Text, nullable=False),
     Column("track", Text),
     Column("document", Text),
     Column("end_user", Text),
@@ -128,31 +136,52 @@ Index("usage_events_request_id", events.c.request_id)
 for _tag in ("track", "document", "end_user"):
     _present = events.c[_tag].is_not(None)
     Index(f"usage_events_{_tag}", events.c[_tag], events.c.ended_at, sqlite_where=_present, postgresql_where=_present)
-_corrects = text("kind = 'correction'")
-Index("usage_events_corrections", events.c.request_id, sqlite_where=_corrects, postgresql_where=_corrects)
+
+SUMMARIES: tuple[tuple[str, ...], ...] = (("task",), ("provider", "model", "operation"), ("workspace", "key_id"))
+"""Names a coarser roll-up is kept by, beside the one by all of SERIES: the questions asked most, with few rows each.
+Fewest rows first; a question goes to the first that knows all its names."""
+
+summaries = Table(
+    "usage_summaries",
+    metadata,
+    Column("series_no", Big, primary_key=True, autoincrement=True),
+    Column("kept", Text, nullable=False),
+    *(Column(name, Text, nullable=False) for name in SERIES),
+    UniqueConstraint("kept", *SERIES),
+)
+"""What `usage_series` is for roll-ups, for summaries. `kept`: the names it is by, with commas; the others are ""."""
 
 
-def _rollup(name: str) -> Table:
-    return Table(
-        name,
-        metadata,
-        Column("start_s", Big, primary_key=True, autoincrement=False),
-        Column("series_no", Big, primary_key=True, autoincrement=False),
-        *(Column(field, Big, nullable=False) for field in FIELDS),
-        # Clustered by time: a batch touches a page or two of each roll-up, not one page a series.
-        sqlite_with_rowid=False,
-        postgresql_with={"fillfactor": 70},  # room for the row's next version on the same page
+def _levels(name: str) -> tuple[Table, Table, Table, Table]:
+    """15 minutes, hours, days, calendar months (UTC). Each holds every record once. `start_s`: seconds since epoch."""
+
+    def level(suffix: str, *key: str) -> Table:
+        return Table(
+            name + suffix,
+            metadata,
+            *(Column(part, Big, primary_key=True, autoincrement=False) for part in key),
+            *(Column(field, Big, nullable=False) for field in FIELDS),
+            sqlite_with_rowid=False,  # clustered by its key
+            postgresql_with={"fillfactor": 70},  # room for a row's next version on the same page
+        )
+
+    return (
+        # By time: a batch touches few pages of these, the larger ones.
+        level("", "start_s", "series_no"),
+        level("_hour", "start_s", "series_no"),
+        # By series: long ranges are summed in the order in which they lie.
+        level("_day", "series_no", "start_s"),
+        level("_month", "series_no", "start_s"),
     )
 
 
-QUARTER = _rollup("usage_rollup")
-HOUR = _rollup("usage_rollup_hour")
-DAY = _rollup("usage_rollup_day")
-MONTH = _rollup("usage_rollup_month")
+LEVELS = _levels("usage_rollup")
+"""The roll-ups by all names of a series, finest first."""
 
-LEVELS: tuple[Table, ...] = (QUARTER, HOUR, DAY, MONTH)
-"""Finest first. Each holds every record once: 15 minutes (exact in every time zone), hours, days, calendar months, UTC.
-`start_s` is in seconds since epoch."""
+SUMMARY_LEVELS = _levels("usage_summary")
+"""Those of all SUMMARIES; the same records once more for each of them."""
+
+QUARTER, HOUR, DAY, MONTH = LEVELS
 
 _TIME = {
     "sqlite": "datetime(e.ended_at / 1000000, 'unixepoch')",
@@ -161,7 +190,8 @@ _TIME = {
 
 
 _CORRECTED = """(SELECT SUM(c.cost_nusd) FROM usage_events c
-                WHERE c.kind = 'correction' AND c.request_id = e.request_id AND c.attempt = e.attempt)"""
+                WHERE c.request_id = e.request_id AND c.attempt = e.attempt
+                AND c.class_no IN (SELECT class_no FROM usage_classes WHERE kind = 'correction'))"""
 
 
 def llm_usage_view(dialect: str) -> str:
@@ -174,4 +204,4 @@ def llm_usage_view(dialect: str) -> str:
             COALESCE(e.cost_nusd + {_CORRECTED}, e.cost_nusd, {_CORRECTED}) / 1000000000.0 AS cost_usd,
             (e.duration_us + 500) / 1000 AS response_time_ms, {_TIME[dialect]} AS created_at
         FROM usage_events e JOIN usage_series s ON s.series_no = e.series_no
-        WHERE e.kind = 'usage'"""  # noqa: S608  (constants only)
+        WHERE e.class_no IN (SELECT class_no FROM usage_classes WHERE kind = 'usage')"""  # noqa: S608  (constants only)

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, false, func, or_, select, true
 
 from taximeter.core import totals
 from taximeter.core.record import Operation, Outcome, Record, Source
-from taximeter.sinks.history.cells import COUNTS, FIELDS, SUMMED
+from taximeter.sinks.history.cells import COUNTS, SUMMED
 from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters, Names
-from taximeter.sinks.history.schema import events, series
+from taximeter.sinks.history.rows import TELLING
+from taximeter.sinks.history.schema import CLASS, classes, events, series
 
 _FIGURES = (
     "input_tokens",
@@ -26,8 +27,6 @@ _FIGURES = (
     "search_units",
     "cost_nusd",
 )
-_TELLING = ("input_tokens", "output_tokens", "search_units", "audio_ms", "cost_nusd")
-"""Whether these are known at all decides how a record counts."""
 
 
 class Part(msgspec.Struct):
@@ -50,9 +49,10 @@ def matches(column: ColumnElement[Any], names: Names, none: ColumnElement[bool])
     return or_(chosen, none) if "" in wanted else chosen
 
 
-def series_filter(filters: Filters) -> ColumnElement[bool]:
-    """Conditions on `usage_series`."""
-    return and_(true(), *(matches(series.c[name], getattr(filters, name), series.c[name] == "") for name in SERIES))
+def names_filter(numbered: Table, filters: Filters) -> ColumnElement[bool]:
+    """Conditions on `usage_series` or `usage_summaries`."""
+    given = (matches(numbered.c[name], getattr(filters, name), numbered.c[name] == "") for name in SERIES)
+    return and_(true(), *given)
 
 
 def by_series(filters: Filters) -> bool:
@@ -62,7 +62,11 @@ def by_series(filters: Filters) -> bool:
 
 def record_filter(filters: Filters) -> ColumnElement[bool]:
     """Conditions on `usage_events` beside range and series."""
-    given = [matches(events.c[name], getattr(filters, name), events.c[name].is_(None)) for name in RECORD_NAMES]
+    tags = (*TAGS, "request_id")
+    given = [matches(events.c[name], getattr(filters, name), events.c[name].is_(None)) for name in tags]
+    of_class = [matches(classes.c[name], getattr(filters, name), false()) for name in ("outcome", "kind")]
+    if filters.outcome is not None or filters.kind is not None:
+        given.append(events.c.class_no.in_(select(classes.c.class_no).where(*of_class)))
     return and_(true(), *given)
 
 
@@ -74,7 +78,7 @@ def in_series(filters: Filters) -> ColumnElement[bool]:
     """The event belongs to one of the series the filters name."""
     if not by_series(filters):
         return true()
-    return events.c.series_no.in_(select(series.c.series_no).where(series_filter(filters)))
+    return events.c.series_no.in_(select(series.c.series_no).where(names_filter(series, filters)))
 
 
 def within(start_us: int, end_us: int) -> list[ColumnElement[bool]]:
@@ -100,14 +104,13 @@ def parts(
 
     One key and window may come in several parts: they add up. `further` narrows the records down.
     """
-    keys: list[ColumnElement[Any]] = [(series if name in SERIES else events).c[name].label(name) for name in group_by]
-    keys += [events.c[name].label(name) for name in ("kind", "outcome", "input_source", "output_source")]
-    keys += [series.c.operation.label("of"), _flags().label("flags")]
     windowed = width_us < end_us - start_us
+    keys: list[ColumnElement[Any]] = [events.c.series_no, events.c.class_no]
+    keys += [events.c[name] for name in group_by if name in TAGS]
     if windowed:
         keys.append(((events.c.ended_at - start_us) // width_us).label("window"))
     figures = dict.fromkeys((*_FIGURES, *SUMMED))
-    query = (
+    summed = (
         select(
             *keys,
             func.count().label("n"),
@@ -115,33 +118,33 @@ def parts(
             func.max(events.c.ended_at).label("last_us"),
             *(func.coalesce(func.sum(events.c[name]), 0).label(f"sum_{name}") for name in figures),
         )
-        .join(series, series.c.series_no == events.c.series_no)
         .where(*within(start_us, end_us), in_series(filters), record_filter(filters))
         .where(true() if further is None else further)
         .group_by(*(key.key for key in keys if key.key))  # by name: PostgreSQL takes two equal expressions for two
+        .subquery()
+    )
+    names = [series.c[name].label(f"name_{name}") for name in group_by if name in SERIES]
+    query = (
+        select(summed, *names, series.c.operation.label("of"), *(classes.c[name] for name in CLASS))
+        .join(series, series.c.series_no == summed.c.series_no)
+        .join(classes, classes.c.class_no == summed.c.class_no)
     )
     for row in connection.execute(query):
-        named = {name: getattr(row, name) or None for name in group_by}
+        named = {name: getattr(row, f"name_{name}" if name in SERIES else name) or None for name in group_by}
         yield Part(named, row.window if windowed else 0, _cell(row), row.first_us, row.last_us)
-
-
-def _flags() -> ColumnElement[int]:
-    """First attempt or not, and which figures are unknown, as one number."""
-    flags: ColumnElement[int] = case((events.c.attempt == 1, 1), else_=0)
-    for bit, name in enumerate(_TELLING, start=1):
-        flags = flags + case((events.c[name].is_(None), 1 << bit), else_=0)
-    return flags
 
 
 def _cell(row: Row[*tuple[Any, ...]]) -> list[int]:
     """The cell of all records of a class: what one record with their sums counts, its 0s and 1s times their number."""
-    unknown = {name for bit, name in enumerate(_TELLING, start=1) if row.flags >> bit & 1}
-    figures: dict[str, Any] = {name: None if name in unknown else int(getattr(row, f"sum_{name}")) for name in _FIGURES}
+    known = row.known.split(",")
+    figures: dict[str, Any] = {
+        name: None if name in TELLING and name not in known else int(getattr(row, f"sum_{name}")) for name in _FIGURES
+    }
     usage = row.kind == "usage"
     stand_in = Record(
         kind=row.kind,
         request_id="",
-        attempt=1 if row.flags & 1 else 2,
+        attempt=1 if row.attempt == "first" else 2,
         started_at=0,
         ended_at=0,
         workspace="",
@@ -152,12 +155,11 @@ def _cell(row: Row[*tuple[Any, ...]]) -> list[int]:
         outcome=Outcome(row.outcome),
         input_source=Source(row.input_source),
         output_source=Source(row.output_source),
-        seconds=None if "audio_ms" in unknown else row.sum_audio_ms / 1_000,
+        seconds=row.sum_audio_ms / 1_000 if "audio_ms" in known else None,
         **figures,
     )
     cell = totals.empty()
     totals.add(cell, stand_in)
     cell += [1 if usage else 0, 0 if usage else 1]
     cell += [int(getattr(row, f"sum_{name}")) if usage else 0 for name in SUMMED]
-    assert len(cell) == len(FIELDS)  # noqa: S101
     return [value * row.n if at in COUNTS else value for at, value in enumerate(cell)]

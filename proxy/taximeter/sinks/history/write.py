@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -15,8 +15,32 @@ from taximeter.sinks.history import retention, windows
 from taximeter.sinks.history.cells import FIELDS, add, empty, merge
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.intern import Interned, insert_new
-from taximeter.sinks.history.rows import COLUMNS, OriginKey, SeriesKey, event_id, origin_key, series_key, to_row
-from taximeter.sinks.history.schema import LEVELS, QUARTER_S, US, events, journals, origins, series
+from taximeter.sinks.history.rows import (
+    COLUMNS,
+    ClassKey,
+    OriginKey,
+    SeriesKey,
+    SummaryKey,
+    class_key,
+    event_id,
+    origin_key,
+    series_key,
+    summary_key,
+    to_row,
+)
+from taximeter.sinks.history.schema import (
+    LEVELS,
+    QUARTER_S,
+    SUMMARIES,
+    SUMMARY_LEVELS,
+    US,
+    classes,
+    events,
+    journals,
+    origins,
+    series,
+    summaries,
+)
 from taximeter.sinks.sink import Batch, JournalState
 
 Cells = dict[tuple[int, int], list[int]]
@@ -42,9 +66,12 @@ class Writer:
         self._now_us = now_us
         self._series: Interned[SeriesKey] = Interned(series)
         self._origins: Interned[OriginKey] = Interned(origins)
+        self._classes: Interned[ClassKey] = Interned(classes)
+        self._summaries: Interned[SummaryKey] = Interned(summaries)
         self._partitions = retention.Partitions(database)
         dialect = database.dialect
         self._upserts = [_upsert_sql(level, dialect) for level in LEVELS]
+        self._summary_upserts = [_upsert_sql(level, dialect) for level in SUMMARY_LEVELS]
 
     def prepare(self) -> None:
         """Make or check the schema."""
@@ -79,8 +106,8 @@ class Writer:
             with self._database.writing() as connection:
                 return self._apply(connection, sorted(batches, key=lambda batch: (batch.journal_id, batch.after)))
         except BaseException:
-            self._series.forget()
-            self._origins.forget()
+            for interned in (self._series, self._origins, self._classes, self._summaries):
+                interned.forget()
             raise
 
     def _apply(self, connection: Connection, batches: Sequence[Batch]) -> dict[str, int]:
@@ -119,27 +146,43 @@ class Writer:
         return {row.journal_id: (row.journal_no, row.seq) for row in rows}
 
     def _store(self, connection: Connection, taken: Sequence[tuple[int, Record]]) -> None:
-        keys = [series_key(record) for _, record in taken]
-        series_no = self._series.numbers(connection, keys)
+        names = [series_key(record) for _, record in taken]
         from_where = [origin_key(record) for _, record in taken]
+        kinds = [class_key(record) for _, record in taken]
+        series_no = self._series.numbers(connection, names)
         origin_no = self._origins.numbers(connection, from_where)
-        quarters: Cells = {}
+        class_no = self._classes.numbers(connection, kinds)
+        quarters: dict[tuple[int, SeriesKey], list[int]] = {}
         rows = []
-        for (key, record), names, origin in zip(taken, keys, from_where, strict=True):
-            number = series_no[names]
-            rows.append(to_row(record, key, number, origin_no[origin]))
-            place = (record.ended_at // (QUARTER_S * US) * QUARTER_S, number)
+        for (key, record), name, origin, kind in zip(taken, names, from_where, kinds, strict=True):
+            rows.append(to_row(record, key, series_no[name], origin_no[origin], class_no[kind]))
+            place = (record.ended_at // (QUARTER_S * US) * QUARTER_S, name)
             cell = quarters.get(place)
             if cell is None:
                 cell = quarters[place] = empty()
             add(cell, record)
         _insert(connection, rows)
-        self._roll_up(connection, quarters)
+        _roll_up(connection, self._upserts, {(at, series_no[name]): cell for (at, name), cell in quarters.items()})
+        self._summarise(connection, quarters)
 
-    def _roll_up(self, connection: Connection, cells: Cells) -> None:
-        for level, sql in zip(LEVELS, self._upserts, strict=True):
-            cells = _coarser(cells, level)
-            connection.exec_driver_sql(sql, [place + tuple(cell) for place, cell in sorted(cells.items())])
+    def _summarise(self, connection: Connection, quarters: Mapping[tuple[int, SeriesKey], Sequence[int]]) -> None:
+        sums: dict[tuple[int, SummaryKey], list[int]] = {}
+        for (at, name), cell in quarters.items():
+            for kept in SUMMARIES:
+                place = (at, summary_key(kept, name))
+                if place in sums:
+                    merge(sums[place], cell)
+                else:
+                    sums[place] = list(cell)
+        series_no = self._summaries.numbers(connection, [key for _, key in sums])
+        _roll_up(connection, self._summary_upserts, {(at, series_no[key]): cell for (at, key), cell in sums.items()})
+
+
+def _roll_up(connection: Connection, upserts: Sequence[str], cells: Cells) -> None:
+    """Add cells at 15-minute starts to every level, in one order on every node."""
+    for level, sql in zip(LEVELS, upserts, strict=True):
+        cells = _coarser(cells, level)
+        connection.exec_driver_sql(sql, [place + tuple(cell) for place, cell in sorted(cells.items())])
 
 
 def _coarser(cells: Cells, level: Table) -> Cells:
