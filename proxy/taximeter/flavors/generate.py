@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors import spoken
+from taximeter.flavors.body import BodyMeter
 from taximeter.flavors.counts import Fields, Members, added, count, fields, first, items, raw_text, text
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
-from taximeter.flavors.meter import Countable, Prepared
+from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.openai_usage import cost_nusd, parts_exceed
 from taximeter.flavors.tally import USAGE_RAW_BYTES, Tally, Verdict
 
@@ -91,29 +92,48 @@ class GenerateTally(Tally):
 
 
 class PredictTally(Tally):
-    """Vertex' text embeddings: each prediction carries its own `token_count`."""
+    """Vertex' text embeddings: each prediction carries its own `token_count`, so they are summed."""
 
     usage_keys = ()
 
-    __slots__ = ()
+    __slots__ = ("_carried",)
 
-    def whole(self, body: bytes) -> None:
-        super().whole(body)
-        self._count(body)
+    def __init__(self, prepared: Prepared, answer: Answer, provider: str) -> None:
+        super().__init__(prepared, answer, provider)
+        self._carried = b""
 
-    def cut(self, head: bytes, tail: bytes) -> None:
-        """Only ends were kept: what lies between is not known, so nothing is."""
-
-    def _count(self, body: bytes) -> None:
-        counts = [int(found) for found in _token_counts.findall(body)]
-        if counts:
-            self.report({"token_count": sum(counts)}, b"")
+    def scan(self, chunk: bytes) -> None:
+        """Counts stand between the vectors of an answer that may be megabytes long, so they are added as it passes."""
+        seen = self._carried + chunk
+        end = 0
+        for match in _token_count(seen):
+            end = match.end()
+            counted = added(first(self.usage, "token_count"), int(match.group(1)))
+            self.report({"token_count": counted}, b"")
+        self._carried = seen[max(end, len(seen) - _CARRIED_BYTES) :]
 
     def convert(self) -> Reading:
         return Reading(input_tokens=first(self.usage, "token_count"))
 
 
-_token_counts = re.compile(rb'"statistics"\s*:\s*\{[^{}]*?"token_count"\s*:\s*(\d{1,15})(?:\.0)?\b')
+class PredictMeter(BodyMeter):
+    """A body whose counts are scattered over its whole length."""
+
+    __slots__ = ("_scan",)
+
+    def __init__(self, tally: PredictTally) -> None:
+        super().__init__(tally)
+        self._scan = tally.scan
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `Meter.feed`: always the very same chunk."""
+        self._scan(chunk)
+        return super().feed(chunk)
+
+
+_token_count = re.compile(rb'"token_count"\s*:\s*(\d{1,15})(?:\.0)?[\s,}]').finditer
+_CARRIED_BYTES = 256
+"""More than one member with its blanks: what a cut may have split is found with the next chunk."""
 
 
 def _modality(details: Iterable[object], wanted: tuple[str, int]) -> int | None:
@@ -164,6 +184,13 @@ class Predict(JsonFlavor):
     api = "embeddings"
     operation = Operation.EMBEDDING
     tally = PredictTally
+
+    def framing(self, tally: Tally, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
+        return (
+            PredictMeter(tally)
+            if isinstance(tally, PredictTally)
+            else super().framing(tally, prepared, answer, strip=strip)
+        )
 
     def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
         prepared.embedding_inputs = len(items(spoken.request(prepared.body).get("instances"))) or None

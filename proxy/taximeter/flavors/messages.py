@@ -20,7 +20,7 @@ from taximeter.flavors.tally import Tally
 
 _PASSES_APART = frozenset(("compaction",))
 """Passes in `iterations` that the top-level figures leave out though they are billed (docs.anthropic.com, "Compaction":
-sum the iterations)."""
+sum the iterations). An advisor's pass is left to the raw usage: it runs on another model, at another price."""
 
 
 def read(usage: Fields) -> Reading:
