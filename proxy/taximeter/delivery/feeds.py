@@ -36,6 +36,7 @@ class Feeds:
         self._now_us = now_us
         self._price = price
         self._stamp = -1
+        self._stopped_at: str | None = None
 
     def scan(self, *, always: bool) -> None:
         """Take in new files, drop those that are gone or were replaced. Raises OSError.
@@ -67,12 +68,13 @@ class Feeds:
     async def read(self) -> bool:
         """Read all feeds on. False: it stopped before their ends because sinks that keep up hold what is in memory."""
         complete = True
-        for feed in list(self.by_id.values()):
+        for feed in self._in_turn():
             if feed.ended and feed.tail.at_end:
                 continue
             ahead = max(feed.cursors.values(), default=0)
             try:
                 if not await self._read(feed):
+                    self._stopped_at = feed.journal_id
                     return False
             except OSError as error:
                 log.error("cannot read the journal %s: %s", feed.tail.path, error)
@@ -114,17 +116,28 @@ class Feeds:
             if feed.buffered:
                 feed.forget(min((feed.cursors.get(shipper.name, 0) for shipper in self.shippers), default=0))
 
+    def _in_turn(self) -> list[Feed]:
+        """All feeds, beginning where the last look had to stop: no busy file keeps the others waiting for ever."""
+        feeds, ids = list(self.by_id.values()), list(self.by_id)
+        start = ids.index(self._stopped_at) if self._stopped_at in self.by_id else 0
+        self._stopped_at = None
+        return feeds[start:] + feeds[:start]
+
     async def _read(self, feed: Feed) -> bool:
         self._skip_known(feed)
         while not feed.halted:
             if not self._room():
-                return False
-            if feed.read(self._known(feed)) or feed.ended:
                 self._wake_all()
+                return False
+            self._read_slab(feed)
             if feed.tail.at_end:
                 break
             await asyncio.sleep(0)
         return True
+
+    def _read_slab(self, feed: Feed) -> None:
+        if feed.read(self._known(feed)) or feed.ended:
+            self._wake_all()
 
     def _wake_all(self) -> None:
         for shipper in self.shippers:
@@ -187,7 +200,7 @@ class Feeds:
             if not feed.sound:  # first find out whether it is a restored copy: nothing may be appended to that
                 return False
             while not feed.tail.broken:  # what it wrote between the last look and its death
-                feed.read(self._known(feed))
+                self._read_slab(feed)
                 if feed.tail.at_end:
                     break
             if not feed.halted and not feed.ended:
