@@ -1,0 +1,132 @@
+"""What is shipped beside the code: the image, the chart and the documents say what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from taximeter import __version__, config
+from taximeter.cli import VERBS
+from taximeter.config import checks
+
+ROOT = Path(__file__).parents[1]
+CHART = ROOT / "helm/taximeter"
+TEMPLATES = sorted((CHART / "templates").iterdir())
+
+
+def values() -> dict[str, Any]:
+    return yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+def schema() -> dict[str, Any]:
+    return json.loads((CHART / "values.schema.json").read_text())
+
+
+def names(tree: Any, path: str = "") -> set[str]:
+    """Every path of a value, tables that are free-form not looked into."""
+    if not isinstance(tree, dict) or not tree or path == ".resources":
+        return {path}
+    return {name for key, value in tree.items() for name in names(value, f"{path}.{key}")}
+
+
+def declared(part: dict[str, Any], path: str = "") -> set[str]:
+    """The same of the schema."""
+    if "$ref" in part:
+        part = schema()["definitions"][part["$ref"].rsplit("/", 1)[1]]
+    if "properties" not in part:
+        return {path}
+    return {name for key, value in part["properties"].items() for name in declared(value, f"{path}.{key}")}
+
+
+def test_the_charts_schema_declares_each_value_and_no_other() -> None:
+    assert declared(schema()) - {".global"} == names(values())
+
+
+def test_the_templates_use_values_that_exist() -> None:
+    used = {name for file in TEMPLATES for name in re.findall(r"\.Values((?:\.\w+)+)", file.read_text())}
+    known = names(values())
+    assert used
+    assert [name for name in used if not any(name == one or one.startswith(f"{name}.") for one in known)] == []
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.name)
+def test_a_templates_blocks_are_closed(file: Path) -> None:
+    text = file.read_text()
+    assert text.count("{{") == text.count("}}")
+    opened = re.findall(r"\{\{-?\s*(?:if|with|range|define)\b", text)
+    assert len(opened) == len(re.findall(r"\{\{-?\s*end\s*-?\}\}", text))
+
+
+def test_the_chart_is_of_this_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["appVersion"], chart["apiVersion"], chart["name"]) == (__version__, "v2", "taximeter")
+
+
+def test_the_charts_settings_are_settings(tmp_path: Path) -> None:
+    """Variables as the StatefulSet sets them, and its settings file."""
+    text = (CHART / "templates/statefulset.yaml").read_text()
+    told = {
+        "TAXIMETER_LISTEN": "0.0.0.0:8000",
+        "TAXIMETER_ADMIN_LISTEN": "0.0.0.0:8001",
+        "TAXIMETER_DATA_DIR": "/data",
+        "TAXIMETER_WORKERS": str(values()["workers"]),
+        "TAXIMETER_NODE": "taximeter-0",
+        "TAXIMETER_CONTROL__ALLOWED_HOSTS": '["taximeter","taximeter.default"]',
+        "TAXIMETER_AUTH__ADMIN_TOKEN_SHA256": "ab" * 32,
+        "TAXIMETER_REDIS__URL": "redis://redis:6379/0",
+        "TAXIMETER_HISTORY__URL": "postgresql://taximeter@postgres/taximeter",
+    }
+    assert set(re.findall(r"- name: (TAXIMETER_\w+)", text)) == told.keys()
+    file = tmp_path / "taximeter.toml"
+    file.write_text(values()["config"])
+    settings = config.load(file, told)
+    checks.before_serving(settings, {})
+
+
+def test_the_images_variables_are_settings() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    told = dict(re.findall(r"(TAXIMETER_\w+)=(\S+)", text))
+    settings = config.load(ROOT / "config/taximeter.toml", told)
+    assert (settings.listen, settings.data_dir) == ("0.0.0.0:8000", "/data")
+    checks.before_serving(settings, {})
+
+
+def test_the_image_copies_only_what_there_is_and_what_its_build_is_given() -> None:
+    ignored = (ROOT / ".dockerignore").read_text()
+    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
+        for source in sources.split():
+            assert (ROOT / source).exists(), source
+            assert f"!{source.removeprefix('./').split('/')[0]}\n" in ignored, source
+
+
+def test_every_setting_is_in_the_operations_guide_or_the_annotated_file() -> None:
+    told = (ROOT / "config/taximeter.toml").read_text() + (ROOT / "docs/operations.md").read_text()
+    for section in (config.Settings, *[kind for kind in vars(config).values() if _is_section(kind)]):
+        for name in section.__struct_fields__:
+            assert re.search(rf"\b{name}\b", told), f"{section.__name__}.{name}"
+
+
+def _is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, config.Section) and kind is not config.Section
+
+
+def test_every_verb_is_in_the_operations_guide() -> None:
+    told = (ROOT / "docs/operations.md").read_text()
+    assert [verb for verb in VERBS if f"`{verb}`" not in told and f"taximeter {verb}" not in told] == []
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text()):
+            assert (file.parent / target).exists(), f"{file.name} -> {target}"
+
+
+def test_the_ci_script_is_bash_that_parses() -> None:
+    subprocess.run(["bash", "-n", str(ROOT / ".ci/run")], check=True)
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111
