@@ -1,7 +1,7 @@
 """The keys created at run time, in `<data_dir>/keys.json`: written by the control process, watched by the workers.
 
 One small file, replaced atomically: a worker needs no Redis to authenticate, and a Redis that lost its data loses no
-key. Where several nodes share a Redis, their control processes merge their copies through it (control/keyring.py).
+key. Where several nodes share a Redis, their control processes merge their copies through it (control/keysync.py).
 Keys for every start can also be declared in the configuration ([[auth.keys]]).
 """
 

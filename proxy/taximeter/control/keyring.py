@@ -5,7 +5,7 @@ The secret is shown once, when it is made; only its hash is kept. Blocking (a sm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 
 import msgspec
@@ -62,7 +62,7 @@ class KeyRing:
             models=tuple(models),
             created_at=self._now_us(),
         )
-        self._write(key)
+        self.absorb([key])
         return key, secret
 
     def revoke(self, key_id: str) -> ProxyKey:
@@ -73,14 +73,19 @@ class KeyRing:
             if not key.created_at:
                 raise Forbidden(f"Key {key_id!r} is declared in the configuration: remove it there.", param="id")
             revoked = msgspec.structs.replace(key, revoked_at=key.revoked_at or self._now_us())
-            self._write(revoked)
+            self.absorb([revoked])
             return revoked
         raise NotFound(f"No key {key_id[:128]!r}.", param="id")
 
-    def _write(self, key: ProxyKey) -> None:
+    def absorb(self, others: Iterable[ProxyKey]) -> list[ProxyKey]:
+        """Take in another copy's keys; the stored keys of both. Writes only where there is something new."""
         with self._lock:
-            self._file.save(keys.merge(self._file.load(), [key]))
+            stored = self._file.load()
+            merged = keys.merge(stored, others)
+            if merged != stored:
+                self._file.save(merged)
             self._read()
+            return merged
 
     def _read(self) -> None:
         self._stored = self._file.load()

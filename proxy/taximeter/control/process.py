@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from taximeter.child import Boot, Child
 from taximeter.control.app import create
 from taximeter.control.keyring import KeyRing
+from taximeter.control.keysync import exchange
 from taximeter.control.live import Live
 from taximeter.control.ports import Services
 from taximeter.control.state import State
@@ -40,7 +41,7 @@ from taximeter.sinks.sink import Sink
 
 log = logging.getLogger("taximeter.control")
 
-REGISTER_S, AUDIT_S, PRUNE_S = 30.0, 60.0, 3_600.0
+REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S = 30.0, 60.0, 3_600.0, 2.0
 DRAIN_S = 10.0
 """How long the end waits for the last records to reach the sinks; the next start delivers what is left."""
 REQUESTS_S = 5.0
@@ -134,11 +135,16 @@ class Control:
         async def prune() -> None:
             await self.history.prune(retention_start_us(self.settings.history.retention_days))
 
+        async def share_keys() -> None:
+            if self.settings.redis.url:  # an embedded one has no other nodes
+                await exchange(self.counters.server, self.keyring)
+
         notes = self.state.notes
         return [
             every(REGISTER_S, "registering this node in Redis", self._register, notes),
             every(AUDIT_S, "auditing Redis against history", self.counters.audit, notes),
             every(PRUNE_S, "forgetting old records", prune, notes),
+            every(KEYS_S, "exchanging proxy keys with other nodes", share_keys, notes),
         ]
 
     async def _drain(self) -> None:
