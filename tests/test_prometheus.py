@@ -1,0 +1,242 @@
+"""config/prometheus and config/grafana against the real Prometheus: rules hold, every panel has data."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from ledger_fake import batch, traffic
+from taximeter.delivery.health import DeliveryHealth, SinkHealth
+from taximeter.sinks.metric_families import Exposition
+from taximeter.sinks.metrics import Metrics
+
+ROOT = Path(__file__).parent.parent
+RULES = [ROOT / "config/prometheus" / name for name in ("recording.yml", "alerts.yml")]
+DASHBOARDS = sorted((ROOT / "config/grafana/dashboards").glob("*.json"))
+VARIABLES = {"$__rate_interval": "3s", "$__range": "1m", "$workspace": "acme", "$instance": ".*"}
+
+with_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian: apt install prometheus)"
+)
+with_prometheus = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: apt install prometheus)"
+)
+
+
+def promtool(*arguments: str | Path) -> None:
+    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@with_promtool
+def test_promtool_accepts_configuration_and_rules() -> None:
+    promtool("check", "config", ROOT / "config/prometheus/prometheus.yml")
+    promtool("check", "rules", *RULES)
+
+
+@with_promtool
+@pytest.mark.parametrize("file", sorted((ROOT / "tests/prometheus").glob("*_test.yml")), ids=lambda path: path.stem)
+def test_alerts_fire_when_they_should_and_only_then(file: Path) -> None:
+    promtool("test", "rules", file)
+
+
+def panels() -> Iterator[tuple[str, str, str]]:
+    """(dashboard, panel, query) of every query there is."""
+    for file in DASHBOARDS:
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel.get("targets", []):
+                yield file.stem, panel["title"], target["expr"]
+
+
+def test_there_is_an_alert_for_each_thing_that_can_go_wrong() -> None:
+    alerts = set(re.findall(r"alert: Taximeter(\w+)", RULES[1].read_text()))
+    assert alerts >= {
+        "CostSpike", "UsageMissing", "SinkLagging", "JournalErrors", "ErrorRate", "SlowFirstToken", "RecordsLost",
+        "RedisDrift", "SinkFailing", "JournalHalted", "BudgetNearlySpent", "Unpriced", "Down", "LabelOverflow",
+    }  # fmt: skip
+
+
+async def test_rules_and_panels_ask_only_for_what_is_exposed() -> None:
+    metrics = await metered(500)
+    exposed = {sample.name for family in exposition(metrics).collect() for sample in family.samples}
+    recorded = set(re.findall(r"record: (\S+)", RULES[0].read_text()))
+    asked = "\n".join([file.read_text() for file in RULES] + [query for _, _, query in panels()])
+    asked = re.sub(r"(description|summary): .*", "", asked)
+    assert recorded <= set(re.findall(r"[a-z_]*:taximeter[\w:]+|taximeter:[\w:]+", asked))
+    names = set(re.findall(r"(?<![\w:])taximeter_\w+(?!:)\b", asked)) - {"taximeter_usage"}
+    assert names - exposed == set()
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda path: path.stem)
+def test_dashboards_are_whole(file: Path) -> None:
+    board = json.loads(file.read_text())
+    assert board["uid"] == file.stem
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(set(ids)) == len(ids)
+    variables = {variable["name"] for variable in board["templating"]["list"]}
+    used = set(re.findall(r"\$(?!__)\{?(\w+)", json.dumps(board["panels"])))
+    assert used <= variables
+    cells = [
+        (x, y)
+        for panel in board["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(set(cells)) == len(cells), "panels lie on each other"
+    assert max(x for x, _ in cells) < 24
+
+
+# --- the real Prometheus, scraping ----------------------------------------------------------------------------------
+
+
+async def at_zero(journal_ids: Iterable[str]) -> dict[str, int]:
+    return dict.fromkeys(journal_ids, 0)
+
+
+async def metered(count: int) -> Metrics:
+    metrics = Metrics(at_zero)
+    await metrics.cursors(["j1"])
+    await deliver(metrics, 1, count)
+    return metrics
+
+
+async def deliver(metrics: Metrics, first: int, count: int) -> None:
+    now_us = time.time_ns() // 1_000
+    records = traffic(first, count, first=first)
+    await metrics.deliver([batch([msgspec.structs.replace(r, ended_at=now_us) for r in records])])
+
+
+def exposition(metrics: Metrics) -> Exposition:
+    sink = SinkHealth(lag_records=3, lag_seconds=0.1, errors=1, duplicates_skipped=2, failing=None)
+    health = DeliveryHealth(
+        sinks={"redis": sink, "history": sink},
+        in_flight=2,
+        journal_files=1,
+        journal_bytes=1_155,
+        lag_seconds=0.1,
+        journal_healthy=True,
+        journal_errors=0,
+        records_lost=0,
+        unreadable_lines=0,
+        settled=0,
+        halted={},
+        writers=[],
+    )
+    return Exposition(metrics, health=lambda: health, budget_spent_ratio=lambda: {"acme": 0.3}, node="n1")
+
+
+class Scraped:
+    """/metrics on loopback; tells when it was read."""
+
+    def __init__(self, exposed: Exposition) -> None:
+        self.times = asyncio.Semaphore(0)
+        loop = asyncio.get_running_loop()
+        scraped = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body, content_type = exposed.render(self.headers.get("accept", ""))
+                self.send_response(200)
+                self.send_header("content-type", content_type)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(scraped.times.release)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.port = self._server.server_address[1]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@contextlib.asynccontextmanager
+async def prometheus(directory: Path, target_port: int) -> AsyncIterator[httpx2.AsyncClient]:
+    """The repository's configuration, with this target and short intervals."""
+    for file in RULES:
+        shutil.copy(file, directory)
+    config = (ROOT / "config/prometheus/prometheus.yml").read_text()
+    config = config.replace("127.0.0.1:8001", f"127.0.0.1:{target_port}").replace("15s", "250ms")
+    (directory / "prometheus.yml").write_text(config)
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                "prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data",
+                "--web.listen-address=127.0.0.1:0", "--enable-feature=exemplar-storage", "--log.format=json",
+            ],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        async with asyncio.timeout(30):
+            while not (found := re.search(r'"address":"(127\.0\.0\.1:[1-9]\d+)"', (directory / "log").read_text())):
+                assert process.poll() is None, (directory / "log").read_text()
+                await asyncio.sleep(0.02)
+        async with httpx2.AsyncClient(base_url=f"http://{found[1]}") as client:
+            yield client
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def values(client: httpx2.AsyncClient, query: str) -> list[float]:
+    """What a query finds now, NaN apart."""
+    for variable, value in VARIABLES.items():
+        query = query.replace(variable, value)
+    answer: dict[str, Any] = (await client.get("/api/v1/query", params={"query": query})).json()
+    assert answer["status"] == "success", (query, answer)
+    found = [float(one["value"][1]) for one in answer["data"]["result"]]
+    return [value for value in found if value == value]
+
+
+@with_prometheus
+async def test_every_panel_and_recording_rule_has_data(tmp_path: Path) -> None:
+    metrics = await metered(100)
+    scraped = Scraped(exposition(metrics))
+    recorded = re.findall(r"record: (\S+)", RULES[0].read_text())
+    waiting = [*panels(), *(("recording.yml", name, name) for name in recorded)]
+    try:
+        async with prometheus(tmp_path, scraped.port) as client, asyncio.timeout(60):
+            first = 101
+            while waiting:
+                for _ in range(6):
+                    await scraped.times.acquire()
+                    await deliver(metrics, first, 100)
+                    first += 100
+                waiting = [one for one in waiting if not await values(client, one[2])]
+            [tokens] = await values(client, "sum(taximeter_input_tokens_total)")
+            assert 0 < tokens <= sum(sum(cell[8:11]) for cell in metrics.series.values())
+            await exemplars(client)
+    except TimeoutError:
+        pytest.fail(f"no data for {waiting}")
+    finally:
+        scraped.close()
+
+
+async def exemplars(client: httpx2.AsyncClient) -> None:
+    """Prometheus reads OpenMetrics from us, so a bucket leads to a request."""
+    query = {"query": "taximeter_request_duration_seconds_bucket", "start": time.time() - 300, "end": time.time() + 60}
+    answer = (await client.get("/api/v1/query_exemplars", params=query)).json()
+    found = {e["labels"]["request_id"] for series in answer["data"] for e in series["exemplars"]}
+    assert any(request_id.startswith("req-j1-") for request_id in found)
