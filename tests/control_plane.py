@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,10 @@ class ControlPlane:
             **{"metrics": lambda accept: (b"up 1\n", "text/plain; version=0.0.4"), "prices": list, **more},
         )
         self._seq = 0
+
+    def use(self, delivery: Any) -> None:
+        """Wait on the real delivery instead of the seam; before it is started."""
+        self.services = replace(self.services, delivery=delivery)
 
     async def add(self, *records: Record) -> None:
         """Deliver records to history and to the watchers, as delivery does."""

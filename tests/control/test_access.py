@@ -106,18 +106,24 @@ async def test_a_workspaces_key_sees_its_own_usage_and_nothing_else(start):
     assert (await client.get("/healthz", headers=mine)).json() == {"status": "ok"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/usage?workspace=acme", "/usage?workspace=beta,acme", "/usage/events?workspace=acme", "/usage/requests/req-1",
-     "/usage/tracks/t?workspace=acme", "/usage/export.csv?workspace=acme", "/usage/live?workspace=acme",
-     "/v1/organization/usage/completions?start_time=1&project_ids=acme",
-     "/v1/organization/costs?start_time=1&project_ids[]=acme"],
+OTHERS = (
+    "/usage?workspace=acme", "/usage?workspace=beta,acme", "/usage/events?workspace=acme", "/usage/requests/req-1",
+    "/usage/tracks/t?workspace=acme", "/usage/export.csv?workspace=acme", "/usage/live?workspace=acme",
+    "/v1/organization/usage/completions?start_time=1&project_ids=acme",
+    "/v1/organization/costs?start_time=1&project_ids[]=acme",
 )  # fmt: skip
-async def test_another_workspace_is_not_found_exactly_as_if_it_did_not_exist(start, path):
+
+
+async def test_another_workspace_is_not_found_exactly_as_if_it_did_not_exist(start):
     control = await start(SECURED)
     await control.add(record(1, track="t"))
-    answer = await control.client.get(path, headers=bearing(BETA))
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    for path in OTHERS:
+        answer = await control.client.get(path, headers=bearing(BETA))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
+        absent = await control.client.get(
+            path.replace("acme", "absent").replace("req-1", "none"), headers=bearing(BETA)
+        )
+        assert absent.text.replace("absent", "acme").replace("none", "req-1") == answer.text
 
 
 async def test_a_workspaces_key_cannot_close_anothers_track(start):

@@ -66,6 +66,12 @@ async def test_unknown_paths_and_methods_have_the_one_error_shape(control):
         assert answer.headers["x-taximeter-error"] == code
 
 
+async def test_answers_are_not_cached_nor_sniffed(control):
+    for path in ("/usage", "/usage/export.csv", "/healthz"):
+        headers = (await control.client.get(path)).headers
+        assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff"), path
+
+
 async def test_a_history_that_cannot_be_read_is_a_503_that_hides_its_address(control, monkeypatch):
     async def broken(*_, **__):
         raise HistoryUnavailable("postgresql://user:***@db:5432/x: refused")

@@ -2,7 +2,6 @@ import asyncio
 from decimal import Decimal
 
 import msgspec
-import pytest
 
 from control_plane import DAY_US, HOUR_US, NOON_US, embedding, record
 from taximeter.core.record import Operation, Outcome, Source
@@ -262,28 +261,28 @@ async def test_events_filter_by_outcome_too(control):
     assert [each["request_id"] for each in shown["data"]] == ["req-3", "req-2"]
 
 
-@pytest.mark.parametrize(
-    ("path", "param", "says"),
-    [
-        ("/usage?worksapce=a", "worksapce", "Allowed: after, document, end_user"),
-        ("/usage?group_by=colour", "group_by", "Cannot group by 'colour'. Allowed: workspace"),
-        ("/usage?window=week", "window", "Allowed: minute, hour, day, month"),
-        ("/usage?from=yesterday", "from", "RFC 3339"),
-        ("/usage?to=2026-13-01", "to", "RFC 3339"),
-        ("/usage?from=2026-11-03&to=2026-11-01", "from", "after 'to'"),
-        ("/usage?tz=Mars/Olympus", "tz", "IANA"),
-        ("/usage?operation=chat", "operation", "llm, embedding, rerank, other"),
-        ("/usage/events?limit=0", "limit", ">= 1"),
-        ("/usage/events?limit=ten", "limit", "int"),
-        ("/usage/events?page=bogus", "page", ""),
-        ("/usage/tracks/t?wait=soon", "wait", "float"),
-        ("/usage/tracks/t?group_by=x", "group_by", "Allowed: after, wait, workspace"),
-        ("/usage/requests/r?x=1", "x", "Allowed: none"),
-    ],
+BAD_QUESTIONS = (
+    ("/usage?worksapce=a", "worksapce", "Allowed: after, document, end_user"),
+    ("/usage?group_by=colour", "group_by", "Cannot group by 'colour'. Allowed: workspace"),
+    ("/usage?window=week", "window", "Allowed: minute, hour, day, month"),
+    ("/usage?from=yesterday", "from", "RFC 3339"),
+    ("/usage?to=2026-13-01", "to", "RFC 3339"),
+    ("/usage?from=2026-11-03&to=2026-11-01", "from", "after 'to'"),
+    ("/usage?tz=Mars/Olympus", "tz", "IANA"),
+    ("/usage?operation=chat", "operation", "llm, embedding, rerank, other"),
+    ("/usage/events?limit=0", "limit", ">= 1"),
+    ("/usage/events?limit=ten", "limit", "int"),
+    ("/usage/events?page=bogus", "page", ""),
+    ("/usage/tracks/t?wait=soon", "wait", "float"),
+    ("/usage/tracks/t?group_by=x", "group_by", "Allowed: after, wait, workspace"),
+    ("/usage/requests/r?x=1", "x", "Allowed: none"),
 )
-async def test_a_bad_question_is_told_what_is_allowed(control, path, param, says):
-    answer = await control.client.get(path)
-    error = answer.json()["error"]
-    assert (answer.status_code, error["param"], error["code"]) == (400, param, "bad_request")
-    assert set(error) == {"message", "type", "param", "code"} and says in error["message"]
-    assert answer.headers["x-taximeter-error"] == "bad_request"
+
+
+async def test_a_bad_question_is_told_what_is_allowed(control):
+    for path, param, says in BAD_QUESTIONS:
+        answer = await control.client.get(path)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"], error["code"]) == (400, param, "bad_request"), path
+        assert set(error) == {"message", "type", "param", "code"} and says in error["message"], error
+        assert answer.headers["x-taximeter-error"] == "bad_request"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Litestar, Router
+from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
@@ -22,6 +23,11 @@ from taximeter.control.usage import Requests, Usage
 BODY_BYTES = 64 * 1024
 """Largest request body: a key or a budget is a few hundred bytes."""
 
+_HEADERS = (
+    ResponseHeader(name="cache-control", value="no-store"),  # figures move, and are not for shared caches
+    ResponseHeader(name="x-content-type-options", value="nosniff"),
+)
+
 
 def create(services: Services) -> Litestar:
     """The application. It starts and stops nothing: who built the services runs and closes them."""
@@ -38,6 +44,7 @@ def create(services: Services) -> Litestar:
         ],
         exception_handlers=HANDLERS,
         response_class=Json,
+        response_headers=_HEADERS,
         openapi_config=_schema(),
         request_max_body_size=BODY_BYTES,
         logging_config=None,

@@ -5,6 +5,7 @@ The secret is shown once, when it is made; only its hash is kept. Blocking (a sm
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 
@@ -12,10 +13,12 @@ import msgspec
 
 from taximeter.config import Auth
 from taximeter.core import keys
-from taximeter.core.errors import BadRequest, Forbidden, NotFound
+from taximeter.core.errors import BadRequest, DataDirError, Forbidden, NotFound
 from taximeter.core.keys import Keys, ProxyKey
 from taximeter.core.tags import is_valid
 from taximeter.keyfile import KeyFile, declared, in_force
+
+log = logging.getLogger(__name__)
 
 _ID_DIGITS = 12
 """Hex digits of the hash that name a key: 48 bits, so ids of one installation do not meet."""
@@ -37,7 +40,10 @@ class KeyRing:
         """The keys in force now, for look-ups. One `stat` a call."""
         if self._file.changed():
             with self._lock:
-                self._read()
+                try:
+                    self._read()
+                except DataDirError as error:  # the keys known so far stay in force
+                    log.error("%s", error)
         return self._in_force
 
     def listing(self) -> list[ProxyKey]:
