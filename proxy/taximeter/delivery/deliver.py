@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 BUSY_S = 0.02
 """Wait between two looks at the files while there is traffic; a batch then holds what came meanwhile."""
 
-IDLE_S = 0.05
-"""Longest wait between two looks: half of the 100 ms a record may take to reach an idle sink."""
+IDLE_S = 0.08
+"""Longest wait between two glances: a record may take 100 ms to reach an idle sink."""
 
-TEND_S = 0.2
+TEND_S = 0.5
 """How often writers' locks are tried, and the directory is read whether it changed or not."""
 
 TIDY_S = 2.0
@@ -134,19 +134,25 @@ class Delivery:
 
     async def _follow(self) -> None:
         await self._first_answers()
-        idle_s = BUSY_S
         while True:
-            before = sum(feed.tail.offset for feed in self._feeds.by_id.values())
             try:
                 await self._look()
             except Exception:  # an outer loop: no file, however strange, ends delivery
                 log.exception("cannot follow the journals")
-            grown = sum(feed.tail.offset for feed in self._feeds.by_id.values()) != before
-            idle_s = BUSY_S if grown else min(IDLE_S, idle_s * 1.5)
             self._notify()
-            timer = asyncio.get_running_loop().call_later(idle_s, self._wake.set)
+            timer = asyncio.get_running_loop().call_later(BUSY_S, self._glance, BUSY_S)
             await self._wake.wait()
             timer.cancel()
+
+    def _glance(self, waited_s: float) -> None:
+        """Have a look if anything changed, else glance again a little later: an idle node costs next to nothing."""
+        if self._wake.is_set():
+            return
+        if self._held_up or time.monotonic() >= self._tend_at or self._feeds.changed():
+            self._wake.set()
+        else:
+            longer_s = min(IDLE_S, waited_s * 1.5)
+            asyncio.get_running_loop().call_later(longer_s, self._glance, longer_s)
 
     async def _first_answers(self) -> None:
         """Find the files, and let the sinks tell where they are before reading begins."""

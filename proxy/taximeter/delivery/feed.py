@@ -45,6 +45,8 @@ class Feed:
         """sink -> the cursor it last told."""
         self.asked: set[str] = set()
         """Sinks whose cursor can be cut for; one that failed has to be asked again."""
+        self.verified: set[str] = set()
+        """Journal keepers whose digest of it agrees, or that had never heard of it."""
         self.told_end: set[str] = set()
         """Journal keepers that know of the end."""
         self.sound = False

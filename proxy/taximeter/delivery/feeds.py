@@ -65,6 +65,17 @@ class Feeds:
             if feed is None:
                 self.by_id[journal_id] = self._new(Path(entry.path), entry.inode())
 
+    def changed(self) -> bool:
+        """Something was written or came into being since the last look."""
+        try:
+            return os.stat(self._directory).st_mtime_ns != self._stamp or any(  # noqa: PTH116 (half the time)
+                os.stat(feed.tail.path).st_size != feed.tail.size  # noqa: PTH116
+                for feed in self.by_id.values()
+                if not feed.ended and not feed.halted
+            )
+        except OSError:
+            return True
+
     async def read(self) -> bool:
         """Read all feeds on. False: it stopped before their ends because sinks that keep up hold what is in memory."""
         complete = True

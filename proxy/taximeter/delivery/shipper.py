@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 BATCH_RECORDS = 1_000
 """About how many records one `deliver` gets: what a transaction or a script call is paid for once."""
 
-ASKED_AT_ONCE = 16
-"""Journals a sink is asked about in one step, newest first: after a long stop there may be hundreds of old ones."""
+VERIFIED_AT_ONCE = 16
+"""Journals read for their digest in one step, newest first: after a long stop there may be hundreds of old ones."""
 
 SLOW_S = 1.0
 """A sink that takes longer for one batch is waited for by nobody."""
@@ -84,24 +84,25 @@ class Shipper:
 
     async def _step(self) -> bool:
         """Ask about journals not asked about yet, then deliver one round. False: there was nothing to do."""
-        unasked = [feed for feed in self._feeds.values() if self.name not in feed.asked and not feed.halted]
+        feeds = [feed for feed in self._feeds.values() if not feed.halted]
+        unasked = [feed for feed in feeds if self.name not in feed.asked]
+        unverified = [feed for feed in feeds if self.keeper is not None and self.name not in feed.verified]
         try:
             self._since = self._clock_s()
-            if unasked:
-                await self._ask(unasked[-ASKED_AT_ONCE:])
+            if unasked:  # all at once: a sink that lost data judges by all its journals what it lost
+                await self._ask(unasked)
+            if self.keeper is not None and unverified:
+                await self._verify(self.keeper, unverified[-VERIFIED_AT_ONCE:])
             cut = self._cut()
             if cut:
                 self._since = self._clock_s()
                 self._take(cut, await self.sink.deliver([batch for _, batch in cut]))
         finally:
             self._since = None
-        return bool(unasked or cut)
+        return bool(unasked or unverified or cut)
 
     async def _ask(self, feeds: list[Feed]) -> None:
-        ids = [feed.journal_id for feed in feeds]
-        cursors = await self.sink.cursors(ids)
-        if self.keeper is not None:
-            await self._verify(self.keeper, feeds)
+        cursors = await self.sink.cursors([feed.journal_id for feed in feeds])
         for feed in feeds:
             feed.cursors[self.name] = cursors.get(feed.journal_id, 0)
             feed.asked.add(self.name)
@@ -117,13 +118,14 @@ class Shipper:
                     feed.halt(f"{reason}; {RESTORED}")
                 elif state.ended:
                     feed.told_end.add(self.name)
+            feed.verified.add(self.name)
             feed.sound = True
 
     def _cut(self) -> list[tuple[Feed, Batch]]:
         cut: list[tuple[Feed, Batch]] = []
         room = BATCH_RECORDS
         for feed in self._feeds.values():
-            if self.name not in feed.asked:
+            if self.name not in feed.asked or (self.keeper is not None and self.name not in feed.verified):
                 continue
             tell_end = self.keeper is not None and self.name not in feed.told_end
             try:
