@@ -90,6 +90,23 @@ def test_a_taken_port_is_named_with_the_log(tmp_path: Path) -> None:
             EmbeddedValkey(tmp_path, port=port).start()
 
 
+def test_a_server_that_is_loading_its_file_is_waited_for_longer(tmp_path: Path) -> None:
+    class Loading(EmbeddedValkey):
+        """Says LOADING, as a server with a large file would, until it was asked 100 times."""
+
+        asked = 0
+
+        def ping(self) -> str:
+            answer = super().ping()
+            self.asked += answer == "PONG"
+            return "LOADING" if answer == "PONG" and self.asked < 100 else answer
+
+    server = Loading(tmp_path)
+    server.start(timeout_s=0.3)  # 100 asks take longer
+    server.stop()
+    assert server.asked == 100
+
+
 def test_a_stop_without_a_start_does_nothing(tmp_path: Path) -> None:
     EmbeddedValkey(tmp_path).stop()
 

@@ -184,7 +184,7 @@ class EmbeddedValkey:
             return
         pid = int(os.pread(lock, 20, 0) or b"0")
         deadline = time.monotonic() + timeout_s
-        if pid:
+        if pid and _is_valkey(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         while not _try_lock(lock):
@@ -216,6 +216,14 @@ def binary() -> Path:
         raise ValkeyError(
             f"No embedded Valkey for this platform: {error} Set redis.url to a Redis of yours."
         ) from error
+
+
+def _is_valkey(pid: int) -> bool:
+    """Whether it is still a server of ours: its child that rewrites the file may hold the lock when it is gone."""
+    try:
+        return b"valkey" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return not Path("/proc/self").exists()  # where processes cannot be looked at: take the file's word
 
 
 def _try_lock(descriptor: int) -> bool:

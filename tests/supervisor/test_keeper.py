@@ -1,0 +1,125 @@
+"""A child is started, replaced and given up on: with children that live and die as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from taximeter.core.errors import DataDirError
+from taximeter.supervisor import keeper as module
+from taximeter.supervisor.keeper import Keeper, StartError
+
+
+class Child:
+    """A managed child in the test's hand."""
+
+    def __init__(self, pid: int, *, works: bool = True, obeys: bool = True) -> None:
+        self.pid = pid
+        self.ready = asyncio.Event()
+        self.exited = asyncio.Event()
+        self.code: int | None = None
+        self._works, self._obeys = works, obeys
+
+    async def watch(self) -> None:
+        if self._works:
+            self.ready.set()
+        else:
+            self.end(1)
+
+    def check(self) -> int | None:
+        return self.code
+
+    def terminate(self) -> None:
+        if self._obeys:
+            self.end(0)
+
+    def kill(self) -> None:
+        self.end(-signal.SIGKILL)
+
+    def end(self, code: int) -> None:
+        self.code = code
+        self.exited.set()
+
+
+class Slot:
+    """Children handed out one after another."""
+
+    def __init__(self, *children: Child) -> None:
+        self.children = list(children)
+        self.started: list[Child] = []
+        self.new = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self.keeper = Keeper("worker 1", self.start, self.stopping)
+
+    def start(self) -> Child:
+        self.started.append(self.children.pop(0))
+        self.new.set()
+        return self.started[-1]
+
+    async def next(self) -> Child:
+        await asyncio.wait_for(self.new.wait(), 10)
+        self.new.clear()
+        return self.started[-1]
+
+
+async def test_a_child_that_dies_is_replaced_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    slot = Slot(Child(11), Child(12))
+    run = asyncio.ensure_future(slot.keeper.run())
+    (await slot.next()).end(-signal.SIGKILL)
+    second = await slot.next()
+    assert "worker 1 (process 11) was killed by SIGKILL; it is replaced" in caplog.text
+    slot.stopping.set()
+    await slot.keeper.end(10)
+    await run
+    assert (second.pid, second.code) == (12, 0)
+
+
+async def test_a_child_that_is_never_ready_fails_the_start_after_three_attempts() -> None:
+    slot = Slot(*(Child(pid, works=False) for pid in (1, 2, 3)))
+    with pytest.raises(StartError, match=r"worker 1 does not start: it \(process 3\) ended with exit code 1"):
+        await slot.keeper.run()
+
+
+async def test_what_cannot_even_be_started_fails_the_start_with_the_reason() -> None:
+    def start() -> Child:
+        raise DataDirError("no such disk")
+
+    with pytest.raises(StartError, match="no such disk"):
+        await Keeper("valkey", start, asyncio.Event()).run()
+
+
+async def test_a_child_that_was_ready_once_is_never_given_up_but_restarted_ever_more_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delays: list[float] = []
+
+    async def until(event: asyncio.Event, timeout_s: float) -> bool:
+        delays.append(timeout_s)
+        return event.is_set()
+
+    monkeypatch.setattr(module, "_until", until)
+    slot = Slot(Child(1), *(Child(pid, works=False) for pid in range(2, 12)), Child(12))
+    run = asyncio.ensure_future(slot.keeper.run())
+    (await slot.next()).end(1)
+    while slot.started[-1].pid != 12:
+        await slot.next()
+    assert delays == [0.4, 0.8, 1.6, 3.2, 6.4, *[10.0] * 5]
+    slot.stopping.set()
+    slot.started[-1].terminate()
+    await run
+
+
+async def test_a_child_that_does_not_obey_is_killed() -> None:
+    slot = Slot(Child(1, obeys=False))
+    run = asyncio.ensure_future(slot.keeper.run())
+    child = await slot.next()
+    slot.stopping.set()
+    await slot.keeper.end(0.01)
+    await run
+    assert child.code == -signal.SIGKILL
+
+
+async def test_a_slot_without_a_child_has_nothing_to_end() -> None:
+    await Slot().keeper.end(1)
