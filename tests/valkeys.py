@@ -50,6 +50,7 @@ class Server:
         self._sentinel = sentinel
         self._process: subprocess.Popen[bytes] | None = None
         self.client = Redis(port=port, decode_responses=True)
+        self.binary = Redis(port=port)
 
     async def start(self) -> None:
         command = [str(get_binary_path()), str(self._config), *(["--sentinel"] if self._sentinel else [])]
@@ -68,6 +69,7 @@ class Server:
     async def close(self) -> None:
         self.kill()
         await self.client.aclose()
+        await self.binary.aclose()
 
 
 @contextlib.asynccontextmanager
@@ -99,6 +101,8 @@ class Relay:
         self.port = 0
         self.drop_replies = False
         """While set: what the server answers is thrown away and the client's connection closed."""
+        self.replies_left: int | None = None
+        """Drops the replies after this many pieces more."""
         self._to = port
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,6 +136,9 @@ class Relay:
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, lossy: bool) -> None:
         while data := await reader.read(65_536):
+            if lossy and self.replies_left is not None:
+                self.drop_replies = self.drop_replies or self.replies_left <= 0
+                self.replies_left -= 1
             if lossy and self.drop_replies:
                 raise ConnectionResetError
             writer.write(data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 import trustme
 from redis.exceptions import ConnectionError, RedisError
 
-from ledger_fake import FakeHistory, batch, folded, record, traffic
+from ledger_fake import NOON_US, FakeHistory, batch, folded, record, traffic
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Record
+from taximeter.sinks.counter_keys import REBUILDING
 from taximeter.sinks.counters import Counters, CountersMoved
 from taximeter.sinks.redis_client import ERRORS, RedisServer
 from valkeys import Relay, Server, free_ports, running, until
@@ -81,6 +84,101 @@ async def test_a_lost_first_reply_does_not_make_a_new_workspace_look_lost(tmp_pa
         await sink.deliver([batch(records)])
         await assert_exact(sink, records)
         await sink.close()
+
+
+class Chaos:
+    """Two journals, delivered by one node after another process life, while Redis loses replies, keys and its past."""
+
+    def __init__(self, seed: int, server: Server, relay: Relay, *, audited: bool) -> None:
+        self.audited = audited
+        self.rng = random.Random(seed)
+        self.server, self.relay = server, relay
+        self.history = FakeHistory()
+        self.journals = {name: traffic(seed, 300, journal_id=name) for name in ("j1", "j2")}
+        self.written = dict.fromkeys(self.journals, 0)
+        self.sink = self.new_life()
+        self.saved: dict[str, bytes] = {}
+
+    def new_life(self) -> Counters:
+        return Counters(f"redis://127.0.0.1:{self.relay.port}/0", history=self.history, now_us=lambda: NOON_US)
+
+    async def deliver(self) -> None:
+        """One round of delivery, to the ends of what is written."""
+        at = await self.sink.cursors(self.journals)
+        while batches := [
+            batch(records[at[name] : min(at[name] + 25, self.written[name])])
+            for name, records in self.journals.items()
+            if at[name] < self.written[name]
+        ]:
+            at |= await self.sink.deliver(batches)
+
+    async def step(self) -> None:
+        client = self.server.binary
+        match self.rng.randrange(12):
+            case 0:  # the process dies; its memory goes
+                await self.sink.close()
+                self.sink = self.new_life()
+            case 1:
+                await client.flushall()
+            case 2 if self.audited:  # a shard of a Cluster forgets one workspace
+                if keys := await client.keys(f"tm:{{{self.rng.choice(['acme', 'globex', 'initech'])}}}:*"):
+                    await client.delete(*keys)
+            case 3:  # a snapshot is taken, to go back to
+                self.saved = {key: await client.dump(key) for key in await client.keys("*")}
+            case 4:  # the whole server goes back
+                if self.saved:
+                    await client.flushall()
+                    for key, value in self.saved.items():
+                        await client.restore(key, 0, value)
+                    await client.client_kill_filter(_type="normal", skipme=True)
+            case 5 if self.audited:
+                await self.sink.audit()
+            case 6:
+                other = self.new_life()
+                try:
+                    await other.rebuild(self.rng.choice([None, "acme", "globex"]))
+                finally:
+                    await other.close()
+            case 7 | 8:  # history catches up, maybe not all the way
+                for name, records in self.journals.items():
+                    done = self.history.cursors.get(name, 0)
+                    upto = self.rng.randint(done, self.written[name])
+                    if upto > done:
+                        self.history.take(batch(records[done:upto]))
+            case _:
+                for name in self.journals:
+                    self.written[name] = min(300, self.written[name] + self.rng.randrange(40))
+                await self.deliver()
+
+    async def settle(self) -> None:
+        """Everything written, everything delivered, no more faults; audits until all is well where there are any."""
+        self.written = dict.fromkeys(self.journals, 300)
+        for records in self.journals.values():
+            self.history.take(batch(records))
+        for _ in range(20):
+            with contextlib.suppress(*TROUBLE):
+                await self.deliver()
+                if not self.audited or not (await self.sink.audit()).rebuilt:
+                    return
+        pytest.fail("it does not settle")
+
+
+@pytest.mark.parametrize("audited", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_happens_the_sums_come_out_exact(seed: int, audited: bool, tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    server = Server(tmp_path, port)
+    async with running(server), Relay(port) as relay:
+        chaos = Chaos(seed, server, relay, audited=audited)
+        for _ in range(60):
+            relay.replies_left = chaos.rng.choice([None, None, None, chaos.rng.randrange(12)])
+            with contextlib.suppress(*TROUBLE):
+                await chaos.step()
+            relay.drop_replies, relay.replies_left = False, None
+        await server.client.delete(REBUILDING)  # a lease left by a rebuild whose last reply was lost, over by now
+        await chaos.settle()
+        await assert_exact(chaos.sink, [*chaos.journals["j1"], *chaos.journals["j2"]])
+        await chaos.sink.close()
 
 
 async def test_a_server_restarted_from_an_older_file_gets_everything_again(
