@@ -37,7 +37,10 @@ def test_a_directory_is_made_and_held_until_released(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    script = "import sys, os; from pathlib import Path; from taximeter.datadir import DataDir\nDataDir(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    script = (
+        "import sys, os; from pathlib import Path; from taximeter.datadir import DataDir\n"
+        "DataDir(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environ, check=False).returncode == -9
     DataDir(tmp_path).release()

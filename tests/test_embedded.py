@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from taximeter.embedded import EmbeddedValkey, ValkeyError
 
@@ -29,7 +31,7 @@ def test_it_persists_refuses_eviction_and_listens_on_loopback_with_a_password(va
         assert client.config_get(*wanted) == wanted
         assert client.config_get("dir") == {"dir": str(valkey.directory)}
     port = int(valkey.url.rsplit(":", 1)[1].split("/")[0])
-    with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+    with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
 
 

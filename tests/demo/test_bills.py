@@ -14,19 +14,14 @@ BILLS = {
     ("sk-demo-acme", "gpt-4o-mini"): Bill(2, 100, 40, 50, 0, 0),
     ("sk-demo-acme", "rerank-v3.5"): Bill(1, search_units=1),
 }
+LLM = {"input_tokens": 100, "cached_input_tokens": 40, "output_tokens": 50, "reasoning_output_tokens": 0}
 WORKSPACES = ("acme",)
 
 
 def answer(**change: int) -> bytes:
     """What /usage would say of BILLS, with `change` to the first group's LLM figures."""
     none = {"requests": 0, "input_tokens": 0}
-    llm = {
-        "requests": 2,
-        "input_tokens": 100,
-        "cached_input_tokens": 40,
-        "output_tokens": 50,
-        "reasoning_output_tokens": 0,
-    }
+    llm = {"requests": 2, **LLM}
     chat = {"requests": 2, "llm": llm | change, "embedding": none, "rerank": none | {"search_units": 0}}
     rerank = {"requests": 1, "llm": none, "embedding": none, "rerank": none | {"search_units": 1}}
     groups = [
@@ -42,9 +37,9 @@ def test_equal_bills_agree() -> None:
     assert bills.total(billed)["cost_usd"] == Decimal("0.002042")
 
 
-@pytest.mark.parametrize("name", ["input_tokens", "cached_input_tokens", "output_tokens", "reasoning_output_tokens"])
+@pytest.mark.parametrize("name", LLM)
 def test_one_token_of_difference_is_found(name: str) -> None:
-    was = {"input_tokens": 100, "cached_input_tokens": 40, "output_tokens": 50, "reasoning_output_tokens": 0}[name]
+    was = LLM[name]
     (found,) = bills.differences(bills.billed(BILLS, WORKSPACES), bills.metered(answer(**{name: was + 1})))
     assert found == f"acme gpt-4o-mini {name}: the provider billed {was}, Taximeter says {was + 1}"
 
