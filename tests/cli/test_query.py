@@ -59,8 +59,8 @@ Operation   Calls     Input   of it cached   Output   of it reasoning
 LLM             4   600,300             80      120                40
 Embedding       1        16
 Rerank          0         0
-1 attempts ended in an error
-1 calls without a price: not in the cost
+1 attempt ended in an error
+1 call without a price: not in the cost
 """
     )
 
@@ -76,8 +76,8 @@ Provider    Calls     Input   Output    Tokens   Cost (USD)
 anthropic       2       200       60       260        $6.12
 openai          3   600,116       60   600,176        $5.23
 Total           5   600,316      120   600,436       $11.35
-1 attempts ended in an error
-1 calls without a price: not in the cost
+1 attempt ended in an error
+1 call without a price: not in the cost
 """
     )
 
@@ -94,8 +94,8 @@ group           1       100       30       130        $6.12
 filter          1   600,000       30   600,030        $5.23
 (none)          1       100       30       130            —
 Total           3   600,200       90   600,290       $11.35
-1 attempts ended in an error
-1 calls without a price: not in the cost
+1 attempt ended in an error
+1 call without a price: not in the cost
 """
     )
     by_model = (await asked(where, "by-model", "--provider", "openai")).stdout
@@ -149,10 +149,12 @@ async def test_track_as_table_json_and_langfuse(asked, where, control):
         == """\
 Track: t1   Workspace: beta   In flight: 0
 Calls: 2   Estimated Cost: $0.000113
+
 Operation   Model                    Input   Output
 ───────────────────────────────────────────────────
 LLM         gpt-4o-mini                100       30
 Embedding   text-embedding-3-small      16
+
 Document   LLM input   LLM output   Embedding
 ─────────────────────────────────────────────
 doc-1            100           30          16

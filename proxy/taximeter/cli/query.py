@@ -76,6 +76,7 @@ def range_(source: Source, params: dict[str, list[str]], as_json: bool, start: s
     _stats(out, answer)
     if answer.series:
         place = _zone(params)
+        out.print()
         out.print(table(["Day"], FIGURES, [(_day(part, place), *_figures(part)) for part in answer.series]))
 
 
@@ -135,17 +136,17 @@ def _stats(out: Console, answer: UsageAggregateResponse) -> None:
 def _notes(out: Console, answer: UsageAggregateResponse) -> None:
     """What the figures do not hold, where there is something."""
     usage = answer.usage
-    told: list[tuple[int, str]] = [
-        (usage.errors, "attempts ended in an error"),
-        (usage.unknown_requests, "calls of whose usage nothing is known"),
-        (answer.unpriced_requests, "calls without a price: not in the cost"),
-        (usage.counted_tokens, "tokens counted here, because the provider reported none"),
-        (usage.estimated_tokens, "tokens estimated from bytes"),
-        (usage.rerank.search_units, "rerank search units"),
-    ]
-    for number, what in told:
+    told = (
+        (usage.errors, "attempt", "ended in an error"),
+        (usage.unknown_requests, "call", "of whose usage nothing is known"),
+        (answer.unpriced_requests, "call", "without a price: not in the cost"),
+        (usage.counted_tokens, "token", "counted here, because the provider reported none"),
+        (usage.estimated_tokens, "token", "estimated from bytes"),
+        (usage.rerank.search_units, "search unit", "of rerankers"),
+    )
+    for number, noun, what in told:
         if number:
-            out.print(f"{count(number)} {what}", style="dim")
+            out.print(f"{count(number)} {noun}{'' if number == 1 else 's'} {what}", style="dim")
     if not answer.complete:
         out.print(f"Not everything that has ended is in: {answer.lag_seconds:.1f} s behind.", style="yellow")
 

@@ -51,12 +51,14 @@ def _show(answer: TrackResponse) -> None:
         ("LLM", used.llm_model or "—", count(used.llm_input_tokens), count(used.llm_output_tokens)),
         ("Embedding", used.embedding_model or "—", count(used.embedding_tokens), ""),
     ]
+    out.print()
     out.print(table(["Operation", "Model"], ["Input", "Output"], rows))
     documents = [
         (name, count(each.llm_input_tokens), count(each.llm_output_tokens), count(each.embedding_tokens))
         for name, each in answer.documents.items()
     ]
     if documents:
+        out.print()
         out.print(table(["Document"], ["LLM input", "LLM output", "Embedding"], documents))
     if not answer.complete:
         out.print("Calls of this track are still in flight or on their way.", style="yellow")
