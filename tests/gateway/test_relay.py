@@ -352,6 +352,43 @@ async def test_a_stream_without_usage_is_counted(serve, provider, client):
     assert record.get("partial", False) is False
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files"])
+async def test_a_slow_reader_gets_every_byte_and_holds_the_upstream_back(serve, provider, path):
+    parts = [delta(b"%06d" % number + b"x" * 50_000) for number in range(400)]
+    written = []
+    steps = [step for part in parts for step in (lambda _, part=part: written.append(1), chunk(part))]
+    provider.script(stream_head(), *steps, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
+    body = json.dumps(STREAM).encode()
+    async with serve(provider) as running:
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            slow.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(slow, ("127.0.0.1", running.port))
+            head = b"POST %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
+            await loop.sock_sendall(slow, head % path.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+            received = bytearray()
+            while len(received) < 200_000:
+                received += await loop.sock_recv(slow, 4096)
+            assert len(written) < len(parts)  # 20 MB do not fit between the upstream and a client that stopped reading
+            while data := await loop.sock_recv(slow, 1 << 20):
+                received += data
+    _, _, framed = bytes(received).partition(b"\r\n\r\n")
+    assert dechunked(framed) == b"".join(parts) + b"data: [DONE]\n\n"
+
+
+def dechunked(framed):
+    out = bytearray()
+    while framed:
+        size, _, rest = framed.partition(b"\r\n")
+        length = int(size, 16)
+        out += rest[:length]
+        framed = rest[length + 2 :]
+        if not length:
+            break
+    return bytes(out)
+
+
 # ── clients that leave ───────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -45,6 +45,7 @@ class Call:
         "opening",
         "overhead_ns",
         "prices",
+        "read_ns",
         "record",
         "request_bytes",
         "response_bytes",
@@ -62,6 +63,8 @@ class Call:
         self.request_bytes = opening.request_bytes
         self.response_bytes = 0
         self.status: int | None = None
+        self.read_ns: int | None = None
+        """When the last of the answer was read."""
         self.ttft_ns: int | None = None
         self.overhead_ns: int | None = None
         self._last_tick_ns = started_ns
@@ -73,6 +76,13 @@ class Call:
     @property
     def closed(self) -> bool:
         return self._closed
+
+    def read(self, size_bytes: int, now_ns: int) -> None:
+        """A part of the answer has come."""
+        if self.ttft_ns is None:
+            self.ttft_ns = now_ns - self.started_ns
+        self.read_ns = now_ns
+        self.response_bytes += size_bytes
 
     def tick(self, now_ns: int, output_tokens: int | None) -> None:
         """Write down a long stream's progress, at most once a second."""

@@ -18,6 +18,7 @@ from taximeter.flavors.meter import Answer, Flavor, Meter, Prepared
 from taximeter.gateway.call import Call
 from taximeter.gateway.client import ClientLeft, Receive, Send, Watch, stream_body
 from taximeter.gateway.counting import Prompt
+from taximeter.gateway.streaming import Stream
 
 if TYPE_CHECKING:
     from taximeter.gateway.asgi import Gateway
@@ -185,38 +186,15 @@ class Relay:
         held = not streamed and self._gate.settings.usage_headers and _length(response) <= USAGE_HEADERS_BYTES
         if not held:
             await send(start)
-        pending = b""
-        now_ns = 0
-        while chunk := begun or await response.read():
-            begun = b""
-            now_ns = time.perf_counter_ns()
-            if call.ttft_ns is None:
-                call.ttft_ns = now_ns - call.started_ns
-            call.response_bytes += len(chunk)
-            out = self._feed(meter, chunk)
-            if response.at_end():
-                pending = pending + out if pending else out
-                break
-            if streamed:
-                if meter.terminal and not call.closed:
-                    self._settle_if_known(now_ns)
-                    if self._gate.durable:
-                        await self._gate.journal.durable()
-                elif call.tick_due(now_ns):
-                    call.tick(now_ns, meter.progress_tokens())
-                if out:
-                    await send({"type": "http.response.body", "body": out, "more_body": True})
-            elif held:
-                pending += out
-            else:
-                if pending:
-                    await send({"type": "http.response.body", "body": pending, "more_body": True})
-                pending = out
+        if streamed and not (begun or self._gate.durable):
+            pending = await Stream(response, meter, call, send, self._feed, self._settle_if_known).run()
+        else:
+            pending = await self._pull(response, begun, streamed=streamed, held=held)
         rest = meter.finish()
         if rest:
             pending += rest
         if not call.closed:
-            self._settle_if_known(now_ns)
+            self._settle_if_known()
             if self._gate.durable:
                 await self._gate.journal.durable()
         self._stop_watch()
@@ -226,6 +204,33 @@ class Relay:
         await send({"type": "http.response.body", "body": pending, "more_body": False})
         if not call.closed:
             await self._count_and_settle(self._outcome())
+
+    async def _pull(self, response: Response, begun: bytes, *, streamed: bool, held: bool) -> bytes:
+        """Read until the end; of a unary answer one read is always kept back. Answers what is not yet passed on."""
+        call, meter, send = self._call, self._meter, self._send
+        assert meter is not None  # noqa: S101
+        pending = b""
+        while chunk := begun or await response.read():
+            begun = b""
+            now_ns = time.perf_counter_ns()
+            call.read(len(chunk), now_ns)
+            out = self._feed(meter, chunk)
+            if response.at_end():
+                return pending + out if pending else out
+            if held:
+                pending += out
+                continue
+            if streamed:
+                if meter.terminal and not call.closed:
+                    self._settle_if_known()
+                    await self._gate.journal.durable()
+                elif call.tick_due(now_ns):
+                    call.tick(now_ns, meter.progress_tokens())
+            else:
+                pending, out = out, pending
+            if out:
+                await send({"type": "http.response.body", "body": out, "more_body": True})
+        return pending
 
     def _start(self, response: Response) -> dict[str, Any]:
         headers = [*response.headers, (b"x-taximeter-request-id", self._call.opening.request_id.encode())]
@@ -240,7 +245,7 @@ class Relay:
             log.exception("%s: a meter failed; the answer goes on, its usage is unknown", self._call.opening.request_id)
             return chunk
 
-    def _settle_if_known(self, now_ns: int) -> None:
+    def _settle_if_known(self) -> None:
         """Write the record, unless something still has to be counted: that comes after the answer's end."""
         call, meter, prompt = self._call, self._meter, self._prompt
         assert meter is not None  # noqa: S101
@@ -255,7 +260,7 @@ class Relay:
             if place in self._gate.silent:
                 self._gate.silent.discard(place)
         settled_ns = time.perf_counter_ns()
-        call.overhead_ns = (call.overhead_ns or 0) + settled_ns - (now_ns or settled_ns)
+        call.overhead_ns = (call.overhead_ns or 0) + settled_ns - (call.read_ns or settled_ns)
         call.settle(outcome, settled_ns, reading, prepared=self._prepared)
 
     def _outcome(self) -> Outcome:
