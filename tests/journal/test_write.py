@@ -244,6 +244,67 @@ def test_whatever_the_disk_does_each_call_is_on_disk_once_or_counted_as_lost(
     assert [settled(path) for path in files(tmp_path)] == [0] * len(files(tmp_path)), "no call is open in any file"
 
 
+def test_a_writer_that_begins_on_a_full_disk_writes_its_calls_when_it_can(tmp_path: Path, disk: Disk) -> None:
+    disk.full = True
+    writer = journal(tmp_path)
+    assert (writer.healthy, list(tmp_path.iterdir())) == (False, [])
+    call(writer, "a")
+    place = writer.open(opening("b"))
+    disk.full = False
+    writer.close(place, record("b"))
+    assert [each.request_id for each in records(tmp_path)] == ["a", "b"]
+    assert (writer.healthy, writer.lost) == (True, 0)
+    writer.shutdown()
+    assert len(list(tmp_path.glob("*.status"))) == 1
+
+
+def test_a_roll_the_disk_refuses_goes_on_in_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = journal(tmp_path, roll_bytes=1_000)
+
+    def refuse(path: Path, head: bytes, *, append: bool) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(file, "create_locked", refuse)
+        for n in range(5):
+            call(writer, f"r{n}")
+        assert len(files(tmp_path)) == 1
+        assert (writer.healthy, writer.lost) == (True, 0)
+        assert 0 < writer.errors < 5, "asked again only after another roll_bytes"
+    for n in range(5, 10):
+        call(writer, f"r{n}")
+    writer.shutdown()
+    assert len(files(tmp_path)) > 1
+    assert sorted(each.request_id for each in records(tmp_path)) == [f"r{n}" for n in range(10)]
+
+
+def test_a_second_shutdown_does_nothing(tmp_path: Path) -> None:
+    writer = journal(tmp_path)
+    call(writer, "a")
+    writer.shutdown()
+    before = files(tmp_path)[0].read_bytes()
+    writer.shutdown()
+    assert files(tmp_path)[0].read_bytes() == before
+
+
+def test_calls_that_wait_when_the_process_ends_are_told_as_lost(tmp_path: Path, disk: Disk) -> None:
+    writer = journal(tmp_path)
+    disk.full = True
+    for n in range(3):
+        call(writer, f"r{n}")
+    writer.open(opening("open"))
+    writer.shutdown()
+    (status,) = [read_status(path) for path in tmp_path.glob("*.status")]
+    assert status is not None
+    assert (status.lost, status.unsaved, writer.lost) == (4, 0, 4)
+
+
+def test_a_status_file_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.status").write_bytes(b"{")
+    assert read_status(tmp_path / "a.status") is None
+    assert read_status(tmp_path / "b.status") is None
+
+
 def test_refuse_raises_before_anything_is_sent_and_keeps_what_was_sent(tmp_path: Path, disk: Disk) -> None:
     writer = journal(tmp_path, on_error="refuse", buffer_records=1)
     places = [writer.open(opening(f"r{n}")) for n in range(4)]
