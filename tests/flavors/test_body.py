@@ -212,3 +212,21 @@ def test_frames_are_read_at_any_cut_and_garbage_ends_the_reading(at: list[int], 
 def test_an_exception_frame_fails_the_reading() -> None:
     body = CONVERSE + frame(b'{"message":"slow down"}', b"throttlingException", b":exception-type")
     assert read("/model/m/converse-stream", body, content_type=AWS).failed
+
+
+def test_frames_with_bad_base64_or_of_great_length_are_passed_over() -> None:
+    body = frame(b'{"bytes":"AA"}') + frame(b'{"bytes":7}') + frame(b'{"pad":"' + b"x" * 300_000 + b'"}') + METADATA
+    assert read("/model/m/converse-stream", body, content_type=AWS).input_tokens == 1275
+
+
+def test_cache_writes_of_converse_are_told_apart_by_their_time() -> None:
+    usage = {"inputTokens": 1, "outputTokens": 1, "totalTokens": 32, "cacheWriteInputTokens": 30, "cacheDetails": [
+        {"ttl": "5m", "inputTokens": 10}, {"ttl": "1h", "inputTokens": 20}, {"ttl": "?"}]}  # fmt: skip
+    reading = read("/model/m/converse", {"usage": usage})
+    assert (reading.cache_write_input_tokens_5m, reading.cache_write_input_tokens_1h) == (10, 20)
+
+
+def test_legacy_completions_without_output_and_native_ones() -> None:
+    want = {"input_tokens": 4, "output_tokens": 0}
+    assert known(read("/v1/completions", {"usage": {"prompt_tokens": 4, "total_tokens": 4}})) == want
+    assert known(read("/completion", {"tokens_evaluated": 4, "tokens_predicted": 2})) == {**want, "output_tokens": 2}

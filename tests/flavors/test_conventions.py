@@ -287,3 +287,30 @@ def test_a_request_id_in_the_head_beats_the_bodys() -> None:
     body = {"id": "chatcmpl-1", "usage": {"prompt_tokens": 1}}
     assert read(CHAT, body).upstream_request_id == "chatcmpl-1"
     assert read(CHAT, body, headers=[(b"x-request-id", b"req_7")]).upstream_request_id == "req_7"
+
+
+def test_the_kept_usage_fits_a_line_and_its_numbers_stay() -> None:
+    body = b'{\r\n "usage": {\n  "prompt_tokens": 1,\n  "odd": 1.50,\n "big": 123456789012345678901234567890\n }\n}'
+    kept = bytes(read(CHAT, body).usage)
+    assert kept == b'{"prompt_tokens":1,"odd":1.50,"big":123456789012345678901234567890}'
+
+
+def test_a_number_too_long_for_anything_harms_nothing() -> None:
+    body = sse(*({"choices": [], "usage": {name: 10**30, "prompt_tokens": 3}} for name in "ab"))
+    reading = read(CHAT, body, content_type=STREAM)
+    assert known(reading) == {"input_tokens": 3}
+    assert json.loads(bytes(reading.usage)) == {"a": 10**30, "b": 10**30, "prompt_tokens": 3}
+
+
+def test_usage_that_keeps_growing_does_not_fill_memory() -> None:
+    events = [{"choices": [], "usage": {f"k{number}": 1, "prompt_tokens": number}} for number in range(2000)]
+    reading = read(CHAT, sse(*events), content_type=STREAM)
+    assert reading.input_tokens == 1999
+    assert len(bytes(reading.usage)) < 4096
+
+
+def test_names_have_a_bound() -> None:
+    reading = read(CHAT, {"id": "i" * 9999, "model": "m" * 9999, "service_tier": "t" * 9999, "usage": None})
+    assert {len(str(one)) for one in (reading.upstream_request_id, reading.response_model, reading.service_tier)} == {
+        256
+    }

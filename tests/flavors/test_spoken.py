@@ -138,3 +138,8 @@ def test_every_apis_stream_is_text(path: str, events: list[object], text: str) -
     meter = metered(path, sse(*events), content_type=b"text/event-stream")
     assert "".join(meter.output().texts) == text
     assert (meter.progress_tokens() or 0) >= 1
+
+
+def test_tools_with_odd_values_are_text_too() -> None:
+    body = b'{"messages":[{"role":"user","content":"a"}],"tools":[{"n":1000000000000000000000000000000}]}'
+    assert find(b"POST", b"/v1/chat/completions").input(body).texts == ["a", '[{"n":1000000000000000000000000000000}]']

@@ -21,6 +21,9 @@ Members = dict[str, msgspec.Raw]
 UNREADABLE = (ValueError, RecursionError)
 """What msgspec raises on bytes it cannot read: bad JSON, bad UTF-8 (both ValueError), nesting too deep."""
 
+NAME_CHARS = 256
+"""Longest model name, id or tier kept; real ones are below 100."""
+
 _members = msgspec.json.Decoder(Members)
 _decode = msgspec.json.Decoder()
 
@@ -63,6 +66,25 @@ def text(value: object) -> str | None:
 def raw_text(raw: msgspec.Raw | None) -> str | None:
     """The non-empty string in a raw member, else None."""
     return None if raw is None else text(decode(raw))
+
+
+def short_text(raw: msgspec.Raw | None) -> str | None:
+    """As `raw_text`, for names and ids: at most NAME_CHARS of it are kept."""
+    found = raw_text(raw)
+    return found if found is None else found[:NAME_CHARS]
+
+
+def encode(value: object) -> bytes:
+    """A decoded JSON value as compact JSON again; `null` where it nests too deep."""
+    try:
+        return msgspec.json.encode(value)
+    except RecursionError:
+        return b"null"
+
+
+def one_line(raw: bytes) -> bytes:
+    """Valid JSON without line breaks (it goes into a journal of lines); otherwise as it came."""
+    return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
 
 
 def count(value: object) -> int | None:

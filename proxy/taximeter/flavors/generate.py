@@ -16,7 +16,7 @@ from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors import spoken
 from taximeter.flavors.body import BodyMeter
-from taximeter.flavors.counts import Fields, Members, added, count, fields, first, items, raw_text, text
+from taximeter.flavors.counts import Fields, Members, added, count, fields, first, items, short_text, text
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.openai_usage import cost_nusd, parts_exceed
@@ -76,13 +76,13 @@ class GenerateTally(Tally):
     def take(self, found: Members) -> Verdict:
         verdict = super().take(found)
         if self.id is None and "responseId" in found:
-            self.id = raw_text(found["responseId"])
+            self.id = short_text(found["responseId"])
         return verdict
 
     def report(self, usage: Fields, raw: bytes) -> None:
         if any(name.endswith("TokenCount") and count(value) is not None for name, value in usage.items()):
-            self.usage = usage
-            self.raw = raw if len(raw) <= USAGE_RAW_BYTES else b""
+            self.usage = usage if len(raw) <= USAGE_RAW_BYTES else {}
+            self.keep_raw(raw)
 
     def convert(self) -> Reading:
         return read(self.usage)

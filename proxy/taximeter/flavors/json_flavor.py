@@ -13,7 +13,7 @@ import msgspec
 
 from taximeter.core.record import Operation
 from taximeter.flavors.body import BlindMeter, BodyMeter, InflatingMeter, SniffingMeter
-from taximeter.flavors.counts import UNREADABLE, decode, fields, raw_text
+from taximeter.flavors.counts import UNREADABLE, decode, fields, short_text
 from taximeter.flavors.lines import NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.tally import Tally
@@ -67,7 +67,7 @@ class JsonFlavor:
             return Prepared(body=body, model=self.path_model(path), stream=self.path_streams(path))
         prepared = Prepared(
             body=body,
-            model=raw_text(found.model) or self.path_model(path),
+            model=short_text(found.model) or self.path_model(path),
             stream=bytes(found.stream) == b"true" or self.path_streams(path),
             metadata=_metadata(found),
         )
@@ -121,7 +121,7 @@ def _metadata(found: Asked) -> dict[str, object]:
         return {}
     raw = bytes(found.metadata)
     metadata = dict(fields(decode(raw))) if len(raw) <= METADATA_BYTES else {}
-    user = raw_text(found.user)
+    user = short_text(found.user)
     if user is not None:
         metadata["end_user"] = user
     return metadata

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import msgspec
-
-from taximeter.flavors.counts import Fields, decode, fields, items
+from taximeter.flavors.counts import Fields, decode, encode, fields, items
 from taximeter.flavors.meter import Countable
 
 TOKENS_PER_MESSAGE = 4
@@ -69,7 +67,7 @@ class Walk:
     def structured(self, value: object) -> None:
         """A JSON value as the text a model reads."""
         if value:
-            self.texts.append(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+            self.texts.append(value if isinstance(value, str) else encode(value).decode())
 
     def countable(self, tokens: int = 0) -> Countable:
         return Countable(texts=self.texts, tokens=tokens, truncated=self.media)

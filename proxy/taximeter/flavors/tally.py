@@ -16,11 +16,25 @@ from typing import ClassVar
 import msgspec
 
 from taximeter.core.usage import Reading
-from taximeter.flavors.counts import Fields, Members, decode, fields, members, raw_text, usd_to_nusd
+from taximeter.flavors.counts import (
+    Fields,
+    Members,
+    decode,
+    encode,
+    fields,
+    members,
+    one_line,
+    raw_text,
+    short_text,
+    usd_to_nusd,
+)
 from taximeter.flavors.meter import Answer, Prepared
 
 USAGE_RAW_BYTES = 16 * 1024
 """Largest usage object kept as it came; real ones are below 2 KiB."""
+
+MERGED_MEMBERS = 128
+"""Most members several usage objects may add up to; then the last one stands alone. Real ones have 20."""
 
 _REQUEST_IDS = frozenset((b"x-request-id", b"request-id", b"x-amzn-requestid", b"apim-request-id"))
 _ENVELOPE_DEPTH = 3
@@ -59,10 +73,25 @@ class Tally:
     """A stream chunk without any of these keys (other than as null) and without any mark is not decoded."""
     marks: ClassVar[tuple[bytes, ...]] = (b"[DONE]", b"error")
 
-    __slots__ = ("answer", "error", "failed", "finished", "id", "model", "provider", "raw", "terminal", "tier", "usage")
+    __slots__ = (
+        "_documents",
+        "_inputs",
+        "answer",
+        "failed",
+        "finished",
+        "id",
+        "model",
+        "provider",
+        "raw",
+        "terminal",
+        "tier",
+        "usage",
+    )
 
     def __init__(self, prepared: Prepared, answer: Answer, provider: str) -> None:
         self.answer = answer
+        self._inputs = prepared.embedding_inputs
+        self._documents = prepared.rerank_documents
         self.provider = provider
         self.terminal = False
         self.finished = False
@@ -144,9 +173,16 @@ class Tally:
     def report(self, usage: Fields, raw: bytes) -> None:
         """A usage object: its members replace earlier ones of the same name, null says nothing."""
         known = {key: value for key, value in usage.items() if value is not None}
-        if known:
-            self.usage = {**self.usage, **known} if self.usage else known
-            self.raw = raw if len(raw) <= USAGE_RAW_BYTES else b""
+        if not known:
+            return
+        if len(raw) > USAGE_RAW_BYTES:
+            known = {key: value for key, value in known.items() if isinstance(value, int | float)}
+        self.usage = {**self.usage, **known} if 0 < len(self.usage) < MERGED_MEMBERS else known
+        self.keep_raw(raw)
+
+    def keep_raw(self, raw: bytes) -> None:
+        """Keep the usage object as it came."""
+        self.raw = one_line(raw) if len(raw) <= USAGE_RAW_BYTES else b""
 
     def convert(self) -> Reading:
         """The usage so far in our convention."""
@@ -171,6 +207,8 @@ class Tally:
         reading.service_tier = reading.service_tier or self.tier
         if reading.upstream_cost_nusd is None:
             reading.upstream_cost_nusd = self._header_cost()
+        reading.embedding_inputs = self._inputs
+        reading.rerank_documents = self._documents
         reading.failed = self.failed
         reading.finished = self.finished
         reading.usage = self._usage_raw()
@@ -197,17 +235,17 @@ class Tally:
             last = fields(decode(self.raw))
             if all(last.get(key) is not None for key in self.usage):
                 return msgspec.Raw(self.raw)
-        merged = msgspec.json.encode(self.usage)
+        merged = encode(self.usage)
         return msgspec.Raw(merged if len(merged) <= USAGE_RAW_BYTES else b"null")
 
     def _look(self, found: Members, depth: int) -> None:
         if self.model is None:
             for key in self.model_keys:
-                self.model = self.model or raw_text(found.get(key))
+                self.model = self.model or short_text(found.get(key))
         if self.id is None:
-            self.id = raw_text(found.get("id"))
+            self.id = short_text(found.get("id"))
         if "service_tier" in found:
-            self.tier = raw_text(found["service_tier"]) or self.tier
+            self.tier = short_text(found["service_tier"]) or self.tier
         if "error" in found and decode(found["error"]):
             self.failed = True
         for key in self.usage_keys:
