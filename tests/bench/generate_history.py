@@ -3,7 +3,7 @@
     python tests/bench/generate_history.py sqlite:////tmp/bench/history.db --records 10_000_000
 
 A RAG house: workspaces of very different size, two chat models, embeddings and rerank, ingestion in bursts (tracks of
-some hundred calls over a few documents) and queries by end users all day. Then `ask_history.py` measures questions.
+some hundred or thousand calls) and queries by end users all day. Then `ask_history.py` measures questions.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _record(
         ttft_ms=duration_ms / 4,
         overhead_us=90,
         workspace=workspace,
-        track=f"upload-{at // 3_000}" if indexing else None,
+        track=f"upload-{at // 30_000}" if indexing else None,
         document=f"document-{at // 300}" if indexing else None,
         task=task,
         end_user=None if indexing else f"user-{rng.randrange(500)}",

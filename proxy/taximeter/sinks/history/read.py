@@ -15,11 +15,12 @@ from taximeter.core.errors import BadRequest
 from taximeter.core.record import Record
 from taximeter.sinks.history import listing, rollups
 from taximeter.sinks.history.cells import empty, merge, split
+from taximeter.sinks.history.conditions import SINGLY, on_names, shape, values
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters, Group, TrackPart, Window, checked, span
 from taximeter.sinks.history.retention import events_since_us
 from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta, series
-from taximeter.sinks.history.sums import RECORD_NAMES, names_filter, parts
+from taximeter.sinks.history.sums import parts
 from taximeter.sinks.history.windows import Piece, boundaries, pieces_of, runs, snapped
 
 Sums = dict[tuple[int, tuple[str | None, ...]], list[int]]
@@ -87,8 +88,7 @@ class Reader:
 
     def _sums(self, connection: Connection, filters: Filters, names: tuple[str, ...], marks: Sequence[int]) -> Sums:
         sums: Sums = {}
-        singly = any(name in TAGS for name in names) or any(getattr(filters, name) is not None for name in RECORD_NAMES)
-        source = rollups.choose(filters, names)
+        singly = any(name in TAGS for name in names) or any(getattr(filters, name) is not None for name in SINGLY)
         since_us = events_since_us(connection)
         for run in runs(marks):
             for piece in [Piece(None, run.start_us, run.end_us)] if singly else pieces_of(run):
@@ -97,10 +97,10 @@ class Reader:
                 if piece.level is None:
                     singles = parts(connection, filters, piece.start_us, piece.end_us, names, run.width_us)
                     found: Iterator[tuple[int, rollups.Key, list[int]]] = (
-                        (part.window, tuple(part.names.values()), part.cell) for part in singles
+                        (part.window, part.key, part.cell) for part in singles
                     )
                 else:
-                    found = rollups.read(connection, source, names, run, piece)
+                    found = rollups.read(connection, filters, names, run, piece)
                 for window, key, cell in found:
                     place = (run.first + window, key)
                     if place in sums:
@@ -146,11 +146,10 @@ class Reader:
         names = ("document", "operation", "provider", "model")
         found: dict[tuple[str | None, ...], tuple[int, int, list[int]]] = {}
         with self._database.reading() as connection:
-            for part in parts(connection, Filters(workspace=workspace, track=track), 0, FOREVER_US, names, FOREVER_US):
-                key = tuple(part.names[name] for name in names)
-                first_us, last_us, cell = found.get(key, (part.first_us, part.last_us, empty()))
+            for part in parts(connection, Filters(workspace=workspace, track=track), 0, FOREVER_US, names):
+                first_us, last_us, cell = found.get(part.key, (part.first_us, part.last_us, empty()))
                 merge(cell, part.cell)
-                found[key] = (min(first_us, part.first_us), max(last_us, part.last_us), cell)
+                found[part.key] = (min(first_us, part.first_us), max(last_us, part.last_us), cell)
         return [_track_part(key, *found[key]) for key in sorted(found, key=_nones_first)]
 
     def top(self, filters: Filters, by: str, order: str = "cost_nusd", limit: int = 10) -> list[Group]:
@@ -170,20 +169,20 @@ class Reader:
         if name not in SERIES:
             raise BadRequest(f"No list of values of {name!r}. Allowed: {', '.join(SERIES)}.", param="name")
         column = series.c[name]
-        query = select(column).where(column != "", names_filter(series, filters or Filters())).distinct()
+        asked = filters or Filters()
+        query = select(column).where(column != "", on_names(series, shape(asked))).distinct()
         with self._database.reading() as connection:
-            return sorted(connection.execute(query).scalars())
+            return sorted(connection.execute(query, values(asked)).scalars())
 
 
 def _known_span(connection: Connection, start_us: int, end_us: int) -> tuple[int, int]:
-    """The part of an unbounded range in which there are records: windows have to begin and end somewhere."""
-    first, last = connection.execute(select(func.min(QUARTER.c.start_s), func.max(QUARTER.c.start_s))).one()
-    if first is None:
-        return start_us, start_us
+    """An unbounded range cut to where there are records: windows have to begin and end somewhere."""
+    # One end a statement: SQLite finds either at once, both together only by reading the whole table.
     if start_us == 0:
-        start_us = first * US
+        start_us = (connection.execute(select(func.min(QUARTER.c.start_s))).scalar() or 0) * US
     if end_us == FOREVER_US:
-        end_us = (last + QUARTER_S) * US
+        last_s = connection.execute(select(func.max(QUARTER.c.start_s))).scalar()
+        end_us = start_us if last_s is None else (last_s + QUARTER_S) * US
     return start_us, end_us
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -174,21 +175,24 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
 
 
 _SAME_NAME = tuple(name for name in COLUMNS if name in Record.__struct_fields__)
+_same = itemgetter(*(COLUMNS.index(name) for name in _SAME_NAME))
+_ID, _DURATION, _DETAIL = COLUMNS.index("id"), COLUMNS.index("duration_us"), COLUMNS.index("detail")
+_SEQ = (1 << SEQ_BITS) - 1
 
 
-def to_record(
-    row: Mapping[str, Any], journal_id: str, names: Sequence[str], origin: Sequence[str], class_: Sequence[str]
-) -> Record:
-    """The record of a row (by column name), its journal, and the names of its series, origin and class."""
-    detail = _decode(row["detail"])
-    workspace, provider, _, task, operation, key_id, service_tier = names
-    upstream, api, request_model, response_model, tokenizer, price_ref = origin
-    kind, outcome, input_source, output_source, *_ = class_
-    micros = row["duration_us"]
-    rest = {name: getattr(detail, name) for name in Detail.__struct_fields__ if name != "duration_ms"}
+def to_record(row: Sequence[Any]) -> Record:
+    """The record of a row: COLUMNS, its journal's id, then the names of its series, origin and class."""
+    (
+        journal_id, workspace, provider, _, task, operation, key_id, service_tier,
+        upstream, api, request_model, response_model, tokenizer, price_ref,
+        kind, outcome, input_source, output_source, _, _,
+    ) = row[len(COLUMNS) :]  # fmt: skip
+    fields = dict(zip(_SAME_NAME, _same(row), strict=True))
+    fields |= msgspec.structs.asdict(_decode(row[_DETAIL]))
+    if fields["duration_ms"] is None and row[_DURATION] is not None:
+        fields["duration_ms"] = row[_DURATION] / 1_000
     return Record(
-        event_id=f"{journal_id}:{row['id'] & (1 << SEQ_BITS) - 1}",
-        duration_ms=detail.duration_ms if micros is None or detail.duration_ms is not None else micros / 1_000,
+        event_id=f"{journal_id}:{row[_ID] & _SEQ}",
         workspace=workspace,
         provider=provider,
         task=task or None,
@@ -205,6 +209,5 @@ def to_record(
         outcome=Outcome(outcome),
         input_source=Source(input_source),
         output_source=Source(output_source),
-        **{name: row[name] for name in _SAME_NAME},
-        **rest,
+        **fields,
     )

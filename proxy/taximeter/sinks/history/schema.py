@@ -56,9 +56,8 @@ journals = Table(
     Column("seq", Big, nullable=False),
     Column("digest", Text, nullable=False),
     Column("ended", Boolean, nullable=False),
-    Column("moved_at", Big, nullable=False),
 )
-"""The cursor of each journal and when it last moved (µs). Kept for ever: a file back from a back-up is known."""
+"""The cursor of each journal. Kept for ever: a file that comes back from a back-up is known."""
 
 ORIGIN = ("upstream", "api", "request_model", "response_model", "tokenizer", "price_ref")
 

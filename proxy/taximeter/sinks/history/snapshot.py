@@ -18,7 +18,7 @@ from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import FOREVER_US, Filters
 from taximeter.sinks.history.rows import event_id
 from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, MONTH, US, events, journals, series
-from taximeter.sinks.history.sums import in_series, parts
+from taximeter.sinks.history.sums import parts
 from taximeter.sinks.ledger import Cell, Ledger, Standing, TrackCell
 
 TRACKS = 500
@@ -61,8 +61,8 @@ class Snapshots:
             for name, (number, seq) in known.items():
                 after = cursors.get(name, 0)
                 if after < seq:
-                    ids = events.c.id.between(event_id(number, after + 1), event_id(number, seq))
-                    for part in parts(connection, Filters(workspace=workspace), 0, FOREVER_US, (), FOREVER_US, ids):
+                    ids = event_id(number, after + 1), event_id(number, seq)
+                    for part in parts(connection, Filters(workspace=workspace), 0, FOREVER_US, (), ids=ids):
                         merge(beyond, part.cell)
             total = _sum(_by_period(connection, workspace, MONTH, 0, "%Y-%m").values())
         details = split(beyond)[1]
@@ -114,15 +114,15 @@ def _tracks(connection: Connection, workspace: str, since_us: int) -> dict[str, 
     """Whole sums of the tracks with a record since then."""
     live = (
         select(events.c.track)
-        .where(events.c.ended_at >= since_us, events.c.track.is_not(None), in_series(Filters(workspace=workspace)))
+        .where(events.c.ended_at >= since_us, events.c.track.is_not(None), events.c.series_no.in_(_of(workspace)))
         .distinct()
     )
     names = iter(connection.execute(live).scalars().all())
     found: dict[str, TrackCell] = {}
     while some := list(islice(names, TRACKS)):
         filters = Filters(workspace=workspace, track=some)
-        for part in parts(connection, filters, 0, FOREVER_US, ("track",), FOREVER_US):
-            track = found.setdefault(str(part.names["track"]), TrackCell(cell=totals.empty(), last_us=0))
+        for part in parts(connection, filters, 0, FOREVER_US, ("track",)):
+            track = found.setdefault(str(part.key[0]), TrackCell(cell=totals.empty(), last_us=0))
             merge(track.cell, part.cell[: len(totals.FIELDS)])
             track.last_us = max(track.last_us, part.last_us)
     return found

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -54,16 +53,11 @@ def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
         yield some
 
 
-def _now_us() -> int:
-    return time.time_ns() // 1_000
-
-
 class Writer:
     """Applies batches to a database. Not thread-safe."""
 
-    def __init__(self, database: Database, now_us: Callable[[], int] = _now_us) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._now_us = now_us
         self._series: Interned[SeriesKey] = Interned(series)
         self._origins: Interned[OriginKey] = Interned(origins)
         self._classes: Interned[ClassKey] = Interned(classes)
@@ -122,7 +116,7 @@ class Writer:
             connection.execute(
                 update(journals)
                 .where(journals.c.journal_no == number)
-                .values(seq=batch.upto, digest=batch.digest, ended=batch.ended, moved_at=self._now_us())
+                .values(seq=batch.upto, digest=batch.digest, ended=batch.ended)
             )
             cursors[batch.journal_id] = batch.upto
             taken += [(event_id(number, seq_of(record.event_id)), record) for record in batch.records]
@@ -138,7 +132,7 @@ class Writer:
         rows = connection.execute(query).all()
         if len(rows) < len(ids):
             known = {row.journal_id for row in rows}
-            fresh = {"seq": 0, "digest": "", "ended": False, "moved_at": self._now_us()}
+            fresh = {"seq": 0, "digest": "", "ended": False}
             for name in ids:
                 if name not in known:
                     connection.execute(insert_new(journals, connection.dialect.name).values(journal_id=name, **fresh))
