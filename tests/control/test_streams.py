@@ -98,6 +98,13 @@ async def test_a_watcher_that_leaves_is_forgotten(control):
             await asyncio.sleep(0.01)
 
 
+async def test_watchers_are_bounded(control, monkeypatch):
+    monkeypatch.setattr("taximeter.control.streams.MAX_WATCHERS", 1)
+    async with Watcher(control):
+        refused = await control.client.get("/usage/live")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+
+
 async def test_silence_is_broken_by_a_comment(control, monkeypatch):
     monkeypatch.setattr("taximeter.control.streams.HEARTBEAT_S", 0.01)
     async with Watcher(control) as watcher:

@@ -19,12 +19,15 @@ from taximeter.control.ports import Services
 from taximeter.control.questions import Asked, Given, Many, only_known_parameters, split
 from taximeter.control.shapes import encode
 from taximeter.control.usage import DRAIN_S
+from taximeter.core.errors import RateLimited
 from taximeter.sinks.history.query import Filters
 
 HEARTBEAT_S = 15.0
 """A comment line after this much silence keeps proxies from closing the stream and finds watchers that left."""
 RECORDS_HEADER = "x-taximeter-records"
 """How many records an export will hold (about: calls may end meanwhile), for progress bars."""
+MAX_WATCHERS = 200
+"""Each may hold live.WAITING_RECORDS records; a dashboard or a `tail` is one."""
 _SPOOL_BYTES = 8 * 1024 * 1024
 """A Parquet file up to this size stays in memory while it is made; its footer comes last, so it cannot be streamed."""
 _CHUNK_BYTES = 64 * 1024
@@ -53,6 +56,8 @@ class Streams(Controller):
 
     @get("/live", summary="Records as their calls end (server-sent events)", media_type="text/event-stream")
     async def live(self, services: Given, asked: Asked, outcome: Outcomes = None) -> ServerSentEvent:
+        if services.live.watchers >= MAX_WATCHERS:
+            raise RateLimited(f"{MAX_WATCHERS} watchers are enough.", retry_after_s=30)
         return ServerSentEvent(_events(services.live, _with(asked, outcome)))
 
 
