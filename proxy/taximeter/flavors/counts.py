@@ -5,7 +5,6 @@ Nothing here raises on any input. It must not know any API's names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 import msgspec
@@ -120,11 +119,6 @@ def added(*parts: int | None) -> int | None:
 def exceeds(part: int | None, whole: int | None) -> bool:
     """Both known, and the part is larger than the whole."""
     return part is not None and whole is not None and part > whole
-
-
-def any_exceeds(parts: Iterable[int | None], whole: int | None) -> bool:
-    """Any part known to be larger than the whole."""
-    return any(exceeds(part, whole) for part in parts)
 
 
 def duration_s(value: object) -> float | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from taximeter.core.usage import Reading
 from taximeter.flavors.counts import (
     Fields,
-    any_exceeds,
     count,
     duration_s,
     fields,
@@ -102,23 +101,27 @@ def cost_nusd(usage: Fields) -> int | None:
 
 def parts_exceed(reading: Reading) -> bool:
     """A part is larger than its whole: the provider contradicts itself, or counts by a rule nobody published."""
-    return any_exceeds(
-        (
+    whole = reading.input_tokens
+    if whole is not None:
+        for part in (
             reading.cached_input_tokens,
             reading.cache_write_input_tokens,
             reading.audio_input_tokens,
             reading.image_input_tokens,
-        ),
-        reading.input_tokens,
-    ) or any_exceeds(
-        (
+        ):
+            if part is not None and part > whole:
+                return True
+    whole = reading.output_tokens
+    if whole is not None:
+        for part in (
             reading.reasoning_output_tokens,
             reading.audio_output_tokens,
             reading.accepted_prediction_tokens,
             reading.rejected_prediction_tokens,
-        ),
-        reading.output_tokens,
-    )
+        ):
+            if part is not None and part > whole:
+                return True
+    return False
 
 
 def _balance(reading: Reading, total: int | None, provider: str, model: str | None) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from taximeter.core.usage import Reading
 from taximeter.flavors.counts import (
+    NAME_CHARS,
     Fields,
     Members,
     decode,
@@ -177,11 +178,12 @@ class Tally:
             return
         if len(raw) > USAGE_RAW_BYTES:
             known = {key: value for key, value in known.items() if isinstance(value, int | float)}
-        self.usage = {**self.usage, **known} if 0 < len(self.usage) < MERGED_MEMBERS else known
-        self.keep_raw(raw)
+        merged = {**self.usage, **known} if 0 < len(self.usage) < MERGED_MEMBERS else known
+        self.usage = merged
+        self.keep_raw(raw if len(merged) == len(known) else b"")
 
     def keep_raw(self, raw: bytes) -> None:
-        """Keep the usage object as it came."""
+        """Keep the last usage object as it came; b"" where it holds only a part of what is known."""
         self.raw = one_line(raw) if len(raw) <= USAGE_RAW_BYTES else b""
 
     def convert(self) -> Reading:
@@ -203,10 +205,9 @@ class Tally:
         """The usage as far as known, with what is known about the answer."""
         reading = self.convert()
         reading.response_model = self.model
-        reading.upstream_request_id = self._request_id() or self.id
+        reading.upstream_request_id = self.id
         reading.service_tier = reading.service_tier or self.tier
-        if reading.upstream_cost_nusd is None:
-            reading.upstream_cost_nusd = self._header_cost()
+        self._heads(reading)
         reading.embedding_inputs = self._inputs
         reading.rerank_documents = self._documents
         reading.failed = self.failed
@@ -214,29 +215,20 @@ class Tally:
         reading.usage = self._usage_raw()
         return reading
 
-    def _request_id(self) -> str | None:
-        """The provider's id for the call, from the answer's head."""
+    def _heads(self, reading: Reading) -> None:
+        """What an answer's head tells beside its body: the provider's id for the call, a gateway's cost."""
         for name, value in self.answer.headers:
             if name in _REQUEST_IDS and value:
-                return value[:256].decode("latin-1")
-        return None
-
-    def _header_cost(self) -> int | None:
-        for name, value in self.answer.headers:
-            if name == b"x-litellm-response-cost":
-                return usd_to_nusd(value[:40].decode("latin-1"))
-        return None
+                reading.upstream_request_id = value[:NAME_CHARS].decode("latin-1")
+            elif name == b"x-litellm-response-cost" and reading.upstream_cost_nusd is None:
+                reading.upstream_cost_nusd = usd_to_nusd(value[:40].decode("latin-1"))
 
     def _usage_raw(self) -> msgspec.Raw:
         """As it came where the last object holds all that is known, else what several objects add up to."""
         if not self.usage:
             return msgspec.Raw(b"null")
-        if self.raw:
-            last = fields(decode(self.raw))
-            if all(last.get(key) is not None for key in self.usage):
-                return msgspec.Raw(self.raw)
-        merged = encode(self.usage)
-        return msgspec.Raw(merged if len(merged) <= USAGE_RAW_BYTES else b"null")
+        raw = self.raw or encode(self.usage)
+        return msgspec.Raw(raw if len(raw) <= USAGE_RAW_BYTES else b"null")
 
     def _look(self, found: Members, depth: int) -> None:
         if self.model is None:
