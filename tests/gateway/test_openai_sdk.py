@@ -1,4 +1,4 @@
-"""The official openai SDK reads through the proxy exactly what it reads directly, and the record says what was billed."""
+"""The official openai SDK reads through the proxy exactly what it reads directly; the record says what was billed."""
 
 import openai
 import pytest
