@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ from taximeter.core.record import Operation, Outcome, Source
 from taximeter.core.totals import FIELDS, Totals, totals
 from taximeter.sinks import counter_keys as keys
 from taximeter.sinks.counters import Counters, CountersMoved
+from taximeter.sinks.redis_client import Call, Script
 
 NOON_S = NOON_US // 1_000_000
 DAY_S = 86_400
@@ -517,6 +519,30 @@ async def test_a_rebuild_beside_a_delivering_node_is_exact(
     reached = (await counters.cursors(["j1"]))["j1"]
     assert reached <= 20
     await counters.deliver([batch(records[reached:])])
+    await assert_exact(counters, records)
+    await other.close()
+
+
+async def test_a_rebuild_between_counting_and_the_watermark_is_noticed(
+    counters: Counters, history: FakeHistory, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = traffic(28, 90)
+    await counters.deliver([batch(records[:40])])
+    history.take(batch(records[:40]))
+    other = Counters(valkey_url, history=history)
+    run = counters.server.run
+
+    async def rebuilt_before_the_watermark(script: Script, calls: Sequence[Call]) -> list[Any]:
+        if script.source == Script("watermark.lua").source:
+            await other.rebuild()
+        return await run(script, calls)
+
+    monkeypatch.setattr(counters.server, "run", rebuilt_before_the_watermark)
+    with pytest.raises(CountersMoved, match="a rebuild began"):
+        await counters.deliver([batch(records[40:])])
+    monkeypatch.undo()
+    assert await counters.cursors(["j1"]) == {"j1": 40}
+    await counters.deliver([batch(records[40:])])
     await assert_exact(counters, records)
     await other.close()
 
