@@ -120,6 +120,16 @@ def test_a_200_that_holds_an_error_failed() -> None:
     assert not read("/v1/responses", {"error": None, "usage": None}).failed
 
 
+def test_json_lines_labelled_as_json_are_read() -> None:
+    body = (
+        b'{"model":"l","message":{"content":"hi"},"done":false}\n{"done":true,"prompt_eval_count":2,"eval_count":4}\n'
+    )
+    meter = metered("/api/chat", body, asked={"stream": False})
+    assert known(meter.reading()) == {"input_tokens": 2, "output_tokens": 4}
+    assert meter.output().texts == ["hi"]
+    assert meter.reading().finished
+
+
 def test_envelopes_are_looked_into() -> None:
     answer = {"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
     meter = metered(CHAT, {"status": "OK", "data": {"data": answer}})

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from taximeter.core.usage import Reading
 from taximeter.flavors.bounded import Bounded
-from taximeter.flavors.counts import decode, items
-from taximeter.flavors.lines import SseMeter
+from taximeter.flavors.counts import decode, items, members
+from taximeter.flavors.lines import LineMeter, NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Countable, Meter
 from taximeter.flavors.tally import Tally
 from taximeter.flavors.transcript import Transcript
@@ -36,7 +36,7 @@ class BodyMeter:
         self._tally = tally
         self._body = Bounded()
         self._ended = False
-        self._events: SseMeter | None = None
+        self._events: LineMeter | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`: always the very same chunk."""
@@ -51,10 +51,10 @@ class BodyMeter:
             if whole is None:
                 self._tally.cut(*self._body.ends())
                 self._tally.finished = self._body.ends()[1].rstrip()[-1:] in (b"}", b"]")
-            elif whole.lstrip(_LEADING).startswith(_SSE_STARTS):  # events labelled as JSON that nobody asked for
-                self._events = SseMeter(self._tally, strip=False)
-                self._events.feed(whole)
-                self._events.finish()
+            elif (lines := _lines(whole, self._tally)) is not None:
+                self._events = lines
+                lines.feed(whole)
+                lines.finish()
             elif whole.strip():
                 self._tally.whole(whole.removeprefix(b"\xef\xbb\xbf"))
         return b""
@@ -79,6 +79,16 @@ class BodyMeter:
     def progress_tokens(self) -> int | None:
         """See `Meter.progress_tokens`: a body says nothing before its end."""
         return None
+
+
+def _lines(whole: bytes, tally: Tally) -> LineMeter | None:
+    """The meter for a body that is no JSON but a stream nobody labelled or asked for; None where it is none."""
+    if whole.lstrip(_LEADING).startswith(_SSE_STARTS):
+        return SseMeter(tally, strip=False)
+    first, _, rest = whole.partition(b"\n")
+    if rest.strip() and members(first) is not None and decode(whole) is None:
+        return NdjsonMeter(tally, strip=False)
+    return None
 
 
 class SniffingMeter:
