@@ -1,6 +1,7 @@
 """Each process is killed under load: the relay goes on or comes back, and the books agree to the token."""
 
 import pytest
+
 from faults.house import House
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
