@@ -37,7 +37,7 @@ _WATERMARK = Script("watermark.lua")
 _RECORDS_A_CALL = 1_000
 """A script holds up the whole Redis while it runs: about 30 ms at this many records."""
 _REMEMBERED = 100_000
-"""Workspaces, and keys with an expiry a workspace, remembered; beyond it memory starts over, which only costs time."""
+"""Workspaces, and keys with an expiry, remembered; beyond it memory starts over, which only costs time."""
 
 _JOURNALS = 64
 """Journals remembered a workspace, more than deliver at a time."""
@@ -46,14 +46,13 @@ _JOURNALS = 64
 class _Workspace:
     """What is believed of one workspace in Redis."""
 
-    __slots__ = ("create", "cursors", "expiries", "generation", "head", "prefix")
+    __slots__ = ("create", "cursors", "generation", "head", "prefix")
 
     def __init__(self, name: str, generation: str, *, create: bool) -> None:
         self.prefix = prefix = keys.prefix(name)
         self.generation = generation
         self.create = create
         self.cursors: dict[str, int] = {}
-        self.expiries: dict[str, int] = {}
         self.head = [prefix + k for k in ("gen", "cursor", "models", "model:other", "tasks", "task:other")]
 
 
@@ -102,6 +101,7 @@ class Counters:
         self._at: dict[str, int] = {}
         self._generation = ""
         self._workspaces: dict[str, _Workspace] = {}
+        self._expiries: dict[str, int] = {}
         self._damaged: set[str] = set()
         self._in_doubt = True
 
@@ -192,6 +192,7 @@ class Counters:
     def _doubt(self) -> None:
         self._in_doubt = True
         self._at.clear()
+        self._expiries.clear()
 
     async def _locate(self, ids: list[str]) -> dict[str, int]:
         if self._in_doubt:
@@ -228,7 +229,6 @@ class Counters:
             else:
                 behind = {j: seq for j, seq in cursors.items() if seq < known.cursors[j]}
                 known.cursors |= cursors
-                known.expiries.clear()
                 if all(j in at and (seq or not at[j]) for j, seq in behind.items()):
                     back |= {j: min(back[j], seq) for j, seq in behind.items()}
                 else:  # the journal's file is gone; or the cursor is, and how much was counted can't be told
@@ -329,11 +329,11 @@ class Counters:
                 workspace.cursors[part.journal_id] = part.last
                 if len(workspace.cursors) > _JOURNALS:
                     del workspace.cursors[next(iter(workspace.cursors))]
-                if len(workspace.expiries) > _REMEMBERED:
-                    workspace.expiries.clear()
-                workspace.expiries |= part.expiries
+                self._expiries |= part.expiries
             parts = [part for part in again if part.records]
             if not parts:
+                if len(self._expiries) > _REMEMBERED:
+                    self._expiries.clear()
                 return
         raise CountersMoved("the cursors move without us: another process delivers the same journals")
 
@@ -346,7 +346,7 @@ class Counters:
         for start in range(0, len(part.records), _RECORDS_A_CALL):
             records = part.records[start : start + _RECORDS_A_CALL]
             first, last = seq_of(records[0].event_id), seq_of(records[-1].event_id)
-            out = cells(workspace.prefix, records, workspace.expiries)
+            out = cells(workspace.prefix, records, self._expiries)
             part.expiries |= out.expiries
             head = (workspace.generation, int(workspace.create), part.journal_id, expected, first, last)
             calls.append(([*workspace.head, *out.keys], [*head, keys.MAX_NAMES, out.words]))

@@ -138,8 +138,11 @@ class RedisServer:
         return [(int(info.get("maxmemory", 0)), str(info["maxmemory_policy"])) for info in infos]
 
     async def reset(self) -> None:
-        """Drop every connection and what is known of the topology: the next command starts afresh."""
-        await self._client.aclose()
+        """Drop idle connections and what is known of the topology: the next command starts afresh."""
+        if self.is_cluster:
+            await self._client.aclose()
+        else:
+            await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Close every connection."""
