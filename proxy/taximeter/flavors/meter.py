@@ -39,7 +39,8 @@ class Countable(msgspec.Struct, kw_only=True):
     tokens: int = 0
     """Tokens known without a tokenizer: token-array inputs, overhead per message by published rule."""
     truncated: bool = False
-    """Not all of it was kept or could be read (bounds, images, a cut body): a count of it is an estimate from below."""
+    """Not all of it was kept or could be read (bounds, images, a cut body): a count of it is an estimate from below.
+    With no texts and no tokens beside it, nothing is known at all: that is null, not 0."""
 
 
 class Answer(msgspec.Struct, kw_only=True):

@@ -63,10 +63,13 @@ class Transcript:
         return self.events + b"".join(self._chunks).count(b"\n\n")
 
     def countable(self) -> Countable:
-        """All text kept; the stream is over."""
+        """All text kept; the stream is over. Where none was seen, what was written is not known to be nothing:
+        reasoning may be hidden, and work in the background has yet to begin."""
         self._chunks.append(b"\n")
         self._extract()
-        return Countable(texts=["".join(self._texts)] if self._texts else [], truncated=self.truncated)
+        if not self._texts:
+            return Countable(truncated=True)
+        return Countable(texts=["".join(self._texts)], truncated=self.truncated)
 
     def _extract(self) -> None:
         lines = b"".join(self._chunks).splitlines(keepends=True)
