@@ -88,6 +88,17 @@ def test_a_server_that_drops_the_connection_is_an_error_once_and_then_works_agai
         assert writer.apply([batch([call(ended_at=T0 + 1)], after=1)]) == {"j1": 2}
 
 
+def test_a_url_may_carry_options_of_its_own(postgres_server):
+    url = postgres_server.database()
+    with Database(url) as database, database.writing() as connection:
+        connection.execute(text("CREATE SCHEMA mine"))
+    with Database(f"{url}&options=-csearch_path%3Dmine") as database:
+        Writer(database).apply([batch([call()])])
+        with database.reading() as connection:
+            assert connection.execute(text("SELECT COUNT(*) FROM mine.usage_events")).scalar() == 1
+            assert connection.execute(text("SHOW timezone")).scalar() == "UTC"
+
+
 def test_a_server_that_is_not_there_is_an_error():
     with Database("postgresql://nobody@127.0.0.1:1/none") as database, pytest.raises(HistoryUnavailable):
         Writer(database).apply([batch([call()])])

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from ledger import batch, call, calls
 from taximeter.core.record import Record
 from taximeter.sinks.history import cells
 from taximeter.sinks.history.database import Database, HistoryUnavailable
+from taximeter.sinks.history.read import Reader
 from taximeter.sinks.history.schema import LEVELS, SUMMARY_LEVELS, classes, events, journals, origins, series, summaries
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.history.windows import US, level_start_s
@@ -186,6 +188,14 @@ def test_an_answer_lost_after_the_commit_doubles_nothing(url, monkeypatch):
         before = contents(database)
         assert writer.apply([batch([call()])]) == {"j1": 1}
         assert contents(database) == before
+
+
+def test_usage_that_is_not_utf8_is_stored_all_the_same(url):
+    with Database(url) as database:
+        usage = msgspec.Raw(b'{"note":"\xff"}')
+        assert Writer(database).apply([batch([call(usage=usage)])]) == {"j1": 1}
+        (found,) = Reader(database).record("req-1")
+        assert bytes(found.usage).decode() == '{"note":"\ufffd"}'
 
 
 def test_names_no_database_could_index_are_stored_cut(url):

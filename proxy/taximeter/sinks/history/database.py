@@ -40,8 +40,8 @@ _POSTGRES: dict[str, Any] = {
     "keepalives_interval": 5,
     "tcp_user_timeout": 30_000,  # a dead server is noticed while we wait for its answer
     "application_name": "taximeter",
-    "options": "-c timezone=UTC -c statement_timeout=120000 -c lock_timeout=30000",
 }
+_POSTGRES_SESSION = "SET timezone = 'UTC'; SET statement_timeout = '120s'; SET lock_timeout = '30s'"
 _SCHEMA_LOCK = 0x7461786D
 """PostgreSQL advisory lock under which nodes create tables and partitions."""
 
@@ -71,12 +71,20 @@ class Database:
             self._reader, self._writer = self._sqlite(writes=False), self._sqlite(writes=True)
 
     def _postgres(self) -> Engine:
-        return create_engine(
+        engine = create_engine(
             self.url.set(drivername="postgresql+psycopg"),
             connect_args=_POSTGRES,
             paramstyle="format",
             pool_pre_ping=True,
         )
+
+        def begin_session(connection: Any, _: object) -> None:
+            # Not as `options` of the connection: the URL may carry the operator's own, and PgBouncer takes none.
+            connection.execute(_POSTGRES_SESSION)
+            connection.commit()
+
+        event.listen(engine, "connect", begin_session)
+        return engine
 
     def _sqlite(self, *, writes: bool) -> Engine:
         mode = "ro" if self._read_only or not writes else "rwc"

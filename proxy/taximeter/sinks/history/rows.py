@@ -170,7 +170,7 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
         record.rerank_documents,
         audio_ms(record),
         record.cost_nusd,
-        _encode(detail).decode(),
+        _encode(detail).decode(errors="replace"),  # `usage` is as the provider sent it, which need not be UTF-8
     )
 
 
