@@ -130,6 +130,8 @@ def node(directory: Path, **environ: str) -> Iterator[Node]:
     try:
         yield made
     finally:
+        if made.log_file.exists():
+            print(made.log)  # shown by pytest where the test fails
         if made.process is not None and made.process.poll() is None:
             made.process.terminate()
             try:

@@ -19,7 +19,10 @@ from nodes import PATIENCE_S, Node, gone, node, until
 from taximeter.datadir import Runtime
 from upstream import Provider
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),
+    pytest.mark.xdist_group("processes"),
+]
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello there"}]}
 STREAM = CHAT | {"stream": True}
@@ -42,9 +45,9 @@ async def soon(*args: Any) -> Any:
     return await asyncio.to_thread(until, *args)
 
 
-async def chat(runtime: Runtime, **more: Any) -> httpx2.Response:
+async def chat(runtime: Runtime, **more: str) -> httpx2.Response:
     async with httpx2.AsyncClient(timeout=PATIENCE_S) as client:
-        return await client.post(f"http://{runtime.listen}/v1/chat/completions", json=CHAT, headers=HEADERS, **more)
+        return await client.post(f"http://{runtime.listen}/v1/chat/completions", json=CHAT, headers=HEADERS | more)
 
 
 async def usage(runtime: Runtime) -> dict[str, Any]:
@@ -173,6 +176,31 @@ async def test_a_second_sigterm_ends_at_once(served: Node, provider: Provider) -
     again = await start(served)
     assert [record["outcome"] for record in await soon(served.records, "the settled call")] == ["interrupted"]
     assert (await usage(again))["usage"]["requests"] == 1
+
+
+@pytest.mark.parametrize("seen", ["valkey", "worker 1", "control"])
+async def test_a_stop_during_the_start_ends_everything(served: Node, seen: str) -> None:
+    served.spawn()
+    served.child(seen)  # it has started, and is not ready yet
+    children = served.children()
+    assert await asyncio.to_thread(served.stop) == 0
+    assert [pid for pid in children.values() if not gone(pid)] == []
+    assert (await chat(await start(served))).status_code == 200
+
+
+async def test_a_key_made_at_run_time_opens_the_data_port_and_a_revoked_one_does_not(served: Node) -> None:
+    served.environ["TAXIMETER_AUTH__MODE"] = "keys"
+    runtime = await start(served)
+    assert (await chat(runtime)).status_code == 401
+    async with httpx2.AsyncClient(base_url=f"http://{runtime.admin_listen}", timeout=PATIENCE_S) as control:
+        made = (await control.post("/keys", json={"workspace": "acme"})).raise_for_status().json()
+        key = {"x-taximeter-key": made["key"]}
+        async with asyncio.timeout(PATIENCE_S):
+            while (await chat(runtime, **key)).status_code != 200:
+                await asyncio.sleep(0.02)
+            (await control.delete(f"/keys/{made['id']}")).raise_for_status()
+            while (await chat(runtime, **key)).status_code != 401:
+                await asyncio.sleep(0.02)
 
 
 async def test_a_port_in_use_is_named(served: Node) -> None:

@@ -55,6 +55,9 @@ class Child:
         """The supervisor is gone: another may start on this directory at once."""
         setproctitle(f"taximeter: {self.name}")
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+        for descriptor in (self.slot.socket_fd, self.slot.boot_fd, self.slot.lock_fd):
+            if descriptor >= 0:
+                os.set_inheritable(descriptor, False)  # a helper process of ours must not hold port and lock
         # Whatever a library prints goes to the log; stdout proper is for the supervisor.
         self._answers = os.dup(1)
         os.dup2(2, 1)

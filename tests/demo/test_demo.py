@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from nodes import Node
+
+pytestmark = pytest.mark.xdist_group("processes")
 
 
 def test_the_demo_agrees_with_the_providers_bill_from_any_directory(tmp_path: Path) -> None:
