@@ -71,6 +71,7 @@ class Delivery:
         self._held_up = False
         """The last look stopped for want of room in memory."""
         self._tend_at = self._tidy_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -140,26 +141,27 @@ class Delivery:
             except Exception:  # an outer loop: no file, however strange, ends delivery
                 log.exception("cannot follow the journals")
             self._notify()
-            timer = asyncio.get_running_loop().call_later(BUSY_S, self._glance, BUSY_S)
+            self._glance_after(BUSY_S)
             await self._wake.wait()
-            timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _glance_after(self, wait_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._glance, wait_s)
 
     def _glance(self, waited_s: float) -> None:
         """Have a look if anything changed, else glance again a little later: an idle node costs next to nothing."""
-        if self._wake.is_set():
-            return
         if self._held_up or time.monotonic() >= self._tend_at or self._feeds.changed():
             self._wake.set()
         else:
-            longer_s = min(IDLE_S, waited_s * 1.5)
-            asyncio.get_running_loop().call_later(longer_s, self._glance, longer_s)
+            self._glance_after(min(IDLE_S, waited_s * 1.5))
 
     async def _first_answers(self) -> None:
         """Find the files, and let the sinks tell where they are before reading begins."""
         try:
             self._feeds.scan(always=True)
             async with asyncio.timeout(FIRST_ASK_S):
-                while not all(shipper.tried for shipper in self._shippers.values()):
+                while not all(shipper.answered for shipper in self._shippers.values()):
                     await self._moves.wait()
         except (OSError, TimeoutError):
             return
@@ -177,7 +179,7 @@ class Delivery:
         self._feeds.forget_delivered()
         if tend:
             self._tend_at = now_s + TEND_S
-            if await self._feeds.settle_abandoned():
+            if self._feeds.settle_abandoned():
                 self._wake.set()
         if now_s >= self._tidy_at:
             self._tidy_at = now_s + TIDY_S

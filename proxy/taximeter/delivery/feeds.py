@@ -10,7 +10,7 @@ from pathlib import Path
 
 from taximeter.delivery.feed import RESTORED, Feed
 from taximeter.delivery.shipper import Shipper
-from taximeter.journal.files import lock_if_free, remove_abandoned
+from taximeter.journal.files import lock_if_free, remove_abandoned, sync_and_close
 from taximeter.journal.format import SUFFIX, is_journal_id
 from taximeter.journal.read import last_line
 from taximeter.journal.recover import Price, settle
@@ -80,11 +80,9 @@ class Feeds:
         """Read all feeds on. False: it stopped before their ends because sinks that keep up hold what is in memory."""
         complete = True
         for feed in self._in_turn():
-            if feed.ended and feed.tail.at_end:
-                continue
             ahead = max(feed.cursors.values(), default=0)
             try:
-                if not await self._read(feed):
+                if not (feed.ended and feed.tail.at_end) and not await self._read(feed):
                     self._stopped_at = feed.journal_id
                     return False
             except OSError as error:
@@ -95,14 +93,14 @@ class Feeds:
                 feed.halt(f"a sink has its records up to seq {ahead}, but it ends at {feed.seq}; {RESTORED}")
         return complete
 
-    async def settle_abandoned(self) -> bool:
+    def settle_abandoned(self) -> bool:
         """Settle and end the files whose writer is gone. True: there were any, and there is more to read."""
         worked = False
         for feed in list(self.by_id.values()):
             if feed.ended or feed.halted or not feed.tail.at_end:
                 continue
             try:
-                worked |= await self._settle(feed)
+                worked |= self._settle(feed)
             except OSError as error:
                 log.error("journal %s cannot be settled yet: %s", feed.tail.path, error)
         return worked
@@ -171,7 +169,8 @@ class Feeds:
         return feed
 
     def _gone(self, feed: Feed) -> None:
-        if not all(has_all(feed, shipper) for shipper in self.shippers if shipper.sink.durable):
+        durable = [shipper for shipper in self.shippers if shipper.sink.durable]
+        if not feed.tail.at_end or not all(has_all(feed, shipper) for shipper in durable):
             log.error("journal %s was removed before every sink had its records", feed.tail.path)
 
     def _known(self, feed: Feed) -> int:
@@ -202,23 +201,31 @@ class Feeds:
                     excess -= feed.forget_oldest()
         return excess < 0
 
-    async def _settle(self, feed: Feed) -> bool:
+    def _settle(self, feed: Feed) -> bool:
         fd = lock_if_free(feed.tail.path)
         if fd is None:
             feed.sound = True
             return False
         try:
-            if not feed.sound:  # first find out whether it is a restored copy: nothing may be appended to that
-                return False
-            while not feed.tail.broken:  # what it wrote between the last look and its death
+            if not feed.sound or max(feed.cursors.values(), default=0) > feed.seq:
+                return False  # it may be a restored copy: nothing must be appended to that
+            while not feed.halted:  # what it wrote between the last look and its death
                 self._read_slab(feed)
                 if feed.tail.at_end:
                     break
-            if not feed.halted and not feed.ended:
-                self.settled += await asyncio.to_thread(settle, fd, feed.tail, now_us=self._now_us(), price=self._price)
+            if feed.halted or feed.ended:
+                return True
+            self.settled += settle(fd, feed.tail, now_us=self._now_us(), price=self._price)
+            fd = self._sync_later(fd)
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         return True
+
+    def _sync_later(self, fd: int) -> int:
+        """Sync a file in a thread, which may take seconds on a busy disk, then close it; -1: the caller has no more."""
+        asyncio.get_running_loop().run_in_executor(None, sync_and_close, fd)
+        return -1
 
 
 def has_all(feed: Feed, shipper: Shipper, upto: int | None = None) -> bool:

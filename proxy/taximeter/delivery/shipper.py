@@ -48,8 +48,6 @@ class Shipper:
         self.keeper: JournalKeeper | None = sink if isinstance(sink, JournalKeeper) else None
         self.wake = asyncio.Event()
         """Set it when there may be something to deliver."""
-        self.tried = False
-        """It has been asked at least once."""
         self.errors = 0
         self.duplicates_skipped = 0
         self.failing: str | None = None
@@ -64,6 +62,11 @@ class Shipper:
         """Neither failing nor slow: memory may be held for it."""
         return self.failing is None and (self._since is None or self._clock_s() - self._since < SLOW_S)
 
+    @property
+    def answered(self) -> bool:
+        """It has told where it is in every journal there is, or cannot tell now."""
+        return self.failing is not None or all(self.name in feed.asked or feed.halted for feed in self._feeds.values())
+
     async def run(self) -> None:
         """Deliver until cancelled."""
         while True:
@@ -75,7 +78,6 @@ class Shipper:
                 self._fail(error)
             else:
                 self._recover()
-            self.tried = True
             self._moved()
             if self.failing is not None:
                 await asyncio.sleep(self._back_off_s())

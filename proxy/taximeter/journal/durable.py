@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from taximeter.journal.files import sync_data, sync_directory
+from taximeter.journal.files import sync_and_close, sync_data, sync_directory
 
 Round = tuple[list[int], Path | None]
 """Descriptors to sync, and the directory where a file was created since."""
@@ -51,7 +50,7 @@ class Syncer:
 
     def retire(self, fd: int) -> None:
         """Sync and close a descriptor nothing will be written to again, after any round that still uses it."""
-        self._pool.submit(_retire, fd, self._mode != "never")
+        self._pool.submit(sync_and_close, fd, sync=self._mode != "never")
 
     def close(self) -> None:
         """Wait for rounds under way and retired descriptors. Blocks."""
@@ -114,13 +113,3 @@ def _sync(fds: list[int], directory: Path | None) -> OSError | None:
     except OSError as error:
         return error
     return None
-
-
-def _retire(fd: int, sync: bool) -> None:
-    try:
-        if sync:
-            sync_data(fd)
-    except OSError:
-        pass  # the lines are written; whether they outlive a power loss, nobody could act on any more
-    finally:
-        os.close(fd)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 from taximeter.journal.format import STATUS_SUFFIX, SUFFIX
+
+log = logging.getLogger(__name__)
 
 _NEW = ".new"
 _ABANDONED_S = 60.0
@@ -59,6 +62,17 @@ def lock_if_free(path: Path) -> int | None:
         raise
     os.close(fd)
     return None
+
+
+def sync_and_close(fd: int, *, sync: bool = True) -> None:
+    """Close a descriptor nothing will be written through any more. May block for long. Never raises."""
+    try:
+        if sync:
+            sync_data(fd)
+    except OSError as error:  # the lines are written; that a power loss may take them, nobody can help any more
+        log.error("cannot sync a journal file: %s", error.strerror)
+    finally:
+        os.close(fd)
 
 
 def sync_directory(directory: Path) -> None:

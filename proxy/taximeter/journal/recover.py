@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 
 from taximeter.core.record import End, Line, Open, Outcome, Record, Source, Tick
-from taximeter.journal.files import sync_data
 from taximeter.journal.format import close_line, encode
 from taximeter.journal.read import UNREADABLE, decode_line
 from taximeter.journal.tail import InFlight, Tail
@@ -25,7 +24,7 @@ Price = Callable[[Record], tuple[int | None, str | None]]
 def settle(fd: int, tail: Tail, *, now_us: int, price: Price | None = None) -> int:
     """Settle every open call of a file whose lock `fd` holds and which `tail` has read to its end; answers how many.
 
-    Raises OSError where the disk refuses; what is written by then is whole and can be read on.
+    It does not sync. Raises OSError where the disk refuses; what is written by then is whole and can be read on.
     """
     size = os.fstat(fd).st_size
     if size > tail.offset:
@@ -43,7 +42,6 @@ def settle(fd: int, tail: Tail, *, now_us: int, price: Price | None = None) -> i
             record.cost_nusd, record.price_ref = price(record)
         size = _append(fd, size, close_line(record))
     _append(fd, size, encode(Line(end=End(seq=seq, at=now_us))))
-    sync_data(fd)
     if tail.calls:
         log.warning("journal %s: its writer is gone, %d open calls are settled", tail.path, len(tail.calls))
     return len(tail.calls)
