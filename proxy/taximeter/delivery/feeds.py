@@ -206,26 +206,27 @@ class Feeds:
         if fd is None:
             feed.sound = True
             return False
+        appended = False
         try:
-            if not feed.sound or max(feed.cursors.values(), default=0) > feed.seq:
-                return False  # it may be a restored copy: nothing must be appended to that
-            while not feed.halted:  # what it wrote between the last look and its death
-                self._read_slab(feed)
-                if feed.tail.at_end:
-                    break
-            if feed.halted or feed.ended:
-                return True
-            self.settled += settle(fd, feed.tail, now_us=self._now_us(), price=self._price)
-            fd = self._sync_later(fd)
+            appended = self._settle_locked(feed, fd)
         finally:
-            if fd >= 0:
+            if appended:  # a sync may take seconds on a busy disk
+                asyncio.get_running_loop().run_in_executor(None, sync_and_close, fd)
+            else:
                 os.close(fd)
-        return True
+        return appended
 
-    def _sync_later(self, fd: int) -> int:
-        """Sync a file in a thread, which may take seconds on a busy disk, then close it; -1: the caller has no more."""
-        asyncio.get_running_loop().run_in_executor(None, sync_and_close, fd)
-        return -1
+    def _settle_locked(self, feed: Feed, fd: int) -> bool:
+        if not feed.sound or max(feed.cursors.values(), default=0) > feed.seq:
+            return False  # it may be a restored copy: nothing must be appended to that
+        while not feed.halted:  # what it wrote between the last look and its death
+            self._read_slab(feed)
+            if feed.tail.at_end:
+                break
+        if feed.halted or feed.ended:
+            return False
+        self.settled += settle(fd, feed.tail, now_us=self._now_us(), price=self._price)
+        return True
 
 
 def has_all(feed: Feed, shipper: Shipper, upto: int | None = None) -> bool:

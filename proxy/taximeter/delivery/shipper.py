@@ -114,7 +114,7 @@ class Shipper:
         states = await keeper.journals([feed.journal_id for feed in feeds])
         for feed in feeds:
             state = states.get(feed.journal_id)
-            if state is not None and state.seq:
+            if state is not None and state.seq and state.digest:
                 reason = await asyncio.to_thread(departs, feed.tail.path, state.seq, state.digest, ended=state.ended)
                 if reason is not None:
                     feed.halt(f"{reason}; {RESTORED}")
