@@ -12,12 +12,18 @@ from taximeter.sinks.redis_client import ERRORS
 
 log = logging.getLogger("taximeter.upkeep")
 
+RETRY_S = 1.0
+"""A Redis that was replaced serves again within a second; the node must not look broken for longer."""
 DAY_US = 86_400 * 1_000_000
 
 
 async def every(period_s: float, name: str, act: Callable[[], Awaitable[object]], notes: dict[str, str]) -> None:
-    """Do `act` now and every `period_s`; what goes wrong stands in `notes` under `name` until it goes well again."""
+    """Do `act` now and every `period_s`, sooner after a failure.
+
+    What goes wrong stands in `notes` under `name`, and the node is not ready, until it goes well again.
+    """
     while True:
+        pause_s = min(RETRY_S, period_s)
         try:
             await act()
         except (TaximeterError, *ERRORS) as error:
@@ -26,7 +32,8 @@ async def every(period_s: float, name: str, act: Callable[[], Awaitable[object]]
             notes[name] = str(error)
         else:
             notes.pop(name, None)
-        await asyncio.sleep(period_s)
+            pause_s = period_s
+        await asyncio.sleep(pause_s)
 
 
 def retention_start_us(days: int) -> int:
