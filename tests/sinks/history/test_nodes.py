@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from sqlalchemy import select, text
 
-from ledger import T0, batch, call, random_call
+from ledger import T0, US, batch, call, random_call
 from taximeter.sinks.history import cells
 from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.query import Filters
@@ -60,6 +60,19 @@ def test_one_journal_sent_by_two_nodes_is_applied_once(postgres_server):
                     list(pool.map(lambda writer, sent=sent: writer.apply([sent]), writers)) == [{"j1": after + 1}] * 2
                 )
         assert Reader(one).usage(Filters())[0].totals.requests == 20
+
+
+def test_a_month_that_another_node_dropped_is_made_again(postgres_server):
+    url = postgres_server.database()
+    old = T0 - 70 * 86_400 * US
+    with Database(url) as one, Database(url) as other:
+        writer = Writer(one)
+        writer.apply([batch([call(ended_at=old)])])
+        assert Writer(other).prune(T0) == 1
+        late = batch([call(ended_at=old)], after=1)
+        with pytest.raises(HistoryUnavailable, match="no partition"):
+            writer.apply([late])
+        assert writer.apply([late]) == {"j1": 2}
 
 
 def test_reads_see_one_moment_whatever_is_written_meanwhile(postgres_server):

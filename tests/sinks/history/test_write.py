@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from ledger import batch, call, calls
 from taximeter.core.record import Record
 from taximeter.sinks.history import cells
 from taximeter.sinks.history.database import Database, HistoryUnavailable
+from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.read import Reader
 from taximeter.sinks.history.schema import LEVELS, SUMMARY_LEVELS, classes, events, journals, origins, series, summaries
 from taximeter.sinks.history.sink import History
@@ -116,8 +119,7 @@ def test_a_batch_cut_for_another_cursor_changes_nothing_and_the_actual_one_is_an
         assert writer.apply([batch([call()], after=0)]) == {"j1": 2}  # behind
         assert writer.apply([batch([call()], after=5)]) == {"j1": 2}  # ahead
         assert writer.apply([batch([call()], journal_id="j2", after=3)]) == {"j2": 0}  # of an unknown journal
-        assert contents(database)["events"] == before["events"]
-        assert contents(database)["rolled"] == before["rolled"]
+        assert contents(database) == before
 
 
 def test_several_batches_of_several_journals_go_in_one_call(url):
@@ -208,6 +210,15 @@ def test_names_no_database_could_index_are_stored_cut(url):
         assert models == {"m" * 200, "ab"}
 
 
+def test_names_that_are_stored_alike_are_summed_together(url):
+    with Database(url) as database:
+        alike = [call(response_model="m" * 300 + end) for end in "abc"]
+        Writer(database).apply([batch(alike)])
+        for names in (["model"], ["workspace", "model"]):
+            (group,) = Reader(database).usage(Filters(), names)
+            assert (group.key["model"], group.totals.llm_input_tokens) == ("m" * 200, 300)
+
+
 def test_a_locked_sqlite_raises_and_loses_nothing(sqlite_url, monkeypatch):
     monkeypatch.setattr("taximeter.sinks.history.database.BUSY_TIMEOUT_S", 0.01)
     with Database(sqlite_url) as database:
@@ -235,6 +246,23 @@ def test_a_deleted_sqlite_file_is_an_error_until_it_is_back(sqlite_url):
         assert not database.path.exists()
         away.rename(database.path)
         assert writer.apply([batch([call()], after=1)]) == {"j1": 2}
+
+
+def test_a_back_up_put_in_place_is_read_anew(sqlite_url):
+    """Numbers remembered from the file before would name other models there."""
+    with Database(sqlite_url) as database:
+        writer = Writer(database)
+        writer.apply([batch([call()])])
+        database.dispose()
+        copy = shutil.copy(database.path, database.path.with_name("copy.db"))
+        writer.apply([batch([call(response_model="a"), call(response_model="b")], after=1)])
+        database.dispose()
+        Path(copy).replace(database.path)
+        assert writer.journals(["j1"])["j1"].seq == 1
+        assert writer.apply([batch([call(response_model="b")], after=1)]) == {"j1": 2}
+        models = {group.key["model"]: group.totals.requests for group in Reader(database).usage(Filters(), ["model"])}
+        assert models == {"gpt-4o-mini": 1, "b": 1}
+        assert [record.model for record in Reader(database).events(Filters())[0]] == ["b", "gpt-4o-mini"]
 
 
 def test_a_full_disk_raises_and_the_next_try_goes_on(sqlite_url):

@@ -62,6 +62,8 @@ class Database:
         self._read_only = read_only
         self._file: tuple[int, int] | None = None
         self._ready = False
+        self.opened = 0
+        """Rises when another file is found in place of the one opened: what was remembered of it no longer holds."""
         self._snapshot: dict[str, Any] = {}
         if self.dialect == "postgresql":
             self._snapshot = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -69,6 +71,7 @@ class Database:
             self._reader = self._writer = self._postgres()
         else:
             self._reader, self._writer = self._sqlite(writes=False), self._sqlite(writes=True)
+        self._driver_error: type[Exception] = self._writer.dialect.loaded_dbapi.Error
 
     def _postgres(self) -> Engine:
         engine = create_engine(
@@ -138,6 +141,7 @@ class Database:
             if self.path is not None:
                 self._file = _identity(self.path)
             self._ready = True
+            self.opened += 1
 
     def _same_file(self, path: Path) -> None:
         """A deleted file can still be written, to nowhere: stop, rather than start an empty history unasked."""
@@ -189,7 +193,7 @@ class Database:
     def _mapped(self) -> Iterator[None]:
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error, OSError, OverflowError) as error:
+        except (SQLAlchemyError, self._driver_error, OSError, OverflowError) as error:
             cause = getattr(error, "orig", None) or error
             raise HistoryUnavailable(f"History database {self.name}: {type(cause).__name__}: {cause}") from error
 

@@ -69,6 +69,10 @@ class Partitions:
                     )
             self._made.add(month_s)
 
+    def forget(self) -> None:
+        """Another node may have dropped some."""
+        self._made.clear()
+
     def drop_before(self, before_us: int) -> int:
         """Drop the partitions that end at or before this moment; answer how many."""
         with self._database.writing() as connection:
@@ -79,7 +83,7 @@ class Partitions:
                 connection.execute(text(f"DROP TABLE {name}"))
             if dropped:
                 _forget_before(connection, max(ends[name] for name in dropped))
-        self._made.clear()
+        self.forget()
         return len(dropped)
 
 

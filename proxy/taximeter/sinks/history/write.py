@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import Connection, Table, select, update
@@ -63,6 +63,7 @@ class Writer:
         self._classes: Interned[ClassKey] = Interned(classes)
         self._summaries: Interned[SummaryKey] = Interned(summaries)
         self._partitions = retention.Partitions(database)
+        self._opened = 0
         dialect = database.dialect
         self._upserts = [_upsert_sql(level, dialect) for level in LEVELS]
         self._summary_upserts = [_upsert_sql(level, dialect) for level in SUMMARY_LEVELS]
@@ -95,20 +96,28 @@ class Writer:
 
         Raises HistoryUnavailable: then it is not known whether the transaction took effect, and `journals` tells.
         """
-        self._partitions.ensure(record.ended_at for batch in batches for record in batch.records)
         try:
+            self._partitions.ensure(record.ended_at for batch in batches for record in batch.records)
             with self._database.writing() as connection:
+                if self._opened != self._database.opened:  # another file: a back-up was put in place
+                    self._forget_names()
+                    self._opened = self._database.opened
                 return self._apply(connection, sorted(batches, key=lambda batch: (batch.journal_id, batch.after)))
         except BaseException:
-            for interned in (self._series, self._origins, self._classes, self._summaries):
-                interned.forget()
+            self._forget_names()
+            self._partitions.forget()
             raise
+
+    def _forget_names(self) -> None:
+        """Numbers remembered may not be in the database."""
+        for interned in (self._series, self._origins, self._classes, self._summaries):
+            interned.forget()
 
     def _apply(self, connection: Connection, batches: Sequence[Batch]) -> dict[str, int]:
         """Locks are taken in one order on every node: journals, names, then roll-up rows, each sorted."""
         numbers = self._locked(connection, batches)
         taken: list[tuple[int, Record]] = []
-        cursors = {journal_id: seq for journal_id, (_, seq) in numbers.items()}
+        cursors = {batch.journal_id: numbers.get(batch.journal_id, (0, 0))[1] for batch in batches}
         for batch in batches:
             if cursors[batch.journal_id] != batch.after:
                 continue
@@ -125,17 +134,21 @@ class Writer:
         return cursors
 
     def _locked(self, connection: Connection, batches: Sequence[Batch]) -> dict[str, tuple[int, int]]:
-        """(journal_no, seq) of each batch's journal; rows locked until the transaction ends (SQLite: all of it is)."""
+        """(journal_no, seq) of each batch's journal, those that begin now included, others that are unknown left out.
+
+        The rows are locked until the transaction ends (SQLite: everything is).
+        """
         ids = sorted({batch.journal_id for batch in batches})
         columns = (journals.c.journal_id, journals.c.journal_no, journals.c.seq)
         query = select(*columns).where(journals.c.journal_id.in_(ids)).order_by(journals.c.journal_id).with_for_update()
         rows = connection.execute(query).all()
-        if len(rows) < len(ids):
-            known = {row.journal_id for row in rows}
+        beginning = {batch.journal_id for batch in batches if batch.after == 0}.difference(
+            row.journal_id for row in rows
+        )
+        if beginning:
             fresh = {"seq": 0, "digest": "", "ended": False}
-            for name in ids:
-                if name not in known:
-                    connection.execute(insert_new(journals, connection.dialect.name).values(journal_id=name, **fresh))
+            for name in sorted(beginning):
+                connection.execute(insert_new(journals, connection.dialect.name).values(journal_id=name, **fresh))
             rows = connection.execute(query).all()
         return {row.journal_id: (row.journal_no, row.seq) for row in rows}
 
@@ -146,30 +159,30 @@ class Writer:
         series_no = self._series.numbers(connection, names)
         origin_no = self._origins.numbers(connection, from_where)
         class_no = self._classes.numbers(connection, kinds)
-        quarters: dict[tuple[int, SeriesKey], list[int]] = {}
+        quarters: Cells = {}
+        named: dict[int, SeriesKey] = {}
         rows = []
         for (key, record), name, origin, kind in zip(taken, names, from_where, kinds, strict=True):
-            rows.append(to_row(record, key, series_no[name], origin_no[origin], class_no[kind]))
-            place = (record.ended_at // (QUARTER_S * US) * QUARTER_S, name)
+            number = series_no[name]  # the same for names that are stored alike, being cut
+            named[number] = name
+            rows.append(to_row(record, key, number, origin_no[origin], class_no[kind]))
+            place = (record.ended_at // (QUARTER_S * US) * QUARTER_S, number)
             cell = quarters.get(place)
             if cell is None:
                 cell = quarters[place] = empty()
             add(cell, record)
         _insert(connection, rows)
-        _roll_up(connection, self._upserts, {(at, series_no[name]): cell for (at, name), cell in quarters.items()})
-        self._summarise(connection, quarters)
+        _roll_up(connection, self._upserts, quarters)
+        self._summarise(connection, quarters, named)
 
-    def _summarise(self, connection: Connection, quarters: Mapping[tuple[int, SeriesKey], Sequence[int]]) -> None:
-        sums: dict[tuple[int, SummaryKey], list[int]] = {}
-        for (at, name), cell in quarters.items():
-            for kept in SUMMARIES:
-                place = (at, summary_key(kept, name))
-                if place in sums:
-                    merge(sums[place], cell)
-                else:
-                    sums[place] = list(cell)
-        series_no = self._summaries.numbers(connection, [key for _, key in sums])
-        _roll_up(connection, self._summary_upserts, {(at, series_no[key]): cell for (at, key), cell in sums.items()})
+    def _summarise(self, connection: Connection, quarters: Cells, named: Mapping[int, SeriesKey]) -> None:
+        keys = {number: [summary_key(kept, name) for kept in SUMMARIES] for number, name in named.items()}
+        numbers = self._summaries.numbers(connection, chain.from_iterable(keys.values()))
+        sums: Cells = {}
+        for (at, number), cell in quarters.items():
+            for key in keys[number]:
+                _put(sums, (at, numbers[key]), cell)
+        _roll_up(connection, self._summary_upserts, sums)
 
 
 def _roll_up(connection: Connection, upserts: Sequence[str], cells: Cells) -> None:
@@ -183,12 +196,15 @@ def _coarser(cells: Cells, level: Table) -> Cells:
     """The same sums at a roll-up's own starts."""
     merged: Cells = {}
     for (start_s, number), cell in cells.items():
-        place = (_start_s(level.name, start_s), number)
-        if place in merged:
-            merge(merged[place], cell)
-        else:
-            merged[place] = list(cell)
+        _put(merged, (_start_s(level.name, start_s), number), cell)
     return merged
+
+
+def _put(cells: Cells, place: tuple[int, int], cell: Sequence[int]) -> None:
+    if place in cells:
+        merge(cells[place], cell)
+    else:
+        cells[place] = list(cell)
 
 
 @lru_cache(maxsize=1_024)
