@@ -1,0 +1,146 @@
+"""Hooks into LightRAG's pipeline and its instances, tested before they are set."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from taximeter_rag.lightrag.embedding import remember, split
+from taximeter_rag.lightrag.plugin import Plugin, logger
+from taximeter_rag.lightrag.queues import carrying
+from taximeter_rag.tags import Scope, enter, metered
+
+QUEUE = "priority_limit_async_func_call"
+QUEUE_MODULES = ("lightrag.utils", "lightrag.lightrag", "lightrag.llm_roles")
+VECTOR_STORAGES = ("chunks_vdb", "entities_vdb", "relationships_vdb")
+STARTS = frozenset({"parsing", "analyzing"})
+INSTRUMENTED = "_taximeter_rag"
+"""Attribute of a LightRAG whose embeddings and storages are hooked."""
+
+
+def attach(plugin: Plugin, made: Callable[[Any], None]) -> list[str]:
+    """Hook LightRAG's classes; `made` is told of each new LightRAG. Answers what it lacks for them, if anything."""
+    import lightrag  # type: ignore[import-not-found]
+
+    kind = lightrag.LightRAG
+    misfits = _misfits(kind)
+    _hook_instances(kind, plugin, made)
+    if misfits:
+        return misfits
+    for name in QUEUE_MODULES:
+        module = sys.modules[name]
+        setattr(module, QUEUE, carrying(getattr(module, QUEUE)))
+    kind.process_single_document = _processing(kind.process_single_document, plugin)
+    kind._upsert_doc_status_transition = _transition(kind._upsert_doc_status_transition, plugin)
+    plugin.by_document = True
+    return []
+
+
+def _misfits(kind: Any) -> list[str]:
+    found = []
+    for name, wanted in (
+        ("process_single_document", {"doc_id", "status_doc"}),
+        ("_upsert_doc_status_transition", {"doc_id", "status", "status_doc"}),
+    ):
+        method = getattr(kind, name, None)
+        if not inspect.iscoroutinefunction(method) or not wanted <= set(inspect.signature(method).parameters):
+            found.append(f"LightRAG.{name}({', '.join(sorted(wanted))})")
+    found += [f"{module}.{QUEUE}" for module in QUEUE_MODULES if not hasattr(sys.modules.get(module), QUEUE)]
+    return found
+
+
+def _hook_instances(kind: Any, plugin: Plugin, made: Callable[[Any], None]) -> None:
+    original = kind.__post_init__
+
+    @functools.wraps(original)
+    def post_init(self: Any, *args: Any, **options: Any) -> None:
+        with _harmless("embeddings are not told apart by document"):
+            if plugin.by_document and self.embedding_func is not None:
+                given = self.embedding_func
+                self.embedding_func = dataclasses.replace(given, func=split(given.func, plugin.owners))
+        original(self, *args, **options)
+        with _harmless("embeddings are not told apart by document"):
+            _hook_storages(self, plugin)
+            made(self)
+
+    kind.__post_init__ = post_init
+
+
+def instrument(rag: Any, plugin: Plugin) -> None:
+    """Hook a LightRAG that was made before the plugin."""
+    if not getattr(rag, INSTRUMENTED, False):
+        rag.embedding_func.func = split(rag.embedding_func.func, plugin.owners)  # its storages hold the same object
+        _hook_storages(rag, plugin)
+
+
+def _hook_storages(rag: Any, plugin: Plugin) -> None:
+    for name in VECTOR_STORAGES:
+        remember(getattr(rag, name), plugin.owners)
+    setattr(rag, INSTRUMENTED, True)
+
+
+def _processing(original: Any, plugin: Plugin) -> Any:
+    """Chunking, extraction, merging and flushing of one document are that document's."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    async def process_single_document(self: Any, *args: Any, **options: Any) -> Any:
+        scope = track = None
+        with _harmless("a document is not told apart"):
+            named = signature.bind(self, *args, **options).arguments
+            scope = plugin.document(self, named["doc_id"], named["status_doc"])
+            track = getattr(named["status_doc"], "track_id", None)
+        if scope is None:
+            return await original(self, *args, **options)
+        plugin.begun(scope)
+        try:
+            with metered.within(scope):
+                return await original(self, *args, **options)
+        finally:
+            await plugin.done(scope)
+            plugin.document_ended(self, scope, track)
+
+    return process_single_document
+
+
+def _transition(original: Any, plugin: Plugin) -> Any:
+    """Parse and analyze workers take one document after the other: they say so by setting its status."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    async def upsert_doc_status_transition(self: Any, *args: Any, **options: Any) -> Any:
+        scope: Scope | None = None
+        state = track = ""
+        with _harmless("a document is not told apart"):
+            named = signature.bind(self, *args, **options).arguments
+            state = str(getattr(named["status"], "value", named["status"])).lower()
+            track = getattr(named["status_doc"], "track_id", None) or ""
+            scope = plugin.document(self, named["doc_id"], named["status_doc"])
+        if scope is not None and state in STARTS:
+            enter(scope)
+        result = await original(self, *args, **options)
+        if scope is not None and state == "failed":
+            plugin.document_ended(self, scope, track or None)
+        return result
+
+    return upsert_doc_status_transition
+
+
+class _harmless:  # noqa: N801 - reads as a sentence
+    """An error of ours is a line in the log, never LightRAG's."""
+
+    def __init__(self, consequence: str) -> None:
+        self.consequence = consequence
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if isinstance(error, Exception):
+            logger.warning("taximeter-rag: %s (%s: %s)", self.consequence, type(error).__name__, error)
+            return True
+        return False

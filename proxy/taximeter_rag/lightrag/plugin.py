@@ -1,0 +1,157 @@
+"""The plugin of one process: reads figures back, ends tracks, knows which documents are being worked on.
+
+Nothing in it may break LightRAG: what goes wrong is a line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict, deque
+from collections.abc import Coroutine
+from typing import Any
+
+from taximeter_rag import usage
+from taximeter_rag.lightrag.answers import ENDED, Figures
+from taximeter_rag.lightrag.embedding import QUERY, Owners
+from taximeter_rag.lightrag.settings import Settings
+from taximeter_rag.reader import Reader, ReadError
+from taximeter_rag.tags import REMEMBERED_CALLS, Scope, safe
+
+logger = logging.getLogger("lightrag")
+
+INDEX = "index"
+"""The task of what a document costs."""
+READ_WAIT_S = 10.0
+"""Longest an answer waits for calls of its track that are still being counted."""
+END_WAIT_S = 60.0
+"""Longest a track that has ended waits for its last calls (a client that left; late embeddings)."""
+REMEMBERED_TRACKS = 1_000
+
+
+class Plugin:
+    """See the module's docstring."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.reader = Reader(settings.control_url, settings.token)
+        self.owners = Owners()
+        self.by_document = False
+        """The hooks of the pipeline fit; else only workspaces (and queries) are told apart."""
+        self._calls: OrderedDict[tuple[str | None, str], deque[str]] = OrderedDict()
+        self._active: Counter[tuple[str | None, str]] = Counter()
+        self._idle = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ── whose ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def workspace(self, rag: Any) -> str | None:
+        """The workspace tag of a LightRAG; None where it has none (the proxy then says: its key's, or `default`)."""
+        name = getattr(rag, "workspace", None)
+        return safe(name) if isinstance(name, str) and name else None
+
+    def query(self, workspace: str | None, track: str) -> Scope:
+        return Scope(workspace=workspace, track=track, task=QUERY)
+
+    def document(self, rag: Any, doc_id: str, status_doc: Any) -> Scope:
+        """The scope of a document in the pipeline; its track is the upload's, however late it is worked on."""
+        workspace, track = self.workspace(rag), getattr(status_doc, "track_id", None)
+        if not isinstance(track, str) or not track:
+            return Scope(workspace=workspace, document=safe(doc_id), task=INDEX)
+        tag = safe(track)
+        return Scope(workspace, tag, safe(doc_id), INDEX, calls=self.calls(workspace, tag))
+
+    def calls(self, workspace: str | None, track: str) -> deque[str]:
+        """The latest calls of a document track, shared by its documents."""
+        calls = self._calls.setdefault((workspace, track), deque(maxlen=REMEMBERED_CALLS))
+        self._calls.move_to_end((workspace, track))
+        if len(self._calls) > REMEMBERED_TRACKS:
+            self._calls.popitem(last=False)
+        return calls
+
+    # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def figures(self, scope: Scope) -> Figures | None:
+        """A track's figures; None, and a line in the log, where the control port has none to give."""
+        try:
+            return await self.reader.aread(scope, wait_s=READ_WAIT_S)
+        except ReadError as error:
+            logger.warning("taximeter-rag: no figures for %s: %s", scope.track, error)
+            return None
+
+    async def document_figures(self, workspace: str | None, track: str, *, ended: bool) -> Figures | None:
+        """The figures of a document track; once all of it has ended, with the last embeddings of its batch."""
+        scope = Scope(workspace=workspace, track=safe(track))
+        scope.calls.extend(self.calls(workspace, safe(track)))
+        if ended:
+            await self._until_idle((workspace, safe(track)))
+            return await self.figures(scope)
+        try:
+            return await self.reader.atrack(safe(track), workspace, after=tuple(scope.calls))
+        except ReadError as error:
+            logger.warning("taximeter-rag: no figures for %s: %s", track, error)
+            return None
+
+    # ── documents at work ────────────────────────────────────────────────────────────────────────────────────
+
+    def begun(self, scope: Scope) -> None:
+        if scope.track is not None:
+            self._active[scope.workspace, scope.track] += 1
+
+    async def done(self, scope: Scope) -> None:
+        if scope.track is not None:
+            key = (scope.workspace, scope.track)
+            self._active[key] -= 1
+            if self._active[key] <= 0:
+                del self._active[key]
+            async with self._idle:
+                self._idle.notify_all()
+
+    async def _until_idle(self, key: tuple[str | None, str]) -> None:
+        """LightRAG up to 1.5.3 calls a document processed and then embeds what it left in the buffer."""
+        try:
+            async with self._idle:
+                await asyncio.wait_for(self._idle.wait_for(lambda: key not in self._active), READ_WAIT_S)
+        except TimeoutError:
+            logger.warning("taximeter-rag: %s is still being worked on; its figures may grow", key[1])
+
+    # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def query_ended(self, scope: Scope, figures: Figures | None) -> None:
+        """Log what a query used and close its track. `figures` None: nobody has read them (the client left)."""
+        if scope.calls:
+            self.later(self._end(scope, figures))
+
+    def document_ended(self, rag: Any, scope: Scope, track: str | None) -> None:
+        """Once every document of the track has ended: log what they used, and close it."""
+        if scope.track is not None and track is not None:
+            self.later(self._end_documents(rag, scope, track))
+
+    async def _end_documents(self, rag: Any, scope: Scope, track: str) -> None:
+        documents = await rag.doc_status.get_docs_by_track_id(track)
+        states = {str(getattr(each.status, "value", each.status)).lower() for each in documents.values()}
+        if states <= ENDED and (scope.workspace, scope.track) not in self._active:
+            await self._end(scope, None)
+
+    async def _end(self, scope: Scope, figures: Figures | None) -> None:
+        if figures is None:
+            figures = await self.reader.aread(scope, wait_s=END_WAIT_S)
+        logger.info("taximeter-rag: %s used\n%s", scope.track, usage.langfuse(figures["metrics"]))
+        await self.reader.aclose_track(scope.track or "", scope.workspace)
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this beside everything else."""
+        task = asyncio.get_running_loop().create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            logger.warning("taximeter-rag: %s", error)
+
+    async def finish(self) -> None:
+        """Wait for what is still to be told, at the end of the server."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=READ_WAIT_S)
