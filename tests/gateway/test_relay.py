@@ -389,6 +389,17 @@ def dechunked(framed):
     return bytes(out)
 
 
+async def test_an_answer_of_which_nothing_can_be_read_is_unknown_and_never_zero(serve, provider, client):
+    provider.script(response(b"\x8b\x00\x00\x80garbled", headers=[*JSON, ("content-encoding", "br")]))
+    async with serve(provider) as running:
+        async with client.stream("POST", running.url + "/v1/chat/completions", json=CHAT) as answer:
+            received = b"".join([part async for part in answer.aiter_raw()])
+        record = await running.record()
+    assert received == b"\x8b\x00\x00\x80garbled"
+    assert (record.get("output_tokens"), record.get("output_source", "none")) == (None, "none")
+    assert (record["input_tokens"], record["input_source"]) == (3 + 3 + 3 + 1, "counted")
+
+
 # ── clients that leave ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -455,7 +466,8 @@ async def test_a_stream_still_open_at_shutdown_is_settled(serve, provider, clien
         await provider.until(lambda: provider.requests and provider.requests[0].complete)
         await until(lambda: running.lines("open"))
     record = await running.record()
-    assert record["outcome"] == "interrupted"
+    assert (record["outcome"], record["partial"]) == ("interrupted", True)
+    assert (record["output_tokens"], record["output_source"]) == (1, "estimated")
     with pytest.raises(httpx2.HTTPError):
         await reading
 

@@ -53,7 +53,7 @@ class Prompt:
         self._model = model
         self._provider = provider
         self._tokenizer = tokenizer
-        self._early: asyncio.Task[Counted] | None = None
+        self._early: asyncio.Task[Counted | None] | None = None
 
     def shorten(self, counting: Counting | None) -> None:
         """Drop a long text; with `counting`, count it first, in the pool, while the upstream works."""
@@ -75,26 +75,33 @@ class Prompt:
         tokenizer = None
         if reading.input_tokens is None:
             input_source = Source.NONE
-            if self._flavor.operation is Operation.LLM or reading.search_units is None:
-                counted = await self._input(counting, model)
+            counted = await self._input(counting, model) if self.lacks(reading) else None
+            if counted is not None:
                 reading.input_tokens, input_source, tokenizer = counted.tokens, counted.source, counted.tokenizer
         if reading.output_tokens is None:
             output_source = Source.NONE
-            if self._flavor.operation is Operation.LLM:
-                counted = await self._count(counting, meter.output(), model)
+            llm = self._flavor.operation is Operation.LLM
+            counted = await self._count(counting, meter.output(), model) if llm else None
+            if counted is not None:
                 reading.output_tokens, output_source = counted.tokens, counted.source
                 tokenizer = counted.tokenizer or tokenizer
         return Completed(reading, input_source, output_source, tokenizer)
 
-    async def _input(self, counting: Counting, model: str | None) -> Counted:
+    async def _input(self, counting: Counting, model: str | None) -> Counted | None:
         if self._early is not None:
             return await self._early
         if self._body is None:  # dropped, and nobody expected to need it
             return _Estimate(self._size // 4)
         return await self._count(counting, self._flavor.input(self._body), model)
 
-    async def _count(self, counting: Counting, text: Countable, model: str | None) -> Counted:
-        return await counting.count(text, model=model, provider=self._provider, tokenizer=self._tokenizer)
+    async def _count(self, counting: Counting, text: Countable, model: str | None) -> Counted | None:
+        """None where nothing of the text is there to be counted: that is unknown, and never 0."""
+        if text.truncated and not text.tokens and not any(text.texts):
+            return None
+        counted = await counting.count(text, model=model, provider=self._provider, tokenizer=self._tokenizer)
+        if text.truncated:
+            return _Estimate(counted.tokens, counted.tokenizer)
+        return counted
 
 
 class _Estimate(NamedTuple):

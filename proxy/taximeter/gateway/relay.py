@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from taximeter.core import errors
-from taximeter.core.record import Open, Operation, Outcome
+from taximeter.core.record import Open, Operation, Outcome, Source
 from taximeter.core.usage import NOTHING
 from taximeter.flavors.meter import Answer, Flavor, Meter, Prepared
 from taximeter.gateway.call import Call
@@ -353,9 +353,17 @@ class Relay:
         call, meter = self._call, self._meter
         if call.closed:
             return
-        reading = NOTHING if meter is None else meter.reading()
-        partial = meter is not None and not reading.finished
-        call.settle(outcome, time.perf_counter_ns(), reading, prepared=self._prepared, partial=partial)
+        now_ns = time.perf_counter_ns()
+        if meter is None:
+            call.settle(outcome, now_ns, NOTHING, prepared=self._prepared)
+            return
+        meter.finish()
+        reading, output_source = meter.reading(), None
+        if reading.output_tokens is None and self._prompt is not None and call.status == 200:
+            reading.output_tokens = meter.progress_tokens()
+            output_source = None if reading.output_tokens is None else Source.ESTIMATED
+        partial = not reading.finished
+        call.settle(outcome, now_ns, reading, prepared=self._prepared, partial=partial, output_source=output_source)
 
     async def _answer(self, error: errors.RequestError) -> None:
         """Our own error, in OpenAI's shape, where the upstream gave no answer."""
