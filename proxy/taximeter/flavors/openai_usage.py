@@ -8,7 +8,7 @@ equation can show stands in REASONING_BESIDE and REST_IS_REASONING. It must not 
 
 from __future__ import annotations
 
-from taximeter.core.usage import Reading
+from taximeter.core.usage import MAX_COUNT, Reading
 from taximeter.flavors.counts import (
     Fields,
     count,
@@ -45,8 +45,20 @@ REST_IS_REASONING = frozenset(("google", "gemini", "vertex"))
 """Providers that hide thoughts in `total_tokens` alone: 66 + 6 = 100 (Gemini's OpenAI endpoint)."""
 
 
+_PLAIN = frozenset(
+    ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details")
+)
+_PLAIN_INPUT = frozenset(("cached_tokens", "audio_tokens"))
+_PLAIN_OUTPUT = frozenset(
+    ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+)
+
+
 def read(usage: Fields, provider: str, model: str | None) -> Reading:
     """The usage object in our convention: input includes cached and audio, output includes reasoning."""
+    plain = _plain(usage) if provider not in REASONING_BESIDE else None
+    if plain is not None:
+        return plain
     into = _details(usage, _INPUT_DETAILS)
     out = _details(usage, _OUTPUT_DETAILS)
     reading = Reading(
@@ -80,6 +92,40 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
     _balance(reading, count(usage.get("total_tokens")), provider, model)
     reading.inconsistent = reading.inconsistent or parts_exceed(reading)
     return reading
+
+
+def _plain(usage: Fields) -> Reading | None:
+    """OpenAI's own shape with nothing odd in it, as nearly all usage is: the same reading in a fifth of the time."""
+    into, out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(into) is not int or type(out) is not int or not usage.keys() <= _PLAIN:
+        return None
+    if into < 0 or out < 0 or usage.get("total_tokens") != into + out or into + out > MAX_COUNT:
+        return None
+    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    if not (_plain_parts(prompt, _PLAIN_INPUT, into) and _plain_parts(completion, _PLAIN_OUTPUT, out)):
+        return None
+    reading = Reading(input_tokens=into, output_tokens=out)
+    if prompt:
+        reading.cached_input_tokens = prompt.get("cached_tokens")  # type: ignore[attr-defined]
+        reading.audio_input_tokens = prompt.get("audio_tokens")  # type: ignore[attr-defined]
+    if completion:
+        part = completion.get  # type: ignore[attr-defined]
+        reading.reasoning_output_tokens = part("reasoning_tokens")
+        reading.audio_output_tokens = part("audio_tokens")
+        reading.accepted_prediction_tokens = part("accepted_prediction_tokens")
+        reading.rejected_prediction_tokens = part("rejected_prediction_tokens")
+    return reading
+
+
+def _plain_parts(parts: object, names: frozenset[str], whole: int) -> bool:
+    if parts is None:
+        return True
+    if type(parts) is not dict or not parts.keys() <= names:
+        return False
+    for part in parts.values():  # noqa: SIM110 - a generator costs more than the check
+        if part is not None and (type(part) is not int or not 0 <= part <= whole):
+            return False
+    return True
 
 
 def cost_nusd(usage: Fields) -> int | None:
