@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+import postgres
 from taximeter.embedded import EmbeddedValkey
 
 
@@ -27,3 +28,33 @@ async def provider() -> AsyncIterator[object]:
 
     async with Provider() as running:
         yield running
+
+
+MakeUrl = Callable[[], str]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Postgres]:
+    if postgres.binaries() is None:
+        pytest.skip("no PostgreSQL server is installed (Debian: apt-get install postgresql)")
+    with postgres.Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MakeUrl:
+    """Makes URLs of new, empty databases."""
+    if request.param == "postgresql":
+        server: postgres.Postgres = request.getfixturevalue("postgres_server")
+        return server.database
+
+    def make() -> str:
+        return f"sqlite:///{tmp_path_factory.mktemp('history') / 'history.db'}"
+
+    return make
+
+
+@pytest.fixture
+def url(new_url: MakeUrl) -> str:
+    """One new, empty database."""
+    return new_url()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -13,7 +13,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from taximeter.cli.options import guarded
+from taximeter.cli.options import place
 from taximeter.cli.show import console, table
 from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
 from taximeter.config import Settings, load
@@ -27,21 +27,11 @@ def keys() -> None:
     """Proxy keys: each opens one workspace. The secret is shown once, when it is made."""
 
 
-def _place(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--url", envvar="TAXIMETER_URL", help="Control port; default: the proxy running here."),
-        click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings of the proxy."),
-        click.option("--json", "as_json", is_flag=True, help="For machines."),
-    ):
-        command = option(command)
-    return guarded(command)
-
-
 @keys.command()
 @click.option("--workspace", required=True, metavar="NAME", help="Whose calls the key's calls are.")
 @click.option("--name", default="", help="What it is for.")
 @click.option("--model", "models", multiple=True, metavar="PATTERN", help="Allow only these models (gpt-4o*).")
-@_place
+@place
 def create(
     url: str | None, config_file: Path | None, as_json: bool, workspace: str, name: str, models: tuple[str, ...]
 ) -> None:
@@ -57,7 +47,7 @@ def create(
 
 @keys.command("list")
 @click.option("--workspace", metavar="NAME", help="Only this workspace's.")
-@_place
+@place
 def listing(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
     """List the keys, revoked ones too; never their secrets."""
     with _where(url, config_file) as place:
@@ -74,7 +64,7 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
 
 @keys.command()
 @click.argument("key_id")
-@_place
+@place
 def revoke(url: str | None, config_file: Path | None, as_json: bool, key_id: str) -> None:
     """End a key. Calls that are running go on; workers refuse it within about a second."""
     with _where(url, config_file) as place:

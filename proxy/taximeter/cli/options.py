@@ -84,6 +84,16 @@ def asks_usage(command: Command) -> Command:
     return asks_proxy(_with(run, [*filters, *_RANGE, _JSON]))
 
 
+def place(command: Command) -> Command:
+    """Give the command `url`, `config_file` and `as_json`: for verbs that act on a running proxy or its data."""
+    options = (
+        click.option("--url", envvar="TAXIMETER_URL", help="Control port; default: the proxy running here."),
+        click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings of the proxy."),
+        click.option("--json", "as_json", is_flag=True, help="For machines."),
+    )
+    return _with(guarded(command), options)
+
+
 def needs_proxy(source: Proxy | Database, verb: str) -> Proxy:
     """The running proxy. Raises Unreachable where only a history was found."""
     if isinstance(source, Proxy):

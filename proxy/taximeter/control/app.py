@@ -14,6 +14,7 @@ from taximeter.control import node
 from taximeter.control.access import Gate, anyone_known
 from taximeter.control.answers import HANDLERS, Json
 from taximeter.control.keys import KeyAdmin
+from taximeter.control.letters import LetterAdmin
 from taximeter.control.organization import Organization
 from taximeter.control.ports import Services
 from taximeter.control.questions import Brackets, question
@@ -36,7 +37,7 @@ def create(services: Services) -> Litestar:
         return services
 
     return Litestar(
-        route_handlers=[Usage, Requests, Streams, Organization, KeyAdmin, *node.HANDLERS],
+        route_handlers=[Usage, Requests, Streams, Organization, KeyAdmin, LetterAdmin, *node.HANDLERS],
         dependencies={"services": Provide(provide), "asked": Provide(question)},
         middleware=[
             Gate(services.hosts, services.keyring.keys, services.settings.auth.admin_token_sha256),

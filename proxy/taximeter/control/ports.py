@@ -15,6 +15,7 @@ from taximeter.control.live import Live
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Record
 from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
+from taximeter.sinks.webhook.letters import Letter
 
 
 class Sums(Protocol):
@@ -64,6 +65,14 @@ class Delivery(Protocol):
     def in_flight(self, workspace: str | None = None, track: str | None = None) -> int: ...
 
 
+class Letters(Protocol):
+    """The webhook's outbox (see sinks.webhook.store)."""
+
+    async def letters(self, *, dead: bool | None = None, limit: int = 1_000) -> list[Letter]: ...
+
+    async def resend(self, keys: Sequence[str] | None = None) -> int: ...
+
+
 class Node(Protocol):
     """The state of this node."""
 
@@ -90,4 +99,7 @@ class Services:
     prices: Callable[[], list[dict[str, Any]]]
     """The price list in force, one row a price."""
     close_track: Callable[[str, str], Awaitable[bool]] | None = None
-    """Ends a (workspace, track) for the billing webhook; None: no webhook is configured."""
+    """Ends a (workspace, track) for the billing webhook, False where all of it was sent before; None: no webhook is
+    configured."""
+    letters: Letters | None = None
+    """What the webhook has not delivered; None: no webhook is configured."""

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from msgspec.structs import replace
@@ -38,6 +38,9 @@ from taximeter.sinks.metric_families import Exposition
 from taximeter.sinks.metrics import Metrics
 from taximeter.sinks.redis_client import ERRORS
 from taximeter.sinks.sink import Sink
+
+if TYPE_CHECKING:
+    from taximeter.sinks.webhook.sink import Webhook
 
 log = logging.getLogger("taximeter.control")
 
@@ -72,6 +75,9 @@ class Control:
         self.live = Live(self.history.cursors)
         self.metrics = Metrics(self.history.cursors)
         self.sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live]
+        self.webhook = self._webhook()
+        if self.webhook is not None:
+            self.sinks.append(self.webhook)
         self.delivery = Delivery(
             data_dir / "journal",
             self.sinks,
@@ -107,8 +113,35 @@ class Control:
         finally:
             await self._close()
 
+    def _webhook(self) -> Webhook | None:
+        settings = self.settings.webhook
+        if not settings.url:
+            return None
+        from taximeter.sinks.webhook.sink import Webhook
+
+        return Webhook(
+            settings,
+            self.history,
+            node=self.boot.node,
+            token=os.environ.get(settings.token_env, ""),
+            secret=os.environ.get(settings.secret_env, ""),
+            now_us=_now_us,
+        )
+
+    async def _close_track(self, workspace: str, track: str) -> bool:
+        if self.webhook is None:
+            return False
+        await self.delivery.drain(DRAIN_S, ("webhook",))
+        return await self.webhook.cut(workspace, track)
+
     def _services(self) -> Services:
-        exposition = Exposition(self.metrics, health=self.delivery.health, redis_drift=lambda: self.counters.drift)
+        webhook = self.webhook
+        exposition = Exposition(
+            self.metrics,
+            health=self.delivery.health,
+            redis_drift=lambda: self.counters.drift,
+            letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
+        )
         return Services(
             settings=self.settings,
             hosts=Hosts(self.settings.control.allowed_hosts),
@@ -119,6 +152,8 @@ class Control:
             node=self.state,
             metrics=exposition.render,
             prices=lambda: list(self.prices.cards()),
+            close_track=None if webhook is None else self._close_track,
+            letters=webhook,
         )
 
     async def _register_first(self) -> None:
@@ -133,14 +168,19 @@ class Control:
 
     def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
         async def prune() -> None:
-            await self.history.prune(retention_start_us(self.settings.history.retention_days))
+            before_us = retention_start_us(self.settings.history.retention_days)
+            await self.history.prune(before_us)
+            if self.webhook is not None:
+                await self.webhook.prune(before_us)
 
         async def share_keys() -> None:
             if self.settings.redis.url:  # an embedded one has no other nodes
                 await exchange(self.counters.server, self.keyring)
 
         notes = self.state.notes
+        sending = [] if self.webhook is None else [self.webhook.run()]
         return [
+            *sending,
             every(REGISTER_S, "registering this node in Redis", self._register, notes),
             every(AUDIT_S, "auditing Redis against history", self.counters.audit, notes),
             every(PRUNE_S, "forgetting old records", prune, notes),

@@ -53,7 +53,8 @@ class TrackClosed(msgspec.Struct):
     track: str
     workspace: str
     webhook: str
-    """`queued`: its last segment is on its way; `off`: no webhook is configured."""
+    """`queued`: its last segment is on its way; `nothing`: all of it was sent before; `off`: no webhook is
+    configured."""
 
 
 class Usage(Controller):
@@ -150,8 +151,7 @@ class Requests(Controller):
             raise NotFound(f"No call of a track {track[:128]!r} is recorded.", param="track")
         if services.close_track is None:
             return TrackClosed(track, owner, "off")
-        await services.close_track(owner, track)
-        return TrackClosed(track, owner, "queued")
+        return TrackClosed(track, owner, "queued" if await services.close_track(owner, track) else "nothing")
 
 
 async def up_to_date(services: Services, after: Sequence[str]) -> tuple[bool, float]:

@@ -78,13 +78,16 @@ class Exposition:
         health: Callable[[], Health] | None = None,
         redis_drift: Callable[[], int] = lambda: 0,
         budget_spent_ratio: Callable[[], Mapping[str, float]] = dict,
+        letters: Callable[[], tuple[int, int]] | None = None,
         node: str = "",
     ) -> None:
-        """`budget_spent_ratio` answers workspace -> spent / limit of its fullest budget."""
+        """`budget_spent_ratio` answers workspace -> spent / limit of its fullest budget; `letters`, where there is a
+        webhook, how many letters wait and how many were given up."""
         self._metrics = metrics
         self._health = health
         self._redis_drift = redis_drift
         self._budget_spent_ratio = budget_spent_ratio
+        self._letters = letters
         self._node = node
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -165,6 +168,10 @@ class Exposition:
         for workspace, spent in self._budget_spent_ratio().items():
             ratio.add_metric((workspace,), spent)
         yield ratio
+        if self._letters is not None:
+            waiting, dead = self._letters()
+            yield GaugeMetricFamily("taximeter_webhook_letters", "Letters the webhook still tries to send.", waiting)
+            yield GaugeMetricFamily("taximeter_webhook_dead_letters", "Letters the webhook has given up.", dead)
         if self._health is not None:
             yield from _delivery(self._health())
 

@@ -49,6 +49,11 @@ class History:
     async def _read(self, ask: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: ask(*args, **named))
 
+    async def write(self, act: Callable[[Database], T]) -> T:
+        """Do something else in this database, in the writer's thread: it takes turns with deliveries, never waits for
+        their lock."""
+        return await self._write(act, self._database)
+
     async def prepare(self) -> None:
         """Make or check the schema now: at start, so that a database of a newer Taximeter is refused at once."""
         await self._write(self._writer.prepare)

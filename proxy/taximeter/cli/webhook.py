@@ -1,0 +1,98 @@
+"""`webhook list | resend`: letters to the billing backend that it has not accepted."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from taximeter.cli.options import place
+from taximeter.cli.show import console, table
+from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
+from taximeter.config import Settings, load
+from taximeter.control.letterinfo import LetterInfo, LetterList, info
+from taximeter.core.errors import BadRequest
+from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.sink import default_url
+from taximeter.sinks.webhook.store import Store
+
+
+@click.group()
+def webhook() -> None:
+    """Letters to the billing backend: what it has not accepted yet, and what was given up."""
+
+
+@webhook.command("list")
+@click.option("--dead", is_flag=True, help="Only those given up.")
+@place
+def listing(url: str | None, config_file: Path | None, as_json: bool, dead: bool) -> None:
+    """List the letters not accepted yet, oldest first."""
+    with _where(url, config_file) as box:
+        found = box.listing(dead)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    rows = [
+        (each.key, each.state, str(each.attempts), each.created_at or "", each.next_at or "—", each.problem or "—")
+        for each in found
+    ]
+    console().print(table(["Key", "State", "Attempts", "Made at", "Next attempt", "Problem"], [], rows))
+
+
+@webhook.command()
+@click.argument("keys", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+@place
+def resend(url: str | None, config_file: Path | None, as_json: bool, keys: tuple[str, ...], everything: bool) -> None:
+    """Send dead letters again, under the keys they always had."""
+    if bool(keys) == everything:
+        raise BadRequest("Name the keys of dead letters (taximeter webhook list --dead), or say --all.")
+    with _where(url, config_file) as box:
+        resent = box.resend(None if everything else keys)
+    click.echo(msgspec.json.encode({"resent": resent}) if as_json else f"{resent} sent again.")
+
+
+class _Proxy:
+    """The outbox through the running proxy."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def listing(self, dead: bool) -> list[LetterInfo]:
+        params = {"dead": ["true"]} if dead else {}
+        return msgspec.json.decode(self._proxy.request("GET", "/webhook", params=params).content, type=LetterList).data
+
+    def resend(self, keys: Sequence[str] | None) -> int:
+        answer = self._proxy.request("POST", "/webhook/resend", body={"keys": keys})
+        return int(answer.json()["resent"])
+
+
+class _Books:
+    """The outbox in the history database, while no proxy runs; the next start sends what is resent here."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._store = Store(database, settings.node, events=False, now_us=lambda: time.time_ns() // 1_000)
+        self._store.prepare()
+
+    def listing(self, dead: bool) -> list[LetterInfo]:
+        return [info(letter) for letter in self._store.letters(dead=True if dead else None)]
+
+    def resend(self, keys: Sequence[str] | None) -> int:
+        return self._store.resend(keys)
+
+
+@contextmanager
+def _where(url: str | None, config_file: Path | None) -> Iterator[_Proxy | _Books]:
+    settings = load(config_file)
+    address = url or running_at(settings)
+    if address is not None:
+        with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
+            yield _Proxy(proxy)
+        return
+    with Database(settings.history.url or default_url(settings.data_dir)) as database:
+        yield _Books(database, settings)

@@ -1,0 +1,169 @@
+"""The sink `webhook`, and the loop that cuts idle tracks and sends letters. Its books are in the history database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from taximeter.config import Webhook as Settings
+from taximeter.sinks.history.database import Database, HistoryUnavailable
+from taximeter.sinks.history.sink import History
+from taximeter.sinks.sink import Batch
+from taximeter.sinks.webhook import letters
+from taximeter.sinks.webhook.letters import Letter
+from taximeter.sinks.webhook.sender import Sender
+from taximeter.sinks.webhook.store import Outcome, Standing, Store
+
+log = logging.getLogger("taximeter.webhook")
+T = TypeVar("T")
+
+POLL_S = 0.5
+"""How often the books are looked at while nobody says that there is something."""
+AT_ONCE = 8
+"""Letters in flight together."""
+LEASE_MARGIN_S = 5.0
+"""A letter whose sender died is sent again this long after its attempt had to be over."""
+
+
+class Webhook:
+    """A sink (sinks.sink.Sink). It writes in history's own thread, so the two never wait for each other's locks."""
+
+    name = "webhook"
+    durable = True
+
+    def __init__(
+        self,
+        settings: Settings,
+        history: History,
+        *,
+        node: str,
+        token: str,
+        secret: str,
+        now_us: Callable[[], int],
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        """`token`, `secret`: what the variables named in the settings hold."""
+        self._settings = settings
+        self._history = history
+        self._now_us = now_us
+        self._dice = dice
+        self._sender = Sender(settings, token=token, secret=secret, now_us=now_us)
+        self._node = node
+        self._store: Store | None = None
+        self._wake = asyncio.Event()
+        self.waiting = self.dead = 0
+        """Letters on their way, and given up, as of the last look."""
+
+    async def _books(self) -> Store:
+        if self._store is None:
+            events = self._settings.format == "cloudevents"
+
+            def make(database: Database) -> Store:
+                store = Store(database, self._node, events=events, now_us=self._now_us)
+                store.prepare()
+                return store
+
+            self._store = await self._history.write(make)
+        return self._store
+
+    async def _do(self, act: Callable[[Store], T]) -> T:
+        """Act on the books. After a failure the tables are looked for again: the database may be another one now."""
+        try:
+            books = await self._books()
+            return await self._history.write(lambda _: act(books))
+        except HistoryUnavailable:
+            self._store = None
+            raise
+
+    # ── the sink ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
+        """Where the webhook is in each journal."""
+        return await self._do(lambda books: books.cursors(journal_ids))
+
+    async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
+        """Take the records in; what they add up to is sent later."""
+        reached = await self._do(lambda books: books.apply(batches))
+        if self._settings.format == "cloudevents":
+            self._wake.set()
+        return reached
+
+    async def close(self) -> None:
+        await self._sender.close()
+
+    # ── beside the sink ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def cut(self, workspace: str, track: str) -> bool:
+        """End a track: what it used since its last segment goes out now. False: there was nothing."""
+        made = await self._do(lambda books: books.cut(workspace, track))
+        self._wake.set()
+        return made > 0
+
+    async def letters(self, *, dead: bool | None = None, limit: int = 1_000) -> list[Letter]:
+        """See Store.letters."""
+        return await self._do(lambda books: books.letters(dead=dead, limit=limit))
+
+    async def resend(self, keys: Sequence[str] | None = None) -> int:
+        """See Store.resend."""
+        revived = await self._do(lambda books: books.resend(keys))
+        self._wake.set()
+        return revived
+
+    async def post_event(self, key: str, workspace: str, body: str) -> None:
+        """See Store.post_event."""
+        await self._do(lambda books: books.post_event(key, workspace, body))
+        self._wake.set()
+
+    async def prune(self, before_us: int) -> None:
+        """See Store.prune."""
+        await self._do(lambda books: books.prune(before_us))
+
+    async def run(self) -> None:
+        """Cut and send until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                worked = await self.round()
+            except HistoryUnavailable as error:  # the sink reports the same trouble; nothing is lost by waiting
+                log.warning("%s", error)
+                worked = False
+            if not worked:
+                try:
+                    async with asyncio.timeout(POLL_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    async def round(self) -> bool:
+        """Cut what is idle and send what is due, once. False: there was nothing to do."""
+        now_us = self._now_us()
+        before_us = now_us - int(self._settings.idle_s * 1_000_000)
+        standing: Standing = await self._do(lambda books: books.standing(now_us, before_us))
+        self.waiting, self.dead = standing.waiting, standing.dead
+        if standing.idle:
+            await self._do(lambda books: books.cut_idle(before_us))
+        if not (standing.due or standing.idle):
+            return False
+        lease_us = int((self._settings.timeout_s + LEASE_MARGIN_S) * 1_000_000)
+        claimed = await self._do(lambda books: books.claim(self._now_us(), lease_us, AT_ONCE))
+        if claimed:
+            outcomes = await asyncio.gather(*map(self._attempt, claimed))
+            await self._do(lambda books: books.finish(outcomes))
+        return True
+
+    async def _attempt(self, letter: Letter) -> Outcome:
+        attempt = await self._sender.send(letter)
+        if not attempt.problem:
+            return Outcome(key=letter.key)
+        dead = letter.attempts >= self._settings.max_attempts
+        wait_s = letters.wait_s(letter.attempts, self._dice(), attempt.retry_after_s)
+        if dead:
+            log.error("webhook: %s is given up after %d attempts: %s", letter.key, letter.attempts, attempt.problem)
+        elif letter.attempts == 1:
+            log.warning("webhook: %s is tried again in %.0f s: %s", letter.key, wait_s, attempt.problem)
+        return Outcome(
+            key=letter.key, problem=attempt.problem, next_at=self._now_us() + int(wait_s * 1_000_000), dead=dead
+        )
