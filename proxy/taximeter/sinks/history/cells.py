@@ -5,6 +5,7 @@ Pure. The one place that says which sums history keeps; schema, writer and reade
 
 from __future__ import annotations
 
+import operator
 from collections.abc import MutableSequence, Sequence
 
 import msgspec
@@ -106,7 +107,7 @@ def add(cell: MutableSequence[int], record: Record) -> None:
 
 def merge(into: list[int], cell: Sequence[int]) -> None:
     """Add one cell to another of the same length."""
-    into[:] = [a + b for a, b in zip(into, cell, strict=True)]
+    into[:] = map(operator.add, into, cell)
 
 
 def split(cell: Sequence[int]) -> tuple[Totals, Details]:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, select
 
 from taximeter.sinks.history.cells import FIELDS
 from taximeter.sinks.history.conditions import Shape, on_names, shape, values
 from taximeter.sinks.history.query import SERIES, Filters
-from taximeter.sinks.history.schema import LEVELS, SUMMARIES, SUMMARY_LEVELS, US, series, summaries
+from taximeter.sinks.history.schema import LEVELS, SUMMARIES, SUMMARY_LEVELS, US, series, summaries, total
 from taximeter.sinks.history.windows import Piece, Run
 
 Key = tuple[str | None, ...]
@@ -27,7 +27,7 @@ def read(
     query = _query(piece.level or "", tuple(names), shape(filters), windowed)
     for row in connection.execute(query, bounds | phase | values(filters)):
         key = tuple(value or None for value in row[:n])
-        yield row[n] if windowed else 0, key, [int(value) for value in row[n + windowed :]]
+        yield row[n] if windowed else 0, key, list(row[n + windowed :])
 
 
 @lru_cache(maxsize=1_000)
@@ -36,7 +36,7 @@ def _query(level: str, names: tuple[str, ...], asked: Shape, windowed: bool) -> 
     table = next(table for table, known in zip(tables, LEVELS, strict=True) if known.name == level)
     inside = (table.c.start_s >= bindparam("start_s")) & (table.c.start_s < bindparam("end_s"))
     named = [numbered.c[name] for name in names]
-    sums = [func.sum(table.c[field]).label(field) for field in FIELDS]
+    sums = [total(table.c[field]) for field in FIELDS]
     if not windowed:
         # One row for each combination stored: numbers are compared when summing, names looked up afterwards.
         summed = select(table.c.series_no, *sums).where(inside).group_by(table.c.series_no)

@@ -10,14 +10,17 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Index,
     Integer,
+    Label,
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
     UniqueConstraint,
+    func,
 )
 
 from taximeter.sinks.history.cells import FIELDS
@@ -149,6 +152,11 @@ summaries = Table(
     UniqueConstraint("kept", *SERIES),
 )
 """What `usage_series` is for roll-ups, for summaries. `kept`: the names it is by, with commas; the others are ""."""
+
+
+def total(column: ColumnElement[int]) -> Label[int]:
+    """The column's sum under its own name, as an integer: PostgreSQL answers a sum of integers as a decimal."""
+    return func.sum(column).cast(Big).label(column.key)
 
 
 def _levels(name: str) -> tuple[Table, Table, Table, Table]:

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, select
 
 from taximeter.core import totals
 from taximeter.sinks.history.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import FOREVER_US, Filters
 from taximeter.sinks.history.rows import event_id
-from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, MONTH, US, events, journals, series
+from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, MONTH, US, events, journals, series, total
 from taximeter.sinks.history.sums import parts
 from taximeter.sinks.ledger import Cell, Ledger, Standing, TrackCell
 
@@ -82,7 +82,7 @@ def _journals(connection: Connection) -> dict[str, tuple[int, int]]:
 
 
 def _sums(table: Table) -> Iterator[ColumnElement[Any]]:
-    return (func.sum(table.c[field]) for field in totals.FIELDS)
+    return (total(table.c[field]) for field in totals.FIELDS)
 
 
 def _by_period(connection: Connection, workspace: str, level: Table, first_s: int, name: str) -> dict[str, Cell]:
@@ -93,8 +93,7 @@ def _by_period(connection: Connection, workspace: str, level: Table, first_s: in
         .group_by(level.c.start_s)
     )
     return {
-        datetime.fromtimestamp(start_s, UTC).strftime(name): [int(value) for value in cell]
-        for start_s, *cell in connection.execute(query)
+        datetime.fromtimestamp(start_s, UTC).strftime(name): list(cell) for start_s, *cell in connection.execute(query)
     }
 
 
@@ -107,7 +106,7 @@ def _by_names(connection: Connection, workspace: str, *names: ColumnElement[str]
         .group_by(*names)
     )
     n = len(names)
-    return {tuple(row[:n]): [int(value) for value in row[n:]] for row in connection.execute(query)}
+    return {tuple(map(str, row[:n])): list(map(int, row[n:])) for row in connection.execute(query)}
 
 
 def _tracks(connection: Connection, workspace: str, since_us: int) -> dict[str, TrackCell]:

@@ -18,7 +18,7 @@ from taximeter.sinks.history.cells import COUNTS, SUMMED
 from taximeter.sinks.history.conditions import Shape, on_records, shape, values
 from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters
 from taximeter.sinks.history.rows import TELLING
-from taximeter.sinks.history.schema import CLASS, classes, events, series
+from taximeter.sinks.history.schema import CLASS, classes, events, series, total
 
 _FIGURES = (
     "input_tokens",
@@ -94,7 +94,7 @@ def _query(
             func.min(events.c.ended_at).label("first_us"),
             func.max(events.c.ended_at).label("last_us"),
             func.count().label("n"),
-            *(func.sum(events.c[name]).label(name) for name in _SUMS),
+            *(total(events.c[name]) for name in _SUMS),
         )
         .where(within(bounded_below, bounded_above), on_records(asked))
         .group_by(*(key.key for key in keys if key.key))  # by name: PostgreSQL takes two equal expressions for two
@@ -111,8 +111,8 @@ def _query(
             func.min(summed.c.first_us),
             func.max(summed.c.last_us),
             *of,
-            func.sum(summed.c.n),
-            *(func.coalesce(func.sum(summed.c[name]), 0) for name in _SUMS),
+            total(summed.c.n),
+            *(total(func.coalesce(summed.c[name], 0).label(name)) for name in _SUMS),
         )
         .join(series, series.c.series_no == summed.c.series_no)
         .join(classes, classes.c.class_no == summed.c.class_no)
@@ -136,7 +136,7 @@ def _cell(
 ) -> list[int]:
     """The cell of all records of a class: what one record with their sums counts, its 0s and 1s times their number."""
     unknown = set(TELLING).difference(known.split(","))
-    figures: dict[str, Any] = {name: None if name in unknown else int(sums[_PLACES[name]]) for name in _FIGURES}
+    figures: dict[str, Any] = {name: None if name in unknown else sums[_PLACES[name]] for name in _FIGURES}
     stand_in = Record(
         kind=kind,
         request_id="",
@@ -158,5 +158,5 @@ def _cell(
     totals.add(cell, stand_in)
     usage = kind == "usage"
     cell += [1, 0] if usage else [0, 1]
-    cell += [int(sums[_PLACES[name]]) if usage else 0 for name in SUMMED]
-    return [value * int(n) if at in COUNTS else value for at, value in enumerate(cell)]
+    cell += [sums[_PLACES[name]] if usage else 0 for name in SUMMED]
+    return [value * n if at in COUNTS else value for at, value in enumerate(cell)]
