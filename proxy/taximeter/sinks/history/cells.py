@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import MutableSequence, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -112,8 +113,6 @@ def merge(into: list[int], cell: Sequence[int]) -> None:
 
 def split(cell: Sequence[int]) -> tuple[Totals, Details]:
     """A cell as named sums."""
-    named = dict(zip(FIELDS, cell, strict=True))
-    return (
-        Totals(**{name: named[name] for name in totals.FIELDS}),
-        Details(**{name: named[name] for name in Details.__struct_fields__}),
-    )
+    named = zip(FIELDS, cell, strict=True)
+    summed = Totals(**dict(islice(named, _N)))
+    return summed, Details(**dict(named))

@@ -136,8 +136,9 @@ events = Table(
 Index("usage_events_ended_at", events.c.ended_at, events.c.series_no)
 Index("usage_events_request_id", events.c.request_id)
 for _tag in ("track", "document", "end_user"):
-    _present = events.c[_tag].is_not(None)
-    Index(f"usage_events_{_tag}", events.c[_tag], events.c.ended_at, sqlite_where=_present, postgresql_where=_present)
+    # By series too: another workspace may use the same name, and its records are not worth a look.
+    _key, _present = (events.c[_tag], events.c.series_no, events.c.ended_at), events.c[_tag].is_not(None)
+    Index(f"usage_events_{_tag}", *_key, sqlite_where=_present, postgresql_where=_present)
 
 SUMMARIES: tuple[tuple[str, ...], ...] = (("task",), ("provider", "model", "operation"), ("workspace", "key_id"))
 """Names a coarser roll-up is kept by, beside the one by all of SERIES: the questions asked most, with few rows each.

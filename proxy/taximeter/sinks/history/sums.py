@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -121,6 +122,7 @@ def _query(
 
 
 _PLACES = {name: at for at, name in enumerate(_SUMS)}
+_DETAILS = itemgetter(*(_PLACES[name] for name in SUMMED))
 
 
 def _cell(
@@ -135,9 +137,25 @@ def _cell(
     *sums: int,
 ) -> list[int]:
     """The cell of all records of a class: what one record with their sums counts, its 0s and 1s times their number."""
+    record, figures = _stand_in(operation, kind, outcome, input_source, output_source, attempt, known)
+    cell = totals.empty()
+    totals.add(cell, msgspec.structs.replace(record, **{name: sums[place] for name, place in figures}))
+    cell += (1, 0, *_DETAILS(sums)) if kind == "usage" else (0, 1, *_NO_DETAILS)
+    for at in COUNTS:
+        cell[at] *= n
+    return cell
+
+
+_NO_DETAILS = (0,) * len(SUMMED)
+
+
+@lru_cache(maxsize=1_000)
+def _stand_in(
+    operation: str, kind: str, outcome: str, input_source: str, output_source: str, attempt: str, known: str
+) -> tuple[Record, list[tuple[str, int]]]:
+    """A record of a class, and its figures that are known, each with its place among the sums."""
     unknown = set(TELLING).difference(known.split(","))
-    figures: dict[str, Any] = {name: None if name in unknown else sums[_PLACES[name]] for name in _FIGURES}
-    stand_in = Record(
+    record = Record(
         kind=kind,
         request_id="",
         attempt=1 if attempt == "first" else 2,
@@ -151,12 +169,6 @@ def _cell(
         outcome=Outcome(outcome),
         input_source=Source(input_source),
         output_source=Source(output_source),
-        seconds=None if "audio_ms" in unknown else sums[_PLACES["audio_ms"]] / 1_000,
-        **figures,
+        seconds=None if "audio_ms" in unknown else 0.0,  # known or not is what counts
     )
-    cell = totals.empty()
-    totals.add(cell, stand_in)
-    usage = kind == "usage"
-    cell += [1, 0] if usage else [0, 1]
-    cell += [sums[_PLACES[name]] if usage else 0 for name in SUMMED]
-    return [value * n if at in COUNTS else value for at, value in enumerate(cell)]
+    return record, [(name, _PLACES[name]) for name in _FIGURES if name not in unknown]
