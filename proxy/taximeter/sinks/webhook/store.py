@@ -145,9 +145,9 @@ class Store:
         return len(found)
 
     def cut_idle(self, before_us: int) -> int:
-        """Cut the next tracks to which nothing came since `before_us`; answers how many."""
+        """Cut the next tracks to which nothing came after `before_us`; answers how many."""
         with self._database.writing() as connection:
-            query = select(tracks).where(tracks.c.pending, tracks.c.active_at < before_us)
+            query = select(tracks).where(tracks.c.pending, tracks.c.active_at <= before_us)
             query = query.order_by(tracks.c.active_at).limit(CUT_AT_ONCE).with_for_update(skip_locked=True)
             found = connection.execute(query).all()
             for row in found:
@@ -172,7 +172,7 @@ class Store:
     def standing(self, now_us: int, idle_before_us: int) -> Standing:
         """What there is to do now; one look, nothing is changed."""
         due = exists().where(outbox.c.dead.is_(False), outbox.c.next_at <= now_us)
-        idle = exists().where(tracks.c.pending, tracks.c.active_at < idle_before_us)
+        idle = exists().where(tracks.c.pending, tracks.c.active_at <= idle_before_us)
         dead = select(func.count()).where(outbox.c.dead.is_(True)).scalar_subquery()
         waiting = select(func.count()).where(outbox.c.dead.is_(False)).scalar_subquery()
         with self._database.reading() as connection:

@@ -1,0 +1,81 @@
+"""The billing webhook of a whole node: processes killed, receiver down, and a bill that agrees to the token."""
+
+import httpx2
+import msgspec
+import pytest
+
+from faults.house import House
+from receiver import Receiver
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
+
+
+@pytest.fixture
+async def backend():
+    async with Receiver() as running:
+        yield running
+
+
+@pytest.fixture
+async def house(tmp_path, backend, monkeypatch):
+    monkeypatch.setenv("BIZNDER_API_BASE_URL", backend.url)
+    monkeypatch.setenv("BIZNDER_SERVICE_TOKEN", "billing-token")
+    monkeypatch.setenv("BILLING_SECRET", "s3cret")
+    config = '[webhook]\nsecret_env = "BILLING_SECRET"\nidle_s = 1.0\ntimeout_s = 2.0\n'
+    async with House(tmp_path, config=config, workers=1) as running:
+        yield running
+
+
+def sums(backend):
+    found = {}
+    for got in backend.accepted.values():
+        known = found.setdefault(got.json["track_id"], [0, 0, 0])
+        metrics = got.json["metrics"]
+        for at, name in enumerate(("prompt_tokens", "completion_tokens", "call_count")):
+            known[at] += metrics[name]
+    return found
+
+
+async def test_what_the_backend_books_is_what_was_used_whatever_dies_in_between(house, backend):
+    await backend.down()
+    async with house.load(clients=3, seed=11):
+        await house.until(lambda: house.sent >= 30, "30 calls")
+        house.kill("control")
+        await house.until(lambda: house.sent >= 60, "60 calls")
+    await house.settle()
+    house.kill_everything()
+    house.start()
+    await house.until_ready()
+    backend.script = [500, "lose", "close", 503]
+    await backend.up()
+    records = house.records()
+    used = {}
+    for record in records:
+        if record["track"]:
+            known = used.setdefault(record["track"], [0, 0, 0])
+            if record["operation"] == "llm":
+                known[0] += record["input_tokens"] or 0
+                known[1] += record["output_tokens"] or 0
+                known[2] += 1
+    await house.until(lambda: len(sums(backend)) == len(used), "everything sent", 90)
+    await house.until(lambda: house.get("/webhook") == {"data": []}, "the outbox is empty", 90)
+    assert sums(backend) == used
+    (got, *_) = backend.accepted.values()
+    assert got.path == "/api/v1/webhooks/knowledge/metrics"
+    assert got.headers["authorization"] == "Bearer billing-token" and "x-taximeter-signature" in got.headers
+    assert "taximeter_webhook_dead_letters 0.0" in house.get("/metrics").decode()
+
+
+async def test_closing_a_track_sends_it_at_once(house, backend):
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}") as client:
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+        await client.post("/w/acme/t/upload-7/v1/chat/completions", json=body)
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}") as control:
+        closed = await control.post("/usage/tracks/upload-7/close")
+        assert closed.json() == {"track": "upload-7", "workspace": "acme", "webhook": "queued"}
+        shown = (await control.get("/usage/tracks/upload-7")).json()
+        await house.until(lambda: backend.accepted, "sent")
+        (got,) = backend.accepted.values()
+        assert msgspec.json.decode(got.body)["metrics"] == shown["metrics"]
+        again = await control.post("/usage/tracks/upload-7/close")
+        assert again.json()["webhook"] == "nothing"
