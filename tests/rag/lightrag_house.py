@@ -28,8 +28,8 @@ TERMINAL = {"processed", "failed"}
 def install_wheel(folder: Path) -> Path:
     """The built wheel of taximeter-rag, unpacked with its entry points where PYTHONPATH can find it."""
     wheels, site = folder / "wheels", folder / "site"
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)], cwd=PROJECT, check=True,
-                   capture_output=True)  # fmt: skip
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]
+    subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
     wheel = next(wheels.glob("*.whl"))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
     subprocess.run([*pip, "--disable-pip-version-check", str(wheel)], check=True, capture_output=True)

@@ -180,7 +180,9 @@ class LightRAGProvider:
         tokens = sum(len(text.split()) + 1 for text in texts)
         self._bill("embedding", "\n".join(texts), body, request, prompt=tokens)
         if path.endswith("/api/embed"):
-            return _json({"model": body["model"], "embeddings": [_vector(t) for t in texts], "prompt_eval_count": tokens})
+            return _json(
+                {"model": body["model"], "embeddings": [_vector(t) for t in texts], "prompt_eval_count": tokens}
+            )
         packed = "base64" in (body.get("encoding_format"), body.get("embedding_type"))
         data = [
             {"object": "embedding", "index": at, "embedding": _packed(text) if packed else _vector(text)}
@@ -216,7 +218,9 @@ def _said(text: str) -> tuple[str, str]:
     marks = [found[0].lower() for found in _MARK.finditer(text)]
     if "high_level_keywords" in text:
         mark = next((mark for mark in marks if mark.startswith("qry")), "nothing")
-        return "keywords", json.dumps({"high_level_keywords": [f"{mark} theme"], "low_level_keywords": [f"{mark} part"]})
+        return "keywords", json.dumps(
+            {"high_level_keywords": [f"{mark} theme"], "low_level_keywords": [f"{mark} part"]}
+        )
     if "Knowledge Graph Specialist responsible for extracting" in text or COMPLETE in text:
         return "extract", _extracted(text.rpartition("---Input Text---")[2] or text, marks)
     if "descriptions" in text and "Knowledge Graph Specialist" in text:

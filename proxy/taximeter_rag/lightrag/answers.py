@@ -62,7 +62,15 @@ def with_token_usage(answer: Mapping[str, Any], figures: Figures | None, documen
         else each
         for each in answer.get("documents") or ()
     ]
-    return {**answer, "documents": documents}
+    return {**answer, "documents": documents, "status_summary": _summary(answer)}
+
+
+def _summary(answer: Mapping[str, Any]) -> dict[str, int]:
+    """LightRAG's own counts (its keys depend on its version), and those that operators wait for."""
+    states = [_status(each) for each in answer.get("documents") or ()]
+    counts = {name: states.count(name) for name in ("pending", "processed", "failed")}
+    counts["processing"] = len(states) - sum(counts.values())  # parsing and analyzing too
+    return {**(answer.get("status_summary") or {}), **counts}
 
 
 def all_ended(answer: Mapping[str, Any]) -> bool:
