@@ -7,13 +7,16 @@ Where the usage stands: `usage` of the body, or of the last chunks (any chunk; t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors import openai_usage, spoken
-from taximeter.flavors.counts import Fields, Members, decode, fields, items
+from taximeter.flavors.counts import NAME_CHARS, UNREADABLE, Fields, Members, decode, fields, items
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
-from taximeter.flavors.meter import Countable, Prepared
+from taximeter.flavors.meter import Answer, Countable, Prepared
 from taximeter.flavors.splice import include_usage
 from taximeter.flavors.tally import Tally, Verdict
 
@@ -25,7 +28,26 @@ class ChatTally(Tally):
     envelopes = ("x_groq", "data", "result")
     watched = ((b'"usage"', b'"usage":null'), (b'"finish_reason"', b'"finish_reason":null'))
 
-    __slots__ = ()
+    __slots__ = ("_plain",)
+
+    def __init__(self, prepared: Prepared, answer: Answer, provider: str) -> None:
+        super().__init__(prepared, answer, provider)
+        self._plain: Reading | None = None
+
+    def whole(self, body: bytes) -> None:
+        """A unary answer as OpenAI sends it is read in one typed decode; any other by the rules."""
+        try:
+            found = _plain_answer.decode(body)
+        except UNREADABLE:
+            super().whole(body)
+            return
+        self._plain = openai_usage.plain(found.usage, self.provider)
+        if self._plain is None:
+            super().whole(body)
+            return
+        self.model, self.id, self.tier = found.model, found.id, found.service_tier
+        self.keep_raw(bytes(found.usage))
+        self.finished = True
 
     def take(self, found: Members) -> Verdict:
         super().take(found)
@@ -42,12 +64,38 @@ class ChatTally(Tally):
         return Verdict.TAKEN
 
     def convert(self) -> Reading:
-        return openai_usage.read(self.usage, self.provider, self.model)
+        plain = self._plain
+        if plain is None and self.raw:
+            plain = openai_usage.plain(self.raw, self.provider)
+        return plain or openai_usage.read(self.usage, self.provider, self.model)
+
+    def usage_raw(self) -> msgspec.Raw:
+        return super().usage_raw() if self._plain is None else msgspec.Raw(self.raw)
 
     def said(self, event: Fields) -> Iterable[str]:
         for _ in range(2):  # Kinetica wraps its answer twice
             event = fields(event.get("data")) or event
         return spoken.chat_output(event)
+
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS)]
+
+
+class _PlainAnswer(msgspec.Struct):
+    """What OpenAI's own answer holds of interest; with any of the members typed None it is read by the rules."""
+
+    model: Name
+    usage: msgspec.Raw
+    id: Name | None = None
+    service_tier: Name | None = None
+    error: None = None
+    type: None = None
+    x_groq: None = None
+    data: None = None
+    result: None = None
+
+
+_plain_answer = msgspec.json.Decoder(_PlainAnswer)
 
 
 class Chat(JsonFlavor):

@@ -8,17 +8,25 @@ equation can show stands in REASONING_BESIDE and REST_IS_REASONING. It must not 
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
+
 from taximeter.core.usage import MAX_COUNT, Reading
 from taximeter.flavors.counts import (
+    UNREADABLE,
     Fields,
     count,
     duration_s,
+    exceeds,
     fields,
     first,
     text,
     ticks_to_nusd,
     usd_to_nusd,
 )
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details", "input_token_details")
 _OUTPUT_DETAILS = (
@@ -45,20 +53,8 @@ REST_IS_REASONING = frozenset(("google", "gemini", "vertex"))
 """Providers that hide thoughts in `total_tokens` alone: 66 + 6 = 100 (Gemini's OpenAI endpoint)."""
 
 
-_PLAIN = frozenset(
-    ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details")
-)
-_PLAIN_INPUT = frozenset(("cached_tokens", "audio_tokens"))
-_PLAIN_OUTPUT = frozenset(
-    ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
-)
-
-
 def read(usage: Fields, provider: str, model: str | None) -> Reading:
     """The usage object in our convention: input includes cached and audio, output includes reasoning."""
-    plain = _plain(usage) if provider not in REASONING_BESIDE else None
-    if plain is not None:
-        return plain
     into = _details(usage, _INPUT_DETAILS)
     out = _details(usage, _OUTPUT_DETAILS)
     reading = Reading(
@@ -94,38 +90,55 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
     return reading
 
 
-def _plain(usage: Fields) -> Reading | None:
-    """OpenAI's own shape with nothing odd in it, as nearly all usage is: the same reading in a fifth of the time."""
-    into, out = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if type(into) is not int or type(out) is not int or not usage.keys() <= _PLAIN:
+def plain(raw: bytes | msgspec.Raw, provider: str) -> Reading | None:
+    """The reading of a usage object in OpenAI's own shape with nothing odd in it, as nearly all are; else None.
+
+    The same as `read` in a tenth of the time: one typed decode, and the equation holds.
+    """
+    if provider in REASONING_BESIDE:
         return None
-    if into < 0 or out < 0 or usage.get("total_tokens") != into + out or into + out > MAX_COUNT:
+    try:
+        usage = _plain.decode(raw)
+    except UNREADABLE:
         return None
-    prompt, completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    if not (_plain_parts(prompt, _PLAIN_INPUT, into) and _plain_parts(completion, _PLAIN_OUTPUT, out)):
+    into, out = usage.prompt_tokens, usage.completion_tokens
+    if usage.total_tokens != into + out:
         return None
     reading = Reading(input_tokens=into, output_tokens=out)
-    if prompt:
-        reading.cached_input_tokens = prompt.get("cached_tokens")  # type: ignore[attr-defined]
-        reading.audio_input_tokens = prompt.get("audio_tokens")  # type: ignore[attr-defined]
-    if completion:
-        part = completion.get  # type: ignore[attr-defined]
-        reading.reasoning_output_tokens = part("reasoning_tokens")
-        reading.audio_output_tokens = part("audio_tokens")
-        reading.accepted_prediction_tokens = part("accepted_prediction_tokens")
-        reading.rejected_prediction_tokens = part("rejected_prediction_tokens")
-    return reading
+    prompt = usage.prompt_tokens_details
+    if prompt is not None:
+        reading.cached_input_tokens = prompt.cached_tokens
+        reading.audio_input_tokens = prompt.audio_tokens
+    completion = usage.completion_tokens_details
+    if completion is not None:
+        reading.reasoning_output_tokens = completion.reasoning_tokens
+        reading.audio_output_tokens = completion.audio_tokens
+        reading.accepted_prediction_tokens = completion.accepted_prediction_tokens
+        reading.rejected_prediction_tokens = completion.rejected_prediction_tokens
+    return None if parts_exceed(reading) else reading
 
 
-def _plain_parts(parts: object, names: frozenset[str], whole: int) -> bool:
-    if parts is None:
-        return True
-    if type(parts) is not dict or not parts.keys() <= names:
-        return False
-    for part in parts.values():  # noqa: SIM110 - a generator costs more than the check
-        if part is not None and (type(part) is not int or not 0 <= part <= whole):
-            return False
-    return True
+class _PlainInput(msgspec.Struct, forbid_unknown_fields=True):
+    cached_tokens: Count | None = None
+    audio_tokens: Count | None = None
+
+
+class _PlainOutput(msgspec.Struct, forbid_unknown_fields=True):
+    reasoning_tokens: Count | None = None
+    audio_tokens: Count | None = None
+    accepted_prediction_tokens: Count | None = None
+    rejected_prediction_tokens: Count | None = None
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
+    prompt_tokens_details: _PlainInput | None = None
+    completion_tokens_details: _PlainOutput | None = None
+
+
+_plain = msgspec.json.Decoder(_Plain)
 
 
 def cost_nusd(usage: Fields) -> int | None:
@@ -147,27 +160,17 @@ def cost_nusd(usage: Fields) -> int | None:
 
 def parts_exceed(reading: Reading) -> bool:
     """A part is larger than its whole: the provider contradicts itself, or counts by a rule nobody published."""
-    whole = reading.input_tokens
-    if whole is not None:
-        for part in (
-            reading.cached_input_tokens,
-            reading.cache_write_input_tokens,
-            reading.audio_input_tokens,
-            reading.image_input_tokens,
-        ):
-            if part is not None and part > whole:
-                return True
-    whole = reading.output_tokens
-    if whole is not None:
-        for part in (
-            reading.reasoning_output_tokens,
-            reading.audio_output_tokens,
-            reading.accepted_prediction_tokens,
-            reading.rejected_prediction_tokens,
-        ):
-            if part is not None and part > whole:
-                return True
-    return False
+    into, out = reading.input_tokens, reading.output_tokens
+    return (
+        exceeds(reading.cached_input_tokens, into)
+        or exceeds(reading.cache_write_input_tokens, into)
+        or exceeds(reading.audio_input_tokens, into)
+        or exceeds(reading.image_input_tokens, into)
+        or exceeds(reading.reasoning_output_tokens, out)
+        or exceeds(reading.audio_output_tokens, out)
+        or exceeds(reading.accepted_prediction_tokens, out)
+        or exceeds(reading.rejected_prediction_tokens, out)
+    )
 
 
 def _balance(reading: Reading, total: int | None, provider: str, model: str | None) -> None:

@@ -212,7 +212,7 @@ class Tally:
         reading.rerank_documents = self._documents
         reading.failed = self.failed
         reading.finished = self.finished
-        reading.usage = self._usage_raw()
+        reading.usage = self.usage_raw()
         return reading
 
     def _heads(self, reading: Reading) -> None:
@@ -223,7 +223,7 @@ class Tally:
             elif name == b"x-litellm-response-cost" and reading.upstream_cost_nusd is None:
                 reading.upstream_cost_nusd = usd_to_nusd(value[:40].decode("latin-1"))
 
-    def _usage_raw(self) -> msgspec.Raw:
+    def usage_raw(self) -> msgspec.Raw:
         """As it came where the last object holds all that is known, else what several objects add up to."""
         if not self.usage:
             return msgspec.Raw(b"null")
