@@ -107,12 +107,6 @@ def test_a_credential_that_is_not_there_is_refused_for_serving_only(tmp_path: Pa
         checks.before_serving(settings, {})
 
 
-def test_a_setting_without_effect_is_told(tmp_path: Path) -> None:
-    (warning,) = checks.without_effect(load(tmp_path, '[webhook]\nurl = "https://h.test"\n'))
-    assert warning.startswith("webhook.url is set, but this version sends nothing")
-    assert checks.without_effect(config.Settings()) == []
-
-
 def test_addresses_split_and_join() -> None:
     for address in ("127.0.0.1:80", "[::1]:0", "name.test:65535"):
         assert join(*split(address)) == address

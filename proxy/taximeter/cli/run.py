@@ -49,13 +49,11 @@ def serve(settings: Settings, workers: int | None) -> None:
 
     The first lets open streams end (limits.shutdown_s), a second one ends at once.
     """
-    from taximeter.config.checks import before_serving, without_effect
+    from taximeter.config.checks import before_serving
     from taximeter.supervisor import serve as supervise
 
     settings.workers = workers or settings.workers
     before_serving(settings, os.environ)
-    for warning in without_effect(settings):
-        click.echo(f"Warning: {warning}", err=True)
     supervise(settings, _announce)
 
 
@@ -77,11 +75,8 @@ def check(settings: Settings) -> None:
     Exit codes: 0 everything would work, 1 something would not, 2 bad settings.
     """
     from taximeter.cli.checking import problems_with, understood
-    from taximeter.config.checks import without_effect
 
     click.echo(understood(settings))
-    for warning in without_effect(settings):
-        click.echo(f"warn   {warning}")
     failed = False
     for name, problem in problems_with(settings):
         failed = failed or bool(problem)

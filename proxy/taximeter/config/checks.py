@@ -70,13 +70,6 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
         )
 
 
-def without_effect(settings: Settings) -> list[str]:
-    """Settings that are understood but do nothing in this version, each as a sentence."""
-    if settings.webhook.url:
-        return ["webhook.url is set, but this version sends nothing to it; usage is in history and can be asked for."]
-    return []
-
-
 def _relay_allowed(settings: Settings) -> bool:
     return settings.auth.allow_open_relay or not any(upstream.api_key_env for upstream in settings.upstream)
 
