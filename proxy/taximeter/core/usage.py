@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
-MAX_COUNT = 2**53
-"""Largest count believed: what a JSON number can carry exactly. Anything larger is read as unknown."""
+MAX_COUNT = 2**40
+"""Largest count believed, about 10**12: no call uses more, and sums and costs of such counts stay within 64 bits.
+
+Anything larger is read as unknown."""
 
 
 class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One answer's usage as its flavor read it. Token counts are 0..2**53 or None (not reported)."""
+    """One answer's usage as its flavor read it. Token counts are 0..2**40 or None (not reported)."""
 
     input_tokens: int | None = None
     cached_input_tokens: int | None = None

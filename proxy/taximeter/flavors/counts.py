@@ -87,7 +87,7 @@ def one_line(raw: bytes) -> bytes:
 
 
 def count(value: object) -> int | None:
-    """A count 0..2**53. Integral floats count (Bedrock guardrails report `28.0`); anything else is unknown."""
+    """A count 0..2**40. Integral floats count (Bedrock guardrails report `28.0`); anything else is unknown."""
     if type(value) is int:
         return value if 0 <= value <= MAX_COUNT else None
     if type(value) is float and value.is_integer() and 0 <= value <= MAX_COUNT:
