@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,7 +74,7 @@ def is_workspace(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def point(args: Any, settings: Settings, environ: Mapping[str, str]) -> list[str]:
+def point(args: Any, settings: Settings, environ: MutableMapping[str, str]) -> list[str]:
     """Point the bindings of LightRAG's arguments at the proxy, except where the operator named a host.
 
     Answers one line for each binding whose calls will not pass the proxy.
@@ -102,6 +102,8 @@ def point(args: Any, settings: Settings, environ: Mapping[str, str]) -> list[str
         )
         if not named and binding in paths:
             setattr(args, host_name, host := proxy + paths[binding])
+            if (binding, binding_name) == ("azure_openai", "embedding_binding"):
+                environ["AZURE_EMBEDDING_ENDPOINT"] = host  # LightRAG looks for it there only
         if not host or urlsplit(host)[:2] != urlsplit(proxy)[:2]:
             missed.append(f"{binding_name}={binding} calls {host or 'its own host'}, not {proxy}: not metered")
     return missed

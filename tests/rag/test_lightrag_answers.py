@@ -1,0 +1,329 @@
+"""What LightRAG's users see: each field of the requirement documents, exact, and everything LightRAG itself says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from rag import venvs
+from rag.lightrag_house import EMBEDDING_MODEL, LLM_MODEL, LightRAG, Node
+from rag.lightrag_provider import LightRAGProvider, Sums, document
+from rag.test_lightrag_truth import versions, whole
+
+newest = pytest.mark.venv(venvs.NEWEST)
+
+METRICS = {
+    "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "input_cached_tokens", "input_audio_tokens",
+    "output_reasoning_tokens", "output_audio_tokens", "output_accepted_prediction_tokens",
+    "output_rejected_prediction_tokens", "call_count", "model", "input_usage", "input", "output_usage", "output",
+    "total_usage",
+}  # fmt: skip
+
+
+def check_metrics(metrics: dict[str, Any], billed: Sums) -> None:
+    llm_in, llm_out = billed["llm_input_tokens"], billed["llm_output_tokens"]
+    assert metrics.keys() == METRICS
+    assert metrics == {
+        **metrics,
+        "prompt_tokens": llm_in,
+        "completion_tokens": llm_out,
+        "total_tokens": llm_in + llm_out,
+        "cached_tokens": billed["cached"],
+        "input_cached_tokens": billed["cached"],
+        "output_reasoning_tokens": billed["reasoning"],
+        "call_count": billed["llm_calls"],
+        "model": LLM_MODEL if llm_in else None,
+        "input_usage": llm_in,
+        "input": llm_in - billed["cached"],
+        "output_usage": llm_out,
+        "output": llm_out - billed["reasoning"],
+        "total_usage": llm_in + llm_out,
+    }
+
+
+def token_usage(billed: Sums) -> dict[str, Any]:
+    return {
+        "llm_model": LLM_MODEL if billed["llm_input_tokens"] else None,
+        "llm_input_tokens": billed["llm_input_tokens"],
+        "llm_output_tokens": billed["llm_output_tokens"],
+        "embedding_model": EMBEDDING_MODEL if billed["embedding_tokens"] else None,
+        "embedding_tokens": billed["embedding_tokens"],
+    }
+
+
+def sums(provider: LightRAGProvider, mark: str) -> Sums:
+    return provider.sums().get(mark, Sums())
+
+
+@versions
+async def test_users_see_what_each_query_and_document_used(tmp_path: Path, site: Path, version: str) -> None:
+    async with whole(tmp_path, site, version) as (provider, node, rag):
+        uploaded = await rag.upload(document("docalpha1mark", 9), "alpha1.txt")
+        assert uploaded["status"] == "success"
+        assert uploaded["metrics"] == {"status": "processing", "model": LLM_MODEL, "note": "Token tracking active"}
+        status = await rag.until_ended(uploaded["track_id"])
+        await one_document(provider, status)
+        await plain_query(provider, rag)
+        await cached_query(provider, rag)
+        await context_only(provider, rag, node)
+        await streamed_query(provider, rag)
+        await data_query(provider, rag)
+        await everything_else_is_lightrags_own(rag)
+        await langfuse_lines(provider, rag, uploaded["track_id"])
+
+
+async def one_document(provider: LightRAGProvider, status: dict[str, Any]) -> None:
+    (found,) = status["documents"]
+    usage = found["metadata"]["token_usage"]
+    assert found["status"] == "processed"
+    assert found["chunks_count"] > 1
+    assert usage == {**token_usage(sums(provider, "docalpha1mark")), "total_chunks": found["chunks_count"]}
+    assert found["metadata"]["process_start_time"] > 0  # LightRAG's own stays
+    summary = status["status_summary"]
+    assert (summary["pending"], summary["processing"], summary["processed"], summary["failed"]) == (0, 0, 1, 0)
+
+
+async def plain_query(provider: LightRAGProvider, rag: LightRAG) -> None:
+    answer = await rag.query("What about qryalpha1mark ?")
+    billed = sums(provider, "qryalpha1mark")
+    assert answer["response"].startswith("Answer to qryalpha1mark")
+    assert answer["references"]
+    assert answer["token_usage"] == token_usage(billed)
+    check_metrics(answer["metrics"], billed)
+    usage = answer["usage"]
+    assert usage["llm"] == {
+        "requests": 2,
+        "input_tokens": billed["llm_input_tokens"],
+        "cached_input_tokens": billed["cached"],
+        "output_tokens": billed["llm_output_tokens"],
+        "reasoning_output_tokens": billed["reasoning"],
+    }
+    assert usage["embedding"]["input_tokens"] == billed["embedding_tokens"]
+    assert usage["total_tokens"] == sum(
+        billed[name] for name in ("llm_input_tokens", "llm_output_tokens", "embedding_tokens")
+    )
+    # gpt-4o-mini: 0.15 / 0.075 / 0.60 USD a million; text-embedding-3-small: 0.02
+    fresh = billed["llm_input_tokens"] - billed["cached"]
+    micro = fresh * 0.15 + billed["cached"] * 0.075 + billed["llm_output_tokens"] * 0.6
+    assert usage["estimated_cost_usd"] == pytest.approx((micro + billed["embedding_tokens"] * 0.02) / 1e6, abs=1e-9)
+
+
+async def cached_query(provider: LightRAGProvider, rag: LightRAG) -> None:
+    before = sums(provider, "qryalpha1mark")
+    answer = await rag.query("What about qryalpha1mark ?")
+    used = sums(provider, "qryalpha1mark")
+    used.subtract(before)
+    assert used["llm_calls"] == 0
+    assert answer["token_usage"] == token_usage(used)
+    assert answer["token_usage"]["llm_model"] is None
+    check_metrics(answer["metrics"], used)
+
+
+async def context_only(provider: LightRAGProvider, rag: LightRAG, node: Node) -> None:
+    body = {"query": "Context of qryalpha3mark ?", "mode": "local", "only_need_context": True, "enable_rerank": False}
+    response = await rag.client.post("/query", json=body)
+    answer, billed = response.json(), sums(provider, "qryalpha3mark")
+    assert [bill.kind for bill in provider.bills if bill.mark == "qryalpha3mark"] == ["keywords", "embedding"]
+    assert answer["token_usage"] == {
+        **token_usage(billed),
+        "llm_model": None,
+        "llm_input_tokens": 0,
+        "llm_output_tokens": 0,
+    }
+    assert answer["token_usage"]["embedding_tokens"] > 0
+    check_metrics(answer["metrics"], billed)
+    track = await node.ask(f"/usage/tracks/{response.headers['x-track-id']}")
+    assert track["token_usage"]["llm_input_tokens"] == billed["llm_input_tokens"] > 0
+
+    answer = await rag.query("Naive context of qryalpha4mark ?", mode="naive", only_need_context=True)
+    assert answer["token_usage"] == token_usage(sums(provider, "qryalpha4mark"))
+    assert answer["metrics"]["call_count"] == 0
+
+
+async def streamed_query(provider: LightRAGProvider, rag: LightRAG) -> None:
+    body = {"query": "Stream qryalpha5mark !", "mode": "hybrid", "stream": True, "enable_rerank": False}
+    response = await rag.client.post("/query/stream", json=body)
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    assert "references" in lines[0]
+    assert "".join(line.get("response", "") for line in lines).startswith("Answer to qryalpha5mark")
+    billed = sums(provider, "qryalpha5mark")
+    assert lines[-1].keys() == {"usage", "token_usage", "metrics"}
+    assert lines[-1]["token_usage"] == token_usage(billed)
+    check_metrics(lines[-1]["metrics"], billed)
+
+
+async def data_query(provider: LightRAGProvider, rag: LightRAG) -> None:
+    body = {"query": "Data of qryalpha6mark ?", "mode": "mix", "enable_rerank": False}
+    answer = (await rag.client.post("/query/data", json=body)).json()
+    assert answer["status"] == "success"
+    assert answer["data"]["chunks"]
+    assert answer["metadata"]
+    check_metrics(answer["metrics"], sums(provider, "qryalpha6mark"))
+
+
+async def everything_else_is_lightrags_own(rag: LightRAG) -> None:
+    assert (await rag.client.get("/health")).json()["status"] == "healthy"
+    wrong = await rag.client.post("/query", json={"query": "", "mode": "no such mode"})
+    assert wrong.status_code == 422
+    assert "usage" not in wrong.json()
+    unknown = (await rag.client.get("/documents/track_status/no_such_track")).json()
+    assert unknown["documents"] == []
+
+
+async def langfuse_lines(provider: LightRAGProvider, rag: LightRAG, track: str) -> None:
+    billed = sums(provider, "docalpha1mark")
+    expected = f"{track} used\nInput usage\n{billed['llm_input_tokens']}\ninput_cached_tokens\n{billed['cached']}\n"
+    async with asyncio.timeout(20):
+        while expected not in rag.said():
+            await asyncio.sleep(0.05)
+    assert len(re.findall(r"query_[0-9a-f]{32} used\nInput usage", rag.said())) >= 4
+
+
+@newest
+async def test_a_document_without_words_costs_nothing(tmp_path: Path, site: Path) -> None:
+    async with whole(tmp_path, site, venvs.NEWEST) as (provider, _node, rag):
+        answer = await rag.client.post("/documents/upload", files={"file": ("empty.txt", b"   \n", "text/plain")})
+        if answer.status_code == 200:
+            status = await rag.until_ended(answer.json()["track_id"])
+            assert [each["metadata"]["token_usage"] for each in status["documents"]] == [
+                {**token_usage(Sums()), "total_chunks": 0}
+            ]
+        assert provider.bills == []
+
+
+@newest
+async def test_without_a_control_port_answers_come_with_null_figures(tmp_path: Path, site: Path) -> None:
+    environ = {"TAXIMETER_URL": "http://127.0.0.1:9"}
+    async with whole(tmp_path, site, venvs.NEWEST, environ=environ) as (_provider, _node, rag):
+        uploaded = await rag.upload(document("docalpha1mark", 4), "alpha1.txt")
+        status = await rag.until_ended(uploaded["track_id"])
+        answer = await rag.query("What about qryalpha1mark ?")
+        assert answer["response"].startswith("Answer to qryalpha1mark")
+        assert (answer["usage"], answer["token_usage"], answer["metrics"]) == (None, None, None)
+        assert status["documents"][0]["metadata"]["token_usage"] is None
+        assert "does not answer" in rag.said()
+
+
+@newest
+async def test_a_workspace_is_opened_by_header_within_bounds(tmp_path: Path, site: Path) -> None:
+    environ = {"TAXIMETER_WORKSPACES": "1", "LIGHTRAG_API_KEY": "secret"}
+    async with whole(tmp_path, site, venvs.NEWEST, environ=environ) as (_provider, _node, rag):
+        ask = {"query": "What about qrybeta1mark ?", "mode": "naive", "enable_rerank": False}
+
+        async def status(workspace: str, key: str = "secret") -> int:
+            headers = {"LIGHTRAG-WORKSPACE": workspace, "X-API-Key": key}
+            return (await rag.client.post("/query", json=ask, headers=headers)).status_code
+
+        assert await status("../etc") == 400
+        assert await status("beta", key="wrong") == 403  # nobody opens a workspace without credentials
+        assert [await status("beta") for _ in range(2)] == [200, 200]
+        assert await status("gamma") == 503
+        assert await status("alpha") == 200  # the server's own
+        rag.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        assert await asyncio.to_thread(rag.process.wait, 20) in (0, -signal.SIGTERM)  # type: ignore[union-attr]
+        assert "Traceback" not in rag.said()
+
+
+@newest
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("python", "-m", "lightrag.api.lightrag_server"),
+        ("python", "-m", "taximeter_rag", "lightrag-server"),
+        ("python", "-m", "taximeter_rag", "lightrag-gunicorn", "--workers", "2"),
+        ("lightrag-gunicorn", "--workers", "2"),
+    ],
+    ids=" ".join,
+)
+async def test_every_way_to_start_it_is_metered(tmp_path: Path, site: Path, command: tuple[str, ...]) -> None:
+    async with whole(tmp_path, site, venvs.NEWEST, command=command) as (provider, _node, rag):
+        names = ["alpha1", "alpha2", "alpha3"]
+        uploads = await asyncio.gather(*(rag.upload(document(f"doc{name}mark", 6), f"{name}.txt") for name in names))
+        for name, uploaded in zip(names, uploads, strict=True):
+            status = await rag.until_ended(uploaded["track_id"])
+            used = status["documents"][0]["metadata"]["token_usage"]
+            assert used == {**token_usage(sums(provider, f"doc{name}mark")), "total_chunks": used["total_chunks"]}
+        answer = await rag.query("What about qryalpha1mark ?")
+        assert answer["token_usage"] == token_usage(sums(provider, "qryalpha1mark"))
+        assert provider.mixed == []
+
+
+@newest
+async def test_ollama_and_rerankers_are_tagged_too(tmp_path: Path, site: Path) -> None:
+    environ = {
+        "LLM_BINDING": "ollama",
+        "EMBEDDING_BINDING": "jina",
+        "RERANK_BINDING": "cohere",
+        "RERANK_MODEL": "rerank-v3.5",
+        "RERANK_BINDING_API_KEY": "co-key",
+        "LLM_BINDING_API_KEY": "",
+        "EMBEDDING_MODEL": "jina-embeddings-v4",
+    }
+    async with whole(tmp_path, site, venvs.NEWEST, environ=environ) as (provider, _node, rag):
+        uploaded = await rag.upload(document("docalpha1mark", 6), "alpha1.txt")
+        status = await rag.until_ended(uploaded["track_id"])
+        used = status["documents"][0]["metadata"]["token_usage"]
+        billed = sums(provider, "docalpha1mark")
+        assert used["llm_input_tokens"] == billed["llm_input_tokens"] > 0
+        assert used["embedding_tokens"] == billed["embedding_tokens"] > 0
+        assert used["embedding_model"] == "jina-embeddings-v4"
+        answer = await rag.query("What about qryalpha1mark ?", mode="mix", enable_rerank=True)
+        billed = sums(provider, "qryalpha1mark")
+        assert billed["rerank_tokens"] > 0
+        assert answer["usage"]["rerank"]["requests"] == 1
+        assert answer["token_usage"]["llm_output_tokens"] == billed["llm_output_tokens"]
+        assert answer["token_usage"]["embedding_tokens"] == billed["embedding_tokens"]
+
+
+@newest
+async def test_azure_and_jina_rerank_are_tagged_too(tmp_path: Path, site: Path) -> None:
+    environ = {
+        "LLM_BINDING": "azure_openai",
+        "EMBEDDING_BINDING": "azure_openai",
+        "AZURE_OPENAI_API_VERSION": "2024-08-01-preview",
+        "RERANK_BINDING": "jina",
+        "RERANK_MODEL": "jina-reranker-v2-base-multilingual",
+        "RERANK_BINDING_API_KEY": "jina-key",
+    }
+    async with whole(tmp_path, site, venvs.NEWEST, environ=environ) as (provider, _node, rag):
+        uploaded = await rag.upload(document("docalpha1mark", 6), "alpha1.txt")
+        status = await rag.until_ended(uploaded["track_id"])
+        used = status["documents"][0]["metadata"]["token_usage"]
+        assert used["llm_input_tokens"] == sums(provider, "docalpha1mark")["llm_input_tokens"] > 0
+        assert used["embedding_tokens"] == sums(provider, "docalpha1mark")["embedding_tokens"] > 0
+        answer = await rag.query("What about qryalpha1mark ?", enable_rerank=True)
+        assert answer["usage"]["rerank"] == {
+            "requests": 1,
+            "search_units": 0,
+            "input_tokens": sums(provider, "qryalpha1mark")["rerank_tokens"],
+        }
+
+
+@newest
+async def test_the_key_of_a_workspace_reads_its_own_figures_and_nobody_elses(tmp_path: Path, site: Path) -> None:
+    keys = {"alpha": "tm-" + "a" * 64, "beta": "tm-" + "b" * 64}
+    config = '[auth]\nmode = "keys"\n' + f'admin_token_sha256 = "{sha256(b"admin").hexdigest()}"\n'
+    for workspace, key in keys.items():
+        hashed = sha256(key.encode()).hexdigest()
+        config += f'[[auth.keys]]\nid = "{workspace}"\nworkspace = "{workspace}"\nsha256 = "{hashed}"\n'
+    async with LightRAGProvider() as provider, Node(tmp_path, provider, config=config) as node:
+        async with LightRAG(tmp_path / "rag", node, site, environ={"TAXIMETER_TOKEN": keys["alpha"]}) as rag:
+            body = {"query": "What about qryalpha1mark ?", "mode": "bypass", "enable_rerank": False}
+            response = await rag.client.post("/query", json=body)
+            assert response.json()["token_usage"] == token_usage(sums(provider, "qryalpha1mark"))
+            track = response.headers["x-track-id"]
+        async with httpx2.AsyncClient(base_url=node.control_url) as client:
+            for workspace, found in (("alpha", 1), ("beta", 0)):
+                headers = {"authorization": f"Bearer {keys[workspace]}"}
+                answer = (await client.get(f"/usage/tracks/{track}", headers=headers)).json()
+                assert answer["metrics"]["call_count"] == found
+            other = await client.get("/usage?workspace=alpha", headers={"authorization": f"Bearer {keys['beta']}"})
+            assert other.status_code == 404
