@@ -29,6 +29,7 @@ VERBS: dict[str, str] = {
     "top": "taximeter.cli.live:top",
     "tail": "taximeter.cli.live:tail",
     "keys": "taximeter.cli.keys:keys",
+    "reprice": "taximeter.cli.reprice:reprice",
     "webhook": "taximeter.cli.webhook:webhook",
 }
 """Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""

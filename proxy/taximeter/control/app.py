@@ -13,6 +13,7 @@ from taximeter import __version__
 from taximeter.control import node
 from taximeter.control.access import Gate, anyone_known
 from taximeter.control.answers import HANDLERS, Json
+from taximeter.control.corrections import reprice_period
 from taximeter.control.keys import KeyAdmin
 from taximeter.control.letters import LetterAdmin
 from taximeter.control.organization import Organization
@@ -37,7 +38,7 @@ def create(services: Services) -> Litestar:
         return services
 
     return Litestar(
-        route_handlers=[Usage, Requests, Streams, Organization, KeyAdmin, LetterAdmin, *node.HANDLERS],
+        route_handlers=[Usage, Requests, Streams, Organization, KeyAdmin, LetterAdmin, reprice_period, *node.HANDLERS],
         dependencies={"services": Provide(provide), "asked": Provide(question)},
         middleware=[
             Gate(services.hosts, services.keyring.keys, services.settings.auth.admin_token_sha256),

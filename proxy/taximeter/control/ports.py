@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from taximeter.config import Settings
 from taximeter.control.keyring import KeyRing
 from taximeter.control.live import Live
+from taximeter.control.reprice import RepriceResponse
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Record
 from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
@@ -73,6 +74,12 @@ class Letters(Protocol):
     async def resend(self, keys: Sequence[str] | None = None) -> int: ...
 
 
+class Corrections(Protocol):
+    """Prices a period again (see control.corrections)."""
+
+    async def reprice(self, filters: Filters, *, dry_run: bool) -> RepriceResponse: ...
+
+
 class Node(Protocol):
     """The state of this node."""
 
@@ -101,5 +108,7 @@ class Services:
     close_track: Callable[[str, str], Awaitable[bool]] | None = None
     """Ends a (workspace, track) for the billing webhook, False where all of it was sent before; None: no webhook is
     configured."""
+    corrections: Corrections | None = None
+    """None: this control plane has no journal to write corrections into."""
     letters: Letters | None = None
     """What the webhook has not delivered; None: no webhook is configured."""

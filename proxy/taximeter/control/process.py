@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from taximeter.child import Boot, Child
 from taximeter.control.app import create
+from taximeter.control.corrections import WORKER, Corrections, prices_now
 from taximeter.control.keyring import KeyRing
 from taximeter.control.keysync import exchange
 from taximeter.control.live import Live
@@ -30,6 +31,7 @@ from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
 from taximeter.delivery import Delivery
 from taximeter.gateway.server import Server
+from taximeter.journal import Journal
 from taximeter.keyfile import KeyFile
 from taximeter.pricebook import PriceBook
 from taximeter.sinks.counters import Counters
@@ -86,6 +88,9 @@ class Control:
             now_us=_now_us,
             price=self.prices.cost,
         )
+        self.corrections = Corrections(
+            self.history, self.delivery, prices=lambda: prices_now(settings), journal=self._journal
+        )
         self.state = State(boot, self.delivery)
         self.keyring = KeyRing(KeyFile(data_dir), settings.auth, now_us=_now_us, random=os.urandom)
 
@@ -106,12 +111,17 @@ class Control:
                 child.on_stop(stop)
                 with child.socket() as listener:
                     await server.serve([listener])
+                self.corrections.close()
                 if not child.orphaned:
                     await self._drain()
                 for task in tasks:
                     task.cancel()
         finally:
             await self._close()
+
+    def _journal(self) -> Journal:
+        directory = Path(self.settings.data_dir) / "journal"
+        return Journal(directory, node=self.boot.node, worker=WORKER, settings=self.settings.journal, now_us=_now_us)
 
     def _webhook(self) -> Webhook | None:
         settings = self.settings.webhook
@@ -153,6 +163,7 @@ class Control:
             metrics=exposition.render,
             prices=lambda: list(self.prices.cards()),
             close_track=None if webhook is None else self._close_track,
+            corrections=self.corrections,
             letters=webhook,
         )
 

@@ -7,7 +7,7 @@ TaximeterError
 └── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
     ├── BadTag  BadRequest  PayloadTooLarge  Unauthorized  Forbidden  NotFound
     ├── RateLimited  BudgetExceeded
-    ├── JournalUnavailable
+    ├── JournalUnavailable  NotReady
     └── UpstreamError      UpstreamUnreachable  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
 
@@ -138,6 +138,14 @@ class JournalUnavailable(RequestError):
     status = 503
     type = "server_error"
     code = "journal_unavailable"
+
+
+class NotReady(RequestError):
+    """Something this needs is not up to date or does not answer now; nothing was done."""
+
+    status = 503
+    type = "server_error"
+    code = "not_ready"
 
 
 class UpstreamError(RequestError):

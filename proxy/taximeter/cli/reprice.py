@@ -1,0 +1,128 @@
+"""`reprice`: prices a period again, through the running proxy or, when none runs, in its data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from taximeter.cli.options import place
+from taximeter.cli.show import console, count, money, table
+from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
+from taximeter.config import Settings, load
+from taximeter.control import shapes
+
+if TYPE_CHECKING:
+    from taximeter.control.reprice import RepriceResponse, ShownChange
+
+HISTORY_S = 3_600.0
+"""A year of a busy node is millions of records."""
+FOREVER_S = 10.0**9
+
+
+@click.command()
+@click.option(
+    "--from", "from_", required=True, metavar="TIME", help="First moment: 2026-11-22 or 2026-11-22T10:00:00Z."
+)
+@click.option("--to", metavar="TIME", help="First moment no longer included; default: now.")
+@click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="IANA time zone of dates.")
+@click.option("--dry-run", is_flag=True, help="Only show the difference.")
+@place
+def reprice(
+    url: str | None, config_file: Path | None, as_json: bool, from_: str, to: str | None, tz: str, dry_run: bool
+) -> None:
+    """Price a period again by the prices as they are now; differences are written as corrections.
+
+    Needed after a price was missing or wrong. Doing it twice changes nothing more.
+    """
+    from taximeter.control.reprice import RepriceResponse
+
+    period: dict[str, object] = {"from": from_, "to": to, "tz": tz, "dry_run": dry_run}
+    settings = load(config_file)
+    address = url or running_at(settings)
+    if address is None:
+        answer = asyncio.run(_directly(settings, period))
+    else:
+        with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
+            raw = proxy.request("POST", "/reprice", body=period, wait_s=HISTORY_S).content
+        answer = msgspec.json.decode(raw, type=RepriceResponse)
+    if as_json:
+        click.echo(shapes.encode(answer))
+    else:
+        _show(answer)
+
+
+def _show(answer: RepriceResponse) -> None:
+    rows = [(each.model or "unknown", *_figures(each)) for each in answer.models if each.corrected]
+    rows.append(("Total", *_figures(answer.total)))
+    console().print(table(["Model"], ["Calls", "Corrected", "Before", "After", "Difference (USD)"], rows))
+    if answer.total.unpriced:
+        click.echo(f"{count(answer.total.unpriced)} calls have no price; their cost stays what it was")
+    if not answer.total.corrected:
+        click.echo("Nothing to correct.")
+    elif answer.dry_run:
+        click.echo("Dry run: nothing was written.")
+    else:
+        click.echo(f"{count(answer.total.corrected)} corrections written.")
+
+
+def _figures(each: ShownChange) -> tuple[str, ...]:
+    return (
+        count(each.requests),
+        count(each.corrected),
+        money(each.before_usd),
+        money(each.after_usd),
+        money(each.difference_usd),
+    )
+
+
+async def _directly(settings: Settings, period: dict[str, object]) -> RepriceResponse:
+    """On the data directory, under its lock: the next start brings the corrections to the other sinks.
+
+    History is fed here, or corrections of an earlier run that are only in the journal would be written again.
+    """
+    from msgspec.structs import replace
+
+    from taximeter.control.corrections import WORKER, Corrections, Period, filters_of, prices_now
+    from taximeter.datadir import DataDir
+    from taximeter.delivery import Delivery
+    from taximeter.journal import Journal
+    from taximeter.sinks.history.sink import History, default_url
+
+    asked = msgspec.convert(period, Period)
+    filters = filters_of(asked)
+    held = DataDir(Path(settings.data_dir))
+    directory, node = held.path / "journal", held.node(settings.node)
+    history = History(settings.history.url or default_url(settings.data_dir))
+    try:
+        await history.prepare()
+        prices = prices_now(settings)
+        # The other sinks have still to read these files: none may be removed here.
+        keeping = replace(settings.journal, keep_s=FOREVER_S)
+        delivery = Delivery(directory, [history], settings=keeping, node=node, now_us=_now_us, price=prices.cost)
+        corrections = Corrections(
+            history,
+            delivery,
+            prices=lambda: prices,
+            journal=lambda: Journal(directory, node=node, worker=WORKER, settings=settings.journal, now_us=_now_us),
+        )
+        running = asyncio.ensure_future(delivery.run())
+        try:
+            return await corrections.reprice(filters, dry_run=asked.dry_run)
+        finally:
+            corrections.close()
+            running.cancel()
+            await asyncio.wait([running])
+    finally:
+        await history.close()
+        held.release()
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000

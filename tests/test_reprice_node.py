@@ -1,0 +1,72 @@
+"""`taximeter reprice` on a whole node, running and stopped: every sink follows, and nothing is corrected twice."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+
+import httpx2
+import pytest
+
+from faults.house import House
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
+
+
+def price(usd):
+    return (
+        '[[price]]\nprovider = "openai"\nmodel = "gpt-4o-mini"\nfrom = 2020-01-01\n'
+        f'input_usd_per_mtok = {usd}\noutput_usd_per_mtok = {usd}\nsource = "contract"\n'
+    )
+
+
+@pytest.fixture
+async def house(tmp_path):
+    file = tmp_path / "prices.toml"
+    file.write_text(price(1))
+    async with House(tmp_path, config=f'prices_file = "{file}"\n', workers=1) as running:
+        yield running
+
+
+async def reprice(house, *args):
+    argv = [sys.executable, "-m", "taximeter", "reprice", "--from", "2020-01-01", "--json",
+            "--config", str(house.folder / "taximeter.toml"), *args]  # fmt: skip
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, env=os.environ, cwd=house.folder)
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)["total"]
+
+
+async def books(house):
+    """Cost by Redis and by SQL, of the workspace used here."""
+    await house.settle()
+    client = house.redis()
+    counted = int(client.hget("tm:{acme}:total", "cost_nusd"))
+    client.close()
+    return counted, round(house.get("/usage?workspace=acme")["estimated_cost_usd"] * 10**9)
+
+
+async def test_new_prices_reach_every_sink_once_whether_it_runs_or_not(house, tmp_path):
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}") as client:
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+        for _ in range(5):
+            assert (await client.post("/w/acme/v1/chat/completions", json=body)).status_code == 200
+    redis, sql = await books(house)
+    assert redis == sql > 0
+    (tmp_path / "prices.toml").write_text(price(3))
+    assert (await reprice(house, "--dry-run"))["corrected"] == 5
+    assert await books(house) == (redis, redis)
+    assert (await reprice(house))["corrected"] == 5
+    assert await books(house) == (3 * redis, 3 * redis)
+    house.kill("control")
+    await house.until_ready()
+    assert (await reprice(house))["corrected"] == 0
+
+    house.stop()
+    (tmp_path / "prices.toml").write_text(price(2))
+    assert (await reprice(house))["corrected"] == 5
+    assert (await reprice(house))["corrected"] == 0
+    house.start()
+    await house.until_ready()
+    assert await books(house) == (2 * redis, 2 * redis)
+    assert (await reprice(house))["corrected"] == 0
