@@ -44,6 +44,22 @@ class Reader:
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
         self._local = threading.local()
         self._pool: ThreadPoolExecutor | None = None
+        self._connections: list[http.client.HTTPConnection] = []
+
+    def close(self) -> None:
+        """Close its connections; also at the end of `with Reader(…) as reader:`."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+        while self._connections:
+            self._connections.pop().close()
+        self._local = threading.local()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def track(
         self, track: str, workspace: str | None = None, *, after: Iterable[str] = (), wait_s: float = 0
@@ -108,6 +124,8 @@ class Reader:
                 break
             except (http.client.HTTPException, OSError) as error:
                 connection.close()
+                self._connections.remove(connection)
+                self._local.connection = None
                 if fresh or isinstance(error, TimeoutError):
                     raise ReadError(f"{self.url} does not answer: {error or type(error).__name__}.") from error
         try:
@@ -127,6 +145,7 @@ class Reader:
             kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
             kept = kind(self._parts.hostname or "", self._parts.port, timeout=timeout_s)
             self._local.connection = kept
+            self._connections.append(kept)
         kept.timeout = timeout_s
         if kept.sock is not None:
             kept.sock.settimeout(timeout_s)
