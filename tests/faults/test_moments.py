@@ -1,0 +1,174 @@
+"""Death at chosen moments of a call's life, streamed and not: before it is sent, midway, at its very end."""
+
+import asyncio
+import random
+
+import httpx2
+import pytest
+
+from faults import books, upsets
+from faults.house import House
+from faults.load import headers_of, request_of
+from taximeter.core.record import Outcome, Source
+from upstream import Script
+
+pytestmark = pytest.mark.timeout(180)
+
+KINDS = ("chat", "stream", "embedding")
+
+
+@pytest.fixture
+async def house(tmp_path):
+    async with House(tmp_path, workers=1) as running:
+        yield running
+
+
+class Call:
+    """One request of a client of its own, as a task; `seen` is what of the answer it got."""
+
+    def __init__(self, house, dice, kind, upstream=""):
+        path, self.body = request_of(kind, dice)
+        self.headers, self.mark = headers_of(dice)
+        self.url = house.url + (f"/u/{upstream}" if upstream else "") + "/v1" + path
+        self.house = house
+        self.seen = b""
+        self.news = asyncio.Event()
+        self.task = asyncio.create_task(self.run())
+
+    async def run(self):
+        async with httpx2.AsyncClient(timeout=30) as client:
+            try:
+                async with client.stream("POST", self.url, json=self.body, headers=self.headers) as answer:
+                    async for piece in answer.aiter_raw():
+                        self.seen += piece
+                        self.news.set()
+                if answer.status_code == 200 and (b"[DONE]" in self.seen or "stream" not in self.body):
+                    self.house.loads.whole.add(self.mark)
+            except httpx2.HTTPError:
+                return
+
+    async def until_seen(self, what):
+        async with asyncio.timeout(10):
+            while what not in self.seen:
+                self.news.clear()
+                await self.news.wait()
+
+    def record(self):
+        [found] = [record for record in self.house.records() if record.track == self.mark]
+        return found
+
+
+async def killed(house, call, title="worker"):
+    """kill -9; then wait for a new one and for the client."""
+    gone = house.kill(title)
+    await call.task
+    await house.until_replaced(title, gone)
+
+
+async def test_a_call_that_had_not_been_sent_yet_used_nothing_known(seed, tmp_path, figures):
+    begun = asyncio.Event()
+
+    async def says_nothing(reader, writer):
+        await reader.read(1)  # of a TLS hello that will never be answered: the request itself cannot leave
+        begun.set()
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(says_nothing, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    config = f'[[upstream]]\nname = "silent"\nbase_url = "https://127.0.0.1:{port}/v1"\n'
+    dice = random.Random(seed)
+    async with silent, House(tmp_path, workers=1, upstreams=config) as house:
+        for kind in KINDS:
+            begun.clear()
+            call = Call(house, dice, kind, upstream="silent")
+            await begun.wait()
+            await killed(house, call)
+            await house.settle()
+            record = call.record()
+            assert (record.outcome, record.input_tokens, record.output_tokens) == (Outcome.INTERRUPTED, None, None)
+            assert (record.input_source, record.output_source) == (Source.NONE, Source.NONE)
+        figures.add(house.compare())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_call_whose_worker_dies_midway_is_settled_as_interrupted(house, seed, kind, figures):
+    dice = random.Random(seed)
+    never = asyncio.Event()
+    for at in range(3):
+        cut = dice.random() if at else 0.0
+
+        def first_part(request, cut=cut):
+            return upsets.cut(house.provider, request, at=cut)
+
+        house.provider.handler = lambda request, part=first_part: Script((part, never))
+        call = Call(house, dice, kind)
+        await house.provider.until(lambda mark=call.mark: mark in {bill.marker for bill in house.provider.ledger})
+        await killed(house, call)
+        house.provider.handler = None
+        await house.settle()
+        assert call.record().outcome is Outcome.INTERRUPTED
+    figures.add(house.compare())
+
+
+async def test_a_long_stream_cut_by_a_death_keeps_what_its_last_tick_knew(house, seed, figures):
+    house.provider.chunks, house.provider.chunk_ms = 400, 20
+    call = Call(house, random.Random(seed), "stream")
+    await house.until(lambda: any(line.startswith(b'{"tick"') for _, line in books.lines([house.data])), "ticking")
+    await killed(house, call)
+    await house.settle()
+    record = call.record()
+    assert (record.outcome, record.output_source, record.partial) == (Outcome.INTERRUPTED, Source.ESTIMATED, True)
+    assert 0 < record.output_tokens < 400
+    figures.add(house.compare())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_death_after_the_last_upstream_byte_leaves_one_record(house, seed, kind, figures):
+    dice = random.Random(seed)
+    for _ in range(4):
+        call = Call(house, dice, kind)
+        await house.provider.until(lambda: house.provider.requests and house.provider.requests[-1].answered)
+        if delay := dice.choice((0, 0, 1, 3)):
+            await asyncio.sleep(delay / 1000)  # anywhere between the provider's last byte and the client's
+        await killed(house, call)
+    await house.settle()
+    figures.add(house.compare())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_death_between_the_record_and_the_clients_last_byte_keeps_the_record(house, seed, kind, figures):
+    dice = random.Random(seed)
+    for _ in range(3):
+        call = Call(house, dice, kind)
+        while not any(call.mark.encode() in line and line[:8] == b'{"close"' for _, line in books.lines([house.data])):
+            await asyncio.sleep(0)
+        await killed(house, call)
+        assert call.record().outcome is Outcome.OK
+    await house.settle()
+    figures.add(house.compare())
+
+
+async def test_control_dies_whenever_a_sink_has_just_taken_a_batch(house, seed, figures):
+    """Between a sink's effect and anything after it: the next control asks the sink, and trusts nothing else."""
+    dice = random.Random(seed)
+    with house.redis() as client:
+        async with house.load(clients=4, seed=seed):
+            for number in range(6):
+                await house.until_ready()
+                await house.answered(10)
+                before = await effect(house, client, in_redis=number % 2 == 0)
+                while await effect(house, client, in_redis=number % 2 == 0) == before:
+                    await asyncio.sleep(dice.choice((0, 0.001)))
+                gone = house.kill("control")
+                await house.until_replaced("control", gone)
+    await house.settle()
+    assert house.answers.keys() <= {"200", "200 stream"}, house.answers
+    figures.add(house.compare())
+
+
+async def effect(house, client, *, in_redis):
+    """Something that changes with each batch."""
+    if in_redis:
+        return [client.hget(f"tm:{{{name}}}:total", "requests") for name in ("alpha", "beta", "gamma")]
+    return (house.data / "history.db-wal").stat().st_mtime_ns
