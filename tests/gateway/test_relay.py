@@ -233,6 +233,25 @@ async def test_what_is_refused_is_explained_recorded_and_never_sent(
     assert not provider.requests
 
 
+async def test_a_request_that_cannot_be_sent_as_it_is_has_one_record(serve, provider, client):
+    async with serve(provider) as running:
+        answer = await client.request("TRACE", running.url + "/v1/models")
+        (record,) = running.records
+        (opening,) = running.lines("open")
+    assert (answer.status_code, record["outcome"], record["error_code"]) == (400, "refused", "bad_request")
+    assert opening["request_id"] == record["request_id"]
+    assert not provider.requests
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM])
+async def test_every_line_on_disk_first_where_told_to(serve, provider, client, body):
+    async with serve(provider, journal={"fsync": "always"}) as running:
+        answer = await client.post(running.url + "/v1/chat/completions", json=body)
+        record = await running.record()
+    assert answer.status_code == 200
+    assert (record["outcome"], record["output_source"]) == ("ok", "reported")
+
+
 SECRET = "tm-" + "a" * 64
 
 

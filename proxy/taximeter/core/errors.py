@@ -139,6 +139,9 @@ class JournalUnavailable(RequestError):
     type = "server_error"
     code = "journal_unavailable"
 
+    def __init__(self) -> None:
+        super().__init__("Usage cannot be written down now, so nothing was sent. Try again later.")
+
 
 class NotReady(RequestError):
     """Something this needs is not up to date or does not answer now; nothing was done."""

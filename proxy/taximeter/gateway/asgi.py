@@ -1,4 +1,4 @@
-"""The data plane's ASGI application: a request's path, top to bottom, is `Gateway._serve`.
+"""The data plane's ASGI application: a request's path, top to bottom, is `Gateway.__call__`.
 
 head → route → tags → body → flavor → upstream → key → open line → relay (upstream, meter, close line)
 """
@@ -63,50 +63,48 @@ class Gateway:
         """(upstream, api) whose last whole answer carried no usage: their prompts will have to be counted."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request's path, top to bottom."""
         if scope["type"] != "http":
             raise RuntimeError(f"ASGI scope {scope['type']!r} is not served here")
         seen = Seen(self.now_us())
         try:
-            await self._serve(seen, scope, receive, send)
-        except errors.RequestError as error:
-            await self._refuse(seen, error, send)
+            head = dict(scope["headers"])
+            self.admission.check_origin(head)
+            route = routes.resolve(scope["raw_path"])
+            seen.named = named = read_tags(head, self.tag_headers)
+            seen.key = key = self.admission.key_of(head)
+            seen.flavor = flavor = flavors.find(scope["method"].encode(), route.path)
+
+            body, whole = await self._read_body(head, receive)
+            seen.prepared = prepared = _prepare(flavor, body if whole else b"", route.path, seen.request_id)
+            seen.upstream = upstream = self.upstreams.choose(route.upstream, prepared.model)
+            if prepared.injected and upstream.name in self.no_stream_usage:
+                prepared.body, prepared.injected = body, False
+            seen.tags = whose = tags.resolve(
+                key_workspace=None if key is None else key.workspace,
+                headers=named,
+                path=route.tags,
+                weak=self._weak_tags(head, prepared) if self.weak_tags else None,
+                upstream_workspace=upstream.settings.workspace,
+            )
+            if key is not None:
+                self.admission.admit(key, prepared.model, body)
+
+            call = Call(
+                self.journal, self.prices, _opening(seen, whose, flavor, prepared, upstream, body), seen.started_ns
+            )
+            query: bytes = scope["query_string"]
+            path = route.path + b"?" + query if query else route.path
+            relay = Relay(self, call, flavor, prepared, upstream, receive, send)
+            await relay.run(scope["method"].encode(), path, scope["headers"], body, whole)
+        except errors.RequestError as error:  # refused: nothing has been sent
+            self._record_unsent(seen, Outcome.REFUSED, error.code)
+            await _answer(error, seen, send)
         except errors.JournalError as error:
             log.error("%s refused: %s", seen.request_id, error)
-            await _answer(errors.JournalUnavailable("Usage cannot be written down now; nothing was sent."), seen, send)
+            await _answer(errors.JournalUnavailable(), seen, send)
         except ClientLeft:
             self._record_unsent(seen, Outcome.CLIENT_LEFT, None)
-
-    async def _serve(self, seen: Seen, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request's path. Raises RequestError where it is refused; nothing has been sent then."""
-        head = dict(scope["headers"])
-        self.admission.check_origin(head)
-        route = routes.resolve(scope["raw_path"])
-        seen.named = named = read_tags(head, self.tag_headers)
-        seen.key = key = self.admission.key_of(head)
-        seen.flavor = flavor = flavors.find(scope["method"].encode(), route.path)
-
-        body, whole = await self._read_body(head, receive)
-        seen.prepared = prepared = _prepare(flavor, body if whole else b"", route.path, seen.request_id)
-        seen.upstream = upstream = self.upstreams.choose(route.upstream, prepared.model)
-        if prepared.injected and upstream.name in self.no_stream_usage:
-            prepared.body, prepared.injected = body, False
-        seen.tags = whose = tags.resolve(
-            key_workspace=None if key is None else key.workspace,
-            headers=named,
-            path=route.tags,
-            weak=self._weak_tags(head, prepared) if self.weak_tags else None,
-            upstream_workspace=upstream.settings.workspace,
-        )
-        if key is not None:
-            self.admission.admit(key, prepared.model, body)
-
-        call = Call(self.journal, self.prices, _opening(seen, whose, flavor, prepared, upstream, body), seen.started_ns)
-        if self.durable:
-            await self.journal.durable()
-        query: bytes = scope["query_string"]
-        path = route.path + b"?" + query if query else route.path
-        relay = Relay(self, call, flavor, prepared, upstream, receive, send)
-        await relay.run(scope["method"].encode(), path, scope["headers"], body, whole)
 
     async def _read_body(self, head: dict[bytes, bytes], receive: Receive) -> tuple[bytes, bool]:
         """(body, whole). JSON is read whole to learn model and stream; anything else streams through."""
@@ -132,10 +130,6 @@ class Gateway:
         if self.settings.tags.baggage and b"baggage" in head:
             weak.update(read_baggage(head[b"baggage"]))
         return weak
-
-    async def _refuse(self, seen: Seen, error: errors.RequestError, send: Send) -> None:
-        self._record_unsent(seen, Outcome.REFUSED, error.code)
-        await _answer(error, seen, send)
 
     def _record_unsent(self, seen: Seen, outcome: Outcome, code: str | None) -> None:
         """A record of a request that never left, with what is known of it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 from taximeter.core import errors
@@ -35,7 +35,9 @@ USAGE_EVENT_WAIT_S = 2.0
 ANSWER_WAIT_S = 600.0
 """A client that leaves a unary call (or a drained stream): the provider bills it anyway, so its answer is awaited."""
 REFUSAL_BODY_BYTES = 64 * 1024
-"""Of a 400 that may be about `stream_options`, so much is read to find out."""
+"""Of an answer that may be about `stream_options`, so much is read to find out."""
+REFUSALS = (400, 422)
+"""What servers answer to a member they do not know: 422 where they check bodies against a schema (Mistral, FastAPI)."""
 
 
 class Relay:
@@ -84,17 +86,24 @@ class Relay:
     async def run(self, method: bytes, path: bytes, headers: Headers, body: bytes, whole: bool) -> None:
         """Send upstream, pass the answer back, settle. Raises AnswerCut where the client must see a cut."""
         try:
+            if self._gate.durable:
+                await self._gate.journal.durable()
             if whole:
                 self._start_watch()
                 self._keep_prompt(body)
-                response, begun = await self._send_upstream(method, path, headers, self._prepared.body), b""
-                if response.status == 400 and self._prepared.injected:
+                response, begun = self._took(await self._sending(method, path, headers, self._prepared.body)), b""
+                if response.status in REFUSALS and self._prepared.injected:
                     response, begun = await self._again_without_usage(response, method, path, headers, body)
             else:
-                response, begun = await self._send_upstream(method, path, headers, self._upload(body)), b""
+                response, begun = self._took(await self._sending(method, path, headers, self._upload(body))), b""
             await self._pass_on(response, begun)
         except errors.UpstreamError as error:
             await self._upstream_failed(error)
+        except errors.RequestError as error:  # cannot be sent as it is
+            await self._refuse(error)
+        except errors.JournalError as error:
+            log.error("%s refused: %s", self._call.opening.request_id, error)
+            await self._refuse(errors.JournalUnavailable())
         except asyncio.CancelledError:
             if self._task is None or self._watch is None or not self._watch.left:
                 self._settle_now(Outcome.INTERRUPTED)  # the server is stopping: nothing more can be awaited
@@ -111,13 +120,16 @@ class Relay:
 
     # ── the request ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _send_upstream(
+    def _sending(
         self, method: bytes, path: bytes, headers: Headers, body: bytes | AsyncIterator[bytes]
-    ) -> Response:
+    ) -> Awaitable[Response]:
         call = self._call
         call.overhead_ns = time.perf_counter_ns() - call.started_ns
-        self._response = response = await self._upstream.send(method, path, headers, body)
-        call.status = response.status
+        return self._upstream.send(method, path, headers, body)
+
+    def _took(self, response: Response) -> Response:
+        self._response = response
+        self._call.status = response.status
         return response
 
     def _upload(self, begun: bytes) -> AsyncIterator[bytes]:
@@ -148,9 +160,9 @@ class Relay:
     async def _again_without_usage(
         self, response: Response, method: bytes, path: bytes, headers: Headers, body: bytes
     ) -> tuple[Response, bytes]:
-        """An upstream that does not know `stream_options` answers 400: send the client's own bytes, and remember.
+        """An upstream that does not know `stream_options` refuses it: send the client's own bytes, and remember.
 
-        Answers the response to pass on and what was read of it already. The 400 was an attempt of its own and gets
+        Answers the response to pass on and what was read of it already. The refusal was an attempt of its own and gets
         its own record (old Azure api-versions and some local servers answer so).
         """
         refusal = b""
@@ -171,7 +183,7 @@ class Relay:
         opening = Open(**{name: getattr(first.opening, name) for name in Open.__struct_fields__})
         opening.attempt, opening.started_at = first.opening.attempt + 1, gate.now_us()
         self._call = Call(gate.journal, gate.prices, opening, time.perf_counter_ns())
-        return await self._send_upstream(method, path, headers, body), b""
+        return self._took(await self._sending(method, path, headers, body)), b""
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,10 +198,14 @@ class Relay:
         held = not streamed and self._gate.settings.usage_headers and _length(response) <= USAGE_HEADERS_BYTES
         if not held:
             await send(start)
-        if streamed and not (begun or self._gate.durable):
+        arrived = begun or (b"" if streamed else response.take())
+        if arrived and response.at_end():  # the usual unary answer: all of it came with its head
+            call.read(len(arrived), time.perf_counter_ns())
+            pending = self._feed(meter, arrived)
+        elif streamed and not (begun or self._gate.durable):
             pending = await Stream(response, meter, call, send, self._feed, self._settle_if_known).run()
         else:
-            pending = await self._pull(response, begun, streamed=streamed, held=held)
+            pending = await self._pull(response, arrived, streamed=streamed, held=held)
         rest = meter.finish()
         if rest:
             pending += rest
@@ -296,6 +312,12 @@ class Relay:
             task.cancel()
             return
         self._bound = asyncio.get_running_loop().call_later(wait_s, task.cancel)
+
+    async def _refuse(self, error: errors.RequestError) -> None:
+        """Nothing, or no whole request, was sent."""
+        self._stop_watch()
+        self._call.settle(Outcome.REFUSED, time.perf_counter_ns(), prepared=self._prepared, error_code=error.code)
+        await self._answer(error)
 
     async def _client_has_left(self) -> None:
         """The upstream was cancelled: what was received is counted; where nothing had come, nothing is known."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from fnmatch import translate
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -65,10 +65,10 @@ class Upstream:
         self._transport = transport = _transport(settings, base_origin)
         self._native_transport = transport if native_origin == base_origin else _transport(settings, native_origin)
 
-    async def send(self, method: bytes, path: bytes, headers: Headers, body: Body) -> Response:
-        """Send a request as the client made it; `path` is what follows the tags, with its query.
+    def send(self, method: bytes, path: bytes, headers: Headers, body: Body) -> Awaitable[Response]:
+        """Send a request as the client made it; await the head of its answer.
 
-        `headers` have lower-case names. Hop-by-hop ones, those `Connection` names, tags and credentials that are not
+        `path` is what follows the tags, with its query. `headers` have lower-case names. Hop-by-hop ones, those `Connection` names, tags and credentials that are not
         the upstream's are left out; Host, framing and `accept-encoding: identity` are ours. A body that streams keeps
         the client's content-length, or is chunked. Redirects are answers like any other.
 
@@ -83,7 +83,7 @@ class Upstream:
         length = None if isinstance(body, bytes) else _length_of(headers)
         native = not (path == b"/v1" or path.startswith((b"/v1/", b"/v1?")))
         transport = self._native_transport if native else self._transport
-        return await transport.send(method, target, kept, body, length)
+        return transport.send(method, target, kept, body, length)
 
     async def close(self) -> None:
         """Drop every connection."""
