@@ -68,9 +68,10 @@ class Upstream:
     def send(self, method: bytes, path: bytes, headers: Headers, body: Body) -> Awaitable[Response]:
         """Send a request as the client made it; await the head of its answer.
 
-        `path` is what follows the tags, with its query. `headers` have lower-case names. Hop-by-hop ones, those `Connection` names, tags and credentials that are not
-        the upstream's are left out; Host, framing and `accept-encoding: identity` are ours. A body that streams keeps
-        the client's content-length, or is chunked. Redirects are answers like any other.
+        `path` is what follows the tags, with its query. `headers` have lower-case names; hop-by-hop ones, those
+        `Connection` names, tags and credentials that are not the upstream's are left out. Host, framing and
+        `accept-encoding: identity` are ours. A body that streams keeps the client's content-length, or is chunked.
+        Redirects are answers like any other.
 
         Raises BadRequest (nothing sent), UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage; what `body` raises.
         """
