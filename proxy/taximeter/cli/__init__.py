@@ -30,6 +30,9 @@ VERBS: dict[str, str] = {
     "tail": "taximeter.cli.live:tail",
     "keys": "taximeter.cli.keys:keys",
     "reprice": "taximeter.cli.reprice:reprice",
+    "reconcile": "taximeter.cli.reconcile:reconcile",
+    "rebuild": "taximeter.cli.rebuild:rebuild",
+    "adopt": "taximeter.cli.adopt:adopt",
     "webhook": "taximeter.cli.webhook:webhook",
 }
 """Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""

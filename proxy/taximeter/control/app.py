@@ -19,6 +19,7 @@ from taximeter.control.letters import LetterAdmin
 from taximeter.control.organization import Organization
 from taximeter.control.ports import Services
 from taximeter.control.questions import Brackets, question
+from taximeter.control.rebuild import rebuild_redis
 from taximeter.control.streams import Streams
 from taximeter.control.usage import Requests, Usage
 
@@ -38,7 +39,17 @@ def create(services: Services) -> Litestar:
         return services
 
     return Litestar(
-        route_handlers=[Usage, Requests, Streams, Organization, KeyAdmin, LetterAdmin, reprice_period, *node.HANDLERS],
+        route_handlers=[
+            Usage,
+            Requests,
+            Streams,
+            Organization,
+            KeyAdmin,
+            LetterAdmin,
+            reprice_period,
+            rebuild_redis,
+            *node.HANDLERS,
+        ],
         dependencies={"services": Provide(provide), "asked": Provide(question)},
         middleware=[
             Gate(services.hosts, services.keyring.keys, services.settings.auth.admin_token_sha256),

@@ -19,7 +19,7 @@ from taximeter.control.ports import Delivery
 from taximeter.control.questions import Given, only_known_parameters
 from taximeter.control.reprice import Exports, Prices, RepriceResponse, reprice, response
 from taximeter.control.times import moment_us, zone
-from taximeter.core.errors import BadRequest, JournalError, JournalUnavailable, NotFound, NotReady
+from taximeter.core.errors import BadRequest, JournalError, NotFound, NotReady
 from taximeter.journal import Journal
 from taximeter.pricebook import PriceBook, compile_prices
 from taximeter.sinks.history.query import Filters
@@ -51,7 +51,7 @@ class Corrections:
         self._lock = asyncio.Lock()
 
     async def reprice(self, filters: Filters, *, dry_run: bool) -> RepriceResponse:
-        """Price a period again. Raises NotReady, ConfigError or JournalUnavailable; a second run does what is left."""
+        """Price a period again. Raises NotReady or ConfigError; a second run does what is left."""
         async with self._lock:
             await self._up_to_date()
             prices = await asyncio.to_thread(self._prices)
@@ -59,7 +59,7 @@ class Corrections:
             try:
                 changes = await reprice(self._history, prices, filters, None if journal is None else journal.append)
             except JournalError as error:
-                raise JournalUnavailable(
+                raise NotReady(
                     f"{error}. Corrections written so far count; run it again, and the rest is written."
                 ) from error
             if journal is not None:

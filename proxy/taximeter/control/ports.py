@@ -110,5 +110,7 @@ class Services:
     configured."""
     corrections: Corrections | None = None
     """None: this control plane has no journal to write corrections into."""
+    rebuild: Callable[[str | None], Awaitable[int]] | None = None
+    """Writes the Redis counters of a workspace, or of all, anew; answers how many. None: there are none."""
     letters: Letters | None = None
     """What the webhook has not delivered; None: no webhook is configured."""

@@ -164,6 +164,7 @@ class Control:
             prices=lambda: list(self.prices.cards()),
             close_track=None if webhook is None else self._close_track,
             corrections=self.corrections,
+            rebuild=self.counters.rebuild,
             letters=webhook,
         )
 

@@ -1,0 +1,28 @@
+"""`adopt`: takes over the journals of a node that is gone for good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from taximeter.cli.options import guarded
+from taximeter.config import load
+
+
+@click.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings of the node that takes over.")
+@guarded
+def adopt(directory: Path, config_file: Path | None) -> None:
+    """Move the journals of DIRECTORY, the data directory of a node that is gone, into this node's.
+
+    Its records then reach every sink exactly once, its open calls are settled as interrupted. This node may run, or be
+    started later. May be repeated after it was cut short.
+    """
+    from taximeter.journal.adopt import adopt as move
+
+    data_dir = Path(load(config_file).data_dir)
+    journal = directory / "journal"
+    moved = move(journal if journal.is_dir() else directory, data_dir / "journal")
+    click.echo(f"{len(moved)} journals of {directory} are now in {data_dir / 'journal'}.")

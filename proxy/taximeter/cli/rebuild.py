@@ -1,0 +1,58 @@
+"""`rebuild redis`: the Redis counters written anew from history; through the running proxy, or directly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import closing
+from pathlib import Path
+
+import click
+import msgspec
+
+from taximeter.cli.options import place
+from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
+from taximeter.config import Settings, load
+from taximeter.core.errors import ConfigError, TaximeterError
+
+REBUILD_S = 3_600.0
+
+
+@click.group()
+def rebuild() -> None:
+    """Write what can be derived anew from what it is derived from."""
+
+
+@rebuild.command("redis")
+@click.option("--workspace", metavar="NAME", help="Only this workspace's counters.")
+@place
+def redis(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
+    """Write the Redis counters anew from history. Calls go on meanwhile, and none is missed or counted twice."""
+    settings = load(config_file)
+    address = url or running_at(settings)
+    if address is None:
+        rebuilt = asyncio.run(_directly(settings, workspace))
+    else:
+        with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
+            answer = proxy.request("POST", "/rebuild/redis", body={"workspace": workspace}, wait_s=REBUILD_S)
+        rebuilt = int(answer.json()["rebuilt"])
+    click.echo(msgspec.json.encode({"rebuilt": rebuilt}) if as_json else f"{rebuilt} workspaces rebuilt from history.")
+
+
+async def _directly(settings: Settings, workspace: str | None) -> int:
+    """A Redis of one's own, while no proxy runs here; other nodes on it may."""
+    from taximeter.sinks.counters import Counters
+    from taximeter.sinks.history.sink import History, default_url
+    from taximeter.sinks.redis_client import ERRORS
+
+    if not settings.redis.url:
+        raise ConfigError("The embedded Redis runs with the proxy only, which rebuilds it by itself: start the proxy.")
+    history = History(settings.history.url or default_url(settings.data_dir))
+    counters = Counters(settings.redis.url, history=history, history_id=await history.identity())
+    try:
+        return await counters.rebuild(workspace)
+    except ERRORS as error:
+        raise TaximeterError(f"Redis {counters.server.shown}: {error}") from error
+    finally:
+        await counters.close()
+        await history.close()
