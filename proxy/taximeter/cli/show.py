@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from taximeter.core.figures import count, money
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
+
+__all__ = ["bar", "console", "count", "money", "table"]
 
 PIPE_COLUMNS = 200
 """Width where the output is no terminal: nothing is cut there."""
@@ -31,24 +35,6 @@ def console(stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
-
-
-def count(number: int | None) -> str:
-    """1247 -> 1,247; not known -> an em dash."""
-    return "—" if number is None else f"{number:,}"
-
-
-def money(usd: Decimal | None) -> str:
-    """Cents from a dollar on, up to four digits from a cent on, up to six below; no price -> an em dash."""
-    if usd is None:
-        return "—"
-    sign, size = ("-", -usd) if usd < 0 else ("", usd)
-    if size == 0 or size >= 1:
-        return f"{sign}${size:,.2f}"
-    if size < Decimal("0.000001"):
-        return f"{sign}<$0.000001"
-    whole, _, fraction = f"{size:.{4 if size >= Decimal('0.01') else 6}f}".partition(".")
-    return f"{sign}${whole}.{fraction.rstrip('0'):0<2}"
 
 
 def table(names: Sequence[str], figures: Sequence[str], rows: Sequence[Sequence[RenderableType]]) -> Table:

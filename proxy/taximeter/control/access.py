@@ -15,6 +15,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from taximeter.control.sessions import Sessions
 from taximeter.core.errors import BadRequest, Forbidden, NotFound, Unauthorized
 from taximeter.core.hosts import Hosts, is_loopback
 from taximeter.core.keys import PREFIX, Keys, bearer, matches
@@ -23,6 +24,10 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
 """A request that carries one of these came through a reverse proxy: its peer address says nothing of its origin."""
+
+
+_READING = ("GET", "HEAD")
+"""A browser's session only reads: no other page, not even one of this machine, can change anything through it."""
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -67,10 +72,11 @@ class Gate(ASGIMiddleware):
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(self, hosts: Hosts, keys: Callable[[], Keys], admin_token_sha256: str) -> None:
+    def __init__(self, hosts: Hosts, keys: Callable[[], Keys], admin_token_sha256: str, sessions: Sessions) -> None:
         self._hosts = hosts
         self._keys = keys
         self._admin_token_sha256 = admin_token_sha256
+        self._sessions = sessions
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         head: dict[bytes, bytes] = {}
@@ -81,12 +87,10 @@ class Gate(ASGIMiddleware):
         self._hosts.check(head.get(b"host"), head.get(b"origin"))
         client = scope["client"]
         local = client is not None and is_loopback(client[0]) and not any(name in head for name in _FORWARDED)
-        scope["auth"] = identify(
-            bearer(head.get(b"authorization")),
-            local=local,
-            admin_token_sha256=self._admin_token_sha256,
-            keys=self._keys(),
-        )
+        token = bearer(head.get(b"authorization"))
+        if token is None and scope.get("method") in _READING:
+            token = self._sessions.token(head.get(b"cookie"))
+        scope["auth"] = identify(token, local=local, admin_token_sha256=self._admin_token_sha256, keys=self._keys())
         await next_app(scope, receive, send)
 
 

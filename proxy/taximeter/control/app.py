@@ -14,6 +14,7 @@ from taximeter.control import node
 from taximeter.control.access import Gate, anyone_known
 from taximeter.control.answers import HANDLERS, Json
 from taximeter.control.corrections import reprice_period
+from taximeter.control.dashboard import PAGES
 from taximeter.control.keys import KeyAdmin
 from taximeter.control.letters import LetterAdmin
 from taximeter.control.organization import Organization
@@ -49,10 +50,16 @@ def create(services: Services) -> Litestar:
             reprice_period,
             rebuild_redis,
             *node.HANDLERS,
+            *PAGES,
         ],
         dependencies={"services": Provide(provide), "asked": Provide(question)},
         middleware=[
-            Gate(services.hosts, services.keyring.keys, services.settings.auth.admin_token_sha256),
+            Gate(
+                services.hosts,
+                services.keyring.keys,
+                services.settings.auth.admin_token_sha256,
+                services.sessions,
+            ),
             Brackets(),
         ],
         exception_handlers=HANDLERS,

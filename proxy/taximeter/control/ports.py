@@ -5,16 +5,19 @@ The process that runs it (control/process.py) builds the real things and passes 
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from taximeter.config import Settings
 from taximeter.control.keyring import KeyRing
 from taximeter.control.live import Live
 from taximeter.control.reprice import RepriceResponse
+from taximeter.control.sessions import Sessions
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Record
+from taximeter.delivery.health import DeliveryHealth
 from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
 from taximeter.sinks.webhook.letters import Letter
 
@@ -114,3 +117,7 @@ class Services:
     """Writes the Redis counters of a workspace, or of all, anew; answers how many. None: there are none."""
     letters: Letters | None = None
     """What the webhook has not delivered; None: no webhook is configured."""
+    sessions: Sessions = field(default_factory=Sessions)
+    now_us: Callable[[], int] = lambda: time.time_ns() // 1_000
+    delivering: Callable[[], DeliveryHealth] | None = None
+    """How delivery is doing, for the page on the meter's health; None: not told."""

@@ -1,0 +1,7 @@
+"""The dashboard on the control port: pages made here, on the server, of the same answers as the usage API."""
+
+from taximeter.control.dashboard.entering import Entrance
+from taximeter.control.dashboard.pages import Pages
+
+PAGES = (Pages, Entrance)
+"""For Litestar(route_handlers=…)."""

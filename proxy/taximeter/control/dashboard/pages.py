@@ -1,0 +1,243 @@
+"""The pages. Each asks history what the usage API asks and hands it to a template; who may see what is the same."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath, QueryParameter
+from msgspec.structs import replace
+
+from taximeter.control import shapes
+from taximeter.control.access import admin_only, anyone_known, own
+from taximeter.control.dashboard import figures
+from taximeter.control.dashboard.asked import DAY_US, NAMES, PERIODS, View, view
+from taximeter.control.dashboard.showing import ERRORS, Asking, show
+from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
+from taximeter.control.ports import Services
+from taximeter.control.questions import Asked, Given, Many, only_known_parameters, split
+from taximeter.control.times import shown
+from taximeter.control.usage import up_to_date
+from taximeter.core.errors import BadRequest, NotFound
+from taximeter.core.views import cost_usd
+from taximeter.sinks.history.query import Filters
+
+DIMENSIONS = {"workspace": "workspace", "model": "model", "provider": "provider", "task": "task"}
+"""What the overview groups by -> what it is called."""
+OF_WORKSPACE = {"model": "model", "provider": "provider", "task": "task", "key_id": "key"}
+RECORDS = 100
+LIVE_ROWS = 200
+
+Viewed = NamedDependency[View]
+"""The page's question, in a handler's signature."""
+By = Annotated[str | None, QueryParameter(description="What the charts are grouped by.")]
+
+
+async def page_view(
+    request: Asking,
+    services: Given,
+    asked: Asked,
+    period: Annotated[str | None, QueryParameter(description=f"Instead of from and to: {', '.join(PERIODS)}.")] = None,
+) -> View:
+    """The question of a page."""
+    given = {name: request.query_params.getall(name) for name in request.query_params}
+    named = {name: split(values) for name, values in given.items() if name in NAMES}
+    kept: dict[str, list[str]] = {name: given[name] for name in ("period", "from", "to", "tz", "by") if name in given}
+    return view(asked, period, services.now_us(), kept | named)
+
+
+class Pages(Controller):
+    """The dashboard; for people, in HTML."""
+
+    tags = ("dashboard",)
+    guards = (anyone_known, only_known_parameters)
+    dependencies = {"view": Provide(page_view)}  # noqa: RUF012 - Litestar reads it as a class attribute
+    exception_handlers = ERRORS
+
+    @get("/", summary="Today against yesterday; cost and tokens over time", media_type="text/html")
+    async def overview(self, services: Given, request: Asking, view: Viewed, by: By = None) -> Response[str]:
+        by = _one_of(by, DIMENSIONS, "workspace" if request.auth.admin else "model")
+        return await _overview(services, request, view, by, DIMENSIONS, here="Overview", workspace=None)
+
+    @get("/dashboard/workspaces/{name:str}", summary="One workspace", media_type="text/html")
+    async def workspace(
+        self, services: Given, request: Asking, view: Viewed, name: FromPath[str], by: By = None
+    ) -> Response[str]:
+        own(request.auth, [name])
+        filters = replace(view.filters, workspace=[name])
+        view = replace(view, filters=filters, params=view.params | {"workspace": [name]}, fixed=("workspace",))
+        by = _one_of(by, OF_WORKSPACE, "model")
+        tracks = figures.recent_tracks(services.history, view, name)
+        return await _overview(services, request, view, by, OF_WORKSPACE, here="", workspace=name, tracks=await tracks)
+
+    @get("/dashboard/workspaces/{name:str}/tracks/{track_name:str}", summary="One track", media_type="text/html")
+    async def track(
+        self, services: Given, request: Asking, view: Viewed, name: FromPath[str], track_name: FromPath[str]
+    ) -> Response[str]:
+        own(request.auth, [name])
+        track = track_name  # `track` is a filter of every page
+        complete, lag_s = await up_to_date(services, ())
+        of_track = Filters(workspace=name, track=track)
+        parts, (records, _) = await asyncio.gather(
+            services.history.track(name, track), services.history.events(of_track, MOST_CALLS)
+        )
+        in_flight = services.delivery.in_flight(name, track)
+        if not parts and not in_flight:
+            raise NotFound(f"No call of a track {track[:128]!r} is recorded in {name[:128]!r}.", param="track")
+        answer = shapes.track(parts, name=track, workspace=name, in_flight=in_flight)
+        first_us = min((part.first_us for part in parts), default=view.now_us)
+        last_us = max((part.last_us for part in parts), default=view.now_us)
+        drawn, legend = await asyncio.to_thread(timeline, records)
+        return show(
+            request,
+            "track.html",
+            view=view,
+            answer=answer,
+            records=records[:RECORDS],
+            shown_calls=len(records),
+            timeline=drawn,
+            legend=legend,
+            records_href=view.within(first_us, last_us + 1, workspace=name, track=track),
+            complete=complete,
+            lag_seconds=lag_s,
+        )
+
+    @get("/dashboard/records", summary="Single records, newest first", media_type="text/html")
+    async def records(
+        self,
+        services: Given,
+        request: Asking,
+        view: Viewed,
+        outcome: Annotated[Many, QueryParameter(description="How the attempts ended.")] = None,
+        page: Annotated[str | None, QueryParameter(description="Cursor of an older page.")] = None,
+    ) -> Response[str]:
+        if outcome:
+            view.params["outcome"] = split(outcome)
+        asked = replace(view.filters, outcome=split(outcome) or None)
+        complete, lag_s = await up_to_date(services, ())
+        (records, next_page), sums = await asyncio.gather(
+            services.history.events(asked, RECORDS, page), services.history.usage(asked)
+        )
+        totals = figures.summed(sums).totals
+
+        def export(kind: str) -> str:
+            return view.url(
+                f"/usage/export.{kind}", period=None, by=None, from_=shown(view.from_us), to=shown(view.to_us)
+            )
+
+        return show(
+            request,
+            "records.html",
+            "Records",
+            view=view,
+            periods=PERIODS,
+            records=records,
+            next_page=next_page,
+            paged=page is not None,
+            totals=totals,
+            cost=cost_usd(totals),
+            export=export,
+            complete=complete,
+            lag_seconds=lag_s,
+        )
+
+    @get("/dashboard/requests/{request_id:str}", summary="One request, every attempt", media_type="text/html")
+    async def request(self, services: Given, request: Asking, request_id: FromPath[str]) -> Response[str]:
+        await up_to_date(services, ())
+        records = await services.history.record(request_id)
+        records = [each for each in records if request.auth.workspace in (None, each.workspace)]
+        if not records:
+            raise NotFound(f"No request {request_id[:128]!r} is recorded.", param="request_id")
+        attempts, unknown = [], []
+        for record in records:
+            fields = shapes.record(record)
+            usage = fields.pop("usage")
+            fields["tags"] = fields["tags"] or None
+            known = [(name, _plain(value)) for name, value in fields.items() if value is not None]
+            attempts.append((record, known, _pretty(usage)))
+            unknown.append([name for name, value in fields.items() if value is None])
+        return show(request, "request.html", request_id=request_id, attempts=attempts, unknown=unknown)
+
+    @get("/dashboard/live", summary="Calls as they end", media_type="text/html")
+    async def live(self, services: Given, request: Asking, view: Viewed) -> Response[str]:
+        await up_to_date(services, ())
+        names = {name: getattr(view.filters, name) for name in NAMES}
+        records, _ = await services.history.events(Filters(**names), 30)
+        source = view.url("/usage/live", period=None, from_=None, to=None, tz=None, by=None)
+        return show(request, "live.html", "Live", view=view, records=records, source=source, most=LIVE_ROWS)
+
+    @get("/dashboard/health", guards=[admin_only], summary="How the meter itself is", media_type="text/html")
+    async def health(self, services: Given, request: Asking) -> Response[str]:
+        complete, lag_s = await up_to_date(services, ())
+        known = await figures.sums(services.history, Filters(from_us=services.now_us() - DAY_US))
+        totals = known.totals
+        return show(
+            request,
+            "health.html",
+            "Meter health",
+            problems=await services.node.problems(),
+            node=services.node.health(),
+            delivering=None if services.delivering is None else services.delivering(),
+            known=known,
+            reported=totals.total_tokens - totals.counted_tokens - totals.estimated_tokens,
+            complete=complete,
+            lag_seconds=lag_s,
+        )
+
+
+async def _overview(
+    services: Services,
+    request: Asking,
+    view: View,
+    by: str,
+    dimensions: dict[str, str],
+    *,
+    here: str,
+    workspace: str | None,
+    **more: Any,
+) -> Response[str]:
+    complete, lag_s = await up_to_date(services, ())
+    history = services.history
+    over, today, *tables = await asyncio.gather(
+        figures.over_time(history, view, by),
+        figures.today(history, view),
+        *(figures.table(history, view, name) for name in dimensions),
+    )
+    return show(
+        request,
+        "overview.html",
+        here,
+        view=view,
+        periods=PERIODS,
+        dimensions=dimensions,
+        workspace=workspace,
+        over=over,
+        today=today,
+        tables=tables,
+        listen=services.settings.listen,
+        complete=complete,
+        lag_seconds=lag_s,
+        **more,
+    )
+
+
+def _one_of(name: str | None, allowed: dict[str, str], usual: str) -> str:
+    if name is None:
+        return usual
+    if name not in allowed:
+        raise BadRequest(f"Cannot group by {name[:80]!r}. Allowed: {', '.join(allowed)}.", param="by")
+    return name
+
+
+def _plain(value: object) -> str:
+    """A record's value as the API writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _pretty(usage: msgspec.Raw) -> str:
+    """A provider's usage object, indented; "" where there was none."""
+    raw = bytes(usage)
+    return "" if raw == b"null" else msgspec.json.format(raw, indent=2).decode()

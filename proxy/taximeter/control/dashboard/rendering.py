@@ -1,0 +1,80 @@
+"""Templates to pages: jinja2 with everything escaped, and the headers that keep a page to its own origin."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from litestar import Response
+
+from taximeter import __version__
+from taximeter.control.times import local, shown
+from taximeter.core import figures, views
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_FOLDER = Path(__file__).parent
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "same-origin",  # with no-referrer a browser sends `Origin: null` with our own forms
+}
+STATIC = {"dashboard.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+"""Files of static/ -> media type; nothing else is served from there."""
+
+
+@cache
+def environment() -> Environment:
+    """Made with the first page, so that a control process nobody looks at stays small."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(_FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters |= {
+        "count": figures.count,
+        "money": figures.money,
+        "milliseconds": figures.milliseconds,
+        "size": figures.size,
+        "change": figures.change,
+        "share": figures.share,
+        "usd": lambda nusd: None if nusd is None else views.usd(nusd),
+        "rfc3339": shown,
+        "moment": moment,
+        "clock": lambda us, tz: f"{local(us, tz):%H:%M:%S}",
+        "named": lambda value: "(none)" if value in (None, "") else value,
+    }
+    made.globals["version"] = __version__
+    return made
+
+
+def page(template: str, status: int = 200, **given: Any) -> Response[str]:
+    """A page as an answer."""
+    html = environment().get_template(template).render(given)
+    return Response(html, status_code=status, media_type="text/html", headers=HEADERS)
+
+
+@cache
+def static(name: str) -> bytes:
+    """A file of STATIC, or charts.css: pygal's own styles."""
+    if name == "charts.css":
+        from taximeter.control.dashboard.charts import style_sheet
+
+        return style_sheet().encode()
+    return (_FOLDER / "static" / name).read_bytes()
+
+
+def moment(us: int, tz: ZoneInfo) -> str:
+    """22 Nov 14:03:05"""
+    at = local(us, tz)
+    return f"{at.day} {at:%b %H:%M:%S}"

@@ -1,0 +1,74 @@
+"""What every page has around it: who looks, where one can go, and errors as pages."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+
+from taximeter.control.access import Caller
+from taximeter.control.dashboard.rendering import page
+from taximeter.control.sessions import COOKIE
+from taximeter.core.errors import RequestError, Unauthorized
+from taximeter.sinks.history.database import HistoryUnavailable
+
+log = logging.getLogger(__name__)
+
+Asking = Request[Any, Caller, Any]
+
+NAV = (("Overview", "/"), ("Records", "/dashboard/records"), ("Live", "/dashboard/live"))
+OF_ADMIN = (("Meter health", "/dashboard/health"),)
+
+
+def show(request: Asking, template: str, here: str = "", status: int = 200, **given: Any) -> Response[str]:
+    """A page for whoever asks."""
+    caller: Caller = request.scope.get("auth") or Caller()  # refused before anyone asked who it is
+    return page(
+        template,
+        status,
+        caller=caller,
+        nav=NAV + (OF_ADMIN if caller.admin else ()),
+        here=here,
+        signed_in=COOKIE in request.cookies,
+        **given,
+    )
+
+
+def _refused(request: Asking, error: RequestError) -> Response[str]:
+    if isinstance(error, Unauthorized):
+        query = request.url.query
+        where = request.url.path + (f"?{query}" if query else "")
+        return Response("", status_code=303, headers={"location": f"/dashboard/login?next={quote(where, safe='')}"})
+    return _told(request, error.status, error.message)
+
+
+def _unknown(request: Asking, error: HTTPException) -> Response[str]:
+    return _told(request, error.status_code, error.detail)
+
+
+def _without_history(request: Asking, error: HistoryUnavailable) -> Response[str]:
+    log.warning("dashboard: %s", error)
+    return _told(request, 503, "The history database cannot be read now. Calls go on and are counted; try again soon.")
+
+
+def _unforeseen(request: Asking, error: Exception) -> Response[str]:
+    log.error("dashboard: %s failed", request.url.path, exc_info=error)
+    return _told(request, 500, "Something here failed; the log has it.")
+
+
+def _told(request: Asking, status: int, message: str) -> Response[str]:
+    return show(request, "error.html", status=status, title=HTTPStatus(status).phrase, message=message)
+
+
+ERRORS: ExceptionHandlersMap = {
+    RequestError: _refused,
+    HTTPException: _unknown,
+    HistoryUnavailable: _without_history,
+    Exception: _unforeseen,
+}
+"""For the pages' controllers."""

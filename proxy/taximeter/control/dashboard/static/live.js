@@ -1,0 +1,63 @@
+// Live calls: each record of /usage/live becomes a row of the table. The server's own table is there without it.
+"use strict";
+
+const table = document.getElementById("live");
+const body = table.tBodies[0];
+const most = Number(table.dataset.most);
+const clock = new Intl.DateTimeFormat("en-GB", {
+  timeZone: table.dataset.tz, day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit",
+});
+const known = (value, shown) => (value === null || value === undefined ? "—" : shown(value));
+const count = (number) => number.toLocaleString("en-US");
+const took = (ms) => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`);
+
+function money(usd) {
+  const size = Math.abs(usd);
+  if (size === 0 || size >= 1) return `$${usd.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
+  return size < 0.000001 ? "<$0.000001" : `$${usd.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: size >= 0.01 ? 4 : 6 })}`;
+}
+
+function row(record) {
+  const made = document.getElementById("row").content.cloneNode(true);
+  const cell = (name) => made.querySelector(`[data-is="${name}"]`);
+  cell("link").href = `/dashboard/requests/${encodeURIComponent(record.request_id)}`;
+  cell("ended").textContent = clock.format(new Date(record.ended_at)).replace(",", "");
+  cell("ended").dateTime = record.ended_at;
+  cell("workspace").textContent = record.workspace;
+  cell("workspace").href = `/dashboard/workspaces/${encodeURIComponent(record.workspace)}`;
+  cell("whose").textContent = record.workspace;
+  cell("task").textContent = record.task ?? "";
+  if (record.track) {
+    cell("track").textContent = record.track;
+    cell("track").href = `/dashboard/workspaces/${encodeURIComponent(record.workspace)}/tracks/${encodeURIComponent(record.track)}`;
+  }
+  cell("model").textContent = record.response_model ?? record.request_model ?? "unknown";
+  const out = record.output_tokens !== null || record.operation === "llm" ? ` → ${known(record.output_tokens, count)}` : "";
+  const searches = record.input_tokens === null && record.search_units !== null;
+  cell("tokens").textContent = searches
+    ? `${count(record.search_units)} search unit${record.search_units === 1 ? "" : "s"}`
+    : known(record.input_tokens, count) + out;
+  cell("cost").textContent = known(record.cost_usd, money);
+  cell("took").textContent = known(record.duration_ms, took);
+  cell("outcome").textContent = record.outcome;
+  cell("outcome").classList.add({ ok: "good", client_left: "soft" }[record.outcome] ?? "bad");
+  return made;
+}
+
+function tell(on, text) {
+  document.getElementById("light").classList.toggle("on", on);
+  document.getElementById("state").textContent = text;
+}
+
+tell(false, "Connecting …");
+const source = new EventSource(table.dataset.source);
+source.onopen = () => tell(true, "Live");
+source.onerror = () => tell(false, "Not connected; trying again …");
+source.addEventListener("record", (event) => {
+  body.prepend(row(JSON.parse(event.data)));
+  document.getElementById("quiet").hidden = true;
+  while (body.rows.length > most) body.lastElementChild.remove();
+});
+source.addEventListener("missed", (event) => {
+  tell(true, `Live; ${count(JSON.parse(event.data).records)} calls came faster than they could be shown`);
+});

@@ -1,0 +1,75 @@
+"""How figures are written for people: counts, money, shares, changes, lengths of time. For terminal and pages."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+UNKNOWN = "—"
+
+
+def count(number: int | None) -> str:
+    """1247 -> 1,247; not known -> an em dash."""
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def money(usd: Decimal | None) -> str:
+    """Cents from a dollar on, up to four digits from a cent on, up to six below; no price -> an em dash."""
+    if usd is None:
+        return UNKNOWN
+    sign, size = ("-", -usd) if usd < 0 else ("", usd)
+    if size == 0 or size >= 1:
+        return f"{sign}${size:,.2f}"
+    if size < Decimal("0.000001"):
+        return f"{sign}<$0.000001"
+    whole, _, fraction = f"{size:.{4 if size >= Decimal('0.01') else 6}f}".partition(".")
+    return f"{sign}${whole}.{fraction.rstrip('0'):0<2}"
+
+
+def short(number: float) -> str:
+    """For axes: 1500 -> 1.5k, 2_000_000 -> 2M; below a thousand as it is, up to two decimals."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.2f}".rstrip("0").rstrip(".") if number != int(number) else f"{int(number)}"
+
+
+def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
+    """How much more or less than before: `+12 %`, `−3 %`, `×4.2` from threefold on; "" where there is no before."""
+    if now is None or not before:
+        return ""
+    ratio = float(now) / float(before)
+    if ratio >= 3:
+        return f"×{ratio:,.1f}" if ratio < 100 else f"×{ratio:,.0f}"
+    percent = round((ratio - 1) * 100)
+    return "±0 %" if percent == 0 else f"{'+' if percent > 0 else '−'}{abs(percent)} %"
+
+
+def share(part: Decimal | int | None, whole: Decimal | int | None) -> str:
+    """`12 %`; `<1 %` for what is there but less; an em dash where there is no whole."""
+    if part is None or not whole:
+        return UNKNOWN
+    percent = float(part) / float(whole) * 100
+    return "<1 %" if 0 < percent < 1 else f"{percent:.0f} %"
+
+
+def milliseconds(ms: float | None) -> str:
+    """12.3 -> 12 ms, 1500 -> 1.5 s, 90_000 -> 1 min 30 s; not known -> an em dash."""
+    if ms is None:
+        return UNKNOWN
+    if ms < 1_000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1_000:.1f} s"
+    minutes, seconds = divmod(round(ms / 1_000), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def size(number: int) -> str:
+    """Bytes in binary units: 1536 -> 1.5 KiB."""
+    amount = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"

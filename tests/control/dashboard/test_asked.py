@@ -1,0 +1,79 @@
+from urllib.parse import parse_qs, urlsplit
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taximeter.control.dashboard.asked import PERIODS, last_days, path, same_time_before, view, window_name
+from taximeter.control.questions import Question
+from taximeter.control.times import moment_us, shown
+from taximeter.core.errors import BadRequest
+from taximeter.sinks.history.query import Filters
+
+UTC = ZoneInfo("UTC")
+BERLIN = ZoneInfo("Europe/Berlin")
+NOW_US = moment_us("2026-11-22T13:30:00Z", UTC, "now")
+
+
+def asked(period=None, tz="UTC", params=None, **filters):
+    return view(Question(filters=Filters(**filters), tz=tz), period, NOW_US, params or {})
+
+
+def test_periods_are_whole_local_days():
+    shown_view = asked("7d", "Europe/Berlin")
+    assert shown(shown_view.from_us) == "2026-11-15T23:00:00Z"
+    assert shown(shown_view.to_us) == "2026-11-22T23:00:00Z"
+    assert shown_view.title == "7 days" and shown_view.window == "day" and len(shown_view.marks()) == 8
+
+
+def test_without_anything_it_is_the_last_30_days():
+    assert asked().period == "30d" and len(asked().marks()) == 31
+
+
+def test_a_given_range_wins():
+    given_view = asked("7d", from_us=moment_us("2026-11-01", UTC, "from"), to_us=moment_us("2026-11-03", UTC, "to"))
+    assert given_view.period is None and given_view.title == "1 Nov 2026 – 2 Nov 2026" and given_view.window == "hour"
+
+
+def test_an_unknown_period_names_the_known():
+    with pytest.raises(BadRequest, match="today, 7d, 30d, 90d, 365d"):
+        asked("fortnight")
+
+
+def test_a_day_that_changes_the_clock_ends_at_midnight():
+    noon_us = moment_us("2026-10-25T12:00:00", BERLIN, "now")  # 25 hours long
+    start_us, end_us = last_days(noon_us, BERLIN, 1)
+    assert end_us - start_us == 25 * 3_600_000_000
+    assert shown(same_time_before(noon_us, BERLIN)) == "2026-10-24T10:00:00Z"
+
+
+def test_links_keep_the_question_but_for_what_is_said():
+    kept = asked(
+        "7d", params={"period": ["7d"], "model": ["gpt-4o", "o/1"], "tz": ["Europe/Berlin"]}, tz="Europe/Berlin"
+    )
+    link = urlsplit(kept.within(kept.from_us, kept.to_us, task=""))
+    assert link.path == "/dashboard/records"
+    assert parse_qs(link.query, keep_blank_values=True) == {
+        "model": ["gpt-4o", "o/1"], "tz": ["Europe/Berlin"], "task": [""],
+        "from": ["2026-11-15T23:00:00Z"], "to": ["2026-11-22T23:00:00Z"],
+    }  # fmt: skip
+    assert [chip[:2] for chip in kept.chips()] == [("model", "gpt-4o"), ("model", "o/1")]
+    assert parse_qs(urlsplit(kept.chips()[0][2]).query)["model"] == ["o/1"]
+
+
+@given(st.sampled_from(list(PERIODS)), st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia"]))
+def test_windows_cover_the_range_without_gap(period, tz):
+    each = asked(period, tz)
+    marks = each.marks()
+    assert (marks[0], marks[-1]) == (each.from_us, each.to_us) and marks == sorted(set(marks))
+    assert each.from_us <= each.now_us < each.to_us
+
+
+def test_names_in_paths_hold_anything():
+    assert path("workspaces", "a/b?c", "tracks", "x:y@z") == "/dashboard/workspaces/a%2Fb%3Fc/tracks/x:y@z"
+
+
+def test_window_names():
+    names = [window_name(NOW_US, window, BERLIN) for window in ("hour", "day", "month")]
+    assert names == ["Sun 14:30", "22 Nov", "Nov 2026"]

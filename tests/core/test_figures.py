@@ -1,0 +1,53 @@
+from decimal import Decimal
+
+import pytest
+
+from taximeter.core import figures
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0"),
+        (7, "7"),
+        (0.25, "0.25"),
+        (0.1, "0.1"),
+        (1_500, "1.5k"),
+        (2_000_000, "2M"),
+        (3.2e9, "3.2B"),
+        (4e12, "4T"),
+    ],
+)
+def test_axes_are_short(number, shown):
+    assert figures.short(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "shown"),
+    [(112, 100, "+12 %"), (97, 100, "−3 %"), (100, 100, "±0 %"), (300, 100, "×3.0"), (50_000, 100, "×500"),
+     (5, 0, ""), (None, 3, ""), (5, None, ""), (0, 4, "−100 %"), (Decimal("0.5"), Decimal("0.25"), "+100 %")],
+)  # fmt: skip
+def test_a_change_is_told_only_against_something(now, before, shown):
+    assert figures.change(now, before) == shown
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "shown"), [(1, 4, "25 %"), (1, 1_000, "<1 %"), (0, 9, "0 %"), (3, 0, "—"), (None, 3, "—")]
+)
+def test_shares(part, whole, shown):
+    assert figures.share(part, whole) == shown
+
+
+@pytest.mark.parametrize(
+    ("ms", "shown"),
+    [(None, "—"), (0, "0 ms"), (12.3, "12 ms"), (1_500, "1.5 s"), (90_000, "1 min 30 s"), (3_725_000, "1 h 2 min")],
+)
+def test_times_taken(ms, shown):
+    assert figures.milliseconds(ms) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(0, "0 B"), (1_536, "1.5 KiB"), (5 * 2**30, "5.0 GiB"), (2**41, "2.0 TiB")]
+)
+def test_sizes(number, shown):
+    assert figures.size(number) == shown
