@@ -60,6 +60,7 @@ class Running:
         self.directory = directory
         self.port = port
         self.watches: list[Watch] = []
+        self.server: Server
         self.url = f"http://127.0.0.1:{port}"
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
@@ -130,6 +131,7 @@ def serve(tmp_path, monkeypatch) -> Callable[..., Any]:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started)
         running = Running(gate, journal, tmp_path / "journal", listener.getsockname()[1])
+        running.server = server
 
         def watch(*args):
             running.watches.append(Watch(*args))
@@ -146,3 +148,37 @@ def serve(tmp_path, monkeypatch) -> Callable[..., Any]:
             journal.shutdown()
 
     return serving
+
+
+@pytest.fixture
+def both(provider) -> Callable[..., Any]:
+    """`await both(clients, read)`: what `read(client)` gives directly and through the proxy, which must be the same,
+    and so must be what the provider saw. Answers are models of any SDK, in lists or not."""
+
+    async def reading(clients, read, *, same_request: bool = True) -> Any:
+        direct, through, _ = clients
+        before = len(provider.requests)
+        one, two = plain(await read(direct)), plain(await read(through))
+        assert one == two
+        first, second = provider.requests[before:]
+        assert (first.method, first.target) == (second.method, second.target)
+        if same_request:
+            assert first.body == second.body
+        ours = {name for name, _ in second.headers if name.startswith(("x-taximeter", "x-workspace", "x-track"))}
+        assert not ours
+        return two
+
+    return reading
+
+
+def plain(answer: Any) -> Any:
+    """An SDK's models as plain values."""
+    if isinstance(answer, list):
+        return [plain(one) for one in answer]
+    return answer.model_dump(exclude={"sdk_http_response"}) if hasattr(answer, "model_dump") else answer
+
+
+@pytest.fixture
+def billed() -> Callable[..., dict[str, Any]]:
+    """The members of a record that a test names, to be compared as one value."""
+    return lambda record, names: {name: record.get(name) for name in names}

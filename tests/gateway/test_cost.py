@@ -1,0 +1,155 @@
+"""What a call costs, in counts that do not depend on the machine: function calls, writes, objects left behind.
+
+The bounds are what was measured when they were set, plus a little; lower them when the path gets shorter.
+"""
+
+import asyncio
+import gc
+import os
+import sys
+
+import pytest
+
+from upstream import LAST_CHUNK, chunk, response, stream_head
+
+ANSWER = (
+    b'{"id":"c-1","object":"chat.completion","model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant",'
+    b'"content":"hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}'
+)
+JSON = [("content-type", "application/json"), ("x-request-id", "r-1")]
+UNARY = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}'
+STREAM = UNARY[:-1] + b',"stream":true}'
+CALLS = 50
+
+PYTHON_CALLS_A_UNARY_CALL = 178
+"""Python functions entered, ours and uvicorn's, from the first byte of the request to the last of the answer."""
+PYTHON_CALLS_A_CHUNK = 19
+OBJECTS_LEFT = 0
+
+
+class Client:
+    """A keep-alive connection that writes one request at a time and reads until the answer's own end."""
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.writer.close()
+        await self.writer.wait_closed()
+
+    async def open(self, port):
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
+        return self
+
+    async def call(self, body, end):
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        self.writer.write(head + b"authorization: Bearer sk\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        return await self.reader.readuntil(end)
+
+
+class Counter:
+    """Counts Python functions entered whose code is the package's or uvicorn's, and `os.write`s."""
+
+    def __init__(self):
+        self.calls = self.writes = 0
+
+    def __call__(self, frame, event, arg):
+        if event == "call" and ("taximeter/" in frame.f_code.co_filename or "uvicorn/" in frame.f_code.co_filename):
+            self.calls += 1
+        elif event == "c_call" and arg is os.write:
+            self.writes += 1
+
+    def __enter__(self):
+        sys.setprofile(self)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+
+@pytest.fixture
+async def connected(serve, provider):
+    async with serve(provider) as running, await Client().open(running.port) as client:
+        yield running, client
+
+
+async def test_a_unary_call_stays_cheap(connected, provider):
+    running, client = connected
+    provider.handler = lambda _: script(response(ANSWER, headers=JSON))
+    await client.call(UNARY, ANSWER[-20:])
+    with Counter() as counted:
+        for _ in range(CALLS):
+            await client.call(UNARY, ANSWER[-20:])
+    assert counted.calls / CALLS <= PYTHON_CALLS_A_UNARY_CALL
+    assert counted.writes == 2 * CALLS  # an open line and a close line: one system call each
+    assert len(running.records) == CALLS + 1
+
+
+async def test_a_call_leaves_no_cycles_for_the_collector(connected, provider):
+    _, client = connected
+    provider.handler = lambda _: script(response(ANSWER, headers=JSON))
+    await client.call(UNARY, ANSWER[-20:])
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(5):
+            await client.call(UNARY, ANSWER[-20:])
+        gc.collect()
+        ours = [thing for thing in gc.garbage if type(thing).__module__.startswith(("taximeter", "uvicorn"))]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert len(ours) == OBJECTS_LEFT, ours
+
+
+async def test_a_chunk_stays_cheap_and_leaves_in_one_write(connected, provider, monkeypatch):
+    running, client = connected
+    deltas = [
+        b'data: {"id":"c","model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"%d"}}]}\n\n' % n
+        for n in range(CALLS)
+    ]
+    gates = [asyncio.Event() for _ in deltas]
+    steps = [step for gate, delta in zip(gates, deltas, strict=True) for step in (gate, chunk(delta))]
+    provider.script(stream_head(), *steps, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
+    reading = asyncio.create_task(client.call(STREAM, b"0\r\n\r\n"))
+    await provider.until(lambda: provider.requests and provider.requests[0].complete)
+    writes = []
+    (guard,) = [one for one in running.server.server_state.connections if one.cycle is not None]
+    monkeypatch.setattr(guard.cycle, "transport", Writes(guard.cycle.transport, writes))
+    with Counter() as counted:
+        for number, gate in enumerate(gates):
+            gate.set()
+            await until(lambda number=number: len(writes) > number)
+    body = await reading
+    assert all(delta in body for delta in deltas)
+    assert len([data for data in writes if b"delta" in data]) == CALLS
+    assert counted.calls / CALLS <= PYTHON_CALLS_A_CHUNK
+
+
+class Writes:
+    """A transport that notes what is written."""
+
+    def __init__(self, transport, written):
+        self._transport = transport
+        self._written = written
+
+    def write(self, data):
+        self._written.append(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._transport, name)
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def script(*steps):
+    from upstream import Script
+
+    return Script(steps)
