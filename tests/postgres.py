@@ -55,6 +55,11 @@ class Postgres:
         subprocess.run(stop, check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self._dir)
         shutil.rmtree(self._dir)
 
+    @property
+    def folder(self) -> Path:
+        """Where its socket is."""
+        return self._dir
+
     def url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self._dir}"
 

@@ -13,13 +13,14 @@ import pytest
 import trustme
 from redis.exceptions import ConnectionError, RedisError
 
+import valkeys
 from ledger_fake import NOON_US, FakeHistory, batch, folded, record, traffic
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Record
 from taximeter.sinks.counter_keys import REBUILDING
 from taximeter.sinks.counters import Counters, CountersMoved
 from taximeter.sinks.redis_client import ERRORS, RedisServer
-from valkeys import Relay, Server, free_ports, running, until
+from valkeys import Relay, Server, free_ports, running
 
 TROUBLE = (*ERRORS, CountersMoved)
 
@@ -240,23 +241,8 @@ async def test_tls_with_the_server_verified(tmp_path: Path, history: FakeHistory
 
 @pytest.fixture
 async def watched(tmp_path: Path) -> AsyncIterator[tuple[Server, Server, str]]:
-    """A primary, its replica, and the URL of the Sentinel that watches them."""
-    primary_port, replica_port, sentinel_port = free_ports(3)
-    primary = Server(tmp_path / "a", primary_port, "repl-diskless-sync-delay 0")
-    replica = Server(tmp_path / "b", replica_port, f"replicaof 127.0.0.1 {primary_port}", "repl-diskless-sync-delay 0")
-    sentinel = Server(
-        tmp_path / "s",
-        sentinel_port,
-        f"sentinel monitor meter 127.0.0.1 {primary_port} 1",
-        "sentinel down-after-milliseconds meter 300",
-        "sentinel failover-timeout meter 1000",
-        sentinel=True,
-    )
-    async with running(primary, replica, sentinel):
-        await until(replica.client.info, lambda info: info.get("master_link_status") == "up")
-        masters = sentinel.client.sentinel_masters
-        await until(masters, lambda found: found["meter"]["num-slaves"] == 1)
-        yield primary, replica, f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel_port}/meter"
+    async with valkeys.watched(tmp_path) as servers:
+        yield servers
 
 
 async def test_sentinel_failover(watched: tuple[Server, Server, str], history: FakeHistory) -> None:
@@ -274,35 +260,8 @@ async def test_sentinel_failover(watched: tuple[Server, Server, str], history: F
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[list[Server]]:
-    """Three primaries with 5,461 slots each and, after them, a replica of each."""
-    servers = [
-        Server(
-            tmp_path / str(n),
-            port,
-            "cluster-enabled yes",
-            "cluster-node-timeout 1000",
-            "cluster-replica-validity-factor 0",
-            "repl-diskless-sync-delay 0",
-        )
-        for n, port in enumerate(free_ports(6))
-    ]
-    async with running(*servers):
-        first = servers[0].client
-        for server in servers[1:]:
-            await first.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
-        for n, server in enumerate(servers[:3]):
-            await server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", n * 5_462, min(n * 5_462 + 5_461, 16_383))
-        for server, primary in zip(servers[3:], servers[:3], strict=True):
-            name = await primary.client.execute_command("CLUSTER", "MYID")
-            await until(lambda s=server, i=name: s.client.execute_command("CLUSTER", "REPLICATE", i))
-        for server in servers:
-            await until(server.client.info, lambda i: i.get("master_link_status", "up") == "up")
-            await until(lambda s=server: s.client.execute_command("CLUSTER", "INFO"), _formed)
+    async with valkeys.cluster(tmp_path) as servers:
         yield servers
-
-
-def _formed(info: str) -> bool:
-    return {"cluster_state:ok", "cluster_known_nodes:6", "cluster_size:3"} <= set(info.split())
 
 
 async def test_cluster_with_a_primary_lost_under_way(cluster: list[Server], history: FakeHistory) -> None:

@@ -1,0 +1,54 @@
+"""A PostgreSQL that commits and does not say so, that drops its connections, that is locked."""
+
+import asyncio
+import random
+
+import psycopg
+import pytest
+
+import postgres
+from faults.house import House
+from faults.relay import CommitRelay
+
+pytestmark = [
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(postgres.binaries() is None, reason="no PostgreSQL is installed"),
+]
+
+
+DROP_CONNECTIONS = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'taximeter'"
+
+
+async def test_a_commit_whose_answer_is_lost_is_not_done_twice(seed, tmp_path, figures):
+    dice = random.Random(seed)
+    with postgres.Postgres() as server:
+        url = server.database()
+        async with CommitRelay(tmp_path / "pg", server.folder) as relay:
+            lossy = url.replace(str(server.folder), str(relay.folder))
+            async with House(tmp_path / "node", config=f'[history]\nurl = "{lossy}"\n', history_url=url) as house:
+                async with house.load(clients=4, seed=seed):
+                    for _ in range(4):
+                        await house.answered(dice.randint(20, 60))
+                        relay.loses_commits = True
+                        await house.answered(dice.randint(20, 60))
+                        relay.loses_commits = False
+                await house.settle()
+                assert relay.lost
+                figures.add(house.compare())
+
+
+async def test_a_server_that_drops_connections_and_holds_locks_gets_everything_once(seed, tmp_path, figures):
+    dice = random.Random(seed)
+    with postgres.Postgres() as server:
+        url = server.database()
+        async with House(tmp_path / "node", config=f'[history]\nurl = "{url}"\n', history_url=url) as house:
+            async with house.load(clients=4, seed=seed):
+                for _ in range(5):
+                    await house.answered(dice.randint(20, 60))
+                    with psycopg.connect(url) as admin:
+                        admin.execute("lock table usage_events in access exclusive mode")
+                        await asyncio.sleep(dice.uniform(0.1, 0.8))
+                        admin.execute(DROP_CONNECTIONS)
+            await house.settle()
+            assert house.answers.keys() <= {"200", "200 stream"}, house.answers
+            figures.add(house.compare())
