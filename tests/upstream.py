@@ -145,6 +145,8 @@ class Provider:
     """Steps to run as soon as a connection stands, before any request is read."""
     handler: Callable[[Request], Script | None] | None = None
     """Asked for a script when none is queued; None: the default behaviour answers."""
+    answering: Callable[[Request], Script] | None = None
+    """Asked as the last one, with the request's body: another provider than OpenAI (tests/providers)."""
 
     requests: list[Request] = field(default_factory=list)
     ledger: list[Billed] = field(default_factory=list)
@@ -338,6 +340,8 @@ class _Connection(asyncio.Protocol):
             if script is not None and script.at_head:
                 await self.run(script.steps, request)
             await self.read_body(request)
+            if script is None and provider.answering is not None:
+                script = provider.answering(request)
             if script is None:
                 await self.answer(request)
             elif not script.at_head:
