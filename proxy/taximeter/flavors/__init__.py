@@ -8,8 +8,11 @@ from taximeter.flavors.bedrock import AGENT, CONVERSE, INVOKE, INVOKE_EMBED, INV
 from taximeter.flavors.chat import CHAT
 from taximeter.flavors.cohere import COHERE_CHAT, COHERE_EMBED
 from taximeter.flavors.completions import COMPLETIONS
+from taximeter.flavors.conversations import CONVERSATIONS
+from taximeter.flavors.dashscope import DASHSCOPE, DASHSCOPE_EMBEDDINGS
 from taximeter.flavors.embeddings import EMBEDDINGS
 from taximeter.flavors.generate import EMBED_CONTENT, GENERATE, PREDICT
+from taximeter.flavors.hosted import HOSTED, HOSTED_EMBEDDINGS
 from taximeter.flavors.interactions import INTERACTIONS
 from taximeter.flavors.media import AUDIO, IMAGES
 from taximeter.flavors.messages import MESSAGES
@@ -19,22 +22,36 @@ from taximeter.flavors.opaque import OPAQUE
 from taximeter.flavors.rerank import RERANK
 from taximeter.flavors.responses import RESPONSES
 from taximeter.flavors.runs import RUNS
-from taximeter.flavors.textgen import TGI, WATSONX
+from taximeter.flavors.textgen import KOBOLD, TGI, WATSONX
+from taximeter.flavors.unknown import UNKNOWN
 
 FLAVORS: tuple[tuple[str, Flavor], ...] = (
     # how the path of a POST ends (providers put their own prefixes before it), the flavor; the first match counts
-    (r"/chat/completions|/text/chat(_stream)?|/publishers/mistralai/models/[^/]+:(raw|streamRaw)Predict", CHAT),
-    (r"/completions?|/complete", COMPLETIONS),
+    (r"/chat/completions|/text/chat(_stream)?|/text/chatcompletion(_v2|_pro)?", CHAT),
+    (r"/agents/completions|/inference:complete|/wenxinworkshop/chat/[^/]+", HOSTED),
+    (r"/publishers/(?!anthropic/)[^/]+/models/[^/]+:(raw|streamRaw)Predict", HOSTED),
+    (r"/(ai/run|workers-ai)/.*rerank[^/]*|/rerankText|/wenxinworkshop/reranker/[^/]+", RERANK),
+    (
+        r"/(ai/run|workers-ai)/.*(embed|bge|gte)[^/]*|/inference:embed|/wenxinworkshop/embeddings/[^/]+",
+        HOSTED_EMBEDDINGS,
+    ),
+    (r"/[^/]*(embed|bge|gte)[^/]*/invocations", HOSTED_EMBEDDINGS),
+    (r"/(ai/run|workers-ai)/@.+|/invocations", HOSTED),
+    (r"/(v1/edits|infill)|/completions?|/complete", COMPLETIONS),
     (r"/responses(/compact)?", RESPONSES),
+    (r"/conversations(/[^/]+(/restart)?)?", CONVERSATIONS),
+    (r"/services/embeddings/[^/]+/[^/]+", DASHSCOPE_EMBEDDINGS),
+    (r"/services/aigc/(text|multimodal)-generation/generation", DASHSCOPE),
     (r"/api/embed(dings)?", OLLAMA_EMBED),
-    (r"/embeddings", EMBEDDINGS),
-    (r"[/-]rerank(ing)?", RERANK),
+    (r"/(multimodal|contextualized)?embeddings?(/multimodal)?|/pooling|/multi-vector|/embedText", EMBEDDINGS),
+    (r"[/-]rerank(ing)?|/ranking|/score", RERANK),
     (r"/threads(/[^/]+)?/runs(/[^/]+/submit_tool_outputs)?", RUNS),
     (r"/threads/[^/]+/messages", OPAQUE),
     (r"/messages", MESSAGES),
     (r"/publishers/anthropic/models/[^/]+:(raw|streamRaw)Predict", MESSAGES),
     (r":(streamGenerateContent|generateContent)", GENERATE),
     (r":(embedContent|batchEmbedContents)", EMBED_CONTENT),
+    (r"/(imagen|imagegeneration)[^/]*:predict", IMAGES),
     (r":predict", PREDICT),
     (r"/interactions", INTERACTIONS),
     (r"/model/[^/]*embed[^/]*/invoke", INVOKE_EMBED),
@@ -44,12 +61,19 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/agents/[^/]+/agentAliases/[^/]+/sessions/[^/]+/text", AGENT),
     (r"/api/chat", OLLAMA_CHAT),
     (r"/api/generate", OLLAMA_GENERATE),
-    (r"/chat|/v1/generate", COHERE_CHAT),
-    (r"/embed", COHERE_EMBED),
+    (r"/api/(v1|latest)/generate|/api/extra/generate/stream", KOBOLD),
+    (r"/chat|/v1/(generate|summarize)", COHERE_CHAT),
+    (r"/(batch_)?(semantic_)?embed(_all|_sparse)?|/feature-extraction(/[^/]+){0,2}", COHERE_EMBED),
     (r"/images?(/generations|/edits|/variations|/generate)?", IMAGES),
     (r"/audio/(transcriptions|translations|speech)", AUDIO),
     (r"/text/generation(_stream)?|/generation/text(_stream)?", WATSONX),
     (r"^|/generate(_stream)?", TGI),
+    (
+        r"/(batches|files|uploads|cachedContents|fine_tuning|vector_stores|assistants|threads|evals|admin|organization)"
+        r"(/.*)?|/cancel|count.?tokens|/tokenize|/detokenize|/input_tokens|:batchGenerateContent",
+        OPAQUE,
+    ),
+    (r"", UNKNOWN),
 )
 
 _matchers = [(re.compile(rb"(?:" + pattern.encode() + rb")/?$").search, flavor) for pattern, flavor in FLAVORS]
@@ -59,7 +83,7 @@ _FOUND_MAX = 1024
 
 
 def find(method: bytes, path: bytes) -> Flavor:
-    """The flavor of a request. `path` is raw, tags taken out, query allowed; what nothing matches is `OPAQUE`.
+    """The flavor of a request. `path` is raw, tags taken out, query allowed; what nothing else matches is `UNKNOWN`.
 
     Only POST uses anything: a GET reads back what another call used.
     """
@@ -68,7 +92,7 @@ def find(method: bytes, path: bytes) -> Flavor:
     path = path.partition(b"?")[0]
     flavor = _found.get(path)
     if flavor is None:
-        flavor = next((flavor for matches, flavor in _matchers if matches(path)), OPAQUE)
+        flavor = next(flavor for matches, flavor in _matchers if matches(path))
         if len(_found) >= _FOUND_MAX:
             _found.clear()
         _found[path] = flavor

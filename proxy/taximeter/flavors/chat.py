@@ -1,7 +1,8 @@
 """`/chat/completions`: OpenAI's chat API and everybody who speaks it.
 
 Where the usage stands: `usage` of the body, or of the last chunks (any chunk; the latest figure of each member counts),
-`x_groq.usage` (Groq), `choices[].usage` (Moonshot), inside `data`/`result` envelopes (Kinetica, Cloudflare).
+`x_groq.usage` (Groq), `choices[].usage` (Moonshot), inside envelopes: `data` (Kinetica), `result` (Cloudflare),
+`orchestration_result` and `final_result` (SAP).
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from taximeter.flavors.meter import Answer, Countable, Prepared
 from taximeter.flavors.splice import include_usage
 from taximeter.flavors.tally import Tally, Verdict
 
+_WRAPPERS = ("data", "result", "orchestration_result", "final_result")
+
 
 class ChatTally(Tally):
     """Chat completions, whole or streamed."""
 
     usage_keys = ("usage",)
-    envelopes = ("x_groq", "data", "result")
+    envelopes = ("x_groq", *_WRAPPERS)
     watched = ((b'"usage"', b'"usage":null'), (b'"finish_reason"', b'"finish_reason":null'))
 
     __slots__ = ("_plain",)
@@ -74,7 +77,7 @@ class ChatTally(Tally):
 
     def said(self, event: Fields) -> Iterable[str]:
         for _ in range(2):  # Kinetica wraps its answer twice
-            event = fields(event.get("data")) or event
+            event = next((inner for name in _WRAPPERS if (inner := fields(event.get(name)))), event)
         return spoken.chat_output(event)
 
 
@@ -93,6 +96,8 @@ class _PlainAnswer(msgspec.Struct):
     x_groq: None = None
     data: None = None
     result: None = None
+    orchestration_result: None = None
+    final_result: None = None
 
 
 _plain_answer = msgspec.json.Decoder(_PlainAnswer)

@@ -1,7 +1,9 @@
-"""Cohere's own API: `/v1/chat`, `/v2/chat`, `/embed` and the legacy `/generate`; Writer's `/v1/chat` shares the path.
+"""Cohere's own API: `/v1/chat`, `/v2/chat`, `/embed` and the legacy `/generate`, and who shares these paths.
 
 v1 keeps its usage in `meta` (streamed: `response.meta` of `stream-end`, NDJSON or SSE), v2 in `usage` (streamed:
-`delta.usage` of `message-end`, which may be empty). Writer answers in OpenAI's shape.
+`delta.usage` of `message-end`, which may be empty); the oldest answers have `token_count` alone. `/chat` is also
+Writer's and Reka's (OpenAI's shape), LM Studio's (`stats`, streamed in the `result` of `chat.end`) and Oracle's
+(`chatResponse`); `/embed` is also TEI's (a bare array; the head tells) and Aleph Alpha's (`num_tokens_prompt_total`).
 """
 
 from __future__ import annotations
@@ -11,32 +13,45 @@ from collections.abc import Iterable
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors import cohere_usage, openai_usage, spoken
-from taximeter.flavors.counts import Fields, fields, items
+from taximeter.flavors.counts import Fields, Members, decode, fields, first, items
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.tally import Tally, Verdict
+
+_FLAT = "num_tokens_prompt_total"
 
 
 class CohereTally(Tally):
     """A chat, generation or embedding answer."""
 
-    usage_keys = ("meta", "usage")
-    envelopes = ("response", "delta")
+    usage_keys = ("meta", "usage", "token_count", "stats")
+    envelopes = ("response", "delta", "result", "chatResponse")
     kind_keys = ("type", "event_type")
-    terminal_kinds = frozenset(("message-end", "stream-end"))
+    terminal_kinds = frozenset(("message-end", "stream-end", "chat.end"))
     watched = (
         (b'"usage"', b'"usage":null'),
         (b'"meta"', b'"meta":null'),
+        (b'"stats"', b'"stats":null'),
         (b'"finish_reason"', b'"finish_reason":null'),
     )
-    marks = (b"[DONE]", b"error", b"-end")
+    marks = (b"[DONE]", b"error", b"-end", b"chat.end")
 
     __slots__ = ()
+
+    def take(self, found: Members) -> Verdict:
+        if _FLAT in found:
+            self.report({_FLAT: decode(found[_FLAT])}, b"")
+        return super().take(found)
 
     def convert(self) -> Reading:
         if cohere_usage.is_cohere(self.usage):
             return cohere_usage.read(self.usage)
-        return openai_usage.read(self.usage, self.provider, self.model)
+        reading = openai_usage.read(self.usage, self.provider, self.model)
+        if reading.input_tokens is None:
+            reading.input_tokens = first(self.usage, _FLAT)
+        if reading.input_tokens is None:
+            reading.input_tokens = self.head_count(b"x-compute-tokens")
+        return reading
 
     def said(self, event: Fields) -> Iterable[str]:
         if event.get("event_type") == "stream-end":
@@ -46,7 +61,10 @@ class CohereTally(Tally):
         yield from spoken.walked([fields(one).get("text") for one in items(event.get("generations"))])
         for call in map(fields, items(event.get("tool_calls"))):
             yield from spoken.walked([call.get("name")])
-        yield from spoken.chat_output(event)
+        if event.get("type") in ("message.delta", "reasoning.delta"):
+            yield from spoken.walked(event.get("content"))
+        yield from spoken.walked([fields(one).get("content") for one in items(event.get("output"))])
+        yield from spoken.chat_output(fields(event.get("chatResponse")) or event)
 
 
 class CohereChat(JsonFlavor):
@@ -59,7 +77,8 @@ class CohereChat(JsonFlavor):
     def input(self, body: bytes) -> Countable:
         if items(spoken.request(body).get("messages")):
             return spoken.chat_input(body)
-        return spoken.input_of(body, "message", "prompt", "preamble", "chat_history", structured=("tools", "documents"))
+        names = ("message", "prompt", "preamble", "chat_history", "input", "system_prompt", "chatRequest")
+        return spoken.input_of(body, *names, structured=("tools", "documents"))
 
 
 class CohereEmbed(JsonFlavor):
@@ -76,7 +95,7 @@ class CohereEmbed(JsonFlavor):
         )
 
     def input(self, body: bytes) -> Countable:
-        return spoken.embedding_input(body, "texts", "inputs")
+        return spoken.embedding_input(body, "texts", "inputs", "prompt")
 
 
 COHERE_CHAT = CohereChat()

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from taximeter.core.usage import Reading
 from taximeter.flavors import spoken
 from taximeter.flavors.chat import Chat, ChatTally
-from taximeter.flavors.counts import Fields, Members, count, decode, first
+from taximeter.flavors.counts import Fields, Members, count, decode, fields, first, items
 from taximeter.flavors.meter import Countable
 from taximeter.flavors.tally import Verdict
 
@@ -44,7 +44,8 @@ class CompletionsTally(ChatTally):
         return reading
 
     def said(self, event: Fields) -> Iterable[str]:
-        return (*spoken.chat_output(event), *spoken.walked(event.get("completion")))
+        listed = [fields(fields(one).get("data")).get("text") for one in items(event.get("completions"))]  # AI21's J2
+        return (*super().said(event), *spoken.walked([event.get("completion"), listed]))
 
 
 class Completions(Chat):
@@ -54,7 +55,7 @@ class Completions(Chat):
     tally = CompletionsTally
 
     def input(self, body: bytes) -> Countable:
-        return spoken.embedding_input(body, "prompt")
+        return spoken.embedding_input(body, "prompt", "suffix", "input", "instruction", "input_prefix", "input_suffix")
 
 
 COMPLETIONS = Completions()

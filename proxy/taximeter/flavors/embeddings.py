@@ -1,6 +1,7 @@
 """`/embeddings`: OpenAI's API and everybody who speaks it (Azure, Mistral, Voyage, Jina, vLLM, llama.cpp, TEI).
 
-`usage.prompt_tokens`, or `total_tokens` alone (Voyage). Answers are large: usage is read from the tail (OpenAI), or
+`usage.prompt_tokens`, or `total_tokens` alone (Voyage); watsonx writes `input_token_count` beside its results, TEI a
+header where its answer is a bare array. Answers are large: usage is read from the tail (OpenAI), or
 from the head (Jina writes it before the data).
 """
 
@@ -9,23 +10,33 @@ from __future__ import annotations
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors import openai_usage, spoken
-from taximeter.flavors.counts import count, decode, items
+from taximeter.flavors.counts import Members, decode, first, items
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.tally import Tally, Verdict
+
+_FLAT = "input_token_count"
 
 
 class EmbeddingsTally(Tally):
     """One embeddings answer."""
 
     envelopes = ("result",)
+    model_keys = ("model", "model_id")
 
     __slots__ = ()
+
+    def take(self, found: Members) -> Verdict:
+        if _FLAT in found:
+            self.report({_FLAT: decode(found[_FLAT])}, b"")
+        return super().take(found)
 
     def convert(self) -> Reading:
         reading = openai_usage.read(self.usage, self.provider, self.model)
         if reading.input_tokens is None:
-            reading.input_tokens = count(self.usage.get("total_tokens"))
+            reading.input_tokens = first(self.usage, "total_tokens", _FLAT)
+        if reading.input_tokens is None:
+            reading.input_tokens = self.head_count(b"x-compute-tokens")
         return reading
 
 
@@ -38,9 +49,11 @@ class Embeddings(JsonFlavor):
 
     def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
         prepared.embedding_inputs = inputs(bytes(found.input))
+        if prepared.embedding_inputs is None:
+            prepared.embedding_inputs = len(items(spoken.request(prepared.body).get("inputs"))) or None
 
     def input(self, body: bytes) -> Countable:
-        return spoken.embedding_input(body, "input")
+        return spoken.embedding_input(body, "input", "inputs")
 
 
 def inputs(raw: bytes) -> int | None:

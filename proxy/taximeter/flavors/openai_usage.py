@@ -21,6 +21,7 @@ from taximeter.flavors.counts import (
     exceeds,
     fields,
     first,
+    header_count,
     text,
     ticks_to_nusd,
     usd_to_nusd,
@@ -50,16 +51,34 @@ REASONING_BESIDE: dict[str, tuple[str, ...]] = {
 }
 
 REST_IS_REASONING = frozenset(("google", "gemini", "vertex"))
-"""Providers that hide thoughts in `total_tokens` alone: 66 + 6 = 100 (Gemini's OpenAI endpoint)."""
+"""Providers that hide thoughts in `total_tokens` alone: 66 + 6 = 100 (Gemini's OpenAI endpoint). Gateways in front of
+Gemini pass the same object on, so there the model's name tells."""
+
+_OUTPUT_ELSEWHERE = ("response_tokens", "total_output_tokens")  # Cohere's old `token_count`; LM Studio's `stats`
+
+_CAMEL_CASE = {
+    # Oracle's Usage (docs.oracle.com, GenerativeAiInference); Yandex' inputTextTokens
+    "promptTokens": "prompt_tokens",
+    "inputTextTokens": "prompt_tokens",
+    "completionTokens": "completion_tokens",
+    "totalTokens": "total_tokens",
+    "promptTokensDetails": "prompt_tokens_details",
+    "completionTokensDetails": "completion_tokens_details",
+    "cachedTokens": "cached_tokens",
+    "reasoningTokens": "reasoning_tokens",
+    "acceptedPredictionTokens": "accepted_prediction_tokens",
+    "rejectedPredictionTokens": "rejected_prediction_tokens",
+}
 
 
 def read(usage: Fields, provider: str, model: str | None) -> Reading:
     """The usage object in our convention: input includes cached and audio, output includes reasoning."""
+    usage = _snake_case(usage)
     into = _details(usage, _INPUT_DETAILS)
     out = _details(usage, _OUTPUT_DETAILS)
     reading = Reading(
         input_tokens=first(usage, "prompt_tokens", "input_tokens"),
-        output_tokens=first(usage, "completion_tokens", "output_tokens"),
+        output_tokens=first(usage, "completion_tokens", "output_tokens", *_OUTPUT_ELSEWHERE),
         cached_input_tokens=_either(first(into, "cached_tokens"), first(usage, *_CACHED)),
         cache_write_input_tokens=_either(
             first(into, "cache_write_tokens", "cache_creation_tokens"), first(usage, "cache_creation_input_tokens")
@@ -67,7 +86,8 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
         audio_input_tokens=_either(first(into, "audio_tokens"), first(usage, "audio_prompt_tokens")),
         image_input_tokens=first(into, "image_tokens"),
         reasoning_output_tokens=_either(
-            first(out, "reasoning_tokens", "thinking_tokens"), first(usage, "reasoning_tokens")
+            first(out, "reasoning_tokens", "thinking_tokens"),
+            first(usage, "reasoning_tokens", "reasoning_output_tokens"),
         ),
         audio_output_tokens=first(out, "audio_tokens"),
         accepted_prediction_tokens=first(out, "accepted_prediction_tokens"),
@@ -85,7 +105,7 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
     if writes:
         reading.cache_write_input_tokens_5m = first(writes, "ephemeral_5m_input_tokens")
         reading.cache_write_input_tokens_1h = first(writes, "ephemeral_1h_input_tokens")
-    _balance(reading, count(usage.get("total_tokens")), provider, model)
+    _balance(reading, usage, provider, model)
     reading.inconsistent = reading.inconsistent or parts_exceed(reading)
     return reading
 
@@ -144,13 +164,16 @@ _plain = msgspec.json.Decoder(_Plain)
 def cost_nusd(usage: Fields) -> int | None:
     """The cost the provider itself states, in nano-USD.
 
-    `cost` is USD, a number (OpenRouter, Vercel) or an object with `total_cost` (Perplexity); xAI counts ticks
+    `cost` is USD, a number (OpenRouter, Vercel) or an object with `total_cost` (Perplexity), `estimated_cost` a number
+    (DeepInfra); xAI counts ticks
     (docs.x.ai: 10**10 ticks are 1 USD); Pydantic's gateway adds `pydantic_ai_gateway.cost_estimate`.
     """
     cost = usage.get("cost")
     if isinstance(cost, dict):
         cost = cost.get("total_cost")
     stated = usd_to_nusd(cost)
+    if stated is None:
+        stated = usd_to_nusd(usage.get("estimated_cost"))
     if stated is None:
         stated = ticks_to_nusd(usage.get("cost_in_usd_ticks"))
     if stated is None:
@@ -173,8 +196,9 @@ def parts_exceed(reading: Reading) -> bool:
     )
 
 
-def _balance(reading: Reading, total: int | None, provider: str, model: str | None) -> None:
+def _balance(reading: Reading, usage: Fields, provider: str, model: str | None) -> None:
     """Bring input and output to our convention by the provider's own total."""
+    total = count(usage.get("total_tokens"))
     into, out, reasoning = reading.input_tokens, reading.output_tokens, reading.reasoning_output_tokens
     if total is not None and into is None and out is None:
         reading.input_tokens = total  # Voyage, Jina: `total_tokens` is all there is, and nothing is generated
@@ -192,11 +216,33 @@ def _balance(reading: Reading, total: int | None, provider: str, model: str | No
         reading.output_tokens = out + reasoning  # xAI: 82 + 320 + 468 = 870
     elif reading.audio_input_tokens and rest == reading.audio_input_tokens:
         reading.input_tokens = into + rest  # Mistral audio: 11 + 375 + 15 = 401
-    elif rest > 0 and not reasoning and provider in REST_IS_REASONING:
+    elif rest > 0 and rest == count(usage.get("connector_tokens")):
+        reading.input_tokens = into + rest  # what Mistral's connectors brought into the prompt: 177 + 134 + 3929 = 4240
+    elif rest > 0 and not reasoning and _rest_is_reasoning(provider, model):
         reading.output_tokens = out + rest
         reading.reasoning_output_tokens = rest
     else:
         reading.inconsistent = True
+
+
+def _rest_is_reasoning(provider: str, model: str | None) -> bool:
+    return provider in REST_IS_REASONING or (model or "").rpartition("/")[2].startswith("gemini")
+
+
+def _snake_case(usage: Fields) -> Fields:
+    """OpenAI's names where a provider writes them in camel case."""
+    if "completionTokens" not in usage and "promptTokens" not in usage:
+        return usage
+    renamed: Fields = {}
+    for name, value in usage.items():
+        known = _CAMEL_CASE.get(name, name)
+        if isinstance(value, str):  # protobuf's JSON writes 64-bit integers so
+            renamed[known] = header_count(value.encode())
+        elif isinstance(value, dict):
+            renamed[known] = {_CAMEL_CASE.get(inner, inner): one for inner, one in value.items()}
+        else:
+            renamed[known] = value
+    return renamed
 
 
 def _reasoning_is_beside(provider: str, model: str | None) -> bool:

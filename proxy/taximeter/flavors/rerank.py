@@ -1,7 +1,8 @@
 """`/rerank`: Cohere, Jina, Voyage, vLLM, llama.cpp, OpenRouter, Xinference, DashScope, TEI.
 
 Cohere bills `meta.billed_units.search_units` and reports no tokens; Jina, Voyage and OpenRouter report
-`usage.total_tokens`; llama.cpp and vLLM OpenAI's usage; Xinference `meta.tokens`; TEI answers a bare array.
+`usage.total_tokens`; llama.cpp and vLLM (also `/score`) OpenAI's usage; Xinference `meta.tokens`, SiliconFlow `tokens`
+beside its results, watsonx `input_token_count`; TEI answers a bare array and tells in its head.
 """
 
 from __future__ import annotations
@@ -9,20 +10,28 @@ from __future__ import annotations
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors import cohere_usage, openai_usage, spoken
-from taximeter.flavors.counts import decode, fields, first, items
+from taximeter.flavors.counts import Fields, Members, decode, fields, first, items
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.tally import Tally, Verdict
 
-_LISTS = ("documents", "texts", "passages")
+_LISTS = ("documents", "texts", "passages", "inputs", "text_2")
+_FLAT = ("tokens", "input_token_count")
 
 
 class RerankTally(Tally):
     """One rerank answer."""
 
     usage_keys = ("meta", "usage")
+    model_keys = ("model", "model_id")
 
     __slots__ = ()
+
+    def take(self, found: Members) -> Verdict:
+        flat: Fields = {name: decode(found[name]) for name in _FLAT if name in found}
+        if flat:
+            self.report(flat, b"")
+        return super().take(found)
 
     def convert(self) -> Reading:
         if cohere_usage.is_cohere(self.usage):
@@ -31,7 +40,9 @@ class RerankTally(Tally):
         else:
             reading = openai_usage.read(self.usage, self.provider, self.model)
         if reading.input_tokens is None:
-            reading.input_tokens = first(self.usage, "total_tokens")
+            reading.input_tokens = first(self.usage, "total_tokens", "input_token_count")
+        if reading.input_tokens is None:
+            reading.input_tokens = self.head_count(b"x-compute-tokens")
         return reading
 
 
@@ -48,7 +59,7 @@ class Rerank(JsonFlavor):
     def input(self, body: bytes) -> Countable:
         asked = spoken.request(body)
         inner = fields(asked.get("input"))  # DashScope: {"input": {"query", "documents"}}
-        query = spoken.walked(asked.get("query") or inner.get("query"))
+        query = spoken.walked(asked.get("query") or inner.get("query") or asked.get("text_1"))
         walk = spoken.Walk()
         for document in _documents(body):
             # every pair is read, so the query counts once a document

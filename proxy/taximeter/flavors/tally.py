@@ -23,6 +23,7 @@ from taximeter.flavors.counts import (
     decode,
     encode,
     fields,
+    header_count,
     members,
     one_line,
     raw_text,
@@ -44,7 +45,7 @@ _texts = re.compile(
     rb'"(?:content|text|reasoning|reasoning_content|thinking|arguments|refusal)"\s*:\s*("(?:[^"\\]|\\.)*")'
 )
 _ended = re.compile(
-    rb'"(?:finish_reason|stop_reason|finishReason|completionReason)"\s*:\s*"(?!(?i:not_finished))'
+    rb'"(?:finish_reason|stop_reason|finishReason|completionReason)"\s*:\s*"(?!(?i:not_finished|null"))'
 ).search
 _scan_json = json.JSONDecoder().raw_decode
 
@@ -193,6 +194,10 @@ class Tally:
     def said(self, event: Fields) -> Iterable[str]:
         """The text the model wrote in one event or body, for local counting."""
         return ()
+
+    def head_count(self, wanted: bytes) -> int | None:
+        """A count in the answer's head."""
+        return next((header_count(value) for name, value in self.answer.headers if name == wanted), None)
 
     # -- read by a meter
 

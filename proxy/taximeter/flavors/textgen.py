@@ -1,4 +1,4 @@
-"""Text generation servers with names of their own: IBM watsonx, Hugging Face TGI, SGLang.
+"""Text generation servers with names of their own: IBM watsonx, Hugging Face TGI, SGLang, KoboldCpp.
 
 watsonx reports in every event: `generated_token_count` is cumulative, `input_token_count` stands in the first only, so
 the largest of each counts. TGI reports `details.generated_tokens` and the prompt only in the header `x-prompt-tokens`.
@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors import openai_usage, spoken
-from taximeter.flavors.counts import Fields, Members, added, count, decode, fields, first, header_count, items
+from taximeter.flavors.counts import Fields, Members, added, count, decode, fields, first, items
 from taximeter.flavors.json_flavor import JsonFlavor
-from taximeter.flavors.meter import Answer, Countable
+from taximeter.flavors.meter import Countable
 from taximeter.flavors.tally import Tally, Verdict
 
 
@@ -46,6 +46,26 @@ class WatsonxTally(Tally):
         return spoken.walked([fields(one).get("generated_text") for one in items(event.get("results"))])
 
 
+class KoboldTally(Tally):
+    """KoboldCpp's `/api/v1/generate`: OpenAI's names in each result (github.com/LostRuins/koboldcpp, API)."""
+
+    usage_keys = ()
+
+    __slots__ = ()
+
+    def take(self, found: Members) -> Verdict:
+        super().take(found)
+        for one in map(fields, items(decode(found["results"]))) if "results" in found else ():
+            self.report({name: one[name] for name in ("prompt_tokens", "completion_tokens") if name in one}, b"")
+        return Verdict.TAKEN
+
+    def convert(self) -> Reading:
+        return openai_usage.read(self.usage, self.provider, self.model)
+
+    def said(self, event: Fields) -> Iterable[str]:
+        return spoken.walked([event.get("token"), *(fields(one).get("text") for one in items(event.get("results")))])
+
+
 class TgiTally(Tally):
     """TGI's `/` and `/generate`, SGLang's `/generate`."""
 
@@ -73,9 +93,9 @@ class TgiTally(Tally):
             reading.input_tokens = first(self.usage, "input_length")
             reading.output_tokens = first(self.usage, "generated_tokens")
         if reading.input_tokens is None:
-            reading.input_tokens = _header(self.answer, b"x-prompt-tokens")
+            reading.input_tokens = self.head_count(b"x-prompt-tokens")
         if reading.output_tokens is None:
-            reading.output_tokens = _header(self.answer, b"x-generated-tokens")
+            reading.output_tokens = self.head_count(b"x-generated-tokens")
         return reading
 
     def said(self, event: Fields) -> Iterable[str]:
@@ -102,6 +122,15 @@ class Watsonx(TextGeneration):
         return b"_stream" in path
 
 
+class Kobold(TextGeneration):
+    """Flavor of KoboldCpp."""
+
+    tally = KoboldTally
+
+    def path_streams(self, path: bytes) -> bool:
+        return path.endswith(b"/stream")
+
+
 class Tgi(TextGeneration):
     """Flavor of TGI and SGLang."""
 
@@ -111,9 +140,6 @@ class Tgi(TextGeneration):
         return b"_stream" in path
 
 
-def _header(answer: Answer, wanted: bytes) -> int | None:
-    return next((header_count(value) for name, value in answer.headers if name == wanted), None)
-
-
 WATSONX = Watsonx()
+KOBOLD = Kobold()
 TGI = Tgi()

@@ -120,6 +120,8 @@ class Call:
             return None
         self._closed = True
         opening = self.opening
+        if reading.failed and outcome is Outcome.OK:  # status 200, and then an error in the stream
+            outcome, partial = Outcome.UPSTREAM_ERROR, not reading.finished
         if input_source is None:
             input_source = Source.NONE if reading.input_tokens is None else Source.REPORTED
         if output_source is None:

@@ -1,0 +1,73 @@
+"""Alibaba's DashScope in its own dialect: `/api/v1/services/aigc/…/generation` and `/services/embeddings/…`.
+
+`usage` has OpenAI's Responses names; a stream (asked for by a header, not by the body) repeats it in every event,
+cumulative. Text embeddings report `total_tokens` alone. Source: https://help.aliyun.com/en/model-studio/, DashScope API
+reference. Reranking shares `rerank`; the OpenAI-compatible mode shares `chat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from taximeter.core.record import Operation
+from taximeter.core.usage import Reading
+from taximeter.flavors import openai_usage, spoken
+from taximeter.flavors.counts import Fields, decode, fields, items
+from taximeter.flavors.embeddings import Embeddings
+from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.meter import Countable, Prepared
+from taximeter.flavors.tally import Tally
+
+
+class DashScopeTally(Tally):
+    """A generation, whole or streamed."""
+
+    __slots__ = ()
+
+    def convert(self) -> Reading:
+        return openai_usage.read(self.usage, self.provider, self.model)
+
+    def said(self, event: Fields) -> Iterable[str]:
+        output = fields(event.get("output"))
+        return (*spoken.walked(output.get("text")), *spoken.chat_output(output))
+
+
+class DashScope(JsonFlavor):
+    """Flavor of text and multimodal generation."""
+
+    api = "chat"
+    operation = Operation.LLM
+    tally = DashScopeTally
+
+    def input(self, body: bytes) -> Countable:
+        given = fields(spoken.request(body).get("input"))
+        walk = spoken.Walk()
+        messages = items(given.get("messages"))
+        for message in messages or (given.get("prompt"),):
+            walk.take(message)
+        countable = walk.countable(len(messages) * spoken.TOKENS_PER_MESSAGE)
+        countable.truncated = countable.truncated or not walk.texts
+        return countable
+
+
+class DashScopeEmbeddings(Embeddings):
+    """Flavor of text and multimodal embeddings."""
+
+    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+        prepared.embedding_inputs = len(_inputs(fields(decode(found.input)))) or None
+
+    def input(self, body: bytes) -> Countable:
+        walk = spoken.Walk()
+        for item in _inputs(fields(spoken.request(body).get("input"))):
+            walk.take(item)
+        countable = walk.countable()
+        countable.truncated = countable.truncated or not walk.texts
+        return countable
+
+
+def _inputs(given: Fields) -> list[object]:
+    return items(given.get("texts")) or items(given.get("contents"))
+
+
+DASHSCOPE = DashScope()
+DASHSCOPE_EMBEDDINGS = DashScopeEmbeddings()
