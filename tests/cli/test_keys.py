@@ -11,7 +11,7 @@ from taximeter.core.keys import digest
 @pytest.fixture
 def keys(control, tmp_path, free_address, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    env = {"TAXIMETER_DATA_DIR": str(tmp_path), "TAXIMETER_ADMIN_LISTEN": free_address}
+    env = {"TAXIMETER_DATA_DIR": str(tmp_path), "TAXIMETER_ADMIN_LISTEN": free_address, "COLUMNS": "200"}
 
     async def run(where, *args):
         place = ("--url", control.url) if where == "proxy" else ()

@@ -13,7 +13,7 @@ from taximeter.sinks.webhook.store import Outcome, Store
 @pytest.fixture
 def run(tmp_path, free_address, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    env = {"TAXIMETER_DATA_DIR": str(tmp_path), "TAXIMETER_ADMIN_LISTEN": free_address}
+    env = {"TAXIMETER_DATA_DIR": str(tmp_path), "TAXIMETER_ADMIN_LISTEN": free_address, "COLUMNS": "200"}
 
     async def run(*args):
         return await asyncio.to_thread(CliRunner(env=env).invoke, main, ["webhook", *args])
