@@ -1,0 +1,81 @@
+"""Three nodes, one Redis, one PostgreSQL; one node is lost for good and another takes its journals over."""
+
+import asyncio
+import contextlib
+import random
+import subprocess
+import sys
+
+import pytest
+import redis
+
+import postgres
+from faults import books
+from faults.house import House
+from faults.load import Load
+from upstream import Provider
+from valkeys import Server, free_ports, running
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(postgres.binaries() is None, reason="no PostgreSQL is installed"),
+]
+
+
+@contextlib.asynccontextmanager
+async def fleet(folder, count):
+    """Nodes that share a provider, a Redis and a PostgreSQL."""
+    [port] = free_ports(1)
+    with postgres.Postgres() as server:
+        url = server.database()
+        config = f'[redis]\nurl = "redis://127.0.0.1:{port}/0"\n[history]\nurl = "{url}"\n'
+
+        def client():
+            return redis.Redis(port=port, decode_responses=True)
+
+        async with (
+            running(Server(folder / "redis", port)),
+            Provider(chunks=8, chunk_ms=5) as provider,
+            contextlib.AsyncExitStack() as opened,
+        ):
+            houses = [
+                House(folder / f"node-{n}", workers=1, config=config, provider=provider, redis_client=client,
+                      history_url=url)
+                for n in range(count)
+            ]  # fmt: skip
+            await asyncio.gather(*(opened.enter_async_context(house) for house in houses))
+            yield houses
+
+
+async def test_three_nodes_one_lost_for_good_and_adopted_add_up_exactly(seed, tmp_path, figures):
+    dice = random.Random(seed)
+    async with fleet(tmp_path, 3) as houses:
+        first, second, lost = houses
+        load = Load([house.url for house in houses])
+        async with load.running(clients=6, seed=seed, chance_to_leave=0.1):
+            for house in houses:
+                house.loads = load
+            await first.answered(dice.randint(100, 200))
+            gone = second.kill("control")
+            await first.answered(dice.randint(20, 60))
+            lost.kill_everything()
+            load.urls.remove(lost.url)
+            await second.until_replaced("control", gone)
+            await first.answered(dice.randint(20, 60))
+            adopted = await asyncio.to_thread(_adopt, lost, first)
+            assert "journals" in adopted
+            await first.answered(50)
+        assert not list((lost.data / "journal").glob("*.jsonl"))
+        for house in (first, second):
+            await house.settle()
+        assert len(load.whole) > 100
+        with contextlib.closing(first.redis()) as client:
+            data_dirs = [first.data, second.data]
+            figures.add(books.compare(data_dirs, first.history_url, client, first.provider, load))
+
+
+def _adopt(lost, heir):
+    argv = [sys.executable, "-m", "taximeter", "adopt", lost.data, "--config", heir.folder / "taximeter.toml"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
