@@ -1,11 +1,10 @@
-"""Metering answers that are one JSON body, and what stands around any framing: content-encodings, wrong labels.
+"""Metering answers that are one JSON body, and what stands around any framing: wrong labels, nothing to read.
 
 It must not know any API's names.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 
 from taximeter.core.usage import Reading
@@ -16,11 +15,6 @@ from taximeter.flavors.meter import Countable, Meter
 from taximeter.flavors.tally import Tally
 from taximeter.flavors.transcript import Transcript
 
-INFLATED_BYTES_PER_CHUNK = 4 * 1024 * 1024
-"""Most a compressed chunk may unfold to before metering gives the answer up: a bomb, not an answer."""
-_INFLATE_STEP = 256 * 1024
-_ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
-_RAW_DEFLATE = -zlib.MAX_WBITS
 _JSON_STARTS = (b"{", b"[")
 _SSE_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _LEADING = b"\xef\xbb\xbf \t\r\n"
@@ -137,61 +131,6 @@ class SniffingMeter:
         if self._chosen is None:
             self._chosen = self._body()
         return self._chosen
-
-
-class InflatingMeter:
-    """Reads through gzip or deflate for metering only; the client gets the bytes as they came."""
-
-    __slots__ = ("_begun", "_inflate", "_inner", "terminal")
-
-    def __init__(self, inner: Meter) -> None:
-        self.terminal = False
-        self._inner = inner
-        self._begun = False
-        self._inflate: zlib._Decompress | None = zlib.decompressobj(_ZLIB_OR_GZIP)
-
-    def feed(self, chunk: bytes) -> bytes:
-        """See `Meter.feed`: always the very same chunk."""
-        rest, room = chunk, INFLATED_BYTES_PER_CHUNK
-        while rest and self._inflate is not None:
-            try:
-                plain = self._inflate.decompress(rest, _INFLATE_STEP)
-            except zlib.error:
-                # `deflate` is zlib by the standard and raw deflate by custom
-                self._inflate = None if self._begun else zlib.decompressobj(_RAW_DEFLATE)
-                self._begun = True
-                continue
-            self._begun = True
-            rest = self._inflate.unconsumed_tail
-            room -= len(plain)
-            if room < 0:
-                self._inflate = None
-            elif self._inflate.eof:
-                rest = self._inflate.unused_data  # gzip may come in several members
-                self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP) if rest else self._inflate
-                if not rest:
-                    rest = b""
-            self._inner.feed(plain)
-        self.terminal = self._inner.terminal
-        return chunk
-
-    def finish(self) -> bytes:
-        """See `Meter.finish`: nothing is ever held."""
-        self._inner.finish()
-        self.terminal = self._inner.terminal
-        return b""
-
-    def reading(self) -> Reading:
-        """See `Meter.reading`."""
-        return self._inner.reading()
-
-    def output(self) -> Countable:
-        """See `Meter.output`."""
-        return self._inner.output()
-
-    def progress_tokens(self) -> int | None:
-        """See `Meter.progress_tokens`."""
-        return self._inner.progress_tokens()
 
 
 class BlindMeter:

@@ -12,8 +12,9 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from taximeter.core.record import Operation
-from taximeter.flavors.body import BlindMeter, BodyMeter, InflatingMeter, SniffingMeter
+from taximeter.flavors.body import BlindMeter, BodyMeter, SniffingMeter
 from taximeter.flavors.counts import UNREADABLE, decode, fields, short_text
+from taximeter.flavors.encodings import EncodedMeter, encoding
 from taximeter.flavors.lines import NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.tally import Tally
@@ -89,12 +90,13 @@ class JsonFlavor:
     def meter(self, prepared: Prepared, answer: Answer, provider: str) -> Meter:
         """See `Flavor.meter`."""
         tally = self.new_tally(prepared, answer, provider)
-        encoding = next((value for name, value in answer.headers if name == b"content-encoding"), b"").strip().lower()
-        if encoding in (b"", b"identity"):
+        named = next((value for name, value in answer.headers if name == b"content-encoding"), b"").strip().lower()
+        if named in (b"", b"identity"):
             return self.framing(tally, prepared, answer, strip=prepared.injected)
-        if encoding in (b"gzip", b"x-gzip", b"deflate"):
-            return InflatingMeter(self.framing(tally, prepared, answer, strip=False))
-        return BlindMeter(tally)
+        encoded = encoding(named)
+        if encoded is None:
+            return BlindMeter(tally)
+        return EncodedMeter(self.framing(tally, prepared, answer, strip=False), encoded)
 
     def new_tally(self, prepared: Prepared, answer: Answer, provider: str) -> Tally:
         """A tally for one answer."""
