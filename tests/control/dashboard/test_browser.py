@@ -1,0 +1,186 @@
+"""The dashboard as people use it: in a real Chromium, over a real socket. Screenshots stay in pytest's tmp folder."""
+
+import re
+from decimal import Decimal
+
+import pytest
+
+from browser import DESKTOP, PHONE, browsing
+from control_plane import record
+from dashboards import ADMIN_TOKEN, NOW_US
+from taximeter.core.figures import count, money
+
+PAGES = {
+    "overview": "/",
+    "today": "/?period=today&by=model",
+    "workspace": "/dashboard/workspaces/acme?period=7d",
+    "track": "",
+    "records": "/dashboard/records",
+    "request": "/dashboard/requests/req-000100",
+    "live": "/dashboard/live",
+    "health": "/dashboard/health",
+    "login": "/dashboard/login",
+}
+LOOKS = {
+    "desktop-light": {"viewport": DESKTOP, "color_scheme": "light"},
+    "desktop-dark": {"viewport": DESKTOP, "color_scheme": "dark"},
+    "phone-light": {"viewport": PHONE, "color_scheme": "light", "has_touch": True, "device_scale_factor": 2},
+}
+CONTRAST = """() => {
+  const rgb = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+    .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = rgb(getComputedStyle(node).backgroundColor);
+      if (colour.length && colour[3] !== 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const bad = [];
+  for (const node of document.querySelectorAll("main *, .top *, footer")) {
+    const text = [...node.childNodes].some((each) => each.nodeType === 3 && each.textContent.trim());
+    if (!text || node.closest("svg, .skip") || !node.checkVisibility()) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
+    if ((a + 0.05) / (b + 0.05) < 4.5) bad.push(`${node.tagName} ${node.className} ${node.textContent.trim()}`);
+  }
+  return bad;
+}"""
+"""Texts with less contrast to what is behind them than WCAG 2 asks for at level AA."""
+
+
+async def track_of(control):
+    groups = (await control.get("/usage", group_by=["workspace", "track"], **{"from": "2026-11-08"}))["groups"]
+    busiest = max((each for each in groups if each["track"]), key=lambda each: each["usage"]["requests"])
+    return f"/dashboard/workspaces/{busiest['workspace']}/tracks/{busiest['track']}"
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_every_page_fits_reads_well_and_asks_nobody_else(house, tmp_path, look):
+    async with browsing(house.url, **LOOKS[look]) as (page, troubles):
+        for name, path in (PAGES | {"track": await track_of(house)}).items():
+            answer = await page.goto(path)
+            assert answer.status == 200, name
+            await page.screenshot(path=tmp_path / f"{name}-{look}.png", full_page=True)
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+            assert await page.evaluate(CONTRAST) == [], name
+            assert await page.evaluate("document.querySelectorAll('h1').length") == 1, name
+            repeated = "(ids => ids.length - new Set(ids).size)([...document.querySelectorAll('[id]')].map(e => e.id))"
+            assert await page.evaluate(repeated) == 0, name
+        assert troubles == []
+
+
+async def test_the_numbers_a_person_reads_are_the_api_s(house):
+    answer = await house.get("/usage", group_by="model", **{"from": "2026-10-24", "to": "2026-11-23"})
+    async with browsing(house.url) as (page, _):
+        await page.goto("/")
+        assert await page.inner_text("#range-cost") == money(Decimal(str(answer["estimated_cost_usd"])))
+        assert await page.inner_text("#range-tokens") == count(answer["usage"]["total_tokens"])
+        shown = {}
+        for row in await page.locator("#by-model tbody tr").all():
+            name, calls, tokens, *_ = await row.locator("td").all_inner_texts()
+            shown[name.strip()] = (calls, tokens)
+    assert shown == {
+        part["model"]: (count(part["usage"]["requests"]), count(part["usage"]["total_tokens"]))
+        for part in answer["groups"]
+    }
+
+
+async def test_with_a_keyboard_alone_one_gets_down_to_a_record(house):
+    async with browsing(house.url) as (page, troubles):
+        await page.goto("/")
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.textContent") == "Skip to the content"
+        await page.keyboard.press("Enter")
+        await tab_to(page, "summary", "The same as a table")
+        await page.keyboard.press("Enter")
+        await tab_to(page, "#over-time tbody a", "")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**from=**")
+        await tab_to(page, "#by-model td.num a", "")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/dashboard/records**")
+        await tab_to(page, "tbody a[href^='/dashboard/requests/']", "")
+        ring = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert ring == "solid"  # one sees where one is
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/dashboard/requests/**")
+        assert "Everything that is known" in await page.inner_text("main")
+        assert troubles == []
+
+
+async def tab_to(page, selector, text):
+    """Press Tab until an element of this selector and text has the focus."""
+    for _ in range(150):
+        await page.keyboard.press("Tab")
+        here = "([s, t]) => document.activeElement.matches(s) && document.activeElement.textContent.includes(t)"
+        if await page.evaluate(here, [selector, text]):
+            return
+    raise AssertionError(f"{selector} {text!r} is not reached with Tab")
+
+
+async def test_a_bar_leads_to_what_it_is_made_of(house):
+    async with browsing(house.url) as (page, _):
+        await page.goto("/dashboard/workspaces/acme?period=7d")
+        bar = page.locator("#over-time svg a", has=page.locator("rect")).first
+        told = await bar.locator("title").text_content()
+        day, model, cost = re.fullmatch(r"(.*), (.*): (.*)", told).groups()
+        await bar.click()
+        await page.wait_for_url("**from=**")
+        assert (await page.inner_text("#range-cost"), model in page.url) == (cost, True), (day, page.url)
+
+
+async def test_calls_appear_as_they_end(house):
+    async with browsing(house.url) as (page, troubles):
+        await page.goto("/dashboard/live?workspace=acme")
+        await page.get_by_text("Live", exact=True).nth(1).wait_for()
+        before = await page.locator("#live tbody tr").count()
+        hidden = record(9_001, workspace="globex", ended_at=NOW_US)
+        live = record(
+            9_002, track="t-1", task='<b>"query"', ended_at=NOW_US, input_tokens=12_345, cost_nusd=1_234_567_890
+        )
+        await house.add(hidden, live)
+        row = page.locator("#live tbody tr.new")
+        await row.wait_for()
+        cells = [" ".join(text.split()) for text in await row.locator("td").all_inner_texts()]
+        assert cells == [
+            "22 Nov 13:30:00",
+            "acme",
+            '<b>"query" t-1',
+            "gpt-4o-mini",
+            "12,345 → 30",
+            "$1.23",
+            "250 ms",
+            "ok",
+        ]
+        assert await page.locator("#live tbody tr").count() == before + 1
+        assert await row.locator("a").first.get_attribute("href") == "/dashboard/requests/req-9002"
+        await page.reload()  # the server writes the row as the script did
+        first = page.locator("#live tbody tr").first.locator("td")
+        assert [" ".join(text.split()) for text in await first.all_inner_texts()] == cells
+        assert troubles == []
+
+
+async def test_signing_in_and_out(guarded):
+    async with browsing(guarded.url) as (page, _):
+        await page.goto("/?period=7d")
+        assert "/dashboard/login" in page.url
+        await page.keyboard.type("not the token")  # the field has the focus
+        await page.keyboard.press("Enter")
+        assert "not the admin token" in await page.get_by_role("alert").inner_text()
+        await page.get_by_label("Token").fill(ADMIN_TOKEN)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.wait_for_url("**/?period=7d")
+        assert await page.evaluate("document.cookie") == ""  # no script can read it
+        await page.get_by_role("button", name="Sign out").click()
+        await page.wait_for_url("**/dashboard/login")
+        await page.goto("/dashboard/records")
+        assert "/dashboard/login" in page.url
+
+
+async def test_without_javascript_everything_but_the_live_updates_is_there(house):
+    async with browsing(house.url, java_script_enabled=False) as (page, _):
+        for path in ("/", "/dashboard/live"):
+            await page.goto(path)
+            assert await page.locator("main table tbody tr").count() > 5
