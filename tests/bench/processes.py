@@ -98,7 +98,12 @@ def cpu(pid: int) -> Cpu:
 
 def _title(pid: int) -> str:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-    for mark, name in (("taximeter: worker", "worker"), ("taximeter: control", "control"), ("valkey", "valkey")):
+    for mark, name in (
+        ("taximeter: worker", "worker"),
+        ("taximeter: control", "control"),
+        ("taximeter: tokenizer", "tokenizer"),
+        ("valkey", "valkey"),
+    ):
         if mark in words:
             return name
     return "supervisor" if "taximeter: supervisor" in words else "other"

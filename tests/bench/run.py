@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+import paced
 import peers
 import processes
 import wrk
@@ -137,12 +138,23 @@ def measure(start: Callable[[int, Path], Running], scenario: Scenario, seconds: 
         running = None
         try:
             running = start(upstream_port, folder)
-            lua = wrk.script(folder / "post.lua", scenario.body)
+            lua = wrk.script(folder / "post.lua", scenario.body, running.headers)
             url = running.url + scenario.path
-            wrk.run(url, lua, connections=scenario.connections, seconds=2)  # warm: connections, caches, first files
+            warm = wrk.script(folder / "warm.lua", chat(), running.headers)
+            wrk.run(running.url + "/chat/completions", warm, connections=8, seconds=2)  # caches, first files
             until_delivered(running)
             before = processes.cpu(running.process.pid)
-            load = wrk.run(url, lua, connections=scenario.connections, seconds=seconds)
+            if scenario.name == "stream":
+                calls, rate, seen = paced.to_the_end(
+                    url,
+                    scenario.body,
+                    connections=scenario.connections,
+                    seconds=seconds,
+                    headers=running.headers,
+                )
+                load = wrk.Load(calls, rate, seen.p50_ms, seen.p99_ms, 0)
+            else:
+                load = wrk.run(url, lua, connections=scenario.connections, seconds=seconds)
             until_delivered(running)
             used = processes.cpu(running.process.pid) - before
             pss = sum(processes.pss_bytes(running.process.pid).values()) / 2**20
@@ -154,6 +166,78 @@ def measure(start: Callable[[int, Path], Running], scenario: Scenario, seconds: 
         raise RuntimeError(f"{running.name}, {scenario.name}: {load.failed} calls failed")
     split = {name: s / load.calls * 1e6 for name, s in used.by_title.items()}
     return Result(running.name, scenario.name, sum(split.values()), split, load, pss, running.metering)
+
+
+END = b'"total_tokens": 46}}'
+"""What the provider's chat answer ends with."""
+
+
+def latency(seconds: int) -> list[str]:
+    """Latency added by Taximeter: one call at a time, and at half of the rate at which one worker is saturated."""
+    scenario = SCENARIOS[0]
+    with tempfile.TemporaryDirectory(prefix="taximeter-bench-") as name:
+        folder = Path(name)
+        upstream, upstream_port = provider(scenario, folder)
+        running = taximeter(upstream_port, folder)
+        try:
+            direct, through = f"http://127.0.0.1:{upstream_port}/v1/chat/completions", running.url + scenario.path
+            lua = wrk.script(folder / "post.lua", scenario.body, {})
+            half = wrk.run(through, lua, connections=64, seconds=3).rate / 2
+            until_delivered(running)
+            rows = []
+            for what, ask in (
+                ("one at a time", lambda url: paced.one_at_a_time(url, scenario.body, END, calls=3_000)),
+                (f"{half:,.0f} calls/s", lambda url: paced.steady(url, scenario.body, END, rate=half, seconds=seconds)),
+            ):
+                with_us, without = ask(through), ask(direct)
+                added = f"{(with_us.p50_ms - without.p50_ms) * 1000:,.0f} | {with_us.p99_ms - without.p99_ms:.2f}"
+                rows.append(
+                    f"| {what} | {without.p50_ms:.2f} | {with_us.p50_ms:.2f} | {without.p99_ms:.2f} "
+                    f"| {with_us.p99_ms:.2f} | {added} |"
+                )
+        finally:
+            processes.stop(running.process)
+            processes.stop(upstream)
+    return [
+        "## latency",
+        "",
+        "A direct call to the provider, and the same through Taximeter; the steady rate is half of what saturates it.",
+        "",
+        "| load | direct p50 ms | through p50 ms | direct p99 ms | through p99 ms | added p50 µs | added p99 ms |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        *rows,
+        "",
+    ]
+
+
+def memory(streams: int = 1_000) -> list[str]:
+    """What an open, slow stream costs the worker in memory."""
+    slow = Scenario("slow", "/chat/completions", chat(stream=True), 1, ["--chunks", "24", "--chunk-ms", "500"])
+    with tempfile.TemporaryDirectory(prefix="taximeter-bench-") as name:
+        folder = Path(name)
+        upstream, upstream_port = provider(slow, folder)
+        running = taximeter(upstream_port, folder)
+        try:
+            paced.to_the_end(running.url + slow.path, slow.body, connections=4, seconds=1)
+            before = processes.pss_bytes(running.process.pid)["worker"]
+            at_work: list[int] = []
+            paced.many_streams(
+                running.url + slow.path,
+                slow.body,
+                count=streams,
+                while_open=lambda: at_work.append(processes.pss_bytes(running.process.pid)["worker"]),
+            )
+        finally:
+            processes.stop(running.process)
+            processes.stop(upstream)
+    each = (at_work[0] - before) / streams / 1024
+    return [
+        "## memory",
+        "",
+        f"{streams:,} slow streams open at once: worker PSS {before / 2**20:.0f} → {at_work[0] / 2**20:.0f} MB, "
+        f"{each:.1f} KB a stream.",
+        "",
+    ]
 
 
 def table(results: list[Result], scenario: str) -> list[str]:
@@ -195,7 +279,9 @@ STARTS: dict[str, Callable[[int, Path], Running]] = {**peers.PEERS, "taximeter":
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--only", default=",".join(s.name for s in SCENARIOS), help="scenarios, by comma")
+    options.add_argument(
+        "--only", default=",".join([*(s.name for s in SCENARIOS), "latency", "memory"]), help="by comma"
+    )
     options.add_argument("--peers", default="nginx,taximeter", help=f"of {', '.join(STARTS)}")
     options.add_argument("--seconds", type=int, default=8)
     options.add_argument("--no-write", action="store_true", help="print only")
@@ -214,7 +300,9 @@ def main() -> None:
                 continue
             results.append(result)
             print(f"{scenario.name}: {name} {result.cpu_us:,.0f} µs a call, {result.load.rate:,.0f}/s", file=sys.stderr)
-    text = page(results, asked.seconds)
+    parts = asked.only.split(",")
+    extra = (latency(asked.seconds) if "latency" in parts else []) + (memory() if "memory" in parts else [])
+    text = page(results, asked.seconds) + "\n".join(extra)
     print(text)
     if not asked.no_write:
         PAGE.write_text(text)

@@ -12,6 +12,9 @@ from processes import LOAD_CORE
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
+HEADERS = {"Authorization": "Bearer sk-bench"}
+
+
 @dataclass(frozen=True)
 class Load:
     """What wrk saw."""
@@ -23,7 +26,7 @@ class Load:
     failed: int
 
 
-def script(path: Path, body: bytes) -> Path:
+def script(path: Path, body: bytes, headers: dict[str, str]) -> Path:
     """A Lua script that posts `body` as JSON; the body is read from a file beside it."""
     payload = path.with_suffix(".json")
     payload.write_bytes(body)
@@ -31,7 +34,7 @@ def script(path: Path, body: bytes) -> Path:
         f'local f = io.open("{payload}", "rb")\n'
         'wrk.method = "POST"\nwrk.body = f:read("*a")\nf:close()\n'
         'wrk.headers["Content-Type"] = "application/json"\n'
-        'wrk.headers["Authorization"] = "Bearer sk-bench"\n'
+        + "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in {**HEADERS, **headers}.items())
     )
     return path
 
