@@ -6,23 +6,26 @@ import asyncio
 import gzip
 import hashlib
 import importlib.resources
+import json
 import os
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
 from bench import processes
-from faults.house import House
 from rag import venvs
 from rag.lightrag_provider import DIMENSIONS, LightRAGProvider
 
 PROJECT = Path(__file__).resolve().parents[2] / "proxy" / "taximeter_rag"
 LLM_MODEL, EMBEDDING_MODEL = "gpt-4o-mini", "text-embedding-3-small"
 TERMINAL = {"processed", "failed"}
+START_S = 60.0
 
 
 def install_wheel(folder: Path) -> Path:
@@ -46,25 +49,34 @@ def tiktoken_files(folder: Path) -> Path:
     return folder
 
 
-class Node(House):
-    """A Taximeter node whose upstream is a provider in this process."""
+class Node:
+    """A Taximeter node, as its own processes, whose upstream is a provider in this process."""
 
     def __init__(self, folder: Path, provider: LightRAGProvider, *, workers: int = 2, config: str = "") -> None:
-        super().__init__(folder, workers=workers, config=config)
-        self.scripted = provider
+        self.folder, self.scripted, self.workers, self.config = folder, provider, workers, config
+        self.port, self.admin = processes.free_port(), processes.free_port()
+        self.log = folder / "taximeter.log"
 
     async def __aenter__(self) -> Node:
-        self.provider_port = self.scripted.port
-        self.start()
+        file = self.folder / "taximeter.toml"
+        file.write_text(
+            f'listen = "127.0.0.1:{self.port}"\nadmin_listen = "127.0.0.1:{self.admin}"\n'
+            f'data_dir = "{self.folder / "data"}"\nworkers = {self.workers}\n{self.config}\n'
+            f'[[upstream]]\nname = "openai"\nbase_url = "{self.scripted.provider.base_url}"\n'
+            "forward_credentials = true\n"
+        )
+        argv = [sys.executable, "-m", "taximeter", "serve", "--config", str(file)]
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(argv, stdout=out, stderr=out)
         try:
-            await self.until_ready()
+            await _until(lambda: self.get("/readyz") is not None, self.process, self.log, "Taximeter")
         except BaseException:
-            self.stop()
+            await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.stop()
+        await asyncio.to_thread(processes.stop, self.process)
 
     @property
     def url(self) -> str:
@@ -74,8 +86,25 @@ class Node(House):
     def control_url(self) -> str:
         return f"http://127.0.0.1:{self.admin}"
 
+    def get(self, path: str) -> Any:
+        """JSON of a GET on the control port; None when it does not answer 200."""
+        try:
+            with urllib.request.urlopen(self.control_url + path, timeout=30) as answer:
+                return json.loads(answer.read())
+        except OSError:
+            return None
+
     async def ask(self, path: str) -> Any:
         return await asyncio.to_thread(self.get, path)
+
+
+async def _until(up: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, what: str) -> None:
+    """Wait until something started is up. Raises RuntimeError with its log when it ends or takes too long."""
+    end = time.monotonic() + START_S
+    while not await asyncio.to_thread(up):
+        if process.poll() is not None or time.monotonic() > end:
+            raise RuntimeError(f"{what} did not start:\n{log.read_text(errors='replace')[-4000:]}")
+        await asyncio.sleep(0.05)
 
 
 class LightRAG:
@@ -134,21 +163,20 @@ class LightRAG:
         argv = [str(python.parent / program), *options] if program != "python" else [str(python), *options]
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(argv, cwd=self.folder, env=self.environ(), stdout=out, stderr=out)
-        await self._until_up()
+        try:
+            await _until(self._answers, self.process, self.log, "LightRAG")
+        except BaseException:
+            await asyncio.to_thread(processes.stop, self.process)
+            raise
         self.client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
         return self
 
-    async def _until_up(self) -> None:
-        end = time.monotonic() + 60
-        while True:
-            if self.process is None or self.process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"LightRAG did not start:\n{self.said()[-4000:]}")
-            try:
-                async with httpx2.AsyncClient() as client:
-                    await client.get(f"http://127.0.0.1:{self.port}/auth-status")
-                return
-            except httpx2.HTTPError:
-                await asyncio.sleep(0.05)
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/auth-status", timeout=10):
+                return True
+        except OSError:
+            return False
 
     async def __aexit__(self, *_: object) -> None:
         await self.client.aclose()

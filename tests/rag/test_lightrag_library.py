@@ -1,0 +1,122 @@
+"""LightRAG without its server, a LightRAG our hooks do not fit, and the billing webhook at the end of each track."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rag import venvs
+from rag.lightrag_house import LightRAG, Node, tiktoken_files
+from rag.lightrag_provider import LightRAGProvider, Sums, document
+from rag.test_clients import asyncio_run
+from rag.test_lightrag_answers import check_metrics, newest, sums, token_usage
+from rag.test_lightrag_truth import told, versions, whole
+from upstream import Provider, response
+
+HERE = Path(__file__).resolve().parent
+
+
+def check_usage(usage: dict[str, Any], billed: Sums) -> None:
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["call_count"], usage["cached_tokens"]) == (
+        billed["llm_input_tokens"],
+        billed["llm_output_tokens"],
+        billed["llm_calls"],
+        billed["cached"],
+    )
+    assert usage["total_tokens"] == billed["llm_input_tokens"] + billed["llm_output_tokens"] > 0
+
+
+@versions
+@pytest.mark.parametrize("mode", ["wrapper", "manager", "late"])
+async def test_as_a_library_it_reads_the_same_figures_back(tmp_path: Path, site: Path, version: str, mode: str) -> None:
+    if mode == "late" and version == venvs.OLDEST:
+        pytest.skip("before 1.5.5 the plugin has to be active before a LightRAG is made, as documented")
+    async with LightRAGProvider() as provider, Node(tmp_path, provider) as node:
+        environ = {
+            "PYTHONPATH": str(site),
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "TIKTOKEN_CACHE_DIR": str(tiktoken_files(tmp_path / "tiktoken")),
+            "TAXIMETER_PROXY_URL": node.url,
+            "TAXIMETER_URL": node.control_url,
+        }
+        program = [str(venvs.python(version)), str(HERE / "library_program.py")]
+        output = await asyncio_run([*program, str(tmp_path / "rag"), f"{node.url}/v1", mode], environ)
+        found = json.loads(next(line for line in output.splitlines() if line.startswith("TOLD "))[5:])
+        billed = sums(provider, "docalpha1mark")
+        check_usage(found["insert"], billed)
+        assert list(found["documents"].values()) == [token_usage(billed)]
+        check_usage(found["query"], sums(provider, "qryalpha1mark"))
+        assert found["token_usage"] == token_usage(sums(provider, "qryalpha1mark"))
+        assert found["answer"].startswith("Answer to qryalpha1mark")
+        streamed = sums(provider, "qryalpha2mark")
+        assert found["streamed"].startswith("Answer to qryalpha2mark")
+        assert found["theirs"] == {
+            "prompt_tokens": streamed["llm_input_tokens"],
+            "completion_tokens": streamed["llm_output_tokens"],
+            "total_tokens": streamed["llm_input_tokens"] + streamed["llm_output_tokens"],
+            "call_count": streamed["llm_calls"],
+        }
+        assert found["untouched"] == "library"
+        assert {key[0] for key in await told(node)} == {"library"}
+
+
+@newest
+async def test_a_lightrag_our_hooks_do_not_fit_says_so_and_works(tmp_path: Path, site: Path) -> None:
+    command = ("python", str(HERE / "unfit_program.py"))
+    async with whole(tmp_path, site, venvs.NEWEST, command=command) as (provider, node, rag):
+        uploaded = await rag.upload(document("docalpha1mark", 6), "alpha1.txt")
+        status = await rag.until_ended(uploaded["track_id"])
+        assert status["documents"][0]["status"] == "processed"
+        assert "token_usage" not in status["documents"][0]["metadata"]
+        response = await rag.client.post(
+            "/query", json={"query": "qryalpha1mark ?", "mode": "mix", "enable_rerank": False}
+        )
+        billed = {mark: +each for mark, each in provider.sums().items()}
+        assert response.json()["token_usage"] == token_usage(billed["qryalpha1mark"])
+        assert await told(node) == {
+            ("alpha", None, None): billed["docalpha1mark"],
+            ("alpha", response.headers["x-track-id"], None): billed["qryalpha1mark"],
+        }
+        lines = [line for line in rag.said().splitlines() if "documents are not told apart" in line]
+        assert len(lines) == 2  # the console's and the file's handler of LightRAG write to the same log here
+        assert "LightRAG._upsert_doc_status_transition(doc_id, status, status_doc)" in lines[0]
+
+
+@newest
+async def test_without_settings_lightrag_is_as_it_was(tmp_path: Path, site: Path) -> None:
+    async with LightRAGProvider() as provider, Node(tmp_path, provider) as node:
+        environ = {"TAXIMETER_PROXY_URL": "", "LLM_BINDING_HOST": f"{node.url}/v1"}
+        async with LightRAG(tmp_path / "rag", node, site, environ=environ) as rag:
+            answer = await rag.query("What about qryalpha1mark ?", mode="bypass")
+            assert answer["response"].startswith("Answer to qryalpha1mark")
+            assert not answer.keys() & {"usage", "token_usage", "metrics"}
+            assert "TAXIMETER_PROXY_URL is not set" in rag.said()
+
+
+@newest
+async def test_the_billing_backend_gets_one_segment_for_each_track_that_ended(tmp_path: Path, site: Path) -> None:
+    async with Provider(handler=None) as backend, LightRAGProvider() as provider:
+        for _ in range(10):
+            backend.script(response(b"{}"))
+        config = f'[webhook]\nurl = "{backend.url}"\nidle_s = 300\n'
+        async with Node(tmp_path, provider, config=config) as node, LightRAG(tmp_path / "rag", node, site) as rag:
+            batch = {"texts": [document(f"docalpha{n}mark", 6) for n in (1, 2)], "file_sources": ["a.txt", "b.txt"]}
+            uploaded = (await rag.client.post("/documents/texts", json=batch)).json()
+            await rag.until_ended(uploaded["track_id"])
+            body = {"query": "qryalpha1mark ?", "mode": "mix", "enable_rerank": False}
+            track = (await rag.client.post("/query", json=body)).headers["x-track-id"]
+            async with asyncio.timeout(30):
+                await backend.until(lambda: sum(each.complete for each in backend.requests) >= 2, 30)
+            segments = {each.json()["track_id"]: each.json() for each in backend.requests}
+            both = sums(provider, "docalpha1mark")
+            both.update(sums(provider, "docalpha2mark"))
+            assert segments.keys() == {uploaded["track_id"], track}
+            assert len(backend.requests) == 2
+            assert {each["segment"] for each in segments.values()} == {1}
+            check_metrics(segments[uploaded["track_id"]]["metrics"], both)
+            check_metrics(segments[track]["metrics"], sums(provider, "qryalpha1mark"))
