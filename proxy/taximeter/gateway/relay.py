@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 from taximeter.core import errors
-from taximeter.core.record import Open, Operation, Outcome, Source
-from taximeter.core.usage import NOTHING
-from taximeter.flavors.meter import Answer, Flavor, Meter, Prepared
+from taximeter.core.record import Open, Outcome
+from taximeter.flavors.meter import Answer, Flavor, Prepared
 from taximeter.gateway.call import Call
 from taximeter.gateway.client import ClientLeft, Receive, Send, Watch, stream_body
-from taximeter.gateway.counting import Prompt
+from taximeter.gateway.metered import Metered
 from taximeter.gateway.streaming import Stream
 
 if TYPE_CHECKING:
@@ -40,24 +39,10 @@ REFUSALS = (400, 422)
 """What servers answer to a member they do not know: 422 where they check bodies against a schema (Mistral, FastAPI)."""
 
 
-class Relay:
+class Relay(Metered):
     """One call in progress. Whatever happens in `run`, the call is settled once, and its connection given back."""
 
-    __slots__ = (
-        "_bound",
-        "_call",
-        "_flavor",
-        "_gate",
-        "_meter",
-        "_prepared",
-        "_prompt",
-        "_receive",
-        "_response",
-        "_send",
-        "_task",
-        "_upstream",
-        "_watch",
-    )
+    __slots__ = ("_bound", "_receive", "_response", "_send", "_task", "_watch")
 
     def __init__(
         self,
@@ -69,17 +54,11 @@ class Relay:
         receive: Receive,
         send: Send,
     ) -> None:
-        self._gate = gate
-        self._call = call
-        self._flavor = flavor
-        self._prepared = prepared
-        self._upstream = upstream
+        super().__init__(gate, call, flavor, prepared, upstream)
         self._receive = receive
         self._send = send
         self._task = asyncio.current_task()
-        self._prompt: Prompt | None = None
         self._response: Response | None = None
-        self._meter: Meter | None = None
         self._watch: Watch | None = None
         self._bound: asyncio.TimerHandle | None = None
 
@@ -105,7 +84,7 @@ class Relay:
             log.error("%s refused: %s", self._call.opening.request_id, error)
             await self._refuse(errors.JournalUnavailable())
         except asyncio.CancelledError:
-            if self._task is None or self._watch is None or not self._watch.left:
+            if self._task is None or not self._has_left():
                 self._settle_now(Outcome.INTERRUPTED)  # the server is stopping: nothing more can be awaited
                 raise
             self._task.uncancel()
@@ -146,16 +125,6 @@ class Relay:
             self._start_watch()
 
         return parts()
-
-    def _keep_prompt(self, body: bytes) -> None:
-        """Keep the text that may have to be counted; a long one is counted at once, in the pool, and dropped."""
-        flavor, prepared, upstream, gate = self._flavor, self._prepared, self._upstream, self._gate
-        if flavor.operation is Operation.OTHER:
-            return
-        self._prompt = Prompt(flavor, body, prepared.model, upstream.provider, upstream.settings.tokenizer)
-        if len(body) > gate.settings.limits.count_prompt_bytes:
-            needed = prepared.stream or (upstream.name, flavor.api) in gate.silent
-            self._prompt.shorten(gate.tokenizers if needed else None)
 
     async def _again_without_usage(
         self, response: Response, method: bytes, path: bytes, headers: Headers, body: bytes
@@ -219,7 +188,7 @@ class Relay:
             await send(start)
         await send({"type": "http.response.body", "body": pending, "more_body": False})
         if not call.closed:
-            await self._count_and_settle(self._outcome())
+            await self._count_and_settle(self._outcome(left=self._has_left()))
 
     async def _pull(self, response: Response, begun: bytes, *, streamed: bool, held: bool) -> bytes:
         """Read until the end; of a unary answer one read is always kept back. Answers what is not yet passed on."""
@@ -254,40 +223,6 @@ class Relay:
             headers = [item for item in headers if item[0] != b"content-length"]
         return {"type": "http.response.start", "status": response.status, "headers": headers}
 
-    def _feed(self, meter: Meter, chunk: bytes) -> bytes:
-        try:
-            return meter.feed(chunk)
-        except Exception:  # metering never breaks the relay
-            log.exception("%s: a meter failed; the answer goes on, its usage is unknown", self._call.opening.request_id)
-            return chunk
-
-    def _settle_if_known(self) -> None:
-        """Write the record, unless something still has to be counted: that comes after the answer's end."""
-        call, meter, prompt = self._call, self._meter, self._prompt
-        assert meter is not None  # noqa: S101
-        reading = meter.reading()
-        outcome = self._outcome()
-        if prompt is not None and outcome is not Outcome.UPSTREAM_ERROR:
-            lacking = prompt.lacks(reading)
-            place = (self._upstream.name, self._flavor.api)
-            if lacking:
-                self._gate.silent.add(place)
-                return
-            if place in self._gate.silent:
-                self._gate.silent.discard(place)
-        settled_ns = time.perf_counter_ns()
-        call.overhead_ns = (call.overhead_ns or 0) + settled_ns - (call.read_ns or settled_ns)
-        call.settle(outcome, settled_ns, reading, prepared=self._prepared)
-
-    def _outcome(self) -> Outcome:
-        """How an answer that came to its end ended."""
-        status = self._call.status
-        if status is not None and status >= 400:
-            return Outcome.UPSTREAM_ERROR
-        if self._watch is not None and self._watch.left:
-            return Outcome.CLIENT_LEFT
-        return Outcome.OK
-
     # ── ends that are not the usual one ──────────────────────────────────────────────────────────────────────
 
     def _start_watch(self) -> None:
@@ -299,6 +234,9 @@ class Relay:
             self._gate.watches.end(self._watch)
         if self._bound is not None:
             self._bound.cancel()
+
+    def _has_left(self) -> bool:
+        return self._watch is not None and self._watch.left
 
     def _on_left(self) -> None:
         """Cancel the upstream of a stream, as it would be without us; await what the provider bills anyway."""
@@ -333,7 +271,7 @@ class Relay:
     async def _upstream_failed(self, error: errors.UpstreamError) -> None:
         """No answer, or one that ended early: what came is passed on and counted, and the client sees the cut."""
         self._stop_watch()
-        left = self._watch is not None and self._watch.left
+        left = self._has_left()
         outcome = Outcome.CLIENT_LEFT if left else _outcome_of(error)
         meter = self._meter
         if meter is None:
@@ -346,46 +284,6 @@ class Relay:
         await self._count_and_settle(outcome, error.code)
         if not left:
             raise errors.AnswerCut(f"{self._call.opening.request_id}: {error.message}") from error
-
-    async def _count_and_settle(self, outcome: Outcome, error_code: str | None = None) -> None:
-        """Tokenize, off the loop, what no figure was reported for; then settle."""
-        call, meter, prompt = self._call, self._meter, self._prompt
-        if call.closed or meter is None:
-            return
-        ended_ns = time.perf_counter_ns()
-        reading = meter.reading()
-        if prompt is None or call.status is None or call.status >= 400:
-            call.settle(outcome, ended_ns, reading, prepared=self._prepared, error_code=error_code)
-            return
-        counted = await prompt.complete(self._gate.tokenizers, reading, meter)
-        call.settle(
-            outcome,
-            ended_ns,
-            counted.reading,
-            prepared=self._prepared,
-            error_code=error_code,
-            partial=outcome is not Outcome.OK and not reading.finished,
-            input_source=counted.input_source,
-            output_source=counted.output_source,
-            tokenizer=counted.tokenizer,
-        )
-
-    def _settle_now(self, outcome: Outcome) -> None:
-        """Settle with what is known this instant, where nothing can be awaited. Does nothing if settled already."""
-        call, meter = self._call, self._meter
-        if call.closed:
-            return
-        now_ns = time.perf_counter_ns()
-        if meter is None:
-            call.settle(outcome, now_ns, NOTHING, prepared=self._prepared)
-            return
-        meter.finish()
-        reading, output_source = meter.reading(), None
-        if reading.output_tokens is None and self._prompt is not None and call.status == 200:
-            reading.output_tokens = meter.progress_tokens()
-            output_source = None if reading.output_tokens is None else Source.ESTIMATED
-        partial = not reading.finished
-        call.settle(outcome, now_ns, reading, prepared=self._prepared, partial=partial, output_source=output_source)
 
     async def _answer(self, error: errors.RequestError) -> None:
         """Our own error, in OpenAI's shape, where the upstream gave no answer."""
