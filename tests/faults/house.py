@@ -37,6 +37,7 @@ from taximeter.core.record import Record
 from upstream import Provider
 
 INJECT = Path(__file__).parent / "inject"
+SOURCES = Path(__file__).parents[2] / "proxy"
 READY_S, SETTLE_S = 40.0, 90.0
 
 
@@ -97,8 +98,13 @@ class House:
             f'[[upstream]]\nname = "openai"\nbase_url = "{self.provider.base_url}"\nforward_credentials = true\n'
             f"{self.upstreams}"
         )
-        paths = os.pathsep.join([str(INJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        env = {**os.environ, "PYTHONPATH": paths, "FAULTS_COMMIT_FAILS": str(self.commit_fails), **self.env}
+        paths = [str(INJECT), str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
+        env = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "FAULTS_COMMIT_FAILS": str(self.commit_fails),
+            **self.env,
+        }
         with self.log.open("ab") as out:
             argv = [sys.executable, "-m", "taximeter", "serve", "--config", str(file)]
             self.process = subprocess.Popen(argv, stdout=out, stderr=out, env=env, preexec_fn=preexec)  # noqa: PLW1509

@@ -19,6 +19,8 @@ class CommitRelay:
         """`server`: the directory of the server's socket."""
         self.folder, self._to = folder, server
         self.loses_commits = False
+        self.refuses = False
+        """While set, nobody gets through at all."""
         self.lost = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -37,6 +39,10 @@ class CommitRelay:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        if self.refuses:
+            writer.close()
+            self._tasks.discard(task)
+            return
         from_server, to_server = await asyncio.open_unix_connection(self._to / NAME)
         try:
             async with asyncio.TaskGroup() as both:

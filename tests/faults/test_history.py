@@ -52,3 +52,24 @@ async def test_a_server_that_drops_connections_and_holds_locks_gets_everything_o
             await house.settle()
             assert house.answers.keys() <= {"200", "200 stream"}, house.answers
             figures.add(house.compare())
+
+
+async def test_a_node_serves_while_its_history_has_not_answered_yet(seed, tmp_path, figures):
+    """After a power cut a node may be up before its database is: calls are relayed and kept, then delivered."""
+    with postgres.Postgres() as server:
+        url = server.database()
+        async with CommitRelay(tmp_path / "pg", server.folder) as relay:
+            lossy = url.replace(str(server.folder), str(relay.folder))
+            async with House(tmp_path / "node", config=f'[history]\nurl = "{lossy}"\n', history_url=url) as house:
+                async with house.load(clients=2, seed=seed):
+                    await house.answered(20)
+                    relay.refuses = True
+                    house.kill_everything()
+                    house.start()
+                    answered = house.answers["200"]
+                    await house.until(lambda: house.answers["200"] > answered + 40, "serving without its history")
+                    await house.until(house.problems, "not ready")
+                    relay.refuses = False
+                    await house.until_ready()
+                await house.settle()
+                figures.add(house.compare())

@@ -26,7 +26,7 @@ from taximeter.control.keysync import exchange
 from taximeter.control.live import Live
 from taximeter.control.ports import Services
 from taximeter.control.state import State
-from taximeter.control.upkeep import every, retention_start_us
+from taximeter.control.upkeep import RETRY_S, every, retention_start_us
 from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
 from taximeter.delivery import Delivery
@@ -35,6 +35,7 @@ from taximeter.journal import Journal
 from taximeter.keyfile import KeyFile
 from taximeter.pricebook import PriceBook
 from taximeter.sinks.counters import Counters
+from taximeter.sinks.history.database import HistoryUnavailable
 from taximeter.sinks.history.sink import History, default_url
 from taximeter.sinks.metric_families import Exposition
 from taximeter.sinks.metrics import Metrics
@@ -96,13 +97,12 @@ class Control:
 
     async def run(self, child: Child) -> None:
         """Serve until told to stop; then bring the last records to the sinks."""
-        await self.history.prepare()
-        await self._register_first()
+        opened = await self._open()
         server = Server(create(self._services()), replace(self.settings.limits, shutdown_s=REQUESTS_S))
         server.on_started = child.ready  # type: ignore[method-assign]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(act) for act in (self.delivery.run(), *self._upkeep())]
+                tasks = [group.create_task(act) for act in (self._deliver(opened), *self._upkeep())]
 
                 def stop() -> None:
                     tasks.append(group.create_task(self.live.close()))  # else its watchers would hold the server
@@ -169,12 +169,27 @@ class Control:
             letters=webhook,
         )
 
-    async def _register_first(self) -> None:
-        """Refuse to start beside a node with another history; a Redis that is down now is asked again later."""
+    async def _open(self) -> bool:
+        """Refuse a history of a newer Taximeter, and a Redis where a node with another history counts (ConfigError).
+
+        Neither has to be there yet: calls are relayed and written down. False: it is not known which history it is.
+        """
         try:
+            await self.history.prepare()
             await self._register()
+        except HistoryUnavailable as error:
+            log.warning("The history does not answer yet: %s", error)
+            return False
         except ERRORS as error:
             log.warning("Redis does not answer yet: %s", error)
+        return True
+
+    async def _deliver(self, opened: bool) -> None:
+        """Deliver as soon as the history has been open once: Redis must not be counted in for an unknown one."""
+        while not opened:
+            await asyncio.sleep(RETRY_S)
+            opened = await self._open()
+        await self.delivery.run()
 
     async def _register(self) -> None:
         await self.counters.register_node(self.boot.node, await self.history.identity())
