@@ -2,7 +2,7 @@
 
 Usage as in chat; `completion_tokens` is absent where nothing was generated (USAGE_SHAPES, openai.completions): the
 provider's own total then says 0. llama.cpp's native `/completion` reports `tokens_evaluated` and
-`tokens_predicted`, Aleph Alpha's `/complete` `num_tokens_prompt_total` and `num_tokens_generated`.
+`tokens_predicted` beside its `content`, Aleph Alpha's `/complete` `num_tokens_prompt_total` and `num_tokens_generated`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class CompletionsTally(ChatTally):
 
     def said(self, event: Fields) -> Iterable[str]:
         listed = [fields(fields(one).get("data")).get("text") for one in items(event.get("completions"))]  # AI21's J2
-        return (*super().said(event), *spoken.walked([event.get("completion"), listed]))
+        return (*super().said(event), *spoken.walked([event.get("completion"), event.get("content"), listed]))
 
 
 class Completions(Chat):
