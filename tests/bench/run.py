@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,11 @@ from pathlib import Path
 import paced
 import peers
 import processes
+import tokenizing
 import wrk
 from peers import Running
+
+import delivery
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -91,7 +95,7 @@ def provider(scenario: Scenario, folder: Path) -> tuple[subprocess.Popen[bytes],
     return process, port
 
 
-def taximeter(upstream_port: int, folder: Path) -> Running:
+def taximeter(upstream_port: int, folder: Path, core: int | None = processes.PROXY_CORE) -> Running:
     """Taximeter as it is served: journal, delivery to Valkey and SQLite, Prometheus."""
     port, admin = processes.free_port(), processes.free_port()
     config = folder / "taximeter.toml"
@@ -100,7 +104,7 @@ def taximeter(upstream_port: int, folder: Path) -> Running:
         f'[[upstream]]\nname = "openai"\nbase_url = "http://127.0.0.1:{upstream_port}/v1"\nforward_credentials = true\n'
     )
     argv = [sys.executable, "-m", "taximeter", "serve", "--config", str(config)]
-    process = processes.start(argv, processes.PROXY_CORE, log=folder / "taximeter.log")
+    process = processes.start(argv, core, log=folder / "taximeter.log")
     processes.until_open(port, process)
     until_ready(admin)
     return Running("taximeter", f"http://127.0.0.1:{port}/v1", process, "journal, Valkey, SQLite, Prometheus", admin)
@@ -240,6 +244,26 @@ def memory(streams: int = 1_000) -> list[str]:
     ]
 
 
+def start_and_idle(times: int = 5) -> list[str]:
+    """From `taximeter serve` to ready with the embedded Valkey, and what the node takes when nothing happens."""
+    took_s, pss = [], {}
+    for _ in range(times):
+        with tempfile.TemporaryDirectory(prefix="taximeter-bench-") as name:
+            begun = time.monotonic()
+            running = taximeter(processes.free_port(), Path(name), core=None)
+            took_s.append(time.monotonic() - begun)
+            pss = {title: used / 2**20 for title, used in processes.pss_bytes(running.process.pid).items()}
+            processes.stop(running.process)
+    parts = ", ".join(f"{title} {used:.0f}" for title, used in sorted(pss.items(), key=lambda item: -item[1]))
+    return [
+        "## start",
+        "",
+        f"Ready {statistics.median(took_s):.2f} s after the command (median of {times}, longest {max(took_s):.2f} s); "
+        f"idle it takes {sum(pss.values()):.0f} MB PSS: {parts}.",
+        "",
+    ]
+
+
 def table(results: list[Result], scenario: str) -> list[str]:
     rows = [r for r in results if r.scenario == scenario]
     floor = next((r.cpu_us for r in rows if r.peer == "nginx"), None)
@@ -274,6 +298,15 @@ def page(results: list[Result], seconds: int) -> str:
     return "\n".join(lines)
 
 
+EXTRA: dict[str, Callable[[int], list[str]]] = {
+    "latency": latency,
+    "memory": lambda _: memory(),
+    "delivery": lambda _: ["## delivery", "", delivery.measure(60_000), ""],
+    "tokenizing": lambda _: ["## tokenizing", "", *tokenizing.measure(), ""],
+    "start": lambda _: start_and_idle(),
+}
+"""What is measured of Taximeter alone: name -> lines for the page, given the seconds a row."""
+
 STARTS: dict[str, Callable[[int, Path], Running]] = {**peers.PEERS, "taximeter": taximeter}
 
 
@@ -301,8 +334,10 @@ def main() -> None:
             results.append(result)
             print(f"{scenario.name}: {name} {result.cpu_us:,.0f} µs a call, {result.load.rate:,.0f}/s", file=sys.stderr)
     parts = asked.only.split(",")
-    extra = (latency(asked.seconds) if "latency" in parts else []) + (memory() if "memory" in parts else [])
-    text = page(results, asked.seconds) + "\n".join(extra)
+    text = page(results, asked.seconds)
+    for name, lines in EXTRA.items():
+        if name in parts:
+            text += "\n".join(lines(asked.seconds)) + "\n"
     print(text)
     if not asked.no_write:
         PAGE.write_text(text)
