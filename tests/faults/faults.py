@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import resource
 import shutil
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import redis.asyncio
+import redis.exceptions
 
 from faults.house import House
 
@@ -27,9 +29,28 @@ async def kill_one(house: House, dice: random.Random) -> None:
     await house.until_replaced(title, [victim])
 
 
+async def kill_at_a_moment(house: House, dice: random.Random) -> None:
+    """kill -9 of the workers when the provider has just got a request, or has just sent the last byte of an answer."""
+    requests = house.provider.requests
+    begun, ended = len(requests), sum(request.answered for request in requests)
+    if dice.random() < 0.5:
+        await house.provider.until(lambda: len(requests) > begun)
+    else:
+        await house.provider.until(lambda: sum(request.answered for request in requests) > ended)
+    await house.until_replaced("worker", house.kill("worker"))
+
+
 async def kill_everything(house: House, dice: random.Random) -> None:
     """The whole machine, as far as processes are concerned."""
     house.kill_everything()
+    house.start()
+    await house.until_ready()
+
+
+async def power_cut_in_mid_line(house: House, dice: random.Random) -> None:
+    """Everything ends, and the journals with half a line."""
+    house.kill_everything()
+    tear_last_lines(house, dice)
     house.start()
     await house.until_ready()
 
@@ -50,6 +71,14 @@ async def stop_for_a_while(house: House, dice: random.Random) -> None:
         await asyncio.sleep(dice.uniform(0.2, 2.5))
 
 
+async def disk_full(house: House, dice: random.Random) -> None:
+    """No line more fits into the workers' journals; the records wait in memory."""
+    fill_disk(house)
+    await house.answered(dice.randint(5, 60))
+    make_room(house)
+    await house.until_ready()
+
+
 async def redis_flushed(house: House, dice: random.Random) -> None:
     """FLUSHALL."""
     async with talking_to_redis(house) as client:
@@ -60,10 +89,8 @@ async def redis_full(house: House, dice: random.Random) -> None:
     """OOM: maxmemory reached, noeviction."""
     async with talking_to_redis(house) as client:
         await client.config_set("maxmemory", "1")
-        try:
-            await asyncio.sleep(dice.uniform(0.2, 2))
-        finally:
-            await client.config_set("maxmemory", "0")
+        await asyncio.sleep(dice.uniform(0.2, 2))
+        await client.config_set("maxmemory", "0")
 
 
 async def redis_slow(house: House, dice: random.Random) -> None:
@@ -90,8 +117,14 @@ async def redis_from_an_older_file(house: House, dice: random.Random) -> None:
 
 async def history_locked(house: House, dice: random.Random) -> None:
     """Another connection holds the write lock, now and then for longer than SQLite waits."""
-    with contextlib.closing(sqlite3.connect(house.data / "history.db", isolation_level=None, timeout=20)) as other:
-        other.execute("begin immediate")
+    uri = f"file:{house.data / 'history.db'}?mode=rw"
+    try:
+        other = await asyncio.to_thread(sqlite3.connect, uri, uri=True, isolation_level=None, check_same_thread=False)
+    except sqlite3.OperationalError:  # it is gone just now, and must not be made
+        return
+    with contextlib.closing(other):
+        other.execute("pragma busy_timeout = 20000")
+        await asyncio.to_thread(other.execute, "begin immediate")
         await asyncio.sleep(dice.choice((0.5, 1.5, 6.0)))
         other.execute("rollback")
 
@@ -111,22 +144,48 @@ async def history_fails_after_commit(house: House, dice: random.Random) -> None:
     house.commit_fails.unlink()
 
 
-FAULTS: tuple[Fault, ...] = (
+DEATHS: tuple[Fault, ...] = (
     kill_one,
-    kill_one,
-    kill_one,
+    kill_at_a_moment,
     kill_everything,
+    power_cut_in_mid_line,
     kill_supervisor,
-    stop_for_a_while,
-    stop_for_a_while,
+    redis_from_an_older_file,
     redis_flushed,
+    disk_full,
+    history_gone,  # not among the troubles: a control started meanwhile would rightly begin an empty history
+)
+TROUBLES: tuple[Fault, ...] = (
+    stop_for_a_while,
     redis_full,
     redis_slow,
-    redis_from_an_older_file,
     history_locked,
-    history_gone,
     history_fails_after_commit,
 )
+"""Last for a while; one of DEATHS may happen meanwhile."""
+
+
+def fill_disk(house: House) -> None:
+    """Let no file of the workers grow: a write past its size fails as on a full disk, and only theirs."""
+    _limit_files(house, min(file.stat().st_size for file in (house.data / "journal").glob("*.jsonl")))
+
+
+def make_room(house: House) -> None:
+    _limit_files(house, resource.RLIM_INFINITY)
+
+
+def _limit_files(house: House, size_bytes: int) -> None:
+    for pid in house.pids("worker"):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
+
+
+def tear_last_lines(house: House, dice: random.Random) -> None:
+    """Append half a line, cut at any byte, to every journal that has not ended. Nothing may be running."""
+    for file in (house.data / "journal").glob("*.jsonl"):
+        if b'{"end"' not in file.read_bytes().splitlines()[-1]:
+            line = b'{"close":{"event_id":"%s:999999","request_id":"req_' % file.stem.encode()
+            with file.open("ab") as journal:
+                journal.write(line[: dice.randint(1, len(line))])
 
 
 @contextlib.asynccontextmanager
@@ -148,6 +207,8 @@ async def talking_to_redis(house: House) -> AsyncIterator[redis.asyncio.Redis]:
     client = redis.asyncio.Redis.from_url((house.data / "redis.url").read_text().strip())
     try:
         yield client
+    except redis.exceptions.RedisError:  # it died meanwhile of something else; the next one has its own settings
+        pass
     finally:
         await client.aclose()
 

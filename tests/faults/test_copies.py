@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from faults import books
+from faults.faults import tear_last_lines
 from faults.house import House
 from taximeter.core.errors import JournalError
 from taximeter.journal import adopt
@@ -30,13 +31,7 @@ async def test_a_torn_last_line_is_cut_off_and_its_call_settled(house, seed, fig
         async with house.load(clients=4, seed=seed + number):
             await house.answered(30)
             house.kill_everything()
-        for file in (house.data / "journal").glob("*.jsonl"):
-            last = file.read_bytes().splitlines(keepends=True)[-1]
-            if b'"end"' not in last:
-                with file.open("ab") as journal:
-                    journal.write(
-                        b'{"close":{"event_id":"%s:999","request_id":"req_' % file.stem.encode()[: dice.randint(0, 32)]
-                    )
+        tear_last_lines(house, dice)
         house.start()
         await house.until_ready()
     await house.settle()

@@ -2,12 +2,12 @@
 
 import asyncio
 import random
-import resource
 import shutil
 import subprocess
 
 import pytest
 
+from faults.faults import fill_disk, make_room
 from faults.house import House
 
 pytestmark = pytest.mark.timeout(180)
@@ -15,21 +15,6 @@ pytestmark = pytest.mark.timeout(180)
 BUFFER = 40
 LENIENT = f"[journal]\nbuffer_records = {BUFFER}\n"
 STRICT = f'[journal]\non_error = "refuse"\nbuffer_records = {BUFFER}\n'
-
-
-def limit_files(house, size_bytes):
-    """Let no file of the workers grow beyond a size: a write past it fails as on a full disk, and only theirs."""
-    for pid in house.pids("worker"):
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
-
-
-def fill(house):
-    """No room for one line more."""
-    limit_files(house, min(file.stat().st_size for file in (house.data / "journal").glob("*.jsonl")))
-
-
-def make_room(house):
-    limit_files(house, resource.RLIM_INFINITY)
 
 
 async def healthy_again(house):
@@ -44,7 +29,7 @@ async def test_lenient_serves_on_and_counts_what_it_lost_to_the_record(seed, tmp
     async with House(tmp_path, workers=workers, config=LENIENT) as house:
         async with house.load(clients=6, seed=seed):
             await house.answered(50)
-            fill(house)
+            fill_disk(house)
             await house.answered(400)
             assert await house.get("/readyz") is None
             assert await house.metric("taximeter_journal_errors_total")
@@ -63,7 +48,7 @@ async def test_lenient_loses_nothing_while_the_buffer_holds(seed, tmp_path, figu
         async with house.load(clients=6, seed=seed):
             for _ in range(3):
                 await house.answered(40)
-                fill(house)
+                fill_disk(house)
                 await house.answered(100)
                 make_room(house)
                 await healthy_again(house)
@@ -78,7 +63,7 @@ async def test_a_worker_killed_on_a_full_disk_has_told_how_much_goes_with_it(see
     async with House(tmp_path, config=LENIENT) as house:
         async with house.load(clients=6, seed=seed):
             await house.answered(50)
-            fill(house)
+            fill_disk(house)
             await house.answered(dice.randint(10, 200))
             gone = house.kill("worker")
             await house.until_replaced("worker", gone)
@@ -94,7 +79,7 @@ async def test_strict_refuses_and_loses_nothing(seed, tmp_path, figures):
     async with House(tmp_path, config=STRICT) as house:
         async with house.load(clients=6, seed=seed, chance_to_leave=0.1):
             await house.answered(50)
-            fill(house)
+            fill_disk(house)
             refused = house.answers["503"] + house.answers["503 stream"] + house.answers["left"]
             await house.answered(300)
             assert house.answers["503"] > refused
