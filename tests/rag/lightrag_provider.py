@@ -51,7 +51,9 @@ class Sums(Counter[str]):
 class LightRAGProvider:
     """`async with LightRAGProvider() as provider:` - then `provider.bills` is the truth."""
 
-    def __init__(self) -> None:
+    def __init__(self, phrases: dict[str, str] | None = None) -> None:
+        self.phrases = phrases or {}
+        """Words that stand for a mark, for texts that bear none."""
         self.bills: list[Bill] = []
         self.mixed: list[set[str]] = []
         """Marks of calls that held several documents: nobody could say whose they are."""
@@ -116,7 +118,7 @@ class LightRAGProvider:
     # ── chat ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _chat(self, path: str, body: dict[str, Any], request: Request) -> tuple[bytes, bytes | None]:
-        text = "\n".join(str(message.get("content")) for message in body["messages"])
+        text = self._marked("\n".join(str(message.get("content")) for message in body["messages"]))
         kind, said = _said(text)
         if POISON in text and kind == "extract":
             wrong = {"error": {"message": "This text is refused.", "type": "invalid_request_error", "code": "refused"}}
@@ -178,7 +180,7 @@ class LightRAGProvider:
     def _embed(self, path: str, body: dict[str, Any], request: Request) -> bytes:
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
         tokens = sum(len(text.split()) + 1 for text in texts)
-        self._bill("embedding", "\n".join(texts), body, request, prompt=tokens)
+        self._bill("embedding", self._marked("\n".join(texts)), body, request, prompt=tokens)
         if path.endswith("/api/embed"):
             return _json(
                 {"model": body["model"], "embeddings": [_vector(t) for t in texts], "prompt_eval_count": tokens}
@@ -198,6 +200,9 @@ class LightRAGProvider:
         results = [{"index": at, "relevance_score": 0.9 - at / 1000} for at in range(len(documents))]
         usage = {"total_tokens": tokens, "prompt_tokens": tokens}
         return _json({"model": body["model"], "results": results[: body.get("top_n") or None], "usage": usage})
+
+    def _marked(self, text: str) -> str:
+        return " ".join([text, *(mark for phrase, mark in self.phrases.items() if phrase in text)])
 
     def _bill(
         self, kind: str, text: str, body: dict[str, Any], request: Request, *, prompt: int, completion: int = 0
