@@ -22,8 +22,11 @@ _marks = count(1)
 class Load:
     """Traffic to any of `urls`. What happened to each call is in `answers` (how often) and `whole` (which)."""
 
-    def __init__(self, urls: list[str]) -> None:
+    def __init__(self, urls: list[str], *, tracks: int = 0, pause_s: float = 0.0) -> None:
+        """`tracks`: how many there are, each used again and again; 0: each call's track is its own mark.
+        `pause_s`: between two calls of a client."""
         self.urls = urls
+        self.tracks, self.pause_s = tracks, pause_s
         self.sent = self.ended = 0
         self.answers: Counter[str] = Counter()
         self.whole: set[str] = set()
@@ -52,6 +55,8 @@ class Load:
                     await asyncio.sleep(0.02)  # a restarting server: do not spin
                 finally:
                     self.ended += 1
+                if self.pause_s:
+                    await asyncio.sleep(self.pause_s)
 
     async def call(
         self,
@@ -69,6 +74,8 @@ class Load:
         kind = kind or dice.choice(("chat", "chat", "stream", "stream", "embedding", "rerank"))
         path, body = request_of(kind, dice)
         headers, mark = headers_of(dice)
+        if self.tracks:
+            headers["x-track-id"] = f"track-{dice.randrange(self.tracks)}"
         self.sent += 1
         url = dice.choice(self.urls) + (f"/u/{upstream}" if upstream else "") + "/v1" + path
         if kind != "stream":
