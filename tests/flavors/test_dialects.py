@@ -177,6 +177,12 @@ UNARY = {
     ),
     "llama.cpp infill": ("/infill", {"content": "hi", "tokens_evaluated": 11, "tokens_predicted": 7}, LLM, BOTH),
     # github.com/LostRuins/koboldcpp
+    # huggingface.co/docs/api-inference, before the router
+    "hugging face": (
+        "/models/bigcode/starcoder", [{"generated_text": "hi", "details": {"generated_tokens": 7, "tokens": []}}], LLM,
+        {"output_tokens": 7},
+    ),
+    "hugging face embeddings": ("/models/BAAI/bge-large", [[0.5]], EMBEDDING, {}),
     "koboldcpp": (
         "/api/v1/generate", {"results": [{"text": "hi", "prompt_tokens": 11, "completion_tokens": 7}]}, LLM, BOTH,
     ),
@@ -301,7 +307,7 @@ def test_what_reads_back_or_prepares_work_is_never_counted() -> None:
     poll = {"id": "x", "object": "batch", "usage": OPENAI}
     for path in ("/v1/batches", "/v1/batches/b/cancel", "/v1/responses/r/cancel", "/v1beta/cachedContents", "/v1/files",
                  "/v1/threads/t/runs/r/cancel", "/v1/vector_stores/v/search", "/v1/evals/e/runs", "/tokenize",
-                 "/v1/messages/batches", "/v1beta/models/g:batchGenerateContent", "/v1/messages/count_tokens"):  # fmt: skip
+                 "/v1/messages/batches", "/v1beta/models/g:batchGenerateContent", "/v1/count_tokens"):  # fmt: skip
         reading = read(path, {**poll, "usageMetadata": {"totalTokenCount": 9}, "input_tokens": 5})
         assert known(reading) == {}, path
         assert bytes(reading.usage) == b"null"

@@ -67,7 +67,8 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/images?(/generations|/edits|/variations|/generate)?", IMAGES),
     (r"/audio/(transcriptions|translations|speech)", AUDIO),
     (r"/text/generation(_stream)?|/generation/text(_stream)?", WATSONX),
-    (r"^|/generate(_stream)?", TGI),
+    (r"(?<!/v1)(?<!beta)(?<!beta1)/models/[^/:]+/[^/:]*(embed|bge|gte|e5)[^/:]*", COHERE_EMBED),
+    (r"^|/generate(_stream)?|(?<!/v1)(?<!beta)(?<!beta1)/models/[^/:]+/[^/:]+", TGI),
     (
         r"/(batches|files|uploads|cachedContents|fine_tuning|vector_stores|assistants|threads|evals|admin|organization)"
         r"(/.*)?|/cancel|count.?tokens|/tokenize|/detokenize|/input_tokens|:batchGenerateContent",
