@@ -6,6 +6,8 @@ A row is path, answer, what must be read. Its comment names where the shape is p
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -383,3 +385,24 @@ def test_a_rerank_request_in_its_published_shape(path: str, asked: object) -> No
     flavor, body = find(b"POST", path.encode()), json.dumps(asked).encode()
     assert flavor.prepare(body, path.encode(), inject=True).rerank_documents == 2
     assert flavor.input(body).texts == ["q", "a", "q", "b"]
+
+
+def test_minimax_tells_its_errors_with_status_200() -> None:
+    for code, failed in ((0, False), (1004, True)):
+        answer = {"choices": None, "base_resp": {"status_code": code, "status_msg": "login fail"}}
+        assert read("/v1/text/chatcompletion_v2", answer).failed is failed
+
+
+def test_the_documented_dialects_are_the_tested_ones() -> None:
+    page = Path(__file__).parents[2] / "docs" / "metering.md"
+    before, begin, rest = page.read_text(encoding="utf-8").partition("<!-- dialects: begin -->\n")
+    shown, end, after = rest.partition("<!-- dialects: end -->")
+    lines = ["| dialect | path | recorded as | what is read |", "|---|---|---|---|"]
+    for name, (path, _, operation, want) in sorted(UNARY.items()):
+        read_here = ", ".join(part.replace("_tokens", "").replace("_", " ") for part in want) or "nothing is reported"
+        lines.append(f"| {name} | `{path}` | {find(b'POST', path.encode()).api} ({operation}) | {read_here} |")
+    table = "\n".join(lines) + "\n"
+    if os.environ.get("TAXIMETER_WRITE_DOCS") == "1":
+        page.write_text(before + begin + table + end + after, encoding="utf-8")
+        return
+    assert shown == table, "docs/metering.md is stale: run this test with TAXIMETER_WRITE_DOCS=1"

@@ -54,6 +54,8 @@ class ChatTally(Tally):
 
     def take(self, found: Members) -> Verdict:
         super().take(found)
+        if "base_resp" in found and fields(decode(found["base_resp"])).get("status_code"):
+            self.failed = True  # MiniMax tells its errors with status 200
         choices = bytes(found["choices"]) if "choices" in found else None
         if choices is None:
             return Verdict.TAKEN
