@@ -42,7 +42,8 @@ def test_usage_tells_llm_embedding_and_rerank_apart():
         Totals(
             requests=4, errors=1, unknown_requests=1, llm_requests=2, embedding_requests=1, rerank_requests=1,
             llm_input_tokens=300, llm_cached_input_tokens=64, llm_output_tokens=96, llm_reasoning_output_tokens=7,
-            embedding_tokens=16, rerank_tokens=5, search_units=2, total_tokens=417, counted_tokens=1, estimated_tokens=2,
+            embedding_tokens=16, rerank_tokens=5, search_units=2, total_tokens=417, counted_tokens=1,
+            estimated_tokens=2,
         )
     )  # fmt: skip
     assert msgspec.to_builtins(shown) == {
