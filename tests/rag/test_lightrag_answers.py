@@ -77,6 +77,7 @@ async def test_users_see_what_each_query_and_document_used(tmp_path: Path, site:
         await streamed_query(provider, rag)
         await data_query(provider, rag)
         await everything_else_is_lightrags_own(rag)
+        await ollamas_dialect_is_a_query_too(provider, rag, node)
         await langfuse_lines(provider, rag, uploaded["track_id"])
 
 
@@ -176,6 +177,15 @@ async def everything_else_is_lightrags_own(rag: LightRAG) -> None:
     assert "usage" not in wrong.json()
     unknown = (await rag.client.get("/documents/track_status/no_such_track")).json()
     assert unknown["documents"] == []
+
+
+async def ollamas_dialect_is_a_query_too(provider: LightRAGProvider, rag: LightRAG, node: Node) -> None:
+    """LightRAG pretends to be Ollama for chat front ends; those answers have no place for figures, but are billed."""
+    message = {"role": "user", "content": "/naive What about qryalpha7mark ?"}
+    response = await rag.client.post("/api/chat", json={"model": "lightrag", "messages": [message], "stream": False})
+    assert response.json()["message"]["content"].startswith("Answer to qryalpha7mark")
+    track = await node.ask(f"/usage/tracks/{response.headers['x-track-id']}?workspace=alpha")
+    assert track["token_usage"] == token_usage(sums(provider, "qryalpha7mark"))
 
 
 async def langfuse_lines(provider: LightRAGProvider, rag: LightRAG, track: str) -> None:

@@ -6,6 +6,7 @@ Each text's scope is remembered when it is handed to a vector storage; a mixed b
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,14 +16,14 @@ from taximeter_rag.tags import HEADERS, Scope, current, metered
 QUERY = "query"
 """The task of a query. What a query embeds is its own, whatever document has the same words."""
 REMEMBERED_TEXTS = 50_000
-"""Enough for what waits between two flushes; the text itself is kept by its storage anyway, until it is flushed."""
+"""Enough for what waits between two flushes; a digest and a scope each, so some megabytes at most."""
 
 
 class Owners:
     """Text -> the scope it was stored in, the latest first to stay."""
 
     def __init__(self, limit: int = REMEMBERED_TEXTS) -> None:
-        self._scopes: OrderedDict[str, Scope] = OrderedDict()
+        self._scopes: OrderedDict[bytes, Scope] = OrderedDict()
         self._limit = limit
 
     def note(self, records: Any) -> None:
@@ -33,8 +34,9 @@ class Owners:
         for record in records.values():
             text = record.get("content") if isinstance(record, Mapping) else None
             if isinstance(text, str):
-                self._scopes[text] = scope
-                self._scopes.move_to_end(text)
+                key = _digest(text)
+                self._scopes[key] = scope
+                self._scopes.move_to_end(key)
         while len(self._scopes) > self._limit:
             self._scopes.popitem(last=False)
 
@@ -43,9 +45,13 @@ class Owners:
         here = current()
         found: dict[tuple[Any, ...], tuple[Scope | None, list[int]]] = {}
         for place, text in enumerate(texts):
-            scope = self._scopes.get(text, here) if isinstance(text, str) else here
+            scope = self._scopes.get(_digest(text), here) if isinstance(text, str) else here
             found.setdefault(_tags(scope), (scope, []))[1].append(place)
         return list(found.values())
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _tags(scope: Scope | None) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taximeter_rag.lightrag.embedding import remember, split
-from taximeter_rag.lightrag.plugin import Plugin, logger
+from taximeter_rag.lightrag.plugin import Plugin, harmless
 from taximeter_rag.lightrag.queues import carrying
 from taximeter_rag.tags import Scope, enter, metered
 
@@ -58,12 +58,12 @@ def _hook_instances(kind: Any, plugin: Plugin, made: Callable[[Any], None]) -> N
 
     @functools.wraps(original)
     def post_init(self: Any, *args: Any, **options: Any) -> None:
-        with _harmless("embeddings are not told apart by document"):
+        with harmless("embeddings are not told apart by document"):
             if plugin.by_document and self.embedding_func is not None:
                 given = self.embedding_func
                 self.embedding_func = dataclasses.replace(given, func=split(given.func, plugin.owners))
         original(self, *args, **options)
-        with _harmless("embeddings are not told apart by document"):
+        with harmless("embeddings are not told apart by document"):
             _hook_storages(self, plugin)
             made(self)
 
@@ -90,7 +90,7 @@ def _processing(original: Any, plugin: Plugin) -> Any:
     @functools.wraps(original)
     async def process_single_document(self: Any, *args: Any, **options: Any) -> Any:
         scope = track = None
-        with _harmless("a document is not told apart"):
+        with harmless("a document is not told apart"):
             named = signature.bind(self, *args, **options).arguments
             scope = plugin.document(self, named["doc_id"], named["status_doc"])
             track = getattr(named["status_doc"], "track_id", None)
@@ -115,7 +115,7 @@ def _transition(original: Any, plugin: Plugin) -> Any:
     async def upsert_doc_status_transition(self: Any, *args: Any, **options: Any) -> Any:
         scope: Scope | None = None
         state = track = ""
-        with _harmless("a document is not told apart"):
+        with harmless("a document is not told apart"):
             named = signature.bind(self, *args, **options).arguments
             state = str(getattr(named["status"], "value", named["status"])).lower()
             track = getattr(named["status_doc"], "track_id", None) or ""
@@ -128,19 +128,3 @@ def _transition(original: Any, plugin: Plugin) -> Any:
         return result
 
     return upsert_doc_status_transition
-
-
-class _harmless:  # noqa: N801 - reads as a sentence
-    """An error of ours is a line in the log, never LightRAG's."""
-
-    def __init__(self, consequence: str) -> None:
-        self.consequence = consequence
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if isinstance(error, Exception):
-            logger.warning("taximeter-rag: %s (%s: %s)", self.consequence, type(error).__name__, error)
-            return True
-        return False

@@ -155,3 +155,19 @@ class Plugin:
         """Wait for what is still to be told, at the end of the server."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=READ_WAIT_S)
+
+
+class harmless:  # noqa: N801 - reads as a sentence
+    """An error of ours is a line in the log, never LightRAG's."""
+
+    def __init__(self, consequence: str) -> None:
+        self.consequence = consequence
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if isinstance(error, Exception):
+            logger.warning("taximeter-rag: %s (%s: %s)", self.consequence, type(error).__name__, error)
+            return True
+        return False
