@@ -31,7 +31,7 @@ def calls(end_us: int, days: int = 40, per_day: int = 60, seed: int = 1) -> list
     dice = Random(seed)
     made: list[Record] = []
     for day in range(days):
-        start_us = end_us - (days - day) * DAY_US
+        start_us = (end_us // DAY_US - days + 1 + day) * DAY_US
         weekend = (start_us // DAY_US + 4) % 7 >= 5
         for _ in range(int(per_day * (0.3 if weekend else 1) * dice.uniform(0.8, 1.2) * (0.6 + 0.4 * day / days))):
             hour = dice.choices(range(24), RHYTHM)[0]

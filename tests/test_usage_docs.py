@@ -15,17 +15,24 @@ from click.testing import CliRunner
 
 from control_plane import DAY_US, NOON_US, control, embedding, record, start
 from taximeter.cli import VERBS, main
+from taximeter.core.prices import Card, Rates
 from taximeter.core.record import Outcome
 
 __all__ = ["control", "start"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "usage.md"
 BLOCK = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:(?!```).*\n)*)```")
+CARDS = {
+    ("openai", "gpt-4o-mini"): Card(ref="list", rates=Rates(input=150_000, cached_input=75_000, output=600_000)),
+    ("anthropic", "claude-sonnet-4"): Card(ref="list", rates=Rates(input=3_000_000, output=15_000_000)),
+    ("mistral", "mistral-small"): Card(ref="list", rates=Rates(input=100_000, output=300_000)),
+}
 OF_SERVING = {"serve", "check", "status", "demo"}
 
 
 @pytest.fixture
-async def installation(control):
+async def installation(start):
+    control = await start(now_us=lambda: NOON_US + 4 * DAY_US, card=lambda *model: CARDS.get(model[:2]))
     upload = {"track": "upload-7", "task": "extract"}
     await control.add(
         record(1, document="doc-1", cost_nusd=1_454_700, input_tokens=7_850, output_tokens=462, **upload),

@@ -25,7 +25,8 @@ def test_axes_are_short(number, shown):
 @pytest.mark.parametrize(
     ("now", "before", "shown"),
     [(112, 100, "+12 %"), (97, 100, "−3 %"), (100, 100, "±0 %"), (300, 100, "×3.0"), (50_000, 100, "×500"),
-     (5, 0, ""), (None, 3, ""), (5, None, ""), (0, 4, "−100 %"), (Decimal("0.5"), Decimal("0.25"), "+100 %")],
+     (5, 0, ""), (None, 3, ""), (5, None, ""), (0, 4, "−100 %"), (1, 500, "−99 %"),
+     (Decimal("0.5"), Decimal("0.25"), "+100 %")],
 )  # fmt: skip
 def test_a_change_is_told_only_against_something(now, before, shown):
     assert figures.change(now, before) == shown

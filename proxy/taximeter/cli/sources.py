@@ -52,6 +52,8 @@ class Source(Protocol):
 
     def track(self, name: str, params: Params) -> bytes: ...
 
+    def insight(self, name: str, params: Params) -> bytes: ...
+
     def records(self, params: Params, limit: int) -> list[dict[str, Any]]: ...
 
 
@@ -76,6 +78,9 @@ class Proxy:
     def track(self, name: str, params: Params) -> bytes:
         wait_s = float(params.get("wait", ["0"])[0])
         return self.request("GET", f"/usage/tracks/{quote(name, safe='')}", params=params, wait_s=wait_s).content
+
+    def insight(self, name: str, params: Params) -> bytes:
+        return self.request("GET", f"/usage/{name}", params=params).content
 
     def records(self, params: Params, limit: int) -> list[dict[str, Any]]:
         answer = self.request("GET", "/usage/events", params={**params, "limit": [str(limit)]})
@@ -143,6 +148,29 @@ class Database:
             workspace = found[0] if found else None
         parts = self.reader.track(workspace, name) if workspace else []
         return shapes.encode(shapes.track(parts, name=name, workspace=workspace))
+
+    def insight(self, name: str, params: Params) -> bytes:
+        """`trends`, `peaks` or `forecast`; alternatives need the prices a running proxy holds."""
+        import time
+
+        from taximeter.control import insights, shapes
+        from taximeter.control.times import zone
+        from taximeter.sinks.history.query import checked
+
+        now_us, tz = time.time_ns() // 1_000, _zone(params)
+        place, asked, names = zone(tz), filters_of(params), checked(params.get("group_by", ()))
+        usage = self.reader.usage
+        if name == "trends":
+            filters = insights.ranged(asked, now_us, place, insights.TREND_DAYS)
+            before = usage(insights.before(filters), names)
+            return shapes.encode(insights.trends(filters, usage(filters, names), before))
+        if name == "peaks":
+            filters = insights.ranged(asked, now_us, place, insights.PEAK_DAYS)
+            return shapes.encode(insights.peaks(filters, usage(filters, (), "hour", tz), tz))
+        if name == "forecast":
+            daily = usage(insights.forecast_filters(asked, now_us, place), (), "day", tz)
+            return shapes.encode(insights.forecast(daily, now_us, tz))
+        raise Unreachable(f"`taximeter {name}` needs a running proxy: its prices.")
 
     def records(self, params: Params, limit: int) -> list[dict[str, Any]]:
         from taximeter.control import shapes

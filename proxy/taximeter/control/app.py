@@ -12,6 +12,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from taximeter import __version__
 from taximeter.control import node
 from taximeter.control.access import Gate, anyone_known
+from taximeter.control.analytics import Analytics
 from taximeter.control.answers import HANDLERS, Json
 from taximeter.control.corrections import reprice_period
 from taximeter.control.dashboard import PAGES
@@ -43,6 +44,7 @@ def create(services: Services) -> Litestar:
         route_handlers=[
             Usage,
             Requests,
+            Analytics,
             Streams,
             Organization,
             KeyAdmin,

@@ -16,6 +16,7 @@ from taximeter.control.live import Live
 from taximeter.control.reprice import RepriceResponse
 from taximeter.control.sessions import Sessions
 from taximeter.core.hosts import Hosts
+from taximeter.core.prices import Card
 from taximeter.core.record import Record
 from taximeter.delivery.health import DeliveryHealth
 from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
@@ -117,6 +118,8 @@ class Services:
     """Writes the Redis counters of a workspace, or of all, anew; answers how many. None: there are none."""
     letters: Letters | None = None
     """What the webhook has not delivered; None: no webhook is configured."""
+    card: Callable[[str, str, int], Card | None] = lambda provider, model, at_us: None
+    """(provider, model, µs) -> the price of an LLM call then; None: none is known."""
     sessions: Sessions = field(default_factory=Sessions)
     now_us: Callable[[], int] = lambda: time.time_ns() // 1_000
     delivering: Callable[[], DeliveryHealth] | None = None

@@ -162,6 +162,7 @@ class Control:
             node=self.state,
             metrics=exposition.render,
             prices=lambda: list(self.prices.cards()),
+            card=self.prices.card,
             delivering=self.delivery.health,
             close_track=None if webhook is None else self._close_track,
             corrections=self.corrections,

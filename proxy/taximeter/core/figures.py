@@ -41,6 +41,8 @@ def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
     if ratio >= 3:
         return f"×{ratio:,.1f}" if ratio < 100 else f"×{ratio:,.0f}"
     percent = round((ratio - 1) * 100)
+    if percent == -100 and ratio:
+        return "−99 %"  # something is left
     return "±0 %" if percent == 0 else f"{'+' if percent > 0 else '−'}{abs(percent)} %"
 
 

@@ -71,6 +71,24 @@ class PriceBook:
         card = self._card(record)
         return None if card is None else card_as_dict(card)
 
+    def card(self, provider: str, model: str, at_us: int) -> Card | None:
+        """The card of an LLM call to this model in the usual service tier at that time (µs), or None."""
+        return self._card(
+            Record(
+                request_id="",
+                started_at=at_us,
+                ended_at=at_us,
+                workspace="",
+                upstream="",
+                provider=provider,
+                api="chat",
+                operation=Operation.LLM,
+                response_model=model,
+                request_model=model,
+                outcome=Outcome.OK,
+            )
+        )
+
     def cards(self) -> Iterator[dict[str, object]]:
         """Every card, strongest source first: provider, model, service_tier, from, hours and its rates in USD."""
         for entry in self.catalog.declared:

@@ -15,6 +15,7 @@ PAGES = {
     "today": "/?period=today&by=model",
     "workspace": "/dashboard/workspaces/acme?period=7d",
     "track": "",
+    "analytics": "/dashboard/analytics",
     "records": "/dashboard/records",
     "request": "/dashboard/requests/req-000100",
     "live": "/dashboard/live",

@@ -9,7 +9,14 @@ from dashboards import ADMIN_TOKEN, NOW_US
 from taximeter.core.figures import count, money
 from taximeter.core.record import Outcome
 
-PATHS = ("/", "/dashboard/workspaces/acme", "/dashboard/records", "/dashboard/live", "/dashboard/health")
+PATHS = (
+    "/",
+    "/dashboard/analytics",
+    "/dashboard/workspaces/acme",
+    "/dashboard/records",
+    "/dashboard/live",
+    "/dashboard/health",
+)
 
 
 def text_of(html, element):
@@ -166,6 +173,17 @@ async def test_mistakes_are_answered_with_a_page(house):
         answer = await house.client.get(path)
         assert (answer.status_code, said in answer.text) == (status, True), path
         assert answer.headers["content-type"].startswith("text/html")
+
+
+async def test_the_analytics_are_what_the_api_says(house):
+    html = await get(house, "/dashboard/analytics?period=7d&by=task")
+    forecast = await house.get("/usage/forecast")
+    assert money(Decimal(str(forecast["month_end_usd"]))) in html and "tried on 1 days" not in html
+    trends = await house.get("/usage/trends", group_by="task", **{"from": "2026-11-16"})
+    expected = [[count(each["now"]["requests"]), count(each["before"]["requests"])] for each in trends["groups"]]
+    assert [row[1:3] for row in rows_of(html, "trends")] == expected
+    peaks = await house.get("/usage/peaks", **{"from": "2026-11-16"})
+    assert [row[1] for row in rows_of(html, "peaks")] == [count(each["usage"]["requests"]) for each in peaks["hours"]]
 
 
 async def test_health_tells_what_is_wrong(house):

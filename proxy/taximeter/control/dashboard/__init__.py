@@ -1,7 +1,8 @@
 """The dashboard on the control port: pages made here, on the server, of the same answers as the usage API."""
 
 from taximeter.control.dashboard.entering import Entrance
+from taximeter.control.dashboard.foresight import Foresight
 from taximeter.control.dashboard.pages import Pages
 
-PAGES = (Pages, Entrance)
+PAGES = (Pages, Foresight, Entrance)
 """For Litestar(route_handlers=…)."""

@@ -59,7 +59,7 @@ class Pages(Controller):
 
     @get("/", summary="Today against yesterday; cost and tokens over time", media_type="text/html")
     async def overview(self, services: Given, request: Asking, view: Viewed, by: By = None) -> Response[str]:
-        by = _one_of(by, DIMENSIONS, "workspace" if request.auth.admin else "model")
+        by = one_of(by, DIMENSIONS, "workspace" if request.auth.admin else "model")
         return await _overview(services, request, view, by, DIMENSIONS, here="Overview", workspace=None)
 
     @get("/dashboard/workspaces/{name:str}", summary="One workspace", media_type="text/html")
@@ -69,7 +69,7 @@ class Pages(Controller):
         own(request.auth, [name])
         filters = replace(view.filters, workspace=[name])
         view = replace(view, filters=filters, params=view.params | {"workspace": [name]}, fixed=("workspace",))
-        by = _one_of(by, OF_WORKSPACE, "model")
+        by = one_of(by, OF_WORKSPACE, "model")
         tracks = figures.recent_tracks(services.history, view, name)
         return await _overview(services, request, view, by, OF_WORKSPACE, here="", workspace=name, tracks=await tracks)
 
@@ -224,7 +224,8 @@ async def _overview(
     )
 
 
-def _one_of(name: str | None, allowed: dict[str, str], usual: str) -> str:
+def one_of(name: str | None, allowed: dict[str, str], usual: str) -> str:
+    """A page's grouping. Raises BadRequest naming what is allowed."""
     if name is None:
         return usual
     if name not in allowed:

@@ -52,6 +52,7 @@ def environment() -> Environment:
         "rfc3339": shown,
         "moment": moment,
         "clock": lambda us, tz: f"{local(us, tz):%H:%M:%S}",
+        "percent": lambda fraction: figures.UNKNOWN if fraction is None else f"{fraction * 100:.0f} %",
         "named": lambda value: "(none)" if value in (None, "") else value,
     }
     made.globals["version"] = __version__

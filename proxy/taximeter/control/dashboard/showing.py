@@ -21,7 +21,12 @@ log = logging.getLogger(__name__)
 
 Asking = Request[Any, Caller, Any]
 
-NAV = (("Overview", "/"), ("Records", "/dashboard/records"), ("Live", "/dashboard/live"))
+NAV = (
+    ("Overview", "/"),
+    ("Analytics", "/dashboard/analytics"),
+    ("Records", "/dashboard/records"),
+    ("Live", "/dashboard/live"),
+)
 OF_ADMIN = (("Meter health", "/dashboard/health"),)
 
 
