@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from answers import known, metered, read, sse
 from taximeter.core.record import Operation
 from taximeter.flavors import find
+from taximeter.flavors.meter import Answer
 
 STREAM = b"text/event-stream"
 SERVICES = "/api/v1/services/"
@@ -155,11 +160,6 @@ UNARY = {
     "aleph alpha embedding": (
         "/semantic_embed", {"model_version": "v", "embedding": [], "num_tokens_prompt_total": 11}, EMBEDDING, INPUT,
     ),
-    # docs.cohere.com: the first answers had `token_count` alone
-    "cohere before billed units": (
-        "/v1/chat",
-        {"text": "hi", "token_count": {"prompt_tokens": 11, "response_tokens": 7, "total_tokens": 18}}, LLM, BOTH,
-    ),
     "cohere summarize": (
         "/v1/summarize", {"meta": {"billed_units": {"input_tokens": 11, "output_tokens": 7}}}, LLM, BOTH,
     ),
@@ -287,6 +287,42 @@ def test_a_stream_in_its_published_shape(name: str) -> None:
     meter = metered(path, body, content_type=STREAM)
     assert known(meter.reading()) == want
     assert "".join(meter.output().texts) == said
+
+
+@settings(deadline=None)
+@given(name=st.sampled_from(sorted(STREAMS)), at=st.lists(st.integers(0, 600), max_size=6))
+def test_a_stream_is_read_the_same_at_any_cut(name: str, at: list[int]) -> None:
+    path, body, want, said = STREAMS[name]
+    places = [0, *sorted({place % len(body) for place in at} - {0}), len(body)]
+    assert _fed(path, [body[start:end] for start, end in pairwise(places)]) == (want, said)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), name=st.sampled_from(sorted([*UNARY, *STREAMS])))
+def test_a_spoilt_answer_never_raises(data: st.DataObject, name: str) -> None:
+    if name in UNARY:
+        path, body, *_ = UNARY[name]
+        whole = bytearray(json.dumps(body).encode())
+    else:
+        path, body, *_ = STREAMS[name]
+        whole = bytearray(body)
+    for _ in range(data.draw(st.integers(1, 4))):
+        start, end = sorted(data.draw(st.integers(0, len(whole))) for _ in "ab")
+        whole[start : min(end, start + 30)] = data.draw(
+            st.sampled_from([b"", b"null", b"-1", b"[", b'"x"', b"{}", b"1e9"])
+        )
+    figures, _ = _fed(path, [bytes(whole)])
+    assert all(value >= 0 for value in figures.values())
+
+
+def _fed(path: str, pieces: list[bytes]) -> tuple[dict[str, Any], str]:
+    flavor = find(b"POST", path.encode())
+    answer = Answer(status=200, content_type=STREAM)
+    meter = flavor.meter(flavor.prepare(b"", path.encode(), inject=False), answer, "openai")
+    for piece in pieces:
+        assert meter.feed(piece) is piece
+    assert meter.finish() == b""
+    return known(meter.reading()), "".join(meter.output().texts)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Cohere's own API: `/v1/chat`, `/v2/chat`, `/embed` and the legacy `/generate`, and who shares these paths.
 
 v1 keeps its usage in `meta` (streamed: `response.meta` of `stream-end`, NDJSON or SSE), v2 in `usage` (streamed:
-`delta.usage` of `message-end`, which may be empty); the oldest answers have `token_count` alone. `/chat` is also
+`delta.usage` of `message-end`, which may be empty); `token_count` beside it counts the hidden preamble too and is no bill. `/chat` is also
 Writer's and Reka's (OpenAI's shape), LM Studio's (`stats`, streamed in the `result` of `chat.end`) and Oracle's
 (`chatResponse`); `/embed` is also TEI's (a bare array; the head tells) and Aleph Alpha's (`num_tokens_prompt_total`).
 """
@@ -24,7 +24,7 @@ _FLAT = "num_tokens_prompt_total"
 class CohereTally(Tally):
     """A chat, generation or embedding answer."""
 
-    usage_keys = ("meta", "usage", "token_count", "stats")
+    usage_keys = ("meta", "usage", "stats")
     envelopes = ("response", "delta", "result", "chatResponse")
     kind_keys = ("type", "event_type")
     terminal_kinds = frozenset(("message-end", "stream-end", "chat.end"))

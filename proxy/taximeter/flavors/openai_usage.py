@@ -54,8 +54,6 @@ REST_IS_REASONING = frozenset(("google", "gemini", "vertex"))
 """Providers that hide thoughts in `total_tokens` alone: 66 + 6 = 100 (Gemini's OpenAI endpoint). Gateways in front of
 Gemini pass the same object on, so there the model's name tells."""
 
-_OUTPUT_ELSEWHERE = ("response_tokens", "total_output_tokens")  # Cohere's old `token_count`; LM Studio's `stats`
-
 _CAMEL_CASE = {
     # Oracle's Usage (docs.oracle.com, GenerativeAiInference); Yandex' inputTextTokens
     "promptTokens": "prompt_tokens",
@@ -78,7 +76,7 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
     out = _details(usage, _OUTPUT_DETAILS)
     reading = Reading(
         input_tokens=first(usage, "prompt_tokens", "input_tokens"),
-        output_tokens=first(usage, "completion_tokens", "output_tokens", *_OUTPUT_ELSEWHERE),
+        output_tokens=first(usage, "completion_tokens", "output_tokens", "total_output_tokens"),  # the last: LM Studio
         cached_input_tokens=_either(first(into, "cached_tokens"), first(usage, *_CACHED)),
         cache_write_input_tokens=_either(
             first(into, "cache_write_tokens", "cache_creation_tokens"), first(usage, "cache_creation_input_tokens")
