@@ -1,9 +1,10 @@
 """Cohere's own API: `/v1/chat`, `/v2/chat`, `/embed` and the legacy `/generate`, and who shares these paths.
 
 v1 keeps its usage in `meta` (streamed: `response.meta` of `stream-end`, NDJSON or SSE), v2 in `usage` (streamed:
-`delta.usage` of `message-end`, which may be empty); `token_count` beside it counts the hidden preamble too and is no bill. `/chat` is also
-Writer's and Reka's (OpenAI's shape), LM Studio's (`stats`, streamed in the `result` of `chat.end`) and Oracle's
-(`chatResponse`); `/embed` is also TEI's (a bare array; the head tells) and Aleph Alpha's (`num_tokens_prompt_total`).
+`delta.usage` of `message-end`, which may be empty); `token_count` beside it counts the hidden preamble too and is no
+bill. `/chat` is also Writer's and Reka's (OpenAI's shape), LM Studio's (`stats`, streamed in the `result` of
+`chat.end`) and Oracle's (`chatResponse`); `/embed` is also TEI's (a bare array; the head tells) and Aleph Alpha's
+(`num_tokens_prompt_total`).
 """
 
 from __future__ import annotations
