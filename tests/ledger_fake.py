@@ -38,7 +38,15 @@ class FakeHistory:
     async def workspaces(self) -> list[str]:
         return sorted({r.workspace for records in self.records.values() for r in records.values()})
 
-    async def ledger(self, workspace: str, *, days_from_us: int, hours_from_us: int, tracks_from_us: int) -> Ledger:
+    async def ledger(
+        self,
+        workspace: str,
+        *,
+        days_from_us: int,
+        hours_from_us: int,
+        tracks_from_us: int,
+        scopes: Sequence[str] = (),
+    ) -> Ledger:
         records = [record for _, _, record in self._of(workspace)]
         tracks: dict[str, TrackCell] = {}
         for record in records:
@@ -55,7 +63,14 @@ class FakeHistory:
             models=_by(records, lambda r: (r.provider, r.model)),
             tasks=_by([r for r in records if r.task is not None], lambda r: r.task),
             tracks=tracks,
+            scopes={scope: self._scope(workspace, scope) for scope in scopes},
         )
+
+    def _scope(self, workspace: str, scope: str) -> dict[str, Cell]:
+        mine = [r for _, _, r in self._of(workspace) if scope in (f"key:{r.key_id}", f"task:{r.task}")]
+        months = {f"month:{name}": cell for name, cell in _by(mine, lambda r: _at(r, "%Y-%m")).items()}
+        days = {f"day:{name}": cell for name, cell in _by(mine, lambda r: _at(r, "%Y-%m-%d")).items()}
+        return {"total": fold(mine), **months, **days}
 
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
         mine = self._of(workspace)

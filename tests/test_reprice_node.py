@@ -43,7 +43,7 @@ async def books(house):
     client = house.redis()
     counted = int(client.hget("tm:{acme}:total", "cost_nusd"))
     client.close()
-    return counted, round(house.get("/usage?workspace=acme")["estimated_cost_usd"] * 10**9)
+    return counted, round((await house.get("/usage?workspace=acme"))["estimated_cost_usd"] * 10**9)
 
 
 async def test_new_prices_reach_every_sink_once_whether_it_runs_or_not(house, tmp_path):
@@ -62,7 +62,7 @@ async def test_new_prices_reach_every_sink_once_whether_it_runs_or_not(house, tm
     await house.until_ready()
     assert (await reprice(house))["corrected"] == 0
 
-    house.stop()
+    await house.stop()
     (tmp_path / "prices.toml").write_text(price(2))
     assert (await reprice(house))["corrected"] == 5
     assert (await reprice(house))["corrected"] == 0

@@ -51,19 +51,23 @@ async def test_what_the_backend_books_is_what_was_used_whatever_dies_in_between(
     records = house.records()
     used = {}
     for record in records:
-        if record["track"]:
-            known = used.setdefault(record["track"], [0, 0, 0])
-            if record["operation"] == "llm":
-                known[0] += record["input_tokens"] or 0
-                known[1] += record["output_tokens"] or 0
+        if record.track:
+            known = used.setdefault(record.track, [0, 0, 0])
+            if record.operation == "llm":
+                known[0] += record.input_tokens or 0
+                known[1] += record.output_tokens or 0
                 known[2] += 1
     await house.until(lambda: len(sums(backend)) == len(used), "everything sent", 90)
-    await house.until(lambda: house.get("/webhook") == {"data": []}, "the outbox is empty", 90)
+
+    async def emptied():
+        return await house.get("/webhook") == {"data": []}
+
+    await house.until(emptied, "the outbox is empty", 90)
     assert sums(backend) == used
     (got, *_) = backend.accepted.values()
     assert got.path == "/api/v1/webhooks/knowledge/metrics"
     assert got.headers["authorization"] == "Bearer billing-token" and "x-taximeter-signature" in got.headers
-    assert "taximeter_webhook_dead_letters 0.0" in house.get("/metrics").decode()
+    assert "taximeter_webhook_dead_letters 0.0" in await house.get("/metrics")
 
 
 async def test_closing_a_track_sends_it_at_once(house, backend):

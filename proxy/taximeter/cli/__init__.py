@@ -37,6 +37,7 @@ VERBS: dict[str, str] = {
     "reconcile": "taximeter.cli.reconcile:reconcile",
     "rebuild": "taximeter.cli.rebuild:rebuild",
     "adopt": "taximeter.cli.adopt:adopt",
+    "budgets": "taximeter.cli.budgets:budgets",
     "webhook": "taximeter.cli.webhook:webhook",
 }
 """Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""

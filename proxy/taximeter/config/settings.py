@@ -143,6 +143,10 @@ class BudgetSettings(Section):
     """[budget]"""
 
     on_unavailable: Literal["allow", "refuse"] = "allow"
+    on_unpriced: Literal["allow", "refuse"] = "allow"
+    """What a hard budget in USD does with a call whose model has no price."""
+    default_max_output_tokens: Count = 16_384
+    """Reserved for the answer of a call that names no bound of its own (max_tokens …)."""
 
 
 class Settings(Section):

@@ -14,6 +14,7 @@ from taximeter.control import node
 from taximeter.control.access import Gate, anyone_known
 from taximeter.control.analytics import Analytics
 from taximeter.control.answers import HANDLERS, Json
+from taximeter.control.budgets import BudgetAdmin
 from taximeter.control.corrections import reprice_period
 from taximeter.control.dashboard import PAGES
 from taximeter.control.keys import KeyAdmin
@@ -48,6 +49,7 @@ def create(services: Services) -> Litestar:
             Streams,
             Organization,
             KeyAdmin,
+            BudgetAdmin,
             LetterAdmin,
             reprice_period,
             rebuild_redis,

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from taximeter.config import Settings
+from taximeter.control.budgetinfo import BudgetInfo
+from taximeter.control.budgetring import BudgetRing
 from taximeter.control.keyring import KeyRing
 from taximeter.control.live import Live
 from taximeter.control.reprice import RepriceResponse
@@ -78,6 +80,16 @@ class Letters(Protocol):
     async def resend(self, keys: Sequence[str] | None = None) -> int: ...
 
 
+class Desk(Protocol):
+    """Budgets (see control.budgets.BudgetDesk)."""
+
+    ring: BudgetRing
+
+    async def listing(self) -> list[BudgetInfo]: ...
+
+    async def count_apart(self) -> None: ...
+
+
 class Corrections(Protocol):
     """Prices a period again (see control.corrections)."""
 
@@ -112,6 +124,8 @@ class Services:
     close_track: Callable[[str, str], Awaitable[bool]] | None = None
     """Ends a (workspace, track) for the billing webhook, False where all of it was sent before; None: no webhook is
     configured."""
+    budgets: Desk | None = None
+    """None: this control plane keeps no budgets."""
     corrections: Corrections | None = None
     """None: this control plane has no journal to write corrections into."""
     rebuild: Callable[[str | None], Awaitable[int]] | None = None

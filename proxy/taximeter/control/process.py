@@ -18,15 +18,19 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from msgspec.structs import replace
 
+from taximeter.budgetfile import BudgetFile
 from taximeter.child import Boot, Child
 from taximeter.control.app import create
+from taximeter.control.budgetring import BudgetRing
+from taximeter.control.budgets import BudgetDesk
 from taximeter.control.corrections import WORKER, Corrections, prices_now
 from taximeter.control.keyring import KeyRing
-from taximeter.control.keysync import exchange
+from taximeter.control.keysync import exchange, exchange_budgets
 from taximeter.control.live import Live
 from taximeter.control.ports import Services
 from taximeter.control.state import State
 from taximeter.control.upkeep import RETRY_S, every, retention_start_us
+from taximeter.core.budgets import Budget
 from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
 from taximeter.delivery import Delivery
@@ -40,14 +44,16 @@ from taximeter.sinks.history.sink import History, default_url
 from taximeter.sinks.metric_families import Exposition
 from taximeter.sinks.metrics import Metrics
 from taximeter.sinks.redis_client import ERRORS
+from taximeter.sinks.reservations import Reservations, Spent
 from taximeter.sinks.sink import Sink
+from taximeter.sinks.webhook import letters
 
 if TYPE_CHECKING:
     from taximeter.sinks.webhook.sink import Webhook
 
 log = logging.getLogger("taximeter.control")
 
-REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S = 30.0, 60.0, 3_600.0, 2.0
+REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S, SWEEP_S = 30.0, 60.0, 3_600.0, 2.0, 30.0
 DRAIN_S = 10.0
 """How long the end waits for the last records to reach the sinks; the next start delivers what is left."""
 REQUESTS_S = 5.0
@@ -73,7 +79,10 @@ class Control:
         settings = self.settings = boot.settings
         data_dir = Path(settings.data_dir)
         self.history = History(settings.history.url or default_url(str(data_dir)))
-        self.counters = Counters(boot.redis_url, history=self.history)
+        self.budgets = BudgetRing(BudgetFile(data_dir), now_us=_now_us, random=os.urandom)
+        self.counters = Counters(
+            boot.redis_url, history=self.history, scopes=lambda name: self.budgets.in_force().scopes(name)
+        )
         self.prices = PriceBook.load(Path(boot.prices_file))
         self.live = Live(self.history.cursors)
         self.metrics = Metrics(self.history.cursors)
@@ -91,6 +100,15 @@ class Control:
         )
         self.corrections = Corrections(
             self.history, self.delivery, prices=lambda: prices_now(settings), journal=self._journal
+        )
+        self.desk = BudgetDesk(
+            self.budgets,
+            Reservations(self.counters.server),
+            self.history,
+            rebuild=self.counters.rebuild,
+            counted=lambda: self.delivery.health().sinks[self.counters.name].lag_records == 0,
+            tell=self._tell if self.webhook is not None and settings.webhook.format == "cloudevents" else None,
+            now_us=_now_us,
         )
         self.state = State(boot, self.delivery)
         self.keyring = KeyRing(KeyFile(data_dir), settings.auth, now_us=_now_us, random=os.urandom)
@@ -138,6 +156,12 @@ class Control:
             now_us=_now_us,
         )
 
+    async def _tell(self, budget: Budget, spent: Spent, period: str) -> None:
+        """Word of a spent soft budget, once a period, to a webhook that takes events."""
+        if self.webhook is not None:
+            body = letters.budget_body(budget, spent.spent, period, self.boot.node, _now_us())
+            await self.webhook.post_event(f"{budget.id}:{period}", budget.workspace, body)
+
     async def _close_track(self, workspace: str, track: str) -> bool:
         if self.webhook is None:
             return False
@@ -150,6 +174,7 @@ class Control:
             self.metrics,
             health=self.delivery.health,
             redis_drift=lambda: self.counters.drift,
+            budget_spent_ratio=lambda: self.desk.ratios,
             letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
         )
         return Services(
@@ -165,6 +190,7 @@ class Control:
             card=self.prices.card,
             delivering=self.delivery.health,
             close_track=None if webhook is None else self._close_track,
+            budgets=self.desk,
             corrections=self.corrections,
             rebuild=self.counters.rebuild,
             letters=webhook,
@@ -205,6 +231,11 @@ class Control:
         async def share_keys() -> None:
             if self.settings.redis.url:  # an embedded one has no other nodes
                 await exchange(self.counters.server, self.keyring)
+                await exchange_budgets(self.counters.server, self.budgets)
+
+        async def watch_budgets() -> None:
+            await self.desk.count_apart()
+            await self.desk.look()
 
         notes = self.state.notes
         sending = [] if self.webhook is None else [self.webhook.run()]
@@ -213,7 +244,9 @@ class Control:
             every(REGISTER_S, "registering this node in Redis", self._register, notes),
             every(AUDIT_S, "auditing Redis against history", self.counters.audit, notes),
             every(PRUNE_S, "forgetting old records", prune, notes),
-            every(KEYS_S, "exchanging proxy keys with other nodes", share_keys, notes),
+            every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
+            every(KEYS_S, "watching budgets", watch_budgets, notes),
+            every(SWEEP_S, "letting go what ended calls hold of budgets", self.desk.sweep, notes),
         ]
 
     async def _drain(self) -> None:

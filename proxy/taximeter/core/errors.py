@@ -6,7 +6,7 @@ TaximeterError
 ├── JournalError           a journal file cannot be written or read
 └── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
     ├── BadTag  BadRequest  PayloadTooLarge  Unauthorized  Forbidden  NotFound
-    ├── RateLimited  BudgetExceeded
+    ├── RateLimited  BudgetReserved  BudgetExceeded  BudgetUnavailable
     ├── JournalUnavailable  NotReady
     └── UpstreamError      UpstreamUnreachable  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
@@ -121,6 +121,20 @@ class RateLimited(RequestError):
     type = "rate_limit_exceeded"
     code = "rate_limited"
     retry = True
+
+
+class BudgetReserved(RateLimited):
+    """What is left of a hard budget is held by calls in flight, which may use less: retryable."""
+
+    code = "budget_reserved"
+
+
+class BudgetUnavailable(RequestError):
+    """`budget.on_unavailable = "refuse"` and Redis does not answer: whether the budget allows the call is unknown."""
+
+    status = 503
+    type = "server_error"
+    code = "budget_unavailable"
 
 
 class BudgetExceeded(RequestError):

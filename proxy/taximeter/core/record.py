@@ -173,6 +173,15 @@ class Line(msgspec.Struct, omit_defaults=True):
     end: End | None = None
 
 
+BUDGETS = "budgets"
+"""Member of `tags` of a call that reserved a part of hard budgets: their ids, with commas."""
+
+
+def reservation_of(call: Open | Record) -> str:
+    """The name under which a call holds a part of its budgets."""
+    return f"{call.request_id}#{call.attempt}"
+
+
 def seq_of(event_id: str) -> int:
     """The `seq` in an event id. Raises ValueError on anything else."""
     return int(event_id.rpartition(":")[2])

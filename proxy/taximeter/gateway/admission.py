@@ -6,11 +6,18 @@ Pure look-ups in memory; a call that needs no budget waits for nothing here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from taximeter.core.errors import BadRequest, Forbidden, Unauthorized
 from taximeter.core.hosts import Hosts
 from taximeter.core.keys import PREFIX, Keys, ProxyKey, bearer
+from taximeter.core.record import BUDGETS, Open
+
+if TYPE_CHECKING:
+    from taximeter.core.budgets import Budget
+    from taximeter.flavors.meter import Flavor
+    from taximeter.gateway.budget import BudgetGate
 
 KEY_HEADER = b"x-taximeter-key"
 """For clients whose Authorization is the provider's own and is passed on."""
@@ -23,11 +30,31 @@ _PREFIX = PREFIX.encode()
 class Admission:
     """The gate of one worker. `keys` may be replaced at any time; the next request sees the new ones."""
 
-    def __init__(self, keys: Keys, hosts: Hosts, *, required: bool) -> None:
+    def __init__(self, keys: Keys, hosts: Hosts, *, required: bool, budgets: BudgetGate | None = None) -> None:
         """`required`: every call needs a proxy key (`auth.mode = "keys"`)."""
         self.keys = keys
         self.hosts = hosts
         self.required = required
+        self.budgets = budgets
+        self.budgeted: Mapping[str, tuple[Budget, ...]] = {}
+        """Workspaces with a hard budget: a call of any other waits for nothing here."""
+
+    def use_budgets(self, budgets: Sequence[Budget]) -> None:
+        """These hold from now on."""
+        if self.budgets is not None:
+            self.budgets.use(budgets)
+            self.budgeted = self.budgets.hard.workspaces
+
+    def mark(self, opening: Open) -> None:
+        """Write down, where a call has hard budgets, which: Relay then holds a part of them before anything is sent."""
+        budgets = self.budgets.hard.of(opening.workspace, opening.key_id, opening.task) if self.budgets else ()
+        if budgets:
+            opening.tags = {**opening.tags, BUDGETS: ",".join(budget.id for budget in budgets)}
+
+    async def hold(self, opening: Open, flavor: Flavor, body: bytes, tokenizer: str) -> None:
+        """See BudgetGate.hold."""
+        if self.budgets is not None:
+            await self.budgets.hold(opening, flavor, body, tokenizer)
 
     def check_origin(self, head: Mapping[bytes, bytes]) -> None:
         """Refuse a Host that is not ours and posts from foreign web pages. Raises BadRequest or Forbidden."""

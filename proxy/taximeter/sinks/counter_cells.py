@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from taximeter.core.record import Record
-from taximeter.core.totals import FIELDS, add, empty
+from taximeter.core.totals import COST, FIELDS, TOTAL, add, empty
 from taximeter.sinks import counter_keys as keys
 from taximeter.sinks.ledger import Cell
 
@@ -28,8 +28,13 @@ class Cells(NamedTuple):
     """key -> when it expires (s since epoch), of the keys this call sets an expiry on."""
 
 
-def cells(prefix: str, records: Iterable[Record], known: Mapping[str, int]) -> Cells:
-    """Sum records and lay the sums out for `counters.lua`; `known`: key -> expiry it already has."""
+def cells(
+    prefix: str, records: Sequence[Record], known: Mapping[str, int], scopes: Collection[str] = frozenset()
+) -> Cells:
+    """Sum records and lay the sums out for `counters.lua`; `known`: key -> expiry it already has.
+
+    `scopes`: keys and tasks (`key:<id>`, `task:<name>`) to be summed apart, because a budget is about them.
+    """
     fine: dict[_Where, Cell] = {}
     tracks: dict[str, Cell] = {}
     last_us: dict[str, int] = {}
@@ -63,6 +68,8 @@ def cells(prefix: str, records: Iterable[Record], known: Mapping[str, int]) -> C
     for track, cell in tracks.items():
         key, expires = prefix + keys.track(track), keys.track_expires_s(last_us[track])
         _put(out, cell, [_expiring(out, known, key, expires)])
+    if scopes:
+        _scopes(out, prefix, records, known, scopes)
     return Cells(out.keys, _FIELDS + " ".join(map(str, out.words)), out.expiries)
 
 
@@ -94,6 +101,31 @@ def _periods(out: _Out, prefix: str, fine: Mapping[_Where, Cell], known: Mapping
         _put(out, cell, [(prefix + key, 0)])
     for of_day, cell in days.items():
         _put(out, cell, [of_day])
+
+
+def _scopes(
+    out: _Out, prefix: str, records: Iterable[Record], known: Mapping[str, int], scopes: Collection[str]
+) -> None:
+    sums: dict[tuple[str, int], Cell] = {}
+    for record in records:
+        for scope in (f"key:{record.key_id}", f"task:{record.task}"):
+            if scope in scopes:
+                place = scope, record.ended_at // keys.HOUR_US
+                cell = sums.get(place)
+                if cell is None:
+                    cell = sums[place] = empty()
+                add(cell, record)
+    for (scope, hour), cell in sums.items():
+        in_month, in_day, _, day_expires, _ = keys.periods(hour)
+        of_day = _expiring(out, known, prefix + keys.scope(scope, in_day), day_expires)
+        _put(out, budgeted(cell), [*((prefix + keys.scope(scope, at), 0) for at in ("total", in_month)), of_day])
+
+
+def budgeted(cell: Cell) -> Cell:
+    """Of a cell what budgets are measured by."""
+    kept = empty()
+    kept[COST], kept[TOTAL] = cell[COST], cell[TOTAL]
+    return kept
 
 
 def _expiring(out: _Out, known: Mapping[str, int], key: str, expires: int) -> tuple[str, int]:

@@ -103,6 +103,19 @@ def hour_expires_s(hour: str) -> int:
     return int(datetime.fromisoformat(f"{hour}:00:00+00:00").timestamp()) + 3_600 + HOUR_LIVES_S
 
 
+def scope(label: str, period: str) -> str:
+    """What a budgeted key or task (`key:<id>`, `task:<name>`) used in a period (`total`, `month:…`, `day:…`)."""
+    kind, _, named = label.partition(":")
+    return f"scope:{kind}:{name(named)}:{period}"
+
+
+SCOPES = "scopes"
+"""Set, after the prefix: the keys and tasks of a workspace that have counters of their own, because of a budget."""
+HELD, RESERVED, RESERVED_AT = "held", "reserved", "reserved_at"
+"""After the prefix: budget id -> sum held by calls in flight; call -> what it holds, of which budgets; calls by when
+they reserved (s since epoch). A rebuild leaves them alone."""
+
+
 def track_expires_s(last_us: int) -> int:
     """When (s since epoch) a track whose last record ended at `last_us` expires: by the full hour, so that most
     records of a busy track do not move it."""

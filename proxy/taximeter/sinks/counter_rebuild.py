@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from taximeter.core.errors import TaximeterError
 from taximeter.core.totals import COST, FIELDS, TOTAL
 from taximeter.sinks import counter_keys as keys
+from taximeter.sinks.counter_cells import budgeted
 from taximeter.sinks.ledger import Cell, Ledger, LedgerSnapshot
 from taximeter.sinks.redis_client import RedisServer, Script, raised
 
@@ -25,6 +26,8 @@ _REBUILD = Script("rebuild.lua")
 _WATERMARK = Script("watermark.lua")
 _T = TypeVar("_T")
 
+_KEPT = ("gen", keys.HELD, keys.RESERVED, keys.RESERVED_AT)
+"""Of a workspace's keys those that are not sums of records."""
 _LEASE_MS = 60_000
 _KEYS_A_CALL = 200
 """Keeps one script under about 5 ms."""
@@ -47,12 +50,20 @@ class Rebuilder:
     """Rebuilds workspaces one after another; one process at a time (a lease in Redis)."""
 
     def __init__(
-        self, server: RedisServer, history: LedgerSnapshot | None, *, history_id: str, now_us: Callable[[], int]
+        self,
+        server: RedisServer,
+        history: LedgerSnapshot | None,
+        *,
+        history_id: str,
+        now_us: Callable[[], int],
+        scopes: Callable[[str], Collection[str]] = lambda workspace: (),
     ) -> None:
+        """`scopes` names the keys and tasks of a workspace that are to be counted apart."""
         self._server = server
         self._history = history
         self.history_id = history_id
         self._now_us = now_us
+        self._scopes = scopes
 
     async def rebuild(self, workspaces: list[str] | None) -> int:
         """Rebuild these workspaces, or all that history or Redis know; answers how many.
@@ -114,7 +125,7 @@ class Rebuilder:
         match = f"{next(iter(wanted))}*" if len(wanted) == 1 else "tm:{*"
         for key in await self._server.scan(match) if wanted else []:
             of = key[: key.find("}:") + 2]
-            if of in wanted and key != f"{of}gen":
+            if of in wanted and key.removeprefix(of) not in _KEPT:
                 wanted[of].append(key)
         return wanted
 
@@ -127,6 +138,7 @@ class Rebuilder:
             days_from_us=now_us - keys.DAY_LIVES_S * 1_000_000,
             hours_from_us=now_us - keys.HOUR_LIVES_S * 1_000_000,
             tracks_from_us=now_us - keys.TRACK_LIVES_S * 1_000_000,
+            scopes=sorted(self._scopes(workspace)),
         )
         await self._lower(ledger.cursors, before)
         prefix = keys.prefix(workspace)
@@ -179,6 +191,11 @@ def _writes(prefix: str, ledger: Ledger) -> Iterator[_Write]:
         yield _hash(f"{prefix}hour:{hour}", cell, keys.hour_expires_s(hour))
     for track, of in ledger.tracks.items():
         yield _hash(prefix + keys.track(track), of.cell, keys.track_expires_s(of.last_us))
+    for scope, periods in ledger.scopes.items():
+        for period, cell in periods.items():
+            expires = keys.day_expires_s(period.removeprefix("day:")) if period.startswith("day:") else 0
+            yield _hash(prefix + keys.scope(scope, period), budgeted(cell), expires)
+    yield _Write(prefix + keys.SCOPES, list(ledger.scopes), "set")
     models = {keys.model(provider, served): cell for (provider, served), cell in ledger.models.items()}
     yield from _named(prefix, "model", models)
     yield from _named(prefix, "task", {keys.task(task): cell for task, cell in ledger.tasks.items()})

@@ -8,6 +8,8 @@
 --       number of fields, their names, then for each cell:
 --       number of keys; for each key: 0, or the time (s) it expires at, or "m" / "t": a model's or a task's;
 --       number of sums; for each sum: field (1…), amount
+--       9 (only where calls of the batch held parts of budgets, with KEYS[#KEYS-2…#KEYS] = held, reserved, reserved_at)
+--       those calls: what they reserved is let go in the same step that counts what they used
 -- Answers 1; or {"generation", actual or ""}, or {"cursor", actual}: then nothing was changed.
 -- Amounts stay strings from end to end: a Lua number is exact to 2^53 only.
 
@@ -69,5 +71,19 @@ while at <= count do
     end
   end
   at = last + 1
+end
+
+if ARGV[9] then
+  local held, reserved, since = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
+  for call in string.gmatch(ARGV[9], '%S+') do
+    local parts = redis.call('HGET', reserved, call)
+    if parts then
+      for budget, amount in string.gmatch(parts, '(%S+) (%S+)') do
+        redis.call('HINCRBY', held, budget, '-' .. amount)
+      end
+      redis.call('HDEL', reserved, call)
+      redis.call('ZREM', since, call)
+    end
+  end
 end
 return 1

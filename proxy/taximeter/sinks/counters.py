@@ -11,13 +11,13 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from taximeter.core.errors import ConfigError
-from taximeter.core.record import Record, seq_of
+from taximeter.core.record import BUDGETS, Record, reservation_of, seq_of
 from taximeter.core.totals import FIELDS, Totals
 from taximeter.sinks import counter_keys as keys
 from taximeter.sinks.counter_audit import Audit, Auditor
@@ -46,14 +46,17 @@ _JOURNALS = 64
 class _Workspace:
     """What is believed of one workspace in Redis."""
 
-    __slots__ = ("create", "cursors", "generation", "head", "prefix")
+    __slots__ = ("create", "cursors", "generation", "head", "prefix", "scopes", "tail")
 
-    def __init__(self, name: str, generation: str, *, create: bool) -> None:
+    def __init__(self, name: str, generation: str, *, create: bool, scopes: frozenset[str]) -> None:
         self.prefix = prefix = keys.prefix(name)
         self.generation = generation
         self.create = create
         self.cursors: dict[str, int] = {}
         self.head = [prefix + k for k in ("gen", "cursor", "models", "model:other", "tasks", "task:other")]
+        self.tail = [prefix + k for k in (keys.HELD, keys.RESERVED, keys.RESERVED_AT)]
+        self.scopes = scopes
+        """Keys and tasks counted apart; they change with the generation only."""
 
 
 class _Part:
@@ -86,8 +89,10 @@ class Counters:
         history_id: str = "",
         timeout_s: float = 5.0,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        scopes: Callable[[str], Collection[str]] = lambda workspace: (),
     ) -> None:
         """`history` is what lost counters are rebuilt from; `history_id` names it (another one never overwrites).
+        `scopes` names the keys and tasks of a workspace that have a budget (core.budgets): asked at a rebuild.
 
         Does not connect. Raises ConfigError for a URL that cannot be used.
         """
@@ -95,7 +100,7 @@ class Counters:
         self.duplicates_skipped = 0
         """Records that came again and had been counted."""
         self._now_us = now_us
-        self._rebuilder = Rebuilder(self.server, history, history_id=history_id, now_us=now_us)
+        self._rebuilder = Rebuilder(self.server, history, history_id=history_id, now_us=now_us, scopes=scopes)
         self._auditor = Auditor(self.server, history, self._rebuilder, now_us=now_us)
         self._lock = asyncio.Lock()
         self._at: dict[str, int] = {}
@@ -288,17 +293,23 @@ class Counters:
             unknown = sorted(names)
         commands: list[tuple[str, ...]] = [("HGET", keys.WATERMARK, keys.GENERATION_FIELD)]
         for name in unknown:
-            commands += (("SADD", keys.WORKSPACES, name), ("GET", keys.prefix(name) + "gen"))
+            prefix = keys.prefix(name)
+            commands += (("SADD", keys.WORKSPACES, name), ("GET", prefix + "gen"), ("SMEMBERS", prefix + keys.SCOPES))
         marker, *replies = await self.server.commands(commands)
         if (marker or b"").decode() != self._generation:
             raise CountersMoved("Redis was emptied or rebuilt")
         lost = []
-        for name, added, found in zip(unknown, replies[::2], replies[1::2], strict=True):
+        for name, added, found, scopes in zip(unknown, replies[::3], replies[1::3], replies[2::3], strict=True):
             generation = (found or b"").decode()
             if generation.startswith(keys.REBUILDING_PREFIX) or (not generation and not added):
                 lost.append(name)
             else:
-                self._workspaces[name] = _Workspace(name, generation or secrets.token_hex(8), create=not generation)
+                self._workspaces[name] = _Workspace(
+                    name,
+                    generation or secrets.token_hex(8),
+                    create=not generation,
+                    scopes=frozenset(scope.decode() for scope in scopes),
+                )
         if lost:
             log.error("Redis lost counters of %s: rebuilding from history", ", ".join(lost[:10]))
             await self._rebuilder.rebuild(lost)
@@ -346,10 +357,12 @@ class Counters:
         for start in range(0, len(part.records), _RECORDS_A_CALL):
             records = part.records[start : start + _RECORDS_A_CALL]
             first, last = seq_of(records[0].event_id), seq_of(records[-1].event_id)
-            out = cells(workspace.prefix, records, self._expiries)
+            out = cells(workspace.prefix, records, self._expiries, workspace.scopes)
             part.expiries |= out.expiries
             head = (workspace.generation, int(workspace.create), part.journal_id, expected, first, last)
-            calls.append(([*workspace.head, *out.keys], [*head, keys.MAX_NAMES, out.words]))
+            call: Call = [*workspace.head, *out.keys], [*head, keys.MAX_NAMES, out.words]
+            held = [reservation_of(record) for record in records if BUDGETS in record.tags]
+            calls.append(([*call[0], *workspace.tail], [*call[1], " ".join(held)]) if held else call)
             expected = last
         part.last = expected
         return calls

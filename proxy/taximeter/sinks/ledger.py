@@ -5,7 +5,7 @@ History is the truth Redis is rebuilt from; this module knows neither SQL nor Re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -42,6 +42,10 @@ class Ledger(msgspec.Struct, kw_only=True):
     tracks: dict[str, TrackCell] = msgspec.field(default_factory=dict)
     """track -> sums, of tracks with a record since `tracks_from_us`."""
 
+    scopes: dict[str, dict[str, Cell]] = msgspec.field(default_factory=dict)
+    """Of each scope asked for (`key:<id>`, `task:<name>`): `total`, `month:2026-11`, `day:2026-11-22` -> sums; days
+    from `days_from_us` on."""
+
 
 class Standing(msgspec.Struct, kw_only=True):
     """What a workspace's total must be for someone who has applied each journal just up to given cursors."""
@@ -60,7 +64,15 @@ class LedgerSnapshot(Protocol):
     async def workspaces(self) -> list[str]:
         """Every workspace with at least one record or roll-up."""
 
-    async def ledger(self, workspace: str, *, days_from_us: int, hours_from_us: int, tracks_from_us: int) -> Ledger:
+    async def ledger(
+        self,
+        workspace: str,
+        *,
+        days_from_us: int,
+        hours_from_us: int,
+        tracks_from_us: int,
+        scopes: Sequence[str] = (),
+    ) -> Ledger:
         """The workspace's sums and the journal cursors they stand for, from one transaction."""
 
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:

@@ -80,7 +80,15 @@ class History:
         """Every workspace with at least one record or roll-up, sorted."""
         return await self._read(self._snapshots.workspaces)
 
-    async def ledger(self, workspace: str, *, days_from_us: int, hours_from_us: int, tracks_from_us: int) -> Ledger:
+    async def ledger(
+        self,
+        workspace: str,
+        *,
+        days_from_us: int,
+        hours_from_us: int,
+        tracks_from_us: int,
+        scopes: Sequence[str] = (),
+    ) -> Ledger:
         """See sinks.ledger.LedgerSnapshot."""
         return await self._read(
             self._snapshots.ledger,
@@ -88,6 +96,7 @@ class History:
             days_from_us=days_from_us,
             hours_from_us=hours_from_us,
             tracks_from_us=tracks_from_us,
+            scopes=scopes,
         )
 
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:

@@ -5,7 +5,7 @@ Implements sinks.ledger.LedgerSnapshot's questions, synchronously.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -36,8 +36,17 @@ class Snapshots:
         with self._database.reading() as connection:
             return sorted(connection.execute(select(series.c.workspace).distinct()).scalars())
 
-    def ledger(self, workspace: str, *, days_from_us: int, hours_from_us: int, tracks_from_us: int) -> Ledger:
-        """The workspace's sums by period, model, task and track, and the cursors they stand for."""
+    def ledger(
+        self,
+        workspace: str,
+        *,
+        days_from_us: int,
+        hours_from_us: int,
+        tracks_from_us: int,
+        scopes: Sequence[str] = (),
+    ) -> Ledger:
+        """The workspace's sums by period, model, task, track and scope, and the cursors they stand for."""
+        days_from_s = days_from_us // US // DAY_S * DAY_S
         with self._database.reading() as connection:
             months = _by_period(connection, workspace, MONTH, 0, "%Y-%m")
             models = _by_names(connection, workspace, series.c.provider, series.c.model)
@@ -46,11 +55,12 @@ class Snapshots:
                 cursors={name: seq for name, (_, seq) in _journals(connection).items()},
                 total=_sum(months.values()),
                 months=months,
-                days=_by_period(connection, workspace, DAY, days_from_us // US // DAY_S * DAY_S, "%Y-%m-%d"),
+                days=_by_period(connection, workspace, DAY, days_from_s, "%Y-%m-%d"),
                 hours=_by_period(connection, workspace, HOUR, hours_from_us // US // HOUR_S * HOUR_S, "%Y-%m-%dT%H"),
                 models={(provider, model): cell for (provider, model), cell in models.items()},
                 tasks={task: cell for (task,), cell in tasks.items() if task},
                 tracks=_tracks(connection, workspace, tracks_from_us),
+                scopes={scope: _scope(connection, workspace, scope, days_from_s) for scope in scopes},
             )
 
     def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
@@ -85,11 +95,22 @@ def _sums(table: Table) -> Iterator[ColumnElement[Any]]:
     return (total(table.c[field]) for field in totals.FIELDS)
 
 
-def _by_period(connection: Connection, workspace: str, level: Table, first_s: int, name: str) -> dict[str, Cell]:
+def _scope(connection: Connection, workspace: str, scope: str, days_from_s: int) -> dict[str, Cell]:
+    """Sums of a key or task (`key:<id>`, `task:<name>`) by period."""
+    kind, _, name = scope.partition(":")
+    mine = (series.c.key_id if kind == "key" else series.c.task) == name
+    months = _by_period(connection, workspace, MONTH, 0, "month:%Y-%m", mine)
+    days = _by_period(connection, workspace, DAY, days_from_s, "day:%Y-%m-%d", mine)
+    return {"total": _sum(months.values()), **months, **days}
+
+
+def _by_period(
+    connection: Connection, workspace: str, level: Table, first_s: int, name: str, *further: ColumnElement[bool]
+) -> dict[str, Cell]:
     """Name of the period (strftime) -> sums, from the period that starts at `first_s` on."""
     query = (
         select(level.c.start_s, *_sums(level))
-        .where(level.c.start_s >= first_s, level.c.series_no.in_(_of(workspace)))
+        .where(level.c.start_s >= first_s, level.c.series_no.in_(_of(workspace).where(*further)))
         .group_by(level.c.start_s)
     )
     return {

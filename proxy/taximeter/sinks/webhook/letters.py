@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from taximeter.core import views
+from taximeter.core.budgets import Budget
 from taximeter.core.record import Record
 from taximeter.core.views import Metrics, ModelSums
 from taximeter.sinks.history.cells import empty, merge, split
@@ -88,6 +89,19 @@ def event_body(record: Record, node: str) -> str:
         subject=record.workspace,
         at_us=record.ended_at,
         data={name: getattr(record, name) for name in Record.__struct_fields__},
+    )
+
+
+def budget_body(budget: Budget, spent: int, period: str, node: str, at_us: int) -> str:
+    """A CloudEvent that says that a soft budget is spent; `limit` and `spent` in nano-USD or tokens."""
+    told = {name: getattr(budget, name) for name in ("id", "workspace", "key_id", "task", "unit", "limit")}
+    return event(
+        id=f"{budget.id}:{period}",
+        kind="taximeter.budget.spent",
+        node=node,
+        subject=budget.workspace,
+        at_us=at_us,
+        data={**told, "period": period, "spent": spent},
     )
 
 

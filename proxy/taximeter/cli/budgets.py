@@ -1,0 +1,153 @@
+"""`budgets create | list | end`: through the running proxy or, when none runs, in the data directory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from urllib.parse import quote
+
+import click
+import msgspec
+
+from taximeter.budgetfile import BudgetFile
+from taximeter.cli.options import place
+from taximeter.cli.show import console, count, money, table
+from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
+from taximeter.config import Settings, load
+from taximeter.control import shapes
+from taximeter.control.budgetinfo import BudgetInfo, BudgetList, info, limit_of
+from taximeter.control.budgetring import BudgetRing
+from taximeter.core.errors import BadRequest
+
+Choices = dict[str, str]
+
+
+@click.group()
+def budgets() -> None:
+    """Budgets: how much a workspace, a key or a task may use in a day, a month, or at all."""
+
+
+@budgets.command()
+@click.option("--workspace", required=True, metavar="NAME", help="Whose.")
+@click.option("--key", "key_id", default="", metavar="ID", help="Only calls with this key.")
+@click.option("--task", default="", metavar="NAME", help="Only calls of this task.")
+@click.option("--usd", metavar="AMOUNT", help="Limit in USD.")
+@click.option("--tokens", metavar="COUNT", help="Limit in tokens.")
+@click.option("--period", type=click.Choice(["day", "month", "total"]), default="month", show_default=True)
+@click.option("--mode", type=click.Choice(["hard", "soft"]), default="hard", show_default=True, help="soft: only tell.")
+@place
+def create(
+    url: str | None, config_file: Path | None, as_json: bool, usd: str | None, tokens: str | None, **asked: str
+) -> None:
+    """Make a budget. It counts what the period has used already."""
+    if (usd is None) == (tokens is None):
+        raise BadRequest("Give the limit as --usd or as --tokens.")
+    unit = "usd" if tokens is None else "tokens"
+    try:
+        limit = Decimal(str(usd if tokens is None else tokens))
+    except InvalidOperation:
+        raise BadRequest(f"{usd or tokens!r} is no number.") from None
+    with _where(url, config_file) as where:
+        made = where.create(limit, {**asked, "unit": unit})
+    click.echo(shapes.encode(made) if as_json else f"{made.id}: {_about(made)} may use {_limit(made)}.")
+
+
+@budgets.command("list")
+@click.option("--workspace", metavar="NAME", help="Only this workspace's.")
+@place
+def listing(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
+    """List the budgets, and how they stand."""
+    with _where(url, config_file) as where:
+        found = [each for each in where.listing() if workspace in (None, each.workspace)]
+    if as_json:
+        click.echo(shapes.encode(found))
+        return
+    rows = [
+        (each.id, _about(each), each.mode, _limit(each), _amount(each, each.spent), _amount(each, each.held))
+        for each in found
+    ]
+    console().print(table(["Id", "For", "Mode"], ["Limit", "Spent", "Held"], rows))
+
+
+@budgets.command()
+@click.argument("budget_id")
+@place
+def end(url: str | None, config_file: Path | None, as_json: bool, budget_id: str) -> None:
+    """End a budget. Workers forget it within about a second."""
+    with _where(url, config_file) as where:
+        ended = where.end(budget_id)
+    click.echo(shapes.encode(ended) if as_json else f"{ended.id} is ended.")
+
+
+class _Proxy:
+    """Budgets through the running proxy."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+
+    def create(self, limit: Decimal, asked: Choices) -> BudgetInfo:
+        answer = self._proxy.request("POST", "/budgets", body={**asked, "limit": str(limit)})
+        return msgspec.json.decode(answer.content, type=BudgetInfo)
+
+    def listing(self) -> list[BudgetInfo]:
+        return msgspec.json.decode(self._proxy.request("GET", "/budgets").content, type=BudgetList).data
+
+    def end(self, budget_id: str) -> BudgetInfo:
+        raw = self._proxy.request("DELETE", f"/budgets/{quote(budget_id, safe='')}").content
+        return msgspec.json.decode(raw, type=BudgetInfo)
+
+
+class _File:
+    """Budgets in the data directory, while no proxy runs on it."""
+
+    def __init__(self, settings: Settings) -> None:
+        data_dir = Path(settings.data_dir)
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._ring = BudgetRing(BudgetFile(data_dir), now_us=_now_us, random=secrets.token_bytes)
+
+    def create(self, limit: Decimal, asked: Choices) -> BudgetInfo:
+        named = {name: value for name, value in asked.items() if name != "workspace"}
+        amount = limit_of(limit, "tokens" if asked["unit"] == "tokens" else "usd")
+        return info(self._ring.create(asked["workspace"], amount, **named), _now_us())  # type: ignore[arg-type]
+
+    def listing(self) -> list[BudgetInfo]:
+        return [info(budget, _now_us()) for budget in self._ring.listing()]
+
+    def end(self, budget_id: str) -> BudgetInfo:
+        return info(self._ring.end(budget_id), _now_us())
+
+
+@contextmanager
+def _where(url: str | None, config_file: Path | None) -> Iterator[_Proxy | _File]:
+    settings = load(config_file)
+    address = url or running_at(settings)
+    if address is None:
+        yield _File(settings)
+        return
+    with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
+        yield _Proxy(proxy)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def _about(each: BudgetInfo) -> str:
+    part = f" key {each.key_id}" if each.key_id else f" task {each.task}" if each.task else ""
+    return f"{each.workspace}{part}"
+
+
+def _limit(each: BudgetInfo) -> str:
+    per = "" if each.period == "total" else f" a {each.period}"
+    return f"{_amount(each, each.limit)}{per}"
+
+
+def _amount(each: BudgetInfo, value: Decimal | None) -> str:
+    if value is None:
+        return "—"
+    return money(value) if each.unit == "usd" else f"{count(int(value))} tokens"

@@ -1,0 +1,68 @@
+"""How a budget is shown, and how its limit is written. Pure; the CLI uses it too."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from taximeter.control.times import shown
+from taximeter.core.budgets import Budget, Mode, Period, Unit, resets_at_us
+from taximeter.core.errors import BadRequest
+from taximeter.core.views import NUSD_PER_USD, usd
+
+
+class BudgetInfo(msgspec.Struct, kw_only=True):
+    """A budget as listed; amounts in its own unit."""
+
+    id: str
+    workspace: str
+    key_id: str | None
+    task: str | None
+    """Neither key nor task: the whole workspace."""
+    unit: Unit
+    period: Period
+    mode: Mode
+    limit: Decimal
+    """USD or tokens."""
+    spent: Decimal | None
+    """In the period now; null: not known (Redis does not answer, or nothing runs)."""
+    held: Decimal | None
+    """Held by calls in flight: an upper bound of what they will use. Hard budgets only."""
+    resets_at: str | None
+    """When the next period begins; null: never."""
+    created_at: str | None
+
+
+class BudgetList(msgspec.Struct):
+    data: list[BudgetInfo]
+
+
+def limit_of(amount: Decimal, unit: Unit) -> int:
+    """A limit as written, in nano-USD or tokens. Raises BadRequest on what is no such amount."""
+    scale = NUSD_PER_USD if unit == "usd" else 1
+    if not amount.is_finite() or amount * scale != int(amount * scale):
+        raise BadRequest("The limit must be a number: USD with at most nine decimals, or whole tokens.", param="limit")
+    return int(amount * scale)
+
+
+def info(budget: Budget, now_us: int, spent: int | None = None, held: int | None = None) -> BudgetInfo:
+    """A budget as listed."""
+    return BudgetInfo(
+        id=budget.id,
+        workspace=budget.workspace,
+        key_id=budget.key_id or None,
+        task=budget.task or None,
+        unit=budget.unit,
+        period=budget.period,
+        mode=budget.mode,
+        limit=_amount(budget.limit, budget),
+        spent=None if spent is None else _amount(spent, budget),
+        held=None if held is None or budget.mode == "soft" else _amount(held, budget),
+        resets_at=shown(resets_at_us(budget.period, now_us)),
+        created_at=shown(budget.created_at or None),
+    )
+
+
+def _amount(value: int, budget: Budget) -> Decimal:
+    return usd(value) if budget.unit == "usd" else Decimal(value)

@@ -1,0 +1,98 @@
+"""Holding a part of hard budgets in Redis while a call is in flight, and reading how much of a budget is spent.
+
+What a call holds is let go in the step that counts its record (counters.lua). Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from taximeter.core.budgets import Budget, period_name
+from taximeter.sinks import counter_keys as keys
+from taximeter.sinks.redis_client import RedisServer, Script, raised
+
+_RESERVE = Script("reserve.lua")
+_RELEASE = Script("release.lua")
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why nothing was reserved."""
+
+    budget: Budget
+    spent: int
+    """In the budget's own unit."""
+    over: bool
+    """Not enough is left, whatever becomes of the calls in flight; else it is only held by these."""
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """How a budget stands in its period now, in its own unit."""
+
+    spent: int
+    held: int
+    """By calls in flight, an upper bound of what they will use."""
+
+
+class Reservations:
+    """Reservations in one Redis. Methods raise redis_client.ERRORS."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+
+    async def reserve(self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int) -> Refusal | None:
+        """Hold an amount of each of these budgets of one workspace, or of none; None: it is held.
+
+        `call` names the call: a second time for the same one changes nothing.
+        """
+        prefix = keys.prefix(wanted[0][0].workspace)
+        names = [prefix + keys.HELD, prefix + keys.RESERVED, prefix + keys.RESERVED_AT]
+        args: list[str | int] = [call, now_us // 1_000_000]
+        for budget, amount in wanted:
+            names.append(spent_key(budget, now_us))
+            args += (budget.id, budget.field, budget.limit, amount)
+        [reply] = raised(await self._server.run(_RESERVE, [(names, args)]))
+        if reply[0] == 1:
+            return None
+        return Refusal(wanted[reply[1] - 1][0], int(reply[2]), over=reply[0] == b"over")
+
+    async def release(self, workspace: str, calls: Sequence[str]) -> int:
+        """Let go what calls hold whose records are counted; answers how many held something."""
+        [released] = raised(await self._server.run(_RELEASE, [(_places(workspace), list(calls))]))
+        return int(released)
+
+    async def held_before(self, workspace: str, before_s: int, limit: int) -> list[str]:
+        """Calls that reserved before this moment (s since epoch), oldest first."""
+        found = await self._server.command("ZRANGEBYSCORE", _places(workspace)[2], "-inf", before_s, "LIMIT", 0, limit)
+        return [call.decode() for call in found]
+
+    async def close(self) -> None:
+        """Close the server's connections, where this object is its only user."""
+        await self._server.close()
+
+    async def spent(self, budgets: Sequence[Budget], now_us: int) -> list[Spent]:
+        """How each of these budgets stands."""
+        commands: list[tuple[str | int | bytes, ...]] = []
+        for budget in budgets:
+            commands.append(("HGET", spent_key(budget, now_us), budget.field))
+            commands.append(("HGET", keys.prefix(budget.workspace) + keys.HELD, budget.id))
+        replies = await self._server.commands(commands) if commands else []
+        return [Spent(int(spent or 0), int(held or 0)) for spent, held in zip(replies[::2], replies[1::2], strict=True)]
+
+    async def scopes(self, workspace: str) -> set[str]:
+        """The keys and tasks of a workspace that are counted apart now."""
+        return {
+            scope.decode() for scope in await self._server.command("SMEMBERS", keys.prefix(workspace) + keys.SCOPES)
+        }
+
+
+def spent_key(budget: Budget, now_us: int) -> str:
+    """The counters' hash a budget is measured by, of its period now."""
+    period = period_name(budget.period, now_us)
+    return keys.prefix(budget.workspace) + (keys.scope(budget.scope, period) if budget.scope else period)
+
+
+def _places(workspace: str) -> list[str]:
+    prefix = keys.prefix(workspace)
+    return [prefix + keys.HELD, prefix + keys.RESERVED, prefix + keys.RESERVED_AT]

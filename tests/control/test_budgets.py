@@ -1,0 +1,160 @@
+"""Budgets over HTTP on a real Valkey: made, shown, ended; told when spent; let go by a sweep."""
+
+import secrets
+
+import pytest
+from redis.asyncio import Redis
+
+from control_plane import NOON_US, record
+from taximeter.budgetfile import BudgetFile
+from taximeter.control.budgetring import BudgetRing
+from taximeter.control.budgets import BudgetDesk
+from taximeter.control.keysync import BUDGETS, exchange_budgets
+from taximeter.core.errors import DataDirError, NotFound
+from taximeter.sinks.counters import Counters
+from taximeter.sinks.redis_client import RedisServer
+from taximeter.sinks.reservations import Reservations
+
+
+def ring(path):
+    return BudgetRing(BudgetFile(path), now_us=lambda: NOON_US, random=secrets.token_bytes)
+
+
+@pytest.fixture
+async def redis(valkey_url):
+    client = Redis.from_url(valkey_url, decode_responses=True)
+    await client.flushall()
+    yield client
+    await client.flushall()
+    await client.aclose()
+
+
+@pytest.fixture
+async def desk(tmp_path, valkey_url, redis, start):
+    """(control, desk, words told)"""
+    first = await start()
+    budgets, told = ring(tmp_path), []
+    counters = Counters(valkey_url, history=first.history, scopes=lambda name: budgets.in_force().scopes(name))
+
+    async def tell(budget, spent, period):
+        told.append((budget.id, spent.spent, period))
+
+    made = BudgetDesk(
+        budgets, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
+        tell=tell, now_us=lambda: NOON_US,
+    )  # fmt: skip
+    control = await start(budgets=made)
+    yield control, made, told
+    await counters.close()
+
+
+async def test_a_budget_is_made_shown_and_ended(desk, redis):
+    control, _, _ = desk
+    answer = await control.client.post("/budgets", json={"workspace": "acme", "limit": 12.5})
+    made = answer.json()
+    assert answer.status_code == 201 and made == {
+        "id": made["id"], "workspace": "acme", "key_id": None, "task": None, "unit": "usd", "period": "month",
+        "mode": "hard", "limit": 12.5, "spent": 0, "held": 0, "resets_at": "2026-12-01T00:00:00Z",
+        "created_at": "2026-11-03T12:00:00Z",
+    }  # fmt: skip
+    await redis.hset("tm:{acme}:month:2026-11", "cost_nusd", 2_000_000_001)
+    await redis.hset("tm:{acme}:held", made["id"], 5 * 10**8)
+    (shown,) = (await control.get("/budgets"))["data"]
+    assert (shown["spent"], shown["held"]) == (2.000000001, 0.5)
+    assert (await control.get("/budgets", workspace="beta"))["data"] == []
+    assert (await control.client.delete(f"/budgets/{made['id']}")).status_code == 200
+    assert (await control.get("/budgets"))["data"] == []
+    assert (await control.client.delete("/budgets/bud_none")).status_code == 404
+
+
+async def test_a_task_budget_begins_with_what_history_knows(desk):
+    control, _, _ = desk
+    await control.add(record(1, task="query"), record(2, task="other"))
+    asked = {"workspace": "acme", "task": "query", "limit": 1000, "unit": "tokens", "period": "day"}
+    assert (await control.client.post("/budgets", json=asked)).json()["spent"] == 130
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {}, {"workspace": "acme"}, {"workspace": "a b", "limit": 1}, {"workspace": "a", "limit": 0},
+        {"workspace": "a", "limit": "NaN"}, {"workspace": "a", "limit": 1.5, "unit": "tokens"},
+        {"workspace": "a", "limit": "0.0000000001"}, {"workspace": "a", "limit": 1, "period": "week"},
+        {"workspace": "a", "limit": 1, "key_id": "k", "task": "t"}, {"workspace": "a", "limit": 1, "x": 1},
+    ],
+)  # fmt: skip
+async def test_a_budget_that_cannot_be_meant_is_refused(desk, bad):
+    control, _, _ = desk
+    assert (await control.client.post("/budgets", json=bad)).status_code == 400
+    assert (await control.get("/budgets"))["data"] == []
+
+
+async def test_a_spent_soft_budget_is_told_once_a_period(desk, redis, caplog):
+    control, made, told = desk
+    asked = {"workspace": "acme", "limit": 100, "unit": "tokens", "period": "day", "mode": "soft"}
+    budget = (await control.client.post("/budgets", json=asked)).json()
+    assert budget["held"] is None
+    await made.look()
+    assert told == [] and made.ratios == {"acme": 0.0}
+    await redis.hset("tm:{acme}:day:2026-11-03", "total_tokens", 130)
+    await made.look()
+    await made.look()
+    assert told == [(budget["id"], 130, "day:2026-11-03")] and made.ratios == {"acme": 1.3}
+    assert f"budget {budget['id']} of workspace 'acme' is spent" in caplog.text
+
+
+async def test_what_counted_calls_still_hold_is_swept_and_nothing_else(desk, redis):
+    control, made, _ = desk
+    await control.client.post("/budgets", json={"workspace": "acme", "limit": 100, "unit": "tokens"})
+    (budget,) = made.ring.listing()
+    long_ago = NOON_US // 10**6 - 3_600
+    for name in ("req-1#1", "req-2#1", "req-3#1"):
+        await redis.hset("tm:{acme}:reserved", name, f"{budget.id} 10")
+        await redis.zadd("tm:{acme}:reserved_at", {name: long_ago})
+    await redis.hset("tm:{acme}:held", budget.id, 30)
+    await control.add(record(1, ended_at=NOON_US - 10**9), record(2, ended_at=NOON_US - 10**9, attempt=2))
+    await made.sweep()
+    assert await redis.hkeys("tm:{acme}:reserved") == ["req-2#1", "req-3#1"]
+    assert await redis.hget("tm:{acme}:held", budget.id) == "20"
+
+
+async def test_without_redis_budgets_are_listed_without_figures(tmp_path, start):
+    made = ring(tmp_path)
+    made.create("acme", 5, unit="tokens", period="total", mode="hard")
+    lost = RedisServer("redis://127.0.0.1:1/0")
+    control = await start(
+        budgets=BudgetDesk(
+            made, Reservations(lost), None, rebuild=None, counted=None, tell=None, now_us=lambda: NOON_US
+        )
+    )
+    (shown,) = (await control.get("/budgets"))["data"]
+    assert (shown["limit"], shown["spent"], shown["held"]) == (5, None, None)
+
+
+async def test_nodes_share_budgets_and_an_end_wins(tmp_path, valkey_url, redis):
+    server = RedisServer(valkey_url)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, other = ring(tmp_path / "a"), ring(tmp_path / "b")
+    made = one.create("acme", 5, unit="usd", period="day", mode="hard")
+    await redis.hset(BUDGETS, "bud_bad", "{}")
+    for each in (one, other, one):
+        await exchange_budgets(server, each)
+    assert other.listing() == [made]
+    other.end(made.id)
+    for each in (other, one):
+        await exchange_budgets(server, each)
+    assert one.listing() == [] and one.in_force().workspaces == {}
+    await server.close()
+
+
+def test_the_file_is_followed_and_a_broken_one_changes_nothing(tmp_path, caplog):
+    one, other = ring(tmp_path), ring(tmp_path)
+    made = other.create("acme", 5, unit="usd", period="day", mode="hard")
+    assert one.in_force().workspaces == {"acme": (made,)}
+    (tmp_path / "budgets.json").write_text("{ broken")
+    assert one.in_force().workspaces == {"acme": (made,)} and "cannot read the budgets" in caplog.text
+    with pytest.raises(DataDirError):
+        one.create("beta", 5, unit="usd", period="day", mode="hard")
+    with pytest.raises(NotFound):
+        one.end("bud_none")

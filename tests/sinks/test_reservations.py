@@ -1,0 +1,178 @@
+"""Reserving on a real Valkey, together with the counters that let go: never overspent, however calls interleave."""
+
+import asyncio
+import random
+
+import pytest
+from redis.asyncio import Redis
+
+from ledger_fake import NOON_US, FakeHistory, batch, record
+from taximeter.core.budgets import Budget, Budgets
+from taximeter.core.record import BUDGETS
+from taximeter.sinks.counters import Counters
+from taximeter.sinks.redis_client import RedisServer
+from taximeter.sinks.reservations import Reservations, Spent
+
+
+def budget(**more):
+    return Budget(**{"id": "b1", "workspace": "acme", "unit": "tokens", "period": "day", "limit": 1_000, **more})
+
+
+def used(seq, tokens, **more):
+    """The record of a call that had reserved, as the gateway marks it."""
+    return record(seq, input_tokens=tokens, cached_input_tokens=None, output_tokens=0, cost_nusd=tokens * 10,
+                  request_id=f"r{seq}", tags={BUDGETS: "b1"}, **more)  # fmt: skip
+
+
+class Desk:
+    def __init__(self, url, *budgets):
+        self.history = FakeHistory()
+        self.budgets = Budgets(budgets)
+        self.counters = Counters(url, history=self.history, scopes=self.budgets.scopes, now_us=lambda: NOON_US)
+        self.holds = Reservations(RedisServer(url))
+
+    async def count(self, *records):
+        step = batch(list(records))
+        self.history.take(step)
+        assert await self.counters.deliver([step]) == {"j1": step.upto}
+
+    async def reserve(self, number, amount, *budgets):
+        return await self.holds.reserve(f"r{number}#1", [(each, amount) for each in budgets], NOON_US)
+
+    async def stand(self, *budgets):
+        return await self.holds.spent(budgets, NOON_US)
+
+    async def close(self):
+        await self.counters.close()
+        await self.holds._server.close()
+
+
+@pytest.fixture
+async def desk(valkey_url):
+    client = Redis.from_url(valkey_url)
+    await client.flushall()
+    made = []
+
+    async def make(*budgets):
+        made.append(Desk(valkey_url, *budgets))
+        await made[-1].counters.cursors(["j1"])
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+    await client.flushall()
+    await client.aclose()
+
+
+async def test_what_is_held_is_let_go_in_the_step_that_counts(desk):
+    b = budget()
+    place = await desk(b)
+    assert await place.reserve(1, 600, b) is None
+    assert await place.reserve(1, 600, b) is None  # the same call again: nothing more
+    assert await place.stand(b) == [Spent(0, 600)]
+    full = await place.reserve(2, 500, b)
+    assert (full.budget, full.spent, full.over) == (b, 0, False)
+    await place.count(used(1, 450))
+    assert await place.stand(b) == [Spent(450, 0)]
+    assert await place.reserve(2, 500, b) is None
+    over = await place.reserve(3, 551, b)
+    assert (over.spent, over.over) == (450, True)
+
+
+async def test_all_budgets_of_a_call_are_held_or_none(desk):
+    day, key, task = budget(), budget(id="b2", key_id="k", limit=300), budget(id="b3", task="query", unit="usd")
+    place = await desk(day, key, task)
+    refused = await place.reserve(1, 301, day, key)
+    assert (refused.budget, refused.over) == (key, True)
+    assert await place.stand(day, key) == [Spent(0, 0), Spent(0, 0)]
+    assert await place.reserve(2, 200, day, key, task) is None
+    assert await place.stand(day, key, task) == [Spent(0, 200), Spent(0, 200), Spent(0, 200)]
+
+
+async def test_keys_and_tasks_are_counted_apart_from_their_budget_on_with_what_was_before(desk):
+    key = budget(id="b2", key_id="k", period="month")
+    task = budget(id="b3", task="query", unit="usd", period="total", limit=10**6)
+    place = await desk(key, task)
+    before = [record(1, key_id="k"), record(2, task="query"), record(3, key_id="other"), record(4, workspace="globex")]
+    await place.count(*before)
+    assert await place.stand(key, task) == [Spent(0, 0), Spent(0, 0)]
+    assert await place.counters.rebuild("acme") == 1
+    assert await place.holds.scopes("acme") == {"key:k", "task:query"}
+    assert await place.stand(key, task) == [Spent(120, 0), Spent(27_000, 0)]
+    await place.counters.cursors(["j1"])
+    await place.count(
+        record(5, key_id="k", task="query"), record(6), record(7, key_id="k", kind="correction", cost_nusd=9)
+    )
+    assert await place.stand(key, task) == [Spent(240, 0), Spent(54_000, 0)]
+    await place.counters.rebuild("acme")
+    assert await place.stand(key, task) == [Spent(240, 0), Spent(54_000, 0)]
+
+
+async def test_another_node_counts_apart_too_once_a_budget_is_made(desk):
+    key = budget(key_id="k")
+    one, other = await desk(key), await desk(key)
+    other.history = other.counters._rebuilder._history = one.history
+    await other.count(record(1, key_id="k"))
+    await one.counters.rebuild("acme")
+    step = batch([record(2, key_id="k")])
+    one.history.take(step)
+    for _ in range(3):  # refused on the old generation, asked again, sent again
+        try:
+            await other.counters.cursors(["j1"])
+            if (await other.counters.deliver([step])) == {"j1": 2}:
+                break
+        except Exception as error:
+            assert type(error).__name__ == "CountersMoved"
+    assert await one.stand(key) == [Spent(240, 0)]
+
+
+async def test_a_rebuild_keeps_what_calls_in_flight_hold_and_a_sweep_lets_go_what_is_counted(desk):
+    b = budget()
+    place = await desk(b)
+    await place.reserve(1, 300, b)
+    await place.reserve(2, 200, b)
+    step = batch([used(1, 100)])
+    place.history.take(step)  # history has it, and the rebuild counts it: the script will never see it
+    await place.counters.rebuild("acme")
+    assert await place.stand(b) == [Spent(100, 500)]
+    assert await place.holds.held_before("acme", NOON_US // 10**6, 10) == ["r1#1", "r2#1"]
+    assert await place.holds.release("acme", ["r1#1", "r9#1"]) == 1
+    assert await place.stand(b) == [Spent(100, 200)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_concurrent_calls_never_spend_more_than_the_limit(desk, seed):
+    rng = random.Random(seed)
+    b, k = budget(limit=5_000), budget(id="b2", key_id="k", unit="usd", limit=30_000, period="month")
+    place = await desk(b, k)
+    await place.counters.rebuild("acme")
+    await place.counters.cursors(["j1"])
+    ended, seq, refused, most = [], 0, 0, 0
+
+    async def call(number):
+        nonlocal refused
+        amount, with_key = rng.randint(1, 400), rng.random() < 0.5
+        wanted = [(b, amount), (k, amount * 10)] if with_key else [(b, amount)]
+        if await place.holds.reserve(f"r{number}#1", wanted, NOON_US) is not None:
+            refused += 1
+            return
+        await asyncio.sleep(0)
+        ended.append((number, rng.randint(0, amount), "k" if with_key else None))
+
+    for wave in range(12):
+        await asyncio.gather(*(call(wave * 20 + n) for n in range(20)))
+        rng.shuffle(ended)
+        settled, ended = ended[: len(ended) * 2 // 3], ended[len(ended) * 2 // 3 :]
+        records = []
+        for number, tokens, key in settled:
+            seq += 1
+            one = used(seq, tokens, key_id=key)
+            one.request_id = f"r{number}"
+            records.append(one)
+        if records:
+            await place.count(*records)
+        for each, standing in zip((b, k), await place.stand(b, k), strict=True):
+            assert standing.held >= 0 and standing.spent + standing.held <= each.limit
+        most = max(most, standing.spent)
+    assert refused and most > 0
