@@ -90,9 +90,10 @@ class Gateway:
             if key is not None:
                 self.admission.admit(key, prepared.model, body)
 
-            call = Call(
-                self.journal, self.prices, _opening(seen, whose, flavor, prepared, upstream, body), seen.started_ns
-            )
+            opening = _opening(seen, whose, flavor, prepared, upstream, body)
+            if whose.workspace in self.admission.budgeted:
+                self.admission.mark(opening)
+            call = Call(self.journal, self.prices, opening, seen.started_ns)
             query: bytes = scope["query_string"]
             path = route.path + b"?" + query if query else route.path
             relay = Relay(self, call, flavor, prepared, upstream, receive, send)

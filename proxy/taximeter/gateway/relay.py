@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 from taximeter.core import errors
-from taximeter.core.record import Open, Outcome
+from taximeter.core.record import BUDGETS, Open, Outcome
 from taximeter.flavors.meter import Answer, Flavor, Prepared
 from taximeter.gateway.call import Call
 from taximeter.gateway.client import ClientLeft, Receive, Send, Watch, stream_body
@@ -67,6 +67,8 @@ class Relay(Metered):
         try:
             if self._gate.durable:
                 await self._gate.journal.durable()
+            if BUDGETS in self._call.opening.tags:
+                await self._hold(body)
             if whole:
                 self._start_watch()
                 self._keep_prompt(body)
@@ -152,6 +154,8 @@ class Relay(Metered):
         opening = Open(**{name: getattr(first.opening, name) for name in Open.__struct_fields__})
         opening.attempt, opening.started_at = first.opening.attempt + 1, gate.now_us()
         self._call = Call(gate.journal, gate.prices, opening, time.perf_counter_ns())
+        if BUDGETS in opening.tags:
+            await self._hold(body)
         return self._took(await self._sending(method, path, headers, body)), b""
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────
@@ -250,6 +254,11 @@ class Relay(Metered):
             task.cancel()
             return
         self._bound = asyncio.get_running_loop().call_later(wait_s, task.cancel)
+
+    async def _hold(self, body: bytes) -> None:
+        """Hold a part of the call's budgets; its record lets it go. Raises RequestError where there is not enough."""
+        upstream = self._upstream.settings
+        await self._gate.admission.hold(self._call.opening, self._flavor, body, upstream.tokenizer)
 
     async def _refuse(self, error: errors.RequestError) -> None:
         """Nothing, or no whole request, was sent."""

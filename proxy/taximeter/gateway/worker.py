@@ -9,16 +9,19 @@ import asyncio
 import gc
 import logging
 import time
+from importlib import import_module
 from pathlib import Path
 
 import uvloop
 
+from taximeter.budgetfile import BudgetFile
 from taximeter.child import Boot, Child
 from taximeter.config.settings import Auth
 from taximeter.core.errors import DataDirError
 from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission import Admission
 from taximeter.gateway.asgi import Gateway, dropped_headers
+from taximeter.gateway.budget import BudgetGate, connect
 from taximeter.gateway.server import Server
 from taximeter.gateway.tokenizers import Tokenizers
 from taximeter.gateway.upstream import Upstreams
@@ -29,7 +32,11 @@ from taximeter.pricebook import PriceBook
 log = logging.getLogger("taximeter.worker")
 
 KEYS_POLL_S = 0.25
-"""How soon a key created or revoked at run time holds; one `stat` each time."""
+"""How soon a key or a budget created or revoked at run time holds; one `stat` each time."""
+
+
+HOLDING = "taximeter.sinks.reservations"
+"""Imports redis-py: only where there is a hard budget."""
 
 
 def main() -> None:
@@ -44,11 +51,19 @@ async def _serve(child: Child, boot: Boot) -> None:
     settings = boot.settings
     data_dir = Path(settings.data_dir)
     key_file = KeyFile(data_dir)
+    prices = PriceBook.load(Path(boot.prices_file))
+    tokenizers = Tokenizers()
+    budget_file = BudgetFile(data_dir)
+    budgets = BudgetGate(settings.budget, connect=lambda: connect(boot.redis_url), prices=prices, counting=tokenizers)
     admission = Admission(
         in_force(settings.auth, key_file.load()),
         Hosts(settings.control.allowed_hosts),
         required=settings.auth.mode == "keys",
+        budgets=budgets,
     )
+    admission.use_budgets(budget_file.load())
+    if admission.budgeted:
+        import_module(HOLDING)
     journal = Journal(
         data_dir / "journal",
         node=boot.node,
@@ -57,12 +72,11 @@ async def _serve(child: Child, boot: Boot) -> None:
         now_us=_now_us,
     )
     upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings))
-    tokenizers = Tokenizers()
     gateway = Gateway(
         settings,
         journal=journal,
         upstreams=upstreams,
-        prices=PriceBook.load(Path(boot.prices_file)),
+        prices=prices,
         tokenizers=tokenizers,
         admission=admission,
     )
@@ -75,24 +89,29 @@ async def _serve(child: Child, boot: Boot) -> None:
     gc.set_threshold(100_000, 20, 20)  # a call leaves no cycles behind; collecting at every 700th object was 18 % of it
     try:
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_watch_keys(key_file, settings.auth, admission))
+            watch = group.create_task(_watch(key_file, budget_file, settings.auth, admission))
             with child.socket() as listener:
                 await server.serve([listener])
             watch.cancel()
     finally:
         await upstreams.close()
+        await budgets.close()
         tokenizers.close()
         journal.shutdown()
 
 
-async def _watch_keys(file: KeyFile, auth: Auth, admission: Admission) -> None:
-    """Let keys hold, or not, that control made or revoked."""
+async def _watch(keys: KeyFile, budgets: BudgetFile, auth: Auth, admission: Admission) -> None:
+    """Let keys and budgets hold, or not, that control made or ended."""
     while True:
         await asyncio.sleep(KEYS_POLL_S)
         try:
-            if file.changed():
-                admission.keys = in_force(auth, file.load())
-        except DataDirError as error:  # the keys known so far stay in force
+            if keys.changed():
+                admission.keys = in_force(auth, keys.load())
+            if budgets.changed():
+                admission.use_budgets(budgets.load())
+                if admission.budgeted:
+                    await asyncio.to_thread(import_module, HOLDING)  # so that no call waits for it
+        except DataDirError as error:  # those known so far stay in force
             log.error("%s", error)
 
 

@@ -1,0 +1,151 @@
+"""What a client sees of hard budgets, over a real socket and a real Valkey; what the journal says of it."""
+
+import httpx2
+import pytest
+from redis.asyncio import Redis
+
+from taximeter.core.budgets import Budget
+from taximeter.gateway.budget import BudgetGate, connect
+from taximeter.sinks import counter_keys
+
+CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 40}
+
+
+def budget(**more):
+    return Budget(**{"id": "b1", "workspace": "acme", "unit": "tokens", "period": "day", "limit": 10_000, **more})
+
+
+@pytest.fixture
+async def redis(valkey_url):
+    client = Redis.from_url(valkey_url, decode_responses=True)
+    await client.flushall()
+    yield client
+    await client.flushall()
+    await client.aclose()
+
+
+@pytest.fixture
+async def gated(serve, valkey_url):
+    """`gated(running, budget, …)`: these are its budgets from now on."""
+    gates = []
+
+    def use(running, *budgets, url=valkey_url):
+        gate = running.gate
+        gate.admission.budgets = BudgetGate(
+            gate.settings.budget, connect=lambda: connect(url), prices=gate.prices, counting=gate.tokenizers
+        )
+        gates.append(gate.admission.budgets)
+        gate.admission.use_budgets(budgets)
+
+    yield use
+    for each in gates:
+        await each.close()
+
+
+async def post(running, body=CHAT, path="/w/acme/v1/chat/completions", **more):
+    async with httpx2.AsyncClient(base_url=running.url, timeout=10) as client:
+        return await client.post(path, json=body, **more)
+
+
+async def spend(redis, amount, period, field="total_tokens"):
+    await redis.hset(f"tm:{{acme}}:{period}", field, amount)
+
+
+async def today():
+    import time
+
+    from taximeter.core.budgets import period_name
+
+    return period_name("day", time.time_ns() // 1_000)
+
+
+async def test_a_call_within_its_budget_is_relayed_and_holds_until_it_is_counted(serve, provider, gated, redis):
+    async with serve(provider) as running:
+        gated(running, budget())
+        assert (await post(running)).status_code == 200
+        record = await running.record()
+        assert (record["outcome"], record["tags"]) == ("ok", {"budgets": "b1"})
+        held = int(await redis.hget("tm:{acme}:held", "b1"))
+        assert record["total_tokens"] <= held < 100
+        assert await redis.hkeys("tm:{acme}:reserved") == [f"{record['request_id']}#1"]
+
+
+async def test_a_spent_budget_is_told_so_that_sdks_do_not_retry_and_nothing_is_sent(serve, provider, gated, redis):
+    await spend(redis, 9_990, await today())
+    async with serve(provider) as running:
+        gated(running, budget())
+        answer = await post(running)
+        assert answer.status_code == 429 and answer.headers["x-should-retry"] == "false"
+        assert answer.headers["x-taximeter-error"] == "insufficient_quota"
+        assert 0 < int(answer.headers["retry-after"]) <= 86_400
+        error = answer.json()["error"]
+        assert (error["type"], error["code"]) == ("insufficient_quota", "insufficient_quota")
+        assert "Workspace 'acme' has used its daily budget of 10,000 tokens: 9,990 tokens are spent" in error["message"]
+        record = await running.record()
+        assert (record["outcome"], record["error_code"], record.get("input_tokens")) == (
+            "refused", "insufficient_quota", None,
+        )  # fmt: skip
+        assert len(running.records) == 1 and provider.requests == []
+
+
+async def test_a_budget_held_by_calls_in_flight_is_retryable(serve, provider, gated, redis):
+    await redis.hset("tm:{acme}:held", "b1", 9_990)
+    async with serve(provider) as running:
+        gated(running, budget())
+        answer = await post(running)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "budget_reserved")
+        assert answer.headers["x-should-retry"] == "true" and answer.headers["retry-after"] == "2"
+
+
+async def test_only_calls_a_budget_is_about_wait_for_it(serve, provider, gated, redis):
+    async with serve(provider) as running:
+        gated(running, budget(task="query", limit=1), budget(id="b2", mode="soft", limit=1))
+        assert (await post(running)).status_code == 200
+        assert (await post(running, path="/w/beta/k/query/v1/chat/completions")).status_code == 200
+        assert (await post(running, path="/w/acme/k/query/v1/chat/completions")).status_code == 429
+        assert [record.get("tags") for record in running.records] == [None, None, {"budgets": "b1"}]
+        gated(running)  # and none any more
+        assert (await post(running, path="/w/acme/k/query/v1/chat/completions")).status_code == 200
+
+
+@pytest.mark.parametrize(("choice", "status"), [("allow", 200), ("refuse", 503)])
+async def test_without_redis_calls_pass_or_are_refused_as_configured(serve, provider, gated, choice, status, caplog):
+    async with serve(provider, budget={"on_unavailable": choice}) as running:
+        gated(running, budget(), url="redis://127.0.0.1:1/0")
+        answer = await post(running)
+        assert answer.status_code == status and "budgets cannot be checked" in caplog.text
+        if status == 503:
+            assert answer.headers["x-taximeter-error"] == "budget_unavailable"
+
+
+async def test_a_budget_in_usd_goes_by_the_price(serve, provider, gated, redis):
+    async with serve(provider) as running:
+        month = budget(unit="usd", period="total", limit=10**9)
+        gated(running, month)
+        assert (await post(running)).status_code == 200
+        held = int(await redis.hget("tm:{acme}:held", "b1"))
+        assert held >= (await running.record())["cost_nusd"] > 0
+        await spend(redis, 10**9, "total", "cost_nusd")
+        answer = await post(running)
+        assert "has used its budget of $1: $1 are spent" in answer.json()["error"]["message"]
+        assert "retry-after" not in answer.headers
+
+
+async def test_under_a_budget_a_body_with_two_models_is_refused(serve, provider, gated, redis):
+    async with serve(provider) as running:
+        gated(running, budget())
+        async with httpx2.AsyncClient(base_url=running.url) as client:
+            answer = await client.post(
+                "/w/acme/v1/chat/completions",
+                content=b'{"model":"a","model":"b","messages":[]}',
+                headers={"content-type": "application/json"},
+            )
+        assert answer.status_code == 400 and "more than one 'model'" in answer.json()["error"]["message"]
+
+
+async def test_a_key_budget_is_about_that_key(serve, provider, gated, redis):
+    assert counter_keys.scope("key:key_1", "total") == "scope:key:key_1:total"
+    await redis.hset("tm:{acme}:scope:key:key_1:total", "total_tokens", 100)
+    async with serve(provider) as running:
+        gated(running, budget(key_id="key_1", period="total", limit=100))
+        assert (await post(running)).status_code == 200

@@ -1,0 +1,100 @@
+"""Budgets on a whole node: made over HTTP, held under load, never overspent, let go when a worker is killed."""
+
+import asyncio
+
+import httpx2
+import pytest
+
+from faults.house import House
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
+
+CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 60}
+
+
+@pytest.fixture
+async def house(tmp_path):
+    async with House(tmp_path, workers=2, chunks=4, chunk_ms=20) as running:
+        yield running
+
+
+async def budget(house, **asked):
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}") as control:
+        answer = await control.post("/budgets", json=asked)
+        assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+async def standing(house):
+    return (await house.get("/budgets"))["data"][0]
+
+
+async def until_it_holds(house, client, path):
+    """Workers look for budgets four times a second: until a marked call is refused or held, none is in force."""
+    seen = 0
+    while seen < 8:  # both workers
+        await client.post(path, json=CHAT)
+        await house.settle()
+        seen = sum("budgets" in record.tags for record in house.records())
+
+
+async def test_a_hard_budget_is_never_overspent_and_a_killed_worker_holds_nothing(house):
+    made = await budget(house, workspace="acme", limit="6000", unit="tokens", period="total")
+    assert (made["limit"], made["spent"], made["held"], made["resets_at"]) == (6000, 0, 0, None)
+    limits = httpx2.Limits(max_connections=40)
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}", limits=limits, timeout=30) as client:
+        await until_it_holds(house, client, "/w/acme/v1/chat/completions")
+        answers = []
+
+        async def call(number):
+            body = {**CHAT, "stream": number % 2 == 0}
+            try:
+                answer = await client.post("/w/acme/v1/chat/completions", json=body)
+            except httpx2.HTTPError:
+                return
+            answers.append((answer.status_code, answer.headers.get("x-taximeter-error")))
+
+        async def held():
+            return (await standing(house))["held"] > 0
+
+        for wave in range(8):
+            calls = [asyncio.ensure_future(call(n)) for n in range(40)]
+            if wave == 1:
+                await house.until(held, "held")
+                house.kill("worker")
+            await asyncio.gather(*calls)
+            now = await standing(house)
+            assert now["spent"] + now["held"] <= 6000
+        kinds = set(answers)
+        assert (200, None) in kinds and kinds <= {(200, None), (429, "budget_reserved"), (429, "insufficient_quota")}
+        while answers[-1] != (429, "insufficient_quota"):
+            await call(1)
+    await house.settle()
+    now = await standing(house)
+    assert now["held"] == 0 and 0 < now["spent"] <= 6000
+    assert now["spent"] == (await house.get("/usage?workspace=acme"))["usage"]["total_tokens"]
+
+    async def shown():
+        return await house.metric("taximeter_budget_spent_ratio") > 0.9
+
+    await house.until(shown, "the ratio is shown")
+
+
+async def test_a_task_budget_counts_what_was_used_before_it_was_made(house):
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}") as client:
+        await client.post("/w/acme/k/query/v1/chat/completions", json=CHAT)
+        await client.post("/w/acme/k/extract/v1/chat/completions", json=CHAT)
+        await house.settle()
+        (used,) = [record.total_tokens for record in house.records() if record.task == "query"]
+        made = await budget(house, workspace="acme", task="query", limit=str(used), unit="tokens", period="month")
+        assert made["spent"] == used and made["resets_at"] is not None
+        refused = 0
+        while not refused:
+            refused += (await client.post("/w/acme/k/query/v1/chat/completions", json=CHAT)).status_code == 429
+        assert (await client.post("/w/acme/k/extract/v1/chat/completions", json=CHAT)).status_code == 200
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}") as control:
+            ended = (await control.delete(f"/budgets/{made['id']}")).json()
+            assert ended["id"] == made["id"] and await house.get("/budgets") == {"data": []}
+        passed = 0
+        while not passed:
+            passed += (await client.post("/w/acme/k/query/v1/chat/completions", json=CHAT)).status_code == 200
