@@ -35,6 +35,7 @@ from faults import books
 from faults.load import Load
 from taximeter.core.record import Record
 from upstream import Provider
+from valkeys import free_ports
 
 INJECT = Path(__file__).parent / "inject"
 SOURCES = Path(__file__).parents[2] / "proxy"
@@ -65,7 +66,7 @@ class House:
         self.log = folder / "taximeter.log"
         self.commit_fails = folder / "commit-fails"
         """While this file exists, a commit of the history reports a failure after it has taken effect."""
-        self.port, self.admin = processes.free_port(), processes.free_port()
+        self.port, self.admin = free_ports(2)  # none that a connection of ours could take while the node is down
         self.workers, self.config, self.upstreams = workers, config, upstreams
         self.env = env or {}
         self.own_provider = provider is None

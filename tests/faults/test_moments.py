@@ -47,9 +47,10 @@ class Call:
             except httpx2.HTTPError:
                 return
 
-    async def until_seen(self, what):
+    async def until_whole(self):
+        """Wait for the last byte: of a stream its terminal event, else the end of the JSON."""
         async with asyncio.timeout(10):
-            while what not in self.seen:
+            while not (b"[DONE]" in self.seen if "stream" in self.body else self.seen.endswith(b"}")):
                 self.news.clear()
                 await self.news.wait()
 
@@ -132,6 +133,20 @@ async def test_a_death_after_the_last_upstream_byte_leaves_one_record(house, see
         if delay := dice.choice((0, 0, 1, 3)):
             await asyncio.sleep(delay / 1000)  # anywhere between the provider's last byte and the client's
         await killed(house, call)
+    await house.settle()
+    figures.add(house.compare())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_client_that_has_its_answer_finds_it_written_down_though_the_worker_dies_at_once(
+    house, seed, kind, figures
+):
+    dice = random.Random(seed)
+    for _ in range(3):
+        call = Call(house, dice, kind)
+        await call.until_whole()
+        await killed(house, call)
+        assert call.record().outcome is Outcome.OK
     await house.settle()
     figures.add(house.compare())
 
