@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format lock bench faults soak clean
+.PHONY: help install demo run test check format lock rag bench faults soak clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ format: $(STAMP)  ## let ruff write
 lock: $(STAMP)  ## resolve the lock files anew (needs uv); names no index host
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --group dev -o requirements-dev.lock
+
+rag: $(STAMP)  ## LightRAG's environments (1.6 GB in .venv-rag), then every test of taximeter-rag in them
+	$(BIN)/python tests/rag/venvs.py
+	$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadgroup tests/rag $(ARGS)
 
 bench: $(STAMP)  ## CPU per call beside nginx; writes docs/benchmarks.md
 	$(BIN)/python tests/bench/run.py $(ARGS)
