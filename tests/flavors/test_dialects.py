@@ -442,3 +442,27 @@ def test_the_documented_dialects_are_the_tested_ones() -> None:
         page.write_text(before + begin + table + end + after, encoding="utf-8")
         return
     assert shown == table, "docs/metering.md is stale: run this test with TAXIMETER_WRITE_DOCS=1"
+
+
+def test_images_cohere_bills_are_input_too() -> None:
+    billed = {"billed_units": {"input_tokens": 4, "image_tokens": 1000}}
+    assert known(read("/v2/embed", {"meta": billed})) == {"input_tokens": 1004, "image_input_tokens": 1000}
+    assert known(read("/v2/embed", {"meta": {"billed_units": {"images": 1}}})) == {}
+
+
+def test_a_unary_conversation_says_what_its_outputs_hold() -> None:
+    outputs = [{"type": "tool.execution", "arguments": "{}"}, {"type": "message.output", "content": [{"text": "hi"}]}]
+    assert metered("/v1/conversations", {"outputs": outputs}).output().texts == ["hi"]
+    refused = metered("/v1/conversations", sse({"type": "conversation.response.error"}), content_type=STREAM)
+    assert refused.reading().failed
+
+
+def test_text_embedded_by_bedrock_and_asked_of_ollama_is_found() -> None:
+    for path, asked in (
+        ("/model/amazon.titan-embed-text-v2:0/invoke", {"inputText": "one"}),
+        ("/model/cohere.embed-english-v3/invoke", {"texts": ["one"]}),
+        ("/model/cohere.rerank-v3-5:0/invoke", {"query": "one"}),
+        ("/api/generate", {"prompt": "one"}),
+        ("/v2/embed", {"texts": ["one"]}),
+    ):
+        assert find(b"POST", path.encode()).input(json.dumps(asked).encode()).texts == ["one"]
