@@ -65,6 +65,8 @@ def load(tmp_path: Path, toml: str) -> config.Settings:
         ('[history]\nurl = "sqlite://h"', "history.url", "sqlite:///path"),
         ('[webhook]\nurl = "h"', "webhook.url", "http:// or https://"),
         ('[webhook]\ntoken_env = "a b"', "webhook.token_env", "name of an environment variable"),
+        ('[otel]\nendpoint = "collector:4318"', "otel.endpoint", "http:// or https://"),
+        ('[otel]\nheaders_env = "key=1"', "otel.headers_env", "name of an environment variable"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_with_its_path(tmp_path: Path, toml: str, path: str, why: str) -> None:
@@ -119,3 +121,13 @@ def test_addresses_split_and_join() -> None:
 def test_urls_are_masked() -> None:
     assert masked("a redis://:p%40w@h:1/0 b https://u:p@h") == "a redis://:***@h:1/0 b https://u:***@h"
     assert masked("http://h:80/p@q") == "http://h:80/p@q"
+
+
+def test_what_otel_needs_is_asked_for_before_serving(tmp_path, monkeypatch):
+    settings = load(tmp_path, '[otel]\nendpoint = "http://c.test:4318"\nheaders_env = "H"\n')
+    with pytest.raises(ConfigError, match=r"otel\.headers_env: the environment variable H is not set"):
+        checks.before_serving(settings, {})
+    checks.before_serving(settings, {"H": "a=b"})
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'taximeter\[otel\]'"):
+        checks.before_serving(settings, {"H": "a=b"})

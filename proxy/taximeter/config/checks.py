@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -57,6 +58,11 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
         variable = getattr(webhook, name)
         if webhook.url and variable and not environ.get(variable):
             raise ConfigError(f"webhook.{name}: the environment variable {variable} is not set.")
+    otel = settings.otel
+    if otel.endpoint and otel.headers_env and not environ.get(otel.headers_env):
+        raise ConfigError(f"otel.headers_env: the environment variable {otel.headers_env} is not set.")
+    if otel.endpoint and find_spec("opentelemetry") is None:
+        raise ConfigError("otel.endpoint is set, but OpenTelemetry is not installed: pip install 'taximeter[otel]'")
     if not is_loopback(split(settings.listen)[0]) and settings.auth.mode == "open" and not _relay_allowed(settings):
         raise ConfigError(
             f"listen = {settings.listen!r} with auth.mode = 'open' would let everyone who reaches this port spend on "
@@ -205,3 +211,8 @@ def _sink_problems(settings: Settings) -> Iterable[tuple[str, str]]:
     for name in ("token_env", "secret_env"):
         if getattr(webhook, name) and not _is_variable(getattr(webhook, name)):
             yield f"webhook.{name}", "it must be the name of an environment variable, not the secret itself"
+    otel = settings.otel
+    if otel.endpoint:
+        yield from (("otel.endpoint", why) for why in _url_problems(otel.endpoint, ("http", "https")))
+    if otel.headers_env and not _is_variable(otel.headers_env):
+        yield "otel.headers_env", "it must be the name of an environment variable, not the headers themselves"

@@ -149,6 +149,21 @@ class BudgetSettings(Section):
     """Reserved for the answer of a call that names no bound of its own (max_tokens …)."""
 
 
+class OtelSettings(Section):
+    """[otel] (needs `pip install 'taximeter[otel]'`)"""
+
+    endpoint: str = ""
+    """Base URL of an OTLP/HTTP collector (http://collector:4318); empty: nothing is exported."""
+    headers_env: str = ""
+    """Environment variable with headers, `name=value,…`, such as a vendor's key."""
+    traces: bool = True
+    metrics: bool = True
+    service_name: str = "taximeter"
+    interval_s: Seconds = 60.0
+    """How often metrics are exported."""
+    timeout_s: Seconds = 10.0
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -171,3 +186,4 @@ class Settings(Section):
     control: Control = field(default_factory=Control)
     webhook: Webhook = field(default_factory=Webhook)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    otel: OtelSettings = field(default_factory=OtelSettings)

@@ -45,6 +45,7 @@ from taximeter.sinks.metric_families import Exposition
 from taximeter.sinks.metrics import Metrics
 from taximeter.sinks.redis_client import ERRORS
 from taximeter.sinks.reservations import Reservations, Spent
+from taximeter.sinks.otel import Otel
 from taximeter.sinks.sink import Sink
 from taximeter.sinks.webhook import letters
 
@@ -87,6 +88,8 @@ class Control:
         self.live = Live(self.history.cursors)
         self.metrics = Metrics(self.history.cursors)
         self.sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live]
+        if settings.otel.endpoint:
+            self.sinks.append(Otel(settings.otel, node=boot.node, start=self.history.cursors))
         self.webhook = self._webhook()
         if self.webhook is not None:
             self.sinks.append(self.webhook)

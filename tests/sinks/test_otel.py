@@ -1,0 +1,208 @@
+"""The OpenTelemetry sink against a real OTLP/HTTP receiver that decodes the protobuf it is sent."""
+
+import gzip
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from control_plane import NOON_US, embedding, record
+from taximeter.config.settings import OtelSettings
+from taximeter.core.errors import ConfigError
+from taximeter.core.record import Outcome
+from taximeter.sinks.otel import Otel, convention
+from taximeter.sinks.otel.sink import MODELS, read_headers
+from taximeter.sinks.sink import Batch
+
+KINDS = {"/v1/traces": ExportTraceServiceRequest, "/v1/metrics": ExportMetricsServiceRequest}
+
+
+class Collector:
+    """Takes OTLP over HTTP: `spans` and `points` hold what has come, `headers` those of the last request."""
+
+    def __init__(self):
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.headers.get("content-encoding") == "gzip":
+                    body = gzip.decompress(body)
+                collector.take(KINDS[self.path].FromString(body), dict(self.headers))
+                self.send_response(200)
+                self.send_header("content-type", "application/x-protobuf")
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.spans, self.points, self.headers, self.resource = [], {}, {}, {}
+
+    def take(self, message, headers):
+        self.headers = headers
+        for group in getattr(message, "resource_spans", ()):
+            self.resource = plain(group.resource.attributes)
+            self.spans += [span for scope in group.scope_spans for span in scope.spans]
+        for group in getattr(message, "resource_metrics", ()):
+            for metric in (metric for scope in group.scope_metrics for metric in scope.metrics):
+                self.points[metric.name] = list(
+                    (metric.histogram if metric.HasField("histogram") else metric.sum).data_points
+                )
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def plain(attributes):
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+
+
+@pytest.fixture
+def collector():
+    with Collector() as running:
+        yield running
+
+
+async def nothing_before(journal_ids):
+    return dict.fromkeys(journal_ids, 0)
+
+
+def otel(collector, **settings):
+    return Otel(OtelSettings(endpoint=collector.url, **settings), node="n1", start=nothing_before)
+
+
+async def deliver(sink, *records, after=0, journal="j1"):
+    for seq, each in enumerate(records, start=after + 1):
+        each.event_id = f"{journal}:{seq}"
+    batch = Batch(journal_id=journal, after=after, upto=after + len(records), records=list(records))
+    return await sink.deliver([batch])
+
+
+async def test_a_call_is_a_span_in_the_words_of_the_convention(collector):
+    sink = otel(collector)
+    answered = {"response_model": "gpt-4o-mini-2024-07-18", "upstream_request_id": "chatcmpl-1", "ttft_ms": 100.0}
+    call = record(1, stream=True, track="t", task="query", cached_input_tokens=64, **answered)
+    assert await deliver(sink, call) == {"j1": 1}
+    await sink.close()
+    (span,) = collector.spans
+    assert (span.name, span.kind, span.status.code) == ("chat gpt-4o-mini", 3, 0)
+    assert (span.start_time_unix_nano, span.end_time_unix_nano) == (call.started_at * 1_000, call.ended_at * 1_000)
+    assert plain(span.attributes) == {
+        "gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o-mini",
+        "gen_ai.response.model": "gpt-4o-mini-2024-07-18", "gen_ai.request.stream": True,
+        "gen_ai.response.id": "chatcmpl-1", "gen_ai.response.time_to_first_chunk": 0.1,
+        "gen_ai.usage.input_tokens": 100, "gen_ai.usage.output_tokens": 30,
+        "gen_ai.usage.cache_read.input_tokens": 64, "gen_ai.usage.reasoning.output_tokens": 10,
+        "http.response.status_code": 200, "taximeter.request_id": "req-1", "taximeter.attempt": 1,
+        "taximeter.workspace": "acme", "taximeter.track": "t", "taximeter.task": "query",
+        "taximeter.upstream": "openai", "taximeter.outcome": "ok", "taximeter.input_source": "reported",
+        "taximeter.output_source": "reported", "taximeter.cost_nusd": 33_000,
+    }  # fmt: skip
+    assert {"service.name": "taximeter", "service.instance.id": "n1"}.items() <= collector.resource.items()
+
+
+async def test_what_went_wrong_is_an_error_and_what_is_unknown_is_left_out(collector):
+    sink = otel(collector)
+    unknown = {"input_tokens": None, "output_tokens": None, "cost_nusd": None, "duration_ms": None}
+    await deliver(
+        sink,
+        record(1, outcome=Outcome.UPSTREAM_ERROR, status=429, **unknown),
+        record(2, outcome=Outcome.TIMEOUT, status=None, error_code="upstream_timeout", **unknown),
+        record(3, outcome=Outcome.CLIENT_LEFT),
+    )
+    await sink.close()
+    errors = {plain(span.attributes)["taximeter.request_id"]: span for span in collector.spans}
+    assert [errors[name].status.code for name in ("req-1", "req-2", "req-3")] == [2, 2, 0]
+    told = [plain(errors[name].attributes) for name in ("req-1", "req-2")]
+    assert [each["error.type"] for each in told] == ["429", "timeout"]
+    assert "gen_ai.usage.input_tokens" not in told[0] and "taximeter.cost_nusd" not in told[0]
+
+
+async def test_metrics_add_up_to_the_records(collector):
+    sink = otel(collector)
+    await deliver(sink, record(1), record(2, input_tokens=900), embedding(3), record(4, outcome=Outcome.REFUSED))
+    await sink.close()
+    sums, counts = {}, {}
+    for point in collector.points["gen_ai.client.token.usage"]:
+        attributes = plain(point.attributes)
+        key = (attributes["gen_ai.operation.name"], attributes["gen_ai.token.type"])
+        sums[key], counts[key] = point.sum, point.count
+        assert tuple(point.explicit_bounds) == convention.TOKENS
+    assert sums == {("chat", "input"): 1_000, ("chat", "output"): 60, ("embeddings", "input"): 16}
+    assert counts == {("chat", "input"): 2, ("chat", "output"): 2, ("embeddings", "input"): 1}
+    durations = collector.points["gen_ai.client.operation.duration"]
+    assert sum(point.count for point in durations) == 3 and sum(point.sum for point in durations) == 0.75
+    assert sum(point.as_int for point in collector.points["taximeter.cost"]) == 2 * 33_000 + 320
+
+
+async def test_a_batch_counts_once_and_begins_where_history_was(collector):
+    async def from_two(journal_ids):
+        return dict.fromkeys(journal_ids, 2)
+
+    sink = Otel(OtelSettings(endpoint=collector.url), node="n1", start=from_two)
+    assert await sink.cursors(["j1"]) == {"j1": 2}
+    assert await deliver(sink, record(1), record(2)) == {"j1": 2}  # history had these before we began
+    assert await deliver(sink, record(3), after=2) == {"j1": 3}
+    assert await deliver(sink, record(3), after=2) == {"j1": 3}
+    correction = record(4, kind="correction")
+    assert await deliver(sink, correction, after=3) == {"j1": 4}
+    await sink.close()
+    assert [plain(span.attributes)["taximeter.request_id"] for span in collector.spans] == ["req-3"]
+
+
+async def test_attempts_share_a_trace_and_a_call_told_twice_is_one_span(collector):
+    sink = otel(collector, metrics=False)
+    await deliver(sink, record(1), record(1, attempt=2), record(2))
+    await sink.close()
+    again = otel(collector, metrics=False)
+    await deliver(again, record(1))
+    await again.close()
+    first, second, other, repeated = collector.spans
+    assert first.trace_id == second.trace_id != other.trace_id and first.span_id != second.span_id
+    assert (repeated.trace_id, repeated.span_id) == (first.trace_id, first.span_id)
+    assert collector.points == {}
+
+
+async def test_headers_come_from_the_environment(collector, monkeypatch):
+    monkeypatch.setenv("OTLP_KEYS", "x-api-key=secret, x-team = a=b")
+    sink = otel(collector, headers_env="OTLP_KEYS", metrics=False)
+    await deliver(sink, record(1))
+    await sink.close()
+    told = {name.lower(): value for name, value in collector.headers.items()}
+    assert (told["x-api-key"], told["x-team"]) == ("secret", "a=b")
+
+
+@pytest.mark.parametrize("value", ["novalue", "=x", "a=b,c"])
+def test_headers_that_are_none_are_refused_without_being_shown(monkeypatch, value):
+    monkeypatch.setenv("OTLP_KEYS", value)
+    with pytest.raises(ConfigError, match="not of the form") as refused:
+        read_headers("OTLP_KEYS")
+    assert value not in str(refused.value)
+
+
+async def test_made_up_models_do_not_fill_the_collector(collector):
+    sink = otel(collector, traces=False)
+    await deliver(sink, *(record(number, request_model=f"m-{number}") for number in range(MODELS + 50)))
+    await sink.close()
+    names = {plain(point.attributes)["gen_ai.request.model"] for point in collector.points["taximeter.cost"]}
+    assert len(names) == MODELS + 1 and "other" in names
+    assert sum(point.as_int for point in collector.points["taximeter.cost"]) == (MODELS + 50) * 33_000
+
+
+async def test_without_a_collector_delivery_goes_on(caplog):
+    sink = Otel(OtelSettings(endpoint="http://127.0.0.1:9", timeout_s=0.2), node="n1", start=nothing_before)
+    assert await deliver(sink, record(1, ended_at=NOON_US)) == {"j1": 1}
+    await sink.close()
+    assert any("Failed to export" in each.getMessage() for each in caplog.records)
