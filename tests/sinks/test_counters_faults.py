@@ -344,3 +344,25 @@ async def test_credentials_reach_sentinel_and_server_apart(tmp_path: Path, histo
         with pytest.raises(RedisError):
             await wrong.cursors([])
         await wrong.close()
+
+
+async def test_a_rebuild_cut_short_is_begun_again_by_its_own_process_at_once(
+    tmp_path: Path, history: FakeHistory
+) -> None:
+    [port] = free_ports(1)
+    server = Server(tmp_path, port)
+    records = traffic(8, 60)
+    async with running(server), Relay(port) as relay:
+        sink = Counters(f"redis://127.0.0.1:{relay.port}/0", history=history)
+        await deliver(sink, records)
+        history.take(batch(records))
+        relay.replies_left = 8
+        with pytest.raises(ERRORS):
+            await sink.rebuild()
+        relay.drop_replies, relay.replies_left = False, None
+        assert await server.client.exists(REBUILDING)
+        assert await sink.rebuild() == 3
+        assert not await server.client.exists(REBUILDING)
+        await deliver(sink, records)
+        await assert_exact(sink, records)
+        await sink.close()

@@ -116,7 +116,9 @@ class Watch:
         """End the watch; the client counts as present from now on."""
         if self._task is not None and not self.left:
             self._task.cancel()
-        self._on_left = _ignore  # it holds the call, which holds this: no cycle is left for the collector
+        # The call holds this; and a cancelled task holds its exception, whose traceback holds this as well. So that no
+        # cycle is left for the collector, which runs rarely, neither is held any longer.
+        self._on_left, self._task = _ignore, None
 
 
 class Watches:

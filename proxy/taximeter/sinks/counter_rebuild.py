@@ -63,6 +63,8 @@ class Rebuilder:
         self._history = history
         self.history_id = history_id
         self._now_us = now_us
+        self._token = secrets.token_hex(8)
+        """Of this process's lease, as long as it may not have been given back."""
         self._scopes = scopes
 
     async def rebuild(self, workspaces: list[str] | None) -> int:
@@ -90,14 +92,19 @@ class Rebuilder:
 
     @contextlib.asynccontextmanager
     async def _lease(self) -> AsyncIterator[str]:
-        token = secrets.token_hex(8)
-        if not await self._server.command("SET", keys.REBUILDING, token, "NX", "PX", _LEASE_MS):
+        token = self._token
+        if (
+            not await self._server.command("SET", keys.REBUILDING, token, "NX", "PX", _LEASE_MS)
+            # Our own of a rebuild that Redis did not live to the end of: nobody has to wait until that runs out.
+            and await self._server.command("GET", keys.REBUILDING) != token.encode()
+        ):
             raise CountersMoved("another process is rebuilding the Redis counters")
         try:
             yield token
         finally:
             if await self._server.command("GET", keys.REBUILDING) == token.encode():
                 await self._server.command("DEL", keys.REBUILDING)
+            self._token = secrets.token_hex(8)
 
     async def _everything(self) -> list[str]:
         if self._history is None:
