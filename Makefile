@@ -29,14 +29,14 @@ test: $(STAMP)  ## every test
 	$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadgroup $(ARGS)
 
 check: $(STAMP)  ## ruff, mypy --strict, import layers
-	$(BIN)/ruff check proxy tests
-	$(BIN)/ruff format --check proxy tests
+	$(BIN)/ruff check proxy tests examples
+	$(BIN)/ruff format --check proxy tests examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
 format: $(STAMP)  ## let ruff write
-	$(BIN)/ruff check --fix proxy tests
-	$(BIN)/ruff format proxy tests
+	$(BIN)/ruff check --fix proxy tests examples
+	$(BIN)/ruff format proxy tests examples
 
 lock: $(STAMP)  ## resolve the lock files anew (needs uv); names no index host
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
