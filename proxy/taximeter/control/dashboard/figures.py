@@ -1,4 +1,4 @@
-"""What the pages show, gathered from history: totals beside those before, series for charts, rows for tables.
+"""What the pages show, gathered from history: totals beside those before, rows for tables.
 
 Figures come from the same questions as `GET /usage`, so a page and the API agree.
 """
@@ -6,26 +6,20 @@ Figures come from the same questions as `GET /usage`, so a page and the API agre
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any
-from urllib.parse import urlencode
 
 import msgspec
-from markupsafe import Markup
 from msgspec.structs import replace
 
-from taximeter.control.dashboard import charts
-from taximeter.control.dashboard.asked import View, last_days, path, same_time_before, window_name
+from taximeter.control.dashboard.asked import View, last_days, path, same_time_before
 from taximeter.control.ports import History
-from taximeter.control.times import shown
 from taximeter.core import views
-from taximeter.core.figures import count, money, short
+from taximeter.core.figures import count
 from taximeter.core.totals import Totals
 from taximeter.sinks.history.query import Filters, Group
 
-OTHER = charts.COLOURS - 1
 ROWS = 12
 """Groups a table shows; the rest is one row."""
 RECENT = 1_000
@@ -76,25 +70,6 @@ class Table(msgspec.Struct, frozen=True):
     total: Figures
 
 
-class Window(msgspec.Struct, frozen=True):
-    """One window of the table behind a chart."""
-
-    name: str
-    figures: Figures
-    href: str
-
-
-class OverTime(msgspec.Struct, frozen=True):
-    """Two charts of the same groups, and the table of the same windows."""
-
-    by: str
-    cost: Markup
-    tokens: Markup
-    legend: list[Row]
-    windows: list[Window]
-    total: Figures
-
-
 def summed(groups: Iterable[Group]) -> Figures:
     """Several groups as one."""
     return Figures(views.summed(group.totals for group in groups))
@@ -125,7 +100,7 @@ async def table(history: History, view: View, name: str) -> Table:
         Row(
             name=group.key[name],
             figures=Figures(group.totals),
-            href=_own_view(view, name, group.key[name]),
+            href=own_view(view, name, group.key[name]),
             records=view.records(**{name: group.key[name] or ""}),
         )
         for group in shown_groups
@@ -134,61 +109,6 @@ async def table(history: History, view: View, name: str) -> Table:
         rest = groups[len(shown_groups) :]
         rows.append(Row(f"{count(len(rest))} more", summed(rest), None, None))
     return Table(name, rows, summed(groups))
-
-
-async def over_time(history: History, view: View, by: str) -> OverTime:
-    """Cost and tokens by window and group: the six groups that cost most, and the rest in grey."""
-    marks = view.marks()
-    place = {start: number for number, start in enumerate(marks[:-1])}
-    groups = await history.usage(view.filters, (by,), view.window, view.tz.key)
-    named: dict[str | None, list[Group]] = {}
-    for group in groups:
-        named.setdefault(group.key[by], []).append(group)
-    ranked = sorted(named, key=lambda name: _heaviest(named[name]))
-    shown_names, rest = (ranked, []) if len(ranked) < charts.COLOURS else (ranked[:OTHER], ranked[OTHER:])
-    parts = [(name, named[name], number) for number, name in enumerate(shown_names)]
-    stacks: list[tuple[Row, list[tuple[int, Totals]]]] = [
-        (
-            Row(name, summed(found), _own_view(view, by, name), view.records(**{by: name or ""}), colour),
-            [(place[group.start_us or 0], group.totals) for group in found],
-        )
-        for name, found, colour in parts
-    ]
-    if rest:
-        found = [group for name in rest for group in named[name]]
-        at: dict[int, list[Totals]] = {}
-        for group in found:
-            at.setdefault(place[group.start_us or 0], []).append(group.totals)
-        stacks.append(
-            (
-                Row(f"{count(len(rest))} more", summed(found), None, None, OTHER),
-                [(number, views.summed(totals)) for number, totals in at.items()],
-            )
-        )
-    windows = _windows(view, marks, groups)
-    labels = [window.name for window in windows]
-
-    def draw(title: str, value: Any, told: Any, axis: Any) -> Markup:
-        series = []
-        for row, cells in stacks:
-            drawn: list[charts.Mark | None] = [None] * len(labels)
-            for number, totals in cells:
-                if amount := value(totals):
-                    text = f"{labels[number]}, {row.name or '(none)'}: {told(totals)}"
-                    drawn[number] = charts.Mark(amount, _bar_link(view, windows[number].href, by, row), text)
-            series.append(charts.Series(row.name or "(none)", drawn, row.colour or 0))
-        return charts.stacked(series, labels, title, axis)
-
-    def pictures() -> tuple[Markup, Markup]:
-        return (
-            draw(
-                f"Cost by {by} over time", _usd, lambda each: money(views.cost_usd(each)), lambda usd: f"${short(usd)}"
-            ),
-            draw(f"Tokens by {by} over time", _tokens, lambda each: f"{count(each.total_tokens)} tokens", short),
-        )
-
-    cost, tokens = await asyncio.to_thread(pictures)
-    return OverTime(by, cost, tokens, [row for row, _ in stacks], windows, summed(groups))
 
 
 async def recent_tracks(history: History, view: View, workspace: str) -> list[tuple[Row, int]]:
@@ -209,35 +129,8 @@ async def recent_tracks(history: History, view: View, workspace: str) -> list[tu
     ]
 
 
-def _windows(view: View, marks: Sequence[int], groups: Sequence[Group]) -> list[Window]:
-    totals: dict[int, list[Totals]] = {}
-    for group in groups:
-        totals.setdefault(group.start_us or 0, []).append(group.totals)
-    return [
-        Window(
-            window_name(start, view.window, view.tz),
-            Figures(views.summed(totals.get(start, ()))),
-            _narrower(view, start, end),
-        )
-        for start, end in pairwise(marks)
-    ]
-
-
-def _narrower(view: View, start_us: int, end_us: int) -> str:
-    """A window's own view: the same page for a day or month, the records for an hour."""
-    if view.window == "hour":
-        return view.within(start_us, end_us)
-    return view.url("", period=None, from_=shown(start_us), to=shown(end_us))
-
-
-def _bar_link(view: View, href: str, by: str, row: Row) -> str:
-    """A window's view of one group."""
-    if row.href is None:
-        return href
-    return f"{href}&{urlencode({by: row.name or ''})}" if by not in view.params else href
-
-
-def _own_view(view: View, name: str, value: str | None) -> str:
+def own_view(view: View, name: str, value: str | None) -> str:
+    """The page of one group: a workspace's own, else the same page with the group as a filter."""
     if name == "workspace" and value is not None:
         return view.url(path("workspaces", value), workspace=None, by=None)
     return view.url("", **{name: value or ""})
@@ -245,20 +138,3 @@ def _own_view(view: View, name: str, value: str | None) -> str:
 
 def _weight(group: Group) -> tuple[Any, ...]:
     return -group.totals.cost_nusd, -group.totals.total_tokens, -group.totals.requests, str(list(group.key.values()))
-
-
-def _heaviest(groups: Sequence[Group]) -> tuple[Any, ...]:
-    cost = sum(group.totals.cost_nusd for group in groups)
-    return -cost, -sum(group.totals.total_tokens for group in groups), str(groups[0].key)
-
-
-def _usd(totals: Totals) -> float:
-    return totals.cost_nusd / views.NUSD_PER_USD
-
-
-def _money(totals: Totals) -> str:
-    return money(views.cost_usd(totals))
-
-
-def _tokens(totals: Totals) -> int:
-    return totals.total_tokens

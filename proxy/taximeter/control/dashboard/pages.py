@@ -15,6 +15,7 @@ from taximeter.control import shapes
 from taximeter.control.access import admin_only, anyone_known, own
 from taximeter.control.dashboard import figures
 from taximeter.control.dashboard.asked import DAY_US, NAMES, PERIODS, View, view
+from taximeter.control.dashboard.overtime import over_time
 from taximeter.control.dashboard.showing import ERRORS, Asking, show
 from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
 from taximeter.control.ports import Services
@@ -202,7 +203,7 @@ async def _overview(
     complete, lag_s = await up_to_date(services, ())
     history = services.history
     over, today, *tables = await asyncio.gather(
-        figures.over_time(history, view, by),
+        over_time(history, view, by),
         figures.today(history, view),
         *(figures.table(history, view, name) for name in dimensions),
     )
