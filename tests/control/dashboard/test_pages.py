@@ -87,6 +87,16 @@ async def test_the_table_behind_the_chart_is_the_api_s_series(house):
     assert [[row[1], row[-1]] for row in rows_of(html, "over-time")] == expected
 
 
+async def test_many_days_are_weeks_and_lose_nothing(house):
+    html = await get(house, "/?period=90d")
+    answer = await house.get("/usage", **{"from": "2026-08-25", "to": "2026-11-23"})
+    assert "USD a week" in html
+    calls = [int(row[1].replace(",", "")) for row in rows_of(html, "over-time")]
+    assert sum(calls) == answer["usage"]["requests"] and len(calls) in (2, 3)  # two weeks of calls
+    week = next(link for link in links(html, "over-time"))
+    assert text_of(await get(house, f"/{week}"), "range-calls") in map(str, calls) or "workspace=" in week
+
+
 async def test_every_number_leads_down_to_a_record(house):
     """Overview -> a day's bar -> an hour's bar -> its records -> one record, each showing the same calls."""
     html = await get(house, "/?period=7d")
