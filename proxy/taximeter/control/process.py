@@ -43,9 +43,9 @@ from taximeter.sinks.history.database import HistoryUnavailable
 from taximeter.sinks.history.sink import History, default_url
 from taximeter.sinks.metric_families import Exposition
 from taximeter.sinks.metrics import Metrics
+from taximeter.sinks.otel import Otel
 from taximeter.sinks.redis_client import ERRORS
 from taximeter.sinks.reservations import Reservations, Spent
-from taximeter.sinks.otel import Otel
 from taximeter.sinks.sink import Sink
 from taximeter.sinks.webhook import letters
 
