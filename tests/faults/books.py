@@ -45,7 +45,7 @@ def compare(
     _same_in_sql(records, history_url)
     _same_in_redis(records, client)
     outcomes = Counter(str(record.outcome) for record in records)
-    return {"reached the provider": len(reached(provider)), "records": len(records), **outcomes}
+    return {"reached the provider": len(reached(provider)), "records": len(records), "known lost": lost, **outcomes}
 
 
 def lines(data_dirs: Iterable[Path]) -> Iterator[tuple[Path, bytes]]:

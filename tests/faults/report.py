@@ -30,7 +30,16 @@ def table(seed: int) -> str:
     total = Figures()
     for figures in _noted.values():
         total.add(figures)
-    columns = ("reached the provider", "records", "ok", "client_left", "upstream_cut", "upstream_error", "interrupted")
+    columns = (
+        "reached the provider",
+        "records",
+        "known lost",
+        "ok",
+        "client_left",
+        "upstream_cut",
+        "upstream_error",
+        "interrupted",
+    )
     head = f"Seed {seed}.\n\n| test | {' | '.join(columns)} |\n|---|{'--:|' * len(columns)}\n"
     rows = [*sorted(_noted.items()), ("**all**", total)]
     return head + "".join(
