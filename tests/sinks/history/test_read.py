@@ -144,6 +144,25 @@ def test_windows_are_the_sums_of_their_records(stored, filters, group_by, window
     assert found == folded(records, bounded, group_by, marks)
 
 
+@MANY
+@given(
+    filters=st.one_of(filtered([*SERIES]), filtered([*CHOICES])),
+    by=st.sampled_from(GROUPS),
+    most=st.integers(0, 3),
+    window=st.sampled_from(["hour", "day", "month"]),
+    tz=st.sampled_from(["UTC", "Europe/Berlin", "Pacific/Chatham", "America/New_York"]),
+)
+def test_the_largest_groups_over_time_are_what_usage_says_of_them(stored, filters, by, most, window, tz):
+    reader, _ = stored
+    found = reader.ranked(filters, by, most, window, tz)
+    assert sorted(found.groups, key=repr) == sorted(reader.usage(filters, [by]), key=repr)
+    costs = [(-group.totals.cost_nusd, -group.totals.total_tokens) for group in found.groups]
+    assert costs == sorted(costs)
+    names = [group.key[by] for group in found.groups[:most]]
+    assert found.largest == [each for each in reader.usage(filters, [by], window, tz) if each.key[by] in names]
+    assert found.everything == reader.usage(filters, [], window, tz)
+
+
 @pytest.mark.parametrize("window", ["minute", "hour", "day", "month"])
 def test_windows_of_an_unbounded_range_hold_every_record_in_order(stored, window):
     reader, records = stored
@@ -375,6 +394,7 @@ async def test_every_question_can_be_asked_off_the_loop(sqlite_url):
     assert (group.key, group.totals.requests) == ({"model": "gpt-4o-mini"}, 1)
     assert len(await history.record("req-1")) == len((await history.events(Filters()))[0]) == 1
     assert len(await history.track("acme", "t")) == len(await history.top(Filters(), "model")) == 1
+    assert (await history.ranked(Filters(), "model", 1, "day")).groups == [group]
     assert await history.count(Filters()) == 1
     assert await history.values("model") == ["gpt-4o-mini"]
     assert [len(some) async for some in history.export(Filters())] == [1]

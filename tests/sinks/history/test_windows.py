@@ -9,8 +9,19 @@ from hypothesis import strategies as st
 
 from taximeter.core.errors import BadRequest
 from taximeter.sinks.history.schema import LEVELS
-from taximeter.sinks.history.windows import US, boundaries, cover, level_start_s, pieces_of, runs, snapped
+from taximeter.sinks.history.windows import (
+    US,
+    Run,
+    boundaries,
+    cover,
+    level_start_s,
+    pieces_of,
+    runs,
+    shifted,
+    snapped,
+)
 
+DAY_US = 86_400 * US
 YEARS_20_US = 20 * 366 * 86_400 * US
 moments = st.integers(1_600_000_000 * US, 1_600_000_000 * US + YEARS_20_US)
 marks_15 = st.integers(1_777_778, 1_800_000).map(lambda quarter: quarter * 900 * US)
@@ -66,6 +77,41 @@ def test_runs_hold_every_window_and_their_pieces_cover_them(one, other, window, 
         if run.width_us:
             assert (pieces[0].start_us, pieces[-1].end_us) == (run.start_us, run.end_us)
             assert all(a.end_us == b.start_us for a, b in pairwise(pieces))
+
+
+@given(
+    st.integers(2, 40),
+    st.integers(0, 95).map(lambda quarter: us("2026-06-01T00:00:00+00:00") + quarter * 900 * US),
+)
+def test_days_of_another_zone_are_days_of_utc_with_one_strip_and_without_the_next(count, start):
+    run = Run(3, start, DAY_US, count)
+    days = shifted(run)
+    if start % DAY_US == 0:
+        assert days is None
+        return
+    assert (days.days.first, days.days.count, days.strips.first, days.strips.count) == (3, count, 3, count + 1)
+    assert days.days.start_us % DAY_US == 0 and days.strips.start_us == min(start, days.days.start_us)
+    width = {"usage_rollup": 900, "usage_rollup_hour": 3_600}[days.level]
+    assert all(at_s % width == 0 for at_s in days.starts_s)
+    held = [
+        dict.fromkeys(range(at, at + DAY_US, 900 * US), 1) for at in range(days.days.start_us, days.days.end_us, DAY_US)
+    ]
+    for at_s in days.starts_s:
+        number = (at_s * US - days.strips.start_us) // DAY_US
+        for quarter in range(at_s * US, (at_s + width) * US, 900 * US):
+            for day, sign in ((number, days.sign), (number - 1, -days.sign)):
+                if 0 <= day < count:
+                    held[day][quarter] = held[day].get(quarter, 0) + sign
+    assert [{at for at, times in day.items() if times} for day in held] == [
+        set(range(at, at + DAY_US, 900 * US)) for at in range(start, start + count * DAY_US, DAY_US)
+    ]
+    assert {times for day in held for times in day.values()} <= {0, 1}
+
+
+def test_windows_that_are_no_days_or_begin_off_the_quarter_are_not_shifted():
+    assert shifted(Run(0, 900 * US, DAY_US, 1)) is None
+    assert shifted(Run(0, 900 * US, DAY_US // 24, 5)) is None
+    assert shifted(Run(0, 901 * US, DAY_US, 5)) is None
 
 
 def test_a_day_of_23_and_one_of_25_hours():

@@ -70,6 +70,17 @@ class Group(msgspec.Struct, kw_only=True):
     details: Details
 
 
+class Ranked(msgspec.Struct, kw_only=True):
+    """The groups of one name, and over time the largest of them beside all. One snapshot: parts make up the whole."""
+
+    groups: list[Group]
+    """Of the whole range, the most expensive first, then by tokens."""
+    largest: list[Group]
+    """The first groups, by window."""
+    everything: list[Group]
+    """All groups as one, by window."""
+
+
 class TrackPart(msgspec.Struct, kw_only=True):
     """What one track used for one document, operation and model."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Self
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, func, select
 
 from taximeter.core import totals
@@ -17,11 +18,22 @@ from taximeter.sinks.history import listing, rollups
 from taximeter.sinks.history.cells import empty, merge, split
 from taximeter.sinks.history.conditions import SINGLY, on_names, shape, values
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters, Group, TrackPart, Window, checked, span
+from taximeter.sinks.history.query import (
+    FOREVER_US,
+    SERIES,
+    TAGS,
+    Filters,
+    Group,
+    Ranked,
+    TrackPart,
+    Window,
+    checked,
+    span,
+)
 from taximeter.sinks.history.retention import events_since_us
 from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta, series
 from taximeter.sinks.history.sums import parts
-from taximeter.sinks.history.windows import Piece, boundaries, pieces_of, runs, snapped
+from taximeter.sinks.history.windows import Piece, Run, boundaries, pieces_of, runs, shifted, snapped
 
 Sums = dict[tuple[int, tuple[str | None, ...]], list[int]]
 """(number of the window, values of the group-by) -> cell."""
@@ -88,26 +100,39 @@ class Reader:
 
     def _sums(self, connection: Connection, filters: Filters, names: tuple[str, ...], marks: Sequence[int]) -> Sums:
         sums: Sums = {}
-        singly = any(name in TAGS for name in names) or any(getattr(filters, name) is not None for name in SINGLY)
         since_us = events_since_us(connection)
         for run in runs(marks):
-            for piece in [Piece(None, run.start_us, run.end_us)] if singly else pieces_of(run):
-                if piece.level is None and not singly and piece.start_us < since_us:
-                    piece = snapped(piece)  # noqa: PLW2901
-                if piece.level is None:
-                    singles = parts(connection, filters, piece.start_us, piece.end_us, names, run.width_us)
-                    found: Iterator[tuple[int, rollups.Key, list[int]]] = (
-                        (part.window, part.key, part.cell) for part in singles
-                    )
+            for window, key, cell in _cells(connection, filters, names, run, since_us):
+                place = (run.first + window, key)
+                if place in sums:
+                    merge(sums[place], cell)
                 else:
-                    found = rollups.read(connection, filters, names, run, piece)
-                for window, key, cell in found:
-                    place = (run.first + window, key)
-                    if place in sums:
-                        merge(sums[place], cell)
-                    else:
-                        sums[place] = cell
-        return sums
+                    sums[place] = cell
+        return {place: cell for place, cell in sums.items() if any(cell)}
+
+    def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked:
+        """The groups of `by`, and the windows (see `usage`) of the `most` most expensive of them and of all.
+
+        The same figures as `usage` gives, without the windows of groups too small to be shown: a chart needs no more.
+        """
+        names = checked([by])
+        with self._database.reading() as connection:
+            marks = self._marks(connection, filters, window, tz)
+            whole = self._sums(connection, filters, names, list(span(filters)))
+            groups = sorted((_group(names, None, item) for item in whole.items()), key=_weight)
+            first = [group.key[by] or "" for group in groups[:most]]
+            largest = self._sums(connection, replace(filters, **{by: first}), names, marks) if first else {}
+            if len(groups) > most:
+                everything = self._sums(connection, filters, (), marks)
+            else:
+                everything = {}
+                for (number, _), cell in largest.items():
+                    merge(everything.setdefault((number, ()), empty()), cell)
+        return Ranked(
+            groups=groups,
+            largest=[_group(names, marks, item) for item in sorted(largest.items(), key=_order)],
+            everything=[_group((), marks, item) for item in sorted(everything.items(), key=_order)],
+        )
 
     def record(self, request_id: str) -> list[Record]:
         """Every attempt and correction of one request, in order; empty when unknown."""
@@ -175,6 +200,24 @@ class Reader:
             return sorted(connection.execute(query, values(asked)).scalars())
 
 
+def _cells(
+    connection: Connection, filters: Filters, names: tuple[str, ...], run: Run, since_us: int
+) -> Iterator[tuple[int, rollups.Key, list[int]]]:
+    """The sums of a run's windows, in parts that add up. Single records before `since_us` are gone."""
+    singly = any(name in TAGS for name in names) or any(getattr(filters, name) is not None for name in SINGLY)
+    if not singly and (days := shifted(run)) is not None:
+        yield from rollups.read_shifted(connection, filters, names, days)
+        return
+    for piece in [Piece(None, run.start_us, run.end_us)] if singly else pieces_of(run):
+        if piece.level is None and not singly and piece.start_us < since_us:
+            piece = snapped(piece)  # noqa: PLW2901
+        if piece.level is None:
+            for part in parts(connection, filters, piece.start_us, piece.end_us, names, run.width_us):
+                yield part.window, part.key, part.cell
+        else:
+            yield from rollups.read(connection, filters, names, run, piece)
+
+
 def _known_span(connection: Connection, start_us: int, end_us: int) -> tuple[int, int]:
     """An unbounded range cut to where there are records: windows have to begin and end somewhere."""
     # One end a statement: SQLite finds either at once, both together only by reading the whole table.
@@ -200,6 +243,10 @@ def _group(
         totals=summed,
         details=details,
     )
+
+
+def _weight(group: Group) -> tuple[int, int, list[tuple[bool, str]]]:
+    return -group.totals.cost_nusd, -group.totals.total_tokens, _nones_first(tuple(group.key.values()))
 
 
 def _order(item: tuple[tuple[int, tuple[str | None, ...]], list[int]]) -> tuple[int, list[tuple[bool, str]]]:

@@ -11,30 +11,55 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, sele
 from taximeter.sinks.history.cells import FIELDS
 from taximeter.sinks.history.conditions import Shape, on_names, shape, values
 from taximeter.sinks.history.query import SERIES, Filters
-from taximeter.sinks.history.schema import LEVELS, SUMMARIES, SUMMARY_LEVELS, US, series, summaries, total
-from taximeter.sinks.history.windows import Piece, Run
+from taximeter.sinks.history.schema import DAY, LEVELS, SUMMARIES, SUMMARY_LEVELS, US, series, summaries, total
+from taximeter.sinks.history.windows import Piece, Run, Shifted
 
 Key = tuple[str | None, ...]
 
 
-def read(
-    connection: Connection, filters: Filters, names: Sequence[str], run: Run, piece: Piece
-) -> Iterator[tuple[int, Key, list[int]]]:
-    """(window in the run, key, cell) of one piece; one key and window may come several times: they add up."""
-    n, windowed = len(names), run.count > 1
-    bounds = {"start_s": piece.start_us // US, "end_s": piece.end_us // US}
-    phase = {"run_us": run.start_us, "width_us": run.width_us} if windowed else {}
+Found = Iterator[tuple[int, Key, list[int]]]
+"""(window in the run, key, cell); one key and window may come several times: they add up."""
+
+
+def read(connection: Connection, filters: Filters, names: Sequence[str], run: Run, piece: Piece) -> Found:
+    """The sums of one piece."""
+    windowed = run.count > 1
+    given: dict[str, Any] = {"start_s": piece.start_us // US, "end_s": piece.end_us // US}
+    if windowed:
+        given |= {"run_us": run.start_us, "width_us": run.width_us}
     query = _query(piece.level or "", tuple(names), shape(filters), windowed)
-    for row in connection.execute(query, bounds | phase | values(filters)):
+    yield from _rows(connection, query, given | values(filters), len(names), windowed)
+
+
+def read_shifted(connection: Connection, filters: Filters, names: Sequence[str], days: Shifted) -> Found:
+    """The sums of days of another zone: some cells are negative, some keys add up to nothing."""
+    whole = days.days
+    yield from read(connection, filters, names, whole, Piece(DAY.name, whole.start_us, whole.end_us))
+    query = _query(days.level, tuple(names), shape(filters), True, picked=True)
+    given = {"starts_s": days.starts_s, "run_us": days.strips.start_us, "width_us": days.strips.width_us}
+    for number, key, cell in _rows(connection, query, given | values(filters), len(names), True):
+        other = [-figure for figure in cell]
+        mine, before = (cell, other) if days.sign > 0 else (other, cell)
+        if number < whole.count:
+            yield number, key, mine
+        if number:
+            yield number - 1, key, before
+
+
+def _rows(connection: Connection, query: Select[Any], given: dict[str, Any], n: int, windowed: bool) -> Found:
+    for row in connection.execute(query, given):
         key = tuple(value or None for value in row[:n])
         yield row[n] if windowed else 0, key, list(row[n + windowed :])
 
 
 @lru_cache(maxsize=1_000)
-def _query(level: str, names: tuple[str, ...], asked: Shape, windowed: bool) -> Select[Any]:
+def _query(level: str, names: tuple[str, ...], asked: Shape, windowed: bool, picked: bool = False) -> Select[Any]:
+    """`picked`: of the cells that begin at `starts_s`, else of those from `start_s` until before `end_s`."""
     numbered, tables, of = _choose(names, asked)
     table = next(table for table, known in zip(tables, LEVELS, strict=True) if known.name == level)
-    inside = (table.c.start_s >= bindparam("start_s")) & (table.c.start_s < bindparam("end_s"))
+    inside: ColumnElement[bool] = table.c.start_s.in_(bindparam("starts_s", expanding=True))
+    if not picked:
+        inside = (table.c.start_s >= bindparam("start_s")) & (table.c.start_s < bindparam("end_s"))
     named = [numbered.c[name] for name in names]
     sums = [total(table.c[field]) for field in FIELDS]
     if not windowed:

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from taximeter.core.record import Record
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
+from taximeter.sinks.history.query import Filters, Group, Ranked, TrackPart, Window
 from taximeter.sinks.history.read import Reader
 from taximeter.sinks.history.snapshot import Snapshots
 from taximeter.sinks.history.write import Writer
@@ -118,6 +118,10 @@ class History:
     ) -> list[Group]:
         """See read.Reader.usage."""
         return await self._read(self._reader.usage, filters, group_by, window, tz)
+
+    async def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked:
+        """See read.Reader.ranked."""
+        return await self._read(self._reader.ranked, filters, by, most, window, tz)
 
     async def record(self, request_id: str) -> list[Record]:
         """See read.Reader.record."""

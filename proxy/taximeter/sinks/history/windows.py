@@ -102,7 +102,7 @@ def runs(marks: Sequence[int]) -> list[Run]:
     found: list[Run] = []
     for at, (start_us, end_us) in enumerate(pairwise(marks)):
         width_us = end_us - start_us
-        if found and found[-1].width_us == width_us:
+        if found and found[-1].width_us == width_us <= DAY_S * US:  # longer windows have coarser roll-ups inside
             last = found[-1]
             found[-1] = Run(last.first, last.start_us, width_us, last.count + 1)
         else:
@@ -120,6 +120,48 @@ def pieces_of(run: Run) -> list[Piece]:
         if run.start_us % (width_s * US) == 0 and run.width_us % (width_s * US) == 0
     ]
     return [Piece(fitting[-1] if fitting else None, run.start_us, run.end_us)]
+
+
+class Shifted(msgspec.Struct, frozen=True):
+    """A run of days of another zone, as days of UTC and what lies between the two zones' midnights.
+
+    A local day is the UTC day next to it, with the strip before it and without the strip after it (or the other way
+    round, west of Greenwich). So a month of days needs one cell a day and those of the strips, not every hour.
+    """
+
+    days: Run
+    """The UTC days."""
+    strips: Run
+    """The time from each day's beginning here to its beginning there, numbered as the days; one more than days."""
+    level: str
+    """The roll-up whose cells fit into the strips."""
+    starts_s: list[int]
+    """Starts of those cells."""
+    sign: int
+    """1: a strip belongs to the day of its number, and not to the one before; -1: to that before, and not to it."""
+
+
+def shifted(run: Run) -> Shifted | None:
+    """The run as UTC days and strips; None where its windows are not days or are UTC days already."""
+    day_us = DAY_S * US
+    ahead_us = -run.start_us % day_us
+    if run.count == 1 or run.width_us != day_us or ahead_us == 0 or ahead_us % (QUARTER_S * US):
+        return None
+    sign = 1 if ahead_us <= day_us // 2 else -1
+    midnight_us = run.start_us + (ahead_us if sign > 0 else ahead_us - day_us)
+    level, width_s = (HOUR.name, HOUR_S) if ahead_us % (HOUR_S * US) == 0 else (QUARTER.name, QUARTER_S)
+    first_us, until_us = sorted((run.start_us, midnight_us))
+    return Shifted(
+        days=Run(run.first, midnight_us, day_us, run.count),
+        strips=Run(run.first, first_us, day_us, run.count + 1),
+        level=level,
+        starts_s=[
+            at_s
+            for number in range(run.count + 1)
+            for at_s in range(first_us // US + number * DAY_S, until_us // US + number * DAY_S, width_s)
+        ],
+        sign=sign,
+    )
 
 
 def zone(name: str) -> ZoneInfo:
