@@ -21,7 +21,7 @@ from taximeter.core.hosts import Hosts
 from taximeter.core.prices import Card
 from taximeter.core.record import Record
 from taximeter.delivery.health import DeliveryHealth
-from taximeter.sinks.history.query import Filters, Group, TrackPart, Window
+from taximeter.sinks.history.query import Filters, Group, Ranked, TrackPart, Window
 from taximeter.sinks.webhook.letters import Letter
 
 
@@ -31,6 +31,8 @@ class Sums(Protocol):
     async def usage(
         self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
     ) -> list[Group]: ...
+
+    async def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked: ...
 
     async def track(self, workspace: str, track: str) -> list[TrackPart]: ...
 

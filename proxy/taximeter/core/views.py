@@ -215,3 +215,9 @@ def summed(parts: Iterable[Totals]) -> Totals:
     """Several totals as one: the sum of the parts, by construction."""
     parts = list(parts)
     return Totals(**{name: sum(getattr(part, name) for part in parts) for name in FIELDS})
+
+
+def less(whole: Totals, parts: Iterable[Totals]) -> Totals:
+    """What is left of a sum without some of its parts."""
+    taken = summed(parts)
+    return Totals(**{name: getattr(whole, name) - getattr(taken, name) for name in FIELDS})

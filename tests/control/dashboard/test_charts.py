@@ -9,9 +9,9 @@ EVIL = '<script>alert("x")</script>'
 
 
 def bars():
-    first = Series(EVIL, [Mark(1, "/a?b=1&c=2", "one"), None, Mark(3, "/c", f"three {EVIL}")], 0)
+    first = Series(EVIL, (Mark(1, "/a?b=1&c=2", "one"), None, Mark(3, "/c", f"three {EVIL}")), 0)
     return ElementTree.fromstring(
-        charts.stacked([first, Series("rest", [None, Mark(2, "/b", "two"), None], 6)], ["x", "y", "z"], f"Cost {EVIL}")
+        charts.stacked((first, Series("rest", (None, Mark(2, "/b", "two"), None), 6)), ("x", "y", "z"), f"Cost {EVIL}")
     )
 
 
@@ -38,7 +38,7 @@ def test_bars_are_as_high_as_their_values_and_have_their_group_s_colour():
 
 
 def test_spans_run_from_start_to_end_the_first_on_top():
-    series = [Series("llm", [Mark(5, "/late", "late", 9), Mark(0, "/early", "early", 4)], 0)]
+    series = [Series("llm", (Mark(5, "/late", "late", 9), Mark(0, "/early", "early", 4)), 0)]
     svg = ElementTree.fromstring(charts.spans(series, "Calls", str))
     dots = {}
     for link in svg.iter(f"{SVG}a"):

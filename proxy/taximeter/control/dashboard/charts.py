@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -20,6 +20,8 @@ COLOURS = 7
 people with any colour vision tell apart)."""
 SCOPE = "pygal-chart"
 WIDTH, HEIGHT = 720, 260
+PICTURES = 16
+"""Charts kept: a page has one or two, of 20 to 80 KB each."""
 _UNWANTED = ("style", "script", "desc")
 _FOR_SCRIPTS = ("plot text-overlay", "plot tooltip-overlay")
 
@@ -39,14 +41,18 @@ class Series(msgspec.Struct, frozen=True):
     """What one colour stands for."""
 
     name: str
-    marks: list[Mark | None]
+    marks: tuple[Mark | None, ...]
     colour: int = 0
 
 
+@lru_cache(maxsize=PICTURES)
 def stacked(
-    series: Sequence[Series], labels: Sequence[str], title: str, format_value: Callable[[float], str] = short
+    series: tuple[Series, ...], labels: tuple[str, ...], title: str, format_value: Callable[[float], str] = short
 ) -> Markup:
-    """Bars over time, the series on top of each other. `labels`: one a window; about seven of them are written."""
+    """Bars over time, the series on top of each other. `labels`: one a window; about seven of them are written.
+
+    What has been drawn of the very same figures is not drawn again.
+    """
     chart = _chart("StackedBar", title, format_value)
     chart.x_labels = list(labels)
     chart.x_labels_major_every = max(1, -(-len(labels) // 7))
@@ -123,9 +129,29 @@ def _pygal() -> tuple[Any, Any]:
     return pygal, look
 
 
+@cache
+def _plain(kind: str) -> Any:
+    """A pygal chart without what takes most of its time and is of no use here."""
+
+    class Plain(getattr(_pygal()[0], kind)):  # type: ignore[misc]
+        def __getattribute__(self, name: str) -> Any:
+            """pygal's own (what is in the state of a rendering goes first), without calling itself three times over."""
+            if name != "state" and not name.startswith("__"):
+                state = object.__getattribute__(self, "state")
+                if state is not None and name in state.__dict__:
+                    return state.__dict__[name]
+            return object.__getattribute__(self, name)
+
+        def _tooltip_data(self, *_: Any, **__: Any) -> None:
+            """Elements for pygal's script, which no page loads."""
+
+    Plain.__name__ = kind  # it makes class names of it
+    return Plain
+
+
 def _chart(kind: str, title: str, format_value: Callable[[float], str], height: int = HEIGHT) -> Any:
-    pygal, look = _pygal()
-    chart = getattr(pygal, kind)(
+    _, look = _pygal()
+    chart = _plain(kind)(
         style=look,
         js=(),
         width=WIDTH,

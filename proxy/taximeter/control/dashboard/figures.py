@@ -92,9 +92,9 @@ async def today(history: History, view: View) -> Today:
     return Today(now, then, whole, view.within(midnight, next_us), view.within(before, midnight))
 
 
-async def table(history: History, view: View, name: str) -> Table:
+def table(view: View, name: str, groups: Iterable[Group]) -> Table:
     """The groups of `name`, at most ROWS of them and the rest as one."""
-    groups = sorted(await history.usage(view.filters, (name,)), key=_weight)
+    groups = sorted(groups, key=_weight)
     shown_groups = groups if len(groups) <= ROWS + 1 else groups[:ROWS]
     rows = [
         Row(

@@ -80,14 +80,14 @@ class Foresight(Controller):
 
 
 def _hours(peaks: Peaks, view: View) -> Markup:
-    marks: list[charts.Mark | None] = [
+    marks = tuple(
         charts.Mark(each.usage.requests, view.records(), f"{each.hour:02}:00: {count(each.usage.requests)} calls")
         if each.usage.requests
         else None
         for each in peaks.hours
-    ]
-    labels = [f"{each.hour:02}" for each in peaks.hours]
-    return charts.stacked([charts.Series("Calls", marks, 0)], labels, "Calls by hour of the day")
+    )
+    labels = tuple(f"{each.hour:02}" for each in peaks.hours)
+    return charts.stacked((charts.Series("Calls", marks, 0),), labels, "Calls by hour of the day")
 
 
 def _without_range(view: View) -> Filters:

@@ -20,7 +20,7 @@ from taximeter.control.times import shown
 from taximeter.core import views
 from taximeter.core.figures import count, money, short
 from taximeter.core.totals import Totals
-from taximeter.sinks.history.query import Group
+from taximeter.sinks.history.query import Group, Ranked
 
 MOST_BARS = 62
 """More days than that are drawn as weeks: a bar has to be wide enough to point at."""
@@ -46,6 +46,8 @@ class OverTime(msgspec.Struct, frozen=True):
     legend: list[Row]
     windows: list[Window]
     total: Figures
+    groups: list[Group]
+    """Those of the whole range, the most expensive first."""
 
 
 class Stack(msgspec.Struct, frozen=True):
@@ -57,23 +59,24 @@ class Stack(msgspec.Struct, frozen=True):
 
 async def over_time(history: History, view: View, by: str) -> OverTime:
     """Cost and tokens by window and group: the six groups that cost most, and the rest in grey."""
-    groups = await history.usage(view.filters, (by,), view.window, view.tz.key)
+    found = await history.ranked(view.filters, by, OTHER, view.window, view.tz.key)
     marks, unit = _marks(view)
-    windows = _windows(view, unit, marks, groups)
-    stacks = _stacks(view, by, marks, groups)
+    windows = _windows(view, unit, marks, found.everything)
+    stacks = _stacks(view, by, marks, found)
 
     def pictures() -> tuple[Markup, Markup]:
         def draw(title: str, value: Callable[[Totals], float], told: Callable[[Totals], str], axis: Any) -> Markup:
-            series = [_series(view, by, stack, windows, value, told) for stack in stacks]
-            return charts.stacked(series, [window.name for window in windows], title, axis)
+            series = tuple(_series(view, by, stack, windows, value, told) for stack in stacks)
+            return charts.stacked(series, tuple(window.name for window in windows), title, axis)
 
         return (
-            draw(f"Cost by {by} over time", _usd, _money, lambda usd: f"${short(usd)}"),
-            draw(f"Tokens by {by} over time", _tokens, lambda totals: f"{count(totals.total_tokens)} tokens", short),
+            draw(f"Cost by {by} over time", _usd, _money, _dollars),
+            draw(f"Tokens by {by} over time", _tokens, _counted, short),
         )
 
     cost, tokens = await asyncio.to_thread(pictures)
-    return OverTime(by, unit, cost, tokens, [stack.row for stack in stacks], windows, summed(groups))
+    legend = [stack.row for stack in stacks]
+    return OverTime(by, unit, cost, tokens, legend, windows, summed(found.groups), found.groups)
 
 
 def _marks(view: View) -> tuple[list[int], str]:
@@ -98,26 +101,32 @@ def _windows(view: View, unit: str, marks: Sequence[int], groups: Sequence[Group
     ]
 
 
-def _stacks(view: View, by: str, marks: Sequence[int], groups: Sequence[Group]) -> list[Stack]:
+def _stacks(view: View, by: str, marks: Sequence[int], found: Ranked) -> list[Stack]:
     """The groups as they lie on each other, the most expensive at the bottom."""
-    named: dict[str | None, list[Group]] = {}
-    for group in groups:
-        named.setdefault(group.key[by], []).append(group)
-    ranked = sorted(named, key=lambda name: _weight(named[name]))
-    own, rest = (ranked, []) if len(ranked) < charts.COLOURS else (ranked[:OTHER], ranked[OTHER:])
+    named: dict[str | None, list[Group]] = {group.key[by]: [] for group in found.groups[:OTHER]}
+    for group in found.largest:
+        named[group.key[by]].append(group)
+    whole = {group.key[by]: Figures(group.totals) for group in found.groups}
     stacks = [
         Stack(
-            Row(name, summed(named[name]), own_view(view, by, name), view.records(**{by: name or ""}), colour),
-            _by_window(marks, named[name]),
+            Row(name, whole[name], own_view(view, by, name), view.records(**{by: name or ""}), colour),
+            _by_window(marks, groups),
         )
-        for colour, name in enumerate(own)
+        for colour, (name, groups) in enumerate(named.items())
     ]
+    rest = found.groups[OTHER:]
     if rest:
-        others = [group for name in rest for group in named[name]]
-        stacks.append(
-            Stack(Row(f"{count(len(rest))} more", summed(others), None, None, OTHER), _by_window(marks, others))
-        )
+        others = _without(_by_window(marks, found.everything), [stack.cells for stack in stacks])
+        stacks.append(Stack(Row(f"{count(len(rest))} more", summed(rest), None, None, OTHER), others))
     return stacks
+
+
+def _without(everything: dict[int, Totals], parts: Sequence[dict[int, Totals]]) -> dict[int, Totals]:
+    """What is left of each window without these parts of it."""
+    return {
+        number: views.less(totals, (part[number] for part in parts if number in part))
+        for number, totals in everything.items()
+    }
 
 
 def _by_window(marks: Sequence[int], groups: Sequence[Group]) -> dict[int, Totals]:
@@ -145,12 +154,7 @@ def _series(
             only = stack.row.href is not None and by not in view.params
             href = f"{window.href}&{urlencode({by: stack.row.name or ''})}" if only else window.href
             drawn[number] = charts.Mark(amount, href, f"{window.name}, {name}: {told(totals)}")
-    return charts.Series(name, drawn, stack.row.colour or 0)
-
-
-def _weight(groups: Sequence[Group]) -> tuple[int, int, str]:
-    cost = sum(group.totals.cost_nusd for group in groups)
-    return -cost, -sum(group.totals.total_tokens for group in groups), str(groups[0].key)
+    return charts.Series(name, tuple(drawn), stack.row.colour or 0)
 
 
 def _usd(totals: Totals) -> float:
@@ -163,3 +167,11 @@ def _tokens(totals: Totals) -> float:
 
 def _money(totals: Totals) -> str:
     return money(views.cost_usd(totals))
+
+
+def _counted(totals: Totals) -> str:
+    return f"{count(totals.total_tokens)} tokens"
+
+
+def _dollars(usd: float) -> str:
+    return f"${short(usd)}"

@@ -202,11 +202,13 @@ async def _overview(
 ) -> Response[str]:
     complete, lag_s = await up_to_date(services, ())
     history = services.history
-    over, today, *tables = await asyncio.gather(
+    others = [name for name in dimensions if name != by]
+    over, today, found = await asyncio.gather(
         over_time(history, view, by),
         figures.today(history, view),
-        *(figures.table(history, view, name) for name in dimensions),
+        asyncio.gather(*(history.usage(view.filters, (name,)) for name in others)),
     )
+    groups = dict(zip(others, found, strict=True)) | {by: over.groups}
     return show(
         request,
         "overview.html",
@@ -217,7 +219,7 @@ async def _overview(
         workspace=workspace,
         over=over,
         today=today,
-        tables=tables,
+        tables=[figures.table(view, name, groups[name]) for name in dimensions],
         listen=services.settings.listen,
         complete=complete,
         lag_seconds=lag_s,

@@ -25,7 +25,7 @@ def timeline(records: Sequence[Record]) -> tuple[Markup, list[tuple[str, int]]]:
     series = [
         charts.Series(
             operation.value,
-            [_mark(record, start_us) for record in calls if record.operation is operation],
+            tuple(_mark(record, start_us) for record in calls if record.operation is operation),
             list(Operation).index(operation),
         )
         for operation in used
