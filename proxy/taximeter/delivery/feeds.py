@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from taximeter.delivery.feed import RESTORED, Feed
-from taximeter.delivery.shipper import Shipper
+from taximeter.delivery.shipper import BATCH_RECORDS, Shipper
 from taximeter.journal.files import lock_if_free, remove_abandoned, sync_and_close
 from taximeter.journal.format import SUFFIX, is_journal_id
 from taximeter.journal.read import last_line
@@ -37,6 +37,8 @@ class Feeds:
         self._price = price
         self._stamp = -1
         self._stopped_at: str | None = None
+        self._unannounced = 0
+        """Records, and ends, read since the sinks were last woken."""
 
     def scan(self, *, always: bool) -> None:
         """Take in new files, drop those that are gone or were replaced. Raises OSError.
@@ -77,7 +79,17 @@ class Feeds:
             return True
 
     async def read(self) -> bool:
-        """Read all feeds on. False: it stopped before their ends because sinks that keep up hold what is in memory."""
+        """Read all feeds on, then wake the sinks; once for all that was read, as every batch has its price.
+
+        False: it stopped before their ends because sinks that keep up hold what is in memory.
+        """
+        try:
+            return await self._read_all()
+        finally:
+            if self._unannounced:
+                self._wake_all()
+
+    async def _read_all(self) -> bool:
         complete = True
         for feed in self._in_turn():
             ahead = max(feed.cursors.values(), default=0)
@@ -103,6 +115,8 @@ class Feeds:
                 worked |= self._settle(feed)
             except OSError as error:
                 log.error("journal %s cannot be settled yet: %s", feed.tail.path, error)
+        if self._unannounced:  # written between the last look and its writer's end
+            self._wake_all()
         return worked
 
     def remove_delivered(self) -> None:
@@ -139,16 +153,20 @@ class Feeds:
                 self._wake_all()
                 return False
             self._read_slab(feed)
+            if self._unannounced >= BATCH_RECORDS:
+                self._wake_all()
             if feed.tail.at_end:
                 break
             await asyncio.sleep(0)
         return True
 
     def _read_slab(self, feed: Feed) -> None:
+        seq = feed.seq
         if feed.read(self._known(feed)) or feed.ended:
-            self._wake_all()
+            self._unannounced += feed.seq - seq + feed.ended
 
     def _wake_all(self) -> None:
+        self._unannounced = 0
         for shipper in self.shippers:
             shipper.wake.set()
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, islice
-from typing import Any
 
-from sqlalchemy import Connection, Table, select, update
+from sqlalchemy import Connection, Table, select
 
 from taximeter.core.record import Record, seq_of
 from taximeter.sinks.history import retention, windows
-from taximeter.sinks.history.cells import FIELDS, add, empty, merge
+from taximeter.sinks.history.cells import add, empty, merge
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.intern import Interned, insert_new
 from taximeter.sinks.history.rows import (
-    COLUMNS,
     ClassKey,
     OriginKey,
     SeriesKey,
@@ -34,12 +32,12 @@ from taximeter.sinks.history.schema import (
     SUMMARY_LEVELS,
     US,
     classes,
-    events,
     journals,
     origins,
     series,
     summaries,
 )
+from taximeter.sinks.history.statements import Statements
 from taximeter.sinks.sink import Batch, JournalState
 
 Cells = dict[tuple[int, int], list[int]]
@@ -64,9 +62,6 @@ class Writer:
         self._summaries: Interned[SummaryKey] = Interned(summaries)
         self._partitions = retention.Partitions(database)
         self._opened = 0
-        dialect = database.dialect
-        self._upserts = [_upsert_sql(level, dialect) for level in LEVELS]
-        self._summary_upserts = [_upsert_sql(level, dialect) for level in SUMMARY_LEVELS]
 
     def prepare(self) -> None:
         """Make or check the schema."""
@@ -115,44 +110,36 @@ class Writer:
 
     def _apply(self, connection: Connection, batches: Sequence[Batch]) -> dict[str, int]:
         """Locks are taken in one order on every node: journals, names, then roll-up rows, each sorted."""
-        numbers = self._locked(connection, batches)
+        statements = Statements(connection)
+        numbers = self._locked(connection, statements, batches)
         taken: list[tuple[int, Record]] = []
         cursors = {batch.journal_id: numbers.get(batch.journal_id, (0, 0))[1] for batch in batches}
         for batch in batches:
             if cursors[batch.journal_id] != batch.after:
                 continue
             number = numbers[batch.journal_id][0]
-            connection.execute(
-                update(journals)
-                .where(journals.c.journal_no == number)
-                .values(seq=batch.upto, digest=batch.digest, ended=batch.ended)
-            )
+            statements.pass_on(number, batch.upto, batch.digest, batch.ended)
             cursors[batch.journal_id] = batch.upto
             taken += [(event_id(number, seq_of(record.event_id)), record) for record in batch.records]
         if taken:
-            self._store(connection, taken)
+            self._store(connection, statements, taken)
         return cursors
 
-    def _locked(self, connection: Connection, batches: Sequence[Batch]) -> dict[str, tuple[int, int]]:
-        """(journal_no, seq) of each batch's journal, those that begin now included, others that are unknown left out.
-
-        The rows are locked until the transaction ends (SQLite: everything is).
-        """
+    def _locked(
+        self, connection: Connection, statements: Statements, batches: Sequence[Batch]
+    ) -> dict[str, tuple[int, int]]:
+        """(journal_no, seq) of each batch's journal, those that begin now included, unknown ones left out."""
         ids = sorted({batch.journal_id for batch in batches})
-        columns = (journals.c.journal_id, journals.c.journal_no, journals.c.seq)
-        query = select(*columns).where(journals.c.journal_id.in_(ids)).order_by(journals.c.journal_id).with_for_update()
-        rows = connection.execute(query).all()
-        beginning = {batch.journal_id for batch in batches if batch.after == 0}.difference(
-            row.journal_id for row in rows
-        )
+        rows = statements.journals(ids)
+        beginning = {batch.journal_id for batch in batches if batch.after == 0}.difference(name for name, *_ in rows)
         if beginning:
             fresh = {"seq": 0, "digest": "", "ended": False}
             for name in sorted(beginning):
                 connection.execute(insert_new(journals, connection.dialect.name).values(journal_id=name, **fresh))
-            rows = connection.execute(query).all()
-        return {row.journal_id: (row.journal_no, row.seq) for row in rows}
+            rows = statements.journals(ids)
+        return {name: (number, seq) for name, number, seq in rows}
 
-    def _store(self, connection: Connection, taken: Sequence[tuple[int, Record]]) -> None:
+    def _store(self, connection: Connection, statements: Statements, taken: Sequence[tuple[int, Record]]) -> None:
         names = [series_key(record) for _, record in taken]
         from_where = [origin_key(record) for _, record in taken]
         kinds = [class_key(record) for _, record in taken]
@@ -171,32 +158,37 @@ class Writer:
             if cell is None:
                 cell = quarters[place] = empty()
             add(cell, record)
-        _insert(connection, rows)
-        _roll_up(connection, self._upserts, quarters)
-        self._summarise(connection, quarters, named)
+        statements.insert(rows)
+        _roll_up(statements, LEVELS, quarters)
+        self._summarise(connection, statements, quarters, named)
 
-    def _summarise(self, connection: Connection, quarters: Cells, named: Mapping[int, SeriesKey]) -> None:
+    def _summarise(
+        self, connection: Connection, statements: Statements, quarters: Cells, named: Mapping[int, SeriesKey]
+    ) -> None:
         keys = {number: [summary_key(kept, name) for kept in SUMMARIES] for number, name in named.items()}
         numbers = self._summaries.numbers(connection, chain.from_iterable(keys.values()))
         sums: Cells = {}
         for (at, number), cell in quarters.items():
             for key in keys[number]:
                 _put(sums, (at, numbers[key]), cell)
-        _roll_up(connection, self._summary_upserts, sums)
+        _roll_up(statements, SUMMARY_LEVELS, sums)
 
 
-def _roll_up(connection: Connection, upserts: Sequence[str], cells: Cells) -> None:
-    """Add cells at 15-minute starts to every level, in one order on every node."""
-    for level, sql in zip(LEVELS, upserts, strict=True):
+def _roll_up(statements: Statements, tables: Sequence[Table], cells: Cells) -> None:
+    """Add cells at 15-minute starts to the tables of every level, in one order on every node."""
+    for level, table in zip(LEVELS, tables, strict=True):
         cells = _coarser(cells, level)
-        connection.exec_driver_sql(sql, [place + tuple(cell) for place, cell in sorted(cells.items())])
+        statements.add(table, sorted(cells.items()))
 
 
 def _coarser(cells: Cells, level: Table) -> Cells:
     """The same sums at a roll-up's own starts."""
+    starts = {start_s: _start_s(level.name, start_s) for start_s in {start_s for start_s, _ in cells}}
+    if len(set(starts.values())) == len(starts):  # as in nearly every batch
+        return {(starts[start_s], number): cell for (start_s, number), cell in cells.items()}
     merged: Cells = {}
     for (start_s, number), cell in cells.items():
-        _put(merged, (_start_s(level.name, start_s), number), cell)
+        _put(merged, (starts[start_s], number), cell)
     return merged
 
 
@@ -210,25 +202,3 @@ def _put(cells: Cells, place: tuple[int, int], cell: Sequence[int]) -> None:
 @lru_cache(maxsize=1_024)
 def _start_s(level: str, at_s: int) -> int:
     return windows.level_start_s(level, at_s)
-
-
-def _insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_values_sql(events, COLUMNS, "sqlite"), rows)
-        return
-    psycopg: Any = connection.connection.driver_connection
-    copy_sql = f"COPY {events.name} ({', '.join(COLUMNS)}) FROM STDIN"  # takes half the time of INSERTs
-    with psycopg.cursor() as cursor, cursor.copy(copy_sql) as copy:
-        for row in rows:
-            copy.write_row(row)
-
-
-def _values_sql(table: Table, columns: Sequence[str], dialect: str) -> str:
-    mark = "?" if dialect == "sqlite" else "%s"
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"  # noqa: S608
-
-
-def _upsert_sql(table: Table, dialect: str) -> str:
-    sums = ", ".join(f"{field} = {table.name}.{field} + excluded.{field}" for field in FIELDS)
-    values = _values_sql(table, ("start_s", "series_no", *FIELDS), dialect)
-    return f"{values} ON CONFLICT (start_s, series_no) DO UPDATE SET {sums}"
