@@ -47,7 +47,7 @@ rag: $(STAMP)  ## LightRAG's environments (1.6 GB in .venv-rag), then every test
 	$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadgroup tests/rag $(ARGS)
 
 bench: $(STAMP)  ## CPU per call beside nginx; writes docs/benchmarks.md
-	$(BIN)/python tests/bench/run.py $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m bench.run $(ARGS)
 
 faults: $(STAMP)  ## kill, cut, fill and lose everything, then compare the books (SEED=n)
 	$(BIN)/python -m pytest tests/faults -p no:xdist $(ARGS)

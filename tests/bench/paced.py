@@ -1,146 +1,139 @@
-"""Loads that wrk cannot make: a steady rate (latency at part of the capacity), and very many slow streams at once.
+"""Loads that show latency: one call at a time, and calls at a steady rate, whatever has become of earlier ones.
 
-Raw sockets on one core; bounded in count and time.
+Plain sockets and one `select`, so that the generator itself adds as little as can be: an event loop's timers go by
+milliseconds, and its tasks cost more than the calls. No garbage is collected while it runs.
 """
 
 from __future__ import annotations
 
-import asyncio
+import select
+import socket
 import statistics
 import time
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import uvloop
+from bench.processes import undisturbed
+
+ANSWER_S = 30.0
+"""Longest wait for an answer."""
+WARM_CALLS = 200
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds from the request's first byte to the answer's last, over `calls` calls."""
+    """Milliseconds from when a call was due to its answer's last byte; `late_p99_ms` of it is the generator's own."""
 
     calls: int
+    """All that were made, those that warmed up included."""
     p50_ms: float
     p99_ms: float
+    late_p99_ms: float = 0.0
 
 
-class Connection:
-    """One keep-alive connection; one request at a time."""
+def request(url: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
+    """A POST of JSON as it goes over the wire."""
+    parts = urlsplit(url)
+    told = {"host": parts.netloc, "content-type": "application/json", "authorization": "Bearer sk-bench"}
+    told |= {name.lower(): value for name, value in (headers or {}).items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+    return f"POST {parts.path} HTTP/1.1\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body
 
-    def __init__(self, url: str, body: bytes, end: bytes, headers: dict[str, str] | None = None) -> None:
+
+class Caller:
+    """One kept connection with one request at a time, whose answers end with `end`."""
+
+    def __init__(self, url: str, body: bytes, end: bytes) -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        head = f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
-        self._request = (
-            head.encode() + b"authorization: Bearer sk-bench\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-        )
-        self._end = end
+        self._socket = socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 80), timeout=ANSWER_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._request, self._end = request(url, body), end
+        self._tail = b""
+        self.due = self.idle_since = 0.0
 
-    async def open(self) -> Connection:
-        self.reader, self._writer = await asyncio.open_connection(self._host, self._port, limit=1 << 22)
-        return self
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def send(self) -> None:
-        self._writer.write(self._request)
+        self._tail = b""
+        self._socket.sendall(self._request)
 
-    async def call(self) -> float:
-        """One call; seconds it took."""
+    def has_answer(self) -> bool:
+        """Read what has come (waits where nothing has); whether that was the end. Raises RuntimeError on a cut."""
+        data = self._socket.recv(1 << 16)
+        if not data:
+            raise RuntimeError(f"the connection was closed in mid-answer: {self._tail[-300:]!r}")
+        self._tail = self._tail[-len(self._end) :] + data
+        return self._tail.endswith(self._end)
+
+    def call(self) -> float:
+        """One call; the seconds it took."""
         begun = time.perf_counter()
         self.send()
-        await self.reader.readuntil(self._end)
+        while not self.has_answer():
+            pass
         return time.perf_counter() - begun
 
     def close(self) -> None:
-        self._writer.close()
-
-
-def _summed(times_s: list[float]) -> Latency:
-    cuts = statistics.quantiles(times_s, n=100)
-    return Latency(len(times_s), cuts[49] * 1000, cuts[98] * 1000)
+        self._socket.close()
 
 
 def one_at_a_time(url: str, body: bytes, end: bytes, *, calls: int) -> Latency:
     """One connection, one call after another."""
-
-    async def run() -> Latency:
-        connection = await Connection(url, body, end).open()
-        for _ in range(200):
-            await connection.call()
-        times = [await connection.call() for _ in range(calls)]
-        connection.close()
-        return _summed(times)
-
-    return uvloop.run(run())
+    caller = Caller(url, body, end)
+    with undisturbed():
+        for _ in range(WARM_CALLS):
+            caller.call()
+        times_s = [caller.call() for _ in range(calls)]
+    caller.close()
+    return _summed(WARM_CALLS + calls, times_s, [0.0] * calls)
 
 
 def steady(url: str, body: bytes, end: bytes, *, rate: float, seconds: float, connections: int = 64) -> Latency:
-    """Calls at a steady rate, whether earlier ones have been answered or not; late starts count as latency."""
-
-    async def run() -> Latency:
-        idle = [await Connection(url, body, end).open() for _ in range(connections)]
-        times: list[float] = []
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        tasks: set[asyncio.Task[None]] = set()
-
-        async def one(due: float) -> None:
-            while not idle:
-                await asyncio.sleep(0.0005)
-            connection = idle.pop()
-            await connection.call()
-            times.append(loop.time() - due)
-            idle.append(connection)
-
-        for number in range(int(rate * seconds)):
-            due = begun + number / rate
-            if (wait_s := due - loop.time()) > 0:
-                await asyncio.sleep(wait_s)
-            task = loop.create_task(one(due))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.gather(*tasks)
-        for connection in idle:
-            connection.close()
-        return _summed(times[int(rate) // 2 :])  # the first half second warms up
-
-    return uvloop.run(run())
+    """`rate` calls a second, evenly; where all connections are busy, the wait for one is in a call's latency."""
+    idle = deque(Caller(url, body, end) for _ in range(connections))
+    with undisturbed():
+        for caller in idle:
+            caller.call()
+        times_s, late_s = _at_rate(idle, rate, int(rate * seconds))
+    for caller in idle:
+        caller.close()
+    settled = len(times_s) // 10  # the first tenth is left out: queues fill
+    return _summed(connections + len(times_s), times_s[settled:], late_s[settled:])
 
 
-def to_the_end(
-    url: str, body: bytes, *, connections: int, seconds: float, headers: dict[str, str] | None = None
-) -> tuple[int, float, Latency]:
-    """Streams on many connections, each read to its end: (calls, calls per second, latency). wrk would cut the last."""
+def _at_rate(idle: deque[Caller], rate: float, calls: int) -> tuple[list[float], list[float]]:
+    """(seconds from due to answered, seconds that this loop sent it later than it could have) of each call."""
+    times_s: list[float] = []
+    late_s: list[float] = []
+    busy: set[Caller] = set()
+    now = begun = time.perf_counter()
+    sent = 0
+    while sent < calls or busy:
+        while idle and sent < calls and (due := begun + sent / rate) <= now:
+            caller = idle.popleft()  # the one that is idle longest
+            caller.due = due
+            late_s.append(now - max(due, caller.idle_since))
+            caller.send()
+            busy.add(caller)
+            sent += 1
+            now = time.perf_counter()
+        more = idle and sent < calls
+        wait_s = max(0.0, begun + sent / rate - now) if more else ANSWER_S
+        ready = select.select(busy, (), (), wait_s)[0]
+        now = time.perf_counter()
+        if not ready and not more:
+            raise RuntimeError(f"no answer within {ANSWER_S} s")
+        for caller in ready:
+            if caller.has_answer():
+                now = caller.idle_since = time.perf_counter()
+                times_s.append(now - caller.due)
+                busy.discard(caller)
+                idle.append(caller)
+    return times_s, late_s
 
-    async def run() -> tuple[int, float, Latency]:
-        opened = [await Connection(url, body, b"0\r\n\r\n", headers).open() for _ in range(connections)]
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
 
-        async def one(connection: Connection) -> list[float]:
-            times = []
-            while loop.time() - begun < seconds:
-                times.append(await connection.call())
-            connection.close()
-            return times
-
-        times = [t for each in await asyncio.gather(*map(one, opened)) for t in each]
-        return len(times), len(times) / (loop.time() - begun), _summed(times)
-
-    return uvloop.run(run())
-
-
-def many_streams(url: str, body: bytes, *, count: int, while_open: Callable[[], None]) -> None:
-    """Open `count` streams, call `while_open()` once each has begun, then read them to their end."""
-
-    async def run() -> None:
-        connections = [await Connection(url, body, b"0\r\n\r\n").open() for _ in range(count)]
-        for connection in connections:
-            connection.send()
-        first = [await connection.reader.readuntil(b"\n\n") for connection in connections]
-        assert len(first) == count
-        await asyncio.to_thread(while_open)
-        for connection in connections:
-            await connection.reader.readuntil(b"0\r\n\r\n")
-            connection.close()
-
-    uvloop.run(run())
+def _summed(calls: int, times_s: list[float], late_s: list[float]) -> Latency:
+    cuts = statistics.quantiles(times_s, n=100)
+    return Latency(calls, cuts[49] * 1000, cuts[98] * 1000, statistics.quantiles(late_s, n=100)[98] * 1000)

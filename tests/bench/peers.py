@@ -1,22 +1,25 @@
 """What stands beside Taximeter in the bench: nginx, the floor, and the gateways one can install.
 
 Each peer is a function that starts it in front of an upstream and says how to call it. Nothing is downloaded here
-but by the package managers, and only when a peer is asked for by name.
+but by the package managers, and only when a peer is asked for by name. Each raises LeftOut where it cannot be had.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import processes
+from bench import processes
+from bench.figures import LeftOut
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,20 @@ class Running:
     admin_port: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     """What its callers have to send."""
+    models: dict[str, str] = field(default_factory=dict)
+    """Models that go by another name there."""
+
+    def named(self, body: bytes) -> bytes:
+        """A request's body with the model's name as it goes there."""
+        for name, other in self.models.items():
+            body = body.replace(f'"{name}"'.encode(), f'"{other}"'.encode())
+        return body
 
 
 def nginx(upstream_port: int, folder: Path) -> Running:
     """A plain reverse proxy with kept-alive upstream connections; reads no body, counts nothing."""
     if shutil.which("nginx") is None:
-        raise FileNotFoundError("nginx is not installed: apt-get install nginx-light (or your system's package)")
+        raise LeftOut("nginx is not installed: apt-get install nginx-light (or your system's package)")
     port = processes.free_port()
     conf = folder / "nginx.conf"
     (folder / "tmp").mkdir()
@@ -116,7 +127,7 @@ def portkey(upstream_port: int, folder: Path) -> Running:
     server = home / "node_modules/@portkey-ai/gateway/build/start-server.js"
     if not server.exists():
         if shutil.which("npm") is None:
-            raise FileNotFoundError("portkey needs node and npm")
+            raise LeftOut("portkey needs node and npm: apt-get install nodejs npm (or your system's packages)")
         home.mkdir(parents=True, exist_ok=True)
         # what newer versions of these answer to streams is a 500 (the gateway's issue 1389)
         pins = {"@hono/node-server": "1.13.5", "hono": "4.9.7", "@hono/node-ws": "1.2.0"}
@@ -132,7 +143,42 @@ def portkey(upstream_port: int, folder: Path) -> Running:
     return running
 
 
-LITELLM, PORTKEY, VLLM_ROUTER = "1.106.2", "1.15.2", "0.1.17"
+def tensorzero(upstream_port: int, folder: Path) -> Running:
+    """TensorZero's gateway (Rust) as its wheel carries it, started by a Python process that then sleeps.
+
+    Observability is off: it would need ClickHouse. The cost of a call is computed and told in its answer only.
+    """
+    python = _venv("tensorzero", f"tensorzero=={TENSORZERO}") / "python"
+    config, serve = folder / "tensorzero.toml", folder / "serve.py"
+    provider = f'type = "openai"\napi_base = "http://127.0.0.1:{upstream_port}/v1/"\napi_key_location = "none"\n'
+    tables = ["[gateway]\nobservability.enabled = false\ndisable_pseudonymous_usage_analytics = true\n"]
+    models = {}
+    for name, kind, mark in (
+        ("gpt-4o-mini", "models", "model_name"),
+        ("text-embedding-3-small", "embedding_models", "embedding_model_name"),
+    ):
+        models[name] = f"tensorzero::{mark}::{name}"
+        cost = 'cost = [{ pointer = "/usage/prompt_tokens", cost_per_million = 0.15, required = true }]\n'
+        table = f'{kind}."{name}"'
+        tables.append(
+            f'[{table}]\nrouting = ["bench"]\n[{table}.providers.bench]\nmodel_name = "{name}"\n{provider}{cost}'
+        )
+    config.write_text("\n".join(tables))
+    serve.write_text(
+        "import signal, sys, tensorzero\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "no = dict(clickhouse_url=None, postgres_url=None, valkey_url=None, async_setup=False)\n"
+        "gateway = tensorzero._start_http_gateway(config_file=sys.argv[1], **no)\n"
+        "print('at', gateway.base_url, flush=True)\nwhile True:\n    signal.pause()\n"
+    )
+    log = folder / "peer.log"
+    argv = [str(python), str(serve), str(config)]
+    process = processes.start(argv, processes.PROXY_CORE, env={"RUST_LOG": "error"}, log=log)
+    url = _told(log, r"^at (http://[^/\s]+)", process)
+    name, metering = f"TensorZero {TENSORZERO}", "cost in the answer only"
+    return Running(name, f"{url}/openai/v1", process, metering, models=models)
+
+
+LITELLM, PORTKEY, TENSORZERO, VLLM_ROUTER = "1.106.2", "1.15.2", "2026.6.0", "0.1.17"
 HOME = Path(os.environ.get("TAXIMETER_BENCH_PEERS", Path(tempfile.gettempdir()) / "taximeter-bench-peers"))
 """Where peers that are asked for are installed; kept for the next run."""
 
@@ -152,13 +198,29 @@ def _started(
     name: str, port: int, argv: list[str], folder: Path, metering: str, env: dict[str, str] | None = None
 ) -> Running:
     process = processes.start(argv, processes.PROXY_CORE, env=env, log=folder / "peer.log")
-    processes.until_open(port, process, timeout_s=120)
+    try:
+        processes.until_open(port, process, timeout_s=120)
+    except BaseException:
+        processes.stop(process)
+        raise
     return Running(name, f"http://127.0.0.1:{port}/v1", process, metering)
+
+
+def _told(log: Path, pattern: str, process: subprocess.Popen[bytes], timeout_s: float = 60) -> str:
+    """What a starting process says of itself. Stops it and raises RuntimeError where it does not."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until and process.poll() is None:
+        if found := re.search(pattern, log.read_text(errors="replace"), re.M):
+            return found[1]
+        time.sleep(0.05)
+    processes.stop(process)
+    raise RuntimeError(f"{process.args!r} did not start: {log.read_text(errors='replace')[-1000:]}")
 
 
 PEERS: dict[str, Callable[[int, Path], Running]] = {
     "nginx": nginx,
     "vllm-router": vllm_router,
+    "tensorzero": tensorzero,
     "portkey": portkey,
     "litellm": litellm,
 }

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-PROXY_CORE, LOAD_CORE = 0, max(os.cpu_count() or 1, 2) - 1
+CORES = os.cpu_count() or 1
+PROXY_CORE, LOAD_CORE = 0, max(CORES, 2) - 1
+ALL_CORES = f"0-{CORES - 1}"
+Cores = int | str
+"""One core, or a list as taskset takes it: `0-2`."""
 
 
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+        port: int = sock.getsockname()[1]
+        return port
 
 
-def start(
-    argv: list[str], core: int | None, *, env: dict[str, str] | None = None, log: Path
-) -> subprocess.Popen[bytes]:
-    """Start a process, pinned to `core` with all its children (None: not pinned)."""
-    pin = ["taskset", "-c", str(core)] if core is not None else []
+def start(argv: list[str], cores: Cores, *, env: dict[str, str] | None = None, log: Path) -> subprocess.Popen[bytes]:
+    """Start a process, pinned with all its children."""
     with log.open("ab") as out:
-        return subprocess.Popen([*pin, *argv], env={**os.environ, **(env or {})}, stdout=out, stderr=out)
+        pinned = ["taskset", "-c", str(cores), *argv]
+        return subprocess.Popen(pinned, env={**os.environ, **(env or {})}, stdout=out, stderr=out)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """For a load made in this process: on the load's core, so never in a proxy's way, and with no garbage collected."""
+    allowed, collecting = os.sched_getaffinity(0), gc.isenabled()
+    os.sched_setaffinity(0, {LOAD_CORE})
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+        if collecting:
+            gc.enable()
 
 
 def until_open(port: int, process: subprocess.Popen[bytes], timeout_s: float = 60) -> float:

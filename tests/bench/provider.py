@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import sys
 from typing import cast
@@ -135,6 +136,8 @@ async def _main() -> None:
     )
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
+    gc.freeze()
+    gc.disable()  # connections are the only cycles, and a pause of this process would look like one of the proxy
     await server.serve_forever()
 
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
-from processes import LOAD_CORE
+from bench.figures import LeftOut, Load
+from bench.processes import LOAD_CORE
 
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
 HEADERS = {"Authorization": "Bearer sk-bench"}
-
-
-@dataclass(frozen=True)
-class Load:
-    """What wrk saw."""
-
-    calls: int
-    rate: float
-    p50_ms: float
-    p99_ms: float
-    failed: int
 
 
 def script(path: Path, body: bytes, headers: dict[str, str]) -> Path:
@@ -39,9 +29,18 @@ def script(path: Path, body: bytes, headers: dict[str, str]) -> Path:
     return path
 
 
-def run(url: str, lua: Path, *, connections: int, seconds: int) -> Load:
-    """Load `url` for `seconds`. Raises RuntimeError when wrk fails or nothing was answered."""
-    argv = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+def version() -> str:
+    """As `4.1.0`. Raises LeftOut where wrk is not installed."""
+    if shutil.which("wrk") is None:
+        raise LeftOut("wrk is not installed: apt-get install wrk (or your system's package)")
+    told = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\d+(\.\d+)+", told)
+    return found[0] if found else "unknown"
+
+
+def run(url: str, lua: Path, *, connections: int, seconds: float) -> Load:
+    """Load `url` for `seconds`, whole ones. Raises RuntimeError when wrk fails or nothing was answered."""
+    argv = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
     done = subprocess.run(
         [*argv, "--timeout", "30s", "--latency", "-s", str(lua), url], capture_output=True, text=True, check=False
     )

@@ -1,0 +1,76 @@
+"""Taximeter as it is served, started for a measurement: journal, delivery to Valkey and SQLite, Prometheus."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import processes
+from bench.peers import Running
+
+READY_S, DELIVERED_S = 20.0, 60.0
+SOURCES = Path(__file__).parents[2] / "proxy"
+"""What is measured is this tree, whatever is installed."""
+
+
+def taximeter(
+    upstream_port: int,
+    folder: Path,
+    *,
+    name: str = "taximeter",
+    cores: processes.Cores = processes.PROXY_CORE,
+    config: str = "",
+    more: str = "",
+) -> Running:
+    """A ready node. `config`: TOML lines before any table; `more`: further tables."""
+    port, admin = processes.free_port(), processes.free_port()
+    file = folder / "taximeter.toml"
+    file.write_text(
+        f'listen = "127.0.0.1:{port}"\nadmin_listen = "127.0.0.1:{admin}"\ndata_dir = "{folder}/data"\n{config}\n'
+        f'[[upstream]]\nname = "openai"\nbase_url = "http://127.0.0.1:{upstream_port}/v1"\nforward_credentials = true\n'
+        f"{more}"
+    )
+    argv = [sys.executable, "-m", "taximeter", "serve", "--config", str(file)]
+    paths = os.pathsep.join([str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = processes.start(argv, cores, env={"PYTHONPATH": paths}, log=folder / "taximeter.log")
+    try:
+        processes.until_open(port, process)
+        _until(lambda: _ready(admin), "ready", READY_S, 0.02)
+    except BaseException:
+        processes.stop(process)
+        raise
+    metering = "journal, Valkey, SQLite, Prometheus"
+    return Running(name, f"http://127.0.0.1:{port}/v1", process, metering, admin_port=admin)
+
+
+def until_delivered(running: Running) -> None:
+    """Wait until everything written is delivered, so that its CPU time is in the figure. Nothing to do for a peer."""
+    if running.admin_port is not None:
+        url = f"http://127.0.0.1:{running.admin_port}/healthz"
+        _until(lambda: all(lag == 0 for lag in json.loads(_get(url))["sinks"].values()), "delivered", DELIVERED_S, 0.1)
+
+
+def _ready(admin_port: int) -> bool:
+    try:
+        return bool(_get(f"http://127.0.0.1:{admin_port}/readyz"))
+    except OSError:  # not listening yet, or 503
+        return False
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text: bytes = answer.read()
+        return text
+
+
+def _until(held: Callable[[], bool], what: str, timeout_s: float, pause_s: float) -> None:
+    until = time.monotonic() + timeout_s
+    while not held():
+        if time.monotonic() > until:
+            raise RuntimeError(f"taximeter was not {what} within {timeout_s} s")
+        time.sleep(pause_s)

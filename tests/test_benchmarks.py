@@ -1,0 +1,128 @@
+"""The arithmetic of the benchmarks and the page it is written to; no load is run here."""
+
+import pytest
+
+from bench import latency, otel, page, workers
+from bench.figures import Load, Measured, Spread, Turn, by_title_us, of_proxy, ratios
+from bench.paced import Latency, request
+from bench.peers import Running
+
+
+def turn(proxy, number, cpu_us, *, calls=1_000, rate=500.0, **split):
+    """A turn of so many µs a call, which `split` shares out by process."""
+    of = {title: us * calls / 1e6 for title, us in split.items()} or {"other": cpu_us * calls / 1e6}
+    return Turn(proxy, number, Load(calls, rate, 1.0, 2.0), of, 50 * 2**20, "none")
+
+
+SWINGING = [
+    turn("nginx", 0, 10),
+    turn("taximeter", 0, 60),
+    turn("nginx", 1, 20),
+    turn("taximeter", 1, 100),
+    turn("nginx", 2, 15),
+    turn("taximeter", 2, 60),
+]
+"""A machine whose speed changes by a factor of two: within rounds 6, 5 and 4 times nginx."""
+
+
+def test_a_ratio_is_taken_within_a_round():
+    assert ratios(SWINGING, "taximeter", "nginx") == pytest.approx([6.0, 5.0, 4.0])
+
+
+def test_a_round_without_its_floor_has_no_ratio():
+    assert ratios([*SWINGING, turn("taximeter", 3, 999)], "taximeter", "nginx") == pytest.approx([6.0, 5.0, 4.0])
+    assert ratios(SWINGING, "taximeter", "another") == []
+
+
+def test_a_spread_is_the_median_and_both_ends():
+    assert Spread.of([3, 1, 100]) == Spread(3, 1, 100)
+    assert Spread.of([4, 2]) == Spread(3, 2, 4)
+    assert (Spread.of([3, 1, 1234]).shown(1), Spread.of([7]).shown(2)) == ("3.0 (1.0–1,234.0)", "7.00")
+    with pytest.raises(ValueError, match="no values"):
+        Spread.of([])
+
+
+def test_cpu_is_split_by_process_and_a_process_that_came_later_counts_as_nothing_before():
+    turns = [turn("t", 0, 0, worker=80, control=30), turn("t", 1, 0, worker=90, control=20, tokenizer=6)]
+    assert turns[1].cpu_us == pytest.approx(116)
+    assert by_title_us(turns) == pytest.approx({"worker": 85, "control": 25, "tokenizer": 3})
+    assert list(by_title_us(turns)) == ["worker", "control", "tokenizer"]
+
+
+def test_a_table_shows_medians_ratios_spreads_and_what_is_missing():
+    turns = [*SWINGING, turn("taximeter", 3, 0, worker=40, control=20)]
+    lines = page.table(Measured(turns, ["litellm: no network"], {"taximeter": 0.012}), "nginx")
+    rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines[:4]}
+    assert rows["nginx"] == ["15 (10–20)", "1", "500", "1.00", "2.00", "50", "none"]
+    assert rows["taximeter"][:2] == ["60 (60–100)", "5.00 (4.00–6.00)"]
+    assert lines[-1] == "Left out: litellm: no network"
+
+
+def test_a_table_tells_the_processes_of_a_proxy_and_what_it_takes_between_turns():
+    turns = [turn("taximeter", number, 0, worker=80, control=30, valkey=0.2) for number in range(2)]
+    lines = page.table(Measured(turns, idle_cores={"taximeter": 0.012}), None)
+    assert lines[-1] == "taximeter, by process: worker 80, control 30 µs; between its turns 1.2 % of a core."
+    assert "| taximeter | 110 | - |" in lines[2]
+
+
+OLD = "# Benchmarks\n\nAn old head.\n\n## unary\n\nold\n\n## gone\n\nof no use\n\n## memory\n\n1,000 streams\n"
+
+
+def test_a_partial_run_replaces_its_own_sections_and_keeps_the_others_in_order():
+    new = page.merged(OLD, {"latency": ["fast"], "unary": ["new", "", "*stamp*"]}, ["unary", "latency", "memory"])
+    assert new == page.HEAD + "\n## unary\n\nnew\n\n*stamp*\n\n## latency\n\nfast\n\n## memory\n\n1,000 streams\n"
+    assert page.merged(new, {}, ["unary", "latency", "memory"]) == new
+
+
+def test_a_first_run_has_a_head_and_its_sections():
+    assert page.merged("", {"memory": ["little"]}, ["unary", "memory"]) == page.HEAD + "\n## memory\n\nlittle\n"
+
+
+def test_added_latency_is_the_difference_within_a_round():
+    rows = [
+        latency.Row("alone", "direct", [Latency(9, 1.0, 2.0), Latency(9, 2.0, 4.0), Latency(9, 3.0, 3.0)]),
+        latency.Row("alone", "nginx", [Latency(9, 1.1, 2.5), Latency(9, 2.3, 4.0, 0.5), Latency(9, 3.2, 3.5)]),
+    ]
+    assert latency.page(rows)[-2:] == [
+        "| alone | direct | 2.00 | 3.00 | - | - | - |",
+        "| alone | nginx | 2.30 | 3.50 | 200 (100–300) | 0.50 (0.00–0.50) | - |",
+    ]
+
+
+def test_two_workers_are_compared_with_one_within_a_round():
+    measured = Measured(
+        [turn(name, number, 9, rate=rate) for number, pair in enumerate(((100, 190), (50, 80))) for name, rate in zip(
+            ("1 worker", "2 workers"), pair, strict=True)]
+    )  # fmt: skip
+    assert workers.page(measured, "0-2")[-2:] == [
+        "| 1 worker | 75 (50–100) | 1 | 2.00 |",
+        "| 2 workers | 135 (80–190) | 1.75 (1.60–1.90) | 2.00 |",
+    ]
+
+
+def test_too_few_cores_for_two_workers_are_said():
+    with pytest.raises(workers.LeftOut, match="need 4 cores, this machine has 3"):
+        workers.measure(1, 1, cores=3)
+
+
+def test_the_export_costs_the_difference_within_a_round():
+    pairs = ((100, 150), (200, 240), (100, 160))
+    turns = [turn(name, number, 0, worker=us - 10, control=10) for number, pair in enumerate(pairs)
+             for name, us in zip((otel.OFF, otel.ON), pair, strict=True)]  # fmt: skip
+    assert [row.split("|")[1:5] for row in otel.page(Measured(turns))[-2:]] == [
+        [" export off ", " 100 (100–200) ", " - ", " 10 "],
+        [" export on ", " 160 (150–240) ", " 50 (40–60) ", " 10 "],
+    ]
+
+
+def test_a_request_goes_out_with_its_length_and_the_names_a_proxy_wants():
+    asked = request("http://127.0.0.1:1/v1/chat/completions", b'{"model":"a"}', {"Authorization": "Bearer other"})
+    head, _, body = asked.partition(b"\r\n\r\n")
+    assert head.split(b"\r\n")[0] == b"POST /v1/chat/completions HTTP/1.1"
+    assert b"authorization: Bearer other" in head and b"sk-bench" not in head and b"content-length: 13" in head
+    running = Running("peer", "", None, "none", models={"a": "peer::a"})
+    assert (body, running.named(body)) == (b'{"model":"a"}', b'{"model":"peer::a"}')
+
+
+def test_turns_are_found_by_proxy():
+    assert [each.number for each in of_proxy(SWINGING, "nginx")] == [0, 1, 2]
