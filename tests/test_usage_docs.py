@@ -1,40 +1,119 @@
-"""docs/usage.md is true: every command on it is run, and what it prints is what the page shows.
+"""docs/usage.md is true: every command on it is run, and what it prints is what the page shows; none is missing.
 
 To write the page's outputs anew after a change: TAXIMETER_WRITE_DOCS=1 pytest tests/test_usage_docs.py
 """
 
 import asyncio
+import hashlib
 import os
 import re
 import shlex
+import subprocess
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import click
+import httpx2
 import msgspec
 import pytest
 from click.testing import CliRunner
 
 from control_plane import DAY_US, NOON_US, control, embedding, record, start
-from taximeter.cli import VERBS, main
+from nodes import node
+from taximeter.budgetfile import BudgetFile
+from taximeter.cli import main
+from taximeter.config import JournalSettings
+from taximeter.config import Webhook as WebhookSettings
+from taximeter.control.budgetring import BudgetRing
+from taximeter.control.budgets import BudgetDesk
+from taximeter.control.corrections import Corrections
 from taximeter.core.prices import Card, Rates
 from taximeter.core.record import Outcome
+from taximeter.journal import Journal
+from taximeter.sinks.counters import Counters
+from taximeter.sinks.reservations import Reservations
+from taximeter.sinks.sink import Batch
+from taximeter.sinks.webhook.sink import Webhook
+from taximeter.sinks.webhook.store import Outcome as Answer
 
 __all__ = ["control", "start"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "usage.md"
+README = PAGE.parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:(?!```).*\n)*)```")
+SERVING = re.compile(r"taximeter (serve|check|status)\b|curl .*localhost:8001/(healthz|readyz|metrics|prices)\b")
+"""Commands about a node as a whole; they are run with one."""
+IN_README = {"demo"}
+"""Verbs whose output README.md shows (tests/demo compares it)."""
 CARDS = {
     ("openai", "gpt-4o-mini"): Card(ref="list", rates=Rates(input=150_000, cached_input=75_000, output=600_000)),
     ("anthropic", "claude-sonnet-4"): Card(ref="list", rates=Rates(input=3_000_000, output=15_000_000)),
     ("mistral", "mistral-small"): Card(ref="list", rates=Rates(input=100_000, output=300_000)),
 }
-OF_SERVING = {"serve", "check", "status", "demo"}
+NODE = "node-1a2b3c4d"
+KIND = "organization.usage.completions.result", "organization.usage.embeddings.result"
+EXPORTED = {"start_time": 1793664000, "end_time": 1793750400, "results": [
+    {"object": KIND[0], "model": "gpt-4o-mini", "input_tokens": 12970, "input_cached_tokens": 40, "output_tokens": 680},
+    {"object": KIND[1], "model": "text-embedding-3-small", "input_tokens": 93},
+]}  # fmt: skip
+"""What a provider says of the first day: 8 output tokens more than we know of."""
+
+
+def blocks() -> Iterator[re.Match[str]]:
+    return BLOCK.finditer(PAGE.read_text())
+
+
+def compare(outputs: dict[str, str]) -> None:
+    """The page shows these outputs; or, when asked to, it does from now on."""
+    assert not [command for command, output in outputs.items() if "Internal error" in output]
+    if os.environ.get("TAXIMETER_WRITE_DOCS"):
+        anew = {command: f"```console\n$ {command}\n{output}```" for command, output in outputs.items()}
+        PAGE.write_text(BLOCK.sub(lambda match: anew.get(match["command"], match[0]), PAGE.read_text()))
+        return
+    assert {match["command"]: match["output"] for match in blocks() if match["command"] in outputs} == outputs
+
+
+# --- a small installation: records, keys, budgets, a webhook ----------------------------------------------------------
+
+
+class NewPrices:
+    """A price for the model that had none; otherwise as before."""
+
+    def cost(self, one):
+        return (2_000 * one.input_tokens, "prices.toml") if one.model == "home-made" else (one.cost_nusd, "list")
 
 
 @pytest.fixture
-async def installation(start):
-    control = await start(now_us=lambda: NOON_US + 4 * DAY_US, card=lambda *model: CARDS.get(model[:2]))
+async def installation(start, tmp_path, valkey_url, monkeypatch):
+    numbers = count(1)
+
+    def random(n):
+        return hashlib.sha256(bytes([next(numbers)])).digest()[:n]
+
+    monkeypatch.setattr("secrets.token_bytes", random)  # what a ControlPlane makes keys of
+
+    def now_us():
+        return NOON_US + 4 * DAY_US
+
+    first = await start()
+    ring = BudgetRing(BudgetFile(tmp_path), now_us=now_us, random=random)
+    counters = Counters(valkey_url, history=first.history, scopes=lambda name: ring.in_force().scopes(name))
+    webhook = Webhook(WebhookSettings(url="http://127.0.0.1:9/"), first.history, node=NODE, token="", secret="",
+                      now_us=now_us)  # fmt: skip
+    journal = Journal(tmp_path / "journal", node=NODE, worker="control", settings=JournalSettings(), now_us=now_us)
+    desk = BudgetDesk(
+        ring, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True, tell=None,
+        now_us=now_us,
+    )  # fmt: skip
+    control = await start(
+        now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
+        letters=webhook, close_track=webhook.cut,
+        corrections=Corrections(first.history, first.waits, prices=NewPrices, journal=lambda: journal),
+    )  # fmt: skip
     upload = {"track": "upload-7", "task": "extract"}
-    await control.add(
+    records = [
         record(1, document="doc-1", cost_nusd=1_454_700, input_tokens=7_850, output_tokens=462, **upload),
         embedding(2, document="doc-1", input_tokens=93, cost_nusd=1_860, **upload),
         record(3, document="doc-2", cost_nusd=894_000, input_tokens=5_120, output_tokens=210, **upload),
@@ -42,41 +121,173 @@ async def installation(start):
         record(5, workspace="beta", task="query", cost_nusd=None, request_model="home-made", ended_at=NOON_US + DAY_US),
         record(6, workspace="beta", task="query", outcome=Outcome.TIMEOUT, status=None, output_tokens=None,
                cost_nusd=15_000, ended_at=NOON_US + 3 * DAY_US),
-    )  # fmt: skip
-    return control
+    ]  # fmt: skip
+    await control.add(*records)
+    await counters.deliver([batch_of(records, 0)])
+    await webhook.deliver([batch_of(records, 0)])
+    await given_up(webhook)
+    yield control
+    journal.shutdown()
+    await webhook.close()
+    await counters.close()
 
 
-async def printed(control, command):
+def batch_of(records, after):
+    return Batch(journal_id="j1", after=after, upto=after + len(records), records=records)
+
+
+async def given_up(webhook):
+    """The upload's letter, after the billing backend has refused it for hours."""
+    await webhook.cut("acme", "upload-7")
+    (letter,) = await webhook._do(lambda books: books.claim(NOON_US + 4 * DAY_US, 1, 8))
+    await webhook._do(lambda books: books.finish([Answer(key=letter.key, problem="answered 500", dead=True)]))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory of whoever types the commands, with the files they name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "usage.json").write_bytes(msgspec.json.encode({"object": "page", "data": [EXPORTED]}))
+    lost = tmp_path / "mnt/lost-node/data/journal"
+    Journal(lost, node="lost", worker="1", settings=JournalSettings(), now_us=lambda: NOON_US).shutdown()
+    return tmp_path
+
+
+async def printed(control, command, folder):
     """What a command of the page prints, without the blanks that pad tables."""
+    command, _, pipe = command.partition(" | ")
     name, *args = shlex.split(command)
     if name == "curl":
-        answer = await control.client.get(args[-1].removeprefix("localhost:8001"))
-        text = msgspec.json.format(answer.content, indent=2).decode()
+        text = await fetched(control, *asked(args))
     else:
+        url = [] if args[0] == "adopt" else ["--url", control.url]
+        args = [f"{folder}{arg}" if arg.startswith("/mnt/") else arg for arg in args]
         env = {"COLUMNS": "120", "TZ": "UTC"}
-        result = await asyncio.to_thread(CliRunner(env=env).invoke, main, [*args, "--url", control.url])
-        text = result.output
-    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+        result = await asyncio.to_thread(CliRunner(env=env).invoke, main, [*args, *url])
+        text = result.output.replace(f"{folder}/mnt/", "/mnt/").encode()
+    return shown(text, pipe)
 
 
-async def test_every_command_prints_what_the_page_shows(installation, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    page = PAGE.read_text()
-    outputs = {match["command"]: await printed(installation, match["command"]) for match in BLOCK.finditer(page)}
-    if os.environ.get("TAXIMETER_WRITE_DOCS"):
-        PAGE.write_text(BLOCK.sub(lambda match: f"```console\n$ {match[1]}\n{outputs[match[1]]}```", page))
-        return
-    assert {match["command"]: match["output"] for match in BLOCK.finditer(page)} == outputs
+def shown(text, pipe):
+    if pipe:
+        text = subprocess.run(pipe, shell=True, input=text, capture_output=True, check=True).stdout
+    return "".join(f"{line.rstrip()}\n" for line in text.decode().splitlines())
 
 
-def test_every_verb_is_on_the_page():
-    page = PAGE.read_text()
-    for verb in VERBS.keys() - OF_SERVING:
-        assert f"taximeter {verb}" in page or f"`{verb}`" in page, verb
+def asked(args):
+    """method, path, body of a curl command."""
+    method, body, url = "GET", None, ""
+    rest = iter(args)
+    for arg in rest:
+        if arg == "-X":
+            method = next(rest)
+        elif arg == "--json":
+            method, body = "POST", next(rest)
+        elif not arg.startswith("-"):
+            url = arg
+    return method, url.removeprefix("localhost:8001"), body
 
 
-async def test_every_path_of_the_schema_is_on_the_page(control):
-    page = PAGE.read_text()
-    for path in (await control.get("/schema"))["paths"]:
-        last = path.replace("/usage/{kind}", "/usage/completions")
-        assert last in page or last.removeprefix("/v1/organization") in page, path
+async def fetched(control, method, path, body):
+    if path.startswith("/usage/live"):
+        return await watched(control, path)
+    answer = await control.client.request(
+        method, path, content=body, headers={"content-type": "application/json"} if body else {}
+    )
+    return indented(answer)
+
+
+def indented(answer):
+    kind = answer.headers["content-type"]
+    return msgspec.json.format(answer.content, indent=2) if kind.startswith("application/json") else answer.content
+
+
+async def watched(control, path):
+    """The live stream until a call has ended."""
+    told = []
+    async with control.client.stream("GET", path) as answer:
+        async for line in answer.aiter_lines():
+            told.append(line)
+            if len(told) == 1:  # it watches now
+                ended = record(7, track="upload-8", task="extract", ended_at=NOON_US + 4 * DAY_US, event_id="j1:7")
+                await control.live.deliver([batch_of([ended], 6)])
+            if line.startswith("data:"):
+                break
+    return "\n".join(told).encode()
+
+
+async def test_every_command_prints_what_the_page_shows(installation, folder):
+    commands = [match["command"] for match in blocks() if not SERVING.match(match["command"])]
+    assert len(set(commands)) == len(commands)
+    compare({command: await printed(installation, command, folder) for command in commands})
+
+
+@pytest.mark.xdist_group("processes")
+def test_every_command_about_a_node_prints_what_the_page_shows(tmp_path):
+    commands = [match["command"] for match in blocks() if SERVING.match(match["command"])]
+    outputs = {}
+    with node(tmp_path, TAXIMETER_NODE=NODE) as running:
+        if "taximeter check" in {command.partition(" | ")[0] for command in commands}:
+            (check,) = (command for command in commands if command.startswith("taximeter check"))
+            done = running.run("check", TAXIMETER_LISTEN="127.0.0.1:0")
+            assert done.returncode == 0, done.stdout
+            outputs[check] = shown(done.stdout.encode(), check.partition(" | ")[2])
+        runtime = running.start()
+        with httpx2.Client(base_url=f"http://{runtime.admin_listen}", timeout=30) as client:
+            for command in set(commands) - outputs.keys():
+                first, _, pipe = command.partition(" | ")
+                if first.startswith("curl"):
+                    text = indented(client.get(asked(shlex.split(first)[1:])[1]))
+                elif first == "taximeter serve":
+                    text = running.log.encode()
+                else:
+                    text = running.run(*shlex.split(first)[1:]).stdout.encode()
+                outputs[command] = shown(text, pipe)
+    compare({command: usual(output, runtime, running) for command, output in outputs.items()})
+
+
+def usual(output, runtime, running):
+    """With the ports, paths and numbers of an installation that has them to itself."""
+    output = output.replace(runtime.listen, "127.0.0.1:8000").replace(runtime.admin_listen, "127.0.0.1:8001")
+    output = output.replace("127.0.0.1:0", "127.0.0.1:8000", 1).replace("127.0.0.1:0", "127.0.0.1:8001", 1)
+    output = output.replace(f"process {runtime.pid}", "process 4711").replace(
+        str(running.data_dir), "/srv/taximeter/data"
+    )
+    return re.sub(r"(redis://\S*@?127\.0\.0\.1:)\d+", r"\g<1>40213", output)
+
+
+# --- nothing is missing -----------------------------------------------------------------------------------------------
+
+
+def verbs(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every command that does something: `stats`, `keys create`."""
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if isinstance(command, click.Group):
+                yield from verbs(command, (*path, name))
+            else:
+                yield " ".join((*path, name))
+
+
+def test_every_verb_is_on_the_page_with_its_output():
+    run = [" ".join(shlex.split(match["command"].partition(" | ")[0])[1:]) for match in blocks() if match["output"]]
+    missing = [verb for verb in verbs(main) if not any(f"{each} ".startswith(f"{verb} ") for each in run)]
+    assert set(missing) == IN_README
+    assert all(f"make {verb}" in README.read_text() for verb in IN_README)
+
+
+async def test_every_path_of_the_schema_is_on_the_page_with_its_output(control):
+    """Pages for people are in the table of pages, all else in a command with its answer."""
+    commands = [shlex.split(match["command"].partition(" | ")[0]) for match in blocks() if match["output"]]
+    run = [
+        (method, urlsplit(path).path) for name, *args in commands if name == "curl" for method, path, _ in [asked(args)]
+    ]
+    table = re.findall(r"`(/\S*)`", PAGE.read_text().partition("| page | shows |")[2].partition("\n\n")[0])
+    for path, methods in (await control.get("/schema"))["paths"].items():
+        like = re.compile(re.sub(r"\{\w+\}", "[^/]+", path))
+        for method, told in methods.items():
+            if any("text/html" in answer.get("content", {}) for answer in told["responses"].values()):
+                assert path in table, path
+            else:
+                assert any(each == method.upper() and like.fullmatch(at) for each, at in run), f"{method} {path}"

@@ -16,10 +16,10 @@ def test_the_journals_of_a_lost_node_are_moved_here(run, tmp_path, named):
     writer = journal(tmp_path / "lost" / "journal")
     call(writer, "r1")
     writer.shutdown()
-    assert run(str(tmp_path / named)).output.startswith("1 journals of ")
+    assert run(str(tmp_path / named)).output.startswith("Moved 1 journal of ")
     assert [each.request_id for each in records(tmp_path / "mine" / "journal")] == ["r1"]
     assert files(tmp_path / "lost" / "journal") == []
-    assert run(str(tmp_path / named)).output.startswith("0 journals of ")
+    assert run(str(tmp_path / named)).output.startswith("Moved 0 journals of ")
 
 
 def test_a_node_that_still_writes_is_refused(run, tmp_path):

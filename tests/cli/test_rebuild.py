@@ -54,7 +54,7 @@ async def test_counters_are_rebuilt_directly_while_no_proxy_runs(
     monkeypatch.chdir(tmp_path)
     await control.add(record(1))
     env = {"TAXIMETER_DATA_DIR": str(tmp_path), "TAXIMETER_ADMIN_LISTEN": free_address}
-    assert (await rebuild({**env, "TAXIMETER_REDIS__URL": valkey_url})).stdout == "1 workspaces rebuilt from history.\n"
+    assert (await rebuild({**env, "TAXIMETER_REDIS__URL": valkey_url})).stdout == "1 workspace rebuilt from history.\n"
     assert await cost(redis) == "33000"
     embedded = await rebuild(env)
     assert embedded.exit_code == 2 and "start the proxy" in embedded.stderr

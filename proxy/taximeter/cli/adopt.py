@@ -25,4 +25,5 @@ def adopt(directory: Path, config_file: Path | None) -> None:
     data_dir = Path(load(config_file).data_dir)
     journal = directory / "journal"
     moved = move(journal if journal.is_dir() else directory, data_dir / "journal")
-    click.echo(f"{len(moved)} journals of {directory} are now in {data_dir / 'journal'}.")
+    count = "1 journal" if len(moved) == 1 else f"{len(moved)} journals"
+    click.echo(f"Moved {count} of {directory} into {data_dir / 'journal'}.")

@@ -57,17 +57,18 @@ def top(
         click.echo(look())
         return
     if once or not sys.stdout.isatty():
-        console().print(_top(_decode(look()), names, minutes, limit))
+        console().print(_top(_decode(look()), names, limit))
         return
     from rich.live import Live
 
-    with Live(_top(_decode(look()), names, minutes, limit), console=console(), auto_refresh=False) as live:
+    with Live(_top(_decode(look()), names, limit), console=console(), auto_refresh=False) as live:
         while True:
             time.sleep(every)
-            live.update(_top(_decode(look()), names, minutes, limit), refresh=True)
+            live.update(_top(_decode(look()), names, limit), refresh=True)
 
 
-def _top(answer: UsageAggregateResponse, names: tuple[str, ...], minutes: int, limit: int) -> RenderableType:
+def _top(answer: UsageAggregateResponse, names: tuple[str, ...], limit: int) -> RenderableType:
+    minutes = _minutes(answer)
     parts = sorted(answer.groups, key=lambda part: (-(part.estimated_cost_usd or 0), -part.usage.total_tokens))
     figures = ("Calls", "Errors", "Calls/min", "Tokens/min", "Cost (USD)")
     rows = [
@@ -82,6 +83,14 @@ def _top(answer: UsageAggregateResponse, names: tuple[str, ...], minutes: int, l
         for part in parts[:limit]
     ]
     return table([name.replace("_", " ").capitalize() for name in names], figures, rows)
+
+
+def _minutes(answer: UsageAggregateResponse) -> float:
+    """How long the answer's range is: --from and --to may have said another than --minutes."""
+    now = datetime.now(UTC)
+    since = now if answer.from_ is None else datetime.fromisoformat(answer.from_)
+    until = now if answer.to is None else datetime.fromisoformat(answer.to)
+    return max((until - since).total_seconds(), 1.0) / 60
 
 
 @click.command()

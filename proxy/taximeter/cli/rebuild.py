@@ -36,7 +36,8 @@ def redis(url: str | None, config_file: Path | None, as_json: bool, workspace: s
         with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
             answer = proxy.request("POST", "/rebuild/redis", body={"workspace": workspace}, wait_s=REBUILD_S)
         rebuilt = int(answer.json()["rebuilt"])
-    click.echo(msgspec.json.encode({"rebuilt": rebuilt}) if as_json else f"{rebuilt} workspaces rebuilt from history.")
+    told = f"{rebuilt} workspace{'' if rebuilt == 1 else 's'} rebuilt from history."
+    click.echo(msgspec.json.encode({"rebuilt": rebuilt}) if as_json else told)
 
 
 async def _directly(settings: Settings, workspace: str | None) -> int:
