@@ -53,6 +53,8 @@ class Feed:
         """It is not a file come back from a copy: the keeper's digest agrees, or its writer was seen alive."""
         self.buffered = 0
         """Records in memory."""
+        self._last: Batch | None = None
+        """The batch last cut: sinks that keep up cut the same one, and share what is summed in it."""
         self._skipped = False
         self._blocks: list[Block] = []
         self._marks = [Mark(0, 0, "", 0)]
@@ -122,19 +124,20 @@ class Feed:
             mark, records = self._from_memory(after, most)
         else:
             mark, records = self._from_file(after, most)
-        return Batch(
-            journal_id=self.journal_id,
-            after=after,
-            upto=mark.upto,
-            records=records,
-            digest=mark.digest,
-            ended=self.ended and mark.upto == self.seq,
-        )
+        upto, ended = mark.upto, self.ended and mark.upto == self.seq
+        last = self._last
+        if last is None or (last.after, last.upto, last.ended) != (after, upto, ended):
+            name, digest = self.journal_id, mark.digest
+            last = Batch(journal_id=name, after=after, upto=upto, records=records, digest=digest, ended=ended)
+            self._last = last
+        return last
 
     def forget(self, upto: int) -> int:
         """Drop blocks up to a cursor from memory; answers how many records that were."""
         count = bisect_right(self._blocks, upto, key=_upto)
         dropped = sum(len(block.records) for block in self._blocks[:count])
+        if self._last is not None and self._last.upto <= upto:
+            self._last = None
         del self._blocks[:count]
         self.buffered -= dropped
         return dropped

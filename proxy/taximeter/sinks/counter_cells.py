@@ -1,4 +1,4 @@
-"""Records of one workspace -> the sums the counter script adds: which keys, which fields, how much. Pure."""
+"""What one workspace used, by group -> the sums the counter script adds: which keys, which fields, how much. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import NamedTuple, TypeVar
 from taximeter.core.record import Record
 from taximeter.core.totals import COST, FIELDS, TOTAL, add, empty
 from taximeter.sinks import counter_keys as keys
+from taximeter.sinks.groups import Group
 from taximeter.sinks.ledger import Cell
 
 _K = TypeVar("_K")
 _Where = tuple[int, str, str, str | None]
 """Hours since epoch, provider, model, task."""
 
+
+_TOTALS = len(FIELDS)
+"""How much of a group's cell is counted here."""
 
 _FIELDS = f"{len(FIELDS)} {' '.join(FIELDS)} "
 
@@ -29,30 +33,20 @@ class Cells(NamedTuple):
 
 
 def cells(
-    prefix: str, records: Sequence[Record], known: Mapping[str, int], scopes: Collection[str] = frozenset()
+    prefix: str, groups: Sequence[Group], known: Mapping[str, int], scopes: Collection[str] = frozenset()
 ) -> Cells:
-    """Sum records and lay the sums out for `counters.lua`; `known`: key -> expiry it already has.
+    """Sum a workspace's groups and lay the sums out for `counters.lua`; `known`: key -> expiry it already has.
 
     `scopes`: keys and tasks (`key:<id>`, `task:<name>`) to be summed apart, because a budget is about them.
     """
     fine: dict[_Where, Cell] = {}
     tracks: dict[str, Cell] = {}
     last_us: dict[str, int] = {}
-    for record in records:
-        ended_at, track = record.ended_at, record.track
-        served = record.response_model or record.request_model or "unknown"  # Record.model, inlined
-        where = (ended_at // keys.HOUR_US, record.provider, served, record.task)
-        cell = fine.get(where)
-        if cell is None:
-            cell = fine[where] = empty()
-        add(cell, record)
-        if track is not None:
-            cell = tracks.get(track)
-            if cell is None:
-                cell = tracks[track] = empty()
-            add(cell, record)
-            if ended_at > last_us.get(track, 0):
-                last_us[track] = ended_at
+    for group in groups:
+        record = group.record
+        _merge(fine, (group.quarter_s // 3_600, record.provider, record.model, record.task), group.cell[:_TOTALS])
+        if record.track is not None:
+            _tracks(tracks, last_us, group.records)
     out = _Out([], [], {})
     _periods(out, prefix, fine, known)
     models: dict[tuple[str, str], Cell] = {}
@@ -69,7 +63,7 @@ def cells(
         key, expires = prefix + keys.track(track), keys.track_expires_s(last_us[track])
         _put(out, cell, [_expiring(out, known, key, expires)])
     if scopes:
-        _scopes(out, prefix, records, known, scopes)
+        _scopes(out, prefix, groups, known, scopes)
     return Cells(out.keys, _FIELDS + " ".join(map(str, out.words)), out.expiries)
 
 
@@ -103,18 +97,24 @@ def _periods(out: _Out, prefix: str, fine: Mapping[_Where, Cell], known: Mapping
         _put(out, cell, [of_day])
 
 
-def _scopes(
-    out: _Out, prefix: str, records: Iterable[Record], known: Mapping[str, int], scopes: Collection[str]
-) -> None:
-    sums: dict[tuple[str, int], Cell] = {}
+def _tracks(tracks: dict[str, Cell], last_us: dict[str, int], records: Iterable[Record]) -> None:
     for record in records:
-        for scope in (f"key:{record.key_id}", f"task:{record.task}"):
+        track = record.track
+        if track is not None:
+            cell = tracks.get(track)
+            if cell is None:
+                cell = tracks[track] = empty()
+            add(cell, record)
+            if record.ended_at > last_us.get(track, 0):
+                last_us[track] = record.ended_at
+
+
+def _scopes(out: _Out, prefix: str, groups: Iterable[Group], known: Mapping[str, int], scopes: Collection[str]) -> None:
+    sums: dict[tuple[str, int], Cell] = {}
+    for group in groups:
+        for scope in (f"key:{group.record.key_id}", f"task:{group.record.task}"):
             if scope in scopes:
-                place = scope, record.ended_at // keys.HOUR_US
-                cell = sums.get(place)
-                if cell is None:
-                    cell = sums[place] = empty()
-                add(cell, record)
+                _merge(sums, (scope, group.quarter_s // 3_600), group.cell[:_TOTALS])
     for (scope, hour), cell in sums.items():
         in_month, in_day, _, day_expires, _ = keys.periods(hour)
         of_day = _expiring(out, known, prefix + keys.scope(scope, in_day), day_expires)

@@ -23,6 +23,7 @@ from taximeter.sinks import counter_keys as keys
 from taximeter.sinks.counter_audit import Audit, Auditor
 from taximeter.sinks.counter_cells import cells
 from taximeter.sinks.counter_rebuild import CountersMoved, Rebuilder
+from taximeter.sinks.groups import Group, grouped
 from taximeter.sinks.ledger import Cell, Ledger, LedgerSnapshot, Standing, TrackCell
 from taximeter.sinks.redis_client import Call, RedisServer, Script, raised
 from taximeter.sinks.redis_nodes import leave_nodes, register_node
@@ -62,12 +63,14 @@ class _Workspace:
 class _Part:
     """One workspace's records of one journal in a delivery."""
 
-    __slots__ = ("after", "expiries", "journal_id", "last", "records", "workspace")
+    __slots__ = ("after", "expiries", "groups", "journal_id", "last", "records", "workspace")
 
     def __init__(self, workspace: str, journal_id: str) -> None:
         self.workspace = workspace
         self.journal_id = journal_id
         self.records: list[Record] = []
+        self.groups: list[Group] = []
+        """Of these records."""
         self.after = self.last = 0
         self.expiries: dict[str, int] = {}
 
@@ -355,9 +358,11 @@ class Counters:
         part.after, part.expiries = expected, {}
         calls: list[Call] = []
         for start in range(0, len(part.records), _RECORDS_A_CALL):
-            records = part.records[start : start + _RECORDS_A_CALL]
+            whole = len(part.records) <= _RECORDS_A_CALL
+            records = part.records if whole else part.records[start : start + _RECORDS_A_CALL]
+            groups = part.groups if whole else grouped(records)
             first, last = seq_of(records[0].event_id), seq_of(records[-1].event_id)
-            out = cells(workspace.prefix, records, self._expiries, workspace.scopes)
+            out = cells(workspace.prefix, groups, self._expiries, workspace.scopes)
             part.expiries |= out.expiries
             head = (workspace.generation, int(workspace.create), part.journal_id, expected, first, last)
             call: Call = [*workspace.head, *out.keys], [*head, keys.MAX_NAMES, out.words]
@@ -376,7 +381,7 @@ class Counters:
             raise CountersMoved(f"the counters of {part.workspace!r} went back from {part.after} to {actual}")
         kept = [record for record in part.records if seq_of(record.event_id) > int(actual)]
         self.duplicates_skipped += len(part.records) - len(kept)
-        part.records = kept
+        part.records, part.groups = kept, grouped(kept)
         workspace.create = False
         workspace.cursors[part.journal_id] = int(actual)
 
@@ -397,13 +402,14 @@ class Counters:
 
 def _cut(batch: Batch, parts: dict[tuple[str, str], _Part]) -> None:
     """Sort a batch's records by workspace."""
-    journal_id = batch.journal_id
-    of: dict[str, list[Record]] = {}
+    of: dict[str, _Part] = {}
+    for group in batch.groups:
+        name = group.record.workspace
+        if name not in of:
+            of[name] = parts.setdefault((name, batch.journal_id), _Part(name, batch.journal_id))
+        of[name].groups.append(group)
+    if len(of) == 1:
+        of[name].records += batch.records
+        return
     for record in batch.records:
-        records = of.get(record.workspace)
-        if records is None:
-            part = parts.get((record.workspace, journal_id))
-            if part is None:
-                part = parts[record.workspace, journal_id] = _Part(record.workspace, journal_id)
-            records = of[record.workspace] = part.records
-        records.append(record)
+        of[record.workspace].records.append(record)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from taximeter.core import totals
 from taximeter.core.record import Operation, Outcome, Record, Source, seq_of
+from taximeter.sinks.groups import Group, grouped
 from taximeter.sinks.ledger import Cell
 from taximeter.sinks.sink import Batch
 
@@ -41,6 +42,7 @@ SUMMED = (
     totals.UNKNOWN,
 )
 CELL_SLOTS = SUMS + len(SUMMED)
+_INPUTS = (totals.LLM_INPUT, totals.EMBEDDING, totals.RERANK)
 
 SECONDS = tuple(0.01 * 2**n for n in range(14))
 """OpenTelemetry GenAI's buckets for durations: 0.01 … 81.92 s."""
@@ -76,32 +78,39 @@ class Shape:
         self.overhead = [0] * (len(_OVERHEAD_US) + 1)
         self.input_tokens, self.output_tokens = [0] * (len(_TOKENS) + 1), [0] * (len(_TOKENS) + 1)
 
-    def observe(self, record: Record) -> None:
-        """Add one attempt that was sent upstream."""
-        ms = record.duration_ms
+    def observe(self, records: Sequence[Record]) -> None:
+        """Add attempts that were sent upstream."""
+        durations_ms, ttfts_ms = [r.duration_ms for r in records], [r.ttft_ms for r in records]
+        self.duration_us += _timed(self.duration, self.duration_exemplars, records, durations_ms)
+        self.ttft_us += _timed(self.ttft, self.ttft_exemplars, records, ttfts_ms)
+        self.overhead_us += _tally(self.overhead, _OVERHEAD_US, [r.overhead_us for r in records])
+        self.input_tokens_sum += _tally(self.input_tokens, _TOKENS, [r.input_tokens for r in records])
+        self.output_tokens_sum += _tally(self.output_tokens, _TOKENS, [r.output_tokens for r in records])
+
+
+def _timed(
+    counts: list[int], exemplars: dict[int, Exemplar], records: Sequence[Record], times_ms: Sequence[float | None]
+) -> int:
+    """Count the times known by bucket, the last of each as its exemplar; answers their sum (µs)."""
+    total_us = 0
+    last: dict[int, int] = {}
+    for at, ms in enumerate(times_ms):
         if ms is not None:
             slot = bisect_left(_MS, ms)
-            self.duration[slot] += 1
-            self.duration_us += int(ms * 1_000)
-            self.duration_exemplars[slot] = (record.request_id, ms / 1_000, record.ended_at)
-        ms = record.ttft_ms
-        if ms is not None:
-            slot = bisect_left(_MS, ms)
-            self.ttft[slot] += 1
-            self.ttft_us += int(ms * 1_000)
-            self.ttft_exemplars[slot] = (record.request_id, ms / 1_000, record.ended_at)
-        overhead_us = record.overhead_us
-        if overhead_us is not None:
-            self.overhead[bisect_left(_OVERHEAD_US, overhead_us)] += 1
-            self.overhead_us += overhead_us
-        count = record.input_tokens
-        if count is not None:
-            self.input_tokens[bisect_left(_TOKENS, count)] += 1
-            self.input_tokens_sum += count
-        count = record.output_tokens
-        if count is not None:
-            self.output_tokens[bisect_left(_TOKENS, count)] += 1
-            self.output_tokens_sum += count
+            counts[slot] += 1
+            total_us += int(ms * 1_000)
+            last[slot] = at
+    for slot, at in last.items():
+        exemplars[slot] = (records[at].request_id, (times_ms[at] or 0.0) / 1_000, records[at].ended_at)
+    return total_us
+
+
+def _tally(counts: list[int], bounds: list[int], values: Iterable[int | None]) -> int:
+    """Count the values known by bucket; answers their sum."""
+    known = [value for value in values if value is not None]
+    for value in known:
+        counts[bisect_left(bounds, value)] += 1
+    return sum(known)
 
 
 SHAPE_SERIES = 2 * (len(SECONDS) + 3) + len(OVERHEAD_SECONDS) + 3 + 2 * (len(TOKENS) + 3)
@@ -114,25 +123,21 @@ class _Fresh:
 
     def __init__(self, shape: Shape) -> None:
         self.cell = [0] * SUMS
-        self.sums = totals.empty()
+        self.sums = [0] * len(SUMMED)
         self.shape = shape
         self.exemplars: dict[int, Record] = {}
 
-    def add(self, record: Record) -> None:
-        totals.add(self.sums, record)
-        outcome = record.outcome
-        slot = 0 if outcome is Outcome.OK else _OUTCOME[outcome]
+    def add(self, group: Group) -> None:
+        record, cell = group.record, group.cell
+        self.sums = [so_far + cell[field] for so_far, field in zip(self.sums, SUMMED, strict=True)]
+        slot = _OUTCOME[record.outcome]
         if record.attempt == 1:  # requests are counted, as everywhere; a second attempt is the same request
-            self.cell[slot] += 1
-            self.exemplars[slot] = record
-        if outcome is not Outcome.REFUSED:
-            self.shape.observe(record)
-        if record.operation is Operation.OTHER:  # as in core.totals: its tokens are not in any sum
-            return
-        if record.input_tokens:
-            self.cell[INPUT + _source(record.input_source)] += record.input_tokens
-        if record.output_tokens and record.operation is Operation.LLM:
-            self.cell[OUTPUT + _source(record.output_source)] += record.output_tokens
+            self.cell[slot] += len(group.records)
+            self.exemplars[slot] = group.records[-1]
+        if record.outcome is not Outcome.REFUSED:
+            self.shape.observe(group.records)
+        self.cell[INPUT + _source(record.input_source)] += sum([cell[field] for field in _INPUTS])
+        self.cell[OUTPUT + _source(record.output_source)] += cell[totals.LLM_OUTPUT]
 
 
 def _source(source: Source) -> int:
@@ -201,22 +206,24 @@ class Metrics:
     def _count(self, batch: Batch) -> None:
         # A journal that appears later is a new one, or an adopted one: of that, what history had is old news.
         had, since_us = self._late.get(batch.journal_id, 0), self.started_us
-        fresh: dict[tuple[str, str, str, int], _Fresh] = {}
+        groups = batch.groups
+        if had:
+            groups = grouped(
+                record for record in batch.records if record.ended_at >= since_us or seq_of(record.event_id) > had
+            )
+        fresh: dict[tuple[str, str, str, str], _Fresh] = {}
         keys: list[SeriesKey] = []
-        for record in batch.records:
+        for group in groups:
+            record = group.record
             if record.kind != "usage":
                 continue
-            if had and record.ended_at < since_us and seq_of(record.event_id) <= had:
-                continue
-            operation = record.operation
-            served = record.response_model or record.request_model or "unknown"  # Record.model, inlined
-            where = (record.workspace, record.provider, served, id(operation))  # hashing an enum costs more than this
+            where = (record.workspace, record.provider, record.model, record.operation._value_)
             of = fresh.get(where)
             if of is None:
-                key = self._key(record.workspace, record.provider, served, operation)
+                key = self._key(record.workspace, record.provider, record.model, record.operation)
                 keys.append(key)
                 of = fresh[where] = _Fresh(self._shape(key))
-            of.add(record)
+            of.add(group)
         for key, of in zip(keys, fresh.values(), strict=True):
             self._merge(key, of)
 
@@ -257,8 +264,7 @@ class Metrics:
     def _merge(self, key: SeriesKey, fresh: _Fresh) -> None:
         """Add to the series of `key`; to those of `other` where a new series would be one too many."""
         rest = (OTHER, key[1], OTHER, key[3])
-        amounts = fresh.cell + [fresh.sums[field] for field in SUMMED]
-        for slot, amount in enumerate(amounts):
+        for slot, amount in enumerate(fresh.cell + fresh.sums):
             if not amount:
                 continue
             cell = self.series.get(key)

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from taximeter.core.record import Record
+from taximeter.sinks.groups import Group, grouped
 
 
 class Batch(msgspec.Struct, kw_only=True):
@@ -28,6 +29,11 @@ class Batch(msgspec.Struct, kw_only=True):
     """Digest of the journal's bytes up to and including the line of `upto` (history keeps it)."""
     ended: bool = False
     """The journal has its end line and `upto` is its last record."""
+    groups: list[Group] = []
+    """Of `records`, always."""
+
+    def __post_init__(self) -> None:
+        self.groups = grouped(self.records)
 
 
 class Sink(Protocol):

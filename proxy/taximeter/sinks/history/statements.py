@@ -6,21 +6,22 @@ first). So there rows go by what they fill: nulls of a record, zeros of a cell s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import compress
+from itertools import chain, compress
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Table
 
+from taximeter.sinks.groups import Known
 from taximeter.sinks.history.rows import COLUMNS
 from taximeter.sinks.history.schema import events, journals
 
 Row = tuple[Any, ...]
 
-_FIRST, _END = COLUMNS.index("track"), COLUMNS.index("detail")
-"""The columns between these two may be null."""
+_FIRST = COLUMNS.index("track")
+"""Where the columns of groups.NULLABLE begin; behind them is only `detail`."""
 
 _SHAPES = 512
 """Statements remembered; a node's traffic has a few dozen shapes."""
@@ -42,23 +43,16 @@ class Statements:
         """Set a journal's cursor."""
         self._driver.execute(_cursor_sql(self.dialect), (seq, digest, ended, journal_no))
 
-    def insert(self, rows: Iterable[Row]) -> None:
-        """Store events: values of COLUMNS each."""
+    def insert(self, rows: Mapping[Known, list[Row]]) -> None:
+        """Store events: values of COLUMNS each, by what they know."""
         if self.dialect == "sqlite":
-            shapes: dict[tuple[bool, ...], list[Row]] = {}
-            for row in rows:
-                shape = tuple([value is not None for value in row[_FIRST:_END]])
-                some = shapes.get(shape)
-                if some is None:
-                    some = shapes[shape] = []
-                some.append(row)
-            for shape, some in shapes.items():
-                sql, filled_of = _insert_sql(shape)
+            for known, some in rows.items():
+                sql, filled_of = _insert_sql(known)
                 self._driver.executemany(sql, map(filled_of, some))
             return
         copy_sql = f"COPY {events.name} ({', '.join(COLUMNS)}) FROM STDIN"  # takes half the time of INSERTs
         with self._driver.cursor() as cursor, cursor.copy(copy_sql) as copy:
-            for row in rows:
+            for row in chain.from_iterable(rows.values()):
                 copy.write_row(row)
 
     def add(self, level: Table, cells: Iterable[tuple[tuple[int, int], Sequence[int]]]) -> None:
@@ -95,9 +89,9 @@ def _cursor_sql(dialect: str) -> str:
 
 
 @lru_cache(maxsize=_SHAPES)
-def _insert_sql(shape: tuple[bool, ...]) -> tuple[str, Callable[[Row], Row]]:
-    """The statement for rows of a shape, and what takes its values from such a row."""
-    filled = list(compress(range(len(COLUMNS)), (True,) * _FIRST + shape + (True,)))
+def _insert_sql(known: Known) -> tuple[str, Callable[[Row], Row]]:
+    """The statement for rows that know just this, and what takes its values from such a row."""
+    filled = list(compress(range(len(COLUMNS)), (True,) * _FIRST + known + (True,)))
     names, marks = ", ".join(COLUMNS[at] for at in filled), ", ".join("?" * len(filled))
     return f"INSERT INTO {events.name} ({names}) VALUES ({marks})", itemgetter(*filled)  # noqa: S608
 

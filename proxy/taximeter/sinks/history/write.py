@@ -8,9 +8,10 @@ from itertools import chain, islice
 
 from sqlalchemy import Connection, Table, select
 
-from taximeter.core.record import Record, seq_of
+from taximeter.core.record import seq_of
+from taximeter.sinks.groups import Group, Known
 from taximeter.sinks.history import retention, windows
-from taximeter.sinks.history.cells import add, empty, merge
+from taximeter.sinks.history.cells import merge
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.intern import Interned, insert_new
 from taximeter.sinks.history.rows import (
@@ -27,17 +28,15 @@ from taximeter.sinks.history.rows import (
 )
 from taximeter.sinks.history.schema import (
     LEVELS,
-    QUARTER_S,
     SUMMARIES,
     SUMMARY_LEVELS,
-    US,
     classes,
     journals,
     origins,
     series,
     summaries,
 )
-from taximeter.sinks.history.statements import Statements
+from taximeter.sinks.history.statements import Row, Statements
 from taximeter.sinks.sink import Batch, JournalState
 
 Cells = dict[tuple[int, int], list[int]]
@@ -112,7 +111,7 @@ class Writer:
         """Locks are taken in one order on every node: journals, names, then roll-up rows, each sorted."""
         statements = Statements(connection)
         numbers = self._locked(connection, statements, batches)
-        taken: list[tuple[int, Record]] = []
+        taken: list[tuple[int, Group]] = []
         cursors = {batch.journal_id: numbers.get(batch.journal_id, (0, 0))[1] for batch in batches}
         for batch in batches:
             if cursors[batch.journal_id] != batch.after:
@@ -120,7 +119,7 @@ class Writer:
             number = numbers[batch.journal_id][0]
             statements.pass_on(number, batch.upto, batch.digest, batch.ended)
             cursors[batch.journal_id] = batch.upto
-            taken += [(event_id(number, seq_of(record.event_id)), record) for record in batch.records]
+            taken += [(number, group) for group in batch.groups]
         if taken:
             self._store(connection, statements, taken)
         return cursors
@@ -139,25 +138,24 @@ class Writer:
             rows = statements.journals(ids)
         return {name: (number, seq) for name, number, seq in rows}
 
-    def _store(self, connection: Connection, statements: Statements, taken: Sequence[tuple[int, Record]]) -> None:
-        names = [series_key(record) for _, record in taken]
-        from_where = [origin_key(record) for _, record in taken]
-        kinds = [class_key(record) for _, record in taken]
+    def _store(self, connection: Connection, statements: Statements, taken: Sequence[tuple[int, Group]]) -> None:
+        names = [series_key(group.record) for _, group in taken]
+        from_where = [origin_key(group.record) for _, group in taken]
+        kinds = [class_key(group.record) for _, group in taken]
         series_no = self._series.numbers(connection, names)
         origin_no = self._origins.numbers(connection, from_where)
         class_no = self._classes.numbers(connection, kinds)
         quarters: Cells = {}
         named: dict[int, SeriesKey] = {}
-        rows = []
-        for (key, record), name, origin, kind in zip(taken, names, from_where, kinds, strict=True):
+        rows: dict[Known, list[Row]] = {}
+        for (journal_no, group), name, origin, kind in zip(taken, names, from_where, kinds, strict=True):
             number = series_no[name]  # the same for names that are stored alike, being cut
             named[number] = name
-            rows.append(to_row(record, key, number, origin_no[origin], class_no[kind]))
-            place = (record.ended_at // (QUARTER_S * US) * QUARTER_S, number)
-            cell = quarters.get(place)
-            if cell is None:
-                cell = quarters[place] = empty()
-            add(cell, record)
+            numbers = number, origin_no[origin], class_no[kind]
+            rows.setdefault(group.known, []).extend(
+                [to_row(record, event_id(journal_no, seq_of(record.event_id)), *numbers) for record in group.records]
+            )
+            _put(quarters, (group.quarter_s, number), group.cell)
         statements.insert(rows)
         _roll_up(statements, LEVELS, quarters)
         self._summarise(connection, statements, quarters, named)

@@ -1,0 +1,69 @@
+"""Records that count alike, summed once for all sinks: a batch under load is a few groups. Pure.
+
+Nearly all of a batch's cost is what is done once a record, so sinks work by group where they can: they look up names
+once, and add one cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import attrgetter
+
+from taximeter.core.record import Record
+from taximeter.sinks.history.cells import add, empty
+
+QUARTER_US = 900_000_000
+"""The finest period anything is summed by."""
+
+NULLABLE = (
+    "track", "document", "end_user", "duration_ms", "input_tokens", "cached_input_tokens", "cache_write_input_tokens",
+    "output_tokens", "reasoning_output_tokens", "total_tokens", "audio_input_tokens", "image_input_tokens",
+    "audio_output_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens", "search_units",
+    "embedding_inputs", "rerank_documents", "seconds", "cost_nusd",
+)  # fmt: skip
+"""What a record may know or not: the columns of `usage_events` that may be null, in their order."""
+
+Known = tuple[bool, ...]
+"""For each of NULLABLE, whether a record knows it."""
+
+_nullable = attrgetter(*NULLABLE)
+_names = attrgetter(
+    "kind", "attempt", "workspace", "task", "key_id", "upstream", "provider", "api", "operation._value_",
+    "request_model", "response_model", "service_tier", "outcome._value_", "input_source._value_",
+    "output_source._value_", "tokenizer", "price_ref",
+)  # fmt: skip
+"""(`_value_`: hashing an enum runs Python code.)"""
+
+
+class Group:
+    """Records of one quarter of an hour with the same names, outcome, sources and attempt, knowing the same."""
+
+    __slots__ = ("cell", "known", "quarter_s", "record", "records")
+
+    def __init__(self, record: Record, known: Known) -> None:
+        self.record = record
+        """One of them: its names are those of all."""
+        self.records: list[Record] = []
+        """In the order in which they came."""
+        self.known = known
+        self.quarter_s = record.ended_at // QUARTER_US * 900
+        """When the quarter began (s since epoch)."""
+        self.cell = empty()
+        """Their sums: `history.cells.FIELDS`, of which the first are `core.totals.FIELDS`."""
+
+
+def grouped(records: Iterable[Record]) -> list[Group]:
+    """The groups of records, by when the first of each came."""
+    groups: dict[tuple[object, ...], Group] = {}
+    for record in records:
+        known = tuple([value is not None for value in _nullable(record)])
+        key = record.ended_at // QUARTER_US, known, _names(record)
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = Group(record, known)
+        group.records.append(record)
+    for group in groups.values():
+        cell = group.cell
+        for record in group.records:
+            add(cell, record)
+    return list(groups.values())
