@@ -28,6 +28,7 @@ from taximeter.control.keyring import KeyRing
 from taximeter.control.keysync import exchange, exchange_budgets
 from taximeter.control.live import Live
 from taximeter.control.ports import Services
+from taximeter.control.priority import give_way, settle
 from taximeter.control.state import State
 from taximeter.control.upkeep import RETRY_S, every, retention_start_us
 from taximeter.core.budgets import Budget
@@ -64,6 +65,7 @@ REQUESTS_S = 5.0
 def main() -> None:
     """Deliver and answer until SIGTERM, or until the supervisor is gone."""
     child = Child("control")
+    give_way()
     boot = child.wait()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -120,7 +122,12 @@ class Control:
         """Serve until told to stop; then bring the last records to the sinks."""
         opened = await self._open()
         server = Server(create(self._services()), replace(self.settings.limits, shutdown_s=REQUESTS_S))
-        server.on_started = child.ready  # type: ignore[method-assign]
+
+        def started() -> None:
+            settle()
+            child.ready()
+
+        server.on_started = started  # type: ignore[method-assign]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(act) for act in (self._deliver(opened), *self._upkeep())]
