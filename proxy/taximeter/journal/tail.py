@@ -125,24 +125,31 @@ class Tail:
             return None
         first, position, closed_upto, first_at = self.seq, 0, 0, 0
         records: list[Record] = []
-        for line in data.split(b"\n")[:-1]:
+        lines = data.split(b"\n")
+        lines.pop()
+        if not self.begun:
+            position = len(lines[0]) + 1
+            self._header(lines.pop(0))
+        for line in lines:
+            if self.broken:
+                return None
             position += len(line) + 1
             try:
-                if not self.begun:
-                    self._header(line)
-                elif line.startswith(CLOSE):
+                if line.startswith(CLOSE):
                     ended_at = self._closed(line, records, known)
                     first_at = first_at or ended_at
                     closed_upto = position
                 elif line.startswith(OPEN):
-                    self._opened(line)
+                    opened = _decode_open(line).open
+                    self.calls[opened.request_id, opened.attempt] = InFlight(opened.workspace, opened.track, line)
+                    self.last_at = max(self.last_at, opened.started_at)
                 else:
                     self._other(line)
             except UNREADABLE as error:
                 if self._skip(line, error):
                     closed_upto = position
-            if self.broken:
-                return None
+        if self.broken:
+            return None
         block = None
         if closed_upto:
             self._hash.update(memoryview(data)[:closed_upto])
@@ -186,33 +193,31 @@ class Tail:
         return data[:cut]
 
     def _closed(self, line: bytes, records: list[Record], known: int) -> int:
-        closed: _Closed | Record = _decode_closed(line).close if self.seq < known else decode_record(line)
-        seq = self._next_seq(closed.event_id)
-        if self.broken:
-            return 0
-        if seq > known and isinstance(closed, _Closed):  # only where lines before it were unreadable
-            closed = decode_record(line)
-        if isinstance(closed, Record):
-            records.append(closed)
+        """Take in a close line; answers when the call ended (µs)."""
+        record = None if self.seq < known else decode_record(line)
+        closed = record or _decode_closed(line).close
+        seq = self.seq + 1
+        if closed.event_id != f"{self._prefix}{seq}":
+            seq = self._other_seq(closed.event_id)
+            if self.broken:
+                return 0
+        if record is not None:
+            records.append(record)
+        elif seq > known:  # only where lines before it were unreadable
+            records.append(decode_record(line))
         self.seq = seq
         self.calls.pop((closed.request_id, closed.attempt), None)
         self.last_at = max(self.last_at, closed.ended_at)
         return closed.ended_at
 
-    def _next_seq(self, event_id: str) -> int:
-        if event_id == f"{self._prefix}{self.seq + 1}":
-            return self.seq + 1
+    def _other_seq(self, event_id: str) -> int:
+        """The seq of a close line that is not the next one."""
         if not event_id.startswith(self._prefix):
             raise ValueError(f"its event id {event_id!r} is another journal's")
         seq = seq_of(event_id)
         if seq <= self.seq:
             self.break_off(f"seq {seq} follows {self.seq}")
         return seq
-
-    def _opened(self, line: bytes) -> None:
-        opened = _decode_open(line).open
-        self.calls[opened.request_id, opened.attempt] = InFlight(opened.workspace, opened.track, line)
-        self.last_at = max(self.last_at, opened.started_at)
 
     def _other(self, line: bytes) -> None:
         if line.startswith(TICK):

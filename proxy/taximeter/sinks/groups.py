@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from taximeter.core.record import Record
-from taximeter.sinks.history.cells import add, empty
+from taximeter.sinks.history.cells import add_alike, empty
 
 QUARTER_US = 900_000_000
 """The finest period anything is summed by."""
@@ -63,7 +63,5 @@ def grouped(records: Iterable[Record]) -> list[Group]:
             group = groups[key] = Group(record, known)
         group.records.append(record)
     for group in groups.values():
-        cell = group.cell
-        for record in group.records:
-            add(cell, record)
+        add_alike(group.cell, group.records)
     return list(groups.values())
