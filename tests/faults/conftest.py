@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from faults import report
+from faults.report import Figures, note, write
 
 SEED = int(os.environ.get("SEED") or random.SystemRandom().randrange(1_000_000))
+os.environ["SEED"] = str(SEED)  # the same for xdist's workers, which inherit it
 
 
 def pytest_report_header() -> str:
@@ -25,13 +26,24 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Iterator[report.Figures]:
+def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
     """What a test compared: `figures.add(house.compare())`."""
-    found = report.Figures()
+    found = Figures()
     yield found
-    report.note(request.node.name, found)
+    request.node.user_properties.append(("figures", dict(found)))  # goes with the report, also from an xdist worker
 
 
-def pytest_sessionfinish(exitstatus: int) -> None:
-    if os.environ.get("TAXIMETER_WRITE_DOCS") == "1" and exitstatus == 0:
-        report.write(SEED)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: the others go on beside it."""
+    items.sort(key=lambda item: item.path.name != "test_schedule.py")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    told = dict(report.user_properties).get("figures")
+    if report.when == "teardown" and told:
+        note(report.nodeid.rpartition("::")[2], Figures(told))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if os.environ.get("TAXIMETER_WRITE_DOCS") == "1" and exitstatus == 0 and not hasattr(session.config, "workerinput"):
+        write(SEED)

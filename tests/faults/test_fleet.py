@@ -63,7 +63,7 @@ async def test_three_nodes_one_lost_for_good_and_adopted_add_up_exactly(seed, tm
             await second.until_replaced("control", gone)
             await first.answered(dice.randint(20, 60))
             adopted = await asyncio.to_thread(_adopt, lost, first)
-            assert "journals" in adopted
+            assert adopted.startswith("Moved"), adopted
             await first.answered(50)
         assert not list((lost.data / "journal").glob("*.jsonl"))
         for house in (first, second):
