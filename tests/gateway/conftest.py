@@ -18,11 +18,11 @@ from taximeter.config import Settings
 from taximeter.core.hosts import Hosts
 from taximeter.core.keys import Keys, ProxyKey
 from taximeter.core.record import Source
-from taximeter.gateway import relay
 from taximeter.gateway import server as server_module
 from taximeter.gateway.admission import Admission
-from taximeter.gateway.asgi import Gateway, dropped_headers
-from taximeter.gateway.client import Watch
+from taximeter.gateway.edge import Edge
+from taximeter.gateway.exchange import Exchange
+from taximeter.gateway.gate import Gateway, dropped_headers
 from taximeter.gateway.server import Server
 from taximeter.gateway.upstream import Upstreams
 from taximeter.journal import Journal
@@ -59,8 +59,8 @@ class Running:
         self.journal = journal
         self.directory = directory
         self.port = port
-        self.watches: list[Watch] = []
         self.server: Server
+        self.exchanges: list[Exchange]
         self.url = f"http://127.0.0.1:{port}"
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ class Running:
 
     def watched_left(self) -> bool:
         """Whether a relay has noticed that its client is gone."""
-        return any(watch.left for watch in self.watches)
+        return any(exchange.left for exchange in self.exchanges)
 
     async def record(self, number: int = 0) -> dict[str, Any]:
         """The n-th record, as soon as it is written (a counted one comes after its answer)."""
@@ -127,17 +127,18 @@ def serve(tmp_path, monkeypatch) -> Callable[..., Any]:
             admission=Admission(Keys(keys), Hosts(), required=settings.auth.mode == "keys"),
         )
         listener = socket.create_server(("127.0.0.1", 0))
-        server = Server(gate, settings.limits)
+        exchanges: list[Exchange] = []
+
+        async def handle(exchange: Exchange) -> None:
+            exchanges.append(exchange)
+            await gate(exchange)
+
+        server = Server(handle, settings.limits, connection=Edge)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started)
         running = Running(gate, journal, tmp_path / "journal", listener.getsockname()[1])
-        running.server = server
+        running.server, running.exchanges = server, exchanges
 
-        def watch(*args):
-            running.watches.append(Watch(*args))
-            return running.watches[-1]
-
-        monkeypatch.setattr(relay, "Watch", watch)
         monkeypatch.setattr(server_module, "UNREAD_WAIT_S", 0)  # what it is for is tested with the server
         try:
             yield running

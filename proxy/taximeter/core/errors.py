@@ -157,6 +157,14 @@ class JournalUnavailable(RequestError):
         super().__init__("Usage cannot be written down now, so nothing was sent. Try again later.")
 
 
+class InternalError(RequestError):
+    """A fault of ours; the log says more."""
+
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+
+
 class NotReady(RequestError):
     """Something this needs is not up to date or does not answer now; nothing was done."""
 

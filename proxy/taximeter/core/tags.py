@@ -14,6 +14,7 @@ from functools import lru_cache
 import msgspec
 
 from taximeter.core.errors import BadTag, Forbidden
+from taximeter.core.record import Open
 
 DEFAULT_WORKSPACE = "default"
 
@@ -46,6 +47,13 @@ class Tags(msgspec.Struct, frozen=True):
     end_user: str | None = None
     notes: tuple[str, ...] = ()
     """Names of tags from baggage or body that were ignored because they were not valid."""
+
+    def mark(self, opening: Open) -> None:
+        """Write them into a call's `open` line."""
+        opening.workspace, opening.track, opening.document = self.workspace, self.track, self.document
+        opening.task, opening.end_user = self.task, self.end_user
+        if self.notes:
+            opening.tags = {"ignored": ",".join(self.notes)}
 
 
 def parse(value: bytes, where: str) -> str:

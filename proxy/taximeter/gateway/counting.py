@@ -41,6 +41,13 @@ class Completed(NamedTuple):
     tokenizer: str | None
 
 
+def lacks(operation: Operation, reading: Reading) -> bool:
+    """Whether the reading misses a figure that this kind of call should have."""
+    if operation is Operation.LLM:
+        return reading.input_tokens is None or reading.output_tokens is None
+    return reading.input_tokens is None and reading.search_units is None
+
+
 class Prompt:
     """A request's text, kept while it may have to be counted."""
 
@@ -62,12 +69,6 @@ class Prompt:
             self._early = asyncio.get_running_loop().create_task(self._count(counting, text, self._model))
         self._body = None
 
-    def lacks(self, reading: Reading) -> bool:
-        """Whether the reading misses a figure that this kind of call should have."""
-        if self._flavor.operation is Operation.LLM:
-            return reading.input_tokens is None or reading.output_tokens is None
-        return reading.input_tokens is None and reading.search_units is None
-
     async def complete(self, counting: Counting, reading: Reading, meter: Meter) -> Completed:
         """Count what the reading lacks."""
         model = reading.response_model or self._model
@@ -75,7 +76,7 @@ class Prompt:
         tokenizer = None
         if reading.input_tokens is None:
             input_source = Source.NONE
-            counted = await self._input(counting, model) if self.lacks(reading) else None
+            counted = await self._input(counting, model) if lacks(self._flavor.operation, reading) else None
             if counted is not None:
                 reading.input_tokens, input_source, tokenizer = counted.tokens, counted.source, counted.tokenizer
         if reading.output_tokens is None:

@@ -87,7 +87,7 @@ class _Exchange:
         self._readable.set()
         request.extensions = {**request.extensions, "timeout": self._timeouts, "trace": self._trace}
         loop = asyncio.get_running_loop()
-        self.response = Response(self, loop)
+        self.response = Response(self)
         self._task = loop.create_task(self._run())
         transport.tasks.add(self._task)
         self._task.add_done_callback(transport.tasks.discard)

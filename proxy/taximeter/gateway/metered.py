@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from taximeter.core.record import Operation, Outcome, Source
 from taximeter.core.usage import NOTHING
-from taximeter.gateway.counting import Prompt
+from taximeter.gateway.counting import Prompt, lacks
+from taximeter.gateway.eager import in_task
 
 if TYPE_CHECKING:
     from taximeter.flavors.meter import Flavor, Meter, Prepared
-    from taximeter.gateway.asgi import Gateway
     from taximeter.gateway.call import Call
+    from taximeter.gateway.gate import Gateway
     from taximeter.gateway.upstream import Upstream
 
 log = logging.getLogger("taximeter.gateway")
@@ -25,7 +26,7 @@ log = logging.getLogger("taximeter.gateway")
 class Metered:
     """A call and what is read of it. Each way of settling does nothing where the call is settled already."""
 
-    __slots__ = ("_call", "_flavor", "_gate", "_meter", "_prepared", "_prompt", "_upstream")
+    __slots__ = ("_body", "_call", "_flavor", "_gate", "_meter", "_prepared", "_prompt", "_upstream")
 
     def __init__(self, gate: Gateway, call: Call, flavor: Flavor, prepared: Prepared, upstream: Upstream) -> None:
         self._gate = gate
@@ -33,6 +34,8 @@ class Metered:
         self._flavor = flavor
         self._prepared = prepared
         self._upstream = upstream
+        self._body: bytes | None = None
+        """What may have to be counted; None: nothing of this call ever is."""
         self._prompt: Prompt | None = None
         self._meter: Meter | None = None
 
@@ -42,13 +45,22 @@ class Metered:
 
     def _keep_prompt(self, body: bytes) -> None:
         """Keep the text that may have to be counted; a long one is counted at once, in the pool, and dropped."""
-        flavor, prepared, upstream, gate = self._flavor, self._prepared, self._upstream, self._gate
-        if flavor.operation is Operation.OTHER:
+        if self._flavor.operation is Operation.OTHER:
             return
-        self._prompt = Prompt(flavor, body, prepared.model, upstream.provider, upstream.settings.tokenizer)
-        if len(body) > gate.settings.limits.count_prompt_bytes:
-            needed = prepared.stream or (upstream.name, flavor.api) in gate.silent
-            self._prompt.shorten(gate.tokenizers if needed else None)
+        self._body = body
+        if len(body) > self._gate.settings.limits.count_prompt_bytes:
+            silent = (self._upstream.name, self._flavor.api) in self._gate.silent
+            prompt = self._its_prompt()
+            prompt.shorten(self._gate.tokenizers if silent or self._prepared.stream else None)
+            self._body = b""
+
+    def _its_prompt(self) -> Prompt:
+        """Made when it is needed, which it seldom is."""
+        if self._prompt is None:
+            upstream, body = self._upstream, self._body or b""
+            model, tokenizer = self._prepared.model, upstream.settings.tokenizer
+            self._prompt = Prompt(self._flavor, body, model, upstream.provider, tokenizer)
+        return self._prompt
 
     def _feed(self, meter: Meter, chunk: bytes) -> bytes:
         try:
@@ -59,18 +71,17 @@ class Metered:
 
     def _settle_if_known(self) -> None:
         """Write the record, unless something still has to be counted: that comes after the answer's end."""
-        call, meter, prompt = self._call, self._meter, self._prompt
+        call, meter = self._call, self._meter
         assert meter is not None  # noqa: S101
         reading = meter.reading()
         outcome = self._outcome(left=self._has_left())
-        if prompt is not None and outcome is not Outcome.UPSTREAM_ERROR:
-            lacking = prompt.lacks(reading)
-            place = (self._upstream.name, self._flavor.api)
-            if lacking:
-                self._gate.silent.add(place)
+        if self._body is not None and outcome is not Outcome.UPSTREAM_ERROR:
+            silent, place = self._gate.silent, (self._upstream.name, self._flavor.api)
+            if lacks(self._flavor.operation, reading):
+                silent.add(place)
                 return
-            if place in self._gate.silent:
-                self._gate.silent.discard(place)
+            if silent:
+                silent.discard(place)
         settled_ns = time.perf_counter_ns()
         call.overhead_ns = (call.overhead_ns or 0) + settled_ns - (call.read_ns or settled_ns)
         call.settle(outcome, settled_ns, reading, prepared=self._prepared)
@@ -86,15 +97,16 @@ class Metered:
 
     async def _count_and_settle(self, outcome: Outcome, error_code: str | None = None) -> None:
         """Tokenize, off the loop, what no figure was reported for; then settle."""
-        call, meter, prompt = self._call, self._meter, self._prompt
+        call, meter = self._call, self._meter
         if call.closed or meter is None:
             return
         ended_ns = time.perf_counter_ns()
         reading = meter.reading()
-        if prompt is None or call.status is None or call.status >= 400:
+        if self._body is None or call.status is None or call.status >= 400:
             call.settle(outcome, ended_ns, reading, prepared=self._prepared, error_code=error_code)
             return
-        counted = await prompt.complete(self._gate.tokenizers, reading, meter)
+        await in_task()
+        counted = await self._its_prompt().complete(self._gate.tokenizers, reading, meter)
         call.settle(
             outcome,
             ended_ns,
@@ -118,7 +130,7 @@ class Metered:
             return
         meter.finish()
         reading, output_source = meter.reading(), None
-        if reading.output_tokens is None and self._prompt is not None and call.status == 200:
+        if reading.output_tokens is None and self._body is not None and call.status == 200:
             reading.output_tokens = meter.progress_tokens()
             output_source = None if reading.output_tokens is None else Source.ESTIMATED
         partial = not reading.finished

@@ -15,6 +15,7 @@ import aiohappyeyeballs
 import msgspec
 
 from taximeter.core.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from taximeter.gateway.eager import in_task
 from taximeter.gateway.wire import Connection
 
 KEEP_ALIVE_S = 50.0
@@ -96,6 +97,7 @@ class Pool:
 
         Raises UpstreamUnreachable, UpstreamTimeout (nothing has been written then).
         """
+        await in_task()
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 while not self._slots:

@@ -9,18 +9,19 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taximeter.core import errors
 from taximeter.core.record import BUDGETS, Open, Outcome
 from taximeter.flavors.meter import Answer, Flavor, Prepared
 from taximeter.gateway.call import Call
-from taximeter.gateway.client import ClientLeft, Receive, Send, Watch, stream_body
+from taximeter.gateway.eager import in_task
+from taximeter.gateway.exchange import ClientLeft, Exchange
 from taximeter.gateway.metered import Metered
 from taximeter.gateway.streaming import Stream
 
 if TYPE_CHECKING:
-    from taximeter.gateway.asgi import Gateway
+    from taximeter.gateway.gate import Gateway
     from taximeter.gateway.upstream import Response, Upstream
 
 log = logging.getLogger("taximeter.gateway")
@@ -42,95 +43,78 @@ REFUSALS = (400, 422)
 class Relay(Metered):
     """One call in progress. Whatever happens in `run`, the call is settled once, and its connection given back."""
 
-    __slots__ = ("_bound", "_receive", "_response", "_send", "_task", "_watch")
+    __slots__ = ("_bound", "_exchange", "_response")
 
     def __init__(
-        self,
-        gate: Gateway,
-        call: Call,
-        flavor: Flavor,
-        prepared: Prepared,
-        upstream: Upstream,
-        receive: Receive,
-        send: Send,
+        self, gate: Gateway, exchange: Exchange, call: Call, flavor: Flavor, prepared: Prepared, upstream: Upstream
     ) -> None:
         super().__init__(gate, call, flavor, prepared, upstream)
-        self._receive = receive
-        self._send = send
-        self._task = asyncio.current_task()
+        self._exchange = exchange
         self._response: Response | None = None
-        self._watch: Watch | None = None
         self._bound: asyncio.TimerHandle | None = None
 
-    async def run(self, method: bytes, path: bytes, headers: Headers, body: bytes, whole: bool) -> None:
+    async def run(self, path: bytes, body: bytes, whole: bool) -> None:
         """Send upstream, pass the answer back, settle. Raises AnswerCut where the client must see a cut."""
         try:
             if self._gate.durable:
                 await self._gate.journal.durable()
             if BUDGETS in self._call.opening.tags:
                 await self._hold(body)
+            begun = b""
             if whole:
-                self._start_watch()
+                self._watch()
                 self._keep_prompt(body)
-                response, begun = self._took(await self._sending(method, path, headers, self._prepared.body)), b""
+                response = self._took(await self._sending(path, self._prepared.body))
                 if response.status in REFUSALS and self._prepared.injected:
-                    response, begun = await self._again_without_usage(response, method, path, headers, body)
+                    response, begun = await self._again_without_usage(response, path, body)
             else:
-                response, begun = self._took(await self._sending(method, path, headers, self._upload(body))), b""
+                response = self._took(await self._sending(path, self._upload(body)))
             await self._pass_on(response, begun)
         except errors.UpstreamError as error:
             await self._upstream_failed(error)
         except errors.RequestError as error:  # cannot be sent as it is
-            await self._refuse(error)
+            self._refuse(error)
         except errors.JournalError as error:
             log.error("%s refused: %s", self._call.opening.request_id, error)
-            await self._refuse(errors.JournalUnavailable())
+            self._refuse(errors.JournalUnavailable())
         except asyncio.CancelledError:
-            if self._task is None or not self._has_left():
+            run = self._exchange.run
+            if run is None or not self._has_left():
                 self._settle_now(Outcome.INTERRUPTED)  # the server is stopping: nothing more can be awaited
                 raise
-            self._task.uncancel()
+            run.uncancel()
             await self._client_has_left()
         except ClientLeft:  # in the middle of its upload
             self._settle_now(Outcome.CLIENT_LEFT)
         finally:
-            self._stop_watch()
+            self._unwatch()
             if self._response is not None:
                 self._response.abort()
             self._settle_now(Outcome.INTERRUPTED)
 
     # ── the request ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _sending(
-        self, method: bytes, path: bytes, headers: Headers, body: bytes | AsyncIterator[bytes]
-    ) -> Awaitable[Response]:
-        call = self._call
+    def _sending(self, path: bytes, body: bytes | AsyncIterator[bytes]) -> Awaitable[Response]:
+        call, exchange = self._call, self._exchange
         call.overhead_ns = time.perf_counter_ns() - call.started_ns
-        return self._upstream.send(method, path, headers, body)
+        return self._upstream.send(exchange.method, path, exchange.headers, body)
 
     def _took(self, response: Response) -> Response:
         self._response = response
         self._call.status = response.status
         return response
 
-    def _upload(self, begun: bytes) -> AsyncIterator[bytes]:
+    async def _upload(self, begun: bytes) -> AsyncIterator[bytes]:
         """The request body as the client sends it; the watch begins when it is through."""
-        call = self._call
+        call, part = self._call, begun
         call.request_bytes = 0
+        while part or (part := await self._exchange.part()):
+            call.request_bytes += len(part)
+            yield part
+            part = b""
+        self._watch()
 
-        def passed(size_bytes: int) -> None:
-            call.request_bytes += size_bytes
-
-        async def parts() -> AsyncIterator[bytes]:
-            async for part in stream_body(self._receive, begun, passed):
-                yield part
-            self._start_watch()
-
-        return parts()
-
-    async def _again_without_usage(
-        self, response: Response, method: bytes, path: bytes, headers: Headers, body: bytes
-    ) -> tuple[Response, bytes]:
+    async def _again_without_usage(self, response: Response, path: bytes, body: bytes) -> tuple[Response, bytes]:
         """An upstream that does not know `stream_options` refuses it: send the client's own bytes, and remember.
 
         Answers the response to pass on and what was read of it already. The refusal was an attempt of its own and gets
@@ -156,27 +140,28 @@ class Relay(Metered):
         self._call = Call(gate.journal, gate.prices, opening, time.perf_counter_ns())
         if BUDGETS in opening.tags:
             await self._hold(body)
-        return self._took(await self._sending(method, path, headers, body)), b""
+        return self._took(await self._sending(path, body)), b""
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def _pass_on(self, response: Response, begun: bytes) -> None:
         """Pass the answer on as it comes (after what was read before); only what ends it waits for the journal line."""
-        call, prepared, send = self._call, self._prepared, self._send
+        call, prepared, exchange = self._call, self._prepared, self._exchange
         kind = header(response.headers, b"content-type")
         answer = Answer(status=response.status, content_type=kind, headers=response.headers)
         self._meter = meter = self._flavor.meter(prepared, answer, self._upstream.provider)
+        headers = self._headers(response)
         streamed = prepared.stream or b"event-stream" in kind or b"ndjson" in kind
-        start = self._start(response)
-        held = not streamed and self._gate.settings.usage_headers and _length(response) <= USAGE_HEADERS_BYTES
-        if not held:
-            await send(start)
         arrived = begun or (b"" if streamed else response.take())
-        if arrived and response.at_end():  # the usual unary answer: all of it came with its head
+        whole = bool(arrived) and response.at_end()  # the usual unary answer: all of it came with its head
+        held = not streamed and self._gate.settings.usage_headers and _length(response) <= USAGE_HEADERS_BYTES
+        if not (whole or held):
+            exchange.start(response.status, headers)
+        if whole:
             call.read(len(arrived), time.perf_counter_ns())
             pending = self._feed(meter, arrived)
         elif streamed and not (begun or self._gate.durable):
-            pending = await Stream(response, meter, call, send, self._feed, self._settle_if_known).run()
+            pending = await Stream(response, meter, call, exchange, self._feed, self._settle_if_known).run()
         else:
             pending = await self._pull(response, arrived, streamed=streamed, held=held)
         rest = meter.finish()
@@ -186,17 +171,19 @@ class Relay(Metered):
             self._settle_if_known()
             if self._gate.durable:
                 await self._gate.journal.durable()
-        self._stop_watch()
+        self._unwatch()
         if held:
-            start["headers"] += call.usage_headers()
-            await send(start)
-        await send({"type": "http.response.body", "body": pending, "more_body": False})
+            headers += call.usage_headers()
+        if whole or held:
+            exchange.answer(response.status, headers, pending)
+        else:
+            exchange.end(pending)
         if not call.closed:
             await self._count_and_settle(self._outcome(left=self._has_left()))
 
     async def _pull(self, response: Response, begun: bytes, *, streamed: bool, held: bool) -> bytes:
         """Read until the end; of a unary answer one read is always kept back. Answers what is not yet passed on."""
-        call, meter, send = self._call, self._meter, self._send
+        call, meter, exchange = self._call, self._meter, self._exchange
         assert meter is not None  # noqa: S101
         pending = b""
         while chunk := begun or await response.read():
@@ -217,58 +204,62 @@ class Relay(Metered):
                     call.tick(now_ns, meter.progress_tokens())
             else:
                 pending, out = out, pending
-            if out:
-                await send({"type": "http.response.body", "body": out, "more_body": True})
+            exchange.write(out)
+            if exchange.paused:
+                await exchange.drain()
         return pending
 
-    def _start(self, response: Response) -> dict[str, Any]:
-        headers = [*response.headers, (b"x-taximeter-request-id", self._call.opening.request_id.encode())]
+    def _headers(self, response: Response) -> Headers:
+        """The upstream's, and the call's id."""
+        headers = response.headers
         if self._prepared.injected:  # the answer will be shorter than the upstream's by the usage event
-            headers = [item for item in headers if item[0] != b"content-length"]
-        return {"type": "http.response.start", "status": response.status, "headers": headers}
+            headers = [field for field in headers if field[0] != b"content-length"]
+        return [*headers, (b"x-taximeter-request-id", self._call.opening.request_id.encode())]
 
     # ── ends that are not the usual one ──────────────────────────────────────────────────────────────────────
 
-    def _start_watch(self) -> None:
-        self._watch = Watch(self._receive, self._on_left)
-        self._gate.watches.add(self._watch)
+    def _watch(self) -> None:
+        """The request is through: from now on a client that leaves ends the call."""
+        self._exchange.on_left = self._on_left
+        if self._exchange.left:
+            self._on_left()
 
-    def _stop_watch(self) -> None:
-        if self._watch is not None:
-            self._gate.watches.end(self._watch)
+    def _unwatch(self) -> None:
+        self._exchange.on_left = None
         if self._bound is not None:
             self._bound.cancel()
 
     def _has_left(self) -> bool:
-        return self._watch is not None and self._watch.left
+        return self._exchange.left
 
     def _on_left(self) -> None:
         """Cancel the upstream of a stream, as it would be without us; await what the provider bills anyway."""
-        task = self._task
-        assert task is not None  # noqa: S101
+        run = self._exchange.run
+        assert run is not None  # noqa: S101
         if not self._prepared.stream or self._upstream.settings.on_client_left == "drain":
             wait_s = ANSWER_WAIT_S
         elif self._meter is not None and self._meter.reading().finished:
             wait_s = USAGE_EVENT_WAIT_S
         else:
-            task.cancel()
+            run.cancel()
             return
-        self._bound = asyncio.get_running_loop().call_later(wait_s, task.cancel)
+        self._bound = asyncio.get_running_loop().call_later(wait_s, run.cancel)
 
     async def _hold(self, body: bytes) -> None:
         """Hold a part of the call's budgets; its record lets it go. Raises RequestError where there is not enough."""
         upstream = self._upstream.settings
+        await in_task()
         await self._gate.admission.hold(self._call.opening, self._flavor, body, upstream.tokenizer)
 
-    async def _refuse(self, error: errors.RequestError) -> None:
+    def _refuse(self, error: errors.RequestError) -> None:
         """Nothing, or no whole request, was sent."""
-        self._stop_watch()
+        self._unwatch()
         self._call.settle(Outcome.REFUSED, time.perf_counter_ns(), prepared=self._prepared, error_code=error.code)
-        await self._answer(error)
+        refuse(self._exchange, error, self._call.opening.request_id)
 
     async def _client_has_left(self) -> None:
         """The upstream was cancelled: what was received is counted; where nothing had come, nothing is known."""
-        self._stop_watch()
+        self._unwatch()
         if self._response is not None:
             self._response.abort()
         if self._meter is None:
@@ -279,26 +270,24 @@ class Relay(Metered):
 
     async def _upstream_failed(self, error: errors.UpstreamError) -> None:
         """No answer, or one that ended early: what came is passed on and counted, and the client sees the cut."""
-        self._stop_watch()
+        self._unwatch()
         left = self._has_left()
         outcome = Outcome.CLIENT_LEFT if left else _outcome_of(error)
         meter = self._meter
         if meter is None:
             self._call.settle(outcome, time.perf_counter_ns(), prepared=self._prepared, error_code=error.code)
-            await self._answer(error)
+            refuse(self._exchange, error, self._call.opening.request_id)
             return
-        rest = meter.finish()
-        if rest:
-            await self._send({"type": "http.response.body", "body": rest, "more_body": True})
+        self._exchange.write(meter.finish())
         await self._count_and_settle(outcome, error.code)
         if not left:
             raise errors.AnswerCut(f"{self._call.opening.request_id}: {error.message}") from error
 
-    async def _answer(self, error: errors.RequestError) -> None:
-        """Our own error, in OpenAI's shape, where the upstream gave no answer."""
-        headers = [*error.headers(), (b"x-taximeter-request-id", self._call.opening.request_id.encode())]
-        await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": error.body(), "more_body": False})
+
+def refuse(exchange: Exchange, error: errors.RequestError, request_id: str) -> None:
+    """Our own error, in OpenAI's shape, where no upstream gave an answer."""
+    headers = [*error.headers(), (b"x-taximeter-request-id", request_id.encode())]
+    exchange.answer(error.status, headers, error.body())
 
 
 def _outcome_of(error: errors.UpstreamError) -> Outcome:

@@ -6,9 +6,10 @@ the gateway either pulls with `read()` or has the bytes pushed to it with `pipe(
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Protocol
+
+from taximeter.gateway.eager import Bell
 
 HIGH_BYTES = 256 * 1024
 """Held for a reader that does not keep up; one read of a socket gives at most this much more."""
@@ -35,21 +36,20 @@ class Response:
     """
 
     __slots__ = (
-        "_chunks", "_ended", "_error", "_held_bytes", "_loop", "_on_data", "_on_end", "_paused", "_source", "_waiter",
-        "headers", "status",
+        "_chunks", "_ended", "_error", "_held_bytes", "_news", "_on_data", "_on_end", "_paused", "_source", "headers",
+        "status",
     )  # fmt: skip
 
-    def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, source: Source) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self._source: Source | None = source
-        self._loop = loop
         self._chunks: list[bytes] = []
         self._held_bytes = 0
         self._ended = False
         self._paused = False
         self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._news = Bell()
         self._on_data: Callable[[bytes], bool] | None = None
         self._on_end: Callable[[Exception | None], None] | None = None
 
@@ -66,7 +66,7 @@ class Response:
                 raise self._error
             if self._ended:
                 return b""
-            await self._wait()
+            await self._news.wait()
         return self.take()
 
     def take(self) -> bytes:
@@ -130,7 +130,7 @@ class Response:
             while not self.status:
                 if self._error is not None:
                     raise self._error
-                await self._wait()
+                await self._news.wait()
         except BaseException:
             self.abort()
             raise
@@ -138,9 +138,7 @@ class Response:
 
     def wake(self) -> None:
         """The head has arrived."""
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._news.ring()
 
     def feed(self, data: bytes, last: bool) -> None:
         """Bytes of the body; `last`: the body is complete with them."""
@@ -154,7 +152,7 @@ class Response:
                 self._held_bytes += len(data)
                 if self._held_bytes > HIGH_BYTES:
                     self._pause()
-            self.wake()
+            self._news.ring()
             return
         try:
             if data and not on_data(data) and not last:
@@ -171,7 +169,7 @@ class Response:
         self._source = None
         if self._on_end is not None and not self._paused:
             self._on_end(error)
-        self.wake()
+        self._news.ring()
 
     def _pause(self) -> None:
         if not self._paused and self._source is not None:
@@ -187,10 +185,3 @@ class Response:
             self._source.pause()
         elif (self._ended or self._error is not None) and self._on_end is not None:
             self._on_end(self._error)
-
-    async def _wait(self) -> None:
-        waiter = self._waiter = self._loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None

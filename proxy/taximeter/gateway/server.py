@@ -1,7 +1,6 @@
-"""uvicorn's server with a stricter edge and an orderly end; used by workers and by the control process.
+"""uvicorn's server with an orderly start and end; used by workers and by the control process.
 
-uvicorn with httptools refuses bad framing, but bounds neither the size of a head nor the time it takes, drops the body
-of a request that asks for an upgrade, and lets chunk trailers join the headers. `Guard` closes these.
+The caller owns signals and the loop; what a connection may send is `guard`'s, and for the data plane `edge`'s.
 """
 
 from __future__ import annotations
@@ -11,275 +10,29 @@ import contextlib
 import logging
 import socket
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from taximeter.core.errors import BadRequest, PayloadTooLarge, RequestError, TaximeterError
-from taximeter.gateway.cycle import Cycle
+from taximeter.core.errors import TaximeterError
+from taximeter.gateway.guard import Guard
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
-
     from taximeter.config import Limits
 
 UNREAD_WAIT_S = 1.0
 """At the end: how long a connection may stay that was accepted but has not sent its request yet."""
-LINGER_S = 2.0
-"""How long a refused client may go on sending before its connection is closed."""
 _SETTLE_S = 10.0
-_MAX_PIPELINED = 32
 _CLOSE = (b"connection", b"close")
-_UPGRADE_FIELDS = (b"connection", b"upgrade", b"http2-settings")
-
-
-class Guard(HttpToolsProtocol):
-    """One client connection. Refuses, in OpenAI's error shape, what cannot be relayed safely, then closes."""
-
-    limits: Limits  # set on the subclass that `Server` makes
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._in_head = False
-        self._head_bytes = 0
-        """Bytes of an unfinished head in earlier reads."""
-        self._read_bytes = 0
-        """Upper bound of the size of a head that ends in the current read."""
-        self._idle_since: float | None = None
-        """Loop time since when the connection waits for its next request."""
-        self._hosts = 0
-        self._odd_coding = False
-        self._upgrades = False
-        self._refusal: RequestError | None = None
-        self._head_timer: TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._expect_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unset_head_timer()
-        super().connection_lost(exc)
-        self._idle_since = None
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-
-    def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        self._read_bytes = self._head_bytes + len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self._refuse(self._refusal or BadRequest("The request is not valid HTTP/1.1."))
-            return
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.limits.head_bytes:
-                self._refuse(self._too_large())
-            elif self._head_timer is None:
-                self._expect_head()
-        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._expect_head()  # blank lines between requests: they must not hold a connection for ever
-
-    # Parser callbacks
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = self._hosts = 0
-        self._odd_coding = self._upgrades = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a chunk trailer: it must not become a header after the headers were judged
-        name = name.lower()
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"transfer-encoding":
-            self._odd_coding = value.strip().lower() != b"chunked"
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._unset_head_timer()
-        refusal = self._judge_head()
-        if refusal is not None:
-            self._refusal = refusal
-            raise refusal  # stops the parser; data_received answers
-        if self.parser.should_upgrade():
-            self._upgrades = True  # the parser ends here; data_received feeds the request again without it
-            return
-        self._begin_cycle()
-
-    def _begin_cycle(self) -> None:
-        """Hand the request to the application, or queue it behind the one in progress (pipelining)."""
-        scope, parser = self.scope, self.parser
-        version = parser.get_http_version()
-        raw_path, _, query = self.url.partition(b"?")
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        scope["path"] = unquote(raw_path.decode("latin-1")) if b"%" in raw_path else raw_path.decode("latin-1")
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
-        before = self.cycle
-        self.cycle = cycle = Cycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
-        if before is None or before.response_complete:
-            self._start_asgi_task(cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
-
-    def on_message_complete(self) -> None:
-        if not self._upgrades:
-            super().on_message_complete()
-
-    def _judge_head(self) -> RequestError | None:
-        version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            return BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        if self.url[:1] != b"/":
-            return BadRequest("The request target must be a path: use Taximeter as a base URL, not as an HTTP proxy.")
-        if b"#" in self.url:
-            return BadRequest("The request target must not contain #.")
-        if self._hosts != 1 and (self._hosts or version == "1.1"):
-            return BadRequest("A request needs exactly one Host header.", param="host")
-        if self._odd_coding:
-            return BadRequest("The only Transfer-Encoding accepted is chunked.", param="transfer-encoding")
-        if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
-            return BadRequest("HTTP/1.0 has no Transfer-Encoding.", param="transfer-encoding")
-        limit = self.limits.head_bytes
-        if len(self.headers) > self.limits.head_fields or (self._read_bytes > limit and self._head_size() > limit):
-            return self._too_large()
-        if len(self.pipeline) >= _MAX_PIPELINED:
-            return BadRequest("Too many requests sent before their answers.")
-        return None
-
-    def _head_size(self) -> int:
-        return len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
-
-    def _too_large(self) -> RequestError:
-        limits = self.limits
-        return PayloadTooLarge(f"The head is over {limits.head_bytes} bytes or {limits.head_fields} header fields.")
-
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Serve a request that offers an upgrade (Java's HttpClient offers h2c) as if it had not, body included."""
-        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
-        for name, value in self.headers:
-            if name not in _UPGRADE_FIELDS:
-                head += name, b": ", value, b"\r\n"
-        head.append(b"\r\n")
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-        self.data_received(b"".join(head) + rest)
-
-    # Refusing and timing
-
-    def _refuse(self, error: RequestError) -> None:
-        """Answer, where an answer can still be told from another's, and close."""
-        cycle = self.cycle
-        self._unset_head_timer()
-        if cycle is not None and not cycle.response_complete:
-            mixed = cycle.response_started or self._in_head or error is self._refusal or bool(self.pipeline)
-            cycle.disconnected = True  # its body will not be completed
-            cycle.message_event.set()
-        else:
-            mixed = False
-        if not mixed and not self.transport.is_closing():
-            fields = [*error.headers(), _CLOSE]
-            lines = b"".join([b"%b: %b\r\n" % field for field in fields])
-            self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + error.body())
-            self.transport.set_protocol(_Lingering(self))
-        else:
-            self.transport.close()
-
-    def _expect_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.limits.head_timeout_s, self._head_is_late)
-
-    def _head_is_late(self) -> None:
-        self._head_timer = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        cycle.tasks = self.tasks
-        cycle.task = task = self.loop.create_task(cycle.run_asgi(app))
-        self.tasks.add(task)
-
-    # One lazy timer a connection, instead of one made and cancelled for each request
-
-    def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
-            return
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that has been idle for long enough; else look again when it may have been."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None:  # busy: the next complete answer sets the timer again
-            return
-        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
-        elif not self.transport.is_closing():
-            self.transport.close()
-
-    def _unset_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-
-class _Lingering(asyncio.Protocol):
-    """A refused connection: discards what the client still sends, so that its kernel does not discard our answer."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._timer = guard.loop.call_later(LINGER_S, guard.transport.close)
-        guard.transport.write_eof()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
-        self._guard.connection_lost(exc)
 
 
 class Server(uvicorn.Server):
-    """Serves one ASGI application on one inherited socket until `stop`; the caller owns signals and the loop."""
+    """Serves one application on one inherited socket until `stop`."""
 
-    def __init__(self, app: Any, limits: Limits, *, lifespan: bool = False) -> None:
+    def __init__(self, app: Any, limits: Limits, *, connection: type[Guard] = Guard, lifespan: bool = False) -> None:
+        """`app` is an ASGI application, or with `connection=Edge` a handler of exchanges."""
         config = uvicorn.Config(
             app,
-            http=type("Guard", (Guard,), {"limits": limits}),
+            http=type(connection.__name__, (connection,), {"limits": limits}),
             ws="none",
             interface="asgi3",
             lifespan="on" if lifespan else "off",
@@ -332,8 +85,9 @@ class Server(uvicorn.Server):
         ):
             await asyncio.sleep(0.02)
         await super().shutdown()
-        if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=_SETTLE_S)
+        until = loop.time() + _SETTLE_S
+        while self.server_state.tasks and loop.time() < until:  # noqa: ASYNC110 - some are runs, not tasks
+            await asyncio.sleep(0.02)
 
     def on_started(self) -> None:
         """Called once connections are accepted; a process may hook on."""

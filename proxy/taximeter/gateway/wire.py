@@ -87,7 +87,7 @@ class Connection(Framing, asyncio.Protocol):
     def _begin(self, head_only: bool) -> Response:
         self.begin(head_only)
         self._silence = 0
-        self._response = response = Response(self, self._pool.loop)
+        self._response = response = Response(self)
         return response
 
     async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:

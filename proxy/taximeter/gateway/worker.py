@@ -20,8 +20,9 @@ from taximeter.config.settings import Auth
 from taximeter.core.errors import DataDirError
 from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission import Admission
-from taximeter.gateway.asgi import Gateway, dropped_headers
 from taximeter.gateway.budget import BudgetGate, connect
+from taximeter.gateway.edge import Edge
+from taximeter.gateway.gate import Gateway, dropped_headers
 from taximeter.gateway.server import Server
 from taximeter.gateway.tokenizers import Tokenizers
 from taximeter.gateway.upstream import Upstreams
@@ -80,7 +81,7 @@ async def _serve(child: Child, boot: Boot) -> None:
         tokenizers=tokenizers,
         admission=admission,
     )
-    server = Server(gateway, settings.limits)
+    server = Server(gateway, settings.limits, connection=Edge)
     server.on_started = child.ready  # type: ignore[method-assign]
     server.on_listeners_closed = child.release  # type: ignore[method-assign]
     child.on_stop(server.stop)

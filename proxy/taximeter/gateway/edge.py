@@ -1,0 +1,88 @@
+"""The data plane's connection: a `Guard` whose requests go to the gateway as `Exchange`s.
+
+Each is handled by a coroutine that is no task while it waits for nothing but its upstream (`eager`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from taximeter.gateway.eager import Run
+from taximeter.gateway.exchange import Exchange
+from taximeter.gateway.guard import Guard
+
+Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
+"""Answers one exchange. What it raises closes the connection: the client sees that its answer was cut."""
+
+
+class Edge(Guard):
+    """One client connection. A request is handed on when all of it that came with its head has been read."""
+
+    app: Handler  # type: ignore[assignment]
+    cycle: Exchange  # type: ignore[assignment]
+    """The request read last."""
+    _fresh: Exchange | None = None
+    """Not yet handed on."""
+    _running: Exchange | None = None
+    """Being answered."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        exchange = self._fresh
+        if exchange is not None:
+            self._fresh = None
+            self._start(exchange)
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._in_head = True
+        self._head_bytes = self._hosts = 0
+        self._odd_coding = self._upgrades = False
+
+    def on_body(self, body: bytes) -> None:
+        self.cycle.feed(body)
+
+    def on_message_complete(self) -> None:
+        if not self._upgrades:
+            self.cycle.end_request()
+
+    def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+
+    def _begin_cycle(self) -> None:
+        before, parser = self.cycle, self.parser
+        self.cycle = exchange = Exchange(
+            self,
+            parser.get_method(),
+            self.url,
+            self.headers,
+            self._version,
+            keep_alive=parser.should_keep_alive(),
+            expects_continue=self.expect_100_continue,
+        )
+        if before is None or before.response_complete:
+            self._fresh = exchange
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft(exchange)  # type: ignore[arg-type]
+
+    def _start(self, cycle: Exchange) -> None:
+        self._running = cycle
+        cycle.run = run = Run(self.app(cycle), cycle.ended)
+        self.tasks.add(run)  # type: ignore[arg-type]
+        run.step()
+
+    def _start_queued(self, cycle: Exchange) -> None:
+        self.loop.call_soon(self._start, cycle)  # not on top of the one whose answer has just been completed
+
+    def _give_up(self) -> None:
+        self._fresh = None
+        for exchange in (self._running, self.cycle, *self.pipeline):
+            if exchange is not None:
+                exchange.leave()

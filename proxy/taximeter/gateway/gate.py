@@ -1,0 +1,168 @@
+"""The data plane: a request's path, top to bottom, is `Gateway.__call__`.
+
+head → route → tags → body → flavor → upstream → key → open line → relay (upstream, meter, close line)
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from taximeter import flavors
+from taximeter.core import errors, routes, tags
+from taximeter.core.record import Open, Outcome
+from taximeter.flavors.meter import Flavor, Prepared
+from taximeter.gateway.admission import KEY_HEADER
+from taximeter.gateway.call import Call, Prices, new_request_id
+from taximeter.gateway.exchange import ClientLeft, Exchange
+from taximeter.gateway.heads import read_baggage, read_tags
+from taximeter.gateway.relay import Relay, refuse
+
+if TYPE_CHECKING:
+    from taximeter.config import Settings
+    from taximeter.gateway.admission import Admission
+    from taximeter.gateway.counting import Counting
+    from taximeter.gateway.upstream import Upstreams
+    from taximeter.journal import Journal
+
+log = logging.getLogger("taximeter.gateway")
+
+
+class Gateway:
+    """What one worker does with each exchange; everything it works with is passed in."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        journal: Journal,
+        upstreams: Upstreams,
+        prices: Prices,
+        tokenizers: Counting,
+        admission: Admission,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.settings = settings
+        self.journal = journal
+        self.upstreams = upstreams
+        self.prices = prices
+        self.tokenizers = tokenizers
+        self.admission = admission
+        self.now_us = now_us
+        self.tag_headers = tag_headers(settings)
+        self.weak_tags = settings.tags.baggage or settings.tags.body
+        self.durable = settings.journal.fsync == "always"
+        self.no_stream_usage = {u.name for u in settings.upstream if u.stream_usage == "off"}
+        """Upstreams that get no `stream_options` from us: told so, or they answered 400 to it."""
+        self.silent: set[tuple[str, str]] = set()
+        """(upstream, api) whose last whole answer carried no usage: their prompts will have to be counted."""
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """A request's path, top to bottom. `opening` gathers what is known of it: should it be refused, its record."""
+        started_us, started_ns = self.now_us(), time.perf_counter_ns()
+        opening = Open(
+            request_id=new_request_id(started_us),
+            started_at=started_us,
+            workspace=tags.DEFAULT_WORKSPACE,
+            upstream="none",
+            provider="none",
+            api="other",
+        )
+        try:
+            head = dict(exchange.headers)
+            self.admission.check_origin(head)
+            route = routes.resolve(exchange.path)
+            named = read_tags(head, self.tag_headers)
+            if named:
+                opening.workspace, opening.track = named.get("workspace", opening.workspace), named.get("track")
+            key = self.admission.key_of(head)
+            if key is not None:
+                opening.key_id, opening.workspace = key.id, key.workspace
+            flavor = flavors.find(exchange.method, route.path)
+            opening.api, opening.operation = flavor.api, flavor.operation
+
+            if self._streams_through(head):
+                body, whole = b"", False
+            elif exchange.complete:
+                body, whole = exchange.take(), True
+            else:
+                body, whole = await exchange.body(self.settings.limits.json_body_bytes)
+            prepared = _prepare(flavor, body if whole else b"", route.path, opening.request_id)
+            opening.request_model, opening.stream = prepared.model, prepared.stream
+            opening.request_bytes = len(body)
+
+            upstream = self.upstreams.choose(route.upstream, prepared.model)
+            opening.upstream, opening.provider = upstream.name, upstream.provider
+            if prepared.injected and upstream.name in self.no_stream_usage:
+                prepared.body, prepared.injected = body, False
+            whose = tags.resolve(
+                key_workspace=None if key is None else key.workspace,
+                headers=named,
+                path=route.tags,
+                weak=self._weak_tags(head, prepared) if self.weak_tags else None,
+                upstream_workspace=upstream.settings.workspace,
+            )
+            whose.mark(opening)
+            if key is not None:
+                self.admission.admit(key, prepared.model, body)
+            if whose.workspace in self.admission.budgeted:
+                self.admission.mark(opening)
+
+            call = Call(self.journal, self.prices, opening, started_ns)
+            path = route.path + b"?" + exchange.query if exchange.query else route.path
+            await Relay(self, exchange, call, flavor, prepared, upstream).run(path, body, whole)
+        except errors.RequestError as error:  # refused: nothing has been sent
+            self._record_unsent(opening, started_ns, Outcome.REFUSED, error.code)
+            refuse(exchange, error, opening.request_id)
+        except errors.JournalError as error:
+            log.error("%s refused: %s", opening.request_id, error)
+            refuse(exchange, errors.JournalUnavailable(), opening.request_id)
+        except ClientLeft:
+            self._record_unsent(opening, started_ns, Outcome.CLIENT_LEFT, None)
+
+    def _streams_through(self, head: dict[bytes, bytes]) -> bool:
+        """JSON is read whole to learn model and stream; any other body, and one that is too long, is not held."""
+        length = head.get(b"content-length")
+        kind = head.get(b"content-type")
+        if (kind is not None and b"json" not in kind) or b"content-encoding" in head:
+            return length != b"0" if length is not None else b"transfer-encoding" in head
+        return length is not None and int(length) > self.settings.limits.json_body_bytes
+
+    def _weak_tags(self, head: dict[bytes, bytes], prepared: Prepared) -> dict[str, object]:
+        """Tags from where end users can write, only where switched on; baggage before body."""
+        weak: dict[str, object] = {}
+        if self.settings.tags.body:
+            weak.update({name: value for name, value in prepared.metadata.items() if name in tags.FIELDS})
+        if self.settings.tags.baggage and b"baggage" in head:
+            weak.update(read_baggage(head[b"baggage"]))
+        return weak
+
+    def _record_unsent(self, opening: Open, started_ns: int, outcome: Outcome, code: str | None) -> None:
+        """A record of a request that never left, with what is known of it."""
+        try:
+            call = Call(self.journal, self.prices, opening, started_ns)
+        except errors.JournalError:
+            return  # it was refused for another reason already; nothing was used
+        call.settle(outcome, time.perf_counter_ns(), error_code=code)
+
+
+def tag_headers(settings: Settings) -> dict[bytes, str]:
+    """Our tag headers and those added in config: lower-case name -> tag."""
+    named = dict(tags.TAG_HEADERS)
+    named.update((name.lower().encode(), tag) for name, tag in settings.tags.headers.items())
+    return named
+
+
+def dropped_headers(settings: Settings) -> frozenset[bytes]:
+    """Header names that never reach an upstream: tags and the proxy key's own."""
+    return frozenset({*tag_headers(settings), KEY_HEADER})
+
+
+def _prepare(flavor: Flavor, body: bytes, path: bytes, request_id: str) -> Prepared:
+    try:
+        return flavor.prepare(body, path, inject=True)
+    except Exception:  # metering never breaks the relay
+        log.exception("%s: flavor %s could not read the request", request_id, flavor.api)
+        return Prepared(body=body)
