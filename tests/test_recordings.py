@@ -68,6 +68,22 @@ def test_every_recording_gives_the_count_the_rules_demand() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_short_cut_for_whole_answers_reads_what_the_meter_reads() -> None:
+    taken = 0
+    for record in corpus():
+        flavor = find(record["method"].encode(), record["path"].encode())
+        prepared = flavor.prepare(record["request_body"].encode(), record["path"].encode(), inject=False)
+        kind = record["response_content_type"].encode()
+        answer = Answer(status=record["status"], content_type=kind, headers=headers(record))
+        quick = flavor.whole(prepared, answer, record["provider"], body(record))
+        if quick is not None:
+            reading, _ = fed(record, [body(record)])
+            notes = {"bare": False, "embedding_inputs": reading.embedding_inputs}
+            assert msgspec.structs.replace(quick, **notes) == reading, record["id"]
+            taken += 1
+    assert taken > 50
+
+
 def test_recordings_without_usage_never_become_zero() -> None:
     for record in corpus():
         if any(entry["role"] == "main" for entry in record["reported_usage"]) or record.get("response_usage_headers"):

@@ -12,7 +12,11 @@ import msgspec
 SCHEMA = 1
 
 
-class Outcome(StrEnum):
+class _Word(StrEnum):
+    __hash__ = str.__hash__  # Enum's own is a Python function, and records are grouped by these
+
+
+class Outcome(_Word):
     """How an attempt ended; exactly one each (DESIGN §2.4)."""
 
     OK = "ok"
@@ -25,7 +29,7 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-class Source(StrEnum):
+class Source(_Word):
     """Where a token figure comes from (DESIGN §2.4)."""
 
     REPORTED = "reported"
@@ -34,7 +38,7 @@ class Source(StrEnum):
     NONE = "none"
 
 
-class Operation(StrEnum):
+class Operation(_Word):
     LLM = "llm"
     EMBEDDING = "embedding"
     RERANK = "rerank"

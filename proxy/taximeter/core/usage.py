@@ -35,6 +35,8 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
     web_search_requests: int | None = None
     seconds: float | None = None
     """Audio duration where the provider bills by time."""
+    bare: bool = False
+    """Input and output tokens are all the usage there is: no other count is set."""
     inconsistent: bool = False
     """The provider's own figures contradict each other; they are recorded as they came."""
     upstream_cost_nusd: int | None = None

@@ -90,9 +90,9 @@ def find(method: bytes, path: bytes) -> Flavor:
     """
     if method != b"POST":
         return OPAQUE
-    path = path.partition(b"?")[0]
     flavor = _found.get(path)
     if flavor is None:
+        path = path.partition(b"?")[0]
         flavor = next(flavor for matches, flavor in _matchers if matches(path))
         if len(_found) >= _FOUND_MAX:
             _found.clear()

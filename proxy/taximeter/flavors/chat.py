@@ -8,16 +8,15 @@ Where the usage stands: `usage` of the body, or of the last chunks (any chunk; t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
 
 import msgspec
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors import openai_usage, spoken
-from taximeter.flavors.counts import NAME_CHARS, UNREADABLE, Fields, Members, decode, fields, items
+from taximeter.flavors.counts import UNREADABLE, Fields, Members, Name, decode, fields, items, one_line
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
-from taximeter.flavors.meter import Answer, Countable, Prepared
+from taximeter.flavors.meter import Countable, Prepared
 from taximeter.flavors.splice import include_usage
 from taximeter.flavors.tally import Tally, Verdict
 
@@ -31,26 +30,7 @@ class ChatTally(Tally):
     envelopes = ("x_groq", *_WRAPPERS)
     watched = ((b'"usage"', b'"usage":null'), (b'"finish_reason"', b'"finish_reason":null'))
 
-    __slots__ = ("_plain",)
-
-    def __init__(self, prepared: Prepared, answer: Answer, provider: str) -> None:
-        super().__init__(prepared, answer, provider)
-        self._plain: Reading | None = None
-
-    def whole(self, body: bytes) -> None:
-        """A unary answer as OpenAI sends it is read in one typed decode; any other by the rules."""
-        try:
-            found = _plain_answer.decode(body)
-        except UNREADABLE:
-            super().whole(body)
-            return
-        self._plain = openai_usage.plain(found.usage, self.provider)
-        if self._plain is None:
-            super().whole(body)
-            return
-        self.model, self.id, self.tier = found.model, found.id, found.service_tier
-        self.keep_raw(bytes(found.usage))
-        self.finished = True
+    __slots__ = ()
 
     def take(self, found: Members) -> Verdict:
         super().take(found)
@@ -69,13 +49,8 @@ class ChatTally(Tally):
         return Verdict.TAKEN
 
     def convert(self) -> Reading:
-        plain = self._plain
-        if plain is None and self.raw:
-            plain = openai_usage.plain(self.raw, self.provider)
+        plain = openai_usage.plain(self.raw, self.provider) if self.raw else None
         return plain or openai_usage.read(self.usage, self.provider, self.model)
-
-    def usage_raw(self) -> msgspec.Raw:
-        return super().usage_raw() if self._plain is None else msgspec.Raw(self.raw)
 
     def said(self, event: Fields) -> Iterable[str]:
         for _ in range(2):  # Kinetica wraps its answer twice
@@ -83,11 +58,8 @@ class ChatTally(Tally):
         return spoken.chat_output(event)
 
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS)]
-
-
 class _PlainAnswer(msgspec.Struct):
-    """What OpenAI's own answer holds of interest; with any of the members typed None it is read by the rules."""
+    """What OpenAI's own answer holds of interest; one with any of the members typed None is not usual."""
 
     model: Name
     usage: msgspec.Raw
@@ -95,6 +67,7 @@ class _PlainAnswer(msgspec.Struct):
     service_tier: Name | None = None
     error: None = None
     type: None = None
+    base_resp: None = None
     x_groq: None = None
     data: None = None
     result: None = None
@@ -117,6 +90,20 @@ class Chat(JsonFlavor):
             asking = include_usage(prepared.body, bytes(found.stream_options))
             if asking is not None:
                 prepared.body, prepared.injected = asking, True
+
+    def plain(self, body: bytes, provider: str) -> Reading | None:
+        """As OpenAI and most who speak its API answer."""
+        try:
+            found = _plain_answer.decode(body)
+        except UNREADABLE:
+            return None
+        reading = openai_usage.plain(found.usage, provider)
+        if reading is not None:
+            reading.response_model = found.model
+            reading.upstream_request_id = found.id
+            reading.service_tier = found.service_tier
+            reading.usage = msgspec.Raw(one_line(bytes(found.usage)))
+        return reading
 
     def input(self, body: bytes) -> Countable:
         return spoken.chat_input(body)

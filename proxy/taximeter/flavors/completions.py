@@ -13,6 +13,7 @@ from taximeter.core.usage import Reading
 from taximeter.flavors import spoken
 from taximeter.flavors.chat import Chat, ChatTally
 from taximeter.flavors.counts import Fields, Members, count, decode, fields, first, items
+from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
 from taximeter.flavors.tally import Verdict
 
@@ -53,6 +54,7 @@ class Completions(Chat):
 
     api = "completions"
     tally = CompletionsTally
+    plain = JsonFlavor.plain  # its answers are not read as OpenAI's
 
     def input(self, body: bytes) -> Countable:
         return spoken.embedding_input(body, "prompt", "suffix", "input", "instruction", "input_prefix", "input_suffix")

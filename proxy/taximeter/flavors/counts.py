@@ -6,6 +6,7 @@ Nothing here raises on any input. It must not know any API's names.
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from typing import Annotated
 
 import msgspec
 
@@ -22,6 +23,9 @@ UNREADABLE = (ValueError, RecursionError)
 
 NAME_CHARS = 256
 """Longest model name, id or tier kept; real ones are below 100."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS)]
+"""A name or id in a typed decode; what is longer or empty is no usual one."""
 
 _members = msgspec.json.Decoder(Members)
 _decode = msgspec.json.Decoder()

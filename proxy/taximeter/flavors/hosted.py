@@ -15,7 +15,7 @@ from taximeter.flavors import spoken
 from taximeter.flavors.chat import Chat, ChatTally
 from taximeter.flavors.counts import Fields, fields, items
 from taximeter.flavors.embeddings import Embeddings
-from taximeter.flavors.json_flavor import Asked
+from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
 
 _model = re.compile(rb"/(?:ai/run|workers-ai|serving-endpoints|endpoints|wenxinworkshop/\w+)/(.+?)(?:/invocations)?/?$")
@@ -38,6 +38,7 @@ class Hosted(Chat):
     """Flavor of chat on a platform's own path."""
 
     tally = HostedTally
+    plain = JsonFlavor.plain  # its answers are not read as OpenAI's
 
     def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
         """Nothing is asked for."""

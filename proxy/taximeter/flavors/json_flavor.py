@@ -12,34 +12,51 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from taximeter.core.record import Operation
+from taximeter.core.usage import Reading
 from taximeter.flavors.body import BlindMeter, BodyMeter, SniffingMeter
-from taximeter.flavors.counts import UNREADABLE, decode, fields, short_text
+from taximeter.flavors.counts import UNREADABLE, Name, decode, fields, short_text
 from taximeter.flavors.encodings import EncodedMeter, encoding
 from taximeter.flavors.lines import NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.tally import COST_HEADER, Tally, request_id
 
 METADATA_BYTES = 8 * 1024
 """Largest `metadata` object looked at for tags; OpenAI allows 16 members of 512 characters."""
 
 _path_model = re.compile(rb"/(?:deployments|models?)/([^/:?]+)[/:]").search
+_PLAIN_JSON = frozenset((b"application/json", b"application/json; charset=utf-8"))
+_TELLING = frozenset((b"content-encoding", COST_HEADER))
+"""Headers that change what a body says: only meters know them."""
 _NULL = msgspec.Raw(b"null")
 _ABSENT = msgspec.Raw(b"")
 
 
 class Asked(msgspec.Struct):
-    """A JSON request's members as bytes: only what is asked for is decoded, so no odd value elsewhere matters."""
+    """A JSON request's members: what all flavors share, and as bytes what some look into."""
+
+    model: Name | None = None
+    stream: bool | None = None
+    user: Name | None = None
+    stream_options: msgspec.Raw = _ABSENT
+    metadata: msgspec.Raw = _ABSENT
+    input: msgspec.Raw = _NULL
+    documents: msgspec.Raw = _NULL
+
+
+class _Oddly(msgspec.Struct):
+    """The same as bytes, where one of them has an odd type: no odd value may hide the others."""
 
     model: msgspec.Raw = _NULL
     stream: msgspec.Raw = _NULL
-    stream_options: msgspec.Raw = _ABSENT
-    metadata: msgspec.Raw = _NULL
     user: msgspec.Raw = _NULL
+    stream_options: msgspec.Raw = _ABSENT
+    metadata: msgspec.Raw = _ABSENT
     input: msgspec.Raw = _NULL
     documents: msgspec.Raw = _NULL
 
 
 _asked = msgspec.json.Decoder(Asked)
+_oddly = msgspec.json.Decoder(_Oddly)
 
 
 def asked(body: bytes) -> Asked | None:
@@ -49,7 +66,20 @@ def asked(body: bytes) -> Asked | None:
     try:
         return _asked.decode(body)
     except UNREADABLE:
+        pass
+    try:
+        found = _oddly.decode(body)
+    except UNREADABLE:
         return None
+    return Asked(
+        model=short_text(found.model),
+        stream={b"true": True, b"false": False}.get(bytes(found.stream)),
+        user=short_text(found.user),
+        stream_options=found.stream_options,
+        metadata=found.metadata,
+        input=found.input,
+        documents=found.documents,
+    )
 
 
 class JsonFlavor:
@@ -68,10 +98,11 @@ class JsonFlavor:
             return Prepared(body=body, model=self.path_model(path), stream=self.path_streams(path))
         prepared = Prepared(
             body=body,
-            model=short_text(found.model) or self.path_model(path),
-            stream=bytes(found.stream) == b"true" or self.path_streams(path),
-            metadata=_metadata(found),
+            model=found.model or self.path_model(path),
+            stream=found.stream or self.path_streams(path),
         )
+        if found.metadata is not _ABSENT or found.user is not None:
+            prepared.metadata = _metadata(found)
         self.ask(prepared, found, inject=inject)
         return prepared
 
@@ -90,13 +121,29 @@ class JsonFlavor:
     def meter(self, prepared: Prepared, answer: Answer, provider: str) -> Meter:
         """See `Flavor.meter`."""
         tally = self.new_tally(prepared, answer, provider)
-        named = next((value for name, value in answer.headers if name == b"content-encoding"), b"").strip().lower()
+        named = answer.value_of(b"content-encoding").strip().lower()
         if named in (b"", b"identity"):
             return self.framing(tally, prepared, answer, strip=prepared.injected)
         encoded = encoding(named)
         if encoded is None:
             return BlindMeter(tally)
         return EncodedMeter(self.framing(tally, prepared, answer, strip=False), encoded)
+
+    def whole(self, prepared: Prepared, answer: Answer, provider: str, body: bytes) -> Reading | None:
+        """See `Flavor.whole`."""
+        if answer.status != 200 or prepared.stream or answer.content_type not in _PLAIN_JSON:
+            return None
+        if not _TELLING.isdisjoint(dict(answer.headers)):
+            return None
+        reading = self.plain(body, provider)
+        if reading is not None:
+            reading.upstream_request_id = request_id(answer.headers) or reading.upstream_request_id
+            reading.finished = True
+        return reading
+
+    def plain(self, body: bytes, provider: str) -> Reading | None:
+        """A usual body's own reading in one typed decode; None where anything in it is not as usual."""
+        return None
 
     def new_tally(self, prepared: Prepared, answer: Answer, provider: str) -> Tally:
         """A tally for one answer."""
@@ -119,11 +166,8 @@ class JsonFlavor:
 
 
 def _metadata(found: Asked) -> dict[str, object]:
-    if found.metadata is _NULL and found.user is _NULL:
-        return {}
     raw = bytes(found.metadata)
     metadata = dict(fields(decode(raw))) if len(raw) <= METADATA_BYTES else {}
-    user = short_text(found.user)
-    if user is not None:
-        metadata["end_user"] = user
+    if found.user is not None:
+        metadata["end_user"] = found.user
     return metadata

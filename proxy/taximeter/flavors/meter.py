@@ -51,6 +51,13 @@ class Answer(msgspec.Struct, kw_only=True):
     headers: list[tuple[bytes, bytes]] = []
     """Names in lower case."""
 
+    def value_of(self, wanted: bytes) -> bytes:
+        """The value of a header by its lower-case name, b"" where there is none."""
+        for name, value in self.headers:
+            if name == wanted:
+                return value
+        return b""
+
 
 class Meter(Protocol):
     """Meters one answer as its bytes pass. Bounded memory; never raises."""
@@ -89,6 +96,9 @@ class Flavor(Protocol):
 
     def meter(self, prepared: Prepared, answer: Answer, provider: str) -> Meter:
         """A meter for one answer. `provider` selects conventions where providers differ on the same API."""
+
+    def whole(self, prepared: Prepared, answer: Answer, provider: str, body: bytes) -> Reading | None:
+        """A meter's reading of a whole answer of the usual kind, at a fraction of the cost; None: use a meter."""
 
     def input(self, body: bytes) -> Countable:
         """The request's text for local counting, from the body as the client sent it."""

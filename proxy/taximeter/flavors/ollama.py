@@ -62,7 +62,7 @@ class Ollama(JsonFlavor):
         self.api = api
 
     def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
-        prepared.stream = bytes(found.stream) != b"false"
+        prepared.stream = found.stream is not False
 
     def input(self, body: bytes) -> Countable:
         if "messages" in spoken.request(body):

@@ -122,6 +122,8 @@ def plain(raw: bytes | msgspec.Raw, provider: str) -> Reading | None:
     into, out = usage.prompt_tokens, usage.completion_tokens
     if usage.total_tokens != into + out:
         return None
+    if usage.prompt_tokens_details is None and usage.completion_tokens_details is None:
+        return Reading(input_tokens=into, output_tokens=out, bare=True)
     reading = Reading(input_tokens=into, output_tokens=out)
     prompt = usage.prompt_tokens_details
     if prompt is not None:

@@ -39,6 +39,7 @@ MERGED_MEMBERS = 128
 """Most members several usage objects may add up to; then the last one stands alone. Real ones have 20."""
 
 _REQUEST_IDS = frozenset((b"x-request-id", b"request-id", b"x-amzn-requestid", b"apim-request-id"))
+COST_HEADER = b"x-litellm-response-cost"
 _ENVELOPE_DEPTH = 3
 _SALVAGE_TRIES = 16
 _texts = re.compile(
@@ -209,6 +210,7 @@ class Tally:
     def reading(self) -> Reading:
         """The usage as far as known, with what is known about the answer."""
         reading = self.convert()
+        reading.bare = False  # what follows adds to it
         reading.response_model = self.model
         reading.upstream_request_id = self.id
         reading.service_tier = reading.service_tier or self.tier
@@ -222,11 +224,11 @@ class Tally:
 
     def _heads(self, reading: Reading) -> None:
         """What an answer's head tells beside its body: the provider's id for the call, a gateway's cost."""
-        for name, value in self.answer.headers:
-            if name in _REQUEST_IDS and value:
-                reading.upstream_request_id = value[:NAME_CHARS].decode("latin-1")
-            elif name == b"x-litellm-response-cost" and reading.upstream_cost_nusd is None:
-                reading.upstream_cost_nusd = usd_to_nusd(value[:40].decode("latin-1"))
+        headers = self.answer.headers
+        reading.upstream_request_id = request_id(headers) or reading.upstream_request_id
+        if reading.upstream_cost_nusd is None:
+            cost = self.answer.value_of(COST_HEADER)
+            reading.upstream_cost_nusd = usd_to_nusd(cost[:40].decode("latin-1")) if cost else None
 
     def usage_raw(self) -> msgspec.Raw:
         """As it came where the last object holds all that is known, else what several objects add up to."""
@@ -283,6 +285,15 @@ class Tally:
             if decode(piece[:end]):
                 return msgspec.Raw(piece[:end])
         return None
+
+
+def request_id(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """The provider's own id for the call, by which its support finds it."""
+    found = None
+    for name, value in headers:
+        if name in _REQUEST_IDS and value:
+            found = value[:NAME_CHARS].decode("latin-1")
+    return found
 
 
 def _array(body: bytes) -> list[msgspec.Raw] | None:

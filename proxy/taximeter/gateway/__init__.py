@@ -1,1 +1,1 @@
-"""The data plane, run in each worker: a bare ASGI application that relays, meters and journals."""
+"""The data plane, run in each worker: it relays, meters and journals."""

@@ -56,10 +56,6 @@ class Admission:
         if self.budgets is not None:
             await self.budgets.hold(opening, flavor, body, tokenizer)
 
-    def check_origin(self, head: Mapping[bytes, bytes]) -> None:
-        """Refuse a Host that is not ours and posts from foreign web pages. Raises BadRequest or Forbidden."""
-        self.hosts.check(head.get(b"host"), head.get(b"origin"))
-
     def key_of(self, head: Mapping[bytes, bytes]) -> ProxyKey | None:
         """The proxy key a call presents, None where it presents none and needs none. Raises Unauthorized."""
         secret = presented(head)
@@ -88,7 +84,7 @@ def presented(head: Mapping[bytes, bytes]) -> bytes | None:
     """The proxy key in a request's head (`tm-…`), wherever it stands."""
     for name in CREDENTIAL_HEADERS:
         value = head.get(name)
-        if value is None:
+        if value is None or _PREFIX not in value:
             continue
         secret = bearer(value) if name == b"authorization" else value
         if secret is not None and secret.startswith(_PREFIX):

@@ -38,10 +38,10 @@ class Call:
     """An attempt in progress. `settle` writes its record, exactly once, whatever happens."""
 
     __slots__ = (
-        "_closed",
         "_file",
         "_journal",
         "_last_tick_ns",
+        "closed",
         "opening",
         "overhead_ns",
         "prices",
@@ -68,14 +68,11 @@ class Call:
         self.ttft_ns: int | None = None
         self.overhead_ns: int | None = None
         self._last_tick_ns = started_ns
-        self._closed = False
+        self.closed = False
+        """Its record is written."""
         self.record: Record | None = None
         """What was written at the close."""
         self._file: JournalFile = journal.open(opening)
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
 
     def read(self, size_bytes: int, now_ns: int) -> None:
         """A part of the answer has come."""
@@ -116,9 +113,9 @@ class Call:
         tokenizer: str | None = None,
     ) -> Record | None:
         """Price the reading and write the `close` line. A second call does nothing and answers None."""
-        if self._closed:
+        if self.closed:
             return None
-        self._closed = True
+        self.closed = True
         opening = self.opening
         if reading.failed and outcome is Outcome.OK:  # status 200, and then an error in the stream
             outcome, partial = Outcome.UPSTREAM_ERROR, not reading.finished
@@ -158,30 +155,15 @@ class Call:
             output_source=output_source,
             tokenizer=tokenizer,
             input_tokens=reading.input_tokens,
-            cached_input_tokens=reading.cached_input_tokens,
-            cache_write_input_tokens=reading.cache_write_input_tokens,
-            cache_write_input_tokens_5m=reading.cache_write_input_tokens_5m,
-            cache_write_input_tokens_1h=reading.cache_write_input_tokens_1h,
-            audio_input_tokens=reading.audio_input_tokens,
-            image_input_tokens=reading.image_input_tokens,
             output_tokens=reading.output_tokens,
-            reasoning_output_tokens=reading.reasoning_output_tokens,
-            audio_output_tokens=reading.audio_output_tokens,
-            accepted_prediction_tokens=reading.accepted_prediction_tokens,
-            rejected_prediction_tokens=reading.rejected_prediction_tokens,
             total_tokens=_total(reading),
-            search_units=reading.search_units,
-            rerank_documents=reading.rerank_documents,
-            embedding_inputs=reading.embedding_inputs,
-            web_search_requests=reading.web_search_requests,
-            seconds=reading.seconds,
-            inconsistent=reading.inconsistent,
-            upstream_cost_nusd=reading.upstream_cost_nusd,
             request_bytes=self.request_bytes,
             response_bytes=self.response_bytes,
             error_code=error_code,
             usage=reading.usage,
         )
+        if not reading.bare:
+            _take_details(record, reading)
         if prepared is not None:
             if record.embedding_inputs is None:
                 record.embedding_inputs = prepared.embedding_inputs
@@ -206,6 +188,26 @@ class Call:
             cost_usd = f"{record.cost_nusd // 10**9}.{record.cost_nusd % 10**9:09d}"
             found.append((b"x-taximeter-cost-usd", cost_usd.encode()))
         return found
+
+
+def _take_details(record: Record, reading: Reading) -> None:
+    record.cached_input_tokens = reading.cached_input_tokens
+    record.cache_write_input_tokens = reading.cache_write_input_tokens
+    record.cache_write_input_tokens_5m = reading.cache_write_input_tokens_5m
+    record.cache_write_input_tokens_1h = reading.cache_write_input_tokens_1h
+    record.audio_input_tokens = reading.audio_input_tokens
+    record.image_input_tokens = reading.image_input_tokens
+    record.reasoning_output_tokens = reading.reasoning_output_tokens
+    record.audio_output_tokens = reading.audio_output_tokens
+    record.accepted_prediction_tokens = reading.accepted_prediction_tokens
+    record.rejected_prediction_tokens = reading.rejected_prediction_tokens
+    record.search_units = reading.search_units
+    record.rerank_documents = reading.rerank_documents
+    record.embedding_inputs = reading.embedding_inputs
+    record.web_search_requests = reading.web_search_requests
+    record.seconds = reading.seconds
+    record.inconsistent = reading.inconsistent
+    record.upstream_cost_nusd = reading.upstream_cost_nusd
 
 
 def _total(reading: Reading) -> int | None:

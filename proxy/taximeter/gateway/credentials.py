@@ -34,6 +34,8 @@ def header_for(provider: str, target: bytes, key: bytes) -> tuple[bytes, bytes]:
 
 def is_proxy_key(value: bytes) -> bool:
     """Whether a credential header holds a proxy key of ours, which must reach no upstream."""
+    if _PROXY_KEY not in value:
+        return False
     return value.startswith(_PROXY_KEY) or (bearer(value) or b"").startswith(_PROXY_KEY)
 
 

@@ -88,11 +88,16 @@ class Bell:
     def __init__(self) -> None:
         self._waiter: Run | asyncio.Future[None] | None = None
 
-    async def wait(self) -> None:
-        """Until the next `ring`."""
-        self._waiter = _current or asyncio.get_running_loop().create_future()
+    @coroutine
+    def wait(self) -> Generator[object, None, None]:
+        """To be awaited: until the next `ring`."""
         try:
-            await (_park() if _current is not None else self._waiter)
+            if _current is None:
+                self._waiter = waiter = asyncio.get_running_loop().create_future()
+                yield from waiter
+            else:
+                self._waiter = _current
+                yield _PARKED
         finally:
             self._waiter = None
 
@@ -111,11 +116,6 @@ async def in_task() -> None:
     """Go on as a task from here: before `asyncio.timeout` and whatever else needs one."""
     if _current is not None:
         await asyncio.sleep(0)
-
-
-@coroutine
-def _park() -> Generator[object, None, None]:
-    yield _PARKED
 
 
 @coroutine

@@ -22,17 +22,8 @@ class Edge(Guard):
     app: Handler  # type: ignore[assignment]
     cycle: Exchange  # type: ignore[assignment]
     """The request read last."""
-    _fresh: Exchange | None = None
-    """Not yet handed on."""
     _running: Exchange | None = None
     """Being answered."""
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        exchange = self._fresh
-        if exchange is not None:
-            self._fresh = None
-            self._start(exchange)
 
     def on_message_begin(self) -> None:
         self.url = b""

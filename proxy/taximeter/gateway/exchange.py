@@ -24,6 +24,7 @@ JOINED_BYTES = 64 * 1024
 HELD_BYTES = 64 * 1024
 """Of a request body that nobody reads so much is held before its client has to wait."""
 _NO_BODY = (204, 304)
+_as_line = b": ".join
 
 
 class ClientLeft(Exception):
@@ -172,7 +173,10 @@ class Exchange:
         await self._edge.flow.drain()
 
     def start(self, status: int, headers: Headers) -> None:
-        """The answer's head. It waits at most until the loop's next turn for a body to go with it."""
+        """The answer's head. It waits at most until the loop's next turn for a body to go with it.
+
+        `headers`: not empty, names in lower case, none that belongs to the connection.
+        """
         if not self.left:
             self._head = self._framed(status, headers)
             asyncio.get_running_loop().call_soon(self._flush)
@@ -190,7 +194,7 @@ class Exchange:
         self._complete()
 
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer, in one write."""
+        """A whole answer, in one write. `headers` as `start` takes them."""
         if self.left:
             return
         self._head = self._framed(status, headers)
@@ -199,31 +203,18 @@ class Exchange:
 
     def _framed(self, status: int, headers: Headers) -> bytes:
         self.response_started = True
-        lines = [STATUS_LINE[status]]
-        length = None
-        closes = False
-        for field in headers:
-            name, value = field
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"transfer-encoding":
-                continue  # framing is ours
-            elif name == b"connection" and b"close" in value.lower():
-                self.keep_alive = False
-                closes = True
-            lines.append(b"%b: %b\r\n" % field)
+        length = dict(headers).get(b"content-length")
+        self._left_bytes = None if length is None else int(length)
         self._bodiless = self.method == b"HEAD" or status in _NO_BODY
-        self._left_bytes = length
         self._chunked = length is None and not self._bodiless and self._version == "1.1"
-        if self._chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        if not closes and (not self.keep_alive or self._edge.server_state.default_headers):
+        if self._edge.server_state.default_headers:  # the server is stopping
             self.keep_alive = False
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+        fields = b"\r\n".join(map(_as_line, headers))
+        if fields.count(b"\n") != len(headers) - 1 or fields.count(b"\r") != len(headers) - 1:
             raise RuntimeError("a header holds a line break")
-        return head + b"\r\n"
+        framing = b"\r\ntransfer-encoding: chunked" if self._chunked else b""
+        ending = b"\r\n\r\n" if self.keep_alive else b"\r\nconnection: close\r\n\r\n"
+        return STATUS_LINE[status] + fields + framing + ending
 
     def _flush(self) -> None:
         """Nothing came to go with the head: it goes alone."""

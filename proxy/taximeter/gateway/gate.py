@@ -72,7 +72,7 @@ class Gateway:
         )
         try:
             head = dict(exchange.headers)
-            self.admission.check_origin(head)
+            self.admission.hosts.check(head.get(b"host"), head.get(b"origin"))
             route = routes.resolve(exchange.path)
             named = read_tags(head, self.tag_headers)
             if named:

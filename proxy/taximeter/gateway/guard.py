@@ -41,6 +41,8 @@ class Guard(HttpToolsProtocol):
         """Bytes of an unfinished head in earlier reads."""
         self._read_bytes = 0
         """Upper bound of the size of a head that ends in the current read."""
+        self._fresh: Any = None
+        """A request that is handed on when all that came with its head has been read."""
         self._idle_since: float | None = None
         """Loop time since when the connection waits for its next request."""
         self._version = ""
@@ -68,7 +70,7 @@ class Guard(HttpToolsProtocol):
         self.parser = None
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         self._read_bytes = self._head_bytes + len(data)
         try:
             self.parser.feed_data(data)
@@ -85,6 +87,9 @@ class Guard(HttpToolsProtocol):
                 self._expect_head()
         elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()  # blank lines between requests: they must not hold a connection for ever
+        if self._fresh is not None:
+            fresh, self._fresh = self._fresh, None
+            self._start(fresh)
 
     # Parser callbacks
 
@@ -108,7 +113,8 @@ class Guard(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._unset_head_timer()
+        if self._head_timer is not None:
+            self._unset_head_timer()
         refusal = self._judge_head()
         if refusal is not None:
             self._refusal = refusal
@@ -142,7 +148,7 @@ class Guard(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         if before is None or before.response_complete:
-            self._start(cycle)
+            self._fresh = cycle
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft(cycle)
@@ -227,6 +233,7 @@ class Guard(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         """Nothing more can be read from the client: a request under way will not be completed."""
+        self._fresh = None
         if not self.cycle.response_complete:
             self.cycle.disconnected = True
         self.cycle.message_event.set()
@@ -237,7 +244,8 @@ class Guard(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_queued(self.pipeline.pop())
             return

@@ -15,7 +15,8 @@ from taximeter.gateway.counting import Prompt, lacks
 from taximeter.gateway.eager import in_task
 
 if TYPE_CHECKING:
-    from taximeter.flavors.meter import Flavor, Meter, Prepared
+    from taximeter.core.usage import Reading
+    from taximeter.flavors.meter import Answer, Flavor, Meter, Prepared
     from taximeter.gateway.call import Call
     from taximeter.gateway.gate import Gateway
     from taximeter.gateway.upstream import Upstream
@@ -69,11 +70,23 @@ class Metered:
             log.exception("%s: a meter failed; the answer goes on, its usage is unknown", self._call.opening.request_id)
             return chunk
 
-    def _settle_if_known(self) -> None:
-        """Write the record, unless something still has to be counted: that comes after the answer's end."""
-        call, meter = self._call, self._meter
-        assert meter is not None  # noqa: S101
-        reading = meter.reading()
+    def _read_whole(self, answer: Answer, body: bytes) -> Reading | None:
+        """The reading of an answer that needs no meter, else None."""
+        try:
+            return self._flavor.whole(self._prepared, answer, self._upstream.provider, body)
+        except Exception:  # metering never breaks the relay
+            log.exception("%s: an answer could not be read at once", self._call.opening.request_id)
+            return None
+
+    def _settle_if_known(self, reading: Reading | None = None) -> None:
+        """Write the record, unless something still has to be counted: that comes after the answer's end.
+
+        `reading`: None where the meter has it.
+        """
+        call = self._call
+        if reading is None:
+            assert self._meter is not None  # noqa: S101
+            reading = self._meter.reading()
         outcome = self._outcome(left=self._has_left())
         if self._body is not None and outcome is not Outcome.UPSTREAM_ERROR:
             silent, place = self._gate.silent, (self._upstream.name, self._flavor.api)

@@ -55,6 +55,7 @@ class Relay(Metered):
 
     async def run(self, path: bytes, body: bytes, whole: bool) -> None:
         """Send upstream, pass the answer back, settle. Raises AnswerCut where the client must see a cut."""
+        exchange = self._exchange
         try:
             if self._gate.durable:
                 await self._gate.journal.durable()
@@ -64,11 +65,13 @@ class Relay(Metered):
             if whole:
                 self._watch()
                 self._keep_prompt(body)
-                response = self._took(await self._sending(path, self._prepared.body))
+                response = self._response = await self._sending(path, self._prepared.body)
+                self._call.status = response.status
                 if response.status in REFUSALS and self._prepared.injected:
                     response, begun = await self._again_without_usage(response, path, body)
             else:
-                response = self._took(await self._sending(path, self._upload(body)))
+                response = self._response = await self._sending(path, self._upload(body))
+                self._call.status = response.status
             await self._pass_on(response, begun)
         except errors.UpstreamError as error:
             await self._upstream_failed(error)
@@ -78,7 +81,7 @@ class Relay(Metered):
             log.error("%s refused: %s", self._call.opening.request_id, error)
             self._refuse(errors.JournalUnavailable())
         except asyncio.CancelledError:
-            run = self._exchange.run
+            run = exchange.run
             if run is None or not self._has_left():
                 self._settle_now(Outcome.INTERRUPTED)  # the server is stopping: nothing more can be awaited
                 raise
@@ -87,10 +90,12 @@ class Relay(Metered):
         except ClientLeft:  # in the middle of its upload
             self._settle_now(Outcome.CLIENT_LEFT)
         finally:
-            self._unwatch()
-            if self._response is not None:
+            if exchange.on_left is not None or self._bound is not None:
+                self._unwatch()
+            if self._response is not None and not self._response.at_end():
                 self._response.abort()
-            self._settle_now(Outcome.INTERRUPTED)
+            if not self._call.closed:
+                self._settle_now(Outcome.INTERRUPTED)
 
     # ── the request ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,11 +103,6 @@ class Relay(Metered):
         call, exchange = self._call, self._exchange
         call.overhead_ns = time.perf_counter_ns() - call.started_ns
         return self._upstream.send(exchange.method, path, exchange.headers, body)
-
-    def _took(self, response: Response) -> Response:
-        self._response = response
-        self._call.status = response.status
-        return response
 
     async def _upload(self, begun: bytes) -> AsyncIterator[bytes]:
         """The request body as the client sends it; the watch begins when it is through."""
@@ -140,35 +140,42 @@ class Relay(Metered):
         self._call = Call(gate.journal, gate.prices, opening, time.perf_counter_ns())
         if BUDGETS in opening.tags:
             await self._hold(body)
-        return self._took(await self._sending(path, body)), b""
+        response = self._response = await self._sending(path, body)
+        self._call.status = response.status
+        return response, b""
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def _pass_on(self, response: Response, begun: bytes) -> None:
         """Pass the answer on as it comes (after what was read before); only what ends it waits for the journal line."""
         call, prepared, exchange = self._call, self._prepared, self._exchange
-        kind = header(response.headers, b"content-type")
+        head = dict(response.headers)
+        kind = head.get(b"content-type", b"")
         answer = Answer(status=response.status, content_type=kind, headers=response.headers)
-        self._meter = meter = self._flavor.meter(prepared, answer, self._upstream.provider)
-        headers = self._headers(response)
+        headers = [*response.headers, (b"x-taximeter-request-id", call.opening.request_id.encode())]
+        if prepared.injected:  # the answer will be shorter than the upstream's by the usage event
+            headers = [field for field in headers if field[0] != b"content-length"]
         streamed = prepared.stream or b"event-stream" in kind or b"ndjson" in kind
         arrived = begun or (b"" if streamed else response.take())
         whole = bool(arrived) and response.at_end()  # the usual unary answer: all of it came with its head
-        held = not streamed and self._gate.settings.usage_headers and _length(response) <= USAGE_HEADERS_BYTES
+        held = not streamed and self._gate.settings.usage_headers and _length(head) <= USAGE_HEADERS_BYTES
         if not (whole or held):
             exchange.start(response.status, headers)
+        reading = None
         if whole:
             call.read(len(arrived), time.perf_counter_ns())
-            pending = self._feed(meter, arrived)
-        elif streamed and not (begun or self._gate.durable):
-            pending = await Stream(response, meter, call, exchange, self._feed, self._settle_if_known).run()
-        else:
-            pending = await self._pull(response, arrived, streamed=streamed, held=held)
-        rest = meter.finish()
-        if rest:
-            pending += rest
+            reading, pending = self._read_whole(answer, arrived), arrived
+        if reading is None:
+            self._meter = meter = self._flavor.meter(prepared, answer, self._upstream.provider)
+            if whole:
+                pending = self._feed(meter, arrived)
+            elif streamed and not (begun or self._gate.durable):
+                pending = await Stream(response, meter, call, exchange, self._feed, self._settle_if_known).run()
+            else:
+                pending = await self._pull(response, arrived, streamed=streamed, held=held)
+            pending += meter.finish()
         if not call.closed:
-            self._settle_if_known()
+            self._settle_if_known(reading)
             if self._gate.durable:
                 await self._gate.journal.durable()
         self._unwatch()
@@ -179,7 +186,7 @@ class Relay(Metered):
         else:
             exchange.end(pending)
         if not call.closed:
-            await self._count_and_settle(self._outcome(left=self._has_left()))
+            await self._count_and_settle(self._outcome(left=exchange.left))
 
     async def _pull(self, response: Response, begun: bytes, *, streamed: bool, held: bool) -> bytes:
         """Read until the end; of a unary answer one read is always kept back. Answers what is not yet passed on."""
@@ -208,13 +215,6 @@ class Relay(Metered):
             if exchange.paused:
                 await exchange.drain()
         return pending
-
-    def _headers(self, response: Response) -> Headers:
-        """The upstream's, and the call's id."""
-        headers = response.headers
-        if self._prepared.injected:  # the answer will be shorter than the upstream's by the usage event
-            headers = [field for field in headers if field[0] != b"content-length"]
-        return [*headers, (b"x-taximeter-request-id", self._call.opening.request_id.encode())]
 
     # ── ends that are not the usual one ──────────────────────────────────────────────────────────────────────
 
@@ -299,15 +299,7 @@ def _outcome_of(error: errors.UpstreamError) -> Outcome:
     return Outcome.UPSTREAM_CUT
 
 
-def header(headers: Headers, name: bytes) -> bytes:
-    """The value of a header by its lower-case name, b"" where it is missing."""
-    for key, value in headers:
-        if key == name:
-            return value
-    return b""
-
-
-def _length(response: Response) -> int:
+def _length(head: dict[bytes, bytes]) -> int:
     """The content-length, or a number over every bound where there is none."""
-    value = header(response.headers, b"content-length")
+    value = head.get(b"content-length")
     return int(value) if value else 1 << 62

@@ -28,7 +28,7 @@ class Source(Protocol):
         """Nobody wants the rest of this answer. The connection must not serve another one."""
 
 
-class Response:
+class Response(Bell):
     """One answer. `headers`: lower-case names, hop-by-hop ones gone, `content-length` rebuilt: ready to be relayed.
 
     Pull: `await read()` until it returns b"". Push: `pipe()`. Not both. Whoever has a Response ends it: by reading
@@ -36,11 +36,12 @@ class Response:
     """
 
     __slots__ = (
-        "_chunks", "_ended", "_error", "_held_bytes", "_news", "_on_data", "_on_end", "_paused", "_source", "headers",
+        "_chunks", "_ended", "_error", "_held_bytes", "_on_data", "_on_end", "_paused", "_source", "headers",
         "status",
     )  # fmt: skip
 
     def __init__(self, source: Source) -> None:
+        self._waiter = None
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self._source: Source | None = source
@@ -49,7 +50,6 @@ class Response:
         self._ended = False
         self._paused = False
         self._error: Exception | None = None
-        self._news = Bell()
         self._on_data: Callable[[bytes], bool] | None = None
         self._on_end: Callable[[Exception | None], None] | None = None
 
@@ -66,7 +66,7 @@ class Response:
                 raise self._error
             if self._ended:
                 return b""
-            await self._news.wait()
+            await self.wait()
         return self.take()
 
     def take(self) -> bytes:
@@ -130,7 +130,7 @@ class Response:
             while not self.status:
                 if self._error is not None:
                     raise self._error
-                await self._news.wait()
+                await self.wait()
         except BaseException:
             self.abort()
             raise
@@ -138,7 +138,7 @@ class Response:
 
     def wake(self) -> None:
         """The head has arrived."""
-        self._news.ring()
+        self.ring()
 
     def feed(self, data: bytes, last: bool) -> None:
         """Bytes of the body; `last`: the body is complete with them."""
@@ -152,7 +152,7 @@ class Response:
                 self._held_bytes += len(data)
                 if self._held_bytes > HIGH_BYTES:
                     self._pause()
-            self._news.ring()
+            self.ring()
             return
         try:
             if data and not on_data(data) and not last:
@@ -169,7 +169,7 @@ class Response:
         self._source = None
         if self._on_end is not None and not self._paused:
             self._on_end(error)
-        self._news.ring()
+        self.ring()
 
     def _pause(self) -> None:
         if not self._paused and self._source is not None:

@@ -31,7 +31,9 @@ _ORDINARY_CONNECTION = frozenset({b"keep-alive", b"close"})
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 """CONNECT asks for a tunnel; TRACE would hand the operator's credential back to the client."""
+_as_line = b": ".join
 _CACHED_MODELS = 4096
+_CACHED_PATHS = 1024
 _may_be_target = re.compile(rb"/[\x21-\x22\x24-\x7e\x80-\xff]*").fullmatch
 
 
@@ -39,7 +41,7 @@ class Transport(Protocol):
     """How a request gets to one origin."""
 
     async def send(self, method: bytes, target: bytes, headers: Headers, body: Body, length: int | None) -> Response:
-        """`headers`: filtered, without framing and Host. `length`: a streamed body's; None: unknown.
+        """`headers`: filtered, without framing and Host; this call may add to the list. `length`: a streamed body's.
 
         Raises UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage with `sent` set.
         """
@@ -59,6 +61,7 @@ class Upstream:
         self._forward = settings.forward_credentials and not self._key
         withheld = drop if self._forward else drop | credentials.HEADERS
         self._skip = HOP_BY_HOP | _REBUILT | withheld
+        self._targets: dict[bytes, bytes] = {}
         base_origin, self._base = _parse(settings, settings.base_url)
         native_url = settings.native_url or re.sub(r"/v1/?$", "", settings.base_url)
         native_origin, self._native = _parse(settings, native_url)
@@ -77,7 +80,7 @@ class Upstream:
         """
         if method in _REFUSED_METHODS:
             raise BadRequest(f"{method.decode('latin-1')} requests are not relayed.")
-        target = self._target(path)
+        target = self._targets.get(path) or self._target(path)
         kept = self._filter(headers)
         if self._key:
             kept.append(credentials.header_for(self.provider, target, self._key))
@@ -100,19 +103,21 @@ class Upstream:
             target += b"?" + query
         if _may_be_target(target) is None:
             raise BadRequest("The request's path or query holds characters that no request line may.")
+        if not query and len(self._targets) < _CACHED_PATHS:  # clients name paths, so the memory of them is bounded
+            self._targets[path] = target
         return target
 
     def _filter(self, headers: Headers) -> Headers:
         """What of the client's headers goes on, in one pass."""
-        skip = self._skip
-        kept = [field for field in headers if field[0] not in skip]
-        for name, value in headers:
-            if name == b"connection" and value.lower() not in _ORDINARY_CONNECTION:
-                named = named_by(value)
-                kept = [field for field in kept if field[0] not in named]
-        if self._forward:
-            kept = [f for f in kept if f[0] not in credentials.HEADERS or not credentials.is_proxy_key(f[1])]
-        return kept
+        skip, kept = self._skip, []
+        for field in headers:
+            name, value = field
+            if name in skip:
+                if name == b"connection" and value.lower() not in _ORDINARY_CONNECTION:
+                    skip = skip | named_by(value)
+            elif name not in credentials.HEADERS or not credentials.is_proxy_key(value):
+                kept.append(field)
+        return kept if skip is self._skip else [field for field in kept if field[0] not in skip]
 
 
 class Upstreams:
@@ -164,18 +169,19 @@ class WireTransport:
         self._static = b" HTTP/1.1\r\nhost: " + host + b"\r\naccept-encoding: identity\r\n"
 
     async def send(self, method: bytes, target: bytes, headers: Headers, body: Body, length: int | None) -> Response:
-        lines = [b"%b: %b\r\n" % field for field in headers]
         if isinstance(body, bytes):
             if body or method in _WITH_BODY:
-                lines.append(b"content-length: %d\r\n" % len(body))
+                headers.append((b"content-length", b"%d" % len(body)))
         elif length is None:
-            lines.append(b"transfer-encoding: chunked\r\n")
+            headers.append((b"transfer-encoding", b"chunked"))
         else:
-            lines.append(b"content-length: %d\r\n" % length)
-        fields = b"".join(lines)
-        if fields.count(b"\n") != len(lines) or fields.count(b"\r") != len(lines):
+            headers.append((b"content-length", b"%d" % length))
+        fields = b"\r\n".join(map(_as_line, headers))
+        breaks = len(headers) - 1 if headers else 0
+        if fields.count(b"\n") != breaks or fields.count(b"\r") != breaks:
             raise BadRequest("A header holds a line break.")
-        head = b"%b %b%b%b\r\n" % (method, target, self._static, fields)
+        end = b"\r\n\r\n" if headers else b"\r\n"
+        head = b"%b %b%b%b%b" % (method, target, self._static, fields, end)
         connection = self.pool.take() or await self.pool.connect()
         if isinstance(body, bytes):
             response = connection.send(head, body, method == b"HEAD")

@@ -66,7 +66,9 @@ class Connection(Framing, asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes, head_only: bool) -> Response:
         """Send a whole request; then wait for `response.head()`. With it comes all of the body that came with it."""
-        response = self._begin(head_only)
+        self.begin(head_only)
+        self._silence = 0
+        self._response = response = Response(self)
         if len(body) <= WHOLE_BYTES:
             self._transport.write(head + body)
         else:
@@ -79,15 +81,11 @@ class Connection(Framing, asyncio.Protocol):
 
         What `body` raises is raised by the response.
         """
-        response = self._begin(head_only)
-        self._transport.write(head)
-        self._pump = self._pool.loop.create_task(self._send_body(body, length))
-        return response
-
-    def _begin(self, head_only: bool) -> Response:
         self.begin(head_only)
         self._silence = 0
         self._response = response = Response(self)
+        self._transport.write(head)
+        self._pump = self._pool.loop.create_task(self._send_body(body, length))
         return response
 
     async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
@@ -176,7 +174,7 @@ class Connection(Framing, asyncio.Protocol):
         in_head = self.mode == HEAD
         piece = self.feed(data)
         if in_head and self.status and not self.wrong:
-            response.headers, response.status = self.headers, self.status
+            response.headers, response.status = self._fields, self.status
         if self.wrong:
             if piece:
                 response.feed(piece, False)

@@ -44,28 +44,32 @@ def new_journal_id() -> str:
 
 def encode(line: Line) -> bytes:
     """A line with its newline. Raises ValueError where a text in it is not Unicode (see `salvaged`)."""
-    data = _encode(line)
-    if b"\n" in data:  # only from a provider's pretty-printed usage object, kept as it came
-        data = msgspec.json.format(data, indent=-1)
-    if len(data) >= MAX_LINE_BYTES:
-        raise ValueError(f"a line of {len(data)} bytes, longer than {MAX_LINE_BYTES}")
-    return data + b"\n"
+    return _line(b"", line, b"\n")
 
 
 def open_line(opening: Open) -> bytes:
     """The line of a call that is about to be sent. Never raises for what the values hold."""
     try:
-        return encode(Line(open=opening))
+        return _line(OPEN, opening, b"}\n")
     except ValueError:
-        return encode(Line(open=salvaged(opening)))
+        return _line(OPEN, salvaged(opening), b"}\n")
 
 
 def close_line(record: Record) -> bytes:
     """The line of a settled call. Never raises for what the values hold."""
     try:
-        return encode(Line(close=record))
+        return _line(CLOSE, record, b"}\n")
     except ValueError:
-        return encode(Line(close=salvaged(record)))
+        return _line(CLOSE, salvaged(record), b"}\n")
+
+
+def _line(start: bytes, value: Line | Open | Record, end: bytes) -> bytes:
+    data = _encode(value)
+    if b"\n" in data:  # only from a provider's pretty-printed usage object, kept as it came
+        data = msgspec.json.format(data, indent=-1)
+    if len(data) >= MAX_LINE_BYTES:
+        raise ValueError(f"a line of {len(data)} bytes, longer than {MAX_LINE_BYTES}")
+    return start + data + end
 
 
 def salvaged(item: _Item) -> _Item:

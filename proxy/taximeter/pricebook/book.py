@@ -14,11 +14,12 @@ import logging
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from taximeter.core.errors import ConfigError
-from taximeter.core.prices import Card, Schedule, Span, card_at, cost_nusd
+from taximeter.core.prices import Card, Plain, Schedule, Span, card_at, cost_nusd, plain
 from taximeter.core.record import Operation, Outcome, Record
 from taximeter.pricebook.catalog import FORMAT, Catalog, Listed, Publisher
 from taximeter.pricebook.names import provider_name, served_model, spellings, tier_name
@@ -33,7 +34,13 @@ _WARNED = 1_000
 _SENT = frozenset(Outcome) - {Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE}
 
 Key = tuple[str, str | None, str | None, str | None, Operation]
-Chain = tuple[Schedule, ...]
+
+
+class Chain(NamedTuple):
+    """The schedules that may apply to a call, strongest first; and the first as a Plain, where it is one."""
+
+    schedules: tuple[Schedule, ...]
+    plain: Plain | None
 
 
 class PriceBook:
@@ -58,7 +65,12 @@ class PriceBook:
 
     def cost(self, record: Record) -> tuple[int | None, str | None]:
         """(cost in nano-USD, price_ref) of a call, both None where it has no price or its usage is not known."""
-        card = self._card(record)
+        chain = self._chain(record)
+        if chain.plain is not None:
+            nusd = chain.plain.cost_nusd(record)
+            if nusd is not None:
+                return nusd, chain.plain.ref
+        card = self._card(record, chain)
         if card is None:
             if record.outcome in _SENT and (record.input_tokens is not None or record.search_units is not None):
                 self._warn(record)
@@ -68,26 +80,25 @@ class PriceBook:
 
     def explain(self, record: Record) -> dict[str, object] | None:
         """The card a call would be priced by, as `cards` shows it, or None; the record needs no usage."""
-        card = self._card(record)
+        card = self._card(record, self._chain(record))
         return None if card is None else card_as_dict(card)
 
     def card(self, provider: str, model: str, at_us: int) -> Card | None:
         """The card of an LLM call to this model in the usual service tier at that time (µs), or None."""
-        return self._card(
-            Record(
-                request_id="",
-                started_at=at_us,
-                ended_at=at_us,
-                workspace="",
-                upstream="",
-                provider=provider,
-                api="chat",
-                operation=Operation.LLM,
-                response_model=model,
-                request_model=model,
-                outcome=Outcome.OK,
-            )
+        record = Record(
+            request_id="",
+            started_at=at_us,
+            ended_at=at_us,
+            workspace="",
+            upstream="",
+            provider=provider,
+            api="chat",
+            operation=Operation.LLM,
+            response_model=model,
+            request_model=model,
+            outcome=Outcome.OK,
         )
+        return self._card(record, self._chain(record))
 
     def cards(self) -> Iterator[dict[str, object]]:
         """Every card, strongest source first: provider, model, service_tier, from, hours and its rates in USD."""
@@ -100,7 +111,7 @@ class PriceBook:
             for listed in publisher.models:
                 yield from listed_as_dicts(publisher.id, listed)
 
-    def _card(self, record: Record) -> Card | None:
+    def _chain(self, record: Record) -> Chain:
         key = (
             record.provider,
             record.request_model,
@@ -114,28 +125,30 @@ class PriceBook:
             if len(self._chains) >= _REMEMBERED:
                 self._chains.clear()
             self._chains[key] = chain
-        for schedule in chain:
+        return chain
+
+    def _card(self, record: Record, chain: Chain) -> Card | None:
+        for schedule in chain.schedules:
             card = card_at(schedule, record.ended_at)
             if card is not None:
                 return card if card.same_as is None else self._same_as(card, card.same_as, record)
         return None
 
     def _resolved(self, key: Key) -> Chain:
-        """The schedules that may apply, strongest first."""
         provider, asked, answered, reported_tier, operation = key
         provider = provider_name(provider)
         tier = tier_name(provider, reported_tier)
-        chain: list[Schedule] = []
+        schedules: list[Schedule] = []
         model = served_model(provider, asked, answered)
         for name in dict.fromkeys(name for name in (model, answered, asked) if name):
-            chain += self._declared(provider, name, tier)
+            schedules += self._declared(provider, name, tier)
         env = {Operation.LLM: self.catalog.env_llm, Operation.EMBEDDING: self.catalog.env_embedding}.get(operation)
         if env is not None:
-            chain.append((Span(0, (env,)),))
+            schedules.append((Span(0, (env,)),))
         listed = self._listed(provider, model, tier) if model else None
         if listed is not None:
-            chain.append(listed)
-        return tuple(chain)
+            schedules.append(listed)
+        return Chain(tuple(schedules), plain(schedules[0]) if schedules else None)
 
     def _declared(self, provider: str, model: str, tier: str) -> Iterator[Schedule]:
         """prices.toml's schedules for a name, strongest first."""
