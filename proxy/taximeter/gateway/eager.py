@@ -122,13 +122,12 @@ async def in_task() -> None:
 def _go_on(coroutine: Coroutine[Any, Any, None], waits_for: object) -> Generator[object, Any, None]:
     """The rest of a coroutine that was begun elsewhere and now waits for `waits_for`."""
     while True:
+        error: BaseException | None = None
         try:
-            sent = yield waits_for
-        except BaseException as error:
-            step, value = coroutine.throw, error
-        else:
-            step, value = coroutine.send, sent
+            yield waits_for
+        except BaseException as thrown:
+            error = thrown
         try:
-            waits_for = step(value)
+            waits_for = coroutine.send(None) if error is None else coroutine.throw(error)
         except StopIteration:
             return

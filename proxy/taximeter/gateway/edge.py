@@ -5,6 +5,7 @@ Each is handled by a coroutine that is no task while it waits for nothing but it
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,9 +20,10 @@ Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
 class Edge(Guard):
     """One client connection. A request is handed on when all of it that came with its head has been read."""
 
-    app: Handler  # type: ignore[assignment]
+    app: Handler
     cycle: Exchange  # type: ignore[assignment]
     """The request read last."""
+    pipeline: deque[Exchange]  # type: ignore[assignment]
     _running: Exchange | None = None
     """Being answered."""
 
@@ -61,7 +63,7 @@ class Edge(Guard):
             self._fresh = exchange
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft(exchange)  # type: ignore[arg-type]
+            self.pipeline.appendleft(exchange)
 
     def _start(self, cycle: Exchange) -> None:
         self._running = cycle

@@ -144,7 +144,7 @@ class Exchange:
     def ended(self, run: Run, error: BaseException | None) -> None:
         """Its handler has returned or raised: an answer that is not complete is cut."""
         edge, self.run, self.on_left = self._edge, None, None  # no cycle is left for the collector
-        edge.tasks.discard(run)  # type: ignore[arg-type]
+        edge.tasks.discard(run)
         if error is None and (self.response_complete or self.left):
             return
         edge.logger.error("A request's handler failed", exc_info=error)

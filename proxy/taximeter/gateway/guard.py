@@ -67,7 +67,7 @@ class Guard(HttpToolsProtocol):
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
-        self.parser = None
+        self.parser = None  # type: ignore[assignment]  # it holds this
 
     def data_received(self, data: bytes) -> None:
         self._idle_since = None
@@ -151,7 +151,7 @@ class Guard(HttpToolsProtocol):
             self._fresh = cycle
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft(cycle)
+            self.pipeline.appendleft(cycle)  # type: ignore[arg-type]
 
     def on_message_complete(self) -> None:
         if not self._upgrades:
