@@ -27,6 +27,9 @@ LOOKS = {
     "desktop-dark": {"viewport": DESKTOP, "color_scheme": "dark"},
     "phone-light": {"viewport": PHONE, "color_scheme": "light", "has_touch": True, "device_scale_factor": 2},
 }
+CUT_OFF = """() => [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)
+  .map(e => e.textContent.trim().slice(0, 60))"""
+"""Tables one would have to push aside to read."""
 CONTRAST = """() => {
   const rgb = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
@@ -65,6 +68,7 @@ async def test_every_page_fits_reads_well_and_asks_nobody_else(house, tmp_path, 
             assert answer.status == 200, name
             await page.screenshot(path=tmp_path / f"{name}-{look}.png", full_page=True)
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+            assert await page.evaluate(CUT_OFF) == [], name
             assert await page.evaluate(CONTRAST) == [], name
             assert await page.evaluate("document.querySelectorAll('h1').length") == 1, name
             repeated = "(ids => ids.length - new Set(ids).size)([...document.querySelectorAll('[id]')].map(e => e.id))"

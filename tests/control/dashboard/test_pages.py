@@ -105,7 +105,7 @@ async def test_every_number_leads_down_to_a_record(house):
     hour = next(link for link in links(html, "over-time") if link.startswith("/dashboard/records"))
     html = await get(house, hour)
     shown = re.findall(r'href="(/dashboard/requests/[^"]+)"', html)
-    calls = int(re.search(r">([\d,]+) calls", html)[1].replace(",", ""))
+    calls = int(re.search(r">([\d,]+) calls?\b", html)[1].replace(",", ""))
     assert len(shown) == calls > 0
     html = await get(house, shown[0])
     told = await house.get(shown[0].replace("/dashboard", "/usage"))
@@ -147,7 +147,7 @@ async def test_what_is_not_known_is_never_shown_as_nothing(start):
     await control.add(record(1, ended_at=NOW_US - 1, outcome=Outcome.TIMEOUT, **unknown))
     html = await get(control, "/")
     assert text_of(html, "today-cost").startswith("Cost today — ")
-    assert "Of 1 calls no usage is known" in html
+    assert "Of 1 call no usage is known" in html
     html = await get(control, "/dashboard/requests/req-1")
     assert text_of(html, "in-1").startswith("Tokens in —") and "Not known:" in html
 

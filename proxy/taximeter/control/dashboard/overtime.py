@@ -106,19 +106,21 @@ def _stacks(view: View, by: str, marks: Sequence[int], found: Ranked) -> list[St
     named: dict[str | None, list[Group]] = {group.key[by]: [] for group in found.groups[:OTHER]}
     for group in found.largest:
         named[group.key[by]].append(group)
-    whole = {group.key[by]: Figures(group.totals) for group in found.groups}
     stacks = [
-        Stack(
-            Row(name, whole[name], own_view(view, by, name), view.records(**{by: name or ""}), colour),
-            _by_window(marks, groups),
-        )
-        for colour, (name, groups) in enumerate(named.items())
+        Stack(_row(view, by, group, colour), _by_window(marks, named[group.key[by]]))
+        for colour, group in enumerate(found.groups[:OTHER])
     ]
     rest = found.groups[OTHER:]
     if rest:
         others = _without(_by_window(marks, found.everything), [stack.cells for stack in stacks])
-        stacks.append(Stack(Row(f"{count(len(rest))} more", summed(rest), None, None, OTHER), others))
+        row = Row(f"{count(len(rest))} more", summed(rest), None, None, OTHER)
+        stacks.append(Stack(row if len(rest) > 1 else _row(view, by, rest[0], OTHER), others))
     return stacks
+
+
+def _row(view: View, by: str, group: Group, colour: int) -> Row:
+    name = group.key[by]
+    return Row(name, Figures(group.totals), own_view(view, by, name), view.records(**{by: name or ""}), colour)
 
 
 def _without(everything: dict[int, Totals], parts: Sequence[dict[int, Totals]]) -> dict[int, Totals]:

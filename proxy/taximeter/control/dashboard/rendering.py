@@ -43,6 +43,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "count": figures.count,
+        "calls": lambda number: f"{figures.count(number)} call{'' if number == 1 else 's'}",
         "money": figures.money,
         "milliseconds": figures.milliseconds,
         "size": figures.size,

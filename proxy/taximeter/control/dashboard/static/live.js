@@ -39,8 +39,10 @@ function row(record) {
     : known(record.input_tokens, count) + out;
   cell("cost").textContent = known(record.cost_usd, money);
   cell("took").textContent = known(record.duration_ms, took);
-  cell("outcome").textContent = record.outcome;
-  cell("outcome").classList.add({ ok: "good", client_left: "soft" }[record.outcome] ?? "bad");
+  for (const tag of [cell("outcome"), cell("ended-as")]) {
+    tag.textContent = record.outcome;
+    tag.classList.add({ ok: "good", client_left: "soft" }[record.outcome] ?? "bad");
+  }
   return made;
 }
 
