@@ -27,6 +27,8 @@ from taximeter.sinks.metrics import Metrics
 ROOT = Path(__file__).parent.parent
 RULES = [ROOT / "config/prometheus" / name for name in ("recording.yml", "alerts.yml")]
 DASHBOARDS = sorted((ROOT / "config/grafana/dashboards").glob("*.json"))
+UNITS = {"short", "currencyUSD", "percentunit", "reqps", "s", "bytes"}
+"""Of the ids in Grafana's packages/grafana-data/src/valueFormats/categories.ts, those used here."""
 VARIABLES = {"$__rate_interval": "3s", "$__range": "1m", "$workspace": "acme", "$instance": ".*"}
 
 with_promtool = pytest.mark.skipif(
@@ -98,6 +100,52 @@ def test_dashboards_are_whole(file: Path) -> None:
     ]
     assert len(set(cells)) == len(cells), "panels lie on each other"
     assert max(x for x, _ in cells) < 24
+
+
+def unknown(given: Any, understood: Any, place: str = "") -> Iterator[str]:
+    """Where something given is not among what was understood of it."""
+    if isinstance(given, dict) and isinstance(understood, dict):
+        for name, value in given.items():
+            yield from unknown(value, understood.get(name), f"{place}.{name}")
+    elif isinstance(given, list) and isinstance(understood, list) and len(given) == len(understood):
+        for at, (one, other) in enumerate(zip(given, understood, strict=True)):
+            yield from unknown(one, other, f"{place}[{at}]")
+    elif given != understood:
+        yield f"{place}: {given!r} became {understood!r}"
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda path: path.stem)
+def test_grafana_s_schema_knows_every_field_of_a_dashboard(file: Path) -> None:
+    """Grafana's own SDK, generated from its schema, reads the file and writes it again: what it drops is no field."""
+    sdk = pytest.importorskip("grafana_foundation_sdk.models.dashboard", reason="pip install grafana-foundation-sdk")
+    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+    plugins = pytest.importorskip("grafana_foundation_sdk.cog.plugins")
+    plugins.register_default_plugins()  # else panels' options and Prometheus' queries are passed on unread
+    board = json.loads(file.read_text())
+    again = json.loads(encoder.JSONEncoder().encode(sdk.Dashboard.from_json(board)))
+    assert list(unknown(board, again)) == []
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda path: path.stem)
+def test_dashboards_keep_to_the_bounds_grafana_s_schema_sets(file: Path) -> None:
+    board = json.loads(file.read_text())
+    assert 8 <= len(board["uid"]) <= 40
+    assert 36 <= board["schemaVersion"] <= 42  # 36 begins the classic model with DataSourceRef, 42 is Grafana 12's
+    assert re.fullmatch(r"\d+[smhd]", board["refresh"]) and re.fullmatch(r"now-\d+[hd]", board["time"]["from"])
+    assert [v["type"] for v in board["templating"]["list"] if v["name"] == "datasource"] == ["datasource"]
+    for panel in board["panels"]:
+        position = panel["gridPos"]
+        assert position["h"] > 0 and 0 < position["w"] <= 24 - position["x"] <= 24, panel["title"]
+        assert panel["type"] in {"row", "stat", "timeseries", "table", "gauge", "bargauge", "text"}, panel["title"]
+        assert {each["id"] for each in panel.get("transformations", [])} <= {"merge", "organize"}
+        defaults = panel.get("fieldConfig", {}).get("defaults", {})
+        assert defaults.get("unit", "short") in UNITS, panel["title"]
+        values = [step["value"] for step in defaults.get("thresholds", {}).get("steps", [])]
+        assert values[:1] in ([], [None]) and values[1:] == sorted(values[1:]), panel["title"]
+        targets = panel.get("targets", [])
+        assert len({target["refId"] for target in targets}) == len(targets), panel["title"]
+        for asking in [panel, *targets] if targets else []:
+            assert asking["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
 
 
 # --- the real Prometheus, scraping ----------------------------------------------------------------------------------
