@@ -39,7 +39,7 @@ Section = Callable[[argparse.Namespace], list[str]]
 
 def compared(scenario: Scenario, asked: argparse.Namespace) -> list[str]:
     """A table of proxies."""
-    wrk.version()
+    wrk.needed()
     starts = {name: STARTS[name] for name in asked.peers}
     measured = rounds.compare(scenario, starts, rounds=asked.rounds, seconds=asked.seconds)
     if not measured.turns:

@@ -29,17 +29,15 @@ def script(path: Path, body: bytes, headers: dict[str, str]) -> Path:
     return path
 
 
-def version() -> str:
-    """As `4.1.0`. Raises LeftOut where wrk is not installed."""
+def needed() -> None:
+    """Raises LeftOut where wrk is not installed."""
     if shutil.which("wrk") is None:
         raise LeftOut("wrk is not installed: apt-get install wrk (or your system's package)")
-    told = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"\d+(\.\d+)+", told)
-    return found[0] if found else "unknown"
 
 
 def run(url: str, lua: Path, *, connections: int, seconds: float) -> Load:
-    """Load `url` for `seconds`, whole ones. Raises RuntimeError when wrk fails or nothing was answered."""
+    """Load `url` for `seconds`, whole ones. LeftOut: no wrk; RuntimeError: it failed, or had no answer."""
+    needed()
     argv = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"]
     done = subprocess.run(
         [*argv, "--timeout", "30s", "--latency", "-s", str(lua), url], capture_output=True, text=True, check=False
