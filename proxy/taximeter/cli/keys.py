@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ import msgspec
 
 from taximeter.cli.options import place
 from taximeter.cli.show import console, table
-from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
+from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
 from taximeter.control.keyinfo import CreatedKey, KeyInfo, info
 from taximeter.control.keyring import KeyRing
@@ -114,12 +113,8 @@ class _File:
 @contextmanager
 def _where(url: str | None, config_file: Path | None) -> Iterator[_Proxy | _File]:
     settings = load(config_file)
-    address = url or running_at(settings)
-    if address is None:
-        yield _File(settings)
-        return
-    with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
-        yield _Proxy(proxy)
+    with acting(url, settings) as proxy:
+        yield _File(settings) if proxy is None else _Proxy(proxy)
 
 
 def _state(key: KeyInfo) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from contextlib import closing
 from pathlib import Path
 
 import click
 import msgspec
 
 from taximeter.cli.options import place
-from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
+from taximeter.cli.sources import acting
 from taximeter.config import Settings, load
 from taximeter.core.errors import ConfigError, TaximeterError
 
@@ -29,13 +27,12 @@ def rebuild() -> None:
 def redis(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
     """Write the Redis counters anew from history. Calls go on meanwhile, and none is missed or counted twice."""
     settings = load(config_file)
-    address = url or running_at(settings)
-    if address is None:
-        rebuilt = asyncio.run(_directly(settings, workspace))
-    else:
-        with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            rebuilt = asyncio.run(_directly(settings, workspace))
+        else:
             answer = proxy.request("POST", "/rebuild/redis", body={"workspace": workspace}, wait_s=REBUILD_S)
-        rebuilt = int(answer.json()["rebuilt"])
+            rebuilt = int(answer.json()["rebuilt"])
     told = f"{rebuilt} workspace{'' if rebuilt == 1 else 's'} rebuilt from history."
     click.echo(msgspec.json.encode({"rebuilt": rebuilt}) if as_json else told)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ import msgspec
 
 from taximeter.cli.options import place
 from taximeter.cli.show import console, count, money, table
-from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
+from taximeter.cli.sources import acting
 from taximeter.config import Settings, load
 from taximeter.control import shapes
 
@@ -45,13 +43,12 @@ def reprice(
 
     period: dict[str, object] = {"from": from_, "to": to, "tz": tz, "dry_run": dry_run}
     settings = load(config_file)
-    address = url or running_at(settings)
-    if address is None:
-        answer = asyncio.run(_directly(settings, period))
-    else:
-        with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            answer = asyncio.run(_directly(settings, period))
+        else:
             raw = proxy.request("POST", "/reprice", body=period, wait_s=HISTORY_S).content
-        answer = msgspec.json.decode(raw, type=RepriceResponse)
+            answer = msgspec.json.decode(raw, type=RepriceResponse)
     if as_json:
         click.echo(shapes.encode(answer))
     else:

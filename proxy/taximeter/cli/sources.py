@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
@@ -219,6 +219,17 @@ def find(url: str | None, history: str | None, config_file: Path | None) -> tupl
         f"No proxy answers on {settings.admin_listen}, and there is no history in {data_dir.absolute()}. "
         f"Start one (taximeter serve), or name one with --url or --history."
     )
+
+
+@contextmanager
+def acting(url: str | None, settings: Settings) -> Iterator[Proxy | None]:
+    """The proxy named, or the one running here; None: none runs, and what it would do is done on its data."""
+    address = url or running_at(settings)
+    if address is None:
+        yield None
+        return
+    with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
+        yield proxy
 
 
 def running_at(settings: Settings) -> str | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -13,7 +12,7 @@ import msgspec
 
 from taximeter.cli.options import place
 from taximeter.cli.show import console, table
-from taximeter.cli.sources import TOKEN_ENV, Proxy, running_at
+from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
 from taximeter.control.letterinfo import LetterInfo, LetterList, info
 from taximeter.core.errors import BadRequest
@@ -89,10 +88,9 @@ class _Books:
 @contextmanager
 def _where(url: str | None, config_file: Path | None) -> Iterator[_Proxy | _Books]:
     settings = load(config_file)
-    address = url or running_at(settings)
-    if address is not None:
-        with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
+    with acting(url, settings) as proxy:
+        if proxy is not None:
             yield _Proxy(proxy)
-        return
-    with Database(settings.history.url or default_url(settings.data_dir)) as database:
-        yield _Books(database, settings)
+            return
+        with Database(settings.history.url or default_url(settings.data_dir)) as database:
+            yield _Books(database, settings)

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable
-from threading import Lock
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from taximeter.budgetfile import BudgetFile
+from taximeter.control.storedring import StoredRing
 from taximeter.core import budgets
 from taximeter.core.budgets import Budget, Budgets, Mode, Period, Unit
-from taximeter.core.errors import DataDirError, NotFound
-
-log = logging.getLogger(__name__)
+from taximeter.core.errors import NotFound
 
 
-class BudgetRing:
-    """All budgets of this node. Other processes may change the file; `in_force` sees that within one call."""
+class BudgetRing(StoredRing[Budget, Budgets]):
+    """All budgets of this node."""
 
     def __init__(self, file: BudgetFile, *, now_us: Callable[[], int], random: Callable[[int], bytes]) -> None:
         """Raises DataDirError when the file is there and cannot be read."""
-        self._file = file
         self._now_us = now_us
         self._random = random
-        self._lock = Lock()
-        self._read()
+        super().__init__(file, merge=budgets.merge, view=Budgets)
 
     def in_force(self) -> Budgets:
         """The budgets that hold now. One `stat` a call."""
-        if self._file.changed():
-            with self._lock:
-                try:
-                    self._read()
-                except DataDirError as error:  # those known so far stay in force
-                    log.error("%s", error)
-        return self._in_force
+        return self.current()
 
     def listing(self) -> list[Budget]:
         """Every budget that holds, oldest first."""
-        self.in_force()
-        return [budget for budget in self._stored if not budget.ended_at]
+        return [budget for budget in self.stored() if not budget.ended_at]
 
     def create(
         self, workspace: str, limit: int, *, unit: Unit, period: Period, mode: Mode, key_id: str = "", task: str = ""
@@ -62,24 +50,9 @@ class BudgetRing:
 
     def end(self, budget_id: str) -> Budget:
         """End a budget; a second time changes nothing. Raises NotFound."""
-        self.in_force()
-        for budget in self._stored:
+        for budget in self.stored():
             if budget.id == budget_id:
                 ended = replace(budget, ended_at=budget.ended_at or self._now_us())
                 self.absorb([ended])
                 return ended
         raise NotFound(f"No budget {budget_id[:128]!r}.", param="id")
-
-    def absorb(self, others: Iterable[Budget]) -> list[Budget]:
-        """Take in another copy's budgets; the stored ones of both. Writes only where there is something new."""
-        with self._lock:
-            stored = self._file.load()
-            merged = budgets.merge(stored, others)
-            if merged != stored:
-                self._file.save(merged)
-            self._read()
-            return merged
-
-    def _read(self) -> None:
-        self._stored = self._file.load()
-        self._in_force = Budgets(self._stored)

@@ -5,51 +5,39 @@ The secret is shown once, when it is made; only its hash is kept. Blocking (a sm
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
-from threading import Lock
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from taximeter.config import Auth
+from taximeter.control.storedring import StoredRing
 from taximeter.core import keys
-from taximeter.core.errors import BadRequest, DataDirError, Forbidden, NotFound
+from taximeter.core.errors import BadRequest, Forbidden, NotFound
 from taximeter.core.keys import Keys, ProxyKey
 from taximeter.core.tags import is_valid
 from taximeter.keyfile import KeyFile, declared, in_force
-
-log = logging.getLogger(__name__)
 
 _ID_DIGITS = 12
 """Hex digits of the hash that name a key: 48 bits, so ids of one installation do not meet."""
 
 
-class KeyRing:
-    """All keys of this node. Other processes may change the file; `keys` sees that within one call."""
+class KeyRing(StoredRing[ProxyKey, Keys]):
+    """All keys of this node."""
 
     def __init__(self, file: KeyFile, auth: Auth, *, now_us: Callable[[], int], random: Callable[[int], bytes]) -> None:
         """Raises DataDirError when the file is there and cannot be read."""
-        self._file = file
         self._auth = auth
         self._now_us = now_us
         self._random = random
-        self._lock = Lock()
-        self._read()
+        super().__init__(file, merge=keys.merge, view=lambda stored: in_force(auth, stored))
 
     def keys(self) -> Keys:
         """The keys in force now, for look-ups. One `stat` a call."""
-        if self._file.changed():
-            with self._lock:
-                try:
-                    self._read()
-                except DataDirError as error:  # the keys known so far stay in force
-                    log.error("%s", error)
-        return self._in_force
+        return self.current()
 
     def listing(self) -> list[ProxyKey]:
         """Every key, revoked ones too, those of the configuration first."""
-        self.keys()
-        return [*declared(self._auth), *self._stored]
+        return [*declared(self._auth), *self.stored()]
 
     def create(self, workspace: str, *, name: str = "", models: Sequence[str] = ()) -> tuple[ProxyKey, str]:
         """A new key and its secret. Raises BadRequest on a workspace that cannot be a tag."""
@@ -82,17 +70,3 @@ class KeyRing:
             self.absorb([revoked])
             return revoked
         raise NotFound(f"No key {key_id[:128]!r}.", param="id")
-
-    def absorb(self, others: Iterable[ProxyKey]) -> list[ProxyKey]:
-        """Take in another copy's keys; the stored keys of both. Writes only where there is something new."""
-        with self._lock:
-            stored = self._file.load()
-            merged = keys.merge(stored, others)
-            if merged != stored:
-                self._file.save(merged)
-            self._read()
-            return merged
-
-    def _read(self) -> None:
-        self._stored = self._file.load()
-        self._in_force = in_force(self._auth, self._stored)
