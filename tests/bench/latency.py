@@ -1,6 +1,7 @@
 """Section `latency`: what a proxy adds to a call, alone and at half of the rate that saturates Taximeter.
 
-nginx stands beside it as the control: what it adds, any proxy adds on this machine and under this generator.
+nginx stands beside it as the control: what it adds, any proxy adds on this machine and under this generator. Provider
+and generator come before all else on their core, where that is permitted; the generator says how late it was itself.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def measure(rounds: int, seconds: float) -> list[str]:
     """Lines for the page."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taximeter-bench-")))
-        port = stack.enter_context(UNARY.upstream(folder))
+        port = stack.enter_context(UNARY.upstream(folder, first=True))
         ours = taximeter(port, folder)
         stack.callback(processes.stop, ours.process)
         targets = {DIRECT: f"http://127.0.0.1:{port}/v1{UNARY.path}"}

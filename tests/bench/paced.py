@@ -82,7 +82,7 @@ class Caller:
 def one_at_a_time(url: str, body: bytes, end: bytes, *, calls: int) -> Latency:
     """One connection, one call after another."""
     caller = Caller(url, body, end)
-    with undisturbed():
+    with undisturbed(first=True):
         for _ in range(WARM_CALLS):
             caller.call()
         times_s = [caller.call() for _ in range(calls)]
@@ -93,7 +93,7 @@ def one_at_a_time(url: str, body: bytes, end: bytes, *, calls: int) -> Latency:
 def steady(url: str, body: bytes, end: bytes, *, rate: float, seconds: float, connections: int = 64) -> Latency:
     """`rate` calls a second, evenly; where all connections are busy, the wait for one is in a call's latency."""
     idle = deque(Caller(url, body, end) for _ in range(connections))
-    with undisturbed():
+    with undisturbed(first=True):
         for caller in idle:
             caller.call()
         times_s, late_s = _at_rate(idle, rate, int(rate * seconds))

@@ -29,13 +29,15 @@ class Scenario:
     """A path that means the same to the provider, and whose answers Taximeter relays without reading their usage."""
 
     @contextlib.contextmanager
-    def upstream(self, folder: Path) -> Iterator[int]:
-        """The provider on the load's core; its port."""
+    def upstream(self, folder: Path, *, first: bool = False) -> Iterator[int]:
+        """The provider on the load's core; its port. `first`: what else runs on that core has to wait for it."""
         port = processes.free_port()
         argv = [sys.executable, str(Path(__file__).with_name("provider.py")), "--port", str(port), *self.provider]
         process = processes.start(argv, processes.LOAD_CORE, log=folder / "provider.log")
         try:
             processes.until_open(port, process)
+            if first:
+                processes.come_first(process.pid, 1)
             yield port
         finally:
             processes.stop(process)
