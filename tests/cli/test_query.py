@@ -5,6 +5,7 @@ import json
 import os
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -141,6 +142,19 @@ async def test_json_is_the_apis_own_answer(asked, where, control):
     assert json.loads(result.stdout) == await control.get("/usage", group_by="model", task="group")
 
 
+QUESTIONS = (
+    "stats", "by-workspace", "by-provider", "by-model", "by-task", "range", "costs", "trends", "peaks", "forecast",
+    "alternatives", "export", "track", "top", "tail",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", QUESTIONS)
+def test_every_question_can_be_narrowed_and_answered_for_machines(verb):
+    command = main.get_command(click.Context(main), verb)
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {"--workspace", "--from", "--to", "--tz", "--json", "--url", "--history"} <= options
+
+
 @both
 async def test_track_as_table_json_and_langfuse(asked, where, control):
     table = (await asked(where, "track", "t1")).stdout
@@ -160,6 +174,12 @@ Document   LLM input   LLM output   Embedding
 doc-1            100           30          16
 """
     )
+    ranged = await asked(where, "track", "t1", "--from", "2026-11-05", "--to", "2026-11-08", "--json")
+    assert json.loads(ranged.stdout) == await control.get(
+        "/usage/tracks/t1", **{"from": "2026-11-05", "to": "2026-11-08"}
+    )
+    before = await asked(where, "track", "t1", "--to", "2026-11-05", "--json")
+    assert json.loads(before.stdout)["usage"]["requests"] == 0
     assert json.loads((await asked(where, "track", "t1", "--json")).stdout) == await control.get("/usage/tracks/t1")
     assert (await asked(where, "track", "t1", "--format", "langfuse")).stdout == (
         "Input usage\n100\ninput_cached_tokens\n20\ninput\n80\ninput_audio_tokens\n0\nOutput usage\n30\n"

@@ -274,7 +274,7 @@ BAD_QUESTIONS = (
     ("/usage/events?limit=ten", "limit", "int"),
     ("/usage/events?page=bogus", "page", ""),
     ("/usage/tracks/t?wait=soon", "wait", "float"),
-    ("/usage/tracks/t?group_by=x", "group_by", "Allowed: after, wait, workspace"),
+    ("/usage/tracks/t?group_by=x", "group_by", "Allowed: after, from, to, tz, wait, workspace"),
     ("/usage/requests/r?x=1", "x", "Allowed: none"),
 )
 

@@ -72,16 +72,26 @@ def asks_usage(command: Command) -> Command:
     """Give the command `source`, `params` (filters and range) and `as_json`."""
 
     @wraps(command)
-    def run(from_: str | None, to: str | None, tz: str, **options: Any) -> None:
-        params: dict[str, list[str]] = {name: list(options.pop(name)) for name in _FILTERS}
-        params |= {"from": [from_] if from_ else [], "to": [to] if to else [], "tz": [tz] if tz != "UTC" else []}
-        command(params={name: values for name, values in params.items() if values}, **options)
+    def run(params: dict[str, list[str]], **options: Any) -> None:
+        named = {name: list(options.pop(name)) for name in _FILTERS}
+        command(params={name: values for name, values in named.items() if values} | params, **options)
 
     filters = [
         click.option(f"--{name}", multiple=True, metavar="NAME", help=f"Only this {name}; can be repeated.")
         for name in _FILTERS
     ]
-    return asks_proxy(_with(run, [*filters, *_RANGE, _JSON]))
+    return asks_proxy(_with(in_range(_with(run, [_JSON])), filters))
+
+
+def in_range(command: Command) -> Command:
+    """Give the command `params`: the range asked for, in the API's parameters."""
+
+    @wraps(command)
+    def run(from_: str | None, to: str | None, tz: str, **options: Any) -> None:
+        params = {"from": [from_] if from_ else [], "to": [to] if to else [], "tz": [tz] if tz != "UTC" else []}
+        command(params={name: values for name, values in params.items() if values}, **options)
+
+    return _with(run, _RANGE)
 
 
 def place(command: Command) -> Command:

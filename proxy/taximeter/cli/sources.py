@@ -146,7 +146,8 @@ class Database:
             if len(found) > 1:
                 raise BadRequest(f"Several workspaces have this track ({', '.join(map(str, found))}): say --workspace.")
             workspace = found[0] if found else None
-        parts = self.reader.track(workspace, name) if workspace else []
+        asked = filters_of(params)
+        parts = self.reader.track(workspace, name, asked.from_us, asked.to_us) if workspace else []
         return shapes.encode(shapes.track(parts, name=name, workspace=workspace))
 
     def insight(self, name: str, params: Params) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from taximeter.cli.options import asks_proxy
+from taximeter.cli.options import asks_proxy, in_range
 from taximeter.cli.show import console, count, money, table
 from taximeter.cli.sources import Database, Proxy
 from taximeter.control.shapes import TrackResponse
@@ -25,11 +25,18 @@ from taximeter.core import views
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @asks_proxy
+@in_range
 def track(
-    source: Proxy | Database, track_id: str, workspace: str | None, wait: float, layout: str, as_json: bool
+    source: Proxy | Database,
+    params: dict[str, list[str]],
+    track_id: str,
+    workspace: str | None,
+    wait: float,
+    layout: str,
+    as_json: bool,
 ) -> None:
-    """One track: tokens by operation and document, and its cost."""
-    params = {"workspace": [workspace]} if workspace else {}
+    """One track, or a range of it: tokens by operation and document, and its cost."""
+    params |= {"workspace": [workspace]} if workspace else {}
     raw = source.track(track_id, {**params, "wait": [str(wait)]} if wait else params)
     if as_json or layout == "json":
         click.echo(raw)

@@ -34,7 +34,9 @@ class Sums(Protocol):
 
     async def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked: ...
 
-    async def track(self, workspace: str, track: str) -> list[TrackPart]: ...
+    async def track(
+        self, workspace: str, track: str, from_us: int | None = None, to_us: int | None = None
+    ) -> list[TrackPart]: ...
 
 
 class Records(Protocol):

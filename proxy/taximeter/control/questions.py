@@ -80,6 +80,21 @@ Given = NamedDependency[Services]
 """What the application was built from, in a handler's signature."""
 
 
+From = Annotated[str | None, QueryParameter(name="from", description="First moment: RFC 3339 or a date.")]
+To = Annotated[str | None, QueryParameter(description="First moment no longer in: RFC 3339 or a date.")]
+Zone = Annotated[str, QueryParameter(description="IANA time zone of dates and windows.")]
+
+
+def ends(from_: str | None, to: str | None, tz: str) -> tuple[int | None, int | None]:
+    """A range as given, in µs. Raises BadRequest."""
+    place = zone(tz)
+    from_us = None if from_ is None else moment_us(from_, place, "from")
+    to_us = None if to is None else moment_us(to, place, "to")
+    if from_us is not None and to_us is not None and from_us > to_us:
+        raise BadRequest("'from' is after 'to'.", param="from")
+    return from_us, to_us
+
+
 def _several(text: str) -> Any:
     return QueryParameter(description=f"{text} Several: repeat it or separate by commas; empty: calls that carry none.")
 
@@ -87,9 +102,9 @@ def _several(text: str) -> Any:
 async def question(
     request: Request[Any, Caller, Any],
     workspace: Annotated[Many, _several("Workspace.")] = None,
-    from_: Annotated[str | None, QueryParameter(name="from", description="First moment: RFC 3339 or a date.")] = None,
-    to: Annotated[str | None, QueryParameter(description="First moment no longer in: RFC 3339 or a date.")] = None,
-    tz: Annotated[str, QueryParameter(description="IANA time zone of dates and windows.")] = "UTC",
+    from_: From = None,
+    to: To = None,
+    tz: Zone = "UTC",
     track: Annotated[Many, _several("Track.")] = None,
     document: Annotated[Many, _several("Document.")] = None,
     task: Annotated[Many, _several("Task.")] = None,
@@ -101,11 +116,7 @@ async def question(
     service_tier: Annotated[Many, _several("Service tier.")] = None,
 ) -> Question:
     """The common filters, as a dependency of the routes that answer about usage."""
-    place = zone(tz)
-    from_us = None if from_ is None else moment_us(from_, place, "from")
-    to_us = None if to is None else moment_us(to, place, "to")
-    if from_us is not None and to_us is not None and from_us > to_us:
-        raise BadRequest("'from' is after 'to'.", param="from")
+    from_us, to_us = ends(from_, to, tz)
     for name in split(operation):
         if name not in ("llm", "embedding", "rerank", "other"):
             raise BadRequest(f"No operation {name[:80]!r}. Allowed: llm, embedding, rerank, other.", param="operation")

@@ -15,8 +15,12 @@ from taximeter.control.access import Caller, anyone_known
 from taximeter.control.ports import Records, Services
 from taximeter.control.questions import (
     Asked,
+    From,
     Given,
     Many,
+    To,
+    Zone,
+    ends,
     groups,
     one_workspace,
     only_known_parameters,
@@ -123,13 +127,18 @@ class Requests(Controller):
         workspace: Workspace = None,
         wait: Wait = 0,
         after: After = None,
+        from_: From = None,
+        to: To = None,
+        tz: Zone = "UTC",
     ) -> TrackResponse:
+        """All of it, or what ended from `from` until before `to`."""
+        from_us, to_us = ends(from_, to, tz)
         named = one_workspace(request.auth, workspace)
         settled = await services.delivery.settled(track, wait, named) if wait else True
         complete, lag_s = await up_to_date(services, split(after))
         owner = await _owner(services, named, track)
         return shapes.track(
-            await services.history.track(owner, track) if owner is not None else [],
+            await services.history.track(owner, track, from_us, to_us) if owner is not None else [],
             name=track,
             workspace=owner,
             in_flight=services.delivery.in_flight(owner, track),

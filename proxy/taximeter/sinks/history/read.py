@@ -166,12 +166,15 @@ class Reader:
         details = self.usage(filters)[0].details
         return details.attempts + details.corrections
 
-    def track(self, workspace: str, track: str) -> list[TrackPart]:
-        """One track by document, operation, provider and model; empty when unknown."""
+    def track(
+        self, workspace: str, track: str, from_us: int | None = None, to_us: int | None = None
+    ) -> list[TrackPart]:
+        """One track, or a range of it, by document, operation, provider and model; empty when unknown."""
+        filters = Filters(workspace=workspace, track=track, from_us=from_us, to_us=to_us)
         names = ("document", "operation", "provider", "model")
         found: dict[tuple[str | None, ...], tuple[int, int, list[int]]] = {}
         with self._database.reading() as connection:
-            for part in parts(connection, Filters(workspace=workspace, track=track), 0, FOREVER_US, names):
+            for part in parts(connection, filters, *span(filters), names):
                 first_us, last_us, cell = found.get(part.key, (part.first_us, part.last_us, empty()))
                 merge(cell, part.cell)
                 found[part.key] = (min(first_us, part.first_us), max(last_us, part.last_us), cell)

@@ -133,9 +133,11 @@ class History:
         """See read.Reader.events."""
         return await self._read(self._reader.events, filters, limit, page)
 
-    async def track(self, workspace: str, track: str) -> list[TrackPart]:
+    async def track(
+        self, workspace: str, track: str, from_us: int | None = None, to_us: int | None = None
+    ) -> list[TrackPart]:
         """See read.Reader.track."""
-        return await self._read(self._reader.track, workspace, track)
+        return await self._read(self._reader.track, workspace, track, from_us, to_us)
 
     async def top(self, filters: Filters, by: str, order: str = "cost_nusd", limit: int = 10) -> list[Group]:
         """See read.Reader.top."""
