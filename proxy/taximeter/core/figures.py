@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 UNKNOWN = "—"
@@ -26,11 +27,14 @@ def money(usd: Decimal | None) -> str:
 
 
 def short(number: float) -> str:
-    """For axes: 1500 -> 1.5k, 2_000_000 -> 2M; below a thousand as it is, up to two decimals."""
+    """For axes: 1500 -> 1.5k, 2_000_000 -> 2M; below a thousand up to two decimals, below 1 up to three digits."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= size:
             return f"{number / size:.3g}{unit}"
-    return f"{number:.2f}".rstrip("0").rstrip(".") if number != int(number) else f"{int(number)}"
+    if number == int(number):
+        return f"{int(number)}"
+    decimals = 2 if abs(number) >= 1 else 2 - math.floor(math.log10(abs(number)))
+    return f"{number:.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
