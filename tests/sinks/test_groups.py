@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +50,11 @@ def summed(records: Iterable[Record]) -> list[int]:
     return cell
 
 
+ONE = Record(
+    request_id="r", started_at=0, ended_at=1, workspace="w", upstream="u", provider="p", api="chat", outcome=Outcome.OK
+)
+
+
 def varied(record: Record, by: int) -> Record:
     """Another that counts alike: other figures, where there are any."""
     changes = {name: value + by for name in _FIGURES if (value := getattr(record, name)) is not None}
@@ -82,17 +88,7 @@ def shared(record: Record) -> tuple[object, ...]:
 
 
 def test_calls_of_one_kind_are_one_group() -> None:
-    one = Record(
-        request_id="r",
-        started_at=0,
-        ended_at=1,
-        workspace="w",
-        upstream="u",
-        provider="p",
-        api="chat",
-        outcome=Outcome.OK,
-    )
-    assert len(grouped([varied(one, n) for n in range(50)])) == 1
+    assert len(grouped([varied(ONE, n) for n in range(50)])) == 1
 
 
 def test_what_a_record_may_not_know_are_the_columns_that_may_be_null() -> None:
@@ -100,11 +96,26 @@ def test_what_a_record_may_not_know_are_the_columns_that_may_be_null() -> None:
     assert [{"duration_ms": "duration_us", "seconds": "audio_ms"}.get(name, name) for name in NULLABLE] == columns
 
 
+@pytest.mark.parametrize("name", NULLABLE)
+def test_records_that_know_different_things_are_apart(name: str) -> None:
+    groups = grouped([ONE, msgspec.structs.replace(ONE, **{name: 1})])
+    assert [group.known for group in groups] == [(False,) * len(NULLABLE), tuple(each == name for each in NULLABLE)]
+
+
+NAMES = ("kind", "workspace", "task", "key_id", "upstream", "provider", "api", "request_model", "response_model",
+         "service_tier", "tokenizer", "price_ref")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*((name, "x") for name in NAMES), ("attempt", 2), ("operation", Operation.LLM), ("outcome", Outcome.TIMEOUT),
+     ("input_source", Source.COUNTED), ("output_source", Source.COUNTED), ("ended_at", QUARTER_US)],
+)  # fmt: skip
+def test_records_that_are_counted_under_different_names_are_apart(name: str, value: object) -> None:
+    assert len(grouped([ONE, msgspec.structs.replace(ONE, **{name: value})])) == 2
+
+
 def test_a_batch_has_the_groups_of_its_records() -> None:
-    records = [
-        Record(request_id="r", started_at=0, ended_at=1, workspace=name, upstream="u", provider="p", api="chat",
-               outcome=Outcome.OK)
-        for name in ("a", "b", "a")
-    ]  # fmt: skip
+    records = [msgspec.structs.replace(ONE, workspace=name) for name in ("a", "b", "a")]
     groups: list[Group] = Batch(journal_id="j", after=0, upto=3, records=records).groups
     assert [(group.record.workspace, len(group.records)) for group in groups] == [("a", 2), ("b", 1)]
