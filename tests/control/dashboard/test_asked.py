@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.control.dashboard.asked import PERIODS, last_days, path, same_time_before, view, window_name
+from taximeter.control.dashboard.asked import (
+    HOUR_US,
+    PERIODS,
+    label,
+    last_days,
+    path,
+    same_time_before,
+    view,
+    window_name,
+)
 from taximeter.control.questions import Question
 from taximeter.control.times import moment_us, shown
 from taximeter.core.errors import BadRequest
@@ -77,3 +86,10 @@ def test_names_in_paths_hold_anything():
 def test_window_names():
     names = [window_name(NOW_US, window, BERLIN) for window in ("hour", "day", "month")]
     assert names == ["Sun 14:30", "22 Nov", "Nov 2026"]
+
+
+def test_an_axis_names_the_day_at_its_midnight_only():
+    midnight = 1_795_305_600_000_000
+    place = ZoneInfo("UTC")
+    assert [label(midnight + hour * HOUR_US, "hour", place) for hour in (0, 4, 24)] == ["Sun", "04:00", "Mon"]
+    assert [label(midnight, "day", place), label(midnight, "month", place)] == ["22 Nov", "Nov 2026"]

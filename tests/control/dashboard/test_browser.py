@@ -30,6 +30,14 @@ LOOKS = {
 CUT_OFF = """() => [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)
   .map(e => e.textContent.trim().slice(0, 60))"""
 """Tables one would have to push aside to read."""
+OVER_EACH_OTHER = """() => [...document.querySelectorAll('.axis')].flatMap(axis => {
+  const boxes = [...axis.querySelectorAll('text')].filter(e => e.textContent && getComputedStyle(e).display !== 'none')
+    .map(e => [e.textContent, e.getBoundingClientRect()]).filter(([, box]) => box.width > 0);
+  return boxes.flatMap(([one, a], at) => boxes.slice(at + 1)
+    .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+    .map(([other]) => `${one} / ${other}`));
+})"""
+"""Labels of an axis that lie on each other."""
 CONTRAST = """() => {
   const rgb = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
@@ -69,6 +77,7 @@ async def test_every_page_fits_reads_well_and_asks_nobody_else(house, tmp_path, 
             await page.screenshot(path=tmp_path / f"{name}-{look}.png", full_page=True)
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
             assert await page.evaluate(CUT_OFF) == [], name
+            assert await page.evaluate(OVER_EACH_OTHER) == [], name
             assert await page.evaluate(CONTRAST) == [], name
             assert await page.evaluate("document.querySelectorAll('h1').length") == 1, name
             repeated = "(ids => ids.length - new Set(ids).size)([...document.querySelectorAll('[id]')].map(e => e.id))"

@@ -171,6 +171,14 @@ def window_name(start_us: int, window: Window, place: ZoneInfo) -> str:
     )
 
 
+def label(start_us: int, window: Window, place: ZoneInfo) -> str:
+    """What the axis calls it: of hours only midnight has its day's name."""
+    start = local(start_us, place)
+    if window != "hour":
+        return window_name(start_us, window, place)
+    return f"{start:%a}" if start.hour == 0 else f"{start:%H:%M}"
+
+
 def _after(now_us: int, place: ZoneInfo) -> int:
     return last_days(now_us, place, 1)[1]
 

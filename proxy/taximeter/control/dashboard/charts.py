@@ -22,6 +22,8 @@ SCOPE = "pygal-chart"
 WIDTH, HEIGHT = 720, 260
 PICTURES = 16
 """Charts kept: a page has one or two, of 20 to 80 KB each."""
+_STEPS = (1, 2, 3, 4, 6, 8, 12, 24)
+"""How many bars there may be from one written label to the next: of hours, midnight is always one."""
 _UNWANTED = ("style", "script", "desc")
 _FOR_SCRIPTS = ("plot text-overlay", "plot tooltip-overlay")
 
@@ -49,13 +51,13 @@ class Series(msgspec.Struct, frozen=True):
 def stacked(
     series: tuple[Series, ...], labels: tuple[str, ...], title: str, format_value: Callable[[float], str] = short
 ) -> Markup:
-    """Bars over time, the series on top of each other. `labels`: one a window; about seven of them are written.
+    """Bars over time, the series on top of each other. `labels`: one a window; at most seven of them are written.
 
     What has been drawn of the very same figures is not drawn again.
     """
     chart = _chart("StackedBar", title, format_value)
     chart.x_labels = list(labels)
-    chart.x_labels_major_every = max(1, -(-len(labels) // 7))
+    chart.x_labels_major_every = next((step for step in _STEPS if len(labels) <= 7 * step), _STEPS[-1])
     chart.show_minor_x_labels = False
     for each in series:
         chart.add(each.name, [None if mark is None else _told(mark, mark.value) for mark in each.marks])

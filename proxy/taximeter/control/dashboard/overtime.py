@@ -13,7 +13,7 @@ import msgspec
 from markupsafe import Markup
 
 from taximeter.control.dashboard import charts
-from taximeter.control.dashboard.asked import View, window_name
+from taximeter.control.dashboard.asked import View, label, window_name
 from taximeter.control.dashboard.figures import Figures, Row, own_view, summed
 from taximeter.control.ports import History
 from taximeter.control.times import shown
@@ -62,12 +62,13 @@ async def over_time(history: History, view: View, by: str) -> OverTime:
     found = await history.ranked(view.filters, by, OTHER, view.window, view.tz.key)
     marks, unit = _marks(view)
     windows = _windows(view, unit, marks, found.everything)
+    labels = tuple(label(start, view.window, view.tz) for start in marks[:-1])
     stacks = _stacks(view, by, marks, found)
 
     def pictures() -> tuple[Markup, Markup]:
         def draw(title: str, value: Callable[[Totals], float], told: Callable[[Totals], str], axis: Any) -> Markup:
             series = tuple(_series(view, by, stack, windows, value, told) for stack in stacks)
-            return charts.stacked(series, tuple(window.name for window in windows), title, axis)
+            return charts.stacked(series, labels, title, axis)
 
         return (
             draw(f"Cost by {by} over time", _usd, _money, _dollars),
