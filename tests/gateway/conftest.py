@@ -116,8 +116,9 @@ def serve(tmp_path, monkeypatch) -> Callable[..., Any]:
             worker="w",
             settings=settings.journal,
             now_us=lambda: time.time_ns() // 1000,
+            together=True,
         )
-        upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings))
+        upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings), then=journal.then)
         gate = Gateway(
             settings,
             journal=journal,
@@ -133,7 +134,7 @@ def serve(tmp_path, monkeypatch) -> Callable[..., Any]:
             exchanges.append(exchange)
             await gate(exchange)
 
-        server = Server(handle, settings.limits, connection=Edge)
+        server = Server(handle, settings.limits, connection=Edge, then=journal.then)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await until(lambda: server.started)
         running = Running(gate, journal, tmp_path / "journal", listener.getsockname()[1])

@@ -44,7 +44,7 @@ class Edge(Guard):
 
     def shutdown(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+            self.then(self.close, b"")
         else:
             self.cycle.keep_alive = False
 

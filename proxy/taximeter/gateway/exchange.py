@@ -97,7 +97,7 @@ class Exchange:
                 raise ClientLeft
             if self._expects_continue and not self.response_started:
                 self._expects_continue = False
-                self._edge.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._news = self._news or Bell()
             await self._news.wait()
         return self.take()
@@ -156,7 +156,7 @@ class Exchange:
             self.answer(failed.status, failed.headers(), failed.body())
         elif self._chunked or self._left_bytes is not None:
             self._flush()
-            edge.transport.close()
+            edge.then(edge.close, b"")
         else:
             edge.transport.abort()  # only so can an answer that ends with its connection be told from a cut one
 
@@ -216,18 +216,22 @@ class Exchange:
         ending = b"\r\n\r\n" if self.keep_alive else b"\r\nconnection: close\r\n\r\n"
         return STATUS_LINE[status] + fields + framing + ending
 
+    def _send(self, data: bytes) -> None:
+        edge = self._edge
+        edge.then(edge.write, data)
+
     def _flush(self) -> None:
         """Nothing came to go with the head: it goes alone."""
         if self._head and not self.left:
             head, self._head = self._head, b""
-            self._edge.transport.write(head)
+            self._send(head)
 
     def _write(self, body: bytes, end: bytes) -> None:
         if self.response_complete or not self.response_started:
             raise RuntimeError("a body before its head, or after the end of the answer")
         head, self._head = self._head, b""
         if head and len(body) > JOINED_BYTES:
-            self._edge.transport.write(head)
+            self._send(head)
             head = b""
         if self._bodiless:
             data = head
@@ -240,7 +244,7 @@ class Exchange:
                     raise RuntimeError("the body is longer than its content-length")
             data = head + body if head else body
         if data:
-            self._edge.transport.write(data)
+            self._send(data)
 
     def _complete(self) -> None:
         if self._left_bytes and not self._bodiless:
@@ -248,5 +252,5 @@ class Exchange:
         self.response_complete = True
         self.on_left = None
         if not self.keep_alive:
-            self._edge.transport.close()
+            self._edge.then(self._edge.close, b"")
         self._edge.on_response_complete()

@@ -8,6 +8,7 @@ applications (the control plane); the data plane's `Edge` serves the gateway.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -29,10 +30,20 @@ _CLOSE = (b"connection", b"close")
 _UPGRADE_FIELDS = (b"connection", b"upgrade", b"http2-settings")
 
 
+Then = Callable[[Callable[[bytes], None], bytes], None]
+
+
+def at_once(act: Callable[[bytes], None], data: bytes) -> None:
+    """Where nothing has to be written before."""
+    act(data)
+
+
 class Guard(HttpToolsProtocol):
     """One client connection. Refuses, in OpenAI's error shape, what cannot be relayed safely, then closes."""
 
     limits: Limits  # set on the subclass that `Server` makes
+    then: Then = staticmethod(at_once)
+    """How bytes leave: see `Journal.then`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -207,13 +218,25 @@ class Guard(HttpToolsProtocol):
             self._give_up()
         else:
             mixed = False
-        if not mixed and not self.transport.is_closing():
-            fields = [*error.headers(), _CLOSE]
-            lines = b"".join([b"%b: %b\r\n" % field for field in fields])
-            self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + error.body())
+        if mixed:
+            self.then(self.close, b"")
+            return
+        lines = b"".join([b"%b: %b\r\n" % field for field in (*error.headers(), _CLOSE)])
+        self.then(self._linger, STATUS_LINE[error.status] + lines + b"\r\n" + error.body())
+
+    def write(self, data: bytes) -> None:
+        """To the client, if it is still there. For `then`."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def close(self, _: bytes = b"") -> None:
+        """Let what was written leave, and close. For `then`."""
+        self.transport.close()
+
+    def _linger(self, last: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(last)
             self.transport.set_protocol(_Lingering(self))
-        else:
-            self.transport.close()
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.head_timeout_s, self._head_is_late)

@@ -16,6 +16,7 @@ import msgspec
 
 from taximeter.core.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from taximeter.gateway.eager import in_task
+from taximeter.gateway.guard import Then, at_once
 from taximeter.gateway.wire import Connection
 
 KEEP_ALIVE_S = 50.0
@@ -54,7 +55,10 @@ class Pool:
         idle_timeout_s: float = 1_200.0,
         max_connections: int = 1_000,
         keep_alive_s: float = KEEP_ALIVE_S,
+        then: Then = at_once,
     ) -> None:
+        """`then`: see `Journal.then`; no request leaves before its line is written."""
+        self.then = then
         self.origin = origin
         self.name = name
         self.loop: asyncio.AbstractEventLoop

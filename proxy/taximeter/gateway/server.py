@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from taximeter.core.errors import TaximeterError
-from taximeter.gateway.guard import Guard
+from taximeter.gateway.guard import Guard, Then, at_once
 
 if TYPE_CHECKING:
     from taximeter.config import Limits
@@ -28,11 +28,13 @@ _CLOSE = (b"connection", b"close")
 class Server(uvicorn.Server):
     """Serves one application on one inherited socket until `stop`."""
 
-    def __init__(self, app: Any, limits: Limits, *, connection: type[Guard] = Guard, lifespan: bool = False) -> None:
-        """`app` is an ASGI application, or with `connection=Edge` a handler of exchanges."""
+    def __init__(
+        self, app: Any, limits: Limits, *, connection: type[Guard] = Guard, then: Then = at_once, lifespan: bool = False
+    ) -> None:
+        """`app` is an ASGI application, or with `connection=Edge` a handler of exchanges. `then`: see `Guard`."""
         config = uvicorn.Config(
             app,
-            http=type(connection.__name__, (connection,), {"limits": limits}),
+            http=type(connection.__name__, (connection,), {"limits": limits, "then": staticmethod(then)}),
             ws="none",
             interface="asgi3",
             lifespan="on" if lifespan else "off",

@@ -18,6 +18,7 @@ from taximeter.core.errors import BadRequest, ConfigError, NotFound
 from taximeter.core.tags import TAG_HEADERS
 from taximeter.gateway import credentials
 from taximeter.gateway.framing import HOP_BY_HOP, named_by
+from taximeter.gateway.guard import Then, at_once
 from taximeter.gateway.pool import Origin, Pool, tls_context
 from taximeter.gateway.response import Response
 
@@ -53,7 +54,9 @@ class Transport(Protocol):
 class Upstream:
     """One configured provider endpoint."""
 
-    def __init__(self, settings: config.Upstream, drop: frozenset[bytes], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: config.Upstream, drop: frozenset[bytes], environ: Mapping[str, str], then: Then
+    ) -> None:
         self.settings = settings
         self.name = settings.name
         self.provider = settings.provider
@@ -65,8 +68,10 @@ class Upstream:
         base_origin, self._base = _parse(settings, settings.base_url)
         native_url = settings.native_url or re.sub(r"/v1/?$", "", settings.base_url)
         native_origin, self._native = _parse(settings, native_url)
-        self._transport = transport = _transport(settings, base_origin)
-        self._native_transport = transport if native_origin == base_origin else _transport(settings, native_origin)
+        self._transport = transport = _transport(settings, base_origin, then)
+        self._native_transport = (
+            transport if native_origin == base_origin else _transport(settings, native_origin, then)
+        )
 
     def send(self, method: bytes, path: bytes, headers: Headers, body: Body) -> Awaitable[Response]:
         """Send a request as the client made it; await the head of its answer.
@@ -129,12 +134,13 @@ class Upstreams:
         *,
         drop: frozenset[bytes] = frozenset(TAG_HEADERS),
         environ: Mapping[str, str] = os.environ,
+        then: Then = at_once,
     ) -> None:
-        """`drop`: lower-case header names that never reach an upstream (tags, proxy keys).
+        """`drop`: lower-case header names that never reach an upstream (tags, proxy keys). `then`: see `Journal.then`.
 
         Raises ConfigError on a base URL or credential that cannot be used.
         """
-        self.all = [Upstream(one, drop, environ) for one in settings]
+        self.all = [Upstream(one, drop, environ, then) for one in settings]
         self._by_name = {one.name: one for one in self.all}
         self._patterns = [(_matcher(u.settings.models), u) for u in self.all]
         self._by_model: dict[str, Upstream] = {}
@@ -198,7 +204,7 @@ def _matcher(patterns: list[str]) -> Callable[[str], object]:
     return re.compile("|".join(map(translate, patterns)) or "(?!)").match
 
 
-def _transport(settings: config.Upstream, origin: tuple[str, str, int]) -> Transport:
+def _transport(settings: config.Upstream, origin: tuple[str, str, int], then: Then) -> Transport:
     scheme, host, port = origin
     if settings.http2 or settings.proxy_url:
         from taximeter.gateway.httpx_upstream import HttpxTransport  # 60 ms of imports that few need
@@ -212,6 +218,7 @@ def _transport(settings: config.Upstream, origin: tuple[str, str, int]) -> Trans
         first_byte_timeout_s=settings.first_byte_timeout_s,
         idle_timeout_s=settings.idle_timeout_s,
         max_connections=settings.max_connections,
+        then=then,
     )
     return WireTransport(pool, host_header(origin))
 

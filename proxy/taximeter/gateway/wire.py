@@ -70,11 +70,16 @@ class Connection(Framing, asyncio.Protocol):
         self._silence = 0
         self._response = response = Response(self)
         if len(body) <= WHOLE_BYTES:
-            self._transport.write(head + body)
+            self._pool.then(self.write, head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self._pool.then(self.write, head)
+            self._pool.then(self.write, body)
         return response
+
+    def write(self, data: bytes) -> None:
+        """To the upstream, if the connection still stands. For `then`."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def send_streamed(self, head: bytes, body: AsyncIterator[bytes], length: int | None, head_only: bool) -> Response:
         """Send a request whose body is still coming (`length` None: chunked). The answer may overtake the body.
@@ -84,7 +89,7 @@ class Connection(Framing, asyncio.Protocol):
         self.begin(head_only)
         self._silence = 0
         self._response = response = Response(self)
-        self._transport.write(head)
+        self._pool.then(self.write, head)
         self._pump = self._pool.loop.create_task(self._send_body(body, length))
         return response
 

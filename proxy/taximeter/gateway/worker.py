@@ -71,8 +71,9 @@ async def _serve(child: Child, boot: Boot) -> None:
         worker=str(child.slot.number),
         settings=settings.journal,
         now_us=_now_us,
+        together=True,
     )
-    upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings))
+    upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings), then=journal.then)
     gateway = Gateway(
         settings,
         journal=journal,
@@ -81,7 +82,7 @@ async def _serve(child: Child, boot: Boot) -> None:
         tokenizers=tokenizers,
         admission=admission,
     )
-    server = Server(gateway, settings.limits, connection=Edge)
+    server = Server(gateway, settings.limits, connection=Edge, then=journal.then)
     server.on_started = child.ready  # type: ignore[method-assign]
     server.on_listeners_closed = child.release  # type: ignore[method-assign]
     child.on_stop(server.stop)
