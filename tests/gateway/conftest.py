@@ -25,7 +25,7 @@ from taximeter.gateway.exchange import Exchange
 from taximeter.gateway.gate import Gateway, dropped_headers
 from taximeter.gateway.server import Server
 from taximeter.gateway.upstream import Upstreams
-from taximeter.journal import Journal
+from taximeter.journal import Journal, writer_for
 
 
 class FlatPrices:
@@ -110,13 +110,12 @@ def serve(tmp_path, monkeypatch) -> Callable[..., Any]:
     ) -> AsyncIterator[Running]:
         base = {"name": "openai", "base_url": provider.base_url, "forward_credentials": True, **(upstream or {})}
         settings = msgspec.convert({"upstream": [base], "data_dir": str(tmp_path), **more}, Settings)
-        journal = Journal(
+        journal = writer_for(settings.journal)(
             tmp_path / "journal",
             node="n",
             worker="w",
             settings=settings.journal,
             now_us=lambda: time.time_ns() // 1000,
-            together=True,
         )
         upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings), then=journal.then)
         gate = Gateway(

@@ -9,6 +9,7 @@ import random
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,28 +20,6 @@ from taximeter.core.record import Record, Tick
 from taximeter.journal import durable, file
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.status import read_status
-
-
-class Disk:
-    """os.write as the journal calls it, on a disk that can be full."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.full = False
-        self.bytes_left: int | None = None
-        self._write = os.write
-        monkeypatch.setattr("taximeter.journal.file.os.write", self.write)
-
-    def write(self, fd: int, data: bytes) -> int:
-        if self.full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if self.bytes_left is not None:
-            data, self.bytes_left = data[: self.bytes_left], max(0, self.bytes_left - len(data))
-        return self._write(fd, data)
-
-
-@pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
-    return Disk(monkeypatch)
 
 
 def test_a_call_is_four_lines_between_header_and_end(tmp_path: Path) -> None:
@@ -142,7 +121,7 @@ def test_a_file_with_open_calls_is_left_without_an_end_at_shutdown(tmp_path: Pat
     assert records(tmp_path) == [], "recovery settles it now, so the late record must not be written"
 
 
-def test_a_short_write_is_taken_back_and_the_line_written_whole_later(tmp_path: Path, disk: Disk) -> None:
+def test_a_short_write_is_taken_back_and_the_line_written_whole_later(tmp_path: Path, disk: Any) -> None:
     writer = journal(tmp_path)
     place = writer.open(opening("a"))
     disk.bytes_left = 40
@@ -157,7 +136,7 @@ def test_a_short_write_is_taken_back_and_the_line_written_whole_later(tmp_path: 
 
 
 def test_a_torn_line_that_could_not_be_taken_back_is_cut_off_before_the_next(
-    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = journal(tmp_path)
     place = writer.open(opening("a"))
@@ -176,7 +155,7 @@ def test_a_torn_line_that_could_not_be_taken_back_is_cut_off_before_the_next(
     assert [each.request_id for each in records(tmp_path)] == ["a", "b", "c"]
 
 
-def test_a_full_disk_loses_just_the_calls_that_had_neither_a_line_nor_room(tmp_path: Path, disk: Disk) -> None:
+def test_a_full_disk_loses_just_the_calls_that_had_neither_a_line_nor_room(tmp_path: Path, disk: Any) -> None:
     writer = journal(tmp_path, buffer_records=3)
     guarded = [writer.open(opening(f"guarded{n}")) for n in range(5)]
     disk.full = True
@@ -195,7 +174,7 @@ def test_a_full_disk_loses_just_the_calls_that_had_neither_a_line_nor_room(tmp_p
     assert (writer.healthy, writer.lost) == (True, 4)
 
 
-def test_calls_opened_on_a_full_disk_wait_in_memory_and_count_as_unsaved(tmp_path: Path, disk: Disk) -> None:
+def test_calls_opened_on_a_full_disk_wait_in_memory_and_count_as_unsaved(tmp_path: Path, disk: Any) -> None:
     writer = journal(tmp_path, buffer_records=2)
     disk.full = True
     places = [writer.open(opening(f"r{n}")) for n in range(3)]
@@ -214,7 +193,7 @@ def test_calls_opened_on_a_full_disk_wait_in_memory_and_count_as_unsaved(tmp_pat
 
 @pytest.mark.parametrize("seed", range(30))
 def test_whatever_the_disk_does_each_call_is_on_disk_once_or_counted_as_lost(
-    tmp_path: Path, disk: Disk, seed: int
+    tmp_path: Path, disk: Any, seed: int
 ) -> None:
     dice = random.Random(seed)
     writer = journal(tmp_path, buffer_records=dice.choice([1, 3, 10]), roll_bytes=dice.choice([1, 3_000, 1_000_000]))
@@ -244,7 +223,7 @@ def test_whatever_the_disk_does_each_call_is_on_disk_once_or_counted_as_lost(
     assert [settled(path) for path in files(tmp_path)] == [0] * len(files(tmp_path)), "no call is open in any file"
 
 
-def test_a_writer_that_begins_on_a_full_disk_writes_its_calls_when_it_can(tmp_path: Path, disk: Disk) -> None:
+def test_a_writer_that_begins_on_a_full_disk_writes_its_calls_when_it_can(tmp_path: Path, disk: Any) -> None:
     disk.full = True
     writer = journal(tmp_path)
     assert (writer.healthy, list(tmp_path.iterdir())) == (False, [])
@@ -287,7 +266,7 @@ def test_a_second_shutdown_does_nothing(tmp_path: Path) -> None:
     assert files(tmp_path)[0].read_bytes() == before
 
 
-def test_calls_that_wait_when_the_process_ends_are_told_as_lost(tmp_path: Path, disk: Disk) -> None:
+def test_calls_that_wait_when_the_process_ends_are_told_as_lost(tmp_path: Path, disk: Any) -> None:
     writer = journal(tmp_path)
     disk.full = True
     for n in range(3):
@@ -305,7 +284,7 @@ def test_a_status_file_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
     assert read_status(tmp_path / "b.status") is None
 
 
-def test_refuse_raises_before_anything_is_sent_and_keeps_what_was_sent(tmp_path: Path, disk: Disk) -> None:
+def test_refuse_raises_before_anything_is_sent_and_keeps_what_was_sent(tmp_path: Path, disk: Any) -> None:
     writer = journal(tmp_path, on_error="refuse", buffer_records=1)
     places = [writer.open(opening(f"r{n}")) for n in range(4)]
     disk.full = True
@@ -319,7 +298,7 @@ def test_refuse_raises_before_anything_is_sent_and_keeps_what_was_sent(tmp_path:
     assert writer.lost == 0
 
 
-async def test_a_journal_in_trouble_tries_by_itself_and_tells_when_it_works(tmp_path: Path, disk: Disk) -> None:
+async def test_a_journal_in_trouble_tries_by_itself_and_tells_when_it_works(tmp_path: Path, disk: Any) -> None:
     writer = journal(tmp_path, on_error="refuse")
     disk.full = True
     with pytest.raises(JournalError):
@@ -333,7 +312,7 @@ async def test_a_journal_in_trouble_tries_by_itself_and_tells_when_it_works(tmp_
     writer.shutdown()
 
 
-async def test_lines_that_wait_are_written_without_another_call(tmp_path: Path, disk: Disk) -> None:
+async def test_lines_that_wait_are_written_without_another_call(tmp_path: Path, disk: Any) -> None:
     writer = journal(tmp_path)
     disk.full = True
     for n in range(1_000):
@@ -345,7 +324,7 @@ async def test_lines_that_wait_are_written_without_another_call(tmp_path: Path, 
     writer.shutdown()
 
 
-def test_a_correction_is_a_close_line_alone_or_an_error(tmp_path: Path, disk: Disk) -> None:
+def test_a_correction_is_a_close_line_alone_or_an_error(tmp_path: Path, disk: Any) -> None:
     writer = journal(tmp_path, "control")
     writer.append(record("a"))
     disk.full = True

@@ -136,7 +136,7 @@ def cost_nusd(card: Card, record: Record) -> int | None:
 
 
 class Plain(NamedTuple):
-    """A schedule of one card that prices nothing but input, cached input and output, in pico-USD a token."""
+    """A schedule of one card that prices input, cached input and output (pico-USD a token), and else only searches."""
 
     from_us: int
     input: int
@@ -148,6 +148,8 @@ class Plain(NamedTuple):
         """The same as `cost_nusd(card, record)`, in a third of the time; None: ask that."""
         tokens_in, tokens_out, cached = record.input_tokens, record.output_tokens, record.cached_input_tokens or 0
         if tokens_in is None or tokens_out is None or cached > tokens_in or record.ended_at < self.from_us:
+            return None
+        if record.web_search_requests is not None:
             return None
         pico = self.input * (tokens_in - cached) + self.cached_input * cached + self.output * tokens_out
         return (2 * pico + PICO_PER_NANO) // (2 * PICO_PER_NANO)
@@ -163,7 +165,10 @@ def plain(schedule: Schedule) -> Plain | None:
     rates = card.rates
     if rates.input is None or rates.output is None:
         return None
-    if rates != Rates(input=rates.input, cached_input=rates.cached_input, output=rates.output):
+    counted = Rates(
+        input=rates.input, cached_input=rates.cached_input, output=rates.output, web_search=rates.web_search
+    )
+    if rates != counted:
         return None
     cached = rates.input if rates.cached_input is None else rates.cached_input
     return Plain(schedule[0].from_us, rates.input, cached, rates.output, card.ref)

@@ -244,7 +244,8 @@ class Exchange:
                     raise RuntimeError("the body is longer than its content-length")
             data = head + body if head else body
         if data:
-            self._send(data)
+            edge = self._edge
+            edge.then(edge.write, data)
 
     def _complete(self) -> None:
         if self._left_bytes and not self._bodiless:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from taximeter.core.errors import BadRequest, PayloadTooLarge, RequestError
-from taximeter.gateway.cycle import Cycle
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -145,7 +144,7 @@ class Guard(HttpToolsProtocol):
         scope["raw_path"] = raw_path
         scope["query_string"] = query
         before = self.cycle
-        self.cycle = cycle = Cycle(
+        self.cycle = cycle = RequestResponseCycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -248,9 +247,7 @@ class Guard(HttpToolsProtocol):
 
     def _start(self, cycle: Any) -> None:
         """Hand a request to the application: it is the first, or the answer before it is complete."""
-        cycle.tasks = self.tasks
-        cycle.task = task = self.loop.create_task(cycle.run_asgi(self.app))
-        self.tasks.add(task)
+        self._start_asgi_task(cycle, self.app)
 
     _start_queued = _start
 

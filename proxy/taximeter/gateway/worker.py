@@ -26,7 +26,7 @@ from taximeter.gateway.gate import Gateway, dropped_headers
 from taximeter.gateway.server import Server
 from taximeter.gateway.tokenizers import Tokenizers
 from taximeter.gateway.upstream import Upstreams
-from taximeter.journal import Journal
+from taximeter.journal import writer_for
 from taximeter.keyfile import KeyFile, in_force
 from taximeter.pricebook import PriceBook
 
@@ -65,13 +65,12 @@ async def _serve(child: Child, boot: Boot) -> None:
     admission.use_budgets(budget_file.load())
     if admission.budgeted:
         import_module(HOLDING)
-    journal = Journal(
+    journal = writer_for(settings.journal)(
         data_dir / "journal",
         node=boot.node,
         worker=str(child.slot.number),
         settings=settings.journal,
         now_us=_now_us,
-        together=True,
     )
     upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings), then=journal.then)
     gateway = Gateway(

@@ -1,7 +1,4 @@
-"""The journal's writer: one per process, no wait beyond a `write` (DESIGN §4).
-
-Alone, each line is a `write` of its own. With `together`, the lines of one turn of the event loop are one, which under
-load is fifteen times fewer; whatever may leave only after a line goes through `then`.
+"""The journal's writer: one per process, one `write` a line, no wait beyond it (DESIGN §4).
 
 Trouble with the disk never reaches a request unless `journal.on_error = "refuse"`: lines wait in memory, in order,
 and what does not fit is counted. Knows nothing of readers and sinks.
@@ -46,12 +43,8 @@ class Journal:
         worker: str,
         settings: JournalSettings,
         now_us: Callable[[], int],
-        together: bool = False,
     ) -> None:
         """Begins a first file; where the disk refuses that, calls wait in memory as for any later trouble.
-
-        `together` needs a running loop, and does nothing where each call must know at once that its line is written
-        (`on_error = "refuse"`, `fsync = "always"`).
 
         Raises JournalError when `directory` cannot be made.
         """
@@ -73,11 +66,6 @@ class Journal:
         self._waiting = Waiting(settings.buffer_records)
         self._status = StatusFile(directory, node=node, worker=worker)
         self._sync = Syncer(settings.fsync, settings.fsync_interval_ms / 1000, self._collect, self._sync_failed)
-        self._together = together and not self._refuses and settings.fsync != "always"
-        self._gathered: list[tuple[JournalFile, bytes, Open | Record]] = []
-        """Lines of this turn."""
-        self._after: list[tuple[Callable[[bytes], None], bytes]] = []
-        """What waits for them."""
         self._created = False
         """A file was created since the last sync round."""
         self._retrying = self._closed = False
@@ -94,17 +82,12 @@ class Journal:
         file = self._file
         if file.size >= self._roll_bytes:
             file = self._roll()
-        line = open_line(opening)
-        if self._together and not self._waiting.concerned:
-            self._gather(file, line, opening)
-        else:
-            self._open(file, line, opening)
+        self._open(file, open_line(opening), opening)
         file.calls += 1
         return file
 
     def tick(self, file: JournalFile, tick: Tick) -> None:
         """Write a long stream's progress down; dropped where that does not work at once."""
-        self._write_gathered()
         if not self._waiting.concerned:
             self._put(file, encode(Line(tick=tick)))
 
@@ -113,32 +96,18 @@ class Journal:
 
         `event_id` stays "" where the call is lost.
         """
-        if self._together and not self._waiting.concerned:
-            file.seq += 1
-            record.event_id = f"{file.event_prefix}{file.seq}"
-            self._gather(file, close_line(record), record)
-        else:
-            self._close(file, record)
-        file.calls -= 1
-        if file.calls == 0 and file is not self._file:
-            self._end_idle()
+        self._close(file, record)
+        self._call_ended(file)
 
     def then(self, act: Callable[[bytes], None], data: bytes) -> None:
-        """Do `act(data)` when every line written so far is in its file; in the order asked for.
-
-        That is at once, or with `together` at the end of this turn of the loop.
-        """
-        if self._gathered or self._after:
-            self._after.append((act, data))
-        else:
-            act(data)
+        """Do `act(data)` when every line of before is in its file, in the order asked for: here, that is at once."""
+        act(data)
 
     def append(self, record: Record) -> None:
         """Write a record down that no call opened (a correction); sets `record.event_id`.
 
         Raises JournalError where it cannot be written now: nobody waits for an answer, so nothing is put off.
         """
-        self._write_gathered()
         file = self._file
         if file.size >= self._roll_bytes:
             file = self._roll()
@@ -162,8 +131,6 @@ class Journal:
         """End the files, sync them and release their locks. A file with calls still open is left to recovery."""
         if self._closed:
             return
-        self._end_turn()
-        self._together = False
         self._flush(len(self._waiting))
         self._closed = True
         for file in self._files:
@@ -179,40 +146,7 @@ class Journal:
         self._tell()
         self._status.release()
 
-    def _gather(self, file: JournalFile, line: bytes, item: Open | Record) -> None:
-        if not self._gathered and not self._after:
-            asyncio.get_running_loop().call_soon(self._end_turn)
-        self._gathered.append((file, line, item))
-
-    def _end_turn(self) -> None:
-        self._write_gathered()
-        after, self._after = self._after, []
-        for act, data in after:
-            try:
-                act(data)
-            except Exception:
-                log.exception("what waited for the journal failed")
-
-    def _write_gathered(self) -> None:
-        """Write this turn's lines, file by file; where that fails, each by itself."""
-        while self._gathered:
-            file = self._gathered[0][0]
-            here = [entry for entry in self._gathered if entry[0] is file]
-            self._gathered = [entry for entry in self._gathered if entry[0] is not file]
-            if not self._put(file, b"".join([line for _, line, _ in here])):
-                self._write_singly(file, here)
-
-    def _write_singly(self, file: JournalFile, entries: list[tuple[JournalFile, bytes, Open | Record]]) -> None:
-        """As they would have been written without `together`: what cannot be kept must leave no gap in the numbers."""
-        file.seq -= sum(isinstance(item, Record) for _, _, item in entries)
-        for _, line, item in entries:
-            if isinstance(item, Record):
-                self._close(file, item)
-            else:
-                self._open(file, line, item)
-
     def _open(self, file: JournalFile, line: bytes, opening: Open) -> None:
-        self._write_gathered()
         if self._put(file, line):
             return
         if self._refuses:
@@ -221,7 +155,6 @@ class Journal:
         self._tell()
 
     def _close(self, file: JournalFile, record: Record) -> None:
-        self._write_gathered()
         record.event_id = f"{file.event_prefix}{file.seq + 1}"
         line = close_line(record)
         if self._waiting.concerned:
@@ -232,6 +165,11 @@ class Journal:
             file.seq += 1
         else:
             record.event_id = ""
+
+    def _call_ended(self, file: JournalFile) -> None:
+        file.calls -= 1
+        if file.calls == 0 and file is not self._file:
+            self._end_idle()
 
     def _put(self, file: JournalFile, line: bytes) -> bool:
         """Write one line whole (or several), or leave the file as it was and answer False."""
@@ -282,7 +220,6 @@ class Journal:
 
     def _end_idle(self) -> None:
         """End every old file that has neither open calls nor waiting lines."""
-        self._write_gathered()
         for file in [f for f in self._files if f is not self._file and not f.calls and not f.waiting]:
             self._files.remove(file)
             self._end(file)
