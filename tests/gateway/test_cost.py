@@ -21,9 +21,9 @@ UNARY = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}'
 STREAM = UNARY[:-1] + b',"stream":true}'
 CALLS = 50
 
-PYTHON_CALLS_A_UNARY_CALL = 118
+PYTHON_CALLS_A_UNARY_CALL = 132
 """Python functions entered, ours and uvicorn's, from the first byte of the request to the last of the answer."""
-PYTHON_CALLS_A_CHUNK = 19
+PYTHON_CALLS_A_CHUNK = 18
 OBJECTS_LEFT = 0
 
 

@@ -40,7 +40,6 @@ class Call:
     __slots__ = (
         "_file",
         "_journal",
-        "_last_tick_ns",
         "closed",
         "opening",
         "overhead_ns",
@@ -51,6 +50,7 @@ class Call:
         "response_bytes",
         "started_ns",
         "status",
+        "tick_at_ns",
         "ttft_ns",
     )
 
@@ -67,7 +67,8 @@ class Call:
         """When the last of the answer was read."""
         self.ttft_ns: int | None = None
         self.overhead_ns: int | None = None
-        self._last_tick_ns = started_ns
+        self.tick_at_ns = started_ns + TICK_EVERY_NS
+        """From when on a long stream's progress is to be written down again."""
         self.closed = False
         """Its record is written."""
         self.record: Record | None = None
@@ -83,7 +84,7 @@ class Call:
 
     def tick(self, now_ns: int, output_tokens: int | None) -> None:
         """Write down a long stream's progress, at most once a second."""
-        self._last_tick_ns = now_ns
+        self.tick_at_ns = now_ns + TICK_EVERY_NS
         opening = self.opening
         self._journal.tick(
             self._file,
@@ -95,9 +96,6 @@ class Call:
                 output_tokens=output_tokens,
             ),
         )
-
-    def tick_due(self, now_ns: int) -> bool:
-        return now_ns - self._last_tick_ns > TICK_EVERY_NS
 
     def settle(
         self,

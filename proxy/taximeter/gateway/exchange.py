@@ -183,7 +183,12 @@ class Exchange:
 
     def write(self, data: bytes) -> None:
         """A part of the body."""
-        if data and not self.left:
+        if not data or self.left:
+            return
+        if self._chunked and not (self._head or self.response_complete):  # the usual chunk of a stream
+            edge = self._edge
+            edge.then(edge.write, b"%x\r\n%b\r\n" % (len(data), data))
+        else:
             self._write(data, b"")
 
     def end(self, data: bytes = b"") -> None:

@@ -207,7 +207,7 @@ class Relay(Metered):
                 if meter.terminal and not call.closed:
                     self._settle_if_known()
                     await self._gate.journal.durable()
-                elif call.tick_due(now_ns):
+                elif now_ns > call.tick_at_ns:
                     call.tick(now_ns, meter.progress_tokens())
             else:
                 pending, out = out, pending

@@ -79,7 +79,7 @@ class Stream:
                 return True
             if meter.terminal and not call.closed:
                 self._settle()
-            elif call.tick_due(now_ns):
+            elif now_ns > call.tick_at_ns:
                 call.tick(now_ns, meter.progress_tokens())
             if out:
                 self._exchange.write(out)

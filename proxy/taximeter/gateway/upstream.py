@@ -55,7 +55,7 @@ class Upstream:
     """One configured provider endpoint."""
 
     def __init__(
-        self, settings: config.Upstream, drop: frozenset[bytes], environ: Mapping[str, str], then: Then
+        self, settings: config.Upstream, drop: frozenset[bytes], environ: Mapping[str, str], then: Then = at_once
     ) -> None:
         self.settings = settings
         self.name = settings.name
