@@ -31,6 +31,7 @@ async def test_tail_follows_until_interrupted(control):
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-u", "-m", "taximeter", "tail", "--json", "--workspace", "acme", "--url", control.url,
         stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )  # fmt: skip
     assert json.loads(await process.stdout.readline())["request_id"] == "req-1"
     await control.add(record(2, workspace="beta"), record(3))
