@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -154,4 +155,4 @@ def _put(out: _Out, cell: Cell, targets: list[tuple[str, int]] | list[tuple[str,
 
 def _merge(into: dict[_K, Cell], key: _K, cell: Cell) -> None:
     so_far = into.get(key)
-    into[key] = list(cell) if so_far is None else [a + b for a, b in zip(so_far, cell, strict=True)]
+    into[key] = list(cell) if so_far is None else list(map(operator.add, so_far, cell))

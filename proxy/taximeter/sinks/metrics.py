@@ -6,6 +6,7 @@ which names is `metric_families`; this module only counts.
 
 from __future__ import annotations
 
+import operator
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -42,7 +43,8 @@ SUMMED = (
     totals.UNKNOWN,
 )
 CELL_SLOTS = SUMS + len(SUMMED)
-_INPUTS = (totals.LLM_INPUT, totals.EMBEDDING, totals.RERANK)
+_summed = operator.itemgetter(*SUMMED)
+_inputs = operator.itemgetter(totals.LLM_INPUT, totals.EMBEDDING, totals.RERANK)
 
 SECONDS = tuple(0.01 * 2**n for n in range(14))
 """OpenTelemetry GenAI's buckets for durations: 0.01 … 81.92 s."""
@@ -119,24 +121,26 @@ SHAPE_SERIES = 2 * (len(SECONDS) + 3) + len(OVERHEAD_SECONDS) + 3 + 2 * (len(TOK
 class _Fresh:
     """What one batch adds to one series key."""
 
-    __slots__ = ("cell", "exemplars", "shape", "sums")
+    __slots__ = ("cell", "exemplars", "sent", "shape", "sums")
 
     def __init__(self, shape: Shape) -> None:
         self.cell = [0] * SUMS
         self.sums = [0] * len(SUMMED)
         self.shape = shape
+        self.sent: list[Record] = []
+        """Those that went upstream: what the shape is to observe."""
         self.exemplars: dict[int, Record] = {}
 
     def add(self, group: Group) -> None:
         record, cell = group.record, group.cell
-        self.sums = [so_far + cell[field] for so_far, field in zip(self.sums, SUMMED, strict=True)]
+        self.sums = list(map(operator.add, self.sums, _summed(cell)))
         slot = _OUTCOME[record.outcome]
         if record.attempt == 1:  # requests are counted, as everywhere; a second attempt is the same request
             self.cell[slot] += len(group.records)
             self.exemplars[slot] = group.records[-1]
         if record.outcome is not Outcome.REFUSED:
-            self.shape.observe(group.records)
-        self.cell[INPUT + _source(record.input_source)] += sum([cell[field] for field in _INPUTS])
+            self.sent += group.records
+        self.cell[INPUT + _source(record.input_source)] += sum(_inputs(cell))
         self.cell[OUTPUT + _source(record.output_source)] += cell[totals.LLM_OUTPUT]
 
 
@@ -225,6 +229,7 @@ class Metrics:
                 of = fresh[where] = _Fresh(self._shape(key))
             of.add(group)
         for key, of in zip(keys, fresh.values(), strict=True):
+            of.shape.observe(of.sent)
             self._merge(key, of)
 
     def _key(self, workspace: str, provider: str, model: str, operation: Operation) -> SeriesKey:

@@ -140,7 +140,7 @@ def test_a_journal_is_remembered_with_its_digest_and_end(url):
         assert writer.apply([batch([call()])]) == {"j1": 2}
 
 
-@pytest.mark.parametrize("step", range(12))
+@pytest.mark.parametrize("step", range(13))
 def test_a_crash_between_any_two_statements_leaves_nothing(url, monkeypatch, step):
     """The steps: each intern table, the records, each roll-up and summary."""
     with Database(url) as database:
@@ -159,11 +159,12 @@ def test_a_crash_between_any_two_statements_leaves_nothing(url, monkeypatch, ste
 
             return wrapped
 
-        from taximeter.sinks.history import intern, write
+        from taximeter.sinks.history import intern, statements
 
         with monkeypatch.context() as patch:
             patch.setattr(intern.Interned, "numbers", fails(intern.Interned.numbers))
-            patch.setattr(write, "_coarser", fails(write._coarser))
+            patch.setattr(statements.Statements, "insert", fails(statements.Statements.insert))
+            patch.setattr(statements.Statements, "add", fails(statements.Statements.add))
             with pytest.raises(RuntimeError):
                 writer.apply([batch([call(request_model="new", response_model="new")], after=1)])
         assert contents(database) == before

@@ -7,6 +7,7 @@ first). So there rows go by what they fill: nulls of a record, zeros of a cell s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache
 from itertools import chain, compress
 from operator import itemgetter
@@ -19,6 +20,8 @@ from taximeter.sinks.history.rows import COLUMNS
 from taximeter.sinks.history.schema import events, journals
 
 Row = tuple[Any, ...]
+Packed = tuple[tuple[bool, ...], tuple[int, ...]]
+"""A cell's shape, which of its fields the statement is given values for, and these values."""
 
 _FIRST = COLUMNS.index("track")
 """Where the columns of groups.NULLABLE begin; behind them is only `detail`."""
@@ -55,19 +58,20 @@ class Statements:
             for row in chain.from_iterable(rows.values()):
                 copy.write_row(row)
 
-    def add(self, level: Table, cells: Iterable[tuple[tuple[int, int], Sequence[int]]]) -> None:
-        """Add cells at (start_s, series_no) to a level of a roll-up, in the order in which they come."""
-        if self.dialect != "sqlite":
-            full = _upsert_sql(level, (True,) * (len(level.columns) - 2), self.dialect)
-            with self._driver.cursor() as cursor:
-                cursor.executemany(full, [(*place, *cell) for place, cell in cells])
-            return
+    def packed(self, cell: Sequence[int]) -> Packed:
+        """A cell as `add` takes it."""
+        if self.dialect == "sqlite":
+            return tuple(map(bool, cell)), tuple(filter(None, cell))
+        return (True,) * len(cell), tuple(cell)
+
+    def add(self, level: Table, cells: Iterable[tuple[tuple[int, int], Packed]]) -> None:
+        """Add cells at (start_s, series_no) to a level of a roll-up, each shape in the order they come in."""
         shapes: dict[tuple[bool, ...], list[Row]] = {}
-        for place, cell in cells:
-            shape = tuple(map(bool, cell))
-            shapes.setdefault(shape, []).append((*place, *filter(None, cell)))
-        for shape, rows in shapes.items():
-            self._driver.executemany(_upsert_sql(level, shape, self.dialect), rows)
+        for place, (shape, sums) in cells:
+            shapes.setdefault(shape, []).append(place + sums)
+        with closing(self._driver.cursor()) as cursor:
+            for shape, rows in shapes.items():
+                cursor.executemany(_upsert_sql(level, shape, self.dialect), rows)
 
 
 def _mark(dialect: str) -> str:

@@ -174,20 +174,20 @@ class Writer:
 
 def _roll_up(statements: Statements, tables: Sequence[Table], cells: Cells) -> None:
     """Add cells at 15-minute starts to the tables of every level, in one order on every node."""
+    cells = dict(sorted(cells.items()))
+    sums = list(map(statements.packed, cells.values()))
     for level, table in zip(LEVELS, tables, strict=True):
-        cells = _coarser(cells, level)
-        statements.add(table, sorted(cells.items()))
-
-
-def _coarser(cells: Cells, level: Table) -> Cells:
-    """The same sums at a roll-up's own starts."""
-    starts = {start_s: _start_s(level.name, start_s) for start_s in {start_s for start_s, _ in cells}}
-    if len(set(starts.values())) == len(starts):  # as in nearly every batch
-        return {(starts[start_s], number): cell for (start_s, number), cell in cells.items()}
-    merged: Cells = {}
-    for (start_s, number), cell in cells.items():
-        _put(merged, (starts[start_s], number), cell)
-    return merged
+        starts = {start_s: _start_s(level.name, start_s) for start_s in {start_s for start_s, _ in cells}}
+        places = [(starts[start_s], number) for start_s, number in cells]
+        if len(set(starts.values())) == len(starts):  # as in nearly every batch: the same sums, in the same order
+            cells = dict(zip(places, cells.values(), strict=True))
+        else:
+            merged: Cells = {}
+            for place, cell in zip(places, cells.values(), strict=True):
+                _put(merged, place, cell)
+            cells = dict(sorted(merged.items()))
+            sums = list(map(statements.packed, cells.values()))
+        statements.add(table, zip(cells, sums, strict=True))
 
 
 def _put(cells: Cells, place: tuple[int, int], cell: Sequence[int]) -> None:
