@@ -107,3 +107,10 @@ def test_summed_is_the_sum_of_the_parts():
     a, b = Totals(requests=1, cost_nusd=5), Totals(requests=2, total_tokens=7)
     assert views.summed([a, b]) == Totals(requests=3, cost_nusd=5, total_tokens=7)
     assert views.summed([]) == Totals()
+
+
+def test_a_sum_less_some_of_its_parts_is_the_rest():
+    one, two = Totals(requests=2, cost_nusd=7, llm_input_tokens=10), Totals(requests=1, cost_nusd=-2)
+    rest = Totals(requests=5, errors=1, cost_nusd=40)
+    assert views.less(views.summed([one, two, rest]), [one, two]) == rest
+    assert views.less(rest, []) == rest

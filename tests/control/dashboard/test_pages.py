@@ -87,6 +87,17 @@ async def test_the_table_behind_the_chart_is_the_api_s_series(house):
     assert [[row[1], row[-1]] for row in rows_of(html, "over-time")] == expected
 
 
+@pytest.mark.parametrize(("models", "last"), [(7, "model-6: 130 tokens"), (9, "3 more: 390 tokens")])
+async def test_what_is_left_of_many_groups_is_one_bar(start, models, last):
+    control = await start(now_us=lambda: NOW_US)
+    await control.add(
+        *[record(n, request_model=f"model-{n}", cost_nusd=10**9 - n, ended_at=NOW_US - 1) for n in range(models)]
+    )
+    html = await get(control, "/?period=7d&by=model")
+    told = re.findall(r"<title>22 Nov, (.*? tokens)</title>", html)
+    assert told == [*(f"model-{n}: 130 tokens" for n in range(6)), last]
+
+
 async def test_many_days_are_weeks_and_lose_nothing(house):
     html = await get(house, "/?period=90d")
     answer = await house.get("/usage", **{"from": "2026-08-25", "to": "2026-11-23"})
