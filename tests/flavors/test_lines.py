@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.flavors import find
-from taximeter.flavors.chat import CHAT
+from taximeter.flavors.chat import CHAT, ChatTally
 from taximeter.flavors.meter import HELD_LINE_BYTES, Answer, Meter, Prepared
 
 STREAM = Answer(status=200, content_type=b"text/event-stream; charset=utf-8")
@@ -100,6 +100,27 @@ def test_a_dull_chunk_is_passed_as_the_same_object_while_an_event_is_awaited() -
     for _ in range(3):
         chunk = b"data: " + delta(b"hi") + b"\n\n"
         assert meter.feed(chunk) is chunk
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_a_chunk_whose_usage_is_null_is_not_decoded_however_its_json_is_spaced(
+    spaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = metered()
+    first, dull = (b"data: " + delta(text) + b"\n\n" for text in (b"a", b"b"))
+    usage = b"data: " + USAGE + b"\n\n"
+    if spaced:
+        dull, usage = dull.replace(b":null", b": null"), usage.replace(b":{", b": {")
+    meter.feed(first)
+    decoded: list[bytes] = []
+    event = ChatTally.event
+    monkeypatch.setattr(
+        ChatTally, "event", lambda self, data, name=b"": decoded.append(data) or event(self, data, name)
+    )
+    meter.feed(dull)
+    assert decoded == []
+    meter.feed(dull + usage)
+    assert meter.reading().output_tokens == 3
 
 
 @pytest.mark.parametrize("event", [
