@@ -20,6 +20,7 @@ import processes
 import uvloop
 
 from taximeter.config import JournalSettings
+from taximeter.control.priority import settle
 from taximeter.core.record import Open, Operation, Outcome, Record, Source
 from taximeter.delivery import Delivery
 from taximeter.embedded import EmbeddedValkey
@@ -108,6 +109,7 @@ def measure(records: int) -> str:
         valkey = EmbeddedValkey(folder)
         url = valkey.start()
         try:
+            settle()  # as the control process does
             valkey_before, before = processes.cpu(os.getpid()).by_title.get("valkey", 0.0), cpu_s()
             took_s = uvloop.run(deliver(folder, url))
             used_s = cpu_s() - before

@@ -53,8 +53,8 @@ class Feed:
         """It is not a file come back from a copy: the keeper's digest agrees, or its writer was seen alive."""
         self.buffered = 0
         """Records in memory."""
-        self._last: Batch | None = None
-        """The batch last cut: sinks that keep up cut the same one, and share what is summed in it."""
+        self._cuts: dict[int, Batch] = {}
+        """Batches cut of what is in memory, by their `after`: most sinks cut the same ones, and share their sums."""
         self._skipped = False
         self._blocks: list[Block] = []
         self._marks = [Mark(0, 0, "", 0)]
@@ -125,19 +125,21 @@ class Feed:
         else:
             mark, records = self._from_file(after, most)
         upto, ended = mark.upto, self.ended and mark.upto == self.seq
-        last = self._last
-        if last is None or (last.after, last.upto, last.ended) != (after, upto, ended):
-            name, digest = self.journal_id, mark.digest
-            last = Batch(journal_id=name, after=after, upto=upto, records=records, digest=digest, ended=ended)
-            self._last = last
-        return last
+        known = self._cuts.get(after)
+        if known is not None and (known.upto, known.ended) == (upto, ended):
+            return known
+        name, digest = self.journal_id, mark.digest
+        batch = Batch(journal_id=name, after=after, upto=upto, records=records, digest=digest, ended=ended)
+        if self._blocks and self._blocks[0].after <= after < upto:
+            self._cuts[after] = batch
+        return batch
 
     def forget(self, upto: int) -> int:
         """Drop blocks up to a cursor from memory; answers how many records that were."""
         count = bisect_right(self._blocks, upto, key=_upto)
         dropped = sum(len(block.records) for block in self._blocks[:count])
-        if self._last is not None and self._last.upto <= upto:
-            self._last = None
+        for after in [after for after in self._cuts if after < upto]:
+            del self._cuts[after]
         del self._blocks[:count]
         self.buffered -= dropped
         return dropped
