@@ -28,6 +28,7 @@ class Run:
         self._done = done
         self._task: asyncio.Task[None] | None = None
         self._running = False
+        """In a step, or on its way into a task, or ended: nothing can be thrown into it now."""
         self._cancelled = False
 
     def step(self, error: BaseException | None = None) -> None:
@@ -45,18 +46,20 @@ class Run:
         except BaseException as failure:
             self._done(self, failure)
         else:
-            if waits_for is not _PARKED:
-                self._become_task(waits_for)
+            if waits_for is _PARKED:
+                self._running = False
+            else:
+                self._task = asyncio.get_running_loop().create_task(self._rest(waits_for))
         finally:
-            self._running = False
             _current = before
+            del error  # its traceback holds this frame: together they would wait for the collector
 
     def cancel(self, msg: object = None) -> None:
         """Raise CancelledError in the coroutine, where it waits. `msg` is ignored (a task takes one)."""
-        if self._task is not None:
-            self._task.cancel()
-        elif self._running:
+        if self._running:
             self._cancelled = True
+        elif self._task is not None:
+            self._task.cancel()
         else:
             self.step(asyncio.CancelledError())
 
@@ -66,12 +69,10 @@ class Run:
         if self._task is not None:
             self._task.uncancel()
 
-    def _become_task(self, waits_for: object) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._rest(waits_for))
-        if self._cancelled:
-            self._task.cancel()
-
     async def _rest(self, waits_for: object) -> None:
+        self._running = False
+        if self._cancelled and self._task is not None:
+            self._task.cancel()  # not before: a task cancelled before its first step never takes one
         try:
             await _go_on(self._coroutine, waits_for)
         except BaseException as error:
@@ -131,3 +132,5 @@ def _go_on(coroutine: Coroutine[Any, Any, None], waits_for: object) -> Generator
             waits_for = coroutine.send(None) if error is None else coroutine.throw(error)
         except StopIteration:
             return
+        finally:
+            error = None  # as in `step`
