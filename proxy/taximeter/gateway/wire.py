@@ -200,7 +200,7 @@ class Connection(Framing, asyncio.Protocol):
         """The answer is complete. The connection goes back only if it is clean and the request was fully sent."""
         self._response = None
         pump, self._pump = self._pump, None
-        if pump is not None and not pump.done():
+        if pump is not None and (pump.cancelled() or not pump.done()):
             pump.cancel()
             clean = False
         if clean and self.keep_alive and not self._transport.get_write_buffer_size():

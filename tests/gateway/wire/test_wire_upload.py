@@ -170,6 +170,21 @@ async def test_an_early_refusal_that_streams_is_relayed(provider, client) -> Non
     assert client.pool.live == 0
 
 
+async def test_a_refusal_whose_body_comes_later_is_the_last_of_its_connection(provider, client) -> None:
+    """Else the next customer's request would be taken for the rest of this one's body."""
+    go_on = asyncio.Event()
+    head, body = response(b"no", 413).split(b"no")[0], Hung(b"x" * 10)
+    provider.script(head, go_on, b"no", STALL, at_head=True)
+    answer = await client.send(body, headers=[(b"content-length", b"100")])
+    while not body.left:
+        await asyncio.sleep(0)
+    go_on.set()
+    assert (answer.status, await answer.read()) == (413, b"no")
+    assert (client.pool.live, client.pool.idle) == (0, 0)
+    provider.script(OK)
+    assert await client.answer() == (200, b"fine")
+
+
 async def test_an_early_success_does_not_stop_the_upload(provider, client) -> None:
     go_on = asyncio.Event()
     provider.script(stream_head(), chunk(b"listening"), at_head=True)
