@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taximeter.core.modalities import Modalities, modalities
-from taximeter.core.prices import Card, Rates, Span, card_at, cost_nusd
+from taximeter.core.prices import Card, Rates, Span, card_at, cost_nusd, plain
 from taximeter.core.record import Operation, Outcome, Record
 
 USD_PER_MTOK = 1_000_000  # pico-USD per token of a price of 1 USD per million tokens
@@ -212,6 +212,72 @@ def test_cost_is_the_exact_sum_rounded_once(tokens: int, cached: int, output: in
     assert found is not None
     assert abs(found - exact) <= Decimal("0.5")
     assert with_context is None or found == with_context
+
+
+FIGURES = {
+    name: st.none() | st.integers(0, 50) | COUNT
+    for name in (
+        "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_input_tokens",
+        "cache_write_input_tokens_5m", "cache_write_input_tokens_1h", "audio_input_tokens", "image_input_tokens",
+        "reasoning_output_tokens", "audio_output_tokens", "search_units", "web_search_requests",
+    )
+}  # fmt: skip
+rates_of_any_kind = st.builds(
+    Rates, **{name: st.none() | st.integers(0, 10**9) for name in ("input", "cached_input", "output")}
+) | st.builds(Rates, **{name: st.none() | st.integers(0, 10**9) for name in Rates.__struct_fields__})
+cards = st.builds(
+    Card,
+    ref=st.just("test"),
+    rates=rates_of_any_kind,
+    above=st.just(()) | st.tuples(st.tuples(COUNT, rates_of_any_kind)),
+    free=st.sampled_from([False, False, True]),
+    same_as=st.sampled_from([None, None, ("p", "*")]),
+)
+spans = st.builds(Span, from_us=st.integers(0, 10), cards=st.tuples(st.none() | cards)) | st.builds(
+    Span, from_us=st.integers(0, 10), cards=st.tuples(cards, cards), starts_s=st.just((0, 3600))
+)
+
+
+@settings(deadline=None)
+@given(
+    schedule=st.lists(spans, max_size=2).map(lambda found: tuple(sorted(found, key=lambda span: span.from_us))),
+    figures=st.fixed_dictionaries({}, optional=FIGURES),
+    ended_at=st.integers(0, 12),
+    operation=st.sampled_from(Operation),
+    outcome=st.sampled_from(Outcome),
+    api=st.sampled_from(["chat", "images", "rerank"]),
+)
+def test_the_plain_formula_charges_what_the_card_charges(
+    schedule: tuple[Span, ...],
+    figures: dict[str, object],
+    ended_at: int,
+    operation: Operation,
+    outcome: Outcome,
+    api: str,
+) -> None:
+    quick = plain(schedule)
+    if quick is None:
+        return
+    used = record(**figures, ended_at=ended_at, operation=operation, outcome=outcome, api=api)
+    found = quick.cost_nusd(used)
+    if found is None:
+        return
+    at_the_time = card_at(schedule, ended_at)
+    assert at_the_time is not None
+    assert (found, quick.ref) == (cost_nusd(at_the_time, used), at_the_time.ref)
+
+
+@pytest.mark.parametrize("priced", [GPT, card(input=1, output=2), card(input=0, cached_input=7, output=0)])
+@settings(deadline=None)
+@given(tokens=COUNT, cached=st.none() | COUNT, output=COUNT, ended_at=st.integers(5, 10))
+def test_a_call_of_known_input_and_output_needs_no_card_where_its_price_is_plain(
+    priced: Card, tokens: int, cached: int | None, output: int, ended_at: int
+) -> None:
+    quick = plain((Span(from_us=5, cards=(priced,)),))
+    assert quick is not None
+    within = cached if cached is None else min(cached, tokens)
+    used = record(input_tokens=tokens, cached_input_tokens=within, output_tokens=output, ended_at=ended_at)
+    assert quick.cost_nusd(used) == cost_nusd(priced, used) is not None
 
 
 @settings(deadline=None)

@@ -18,7 +18,7 @@ from taximeter.flavors.counts import UNREADABLE, Fields, Members, Name, decode, 
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
 from taximeter.flavors.splice import include_usage
-from taximeter.flavors.tally import Tally, Verdict
+from taximeter.flavors.tally import USAGE_RAW_BYTES, Tally, Verdict
 
 _WRAPPERS = ("data", "result", "orchestration_result", "final_result")
 
@@ -99,6 +99,8 @@ class Chat(JsonFlavor):
             return None
         reading = openai_usage.plain(found.usage, provider)
         if reading is not None:
+            if len(found.usage) > USAGE_RAW_BYTES:  # blanks, or members named a thousand times
+                return None
             reading.response_model = found.model
             reading.upstream_request_id = found.id
             reading.service_tier = found.service_tier

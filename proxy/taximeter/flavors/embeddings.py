@@ -15,7 +15,7 @@ from taximeter.flavors import openai_usage, spoken
 from taximeter.flavors.counts import UNREADABLE, Members, Name, decode, first, items, one_line
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.tally import Tally, Verdict
+from taximeter.flavors.tally import USAGE_RAW_BYTES, Tally, Verdict
 
 _FLAT = "input_token_count"
 
@@ -61,7 +61,7 @@ class Embeddings(JsonFlavor):
             usage = _plain_usage.decode(found.usage)
         except UNREADABLE:
             return None
-        if usage.total_tokens not in (None, usage.prompt_tokens):
+        if usage.total_tokens not in (None, usage.prompt_tokens) or len(found.usage) > USAGE_RAW_BYTES:
             return None
         raw = msgspec.Raw(one_line(bytes(found.usage)))
         return Reading(
@@ -87,6 +87,7 @@ class _PlainAnswer(msgspec.Struct):
     error: None = None
     type: None = None
     result: None = None
+    input_token_count: None = None
 
 
 _plain_answer = msgspec.json.Decoder(_PlainAnswer)
