@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from taximeter.config import Settings
+from taximeter.config import Limits, Settings
+from taximeter.core.errors import UpstreamError
 from taximeter.core.hosts import Hosts
 from taximeter.core.keys import Keys, ProxyKey
 from taximeter.core.record import Source
@@ -100,8 +101,51 @@ async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
         await asyncio.sleep(0.005)
 
 
+class Edged:
+    """A handler of exchanges behind an `Edge`."""
+
+    def __init__(self, server: Server, port: int) -> None:
+        self.server, self.port = server, port
+
+    async def open(self, request: bytes = b"", **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, **options)
+        writer.write(request)
+        return reader, writer
+
+    async def ask(self, request: bytes) -> bytes:
+        """Everything that comes until the connection is closed. Raises ConnectionResetError where it is reset."""
+        reader, writer = await self.open(request)
+        try:
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+
+
 @pytest.fixture
-def serve(tmp_path, monkeypatch) -> Callable[..., Any]:
+def edged() -> Callable[..., Any]:
+    """`async with edged(handler, **limits) as edge`."""
+
+    @contextlib.asynccontextmanager
+    async def serving(handler: Callable[[Exchange], Any], **limits: Any) -> AsyncIterator[Edged]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = Server(handler, Limits(**limits), connection=Edge)
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(server.serve([listener]))
+                yield Edged(server, listener.getsockname()[1])
+                server.stop()
+                await task
+
+    return serving
+
+
+@pytest.fixture
+def warm() -> bool:
+    """Whether a connection to the provider stands before the first call: then that call is never a task."""
+    return False
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
     """`async with serve(provider, upstream={…}, **settings) as running`."""
 
     @contextlib.asynccontextmanager
@@ -126,6 +170,10 @@ def serve(tmp_path, monkeypatch) -> Callable[..., Any]:
             tokenizers=Words(),
             admission=Admission(Keys(keys), Hosts(), required=settings.auth.mode == "keys"),
         )
+        if warm:
+            with contextlib.suppress(UpstreamError):
+                pool = upstreams.all[0]._transport.pool
+                pool.release(await pool.connect())
         listener = socket.create_server(("127.0.0.1", 0))
         exchanges: list[Exchange] = []
 

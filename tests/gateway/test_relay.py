@@ -7,6 +7,7 @@ import socket
 import httpx2
 import pytest
 
+from taximeter.core.errors import JournalError
 from taximeter.core.keys import ProxyKey, digest
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
 
@@ -20,6 +21,11 @@ async def until(condition, timeout_s=10):
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "one two three"}]}
 STREAM = {**CHAT, "stream": True}
 JSON = [("content-type", "application/json")]
+
+
+@pytest.fixture(params=[False, True], ids=["new connection", "kept connection"])
+def warm(request):
+    return request.param
 
 
 @pytest.fixture
@@ -371,29 +377,94 @@ async def test_a_stream_without_usage_is_counted(serve, provider, client):
     assert record.get("partial", False) is False
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files"])
-async def test_a_slow_reader_gets_every_byte_and_holds_the_upstream_back(serve, provider, path):
-    parts = [delta(b"%06d" % number + b"x" * 50_000) for number in range(400)]
-    written = []
-    steps = [step for part in parts for step in (lambda _, part=part: written.append(1), chunk(part))]
-    provider.script(stream_head(), *steps, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
+PARTS = [delta(b"%06d" % number + b"x" * 50_000) for number in range(400)]
+"""20 MB: more than fits between the upstream and a client that stopped reading."""
+DONE = b"data: [DONE]\n\n"
+
+
+async def slow_client(slow, running, path="/v1/chat/completions"):
+    """Ask for a stream and read only the first of it."""
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    slow.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(slow, ("127.0.0.1", running.port))
     body = json.dumps(STREAM).encode()
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    await loop.sock_sendall(slow, head % path.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
+    received = bytearray()
+    while len(received) < 200_000:
+        received += await loop.sock_recv(slow, 4096)
+    return received
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files"])
+@pytest.mark.parametrize(
+    "end", [[chunk(DONE), LAST_CHUNK], [chunk(DONE) + LAST_CHUNK], [CLOSE]], ids=["ends", "ends at once", "cut"]
+)
+async def test_a_slow_reader_gets_every_byte_and_holds_the_upstream_back(serve, provider, path, end):
+    written = []
+    steps = [step for part in PARTS for step in (lambda _, part=part: written.append(1), chunk(part))]
+    provider.script(stream_head(), *steps, *end)
     async with serve(provider) as running:
         with socket.socket() as slow:
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-            slow.setblocking(False)
-            loop = asyncio.get_running_loop()
-            await loop.sock_connect(slow, ("127.0.0.1", running.port))
-            head = b"POST %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
-            await loop.sock_sendall(slow, head % path.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
-            received = bytearray()
-            while len(received) < 200_000:
-                received += await loop.sock_recv(slow, 4096)
-            assert len(written) < len(parts)  # 20 MB do not fit between the upstream and a client that stopped reading
-            while data := await loop.sock_recv(slow, 1 << 20):
+            received = await slow_client(slow, running, path)
+            assert len(written) < len(PARTS)
+            while data := await asyncio.get_running_loop().sock_recv(slow, 1 << 20):
                 received += data
+        record = await running.record()
+        assert len(running.records) == 1
     _, _, framed = bytes(received).partition(b"\r\n\r\n")
-    assert dechunked(framed) == b"".join(parts) + b"data: [DONE]\n\n"
+    cut = end == [CLOSE]
+    assert framed.endswith(LAST_CHUNK) is not cut
+    assert dechunked(framed) == b"".join(PARTS) + (b"" if cut else DONE)
+    assert (record["outcome"], record["response_bytes"]) == ("upstream_cut" if cut else "ok", len(dechunked(framed)))
+
+
+@pytest.mark.parametrize("policy", ["cancel", "drain"])
+async def test_a_slow_reader_that_leaves_lets_the_upstream_go_on_or_hang_up(serve, provider, policy):
+    provider.script(stream_head(), *map(chunk, PARTS), chunk(DONE), LAST_CHUNK)
+    async with serve(provider, upstream={"on_client_left": policy}) as running:
+        with socket.socket() as slow:
+            await slow_client(slow, running)
+            await until(lambda: running.exchanges[0].paused)
+            assert not running.records
+        record = await running.record()
+        assert len(running.records) == 1
+    (request,) = provider.requests
+    assert record["outcome"] == "client_left"
+    assert (request.client_left, request.answered) == ((False, True) if policy == "drain" else (True, False))
+
+
+async def test_a_stop_settles_a_stream_that_waits_for_its_reader(serve, provider):
+    provider.script(stream_head(), *map(chunk, PARTS), chunk(DONE), LAST_CHUNK)
+    with socket.socket() as slow:
+        async with serve(provider, limits={"shutdown_s": 0.2}) as running:
+            await slow_client(slow, running)
+            await until(lambda: running.exchanges[0].paused)
+            slow.settimeout(10)
+    (record,) = running.records
+    assert record["outcome"] == "interrupted"
+
+
+async def test_a_journal_that_fails_in_mid_stream_cuts_it_and_adds_no_second_answer(
+    serve, provider, client, monkeypatch
+):
+    go_on = asyncio.Event()
+    provider.script(stream_head(), chunk(delta(b"hello ")), go_on, chunk(DONE), LAST_CHUNK)
+    async with serve(provider, journal={"fsync": "always", "on_error": "refuse"}) as running:
+        received = b""
+        with pytest.raises(httpx2.RemoteProtocolError):
+            async with client.stream("POST", running.url + "/v1/chat/completions", json=STREAM) as answer:
+                async for part in answer.aiter_raw():
+                    received += part
+                    monkeypatch.setattr(running.gate.journal, "durable", _full_disk)
+                    go_on.set()
+        assert len(running.records) == 1
+    assert delta(b"hello ").startswith(received)
+
+
+async def _full_disk():
+    raise JournalError("no space left")
 
 
 def dechunked(framed):
@@ -501,6 +572,18 @@ async def test_usage_headers_where_asked_for(serve, provider, client):
     assert answer.headers["x-taximeter-input-tokens"] == str(record["input_tokens"])
     assert answer.headers["x-taximeter-output-tokens"] == str(record["output_tokens"])
     assert float(answer.headers["x-taximeter-cost-usd"]) == record["cost_nusd"] / 1e9
+
+
+async def test_an_answer_held_for_its_headers_and_cut_is_a_502(serve, provider, client):
+    provider.script(
+        response(b'{"usage": {"prompt_tokens": 1', headers=JSON).replace(b"length: 29", b"length: 99"), CLOSE
+    )
+    async with serve(provider, usage_headers=True) as running:
+        answer = await client.post(running.url + "/v1/chat/completions", json=CHAT)
+        record = await running.record()
+        assert len(running.records) == 1
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, record["error_code"])
+    assert record["outcome"] == "upstream_cut"
 
 
 async def test_weak_tags_only_where_switched_on(serve, provider, client):

@@ -1,4 +1,4 @@
-"""The HTTP edge over raw sockets: what is refused, what is bounded, how it ends."""
+"""The HTTP edge over raw sockets, of both kinds of server: what is refused, what is bounded, how it ends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import pytest
 
 from taximeter.config import Limits
 from taximeter.core.errors import UpstreamError
+from taximeter.gateway.edge import Edge
+from taximeter.gateway.exchange import ClientLeft, Exchange, Headers
+from taximeter.gateway.guard import Guard
 from taximeter.gateway.server import Server
 
 HOST = b"Host: a\r\n"
@@ -21,7 +24,12 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Echo:
-    """Answers what it received as JSON; `gate` holds an answer back, `calls` are the requests it saw."""
+    """Answers what it received as JSON; `gate` holds an answer back, `calls` are the requests it saw.
+
+    An ASGI application behind a `Guard`, a handler of exchanges behind an `Edge`.
+    """
+
+    connection: type[Guard] = Guard
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -40,27 +48,52 @@ class Echo:
                 return
             body += message["body"]
             more = message["more_body"]
-        headers = [(name.decode(), value.decode()) for name, value in scope["headers"]]
-        self.calls.append({"path": scope["raw_path"].decode(), "headers": headers, "body": body.decode()})
-        self.called.set()
-        answer = json.dumps(self.calls[-1]).encode()
-        length = [(b"content-length", str(len(answer)).encode())]
+        answer, length = self._answer(scope["raw_path"], scope["headers"], body)
         await send({"type": "http.response.start", "status": 200, "headers": length})
         await send({"type": "http.response.body", "body": answer[:1], "more_body": True})
+        await self._wait(scope["raw_path"])
+        await send({"type": "http.response.body", "body": answer[1:]})
+
+    async def handle(self, exchange: Exchange) -> None:
+        body = b""
+        try:
+            while part := await exchange.part():
+                body += part
+        except ClientLeft:
+            self.left += 1
+            return
+        answer, length = self._answer(exchange.path, exchange.headers, body)
+        exchange.start(200, length)
+        exchange.write(answer[:1])
+        await self._wait(exchange.path)
+        exchange.end(answer[1:])
+
+    def _answer(self, path: bytes, head: Headers, body: bytes) -> tuple[bytes, Headers]:
+        headers = [(name.decode(), value.decode()) for name, value in head]
+        self.calls.append({"path": path.decode(), "headers": headers, "body": body.decode()})
+        self.called.set()
+        answer = json.dumps(self.calls[-1]).encode()
+        return answer, [(b"content-length", str(len(answer)).encode())]
+
+    async def _wait(self, path: bytes) -> None:
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        if "cut" in scope["path"]:
+        if b"cut" in path:
             raise UpstreamError("cut")
-        await send({"type": "http.response.body", "body": answer[1:]})
+
+
+@pytest.fixture(autouse=True, params=[Guard, Edge])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Echo, "connection", request.param)
 
 
 Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Edge:
+class Served:
     def __init__(self, app: Echo, server: Server, port: int) -> None:
         self.app, self.server, self.port = app, server, port
 
@@ -79,13 +112,14 @@ class Edge:
 
 
 @asynccontextmanager
-async def serving(**limits: Any) -> AsyncIterator[Edge]:
+async def serving(**limits: Any) -> AsyncIterator[Served]:
     app = Echo()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(app, Limits(**limits))
+        app_or_handler = app.handle if Echo.connection is Edge else app
+        server = Server(app_or_handler, Limits(**limits), connection=Echo.connection)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(server.serve([listener]))
-            yield Edge(app, server, listener.getsockname()[1])
+            yield Served(app, server, listener.getsockname()[1])
             server.stop()
             app.gate.set()
             await task

@@ -57,7 +57,7 @@ class Edge(Guard):
             self.headers,
             self._version,
             keep_alive=parser.should_keep_alive(),
-            expects_continue=self.expect_100_continue,
+            expects_continue=self.expect_100_continue and self._version == "1.1",
         )
         if before is None or before.response_complete:
             self._fresh = exchange
@@ -65,13 +65,21 @@ class Edge(Guard):
             self.flow.pause_reading()
             self.pipeline.appendleft(exchange)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.cycle = self._running = None  # type: ignore[assignment]  # no cycle of references is left
+        self.pipeline.clear()
+
     def _start(self, cycle: Exchange) -> None:
+        if cycle.left or self.transport.is_closing():
+            return  # nobody would have its answer
         self._running = cycle
         cycle.run = run = Run(self.app(cycle), cycle.ended)
         self.tasks.add(run)  # type: ignore[arg-type]
         run.step()
 
     def _start_queued(self, cycle: Exchange) -> None:
+        self._running = cycle  # should its client leave before it starts
         self.loop.call_soon(self._start, cycle)  # not on top of the one whose answer has just been completed
 
     def _give_up(self) -> None:

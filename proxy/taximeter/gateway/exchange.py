@@ -6,6 +6,8 @@ Writes HTTP/1.1 to the client; reading it is `edge`'s. Knows nothing of upstream
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -158,7 +160,7 @@ class Exchange:
             self._flush()
             edge.then(edge.close, b"")
         else:
-            edge.transport.abort()  # only so can an answer that ends with its connection be told from a cut one
+            _reset(edge.transport)
 
     # The answer. Silent once the client has gone; RuntimeError where its own framing is broken, so that a body can
     # never be taken for another one's.
@@ -207,7 +209,8 @@ class Exchange:
         self._complete()
 
     def _framed(self, status: int, headers: Headers) -> bytes:
-        self.response_started = True
+        if self.response_started:
+            raise RuntimeError("a second head")
         length = dict(headers).get(b"content-length")
         self._left_bytes = None if length is None else int(length)
         self._bodiless = self.method == b"HEAD" or status in _NO_BODY
@@ -219,7 +222,9 @@ class Exchange:
             raise RuntimeError("a header holds a line break")
         framing = b"\r\ntransfer-encoding: chunked" if self._chunked else b""
         ending = b"\r\n\r\n" if self.keep_alive else b"\r\nconnection: close\r\n\r\n"
-        return STATUS_LINE[status] + fields + framing + ending
+        head: bytes = STATUS_LINE[status] + fields + framing + ending
+        self.response_started = True
+        return head
 
     def _send(self, data: bytes) -> None:
         edge = self._edge
@@ -257,6 +262,15 @@ class Exchange:
             raise RuntimeError("the body is shorter than its content-length")
         self.response_complete = True
         self.on_left = None
+        self._parts.clear()  # of an answer that came early; the connection keeps this until its next request
         if not self.keep_alive:
             self._edge.then(self._edge.close, b"")
         self._edge.on_response_complete()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close with a TCP reset: only so can an answer that ends with its connection be told from a cut one."""
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

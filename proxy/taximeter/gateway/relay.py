@@ -278,9 +278,14 @@ class Relay(Metered):
             self._call.settle(outcome, time.perf_counter_ns(), prepared=self._prepared, error_code=error.code)
             refuse(self._exchange, error, self._call.opening.request_id)
             return
-        self._exchange.write(meter.finish())
+        started = self._exchange.response_started
+        rest = meter.finish()
+        if started:
+            self._exchange.write(rest)
         await self._count_and_settle(outcome, error.code)
-        if not left:
+        if not started:  # held back for its `usage_headers`
+            refuse(self._exchange, error, self._call.opening.request_id)
+        elif not left:
             raise errors.AnswerCut(f"{self._call.opening.request_id}: {error.message}") from error
 
 

@@ -114,6 +114,7 @@ class Response(Bell):
     def abort(self) -> None:
         """Give up the rest; the connection is dropped unless the answer is complete already."""
         self._on_data = self._on_end = None
+        self._error = None  # once raised, its traceback holds this
         source, self._source = self._source, None
         if source is not None:
             source.drop(self)
@@ -158,8 +159,8 @@ class Response(Bell):
             if data and not on_data(data) and not last:
                 self._pause()
         finally:
-            if last and self._on_end is not None:
-                self._on_end(None)
+            if last:
+                self._tell_end(None)
 
     def fail(self, error: Exception) -> None:
         """The answer ended early; what was fed before can still be read."""
@@ -167,8 +168,8 @@ class Response(Bell):
             return
         self._error = error
         self._source = None
-        if self._on_end is not None and not self._paused:
-            self._on_end(error)
+        if not self._paused:
+            self._tell_end(error)
         self.ring()
 
     def _pause(self) -> None:
@@ -183,5 +184,12 @@ class Response(Bell):
         if data and self._on_data is not None and not self._on_data(data) and self._source is not None:
             self._paused = True
             self._source.pause()
-        elif (self._ended or self._error is not None) and self._on_end is not None:
-            self._on_end(self._error)
+        elif self._ended or self._error is not None:
+            self._tell_end(self._error)
+
+    def _tell_end(self, error: Exception | None) -> None:
+        """Once; the reader is let go of, as it holds this."""
+        on_end = self._on_end
+        self._on_data = self._on_end = None
+        if on_end is not None:
+            on_end(error)

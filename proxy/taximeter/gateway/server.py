@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -47,6 +48,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=limits.shutdown_s,  # type: ignore[arg-type]
         )
         super().__init__(config)
+        self.server_state.tasks = _Tasks()
         self._stop = asyncio.Event()
         logging.getLogger("uvicorn.error").addFilter(_is_news)
 
@@ -96,6 +98,13 @@ class Server(uvicorn.Server):
 
     def on_listeners_closed(self) -> None:
         """Called once no new connection can come; a process may hook on."""
+
+
+class _Tasks(set[Any]):
+    """What is in progress. uvicorn cancels it in a loop, and a run that is cancelled may leave that very moment."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(tuple(super().__iter__()))
 
 
 def _is_news(entry: logging.LogRecord) -> bool:

@@ -64,8 +64,12 @@ class Stream:
             await self._exchange.drain()  # the client reads more slowly than the upstream writes
             self._blocked = False
             response.resume()
-        if self._error is not None:
-            raise self._error
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
         return self._last
 
     def _on_data(self, chunk: bytes) -> bool:

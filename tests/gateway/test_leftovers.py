@@ -1,0 +1,92 @@
+"""A call that is over leaves nothing for the collector, which a worker seldom runs, and nothing at its connection."""
+
+import asyncio
+import contextlib
+import gc
+import json
+
+import pytest
+
+from taximeter.core.errors import UpstreamCut
+from taximeter.gateway.call import Call
+from taximeter.gateway.edge import Edge
+from taximeter.gateway.exchange import Exchange
+from taximeter.gateway.relay import Relay
+from taximeter.gateway.response import Response
+from taximeter.gateway.streaming import Stream
+from upstream import CLOSE, STALL, chunk, response, stream_head
+
+OF_A_CALL = (Relay, Stream, Response, Call, UpstreamCut, asyncio.CancelledError)
+EVENT = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+UNARY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "one two three"}]}
+STREAM = {**UNARY, "stream": True}
+LATER = (lambda _: b"",)
+
+
+def request_of(body, path="/v1/chat/completions"):
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
+    return f"{head}\r\n\r\n".encode() + data
+
+
+def alive(*kinds):
+    return [found for found in gc.get_objects() if type(found) in kinds or isinstance(found, kinds)]
+
+
+@pytest.fixture
+def no_collection():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+CALLS = {
+    "unary": (UNARY, None, True),
+    "stream": (STREAM, None, True),
+    "stream without usage": (STREAM, [stream_head(), chunk(EVENT), chunk(DONE), b"0\r\n\r\n"], True),
+    "stream in one piece": (STREAM, [stream_head() + chunk(EVENT) + chunk(DONE) + b"0\r\n\r\n"], True),
+    "refused by the upstream": (UNARY, [response(b"{}", 500)], True),
+    "refused by us": ({**UNARY, "model": "x" * 10}, None, True),
+    "cut": (STREAM, [stream_head(), chunk(EVENT), CLOSE], False),
+    "no answer": (UNARY, [CLOSE], True),
+    "client leaves": (STREAM, [stream_head(), chunk(EVENT), STALL], None),
+}
+
+
+@pytest.fixture(params=[False, True], ids=["new connection", "kept connection"])
+def warm(request):
+    return request.param
+
+
+@pytest.mark.parametrize(("body", "steps", "ends"), CALLS.values(), ids=CALLS.keys())
+async def test_a_call_that_is_over_leaves_nothing(serve, provider, no_collection, body, steps, ends) -> None:
+    async with serve(provider) as running:
+        for number in range(3):
+            if steps is not None:
+                provider.script(*steps)
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            writer.write(request_of(body))
+            await reader.readuntil(b"\r\n\r\n")
+            if ends is None:
+                await reader.readuntil(EVENT)
+            elif not ends:
+                await reader.read()
+            if ends:  # idle: what it keeps of the call is small
+                await running.record(number)
+                await asyncio.sleep(0)
+                await until(lambda: not alive(*OF_A_CALL))
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            await running.record(number)
+        del reader, writer
+        running.exchanges.clear()
+        await until(lambda: not alive(*OF_A_CALL, Exchange, Edge))
+
+
+async def until(condition, timeout_s=10):
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)
