@@ -24,6 +24,7 @@ from taximeter.gateway.admission import Admission
 from taximeter.gateway.edge import Edge
 from taximeter.gateway.exchange import Exchange
 from taximeter.gateway.gate import Gateway, dropped_headers
+from taximeter.gateway.guard import at_once
 from taximeter.gateway.server import Server
 from taximeter.gateway.upstream import Upstreams
 from taximeter.journal import Journal, writer_for
@@ -126,9 +127,9 @@ def edged() -> Callable[..., Any]:
     """`async with edged(handler, **limits) as edge`."""
 
     @contextlib.asynccontextmanager
-    async def serving(handler: Callable[[Exchange], Any], **limits: Any) -> AsyncIterator[Edged]:
+    async def serving(handler: Callable[[Exchange], Any], *, then=at_once, **limits: Any) -> AsyncIterator[Edged]:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = Server(handler, Limits(**limits), connection=Edge)
+            server = Server(handler, Limits(**limits), connection=Edge, then=then)
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(server.serve([listener]))
                 yield Edged(server, listener.getsockname()[1])

@@ -10,7 +10,7 @@ import pytest
 from taximeter.gateway.eager import Bell, in_task
 from taximeter.gateway.edge import Edge
 from taximeter.gateway.exchange import HELD_BYTES, Exchange
-from taximeter.gateway.guard import MAX_PIPELINED
+from taximeter.gateway.guard import MAX_PIPELINED, at_once
 
 LENGTH = [(b"content-length", b"3")]
 
@@ -169,10 +169,15 @@ async def test_a_body_that_cannot_be_read_further_ends_its_request(edged) -> Non
     assert bells.ends == [("/a", "ClientLeft")]
 
 
-async def test_nothing_behind_a_request_that_closes_is_begun(edged) -> None:
+def next_turn(act, data) -> None:
+    asyncio.get_running_loop().call_soon(act, data)
+
+
+@pytest.mark.parametrize("then", [at_once, next_turn])
+async def test_nothing_behind_a_request_that_closes_is_begun(edged, then) -> None:
     for open_at_once in (True, False):
         bells = Bells(open=open_at_once)
-        async with edged(bells) as edge:
+        async with edged(bells, then=then) as edge:
             whole = post("/a", b"123").replace(b"Host: a", b"Host: a\r\nConnection: close")
             reader, writer = await edge.open(whole[:-1])
             await bells.until(lambda bells=bells: bells.begun)
@@ -267,3 +272,27 @@ async def test_a_stop_waits_for_what_is_done_after_the_answer(edged) -> None:
         edge.server.on_listeners_closed = stopped.set
         writer.close()
     assert counted == [1]
+
+
+@pytest.mark.parametrize("then", [at_once, next_turn])
+@pytest.mark.parametrize("queued", [False, True])
+async def test_nothing_is_begun_behind_the_last_answer_of_a_server_that_stops(edged, then, queued) -> None:
+    bells = Bells(open=not queued)
+    async with edged(bells, then=then) as edge:
+        request = post("/a", b"123")
+        reader, writer = await edge.open(request[:-1])
+        await bells.until(lambda: bells.begun)
+        closed = asyncio.Event()
+        edge.server.on_listeners_closed = closed.set
+        edge.server.stop()
+        await closed.wait()
+        while not edge.server.server_state.default_headers:
+            await asyncio.sleep(0)
+        writer.write(request[-1:] + get("/b"))
+        if queued:
+            while not bells.exchanges["/a"].complete:
+                await asyncio.sleep(0)
+            bells.bells["/a"].ring()
+        assert (await asyncio.wait_for(reader.read(), 10)).count(b"HTTP/1.1") == 1
+        writer.close()
+    assert bells.begun == ["/a"]

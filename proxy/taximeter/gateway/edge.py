@@ -59,8 +59,10 @@ class Edge(Guard):
             keep_alive=parser.should_keep_alive(),
             expects_continue=self.expect_100_continue and self._version == "1.1",
         )
-        if before is None or before.response_complete:
+        if before is None or (before.response_complete and before.keep_alive):
             self._fresh = exchange
+        elif before.response_complete:
+            pass  # that answer was the connection's last
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft(exchange)
@@ -79,6 +81,8 @@ class Edge(Guard):
         run.step()
 
     def _start_queued(self, cycle: Exchange) -> None:
+        if self._running is not None and not self._running.keep_alive:
+            return  # the answer just completed was the connection's last
         self._running = cycle  # should its client leave before it starts
         self.loop.call_soon(self._start, cycle)  # not on top of the one whose answer has just been completed
 
