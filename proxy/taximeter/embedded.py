@@ -117,7 +117,7 @@ class EmbeddedValkey:
                 stdin=config,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                process_group=0,  # see supervisor.process
                 pass_fds=[lock],
             )
             os.ftruncate(lock, 0)

@@ -28,5 +28,6 @@ def test_the_control_process_gives_way_to_workers(tmp_path: Path) -> None:
         for thread in threads:
             assert os.getpriority(os.PRIO_PROCESS, thread) == min(19, own + NICENESS)
             assert os.sched_getscheduler(thread) == os.SCHED_BATCH
+        assert len({os.getsid(pid) for pid in processes.values()}) == 1  # niceness weighs within a session only
         assert os.getpriority(os.PRIO_PROCESS, worker) == own
         assert os.sched_getscheduler(worker) == os.sched_getscheduler(0)

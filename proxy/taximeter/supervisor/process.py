@@ -20,7 +20,8 @@ class Process:
     def __init__(self, module: str, slot: Slot, prepared: asyncio.Event) -> None:
         """Start it; it imports its modules and then waits until `prepared` is set.
 
-        In a session of its own: Ctrl-C reaches the supervisor alone, which ends its children in order.
+        In a process group of its own: Ctrl-C reaches the supervisor alone, which ends its children in order. Not in a
+        session of its own: Linux (autogroup) would weigh sessions against each other, and niceness inside them only.
         """
         self.ready = asyncio.Event()
         self.exited = asyncio.Event()
@@ -30,7 +31,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[fd for fd in (slot.socket_fd, slot.boot_fd, slot.lock_fd) if fd >= 0],
-            start_new_session=True,
+            process_group=0,
             bufsize=0,
         )
         self.pid = self._popen.pid
