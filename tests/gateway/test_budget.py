@@ -1,5 +1,7 @@
 """What a client sees of hard budgets, over a real socket and a real Valkey; what the journal says of it."""
 
+import asyncio
+
 import httpx2
 import pytest
 from redis.asyncio import Redis
@@ -149,3 +151,27 @@ async def test_a_key_budget_is_about_that_key(serve, provider, gated, redis):
     async with serve(provider) as running:
         gated(running, budget(key_id="key_1", period="total", limit=100))
         assert (await post(running)).status_code == 200
+
+
+async def test_a_client_that_leaves_while_its_budget_is_asked_costs_nothing(serve, provider, gated, redis, monkeypatch):
+    async with serve(provider) as running:
+        gated(running, budget())
+        asked, may_go_on = asyncio.Event(), asyncio.Event()
+        hold = running.gate.admission.hold
+
+        async def slow(*args):
+            asked.set()
+            await may_go_on.wait()
+            await hold(*args)
+
+        monkeypatch.setattr(running.gate.admission, "hold", slow)
+        calling = asyncio.create_task(post(running))
+        await asked.wait()
+        calling.cancel()
+        await asyncio.wait([calling])
+        async with asyncio.timeout(10):
+            while not running.watched_left():
+                await asyncio.sleep(0)
+        may_go_on.set()
+        record = await running.record()
+        assert (record["outcome"], record.get("input_tokens"), provider.requests) == ("client_left", None, [])

@@ -61,6 +61,8 @@ class Relay(Metered):
                 await self._gate.journal.durable()
             if BUDGETS in self._call.opening.tags:
                 await self._hold(body)
+                if exchange.left:
+                    raise ClientLeft
             begun = b""
             if whole:
                 self._watch()
@@ -79,6 +81,8 @@ class Relay(Metered):
             self._refuse(error)
         except errors.JournalError as error:
             log.error("%s refused: %s", self._call.opening.request_id, error)
+            if self._response is not None:  # it was sent and is billed: only its answer is refused
+                self._settle_now(Outcome.INTERRUPTED)
             self._refuse(errors.JournalUnavailable())
         except asyncio.CancelledError:
             run = exchange.run
@@ -87,7 +91,7 @@ class Relay(Metered):
                 raise
             run.uncancel()
             await self._client_has_left()
-        except ClientLeft:  # in the middle of its upload
+        except ClientLeft:  # in the middle of its upload, or while its budget was asked
             self._settle_now(Outcome.CLIENT_LEFT)
         finally:
             if exchange.on_left is not None or self._bound is not None:
