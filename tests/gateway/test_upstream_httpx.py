@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 
 import h2.config
@@ -20,7 +21,7 @@ from taximeter.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from taximeter.gateway.httpx_upstream import map_error
+from taximeter.gateway.httpx_upstream import _Exchange, map_error
 from taximeter.gateway.upstream import Upstream
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
 
@@ -43,6 +44,20 @@ async def read_all(answer) -> bytes:
             got += piece
     assert answer.at_end()
     return got
+
+
+async def test_a_call_that_is_over_leaves_nothing_for_the_collector(provider, through_proxy) -> None:
+    provider.script(response(b"fine"), response(b"fine"))
+    await read_all(await through_proxy.send(b"POST", b"/v1/chat", [], b"{}"))
+    gc.collect()
+    gc.disable()
+    try:
+        await read_all(await through_proxy.send(b"POST", b"/v1/chat", [], b"{}"))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert [held for held in gc.get_objects() if type(held) is _Exchange] == []
+    finally:
+        gc.enable()
 
 
 async def test_a_request_goes_through_an_outbound_proxy_as_it_is(provider, through_proxy) -> None:

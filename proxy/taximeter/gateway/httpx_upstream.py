@@ -118,6 +118,8 @@ class _Exchange:
             raise
         except Exception as error:  # what the request's body raised: passed on to whoever waits for the answer
             response.fail(error)
+        finally:
+            self._request.extensions = {}  # `trace` holds this: together they would wait for the collector
 
     async def _trace(self, event: str, info: dict[str, Any]) -> None:
         if event.endswith("send_request_headers.started"):  # a proxy's CONNECT is not yet our request
