@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
@@ -18,7 +19,9 @@ from taximeter.core.errors import ConfigError
 from taximeter.core.record import Operation, Outcome, Source
 from taximeter.core.totals import FIELDS, Totals, totals
 from taximeter.sinks import counter_keys as keys
+from taximeter.sinks import counter_rebuild
 from taximeter.sinks.counters import Counters, CountersMoved
+from taximeter.sinks.ledger import Ledger
 from taximeter.sinks.redis_client import Call, Script
 
 NOON_S = NOON_US // 1_000_000
@@ -567,6 +570,37 @@ async def test_a_rebuild_that_died_half_way_is_taken_over(
         except CountersMoved:
             continue
     await counters.deliver([sent])
+    await assert_exact(counters, records)
+
+
+async def test_a_rebuild_keeps_its_lease_however_long_history_takes(
+    counters: Counters, redis: Redis, history: FakeHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the lease of one that died is soon over: nobody renews it."""
+    monkeypatch.setattr(counter_rebuild, "_LEASE_MS", 200)
+    records = traffic(25, 40)
+    await counters.deliver([batch(records)])
+    history.take(batch(records))
+    asked, go_on, ledger = asyncio.Event(), asyncio.Event(), history.ledger
+
+    async def slow(*args: Any, **more: Any) -> Ledger:
+        asked.set()
+        await go_on.wait()
+        return await ledger(*args, **more)
+
+    monkeypatch.setattr(history, "ledger", slow)
+    rebuilding = asyncio.create_task(counters.rebuild())
+    await asked.wait()
+    holder, left_ms = await redis.get(keys.REBUILDING), await redis.pttl(keys.REBUILDING)
+    async with asyncio.timeout(10):
+        for _ in range(3):  # renewed three times: longer than it lasts by itself
+            while (now_ms := await redis.pttl(keys.REBUILDING)) <= left_ms:
+                left_ms = now_ms
+            left_ms = now_ms
+    assert await redis.get(keys.REBUILDING) == holder
+    go_on.set()
+    assert await rebuilding == 3
+    assert not await redis.exists(keys.REBUILDING)
     await assert_exact(counters, records)
 
 

@@ -6,6 +6,7 @@ generation changes first, so that nobody moves a watermark past what is being un
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -28,7 +29,8 @@ _T = TypeVar("_T")
 
 _KEPT = ("gen", keys.HELD, keys.RESERVED, keys.RESERVED_AT)
 """Of a workspace's keys those that are not sums of records."""
-_LEASE_MS = 60_000
+_LEASE_MS = 10_000
+"""So long others wait for a process that died while it rebuilt. One that lives renews it three times as often."""
 _KEYS_A_CALL = 200
 """Keeps one script under about 5 ms."""
 
@@ -84,7 +86,6 @@ class Rebuilder:
                 return 0
             stale = await self._stale(workspaces)
             for workspace in workspaces:
-                await self._server.command("PEXPIRE", keys.REBUILDING, _LEASE_MS)
                 await self._one(self._history, workspace, token, before, stale.get(keys.prefix(workspace), []))
         if workspaces:
             log.warning("Rebuilt the Redis counters of %d workspaces from history", len(workspaces))
@@ -99,12 +100,22 @@ class Rebuilder:
             and await self._server.command("GET", keys.REBUILDING) != token.encode()
         ):
             raise CountersMoved("another process is rebuilding the Redis counters")
+        renewing = asyncio.create_task(self._renew(token))
         try:
             yield token
         finally:
+            renewing.cancel()
             if await self._server.command("GET", keys.REBUILDING) == token.encode():
                 await self._server.command("DEL", keys.REBUILDING)
             self._token = secrets.token_hex(8)
+
+    async def _renew(self, token: str) -> None:
+        """Keep the lease while history is read, however long that takes."""
+        while True:
+            await asyncio.sleep(_LEASE_MS / 3_000)
+            with contextlib.suppress(Exception):  # what is wrong with Redis, the rebuild itself finds out
+                if await self._server.command("GET", keys.REBUILDING) == token.encode():
+                    await self._server.command("PEXPIRE", keys.REBUILDING, _LEASE_MS)
 
     async def _everything(self) -> list[str]:
         if self._history is None:
