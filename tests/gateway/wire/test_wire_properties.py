@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import UpstreamError
+from taximeter.gateway.guard import at_once
 from taximeter.gateway.wire import Connection
 from upstream import LAST_CHUNK, chunk
 
@@ -45,6 +46,7 @@ class FakeTransport:
 
 class FakePool:
     name = "fake"
+    then = staticmethod(at_once)
 
     def __init__(self) -> None:
         self.loop = SimpleNamespace(create_future=asyncio.Future)
