@@ -111,15 +111,20 @@ class NodeState:
 class ControlPlane:
     """`async with ControlPlane(tmp_path, history) as control`: `control.client` asks, `control.add` records."""
 
-    def __init__(self, data_dir: Any, history: Any, settings: Settings | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        data_dir: Any,
+        history: Any,
+        settings: Settings | None = None,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+        **more: Any,
+    ) -> None:
         self.settings = settings or Settings()
         self.history = history
         self.waits = Waits()
         self.node = NodeState()
         self.live = Live()
-        self.keyring = KeyRing(
-            KeyFile(data_dir), self.settings.auth, now_us=lambda: NOON_US, random=secrets.token_bytes
-        )
+        self.keyring = KeyRing(KeyFile(data_dir), self.settings.auth, now_us=lambda: NOON_US, random=random)
         self.services = Services(
             settings=self.settings,
             hosts=Hosts(self.settings.control.allowed_hosts),

@@ -86,13 +86,11 @@ class NewPrices:
 
 
 @pytest.fixture
-async def installation(start, tmp_path, valkey_url, monkeypatch):
+async def installation(start, tmp_path, valkey_url):
     numbers = count(1)
 
     def random(n):
         return hashlib.sha256(bytes([next(numbers)])).digest()[:n]
-
-    monkeypatch.setattr("secrets.token_bytes", random)  # what a ControlPlane makes keys of
 
     def now_us():
         return NOON_US + 4 * DAY_US
@@ -100,6 +98,7 @@ async def installation(start, tmp_path, valkey_url, monkeypatch):
     first = await start()
     ring = BudgetRing(BudgetFile(tmp_path), now_us=now_us, random=random)
     counters = Counters(valkey_url, history=first.history, scopes=lambda name: ring.in_force().scopes(name))
+    await counters.server.command("FLUSHALL")  # other tests' workspaces are called acme too
     webhook = Webhook(WebhookSettings(url="http://127.0.0.1:9/"), first.history, node=NODE, token="", secret="",
                       now_us=now_us)  # fmt: skip
     journal = Journal(tmp_path / "journal", node=NODE, worker="control", settings=JournalSettings(), now_us=now_us)
@@ -108,7 +107,7 @@ async def installation(start, tmp_path, valkey_url, monkeypatch):
         now_us=now_us,
     )  # fmt: skip
     control = await start(
-        now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
+        random=random, now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
         letters=webhook, close_track=webhook.cut,
         corrections=Corrections(first.history, first.waits, prices=NewPrices, journal=lambda: journal),
     )  # fmt: skip
