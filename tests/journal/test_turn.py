@@ -66,6 +66,16 @@ async def test_where_no_line_waits_nothing_waits(tmp_path: Path) -> None:
     writer.shutdown()
 
 
+async def test_what_is_to_be_durable_is_written_first(tmp_path: Path) -> None:
+    writer = journal(tmp_path, fsync="interval")
+    call(writer, "a")
+    durable = writer.durable()
+    durable.send(None)  # as far as its first wait, in this very turn
+    assert [one.request_id for one in records(tmp_path)] == ["a"]
+    durable.close()
+    writer.shutdown()
+
+
 async def test_one_that_cannot_be_done_hinders_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     writer, left = journal(tmp_path), []
     writer.open(opening("a"))

@@ -41,8 +41,8 @@ class Framing:
     """Reads answers one after another. After `feed`, look at `wrong`, then `complete` and `clean`, then `mode`."""
 
     __slots__ = (
-        "_barren_bytes", "_fields", "_framing", "_head_bytes", "_head_only", "_interim", "_interim_bytes", "_length",
-        "_parser", "_pieces", "_refusal", "body_left", "clean", "complete", "keep_alive", "mode", "on_body", "status",
+        "_barren_bytes", "_framing", "_head_bytes", "_head_only", "_interim", "_interim_bytes", "_length", "_parser",
+        "_pieces", "_refusal", "body_left", "clean", "complete", "headers", "keep_alive", "mode", "on_body", "status",
         "wrong",
     )  # fmt: skip
 
@@ -65,16 +65,12 @@ class Framing:
         self.wrong = ""
         """Why this is not an answer that can be framed safely."""
         self._head_only = head_only
-        self._fields: list[tuple[bytes, bytes]] = []
+        self.headers: list[tuple[bytes, bytes]] = []
+        """Lower-case names; hop-by-hop headers gone, content-length rebuilt."""
         self._framing: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
         self._refusal = ""
         self._head_bytes = self._barren_bytes = self._interim = self._interim_bytes = 0
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """Lower-case names; hop-by-hop headers gone, content-length rebuilt."""
-        return self._fields
 
     def feed(self, data: bytes) -> bytes:
         """Parse, in the modes HEAD and CHUNKED; returns what of the body was in `data`."""
@@ -124,7 +120,7 @@ class Framing:
         if name in _FRAMING:
             self._framing.append((name, value))
         else:
-            self._fields.append((name, value))
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.mode != HEAD:
@@ -141,7 +137,7 @@ class Framing:
                 self._refuse(f"HTTP version {version}")
         if not 200 <= status < 600:
             self._refuse(f"status {status:03}")
-        if len(self._fields) + len(self._framing) > HEAD_FIELDS:
+        if len(self.headers) + len(self._framing) > HEAD_FIELDS:
             self._refuse(f"more than {HEAD_FIELDS} header fields")
         self.mode = UNTIL_CLOSE
         for name, value in self._framing:
@@ -149,7 +145,7 @@ class Framing:
         if status in (204, 304):  # no body, whatever the framing says; some servers send one nevertheless
             self.keep_alive = self.keep_alive and self.mode == UNTIL_CLOSE
         elif self._length is not None:
-            self._fields.append((b"content-length", b"%d" % self._length))
+            self.headers.append((b"content-length", b"%d" % self._length))
         self.status = status
         if self._head_only:
             self.complete = True
@@ -168,8 +164,8 @@ class Framing:
             self._refuse("a switch of protocols nobody asked for")
         if self._interim > INTERIM_HEADS:
             self._refuse(f"more than {INTERIM_HEADS} interim answers")
-        self._interim_bytes += _size(self._fields)
-        self._fields = []
+        self._interim_bytes += _size(self.headers)
+        self.headers = []
         self._framing = []
 
     def _frame(self, name: bytes, value: bytes) -> None:
@@ -185,7 +181,7 @@ class Framing:
             named = named_by(value)
             if b"close" in named:
                 self.keep_alive = False
-            self._fields = [field for field in self._fields if field[0] not in named]
+            self.headers = [field for field in self.headers if field[0] not in named]
 
     def _refuse(self, what: str) -> None:
         self._refusal = what
@@ -198,7 +194,7 @@ class Framing:
         elif not self._head_bytes and not self._interim:
             size = data.find(b"\r\n\r\n")
         else:
-            size = self._interim_bytes + _size(self._fields)
+            size = self._interim_bytes + _size(self.headers)
         if size > HEAD_BYTES:
             self.wrong = self.wrong or f"a head of more than {HEAD_BYTES} bytes"
 

@@ -210,7 +210,8 @@ class Relay(Metered):
             if streamed:
                 if meter.terminal and not call.closed:
                     self._settle_if_known()
-                    await self._gate.journal.durable()
+                    if self._gate.durable:
+                        await self._gate.journal.durable()
                 elif now_ns > call.tick_at_ns:
                     call.tick(now_ns, meter.progress_tokens())
             else:

@@ -179,7 +179,7 @@ class Connection(Framing, asyncio.Protocol):
         in_head = self.mode == HEAD
         piece = self.feed(data)
         if in_head and self.status and not self.wrong:
-            response.headers, response.status = self._fields, self.status
+            response.headers, response.status = self.headers, self.status
         if self.wrong:
             if piece:
                 response.feed(piece, False)

@@ -68,6 +68,10 @@ class TurnJournal(Journal):
         else:
             act(data)
 
+    async def durable(self) -> None:
+        self._write_gathered()
+        await super().durable()
+
     def append(self, record: Record) -> None:
         self._write_gathered()
         super().append(record)
