@@ -14,6 +14,7 @@ import msgspec
 
 from taximeter.core.errors import BadRequest
 from taximeter.core.tags import is_valid
+from taximeter.core.union import union
 
 Unit = Literal["usd", "tokens"]
 Period = Literal["day", "month", "total"]
@@ -122,14 +123,5 @@ class Budgets:
 
 
 def merge(*copies: Iterable[Budget]) -> list[Budget]:
-    """Several copies as one, oldest first: the union by id, where any copy's end holds. As core.keys.merge."""
-    merged: dict[str, Budget] = {}
-    for copy in copies:
-        for budget in copy:
-            known = merged.get(budget.id)
-            if known is None:
-                merged[budget.id] = budget
-                continue
-            ended = [at for at in (known.ended_at, budget.ended_at) if at]
-            merged[budget.id] = msgspec.structs.replace(known, ended_at=min(ended, default=0))
-    return sorted(merged.values(), key=lambda budget: (budget.created_at, budget.id))
+    """Several copies of the stored budgets as one; see `union`."""
+    return union(copies, "ended_at")

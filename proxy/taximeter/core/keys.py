@@ -13,6 +13,8 @@ from hmac import compare_digest
 
 import msgspec
 
+from taximeter.core.union import union
+
 PREFIX = "tm-"
 """Every proxy key begins so; a bearer token that does not is never one of ours (DESIGN §10)."""
 
@@ -92,17 +94,5 @@ def is_digest(text: str) -> bool:
 
 
 def merge(*copies: Iterable[ProxyKey]) -> list[ProxyKey]:
-    """Several copies of the stored keys as one, oldest first: the union by id, where any copy's revocation holds.
-
-    Idempotent, commutative and associative, so nodes may exchange copies in any order.
-    """
-    merged: dict[str, ProxyKey] = {}
-    for copy in copies:
-        for key in copy:
-            known = merged.get(key.id)
-            if known is None:
-                merged[key.id] = key
-                continue
-            revoked = [at for at in (known.revoked_at, key.revoked_at) if at]
-            merged[key.id] = msgspec.structs.replace(known, revoked_at=min(revoked, default=0))
-    return sorted(merged.values(), key=lambda key: (key.created_at, key.id))
+    """Several copies of the stored keys as one: a revocation in any of them holds; see `union`."""
+    return union(copies, "revoked_at")
