@@ -20,8 +20,10 @@ from faults.load import Load
 from taximeter.core.record import Outcome, Record, Source
 from taximeter.core.totals import FIELDS, add, empty
 from taximeter.journal.read import UNREADABLE, decode_line
+from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.read import Reader
+from taximeter.sinks.history.tag_rollups import roll_up
 from upstream import Billed, Provider
 
 Sums = dict[str, dict[str, int]]
@@ -206,11 +208,23 @@ def _same_in_sql(records: Sequence[Record], history_url: str) -> None:
             (("workspace",), "month"),
             (("workspace", "provider", "model"), "day"),
             (("workspace", "task"), None),
-            (("workspace", "track"), None),
         ):
-            groups = reader.usage(Filters(), names, cast(Any, window))
-            told = {_key(g.key, names, g.start_us, window): _named(msgspec.structs.astuple(g.totals)) for g in groups}
-            _same(f"SQL by {names} and {window}", told, _grouped(records, names, window))
+            _same_groups(reader, records, names, window)
+        # The roll-ups by tag: as far as control had come with them, then to the end.
+        by_track: tuple[tuple[tuple[str, ...], str | None], ...] = ((("workspace", "track"), None), (("track",), "day"))
+        for names, window in by_track:
+            _same_groups(reader, records, names, window)
+        with Database(history_url) as database:
+            while roll_up(database):
+                pass
+        for names, window in by_track:
+            _same_groups(reader, records, names, window)
+
+
+def _same_groups(reader: Reader, records: Sequence[Record], names: Sequence[str], window: str | None) -> None:
+    groups = reader.usage(Filters(), names, cast(Any, window))
+    told = {_key(g.key, names, g.start_us, window): _named(msgspec.structs.astuple(g.totals)) for g in groups}
+    _same(f"SQL by {names} and {window}", told, _grouped(records, names, window))
 
 
 def _by_id(records: Iterable[Record]) -> dict[str, dict[str, Any]]:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taximeter.control")
 
-REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S, SWEEP_S = 30.0, 60.0, 3_600.0, 2.0, 30.0
+REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S, SWEEP_S, TAGS_S = 30.0, 60.0, 3_600.0, 2.0, 30.0, 10.0
 DRAIN_S = 10.0
 """How long the end waits for the last records to reach the sinks; the next start delivers what is left."""
 REQUESTS_S = 5.0
@@ -253,6 +253,7 @@ class Control:
             *sending,
             every(REGISTER_S, "registering this node in Redis", self._register, notes),
             every(AUDIT_S, "auditing Redis against history", self.counters.audit, notes),
+            every(TAGS_S, "summing by track, document and end user", self.history.roll_up_tags, notes),
             every(PRUNE_S, "forgetting old records", prune, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),

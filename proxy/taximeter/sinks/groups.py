@@ -11,12 +11,13 @@ from operator import attrgetter
 
 from taximeter.core.record import Record
 from taximeter.sinks.history.cells import add_alike, empty
+from taximeter.sinks.history.query import TAGS
 
 QUARTER_US = 900_000_000
 """The finest period anything is summed by."""
 
 NULLABLE = (
-    "track", "document", "end_user", "duration_ms", "input_tokens", "cached_input_tokens", "cache_write_input_tokens",
+    *TAGS, "duration_ms", "input_tokens", "cached_input_tokens", "cache_write_input_tokens",
     "output_tokens", "reasoning_output_tokens", "total_tokens", "audio_input_tokens", "image_input_tokens",
     "audio_output_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens", "search_units",
     "embedding_inputs", "rerank_documents", "seconds", "cost_nusd",
@@ -32,7 +33,7 @@ _nullable = attrgetter(*NULLABLE)
 class Group:
     """Records of one quarter of an hour with the same names, outcome, sources and attempt, knowing the same."""
 
-    __slots__ = ("cell", "known", "quarter_s", "record", "records")
+    __slots__ = ("cell", "known", "quarter_s", "record", "records", "tagged")
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -42,6 +43,8 @@ class Group:
         self.known: Known = tuple([value is not None for value in _nullable(record)])
         self.quarter_s = record.ended_at // QUARTER_US * 900
         """When the quarter began (s since epoch)."""
+        self.tagged = any(self.known[: len(TAGS)])
+        """Whether they carry a track, a document or an end user."""
         self.cell = empty()
         """Their sums: `history.cells.FIELDS`, of which the first are `core.totals.FIELDS`."""
 

@@ -18,10 +18,11 @@ from taximeter.core.record import Operation, Outcome, Record
 from taximeter.core.totals import Totals
 from taximeter.sinks.history import cells
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.query import GROUPS, SERIES, Filters
+from taximeter.sinks.history.query import GROUPS, SERIES, TAGS, Filters
 from taximeter.sinks.history.read import Reader
 from taximeter.sinks.history.schema import VERSION, meta
 from taximeter.sinks.history.sink import History
+from taximeter.sinks.history.tag_rollups import roll_up
 from taximeter.sinks.history.windows import boundaries
 from taximeter.sinks.history.write import Writer
 
@@ -93,14 +94,21 @@ def shelf() -> Iterator[dict[str, tuple[Reader, list[Record]]]]:
 
 @pytest.fixture
 def stored(shelf, request, new_url) -> tuple[Reader, list[Record]]:
-    """One database of 400 records for each dialect: it is the questions that vary."""
+    """One database of 400 records for each dialect: it is the questions that vary. Of one journal half of what carries
+    tags is in the roll-ups by tag, of the other nothing yet."""
     kind = request.node.callspec.params["new_url"]
     if kind not in shelf:
         rng = Random(7)
-        sent = batch([random_call(rng, SPAN_US) for _ in range(400)])
+        first, second, third = (batch([random_call(rng, SPAN_US) for _ in range(n)]) for n in (150, 150, 100))
+        second = batch(second.records, after=150)
+        third = batch(third.records, "j2")
         database = Database(new_url())
-        Writer(database).apply([sent])
-        shelf[kind] = Reader(database), sent.records
+        writer = Writer(database)
+        writer.apply([first])
+        while roll_up(database):
+            pass
+        writer.apply([second, third])
+        shelf[kind] = Reader(database), [*first.records, *second.records, *third.records]
     return shelf[kind]
 
 
@@ -142,6 +150,40 @@ def test_windows_are_the_sums_of_their_records(stored, filters, group_by, window
     }
     marks = boundaries(start, end, window, tz)[:-1]
     assert found == folded(records, bounded, group_by, marks)
+
+
+BY_TAG = st.tuples(st.sampled_from(TAGS), st.sampled_from([(), ("workspace",)]), st.booleans()).map(
+    lambda drawn: [drawn[0], *drawn[1]] if drawn[2] else [*drawn[1], drawn[0]]
+)
+
+
+@MANY
+@given(filters=filtered(["workspace"]), group_by=BY_TAG)
+def test_usage_by_tag_is_the_sum_of_the_records(stored, filters, group_by):
+    reader, records = stored
+    found = {
+        (None, tuple(group.key.values())): (group.totals, group.details) for group in reader.usage(filters, group_by)
+    }
+    assert found == folded(records, filters, group_by, None)
+
+
+@MANY
+@given(
+    filters=filtered(["workspace"]),
+    group_by=BY_TAG,
+    window=st.sampled_from(["minute", "hour", "day", "month"]),
+    tz=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata", "Pacific/Chatham", "America/St_Johns"]),
+)
+def test_windows_by_tag_are_the_sums_of_their_records(stored, filters, group_by, window, tz):
+    reader, records = stored
+    start = T0 - US if filters.from_us is None else filters.from_us
+    end = T0 + SPAN_US if filters.to_us is None else filters.to_us
+    bounded = structs.replace(filters, from_us=start, to_us=end)
+    found = {
+        (group.start_us, tuple(group.key.values())): (group.totals, group.details)
+        for group in reader.usage(bounded, group_by, window, tz)
+    }
+    assert found == folded(records, bounded, group_by, boundaries(start, end, window, tz)[:-1])
 
 
 @MANY

@@ -11,7 +11,7 @@ from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.read import Reader
 from taximeter.sinks.history.rollups import _choose
-from taximeter.sinks.history.schema import series, summaries
+from taximeter.sinks.history.schema import TAG_LEVELS, series, summaries
 from taximeter.sinks.history.write import Writer
 
 DAY_US = 86_400 * US
@@ -28,6 +28,10 @@ DAY_US = 86_400 * US
         ((), Filters(workspace="acme"), "workspace,key_id"),
         (("model",), Filters(workspace="acme"), None),
         (("service_tier",), Filters(), None),
+        (("document", "task"), Filters(), None),
+        (("document",), Filters(track="t"), None),
+        (("document",), Filters(model="m"), None),
+        (("document", "end_user"), Filters(), None),
     ],
 )
 def test_the_summary_with_fewest_rows_that_knows_all_names_answers(group_by, filters, kept):
@@ -35,6 +39,12 @@ def test_the_summary_with_fewest_rows_that_knows_all_names_answers(group_by, fil
     assert numbered is (summaries if kept else series)
     if kept:
         assert kept in of.compile().params.values()
+
+
+@pytest.mark.parametrize("group_by", [("track",), ("workspace", "document"), ("end_user", "workspace")])
+@pytest.mark.parametrize("filters", [Filters(), Filters(workspace=["acme", "beta"])])
+def test_one_tag_and_the_workspace_have_roll_ups_of_their_own(group_by, filters):
+    assert _choose(group_by, shape(filters)) == (None, TAG_LEVELS, None)
 
 
 RANGE = Filters(from_us=T0 - 40 * DAY_US + 7, to_us=T0 + 3 * DAY_US + 7)
@@ -48,13 +58,16 @@ QUESTIONS = {
     "a track": lambda reader: reader.track("acme", "t"),
     "a document": lambda reader: reader.usage(Filters(document="d", from_us=T0 - DAY_US)),
     "an end user": lambda reader: reader.usage(Filters(end_user="ann"), ["model"]),
+    "by end user": lambda reader: reader.usage(RANGE, ["end_user"]),
+    "a workspace's documents": lambda reader: reader.usage(Filters(workspace="acme"), ["document"]),
+    "tracks in days of a zone": lambda reader: reader.usage(RANGE, ["workspace", "track"], "day", "Europe/Berlin"),
     "a request": lambda reader: reader.record("req-1"),
     "newest": lambda reader: reader.events(Filters(), 10),
     "newest of a workspace": lambda reader: reader.events(Filters(workspace="acme"), 10),
     "export": lambda reader: list(reader.export(RANGE)),
     "identity": lambda reader: reader.identity(),
 }
-LARGE = ("usage_events", "usage_rollup", "usage_rollup_hour", "usage_summary", "usage_summary_hour")
+LARGE = ("usage_events", "usage_rollup", "usage_rollup_hour", "usage_summary", "usage_summary_hour", "usage_tags_hour")
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

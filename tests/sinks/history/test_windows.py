@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -8,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import BadRequest
-from taximeter.sinks.history.schema import LEVELS
+from taximeter.sinks.history.schema import HOUR, HOUR_S, LEVELS, QUARTER, QUARTER_S
 from taximeter.sinks.history.windows import (
     US,
+    Piece,
     Run,
     boundaries,
     cover,
@@ -18,6 +20,7 @@ from taximeter.sinks.history.windows import (
     pieces_of,
     runs,
     shifted,
+    singles,
     snapped,
 )
 
@@ -35,27 +38,54 @@ def shown(marks: list[int]) -> list[str]:
     return [datetime.fromtimestamp(mark // US, UTC).strftime("%m-%dT%H:%M") for mark in marks]
 
 
-@given(st.one_of(moments, marks_15), st.one_of(moments, marks_15))
-def test_pieces_cover_a_range_exactly_with_whole_cells(one, other):
-    start, end = min(one, other), max(one, other)
-    pieces = sorted(cover(start, end), key=lambda piece: piece.start_us)
-    if start < end:
-        assert (pieces[0].start_us, pieces[-1].end_us) == (start, end)
-    assert all(a.end_us == b.start_us for a, b in pairwise(pieces))
+def covered(pieces: list[Piece]) -> list[tuple[int, int, int]]:
+    """Stretches of time with how often the pieces count them, never 0; neighbours that count alike as one."""
+    steps: dict[int, int] = defaultdict(int)
     for piece in pieces:
+        steps[piece.start_us] += piece.sign
+        steps[piece.end_us] -= piece.sign
+    found, count = [], 0
+    for (at, step), (until, _) in pairwise(sorted((at, step) for at, step in steps.items() if step)):
+        count += step
+        if count:
+            found.append((at, until, count))
+    return found
+
+
+@given(
+    st.one_of(moments, marks_15), st.one_of(moments, marks_15), st.sampled_from([(QUARTER, QUARTER_S), (HOUR, HOUR_S)])
+)
+def test_pieces_cover_a_range_exactly_with_whole_cells(one, other, finest):
+    table, width_s = finest
+    start, end = min(one, other), max(one, other)
+    pieces = cover(start, end, table)
+    assert covered(pieces) == ([(start, end, 1)] if start < end else [])
+    for piece in pieces:
+        assert piece.start_us < piece.end_us
         if piece.level is None:
-            assert piece.end_us - piece.start_us < 2 * 900 * US
+            assert piece.end_us - piece.start_us <= max(width_s // 2, min(width_s, (end - start) // US)) * US
         else:
+            assert LEVELS.index(table) <= [level.name for level in LEVELS].index(piece.level)
             for edge in (piece.start_us, piece.end_us):
                 assert level_start_s(piece.level, edge // US) * US == edge
 
 
-def test_a_long_range_is_mostly_months():
+def test_a_long_range_is_mostly_months_and_what_is_too_much_of_them_is_taken_away():
     pieces = cover(us("2026-01-15T10:20:00+00:00"), us("2026-11-22T09:50:30+00:00"))
-    assert [piece.level for piece in sorted(pieces, key=lambda piece: piece.start_us)] == [
-        None, "usage_rollup", "usage_rollup_hour", "usage_rollup_day", "usage_rollup_month", "usage_rollup_day",
-        "usage_rollup_hour", "usage_rollup", None,
-    ]  # fmt: skip
+    assert [
+        (piece.sign, piece.level, *shown([piece.start_us, piece.end_us]))
+        for piece in sorted(pieces, key=lambda piece: piece.start_us)
+    ] == [
+        (1, "usage_rollup_month", "01-01T00:00", "12-01T00:00"),
+        (-1, "usage_rollup_day", "01-01T00:00", "01-15T00:00"),
+        (-1, "usage_rollup_hour", "01-15T00:00", "01-15T10:00"),
+        (-1, "usage_rollup", "01-15T10:00", "01-15T10:15"),
+        (-1, None, "01-15T10:15", "01-15T10:20"),
+        (-1, "usage_rollup_day", "11-22T00:00", "12-01T00:00"),
+        (1, "usage_rollup_hour", "11-22T00:00", "11-22T10:00"),
+        (-1, "usage_rollup", "11-22T09:45", "11-22T10:00"),
+        (1, None, "11-22T09:45", "11-22T09:50"),
+    ]
 
 
 @given(
@@ -73,10 +103,8 @@ def test_runs_hold_every_window_and_their_pieces_cover_them(one, other, window, 
     assert [*rebuilt, found[-1].end_us] == marks
     assert [run.first for run in found] == [marks.index(run.start_us) for run in found]
     for run in found:
-        pieces = sorted(pieces_of(run), key=lambda piece: piece.start_us)
-        if run.width_us:
-            assert (pieces[0].start_us, pieces[-1].end_us) == (run.start_us, run.end_us)
-            assert all(a.end_us == b.start_us for a, b in pairwise(pieces))
+        assert covered(pieces_of(run)) == ([(run.start_us, run.end_us, 1)] if run.width_us else [])
+        assert [part.start_us for part in singles(run)] == [run.start_us + at * run.width_us for at in range(run.count)]
 
 
 @given(
@@ -172,9 +200,11 @@ def test_an_unknown_zone_is_refused(tz):
         boundaries(0, US, "day", tz)
 
 
-def test_where_records_are_gone_a_piece_is_rounded_to_cells_that_begin_inside():
-    leading, trailing = cover(100 * US, 2_000 * US)[1], cover(100 * US, 2_000 * US)[2]
-    assert (leading.level, trailing.level) == (None, None)
-    assert snapped(leading).start_us == snapped(leading).end_us
-    assert (snapped(trailing).start_us, snapped(trailing).end_us) == (1_800 * US, 2_700 * US)
-    assert snapped(trailing).level == LEVELS[0].name
+@pytest.mark.parametrize(("finest", "width_us"), [(QUARTER, QUARTER_S * US), (HOUR, HOUR_S * US)])
+@given(st.integers(0, 40 * HOUR_S * US), st.integers(0, 40 * HOUR_S * US))
+def test_where_records_are_gone_pieces_are_rounded_to_the_cells_that_begin_in_the_range(finest, width_us, one, other):
+    start, end = min(one, other), max(one, other)
+    pieces = [snapped(piece, finest) if piece.level is None else piece for piece in cover(start, end, finest)]
+    first, last = (-(-at // width_us) * width_us for at in (start, end))
+    assert covered(pieces) == ([(first, last, 1)] if first < last else [])
+    assert all(piece.level is not None for piece in pieces)

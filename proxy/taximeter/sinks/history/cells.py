@@ -145,6 +145,11 @@ def merge(into: list[int], cell: Sequence[int]) -> None:
     into[:] = map(operator.add, into, cell)
 
 
+def negative(cell: Sequence[int]) -> list[int]:
+    """What takes a cell away when merged."""
+    return [-figure for figure in cell]
+
+
 def split(cell: Sequence[int]) -> tuple[Totals, Details]:
     """A cell as named sums."""
     named = zip(FIELDS, cell, strict=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, literal, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -161,7 +161,8 @@ class Database:
         with self._writer.begin() as connection:
             self.lock_schema(connection)
             if inspect(connection).has_table(schema.meta.name):
-                self._check_version(connection)
+                if self._check_version(connection) < schema.VERSION:
+                    self._upgrade(connection)
                 return
             schema.metadata.create_all(connection)
             connection.execute(text(schema.llm_usage_view(self.dialect)))
@@ -174,15 +175,30 @@ class Database:
         with self._reader.connect() as connection:
             if not inspect(connection).has_table(schema.meta.name):
                 raise ConfigError(f"{self.name} holds no Taximeter history.")
-            self._check_version(connection)
+            if (found := self._check_version(connection)) < schema.VERSION:
+                raise ConfigError(
+                    f"The history database {self.name} is of an older Taximeter (schema version {found} of "
+                    f"{schema.VERSION}). `taximeter serve` brings it up to date when it starts."
+                )
 
-    def _check_version(self, connection: Connection) -> None:
-        found = connection.execute(select(schema.meta.c.value).where(schema.meta.c.name == "version")).scalar_one()
-        if int(found) > schema.VERSION:
+    def _upgrade(self, connection: Connection) -> None:
+        """From version 1: the roll-ups by tag, into which everything is due."""
+        schema.metadata.create_all(connection)
+        everything = select(schema.journals.c.journal_no, literal(0)).where(schema.journals.c.seq > 0)
+        connection.execute(schema.tags_due.insert().from_select(["journal_no", "seq"], everything))
+        version = schema.meta.c.name == "version"
+        connection.execute(schema.meta.update().where(version).values(value=str(schema.VERSION)))
+
+    def _check_version(self, connection: Connection) -> int:
+        """The schema's version. Raises ConfigError on a newer one."""
+        query = select(schema.meta.c.value).where(schema.meta.c.name == "version")
+        found = int(connection.execute(query).scalar_one())
+        if found > schema.VERSION:
             raise ConfigError(
                 f"The history database {self.name} has schema version {found}; this Taximeter knows versions up to "
                 f"{schema.VERSION}. Run the newer Taximeter, or give history.url another database."
             )
+        return found
 
     def lock_schema(self, connection: Connection) -> None:
         """Until the transaction ends no other node changes tables or partitions. SQLite: `BEGIN IMMEDIATE` did it."""

@@ -24,7 +24,8 @@ SERIES = ("workspace", "provider", "model", "task", "operation", "key_id", "serv
 except at the ragged ends of a range."""
 
 TAGS = ("track", "document", "end_user")
-"""Names only single records carry: a filter on one uses its index, a group-by on one reads the records of the range."""
+"""Names with too many values for the roll-ups by SERIES. A filter on one reads its records by an index. A group-by on
+one, with no other name than the workspace, has roll-ups of its own; any other reads the records of the range."""
 
 GROUPS = SERIES + TAGS
 

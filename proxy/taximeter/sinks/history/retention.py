@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, delete, insert, select, text, update
 
+from taximeter.sinks.history import tag_rollups
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.schema import DAY_S, MONTH, QUARTER_S, US, events, meta
 from taximeter.sinks.history.windows import level_start_s
@@ -36,6 +37,7 @@ def delete_bite(database: Database, before_us: int) -> int:
     """SQLite: delete some of the records that ended before this moment; 0: none is left."""
     before_us -= before_us % (QUARTER_S * US)
     with database.writing() as connection:
+        tag_rollups.finish(connection)
         old = select(events.c.id).where(events.c.ended_at < before_us).order_by(events.c.ended_at).limit(BITE)
         deleted = connection.execute(delete(events).where(events.c.id.in_(old))).rowcount
         if deleted:
@@ -79,6 +81,8 @@ class Partitions:
             self._database.lock_schema(connection)
             ends = {name: _next_month_s(_start_s(name)) * US for name in _names(connection)}
             dropped = [name for name, end_us in ends.items() if end_us <= before_us]
+            if dropped:
+                tag_rollups.finish(connection)
             for name in dropped:
                 connection.execute(text(f"DROP TABLE {name}"))
             if dropped:

@@ -6,12 +6,22 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, select
 
-from taximeter.sinks.history.cells import FIELDS
+from taximeter.sinks.history.cells import FIELDS, negative
 from taximeter.sinks.history.conditions import Shape, on_names, shape, values
-from taximeter.sinks.history.query import SERIES, Filters
-from taximeter.sinks.history.schema import DAY, LEVELS, SUMMARIES, SUMMARY_LEVELS, US, series, summaries, total
+from taximeter.sinks.history.query import SERIES, TAGS, Filters
+from taximeter.sinks.history.schema import (
+    DAY,
+    LEVELS,
+    SUMMARIES,
+    SUMMARY_LEVELS,
+    TAG_LEVELS,
+    US,
+    series,
+    summaries,
+    total,
+)
 from taximeter.sinks.history.windows import Piece, Run, Shifted
 
 Key = tuple[str | None, ...]
@@ -22,13 +32,14 @@ Found = Iterator[tuple[int, Key, list[int]]]
 
 
 def read(connection: Connection, filters: Filters, names: Sequence[str], run: Run, piece: Piece) -> Found:
-    """The sums of one piece."""
+    """The sums of one piece. Where `names` has a tag (see `knows_tag`): of the records that carry it."""
     windowed = run.count > 1
     given: dict[str, Any] = {"start_s": piece.start_us // US, "end_s": piece.end_us // US}
     if windowed:
         given |= {"run_us": run.start_us, "width_us": run.width_us}
     query = _query(piece.level or "", tuple(names), shape(filters), windowed)
-    yield from _rows(connection, query, given | values(filters), len(names), windowed)
+    for number, key, cell in _rows(connection, query, given | values(filters), len(names), windowed):
+        yield number, key, cell if piece.sign > 0 else negative(cell)
 
 
 def read_shifted(connection: Connection, filters: Filters, names: Sequence[str], days: Shifted) -> Found:
@@ -38,12 +49,17 @@ def read_shifted(connection: Connection, filters: Filters, names: Sequence[str],
     query = _query(days.level, tuple(names), shape(filters), True, picked=True)
     given = {"starts_s": days.starts_s, "run_us": days.strips.start_us, "width_us": days.strips.width_us}
     for number, key, cell in _rows(connection, query, given | values(filters), len(names), True):
-        other = [-figure for figure in cell]
-        mine, before = (cell, other) if days.sign > 0 else (other, cell)
+        mine, before = (cell, negative(cell)) if days.sign > 0 else (negative(cell), cell)
         if number < whole.count:
             yield number, key, mine
         if number:
             yield number - 1, key, before
+
+
+def knows_tag(names: Sequence[str], asked: Shape) -> bool:
+    """Whether the roll-ups by tag answer a question: by one tag, with nothing else asked but the workspace."""
+    tags = [name for name in names if name in TAGS]
+    return len(tags) == 1 and {"workspace", *tags}.issuperset(names) and all(name == "workspace" for name, _ in asked)
 
 
 def _rows(connection: Connection, query: Select[Any], given: dict[str, Any], n: int, windowed: bool) -> Found:
@@ -56,12 +72,19 @@ def _rows(connection: Connection, query: Select[Any], given: dict[str, Any], n: 
 def _query(level: str, names: tuple[str, ...], asked: Shape, windowed: bool, picked: bool = False) -> Select[Any]:
     """`picked`: of the cells that begin at `starts_s`, else of those from `start_s` until before `end_s`."""
     numbered, tables, of = _choose(names, asked)
-    table = next(table for table, known in zip(tables, LEVELS, strict=True) if known.name == level)
+    table = dict(zip((known.name for known in LEVELS[-len(tables) :]), tables, strict=True))[level]
     inside: ColumnElement[bool] = table.c.start_s.in_(bindparam("starts_s", expanding=True))
     if not picked:
         inside = (table.c.start_s >= bindparam("start_s")) & (table.c.start_s < bindparam("end_s"))
-    named = [numbered.c[name] for name in names]
     sums = [total(table.c[field]) for field in FIELDS]
+    window = ((table.c.start_s * US - bindparam("run_us")) // bindparam("width_us")).label("window")
+    windows = [window] if windowed else []
+    if numbered is None:
+        named = [table.c.value if name in TAGS else table.c[name] for name in names]
+        (tag,) = (name for name in names if name in TAGS)
+        mine = and_(table.c.tag == tag, on_names(table, asked), inside)
+        return select(*named, *windows, *sums).where(mine).group_by(*named, *(each.key for each in windows))
+    named = [numbered.c[name] for name in names]
     if not windowed:
         # One row for each combination stored: numbers are compared when summing, names looked up afterwards.
         summed = select(table.c.series_no, *sums).where(inside).group_by(table.c.series_no)
@@ -70,15 +93,17 @@ def _query(level: str, names: tuple[str, ...], asked: Shape, windowed: bool, pic
         cells = summed.subquery()
         query = select(*named, *(cells.c[field] for field in FIELDS))
         return query.join(numbered, numbered.c.series_no == cells.c.series_no) if names else query
-    window = ((table.c.start_s * US - bindparam("run_us")) // bindparam("width_us")).label("window")
-    query = select(*named, window, *sums).where(inside).group_by(*named, "window")
+    query = select(*named, *windows, *sums).where(inside).group_by(*named, "window")
     if names or of is not None:
         query = query.join(numbered, numbered.c.series_no == table.c.series_no)
     return query if of is None else query.where(of)
 
 
-def _choose(names: Sequence[str], asked: Shape) -> tuple[Table, Sequence[Table], ColumnElement[bool] | None]:
-    """The roll-ups with the fewest rows that know every name filtered or grouped by; what names them, and which."""
+def _choose(names: Sequence[str], asked: Shape) -> tuple[Table | None, Sequence[Table], ColumnElement[bool] | None]:
+    """The roll-ups with the fewest rows that know every name filtered or grouped by; what numbers their names (None:
+    they are in the roll-up), and which of these."""
+    if knows_tag(names, asked):
+        return None, TAG_LEVELS, None
     filtered = [name for name, _ in asked if name in SERIES]
     for kept in SUMMARIES:
         if set(kept).issuperset((*filtered, *names)):

@@ -6,6 +6,8 @@ row is small and a roll-up row is integers only. Single records go after `retent
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -24,10 +26,10 @@ from sqlalchemy import (
 )
 
 from taximeter.sinks.history.cells import FIELDS
-from taximeter.sinks.history.query import SERIES
+from taximeter.sinks.history.query import SERIES, TAGS
 
-VERSION = 1
-"""Raised when a reader of the older schema could no longer work with the tables."""
+VERSION = 2
+"""Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag."""
 
 SEQ_BITS = 40
 """An event's id is `journal_no << 40 | seq`: 10^12 records a journal, 8 million journals, in 63 bits."""
@@ -135,7 +137,7 @@ events = Table(
 
 Index("usage_events_ended_at", events.c.ended_at, events.c.series_no)
 Index("usage_events_request_id", events.c.request_id)
-for _tag in ("track", "document", "end_user"):
+for _tag in TAGS:
     # By series too: another workspace may use the same name, and its records are not worth a look.
     _key, _present = (events.c[_tag], events.c.series_no, events.c.ended_at), events.c[_tag].is_not(None)
     Index(f"usage_events_{_tag}", *_key, sqlite_where=_present, postgresql_where=_present)
@@ -160,26 +162,31 @@ def total(column: ColumnElement[int]) -> Label[int]:
     return func.sum(column).cast(Big).label(column.key)
 
 
+def _level(name: str, *key: Column[Any]) -> Table:
+    """Sums of FIELDS by a key, which has `start_s`, in seconds since epoch."""
+    return Table(
+        name,
+        metadata,
+        *key,
+        *(Column(field, Big, nullable=False) for field in FIELDS),
+        sqlite_with_rowid=False,  # clustered by its key
+        postgresql_with={"fillfactor": 70},  # room for a row's next version on the same page
+    )
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, Big, primary_key=True, autoincrement=False)
+
+
 def _levels(name: str) -> tuple[Table, Table, Table, Table]:
-    """15 minutes, hours, days, calendar months (UTC). Each holds every record once. `start_s`: seconds since epoch."""
-
-    def level(suffix: str, *key: str) -> Table:
-        return Table(
-            name + suffix,
-            metadata,
-            *(Column(part, Big, primary_key=True, autoincrement=False) for part in key),
-            *(Column(field, Big, nullable=False) for field in FIELDS),
-            sqlite_with_rowid=False,  # clustered by its key
-            postgresql_with={"fillfactor": 70},  # room for a row's next version on the same page
-        )
-
+    """15 minutes, hours, days, calendar months (UTC). Each holds every record once."""
     return (
         # By time: a batch touches few pages of these, the larger ones.
-        level("", "start_s", "series_no"),
-        level("_hour", "start_s", "series_no"),
+        _level(name, _number("start_s"), _number("series_no")),
+        _level(f"{name}_hour", _number("start_s"), _number("series_no")),
         # By series: long ranges are summed in the order in which they lie.
-        level("_day", "series_no", "start_s"),
-        level("_month", "series_no", "start_s"),
+        _level(f"{name}_day", _number("series_no"), _number("start_s")),
+        _level(f"{name}_month", _number("series_no"), _number("start_s")),
     )
 
 
@@ -190,6 +197,27 @@ SUMMARY_LEVELS = _levels("usage_summary")
 """Those of all SUMMARIES; the same records once more for each of them."""
 
 QUARTER, HOUR, DAY, MONTH = LEVELS
+
+TAG_LEVELS = tuple(
+    _level(
+        f"usage_tags_{level}",
+        Column("tag", Text, primary_key=True),
+        _number("start_s"),
+        Column("workspace", Text, primary_key=True),
+        Column("value", Text, primary_key=True),
+    )
+    for level in ("hour", "day", "month")
+)
+"""Roll-ups by what a tag says: the records that carry a track, once more those with a document, with an end user. They
+are filled behind delivery (tag_rollups), which would take longer for every call with a tag otherwise."""
+
+tags_due = Table(
+    "usage_tags_due",
+    metadata,
+    Column("journal_no", Big, primary_key=True, autoincrement=False),
+    Column("seq", Big, nullable=False),
+)
+"""The journals with records that are not in the roll-ups by tag yet: those after `seq`. Most often none or a few."""
 
 _TIME = {
     "sqlite": "datetime(e.ended_at / 1000000, 'unixepoch')",

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from taximeter.core.record import Record
+from taximeter.sinks.history import tag_rollups
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import Filters, Group, Ranked, TrackPart, Window
 from taximeter.sinks.history.read import Reader
@@ -103,11 +104,17 @@ class History:
         """See sinks.ledger.LedgerSnapshot."""
         return await self._read(self._snapshots.standing, workspace, cursors)
 
+    async def roll_up_tags(self) -> None:
+        """Add what was delivered to the roll-ups by tag. In bites, so that delivery goes on."""
+        while await self._write(tag_rollups.roll_up, self._database):
+            pass
+
     async def prune(self, before_us: int) -> int:
         """Delete single records that ended before this moment; roll-ups stay. In bites, so that delivery goes on.
 
         Answers how many records went (PostgreSQL: how many monthly partitions; the month of `before_us` stays whole).
         """
+        await self.roll_up_tags()  # they know these records for ever
         gone = 0
         while bite := await self._write(self._writer.prune, before_us):
             gone += bite

@@ -17,9 +17,11 @@ from sqlalchemy import Connection, Table
 
 from taximeter.sinks.groups import Known
 from taximeter.sinks.history.rows import COLUMNS
-from taximeter.sinks.history.schema import events, journals
+from taximeter.sinks.history.schema import events, journals, tags_due
 
 Row = tuple[Any, ...]
+Place = tuple[Any, ...]
+"""Where a cell is in a level of a roll-up: `start_s`, then the other columns of its key in their order."""
 Packed = tuple[tuple[bool, ...], tuple[int, ...]]
 """A cell's shape, which of its fields the statement is given values for, and these values."""
 
@@ -46,6 +48,10 @@ class Statements:
         """Set a journal's cursor."""
         self._driver.execute(_cursor_sql(self.dialect), (seq, digest, ended, journal_no))
 
+    def tags_due(self, journal_no: int, seq: int) -> None:
+        """A journal's records after `seq` are to be added to the roll-ups by tag, unless some before them are."""
+        self._driver.execute(_due_sql(self.dialect), (journal_no, seq))
+
     def insert(self, rows: Mapping[Known, list[Row]]) -> None:
         """Store events: values of COLUMNS each, by what they know."""
         if self.dialect == "sqlite":
@@ -64,8 +70,8 @@ class Statements:
             return tuple(map(bool, cell)), tuple(filter(None, cell))
         return (True,) * len(cell), tuple(cell)
 
-    def add(self, level: Table, cells: Iterable[tuple[tuple[int, int], Packed]]) -> None:
-        """Add cells at (start_s, series_no) to a level of a roll-up, each shape in the order they come in."""
+    def add(self, level: Table, cells: Iterable[tuple[Place, Packed]]) -> None:
+        """Add cells to a level of a roll-up, each shape in the order they come in."""
         shapes: dict[tuple[bool, ...], list[Row]] = {}
         for place, (shape, sums) in cells:
             shapes.setdefault(shape, []).append(place + sums)
@@ -100,12 +106,19 @@ def _insert_sql(known: Known) -> tuple[str, Callable[[Row], Row]]:
     return f"INSERT INTO {events.name} ({names}) VALUES ({marks})", itemgetter(*filled)  # noqa: S608
 
 
+@lru_cache(maxsize=2)
+def _due_sql(dialect: str) -> str:
+    sql = f"INSERT INTO {tags_due.name} (journal_no, seq) VALUES (?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
+    return sql.replace("?", _mark(dialect))
+
+
 @lru_cache(maxsize=_SHAPES)
 def _upsert_sql(level: Table, filled: tuple[bool, ...], dialect: str) -> str:
-    """Values: start_s, series_no, then the fields that are filled; the others are 0 and stay as they are."""
+    """Values: the place, then the fields that are filled; the others are 0 and stay as they are."""
     name, mark = level.name, _mark(dialect)
-    fields = [column.name for column in level.columns if column.name not in ("start_s", "series_no")]
-    values = ", ".join([mark, mark, *(mark if given else "0" for given in filled)])
+    place = ["start_s", *(column.name for column in level.primary_key if column.name != "start_s")]
+    fields = [column.name for column in level.columns if not column.primary_key]
+    values = ", ".join([*(mark for _ in place), *(mark if given else "0" for given in filled)])
     sums = ", ".join(f"{field} = {name}.{field} + excluded.{field}" for field in compress(fields, filled))
-    insert = f"INSERT INTO {name} (start_s, series_no, {', '.join(fields)}) VALUES ({values})"  # noqa: S608
-    return f"{insert} ON CONFLICT (start_s, series_no) DO {f'UPDATE SET {sums}' if sums else 'NOTHING'}"
+    insert = f"INSERT INTO {name} ({', '.join([*place, *fields])}) VALUES ({values})"  # noqa: S608
+    return f"{insert} ON CONFLICT ({', '.join(place)}) DO {f'UPDATE SET {sums}' if sums else 'NOTHING'}"

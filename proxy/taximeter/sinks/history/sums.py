@@ -54,13 +54,16 @@ def parts(
     width_us: int = FOREVER_US,
     *,
     ids: tuple[int, int] | None = None,
+    carrying: str | None = None,
 ) -> Iterator[Part]:
     """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS) and windows of `width_us`.
 
-    One key and window may come in several parts: they add up. `ids`: only events from one id to another.
+    One key and window may come in several parts: they add up. `ids`: only events from one id to another. `carrying`:
+    only those with this tag.
     """
     n, windowed = len(group_by), width_us < end_us - start_us
-    query = _query(tuple(group_by), shape(filters), start_us > 0, end_us < FOREVER_US, windowed, ids is not None)
+    bounded = start_us > 0, end_us < FOREVER_US
+    query = _query(tuple(group_by), shape(filters), bounded, windowed, ids is not None, carrying)
     given: dict[str, Any] = {"start_us": start_us, "end_us": end_us, "width_us": width_us}
     if ids is not None:
         given["first_id"], given["last_id"] = ids
@@ -82,7 +85,12 @@ def within(bounded_below: bool, bounded_above: bool) -> ColumnElement[bool]:
 
 @lru_cache(maxsize=1_000)
 def _query(
-    group_by: tuple[str, ...], asked: Shape, bounded_below: bool, bounded_above: bool, windowed: bool, by_id: bool
+    group_by: tuple[str, ...],
+    asked: Shape,
+    bounded: tuple[bool, bool],
+    windowed: bool,
+    by_id: bool,
+    carrying: str | None,
 ) -> Select[Any]:
     """Rows of: the group-by, first and last moment, window (if windowed), operation, class, number, sums."""
     keys: list[ColumnElement[Any]] = [events.c.series_no, events.c.class_no]
@@ -97,11 +105,13 @@ def _query(
             func.count().label("n"),
             *(total(events.c[name]) for name in _SUMS),
         )
-        .where(within(bounded_below, bounded_above), on_records(asked))
+        .where(within(*bounded), on_records(asked))
         .group_by(*(key.key for key in keys if key.key))  # by name: PostgreSQL takes two equal expressions for two
     )
     if by_id:
         inner = inner.where(events.c.id.between(bindparam("first_id"), bindparam("last_id")))
+    if carrying is not None:
+        inner = inner.where(events.c[carrying].is_not(None))
     # Numbers are compared when summing, names looked up afterwards; then classes of one key are few.
     summed = inner.subquery()
     named = [(series if name in SERIES else summed).c[name] for name in group_by]

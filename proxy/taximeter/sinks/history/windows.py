@@ -1,4 +1,4 @@
-"""Time: windows in any zone, and how to cover a range with roll-up cells and as few single records as possible. Pure.
+"""Time: windows in any zone, and how to cover a range with few roll-up cells and fewer single records. Pure.
 
 Moments are µs since epoch, UTC; roll-up starts are seconds.
 """
@@ -11,6 +11,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+from sqlalchemy import Table
 
 from taximeter.core.errors import BadRequest
 from taximeter.sinks.history.query import Window
@@ -20,15 +21,16 @@ MOST_WINDOWS = 50_000
 """A month of minutes. More is a mistake or an attack, not a question."""
 
 _WIDTH_S = {QUARTER.name: QUARTER_S, HOUR.name: HOUR_S, DAY.name: DAY_S}
-_SHORTEST_S = {**_WIDTH_S, MONTH.name: 28 * DAY_S}
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """A stretch of the range and where its sums are: a roll-up's name, or None for single records."""
+    """A stretch of time and where its sums are: a roll-up's name (of schema.LEVELS), or None for single records."""
 
     level: str | None
     start_us: int
     end_us: int
+    sign: int = 1
+    """-1: its sums are taken away; a coarser piece holds more than the range."""
 
 
 def level_start_s(level: str, at_s: int) -> int:
@@ -46,42 +48,44 @@ def _level_end_s(level: str, start_s: int) -> int:
     return start_s + _WIDTH_S[level]
 
 
-def cover(start_us: int, end_us: int) -> list[Piece]:
-    """Disjoint pieces that make up the range exactly, the coarsest roll-up first wherever its cells lie inside."""
+def cover(start_us: int, end_us: int, finest: Table = QUARTER) -> list[Piece]:
+    """Pieces that make up the range exactly, in as few cells as can be: the coarsest roll-up from mark to mark, then at
+    either end what is missing or too much, whichever mark is nearer, by the next finer one. Below `finest`: records."""
     pieces: list[Piece] = []
-    _cover(start_us, end_us, len(LEVELS) - 1, pieces)
+    _cover(start_us, end_us, 1, len(LEVELS) - 1, LEVELS.index(finest), pieces)
     return pieces
 
 
-def _cover(start_us: int, end_us: int, rank: int, pieces: list[Piece]) -> None:
+def _cover(start_us: int, end_us: int, sign: int, rank: int, lowest: int, pieces: list[Piece]) -> None:
     if start_us >= end_us:
         return
-    if rank < 0:
-        pieces.append(Piece(None, start_us, end_us))
+    if rank < lowest:
+        pieces.append(Piece(None, start_us, end_us, sign))
         return
-    first_us, last_us = _inside(LEVELS[rank].name, start_us, end_us)
+    name = LEVELS[rank].name
+    first_us, last_us = _nearest(name, start_us), _nearest(name, end_us)
     if first_us >= last_us:
-        _cover(start_us, end_us, rank - 1, pieces)
+        _cover(start_us, end_us, sign, rank - 1, lowest, pieces)
         return
-    pieces.append(Piece(LEVELS[rank].name, first_us, last_us))
-    _cover(start_us, first_us, rank - 1, pieces)
-    _cover(last_us, end_us, rank - 1, pieces)
+    pieces.append(Piece(name, first_us, last_us, sign))
+    for one_us, other_us, adds in (
+        (start_us, first_us, sign), (first_us, start_us, -sign), (last_us, end_us, sign), (end_us, last_us, -sign),
+    ):  # fmt: skip
+        _cover(one_us, other_us, adds, rank - 1, lowest, pieces)
 
 
-def _inside(level: str, start_us: int, end_us: int) -> tuple[int, int]:
-    """The largest stretch of whole cells inside the range; empty where the first is not before the last."""
-    if end_us - start_us < _SHORTEST_S[level] * US:
-        return end_us, start_us
-    first_s = level_start_s(level, start_us // US)
-    if first_s * US < start_us:
-        first_s = _level_end_s(level, first_s)
-    return first_s * US, level_start_s(level, end_us // US) * US
+def _nearest(level: str, at_us: int) -> int:
+    """The start of a cell that is nearest to a moment."""
+    start_s = level_start_s(level, at_us // US)
+    end_s = _level_end_s(level, start_s)
+    return (start_s if 2 * at_us < (start_s + end_s) * US else end_s) * US
 
 
-def snapped(piece: Piece) -> Piece:
-    """The 15-minute cells that begin inside a piece: the best answer where single records have been deleted."""
-    width_us = QUARTER_S * US
-    return Piece(QUARTER.name, -(-piece.start_us // width_us) * width_us, -(-piece.end_us // width_us) * width_us)
+def snapped(piece: Piece, finest: Table = QUARTER) -> Piece:
+    """The finest cells that begin inside a piece: the best answer where single records have been deleted."""
+    width_us = _WIDTH_S[finest.name] * US
+    start_us, end_us = (-(-at_us // width_us) * width_us for at_us in (piece.start_us, piece.end_us))
+    return Piece(finest.name, start_us, end_us, piece.sign)
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -110,14 +114,21 @@ def runs(marks: Sequence[int]) -> list[Run]:
     return found
 
 
-def pieces_of(run: Run) -> list[Piece]:
+def singles(run: Run) -> list[Run]:
+    """Each window as a run of its own."""
+    return [Run(run.first + at, run.start_us + at * run.width_us, run.width_us, 1) for at in range(run.count)]
+
+
+def pieces_of(run: Run, finest: Table = QUARTER) -> list[Piece]:
     """Where a run's sums are. Of several windows: one piece, of the coarsest roll-up whose cells fit into them."""
     if run.count == 1:
-        return cover(run.start_us, run.end_us)
+        return cover(run.start_us, run.end_us, finest)
     fitting = [
         level
         for level, width_s in _WIDTH_S.items()
-        if run.start_us % (width_s * US) == 0 and run.width_us % (width_s * US) == 0
+        if run.start_us % (width_s * US) == 0
+        and run.width_us % (width_s * US) == 0
+        and width_s >= _WIDTH_S[finest.name]
     ]
     return [Piece(fitting[-1] if fitting else None, run.start_us, run.end_us)]
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain, islice
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, select
 
 from taximeter.core.record import seq_of
 from taximeter.sinks.groups import Group, Known
-from taximeter.sinks.history import retention, windows
-from taximeter.sinks.history.cells import merge
+from taximeter.sinks.history import retention
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.intern import Interned, insert_new
+from taximeter.sinks.history.levels import Cells, add_to_levels, put
 from taximeter.sinks.history.rows import (
     ClassKey,
     OriginKey,
@@ -38,9 +37,6 @@ from taximeter.sinks.history.schema import (
 )
 from taximeter.sinks.history.statements import Row, Statements
 from taximeter.sinks.sink import Batch, JournalState
-
-Cells = dict[tuple[int, int], list[int]]
-"""(start_s, series_no) -> sums."""
 
 
 def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -120,6 +116,8 @@ class Writer:
             statements.pass_on(number, batch.upto, batch.digest, batch.ended)
             cursors[batch.journal_id] = batch.upto
             taken += [(number, group) for group in batch.groups]
+            if any(group.tagged for group in batch.groups):
+                statements.tags_due(number, batch.after)
         if taken:
             self._store(connection, statements, taken)
         return cursors
@@ -155,9 +153,9 @@ class Writer:
             rows.setdefault(group.known, []).extend(
                 [to_row(record, event_id(journal_no, seq_of(record.event_id)), *numbers) for record in group.records]
             )
-            _put(quarters, (group.quarter_s, number), group.cell)
+            put(quarters, (group.quarter_s, number), group.cell)
         statements.insert(rows)
-        _roll_up(statements, LEVELS, quarters)
+        add_to_levels(statements, LEVELS, quarters)
         self._summarise(connection, statements, quarters, named)
 
     def _summarise(
@@ -168,35 +166,5 @@ class Writer:
         sums: Cells = {}
         for (at, number), cell in quarters.items():
             for key in keys[number]:
-                _put(sums, (at, numbers[key]), cell)
-        _roll_up(statements, SUMMARY_LEVELS, sums)
-
-
-def _roll_up(statements: Statements, tables: Sequence[Table], cells: Cells) -> None:
-    """Add cells at 15-minute starts to the tables of every level, in one order on every node."""
-    cells = dict(sorted(cells.items()))
-    sums = list(map(statements.packed, cells.values()))
-    for level, table in zip(LEVELS, tables, strict=True):
-        starts = {start_s: _start_s(level.name, start_s) for start_s in {start_s for start_s, _ in cells}}
-        places = [(starts[start_s], number) for start_s, number in cells]
-        if len(set(starts.values())) == len(starts):  # as in nearly every batch: the same sums, in the same order
-            cells = dict(zip(places, cells.values(), strict=True))
-        else:
-            merged: Cells = {}
-            for place, cell in zip(places, cells.values(), strict=True):
-                _put(merged, place, cell)
-            cells = dict(sorted(merged.items()))
-            sums = list(map(statements.packed, cells.values()))
-        statements.add(table, zip(cells, sums, strict=True))
-
-
-def _put(cells: Cells, place: tuple[int, int], cell: Sequence[int]) -> None:
-    if place in cells:
-        merge(cells[place], cell)
-    else:
-        cells[place] = list(cell)
-
-
-@lru_cache(maxsize=1_024)
-def _start_s(level: str, at_s: int) -> int:
-    return windows.level_start_s(level, at_s)
+                put(sums, (at, numbers[key]), cell)
+        add_to_levels(statements, SUMMARY_LEVELS, sums)
