@@ -54,7 +54,14 @@ def questions(reader: Reader) -> dict[str, Callable[[], object]]:
         "30 Kolkata days": lambda: reader.usage(ranged(30), [], "day", "Asia/Kolkata"),
         "12 months": lambda: reader.usage(Filters(), ["workspace"], "month", "Europe/Berlin"),
         "1 hour by minute": lambda: reader.usage(ranged(1 / 24), [], "minute"),
-        "1 day by end user (single records)": lambda: reader.usage(ranged(1), ["end_user"]),
+        "93 ragged days by end user": lambda: reader.usage(RAGGED, ["end_user"]),
+        "93 ragged days by track": lambda: reader.usage(RAGGED, ["track"]),
+        "one workspace, 93 ragged days by end user": lambda: reader.usage(ranged(93, workspace=ONE), ["end_user"]),
+        "one workspace, 93 ragged days by document": lambda: reader.usage(ranged(93, workspace=ONE), ["document"]),
+        "1 day by end user": lambda: reader.usage(ranged(1), ["end_user"]),
+        "1 day by document": lambda: reader.usage(ranged(1), ["document"]),
+        "30 Berlin days by end user": lambda: reader.usage(ranged(30), ["end_user"], "day", "Europe/Berlin"),
+        "1 day by end user and model (single records)": lambda: reader.usage(ranged(1), ["end_user", "model"]),
         "one document": lambda: reader.usage(Filters(document=record.document)),
         f"a track of {sum(p.totals.requests for p in reader.track(record.workspace, str(record.track)))} calls": (
             lambda: reader.track(record.workspace, str(record.track))

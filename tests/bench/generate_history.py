@@ -2,8 +2,8 @@
 
     python tests/bench/generate_history.py sqlite:////tmp/bench/history.db --records 10_000_000
 
-A RAG house: workspaces of very different size, two chat models, embeddings and rerank, ingestion in bursts (tracks of
-some hundred or thousand calls) and queries by end users all day. Then `ask_history.py` measures questions.
+A RAG house: workspaces of very different size, each with its own documents (150 calls each, in tracks of 1,500) and end
+users (500 in all), two chat models, embeddings and rerank. Then `ask_history.py` measures questions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from random import Random
 
@@ -18,6 +19,7 @@ import msgspec
 
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.tag_rollups import roll_up
 from taximeter.sinks.history.write import Writer
 from taximeter.sinks.sink import Batch
 
@@ -43,10 +45,27 @@ KINDS = (
 """model, provider, operation, api, task, share in per cent"""
 
 
+USERS, DOCUMENT_CALLS, TRACK_CALLS = 500, 150, 1_500
+
+
+@dataclass
+class House:
+    """One workspace's own."""
+
+    workspace: str
+    users: int
+    indexed: int = 0
+    """Calls of ingestion so far."""
+
+
 def records(count: int, days: int, workspaces: int, rng: Random) -> Iterator[Record]:
     """`count` calls, evenly over the days, in order of time."""
     names = [f"workspace-{number:03}" for number in range(workspaces)]
     weights = [1 / (1 + number) for number in range(workspaces)]
+    houses = {
+        name: House(name, max(1, round(USERS * weight / sum(weights))))
+        for name, weight in zip(names, weights, strict=True)
+    }
     shares = [kind[-1] for kind in KINDS]
     step_us = days * DAY_US / count
     start_us = END_US - days * DAY_US
@@ -57,16 +76,18 @@ def records(count: int, days: int, workspaces: int, rng: Random) -> Iterator[Rec
             chosen = rng.choices(names, weights, k=drawn)
             kinds = rng.choices(KINDS, shares, k=drawn)
         drawn -= 1
-        yield _record(rng, int(start_us + at * step_us), at, chosen[drawn], kinds[drawn])
+        yield _record(rng, int(start_us + at * step_us), at, houses[chosen[drawn]], kinds[drawn])
 
 
 def _record(
-    rng: Random, ended_at: int, at: int, workspace: str, kind: tuple[str, str, Operation, str, str, int]
+    rng: Random, ended_at: int, at: int, house: House, kind: tuple[str, str, Operation, str, str, int]
 ) -> Record:
     model, provider, operation, api, task, _ = kind
+    workspace = house.workspace
     tokens_in = rng.randrange(20, 4_000)
     tokens_out = rng.randrange(500) if operation is Operation.LLM else None
     indexing = task == "index"
+    house.indexed += indexing
     duration_ms = rng.randrange(50_000, 5_000_000) / 1_000
     return Record(
         request_id=f"{ended_at:016x}{at:08x}",
@@ -76,10 +97,10 @@ def _record(
         ttft_ms=duration_ms / 4,
         overhead_us=90,
         workspace=workspace,
-        track=f"upload-{at // 30_000}" if indexing else None,
-        document=f"document-{at // 300}" if indexing else None,
+        track=f"upload-{house.indexed // TRACK_CALLS}" if indexing else None,
+        document=f"{workspace}/document-{house.indexed // DOCUMENT_CALLS}" if indexing else None,
         task=task,
-        end_user=None if indexing else f"user-{rng.randrange(500)}",
+        end_user=None if indexing else f"{workspace}/user-{rng.randrange(house.users)}",
         key_id=f"key-{workspace}",
         upstream=provider,
         provider=provider,
@@ -124,6 +145,10 @@ def generate(url: str, count: int, days: int, workspaces: int) -> float:
             writing_s += time.perf_counter() - started
             if after % 500_000 == 0:
                 print(f"{after + len(some):>12,} records", flush=True)
+        started = time.perf_counter()
+        while roll_up(database):
+            pass
+        print(f"{(time.perf_counter() - started) / count * 1e6:.1f} µs a record in the roll-ups by tag")
     return writing_s
 
 
