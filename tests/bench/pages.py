@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.generate_history import END_US
 from control_plane import ControlPlane
-from taximeter.control.dashboard import charts
+from taximeter.control.dashboard import charts, warm
 from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.sink import History
 
@@ -40,7 +40,10 @@ async def measure(url: str) -> None:
     request = (f"/dashboard/requests/{records[0].request_id}",) if records else ()
     with tempfile.TemporaryDirectory() as folder:
         async with ControlPlane(Path(folder), history, now_us=lambda: END_US - 1) as control:
+            warm()  # as the control process does soon after its start
             before = resident_mib()
+            print("| page | first ms | median ms | CPU ms | nothing changed: CPU ms | bytes |")
+            print("|---|---:|---:|---:|---:|---:|")
             for path in (*PAGES, *track, *request):
                 taken_ms, cpu = [], time.process_time()
                 for _ in range(ROUNDS):
@@ -55,11 +58,9 @@ async def measure(url: str) -> None:
                     await control.client.get(path)
                 again_ms = (time.process_time() - again) / ROUNDS * 1_000
                 first, median = taken_ms[0], statistics.median(taken_ms)
-                times = (
-                    f"first {first:4.0f} ms, median {median:3.0f} ms, CPU {cpu_ms:3.0f} ms, unchanged {again_ms:3.0f}"
-                )
-                print(f"{path:<60} {times}, {len(answer.content):>8,} bytes")
-            print(f"memory: {before:.0f} MiB before the first page, {resident_mib():.0f} MiB after all")
+                times = " | ".join(f"{ms:.0f}" for ms in (first, median, cpu_ms, again_ms))
+                print(f"| {path} | {times} | {len(answer.content):,} |")
+            print(f"\nMemory: {before:.0f} MiB before the first page, {resident_mib():.0f} MiB after all.")
     await history.close()
 
 

@@ -59,18 +59,14 @@ def program(name: str, *arguments: str) -> list[str]:
     return done.stdout.rstrip().splitlines()
 
 
-def dashboard(asked: argparse.Namespace) -> list[str]:
-    """Page times on a generated history."""
-    with TemporaryDirectory(prefix="taximeter-bench-") as name:
-        url = asked.history
-        made = "a given history"
-        if not url:
-            url, made = f"sqlite:///{name}/history.db", f"{HISTORY_RECORDS:,} records over 100 days"
-            program("generate_history.py", url, "--records", str(HISTORY_RECORDS))
-        told = program("pages.py", url)
-    if any(line.startswith("|") for line in told):
-        return [f"The dashboard's pages on {made}.", "", *told]
-    return [f"The dashboard's pages on {made}.", "", "```text", *told, "```"]
+def on_history(asked: argparse.Namespace, name: str) -> list[str]:
+    """What a program prints about a history: the one given, else a generated one."""
+    if asked.history:
+        return ["On a given history.", "", *program(name, asked.history)]
+    with TemporaryDirectory(prefix="taximeter-bench-") as folder:
+        url = f"sqlite:///{folder}/history.db"
+        program("generate_history.py", url, "--records", str(HISTORY_RECORDS))
+        return [f"On {HISTORY_RECORDS:,} records over 100 days.", "", *program(name, url)]
 
 
 SECTIONS: dict[str, Section] = {
@@ -82,7 +78,8 @@ SECTIONS: dict[str, Section] = {
     "delivery": lambda _: program("delivery.py", "--records", "60000"),
     "otel": lambda asked: otel.measure(asked.rounds, asked.seconds),
     "tokenizing": lambda _: program("tokenizing.py"),
-    "dashboard": dashboard,
+    "queries": lambda asked: on_history(asked, "ask_history.py"),
+    "dashboard": lambda asked: on_history(asked, "pages.py"),
 }
 """In the order of the page."""
 ROUNDS = {"unary": 5, "stream": 5, "embeddings 2 MB": 3, "prompt 100 KB": 3, "latency": 3, "workers": 5, "otel": 3}
@@ -121,7 +118,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--peers", default=",".join(USUAL), help=f"by comma, of {', '.join(STARTS)}")
     options.add_argument("--rounds", type=int, default=0, help="default: five, of some sections three")
     options.add_argument("--seconds", type=float, default=3, help="of each turn")
-    options.add_argument("--history", default="", help="of the dashboard; default: a generated one")
+    options.add_argument("--history", default="", help="URL, of queries and dashboard; default: a generated one")
     options.add_argument("--no-write", action="store_true", help="print only")
     asked = options.parse_args()
     asked.only, asked.peers = asked.only.split(","), asked.peers.split(",")

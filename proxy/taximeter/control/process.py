@@ -24,6 +24,7 @@ from taximeter.control.app import create
 from taximeter.control.budgetring import BudgetRing
 from taximeter.control.budgets import BudgetDesk
 from taximeter.control.corrections import WORKER, Corrections, prices_now
+from taximeter.control.dashboard import warm
 from taximeter.control.keyring import KeyRing
 from taximeter.control.keysync import exchange, exchange_budgets
 from taximeter.control.live import Live
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("taximeter.control")
 
 REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S, SWEEP_S, TAGS_S = 30.0, 60.0, 3_600.0, 2.0, 30.0, 10.0
+WARM_S = 2.0
+"""After the start, when what has to be ready at once is."""
 DRAIN_S = 10.0
 """How long the end waits for the last records to reach the sinks; the next start delivers what is left."""
 REQUESTS_S = 5.0
@@ -130,7 +133,7 @@ class Control:
         server.on_started = started  # type: ignore[method-assign]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(act) for act in (self._deliver(opened), *self._upkeep())]
+                tasks = [group.create_task(act) for act in (self._deliver(opened), _warm(), *self._upkeep())]
 
                 def stop() -> None:
                     tasks.append(group.create_task(self.live.close()))  # else its watchers would hold the server
@@ -274,6 +277,12 @@ class Control:
         for sink in self.sinks:
             with contextlib.suppress(TaximeterError, *ERRORS):
                 await sink.close()
+
+
+async def _warm() -> None:
+    """What the first look at the dashboard would have to wait for."""
+    await asyncio.sleep(WARM_S)
+    await asyncio.to_thread(warm)
 
 
 def _now_us() -> int:

@@ -102,7 +102,8 @@ def style_sheet() -> str:
 
 
 @cache
-def _pygal() -> tuple[Any, Any]:
+def load() -> tuple[Any, Any]:
+    """pygal and the look of its charts. Not imported with this module: control is ready the sooner."""
     import pygal  # type: ignore[import-untyped]
     from pygal.style import Style  # type: ignore[import-untyped]
 
@@ -135,7 +136,7 @@ def _pygal() -> tuple[Any, Any]:
 def _plain(kind: str) -> Any:
     """A pygal chart without what takes most of its time and is of no use here."""
 
-    class Plain(getattr(_pygal()[0], kind)):  # type: ignore[misc]
+    class Plain(getattr(load()[0], kind)):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             """pygal's own (what is in the state of a rendering goes first), without calling itself three times over."""
             if name != "state" and not name.startswith("__"):
@@ -152,7 +153,7 @@ def _plain(kind: str) -> Any:
 
 
 def _chart(kind: str, title: str, format_value: Callable[[float], str], height: int = HEIGHT) -> Any:
-    _, look = _pygal()
+    _, look = load()
     chart = _plain(kind)(
         style=look,
         js=(),

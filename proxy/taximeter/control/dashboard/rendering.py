@@ -30,7 +30,7 @@ STATIC = {"dashboard.css": "text/css", "live.js": "text/javascript", "icon.svg":
 
 @cache
 def environment() -> Environment:
-    """Made with the first page, so that a control process nobody looks at stays small."""
+    """jinja2 as our templates need it. Not imported with this module: control is ready the sooner."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
@@ -58,6 +58,12 @@ def environment() -> Environment:
     }
     made.globals["version"] = __version__
     return made
+
+
+def compile_templates() -> None:
+    """All of them, which is most of the work of a process's first page."""
+    for name in environment().list_templates():
+        environment().get_template(name)
 
 
 def page(template: str, status: int = 200, **given: Any) -> Response[str]:

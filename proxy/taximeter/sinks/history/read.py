@@ -221,9 +221,12 @@ def _by_tag(connection: Connection, filters: Filters, names: tuple[str, ...], ru
     days = shifted(run)
     for each in [run] if days is None or days.level == HOUR.name else singles(run):
         first = each.first - run.first
+        carrying: Sums = {}
         for window, key, cell in _rolled(connection, filters, names, each, since_us, HOUR, tag):
             yield first + window, key, cell
-            yield first + window, (*key[:at], None, *key[at + 1 :]), negative(cell)
+            merge(carrying.setdefault((window, (*key[:at], None, *key[at + 1 :])), empty()), cell)
+        for (window, key), cell in carrying.items():
+            yield first + window, key, negative(cell)
         others = (*names[:at], *names[at + 1 :])
         for window, key, cell in _rolled(connection, filters, others, each, since_us, HOUR):
             yield first + window, (*key[:at], None, *key[at:]), cell

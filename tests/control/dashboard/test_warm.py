@@ -1,0 +1,14 @@
+from pathlib import Path
+
+from taximeter.control.dashboard import charts, rendering, warm
+
+
+def test_after_warming_a_page_has_nothing_to_compile():
+    rendering.environment.cache_clear()
+    charts.load.cache_clear()
+    warm()
+    templates = {path.name for path in (Path(rendering.__file__).parent / "templates").iterdir()}
+    compiled = rendering.environment().cache
+    assert compiled is not None
+    assert {name for _, name in compiled} == templates
+    assert charts.load.cache_info().currsize == 1
