@@ -7,6 +7,7 @@ gone. Its stdout is a pipe the other way, on which it says `ready` once; its log
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -75,8 +76,9 @@ class Child:
         return socket.socket(fileno=self.slot.socket_fd)
 
     def ready(self) -> None:
-        """Say that this process serves now."""
-        os.write(self._answers, READY)
+        """Say that this process serves now. Where the supervisor is gone meanwhile, `on_stop` ends what was begun."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._answers, READY)
 
     def on_stop(self, stop: Callable[[], None]) -> None:
         """Call `stop` in the running loop on SIGTERM, and when the supervisor is gone."""

@@ -463,6 +463,14 @@ async def test_a_journal_that_fails_in_mid_stream_cuts_it_and_adds_no_second_ans
     assert delta(b"hello ").startswith(received)
 
 
+async def test_a_process_whose_journal_has_ended_relays_nothing(serve, provider, client):
+    async with serve(provider) as running:
+        running.gate.journal.shutdown()
+        answer = await client.post(running.url + "/v1/chat/completions", json=CHAT)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "journal_unavailable")
+    assert provider.requests == []
+
+
 async def _full_disk():
     raise JournalError("no space left")
 

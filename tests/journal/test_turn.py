@@ -13,6 +13,7 @@ import pytest
 
 from journals import AT, call, files, lines, now_us, opening, record, records
 from taximeter.config import JournalSettings
+from taximeter.core.errors import JournalError
 from taximeter.core.record import Tick, seq_of
 from taximeter.journal import Journal, TurnJournal, writer_for
 
@@ -95,6 +96,13 @@ async def test_a_shutdown_in_the_middle_of_a_turn_keeps_its_lines(tmp_path: Path
     assert [one.request_id for one in records(tmp_path)] == ["a"]
     assert lines(files(tmp_path)[0])[-1].end is not None
     assert left == [b"a"]
+
+
+async def test_a_journal_that_was_shut_down_takes_no_call(tmp_path: Path) -> None:
+    writer = journal(tmp_path)
+    writer.shutdown()
+    with pytest.raises(JournalError, match="shut down"):
+        writer.open(opening("a"))
 
 
 async def test_a_file_is_ended_only_after_the_lines_of_its_calls(tmp_path: Path) -> None:

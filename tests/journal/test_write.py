@@ -257,6 +257,16 @@ def test_a_roll_the_disk_refuses_goes_on_in_the_old_file(tmp_path: Path, monkeyp
     assert sorted(each.request_id for each in records(tmp_path)) == [f"r{n}" for n in range(10)]
 
 
+@pytest.mark.parametrize("on_error", ["pass", "refuse"])
+def test_a_journal_that_was_shut_down_takes_no_call(tmp_path: Path, on_error: str) -> None:
+    """Else it would be relayed and never written down."""
+    writer = journal(tmp_path, on_error=on_error)
+    writer.shutdown()
+    with pytest.raises(JournalError, match="shut down"):
+        writer.open(opening("a"))
+    assert writer.errors == writer.lost == 0
+
+
 def test_a_second_shutdown_does_nothing(tmp_path: Path) -> None:
     writer = journal(tmp_path)
     call(writer, "a")

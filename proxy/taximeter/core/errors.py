@@ -147,7 +147,7 @@ class BudgetExceeded(RequestError):
 
 
 class JournalUnavailable(RequestError):
-    """`journal.on_error = "refuse"` and the journal cannot be written: nothing was sent upstream."""
+    """Nothing was sent: the journal cannot be written and `journal.on_error = "refuse"`, or the process ends."""
 
     status = 503
     type = "server_error"

@@ -27,7 +27,8 @@ class _Gathered(NamedTuple):
 
 
 class TurnJournal(Journal):
-    """A `Journal` that writes at the end of the turn. Needs a running event loop; `open` and `close` never raise."""
+    """A `Journal` that writes at the end of the turn. Needs a running event loop; until `shutdown`, `open` and `close`
+    never raise."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._gathered: list[_Gathered] = []

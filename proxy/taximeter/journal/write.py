@@ -77,8 +77,11 @@ class Journal:
     def open(self, opening: Open) -> JournalFile:
         """Write a call down before it is sent; answers the file it has to be closed in.
 
-        Raises JournalError only where `on_error` is "refuse" and the line could not be written.
+        Raises JournalError where `on_error` is "refuse" and the line could not be written; and after `shutdown`, since
+        no line of this call would ever be.
         """
+        if self._closed:
+            raise JournalError(f"the journal in {self._directory} has been shut down: this process ends")
         file = self._file
         if file.size >= self._roll_bytes:
             file = self._roll()
