@@ -19,7 +19,7 @@ import msgspec
 
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.tag_rollups import roll_up
+from taximeter.sinks.history.tag_rollups import TagRoller
 from taximeter.sinks.history.write import Writer
 from taximeter.sinks.sink import Batch
 
@@ -146,7 +146,8 @@ def generate(url: str, count: int, days: int, workspaces: int) -> float:
             if after % 500_000 == 0:
                 print(f"{after + len(some):>12,} records", flush=True)
         started = time.perf_counter()
-        while roll_up(database):
+        roller = TagRoller(database)
+        while roller.roll_up():
             pass
         print(f"{(time.perf_counter() - started) / count * 1e6:.1f} µs a record in the roll-ups by tag")
     return writing_s

@@ -23,7 +23,7 @@ from taximeter.journal.read import UNREADABLE, decode_line
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.read import Reader
-from taximeter.sinks.history.tag_rollups import roll_up
+from taximeter.sinks.history.tag_rollups import TagRoller
 from upstream import Billed, Provider
 
 Sums = dict[str, dict[str, int]]
@@ -215,7 +215,7 @@ def _same_in_sql(records: Sequence[Record], history_url: str) -> None:
         for names, window in by_track:
             _same_groups(reader, records, names, window)
         with Database(history_url) as database:
-            while roll_up(database):
+            while TagRoller(database).roll_up():
                 pass
         for names, window in by_track:
             _same_groups(reader, records, names, window)

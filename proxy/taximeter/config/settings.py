@@ -38,7 +38,7 @@ class History(Section):
     url: str = ""
     """sqlite:///path or postgresql://…; empty: SQLite in data_dir."""
     retention_days: Count = 400
-    """Single records; roll-ups stay."""
+    """Single records. Sums stay, but those by track, document and end user, which go when their month is over."""
 
 
 class Auth(Section):

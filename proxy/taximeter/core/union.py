@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -20,7 +20,7 @@ class Kept(Protocol):
 _Kept = TypeVar("_Kept", bound=Kept)
 
 
-def union(copies: Iterable[Iterable[_Kept]], end: str) -> list[_Kept]:
+def union(copies: Iterable[Iterable[_Kept]], end: Literal["ended_at", "revoked_at"]) -> list[_Kept]:
     """Everything in any copy, oldest first. `end`: the field that says when one ended (µs; 0: it is in force), which
     holds as soon as any copy says so, the earliest first.
 

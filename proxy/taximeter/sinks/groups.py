@@ -33,7 +33,7 @@ _nullable = attrgetter(*NULLABLE)
 class Group:
     """Records of one quarter of an hour with the same names, outcome, sources and attempt, knowing the same."""
 
-    __slots__ = ("cell", "known", "quarter_s", "record", "records", "tagged")
+    __slots__ = ("cell", "known", "quarter_s", "record", "records")
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -43,8 +43,6 @@ class Group:
         self.known: Known = tuple([value is not None for value in _nullable(record)])
         self.quarter_s = record.ended_at // QUARTER_US * 900
         """When the quarter began (s since epoch)."""
-        self.tagged = any(self.known[: len(TAGS)])
-        """Whether they carry a track, a document or an end user."""
         self.cell = empty()
         """Their sums: `history.cells.FIELDS`, of which the first are `core.totals.FIELDS`."""
 

@@ -22,7 +22,7 @@ from taximeter.sinks.history.query import GROUPS, SERIES, TAGS, Filters
 from taximeter.sinks.history.read import Reader
 from taximeter.sinks.history.schema import VERSION, meta
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.history.tag_rollups import roll_up
+from taximeter.sinks.history.tag_rollups import TagRoller
 from taximeter.sinks.history.windows import boundaries
 from taximeter.sinks.history.write import Writer
 
@@ -105,7 +105,7 @@ def stored(shelf, request, new_url) -> tuple[Reader, list[Record]]:
         database = Database(new_url())
         writer = Writer(database)
         writer.apply([first])
-        while roll_up(database):
+        while TagRoller(database).roll_up():
             pass
         writer.apply([second, third])
         shelf[kind] = Reader(database), [*first.records, *second.records, *third.records]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
@@ -13,12 +14,12 @@ from ledger import T0, US, batch, call, random_call
 from taximeter.core.errors import ConfigError
 from taximeter.sinks.history import tag_rollups
 from taximeter.sinks.history.cells import FIELDS
-from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.query import TAGS, Filters
 from taximeter.sinks.history.read import Reader
-from taximeter.sinks.history.schema import TAG_LEVELS, events, meta, tags_due
+from taximeter.sinks.history.schema import TAG_LEVELS, events, journals, meta, tags_done
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.history.tag_rollups import due, roll_up
+from taximeter.sinks.history.tag_rollups import TagRoller, due
 from taximeter.sinks.history.write import Writer
 
 DAY_US = 86_400 * US
@@ -47,7 +48,14 @@ def rolled(connection: Connection) -> list[int]:
 
 @pytest.fixture
 def bites(monkeypatch):
-    monkeypatch.setattr(tag_rollups, "BITE", 30)
+    monkeypatch.setattr(tag_rollups, "FIRST_BITE", 30)
+    monkeypatch.setattr(tag_rollups, "MOST", 30)
+    monkeypatch.setattr(tag_rollups, "BITE_S", 1_000)
+
+
+def roll_up(database: Database) -> int:
+    """One bite."""
+    return TagRoller(database).roll_up()
 
 
 def test_bite_by_bite_every_record_is_rolled_up_once_and_no_answer_changes(url, bites):
@@ -66,8 +74,6 @@ def test_bite_by_bite_every_record_is_rolled_up_once_and_no_answer_changes(url, 
         with database.reading() as connection:
             assert rolled(connection) == [tagged] * 3
             assert due(connection) == []
-            # Single records are no longer looked at but at the ends of a range.
-            assert connection.execute(select(func.count()).select_from(tags_due)).scalar() == 0
 
 
 def test_a_bite_that_fails_midway_leaves_everything_due(url, bites, monkeypatch):
@@ -91,17 +97,16 @@ def test_a_bite_that_fails_midway_leaves_everything_due(url, bites, monkeypatch)
         assert by_tag(Reader(database)) == before
 
 
-def test_records_without_a_tag_leave_nothing_to_do(url):
+def test_records_without_a_tag_are_all_the_others(url):
     with Database(url) as database:
         writer = Writer(database)
         writer.apply([batch([call()])])
-        assert roll_up(database) == 0
         writer.apply([batch([call(track="t")], after=1)])
-        assert roll_up(database) == 1
         writer.apply([batch([call()], after=2)])
-        assert roll_up(database) == 0
-        found = {group.key["track"]: group.totals.requests for group in Reader(database).usage(Filters(), ["track"])}
-        assert found == {None: 2, "t": 1}
+        for _ in range(2):
+            found = Reader(database).usage(Filters(), ["track"])
+            assert {group.key["track"]: group.totals.requests for group in found} == {None: 2, "t": 1}
+            roll_up(database)
 
 
 def test_late_records_of_long_ago_are_found_too(url):
@@ -148,21 +153,115 @@ def test_nodes_that_deliver_and_roll_up_at_once_lose_and_double_nothing(postgres
             assert rolled(connection) == [tagged] * 3
 
 
-async def test_tags_of_records_that_were_deleted_are_known_for_ever(url):
-    history = History(url)
-    hour_us = 3_600 * US
-    old = T0 // hour_us * hour_us - 70 * DAY_US
-    calls = [call(request_id=f"old{at}", ended_at=old + at * hour_us, document=f"d{at % 3}") for at in range(10)]
+def test_nodes_that_deliver_roll_up_and_forget_at_once_agree_on_what_is_kept(postgres_server, bites):
+    url = postgres_server.database()
+    starting = threading.Barrier(4)
+
+    def node(number: int) -> None:
+        rng = Random(number)
+        with Database(url) as database:
+            writer = Writer(database)
+            starting.wait()
+            for after in range(0, 200, 20):
+                sent = batch([random_call(rng, 60 * DAY_US) for _ in range(20)], f"node{number}", after)
+                for _ in range(20):
+                    try:
+                        writer.apply([sent])
+                    except HistoryUnavailable as error:  # a month that was dropped meanwhile: delivery tries again
+                        assert "no partition" in str(error)
+                    else:
+                        break
+                roll_up(database)
+
+    def forgetting() -> None:
+        with Database(url) as database:
+            writer = Writer(database)
+            starting.wait()
+            for _ in range(10):
+                while writer.prune(T0 + 30 * DAY_US):
+                    pass
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [*(pool.submit(node, number) for number in range(3)), pool.submit(forgetting)]:
+            each.result()
+    with Database(url) as database:
+        while roll_up(database):
+            pass
+        reader = Reader(database)
+        december = Filters(from_us=1_764_547_200 * US)  # the month that is not over 30 days after T0
+        singly: Counter[str | None] = Counter()
+        for group in reader.usage(december, ["track", "operation"]):
+            singly[group.key["track"]] += group.totals.requests
+        for asked in (Filters(), december):
+            told = {group.key["track"]: group.totals.requests for group in reader.usage(asked, ["track"])}
+            assert told == dict(singly)
+
+
+HOUR_US = 3_600 * US
+OLD = T0 // DAY_US * DAY_US - 70 * DAY_US
+"""Not at the beginning of a month."""
+
+
+async def test_tags_are_known_until_their_month_has_passed(sqlite_url):
+    history = History(sqlite_url)
+    calls = [call(request_id=f"old{at}", ended_at=OLD + at * HOUR_US, document=f"d{at % 3}") for at in range(10)]
     await history.deliver([batch([*calls, call(document="d0")])])
     before = await history.usage(Filters(), ["document"], "day")
-    assert await history.prune(T0 - 35 * DAY_US) > 0
+    assert await history.prune(OLD + 2 * DAY_US) == 10
     assert await history.usage(Filters(), ["document"], "day") == before
-    ragged = await history.usage(Filters(from_us=old + hour_us - 5, to_us=old + 2 * hour_us + 5), ["document"])
+    ranked = await history.ranked(Filters(), "document", 5, "day")
+    assert sorted(ranked.largest, key=repr) == sorted(before, key=repr)
+    ragged = await history.usage(Filters(from_us=OLD + HOUR_US - 5, to_us=OLD + 2 * HOUR_US + 5), ["document"])
     assert {group.key["document"]: group.totals.requests for group in ragged} == {"d1": 1, "d2": 1}  # whole hours
-    minutes = Filters(from_us=old, to_us=old + 2 * hour_us)
+    minutes = Filters(from_us=OLD, to_us=OLD + 2 * HOUR_US)
     found = await history.usage(minutes, ["document"], "minute")
-    assert [(group.start_us, group.key["document"]) for group in found] == [(old, "d0"), (old + hour_us, "d1")]
+    assert [(group.start_us, group.key["document"]) for group in found] == [(OLD, "d0"), (OLD + HOUR_US, "d1")]
     await history.close()
+
+
+async def test_of_a_month_that_has_passed_no_tag_is_known_nor_told_to_be_missing(url):
+    history = History(url)
+    old = [call(request_id=f"old{at}", ended_at=OLD + at * HOUR_US, document=f"d{at % 3}") for at in range(10)]
+    await history.deliver([batch([*old, call(document="d0"), call()])])
+    total = await history.usage(Filters())
+    while await history.prune(T0 - 35 * DAY_US):
+        pass
+    assert await history.usage(Filters()) == total
+    for asked in (Filters(), Filters(from_us=OLD + 7), Filters(from_us=OLD - 7, to_us=T0 + 1)):
+        for window in (None, "hour", "month"):
+            found = await history.usage(asked, ["document"], window)
+            assert {group.key["document"]: group.totals.requests for group in found} == {"d0": 1, None: 1}
+    assert await history.usage(Filters(to_us=T0 - 40 * DAY_US), ["document"]) == []
+    ranked = await history.ranked(Filters(), "document", 5, "month")
+    assert {group.key["document"] for group in ranked.largest} == {"d0", None}
+    assert sorted(ranked.groups, key=repr) == sorted(await history.usage(Filters(), ["document"]), key=repr)
+    await history.close()
+
+
+async def test_what_is_recent_is_told_by_the_minute_though_a_range_begins_where_records_are_gone(sqlite_url):
+    """Also what is not rolled up yet."""
+    with Database(sqlite_url) as database:
+        writer, reader = Writer(database), Reader(database)
+        first = T0 // HOUR_US * HOUR_US
+        times = [first + minute * 60 * US + 5 for minute in range(0, 180, 20)]
+        writer.apply([batch([call(track="t", ended_at=at) for at in times])])
+        while roll_up(database):
+            pass
+        assert writer.prune(first + HOUR_US) == 3
+        late = [call(track="late", ended_at=first + 50 * 60 * US), call(track="t", ended_at=first + 170 * 60 * US)]
+        writer.apply([batch(late, after=len(times))])
+        asked = Filters(from_us=first, to_us=first + 3 * HOUR_US)
+        for _ in range(2):
+            found = reader.usage(asked, ["track"], "minute")
+            told = [
+                ((group.start_us - first) // (60 * US), group.key["track"], group.totals.requests) for group in found
+            ]
+            assert told == [
+                (0, "late", 1), (0, "t", 3), *((at, "t", 1) for at in (60, 80, 100, 120, 140, 160, 170)),
+            ]  # fmt: skip
+            half = reader.usage(Filters(from_us=first - 7, to_us=first + 55 * 60 * US), ["track"])
+            assert {group.key["track"]: group.totals.requests for group in half} == {"late": 1, "t": 3}
+            roll_up(database)
 
 
 async def test_records_that_come_while_others_are_deleted_are_rolled_up_first(sqlite_url):
@@ -177,7 +276,7 @@ async def test_records_that_come_while_others_are_deleted_are_rolled_up_first(sq
 def as_version_1(database: Database) -> None:
     """The database as an older Taximeter made it."""
     with database.writing() as connection:
-        for table in (*TAG_LEVELS, tags_due):
+        for table in (*TAG_LEVELS, tags_done):
             connection.execute(text(f"DROP TABLE {table.name}"))
         connection.execute(meta.update().where(meta.c.name == "version").values(value="1"))
 
@@ -197,6 +296,64 @@ def test_a_history_of_version_1_is_brought_up_to_date(url, bites):
         assert by_tag(Reader(database)) == before
     with Reader.open(url) as reader:
         assert by_tag(reader) == before
+
+
+def test_tags_that_were_gone_before_the_upgrade_are_not_told_to_be_missing(sqlite_url):
+    with Database(sqlite_url) as database:
+        writer = Writer(database)
+        writer.apply([batch([call(track="old", ended_at=OLD), call(track="t")])])
+        as_version_1(database)
+        with database.writing() as connection:  # what version 1 did after a while
+            connection.execute(events.delete().where(events.c.ended_at < T0 - DAY_US))
+            since_us = (T0 - DAY_US) // (900 * US) * 900 * US
+            connection.execute(meta.insert().values(name="events_since_us", value=str(since_us)))
+    with Database(sqlite_url) as database:
+        for _ in range(2):
+            (group,) = Reader(database).usage(Filters(), ["track"])
+            assert (group.key, group.totals.requests) == ({"track": "t"}, 1)
+            roll_up(database)
+
+
+def test_where_much_is_due_the_records_are_read(sqlite_url, monkeypatch):
+    monkeypatch.setattr("taximeter.sinks.history.sources.MOST_DUE", 10)
+    rng = Random(4)
+    with Database(sqlite_url) as database:
+        Writer(database).apply([batch([random_call(rng, SPAN_US) for _ in range(50)])])
+        before = by_tag(Reader(database))
+        while roll_up(database):
+            pass
+        assert by_tag(Reader(database)) == before
+
+
+def test_bites_are_as_large_as_they_are_quick(url, monkeypatch):
+    with Database(url) as database:
+        roller = TagRoller(database)
+        Writer(database).apply([batch([call(track="t")] * 100)])
+        now_s = [0.0]
+        monkeypatch.setattr("taximeter.sinks.history.tag_rollups.time.monotonic", lambda: now_s[0])
+        take = tag_rollups.bite
+        sizes = []
+
+        def slow(connection, most):
+            sizes.append(most)
+            now_s[0] += {10: 0.004, 20: 0.08, 5: 0.0}.get(most, 0.04)
+            return take(connection, most)
+
+        monkeypatch.setattr(tag_rollups, "bite", slow)
+        roller._bite = 10
+        while roller.roll_up():
+            pass
+        assert sizes[:3] == [10, 20, 10]
+
+
+def test_another_node_takes_another_journal(postgres_server):
+    with Database(postgres_server.database()) as database:
+        Writer(database).apply([batch([call(track="t")], name) for name in ("j1", "j2")])
+        with Database(str(database.url.render_as_string(hide_password=False))) as other, database.writing() as busy:
+            busy.execute(select(journals.c.seq).where(journals.c.journal_id == "j1").with_for_update())
+            assert roll_up(other) == 1
+            assert roll_up(other) == 0  # j1 is being delivered to
+        assert roll_up(database) == 1
 
 
 @pytest.mark.parametrize("tz", ["UTC", "Europe/Berlin", "Asia/Kolkata"])

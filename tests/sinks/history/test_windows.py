@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import BadRequest
-from taximeter.sinks.history.schema import HOUR, HOUR_S, LEVELS, QUARTER, QUARTER_S
+from taximeter.sinks.history.schema import DAY_S, HOUR, HOUR_S, LEVELS, QUARTER, QUARTER_S
 from taximeter.sinks.history.windows import (
     US,
     Piece,
@@ -17,11 +17,14 @@ from taximeter.sinks.history.windows import (
     boundaries,
     cover,
     level_start_s,
+    parted,
     pieces_of,
+    rolled_up,
     runs,
     shifted,
     singles,
     snapped,
+    without,
 )
 
 DAY_US = 86_400 * US
@@ -68,6 +71,53 @@ def test_pieces_cover_a_range_exactly_with_whole_cells(one, other, finest):
             assert LEVELS.index(table) <= [level.name for level in LEVELS].index(piece.level)
             for edge in (piece.start_us, piece.end_us):
                 assert level_start_s(piece.level, edge // US) * US == edge
+
+
+def test_what_comes_from_roll_ups_is_one_stretch():
+    assert rolled_up([Piece(None, 5, 9)]) == (0, 0)
+
+
+@given(st.one_of(moments, marks_15), st.one_of(moments, marks_15), st.sampled_from([QUARTER, HOUR]))
+def test_what_comes_from_roll_ups_and_from_records_is_the_range(one, other, finest):
+    start, end = min(one, other), max(one, other)
+    pieces = cover(start, end, finest)
+    singly = [piece for piece in pieces if piece.level is None]
+    assert covered([Piece(None, *rolled_up(pieces)), *singly]) == covered(pieces)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "cells"),
+    [
+        ("2026-10-15T10:28:00", "2026-10-15T10:33:00", {None: 1}),  # not an hour less all the rest of it
+        ("2026-10-15T05:00:00", "2026-10-15T21:00:00", {"usage_rollup_day": 1, "usage_rollup_hour": 8}),
+        ("2026-10-15T08:00:00", "2026-10-15T16:00:00", {"usage_rollup_hour": 8}),
+        ("2026-10-14T00:00:00", "2026-10-19T00:00:00", {"usage_rollup_day": 5}),
+        ("2026-10-04T00:00:00", "2026-10-30T00:00:00", {"usage_rollup_month": 1, "usage_rollup_day": 5}),
+    ],
+)
+def test_a_range_takes_few_cells(start, end, cells):
+    widths_s = {None: 300, "usage_rollup_hour": HOUR_S, "usage_rollup_day": DAY_S, "usage_rollup_month": 31 * DAY_S}
+    found = Counter()
+    for piece in cover(us(f"{start}+00:00"), us(f"{end}+00:00"), HOUR):
+        found[piece.level] += (piece.end_us - piece.start_us) // widths_s[piece.level] // US
+    assert found == cells
+
+
+@given(st.integers(0, 50), st.integers(1, 20), st.integers(1, 9), st.integers(0, 300))
+def test_a_run_is_parted_at_a_moment(start, width, count, at):
+    run = Run(3, start, width, count)
+    parts = parted(run, at)
+    windows = [(part.first + n, part.start_us + n * part.width_us) for part in parts for n in range(part.count)]
+    assert windows == [(3 + n, start + n * width) for n in range(count)]
+    assert all((begin < at) == (part is parts[0] and start < at) for part in parts for begin in [part.start_us])
+    kept = without(run, at)
+    assert covered([Piece(None, part.start_us, part.end_us) for part in kept]) == covered(
+        [Piece(None, max(start, at), run.end_us)] if run.end_us > at else []
+    )
+    for part in kept:
+        for n in range(part.count):
+            begin = part.start_us + n * part.width_us
+            assert part.first + n == 3 + (begin - start) // width
 
 
 def test_a_long_range_is_mostly_months_and_what_is_too_much_of_them_is_taken_away():

@@ -5,6 +5,7 @@ Knows how SQLite and PostgreSQL differ, so that nobody else in this package has 
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from taximeter.core.errors import ConfigError, TaximeterError
 from taximeter.sinks.history import schema
+
+log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 5.0
 """How long SQLite waits for another process's write (a backup, an ad-hoc UPDATE) before `database is locked`."""
@@ -182,12 +185,13 @@ class Database:
                 )
 
     def _upgrade(self, connection: Connection) -> None:
-        """From version 1: the roll-ups by tag, into which everything is due."""
+        """From version 1: adds the roll-ups by tag. Of records that were deleted before, their tags are not known."""
         schema.metadata.create_all(connection)
-        everything = select(schema.journals.c.journal_no, literal(0)).where(schema.journals.c.seq > 0)
-        connection.execute(schema.tags_due.insert().from_select(["journal_no", "seq"], everything))
-        version = schema.meta.c.name == "version"
-        connection.execute(schema.meta.update().where(version).values(value=str(schema.VERSION)))
+        meta = schema.meta
+        since = select(literal("tags_since_us"), meta.c.value).where(meta.c.name == "events_since_us")
+        connection.execute(meta.insert().from_select(["name", "value"], since))
+        connection.execute(meta.update().where(meta.c.name == "version").values(value=str(schema.VERSION)))
+        log.warning("history database %s: schema version %d from now on", self.name, schema.VERSION)
 
     def _check_version(self, connection: Connection) -> int:
         """The schema's version. Raises ConfigError on a newer one."""

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Self
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, func, select
 
 from taximeter.core import totals
 from taximeter.core.errors import BadRequest
 from taximeter.core.record import Record
-from taximeter.sinks.history import listing, rollups, tag_rollups
-from taximeter.sinks.history.cells import empty, merge, negative, split
-from taximeter.sinks.history.conditions import SINGLY, on_names, shape, values
+from taximeter.sinks.history import listing
+from taximeter.sinks.history.cells import empty, merge, split
+from taximeter.sinks.history.conditions import on_names, shape, values
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import (
     FOREVER_US,
@@ -30,13 +30,10 @@ from taximeter.sinks.history.query import (
     checked,
     span,
 )
-from taximeter.sinks.history.retention import events_since_us
-from taximeter.sinks.history.schema import HOUR, QUARTER, QUARTER_S, US, meta, series
+from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta, series
+from taximeter.sinks.history.sources import Sums, cells
 from taximeter.sinks.history.sums import parts
-from taximeter.sinks.history.windows import Piece, Run, boundaries, pieces_of, runs, shifted, singles, snapped
-
-Sums = dict[tuple[int, tuple[str | None, ...]], list[int]]
-"""(number of the window, values of the group-by) -> cell."""
+from taximeter.sinks.history.windows import boundaries
 
 
 class Reader:
@@ -80,7 +77,7 @@ class Reader:
         Groups without records are left out, but without group_by and window there is exactly one (zeros where nothing
         was used). Windows are cut at local `minute|hour|day|month` starts of the IANA zone `tz`, days of 23 and 25
         hours included. Where single records are gone (`history.retention_days`), ranges and windows are rounded to
-        15 minutes (grouped by one of query.TAGS: to hours), and what only single records know finds nothing.
+        15 minutes (grouped by one of query.TAGS: to hours), and of tags before the month nothing is found.
         Raises BadRequest on an unknown group-by or zone, or on more than 50,000 windows.
         """
         names = checked(group_by)
@@ -100,14 +97,11 @@ class Reader:
 
     def _sums(self, connection: Connection, filters: Filters, names: tuple[str, ...], marks: Sequence[int]) -> Sums:
         sums: Sums = {}
-        since_us = events_since_us(connection)
-        for run in runs(marks):
-            for window, key, cell in _cells(connection, filters, names, run, since_us):
-                place = (run.first + window, key)
-                if place in sums:
-                    merge(sums[place], cell)
-                else:
-                    sums[place] = cell
+        for window, key, cell in cells(connection, filters, names, marks):
+            if (window, key) in sums:
+                merge(sums[window, key], cell)
+            else:
+                sums[window, key] = cell
         return {place: cell for place, cell in sums.items() if any(cell)}
 
     def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked:
@@ -121,7 +115,9 @@ class Reader:
             whole = self._sums(connection, filters, names, list(span(filters)))
             groups = sorted((_group(names, None, item) for item in whole.items()), key=_weight)
             first = [group.key[by] or "" for group in groups[:most]]
-            largest = self._sums(connection, replace(filters, **{by: first}), names, marks) if first else {}
+            asked = filters if by in TAGS else replace(filters, **{by: first})  # tags are known longer than records
+            largest = self._sums(connection, asked, names, marks) if first else {}
+            largest = {place: cell for place, cell in largest.items() if (place[1][0] or "") in first}
             if len(groups) > most:
                 everything = self._sums(connection, filters, (), marks)
             else:
@@ -201,82 +197,6 @@ class Reader:
         query = select(column).where(column != "", on_names(series, shape(asked))).distinct()
         with self._database.reading() as connection:
             return sorted(connection.execute(query, values(asked)).scalars())
-
-
-def _cells(connection: Connection, filters: Filters, names: tuple[str, ...], run: Run, since_us: int) -> rollups.Found:
-    """The sums of a run's windows, in parts that add up. Single records before `since_us` are gone."""
-    asked = shape(filters)
-    if rollups.knows_tag(names, asked):
-        yield from _by_tag(connection, filters, names, run, since_us)
-    elif any(name in TAGS for name in names) or any(name in SINGLY for name, _ in asked):
-        yield from _records(connection, filters, names, run, Piece(None, run.start_us, run.end_us))
-    else:
-        yield from _rolled(connection, filters, names, run, since_us, QUARTER)
-
-
-def _by_tag(connection: Connection, filters: Filters, names: tuple[str, ...], run: Run, since_us: int) -> rollups.Found:
-    """From the roll-ups by tag, which know the records that carry it; those that do not are all the others."""
-    tag = next(name for name in names if name in TAGS)
-    at = names.index(tag)
-    days = shifted(run)
-    for each in [run] if days is None or days.level == HOUR.name else singles(run):
-        first = each.first - run.first
-        carrying: Sums = {}
-        for window, key, cell in _rolled(connection, filters, names, each, since_us, HOUR, tag):
-            yield first + window, key, cell
-            merge(carrying.setdefault((window, (*key[:at], None, *key[at + 1 :])), empty()), cell)
-        for (window, key), cell in carrying.items():
-            yield first + window, key, negative(cell)
-        others = (*names[:at], *names[at + 1 :])
-        for window, key, cell in _rolled(connection, filters, others, each, since_us, HOUR):
-            yield first + window, (*key[:at], None, *key[at:]), cell
-
-
-def _rolled(
-    connection: Connection,
-    filters: Filters,
-    names: tuple[str, ...],
-    run: Run,
-    since_us: int,
-    finest: Table,
-    tag: str | None = None,
-) -> rollups.Found:
-    """From roll-ups of which `finest` is the finest level, and from single records what is finer. `tag`, one of
-    `names`: of the records that carry it."""
-    days = shifted(run)
-    if days is not None and (days.level == HOUR.name or finest is QUARTER):
-        yield from rollups.read_shifted(connection, filters, names, days)
-        rolled = [Piece(days.level, run.start_us, run.end_us)]
-    else:
-        pieces = pieces_of(run, finest)
-        rolled = [piece for piece in pieces if piece.level is not None]
-        for piece in pieces:
-            if piece.level is not None:
-                yield from rollups.read(connection, filters, names, run, piece)
-            elif piece.start_us < since_us:
-                yield from rollups.read(connection, filters, names, run, snapped(piece, finest))
-            else:
-                yield from _records(connection, filters, names, run, piece, tag)
-    if tag is not None:
-        for ids in tag_rollups.due(connection):
-            for piece in rolled:
-                yield from _records(connection, filters, names, run, piece, tag, ids)
-
-
-def _records(
-    connection: Connection,
-    filters: Filters,
-    names: tuple[str, ...],
-    run: Run,
-    piece: Piece,
-    carrying: str | None = None,
-    ids: tuple[int, int] | None = None,
-) -> rollups.Found:
-    """From single records of a piece, which is all of a run of several windows. See sums.parts."""
-    start_us, end_us = piece.start_us, piece.end_us
-    width_us = run.width_us if run.count > 1 else FOREVER_US
-    for part in parts(connection, filters, start_us, end_us, names, width_us, ids=ids, carrying=carrying):
-        yield part.window, part.key, part.cell if piece.sign > 0 else negative(part.cell)
 
 
 def _known_span(connection: Connection, start_us: int, end_us: int) -> tuple[int, int]:

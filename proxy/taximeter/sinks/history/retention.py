@@ -1,36 +1,62 @@
-"""How long single records stay: deletion in bites on SQLite, monthly partitions on PostgreSQL. Roll-ups stay."""
+"""How long single records stay: deletion in bites on SQLite, monthly partitions on PostgreSQL. Roll-ups stay, but for
+those by tag, which know documents and end users: they go by whole months."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from taximeter.sinks.history import tag_rollups
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.schema import DAY_S, MONTH, QUARTER_S, US, events, meta
+from taximeter.sinks.history.query import TAGS
+from taximeter.sinks.history.schema import DAY_S, MONTH, QUARTER_S, TAG_LEVELS, US, events, meta
 from taximeter.sinks.history.windows import level_start_s
 
 BITE = 5_000
 """Records deleted in one transaction: some tens of ms, in which delivery waits."""
 
 _PREFIX = f"{events.name}_"
-_SINCE = "events_since_us"
+_EVENTS, _TAGS = "events_since_us", "tags_since_us"
 
 
 def events_since_us(connection: Connection) -> int:
     """Single records before this moment may have been deleted; a 15-minute mark."""
-    return int(connection.execute(select(meta.c.value).where(meta.c.name == _SINCE)).scalar() or 0)
+    return _since_us(connection, _EVENTS)
 
 
-def _forget_before(connection: Connection, before_us: int) -> None:
+def tags_since_us(connection: Connection) -> int:
+    """Of tags before this moment nothing may be known any more."""
+    return _since_us(connection, _TAGS)
+
+
+def _since_us(connection: Connection, name: str) -> int:
+    return int(connection.execute(select(meta.c.value).where(meta.c.name == name)).scalar() or 0)
+
+
+def _forget_before(connection: Connection, name: str, before_us: int) -> None:
     """In the transaction that deletes, so that readers never take the remainder for all."""
-    since_us = events_since_us(connection)
+    since_us = _since_us(connection, name)
     if since_us == 0:
-        connection.execute(insert(meta).values(name=_SINCE, value=str(before_us)))
+        connection.execute(insert(meta).values(name=name, value=str(before_us)))
     elif since_us < before_us:
-        connection.execute(update(meta).where(meta.c.name == _SINCE).values(value=str(before_us)))
+        connection.execute(update(meta).where(meta.c.name == name).values(value=str(before_us)))
+
+
+def delete_tags(database: Database, before_us: int) -> int:
+    """Delete the oldest of the months of roll-ups by tag that end at or before this moment, or an hour or day of it;
+    answers how many rows went, 0: none is left. By months, lest a month's sum is there without its days'."""
+    until_s = _month_s(before_us // US)
+    with database.writing() as connection:
+        for level in TAG_LEVELS:
+            for tag in TAGS:
+                mine = level.c.tag == tag
+                oldest_s = connection.execute(select(func.min(level.c.start_s)).where(mine)).scalar()
+                if oldest_s is not None and oldest_s < until_s:
+                    _forget_before(connection, _TAGS, until_s * US)
+                    return connection.execute(delete(level).where(mine, level.c.start_s == oldest_s)).rowcount
+    return 0
 
 
 def delete_bite(database: Database, before_us: int) -> int:
@@ -41,7 +67,7 @@ def delete_bite(database: Database, before_us: int) -> int:
         old = select(events.c.id).where(events.c.ended_at < before_us).order_by(events.c.ended_at).limit(BITE)
         deleted = connection.execute(delete(events).where(events.c.id.in_(old))).rowcount
         if deleted:
-            _forget_before(connection, before_us)
+            _forget_before(connection, _EVENTS, before_us)
         return deleted
 
 
@@ -81,12 +107,11 @@ class Partitions:
             self._database.lock_schema(connection)
             ends = {name: _next_month_s(_start_s(name)) * US for name in _names(connection)}
             dropped = [name for name, end_us in ends.items() if end_us <= before_us]
-            if dropped:
-                tag_rollups.finish(connection)
             for name in dropped:
                 connection.execute(text(f"DROP TABLE {name}"))
             if dropped:
-                _forget_before(connection, max(ends[name] for name in dropped))
+                for known in (_EVENTS, _TAGS):  # the same months: no tag of theirs will be asked for again
+                    _forget_before(connection, known, max(ends[name] for name in dropped))
         self.forget()
         return len(dropped)
 

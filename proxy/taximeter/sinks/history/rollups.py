@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Label, Select, Table, and_, bindparam, select
 
 from taximeter.sinks.history.cells import FIELDS, negative
 from taximeter.sinks.history.conditions import Shape, on_names, shape, values
@@ -25,7 +25,6 @@ from taximeter.sinks.history.schema import (
 from taximeter.sinks.history.windows import Piece, Run, Shifted
 
 Key = tuple[str | None, ...]
-
 
 Found = Iterator[tuple[int, Key, list[int]]]
 """(window in the run, key, cell); one key and window may come several times: they add up."""
@@ -71,19 +70,17 @@ def _rows(connection: Connection, query: Select[Any], given: dict[str, Any], n: 
 @lru_cache(maxsize=1_000)
 def _query(level: str, names: tuple[str, ...], asked: Shape, windowed: bool, picked: bool = False) -> Select[Any]:
     """`picked`: of the cells that begin at `starts_s`, else of those from `start_s` until before `end_s`."""
-    numbered, tables, of = _choose(names, asked)
+    numbered, tables, of = (None, TAG_LEVELS, None) if knows_tag(names, asked) else _choose(names, asked)
     table = dict(zip((known.name for known in LEVELS[-len(tables) :]), tables, strict=True))[level]
     inside: ColumnElement[bool] = table.c.start_s.in_(bindparam("starts_s", expanding=True))
     if not picked:
         inside = (table.c.start_s >= bindparam("start_s")) & (table.c.start_s < bindparam("end_s"))
     sums = [total(table.c[field]) for field in FIELDS]
-    window = ((table.c.start_s * US - bindparam("run_us")) // bindparam("width_us")).label("window")
-    windows = [window] if windowed else []
+    windows = []
+    if windowed:
+        windows = [((table.c.start_s * US - bindparam("run_us")) // bindparam("width_us")).label("window")]
     if numbered is None:
-        named = [table.c.value if name in TAGS else table.c[name] for name in names]
-        (tag,) = (name for name in names if name in TAGS)
-        mine = and_(table.c.tag == tag, on_names(table, asked), inside)
-        return select(*named, *windows, *sums).where(mine).group_by(*named, *(each.key for each in windows))
+        return _tag_query(table, names, asked, inside, windows, sums)
     named = [numbered.c[name] for name in names]
     if not windowed:
         # One row for each combination stored: numbers are compared when summing, names looked up afterwards.
@@ -99,11 +96,24 @@ def _query(level: str, names: tuple[str, ...], asked: Shape, windowed: bool, pic
     return query if of is None else query.where(of)
 
 
-def _choose(names: Sequence[str], asked: Shape) -> tuple[Table | None, Sequence[Table], ColumnElement[bool] | None]:
-    """The roll-ups with the fewest rows that know every name filtered or grouped by; what numbers their names (None:
-    they are in the roll-up), and which of these."""
-    if knows_tag(names, asked):
-        return None, TAG_LEVELS, None
+def _tag_query(
+    table: Table,
+    names: Sequence[str],
+    asked: Shape,
+    inside: ColumnElement[bool],
+    windows: Sequence[Label[int]],
+    sums: Sequence[Label[int]],
+) -> Select[Any]:
+    """Of a roll-up by tag, which has its names in itself."""
+    (tag,) = (name for name in names if name in TAGS)
+    named = [table.c.value if name == tag else table.c[name] for name in names]
+    mine = and_(table.c.tag == tag, on_names(table, asked), inside)
+    return select(*named, *windows, *sums).where(mine).group_by(*named, *(window.key for window in windows))
+
+
+def _choose(names: Sequence[str], asked: Shape) -> tuple[Table, Sequence[Table], ColumnElement[bool] | None]:
+    """The roll-ups with the fewest rows that know every name filtered or grouped by; what numbers their names, and
+    which of these."""
     filtered = [name for name, _ in asked if name in SERIES]
     for kept in SUMMARIES:
         if set(kept).issuperset((*filtered, *names)):

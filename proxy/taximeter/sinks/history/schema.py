@@ -51,7 +51,7 @@ meta = Table(
     Column("value", Text, nullable=False),
 )
 """`version`: of this schema. `id`: random, of this database. `events_since_us`: single records before this moment
-have been deleted."""
+have been deleted; `tags_since_us`: what is known of tags before this one."""
 
 journals = Table(
     "journals",
@@ -209,15 +209,15 @@ TAG_LEVELS = tuple(
     for level in ("hour", "day", "month")
 )
 """Roll-ups by what a tag says: the records that carry a track, once more those with a document, with an end user. They
-are filled behind delivery (tag_rollups), which would take longer for every call with a tag otherwise."""
+are filled behind delivery (tag_rollups), which need not wait for them, and go by whole months with the records."""
 
-tags_due = Table(
-    "usage_tags_due",
+tags_done = Table(
+    "usage_tags_done",
     metadata,
     Column("journal_no", Big, primary_key=True, autoincrement=False),
     Column("seq", Big, nullable=False),
 )
-"""The journals with records that are not in the roll-ups by tag yet: those after `seq`. Most often none or a few."""
+"""The last record of each journal that is in the roll-ups by tag; none where it is not begun."""
 
 _TIME = {
     "sqlite": "datetime(e.ended_at / 1000000, 'unixepoch')",

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from taximeter.core.record import Record
-from taximeter.sinks.history import tag_rollups
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import Filters, Group, Ranked, TrackPart, Window
 from taximeter.sinks.history.read import Reader
 from taximeter.sinks.history.snapshot import Snapshots
+from taximeter.sinks.history.tag_rollups import TagRoller
 from taximeter.sinks.history.write import Writer
 from taximeter.sinks.ledger import Ledger, Standing
 from taximeter.sinks.sink import Batch, JournalState
@@ -38,6 +38,7 @@ class History:
         """`sqlite:///path` or `postgresql://…`. Raises ConfigError on anything else."""
         self._database = Database(url)
         self._writer = Writer(self._database)
+        self._tags = TagRoller(self._database)
         self._reader = Reader(self._database)
         self._snapshots = Snapshots(self._database)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="history-writer")
@@ -106,15 +107,14 @@ class History:
 
     async def roll_up_tags(self) -> None:
         """Add what was delivered to the roll-ups by tag. In bites, so that delivery goes on."""
-        while await self._write(tag_rollups.roll_up, self._database):
+        while await self._write(self._tags.roll_up):
             pass
 
     async def prune(self, before_us: int) -> int:
-        """Delete single records that ended before this moment; roll-ups stay. In bites, so that delivery goes on.
-
-        Answers how many records went (PostgreSQL: how many monthly partitions; the month of `before_us` stays whole).
+        """Delete single records that ended before this moment, and what the roll-ups by tag know of months before it;
+        the other roll-ups stay. In bites, so that delivery goes on. Answers how much went.
         """
-        await self.roll_up_tags()  # they know these records for ever
+        await self.roll_up_tags()  # of the month that stays, they know the records that go
         gone = 0
         while bite := await self._write(self._writer.prune, before_us):
             gone += bite

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Table
 
 from taximeter.sinks.groups import Known
 from taximeter.sinks.history.rows import COLUMNS
-from taximeter.sinks.history.schema import events, journals, tags_due
+from taximeter.sinks.history.schema import events, journals
 
 Row = tuple[Any, ...]
 Place = tuple[Any, ...]
@@ -47,10 +47,6 @@ class Statements:
     def pass_on(self, journal_no: int, seq: int, digest: str, ended: bool) -> None:
         """Set a journal's cursor."""
         self._driver.execute(_cursor_sql(self.dialect), (seq, digest, ended, journal_no))
-
-    def tags_due(self, journal_no: int, seq: int) -> None:
-        """A journal's records after `seq` are to be added to the roll-ups by tag, unless some before them are."""
-        self._driver.execute(_due_sql(self.dialect), (journal_no, seq))
 
     def insert(self, rows: Mapping[Known, list[Row]]) -> None:
         """Store events: values of COLUMNS each, by what they know."""
@@ -104,12 +100,6 @@ def _insert_sql(known: Known) -> tuple[str, Callable[[Row], Row]]:
     filled = list(compress(range(len(COLUMNS)), (True,) * _FIRST + known + (True,)))
     names, marks = ", ".join(COLUMNS[at] for at in filled), ", ".join("?" * len(filled))
     return f"INSERT INTO {events.name} ({names}) VALUES ({marks})", itemgetter(*filled)  # noqa: S608
-
-
-@lru_cache(maxsize=2)
-def _due_sql(dialect: str) -> str:
-    sql = f"INSERT INTO {tags_due.name} (journal_no, seq) VALUES (?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
-    return sql.replace("?", _mark(dialect))
 
 
 @lru_cache(maxsize=_SHAPES)

@@ -1,6 +1,7 @@
 """Sums straight from single records: SQL groups those that add up alike, and core.totals.add is asked once a class.
 
-For what the roll-ups cannot answer: ragged ends of a range, tracks, documents, end users. Rows out, no policy.
+For what the roll-ups cannot answer: ragged ends of a range, filters on tags, and for filling those by tag. Rows out, no
+policy.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, true
@@ -33,12 +34,22 @@ _FIGURES = (
 _SUMS = tuple(dict.fromkeys((*_FIGURES, *SUMMED)))
 
 
+class Windows(NamedTuple):
+    """How records are told apart by time."""
+
+    origin_us: int
+    """Where window 0 begins."""
+    width_us: int
+    grain_us: int = 1
+    """A record is in the window in which the grain begins that it ended in."""
+
+
 class Part(msgspec.Struct):
     """Sums of the records with one key in one window."""
 
     key: tuple[str | None, ...]
     window: int
-    """Number of the window, from the start of the range."""
+    """Its number; 0 where all of the range is one."""
     cell: list[int]
     first_us: int
     last_us: int
@@ -51,26 +62,27 @@ def parts(
     start_us: int,
     end_us: int,
     group_by: Sequence[str],
-    width_us: int = FOREVER_US,
+    windows: Windows | None = None,
     *,
     ids: tuple[int, int] | None = None,
     carrying: str | None = None,
 ) -> Iterator[Part]:
-    """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS) and windows of `width_us`.
+    """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS) and windows.
 
     One key and window may come in several parts: they add up. `ids`: only events from one id to another. `carrying`:
     only those with this tag.
     """
-    n, windowed = len(group_by), width_us < end_us - start_us
-    bounded = start_us > 0, end_us < FOREVER_US
-    query = _query(tuple(group_by), shape(filters), bounded, windowed, ids is not None, carrying)
-    given: dict[str, Any] = {"start_us": start_us, "end_us": end_us, "width_us": width_us}
+    n, bounded = len(group_by), (start_us > 0, end_us < FOREVER_US)
+    query = _query(tuple(group_by), shape(filters), bounded, windows is not None, ids is not None, carrying)
+    given: dict[str, Any] = {"start_us": start_us, "end_us": end_us}
+    if windows is not None:
+        given |= windows._asdict()
     if ids is not None:
         given["first_id"], given["last_id"] = ids
     for row in connection.execute(query, given | values(filters)):
         key = tuple(value or None for value in row[:n])
         first_us, last_us, *rest = row[n:]
-        yield Part(key, rest.pop(0) if windowed else 0, _cell(*rest), first_us, last_us)
+        yield Part(key, rest.pop(0) if windows is not None else 0, _cell(*rest), first_us, last_us)
 
 
 def within(bounded_below: bool, bounded_above: bool) -> ColumnElement[bool]:
@@ -96,7 +108,8 @@ def _query(
     keys: list[ColumnElement[Any]] = [events.c.series_no, events.c.class_no]
     keys += [events.c[name] for name in group_by if name in TAGS]
     if windowed:
-        keys.append(((events.c.ended_at - bindparam("start_us")) // bindparam("width_us")).label("window"))
+        ended_us = events.c.ended_at // bindparam("grain_us") * bindparam("grain_us")
+        keys.append(((ended_us - bindparam("origin_us")) // bindparam("width_us")).label("window"))
     inner = (
         select(
             *keys,

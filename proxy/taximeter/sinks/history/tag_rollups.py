@@ -1,92 +1,113 @@
 """Filling the roll-ups by tag, behind delivery: bite by bite, each record once, however often a bite is tried.
 
-What is due is remembered with what was delivered (`usage_tags_due`), and taken from there in the transaction that adds
-it up. A reader finds both in one snapshot: the roll-ups, and the records that are still due.
+How far they are in a journal is `usage_tags_done`, moved in the transaction that adds to them. A reader finds both in
+one snapshot: the roll-ups, and the records that are not in them yet.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.levels import Cells, add_to_levels, put
 from taximeter.sinks.history.query import FOREVER_US, TAGS, Filters
 from taximeter.sinks.history.rows import event_id
-from taximeter.sinks.history.schema import HOUR_S, TAG_LEVELS, US, journals, tags_due
+from taximeter.sinks.history.schema import HOUR_S, TAG_LEVELS, US, journals, tags_done
 from taximeter.sinks.history.statements import Statements
-from taximeter.sinks.history.sums import parts
+from taximeter.sinks.history.sums import Windows, parts
 
-BITE = 5_000
-"""Records taken in one transaction: some tens of ms, in which delivery waits."""
+FIRST_BITE, MOST = 1_000, 20_000
+"""Records taken in one transaction, at first and at most."""
+BITE_S = 0.04
+"""How long a bite is to take: delivery waits for it. One record may change nine cells or none that others do not."""
+
+_DONE = func.coalesce(tags_done.c.seq, 0)
+_BEHIND = journals.outerjoin(tags_done, tags_done.c.journal_no == journals.c.journal_no)
 
 
 class Due(NamedTuple):
-    """Events that are not in the roll-ups by tag yet."""
+    """Records of a journal that are not in the roll-ups by tag yet."""
 
-    first_id: int
-    last_id: int
+    journal_no: int
+    done: int
+    """The last `seq` that is."""
+    upto: int
+    """The last `seq` there is."""
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        """The first and the last event's."""
+        return event_id(self.journal_no, self.done + 1), event_id(self.journal_no, self.upto)
 
 
 def due(connection: Connection) -> list[Due]:
-    """All of them, by journal."""
-    query = select(tags_due.c.journal_no, tags_due.c.seq, journals.c.seq).join(
-        journals, journals.c.journal_no == tags_due.c.journal_no
-    )
-    return [
-        Due(event_id(journal_no, done + 1), event_id(journal_no, upto))
-        for journal_no, done, upto in connection.execute(query.order_by(tags_due.c.journal_no))
-        if done < upto
-    ]
+    """All there is, by journal; none of a journal most often."""
+    query = select(journals.c.journal_no, _DONE, journals.c.seq).select_from(_BEHIND).where(journals.c.seq > _DONE)
+    return [Due(*row) for row in connection.execute(query.order_by(journals.c.journal_no))]
 
 
-def roll_up(database: Database) -> int:
-    """One bite in a transaction of its own; answers how many records it took, 0: nothing is due."""
-    with database.reading() as connection:  # most often this is all: no write transaction for nothing
-        if not due(connection):
-            return 0
-    with database.writing() as connection:
-        return bite(connection)
+def count(waiting: Iterable[Due]) -> int:
+    """How many records these are."""
+    return sum(each.upto - each.done for each in waiting)
 
 
-def bite(connection: Connection) -> int:
-    """Take at most BITE records of one journal into the roll-ups; answers how many, 0: nothing is due."""
-    waiting = select(tags_due.c.journal_no).order_by(tags_due.c.journal_no).limit(1)
-    journal_no = connection.execute(waiting).scalar()
-    if journal_no is None:
+class TagRoller:
+    """Fills them from one thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._bite = FIRST_BITE
+
+    def roll_up(self) -> int:
+        """One bite in a transaction of its own; answers how many records it took, 0: nothing is due here now."""
+        with self._database.reading() as connection:  # most often this is all: no write transaction for nothing
+            if not due(connection):
+                return 0
+        begun_s = time.monotonic()
+        with self._database.writing() as connection:
+            taken = bite(connection, self._bite)
+        if taken == self._bite:
+            took_s = max(time.monotonic() - begun_s, BITE_S / 2)  # at most doubled
+            self._bite = min(MOST, max(1, int(taken * BITE_S / took_s)))
+        return taken
+
+
+def bite(connection: Connection, most: int) -> int:
+    """Take at most so many records of one journal into the roll-ups; answers how many."""
+    # Locked as by a delivery, so that neither misses what the other is about to commit. Another node takes another.
+    behind = select(journals.c.journal_no, journals.c.seq).select_from(_BEHIND).where(journals.c.seq > _DONE)
+    free = behind.order_by(journals.c.journal_no).limit(1).with_for_update(of=journals, skip_locked=True)
+    found = connection.execute(free).first()
+    if found is None:
         return 0
-    # As a delivery does, so that neither misses what the other is about to commit.
-    locked = select(journals.c.seq).where(journals.c.journal_no == journal_no).with_for_update()
-    upto = int(connection.execute(locked).scalar_one())
-    mine = tags_due.c.journal_no == journal_no
-    found = connection.execute(select(tags_due.c.seq).where(mine)).scalar()
-    if found is None:  # another node was faster
-        return bite(connection)
-    done = int(found)
-    until = min(done + BITE, upto)
-    cells = _cells(connection, Due(event_id(journal_no, done + 1), event_id(journal_no, until)))
-    add_to_levels(Statements(connection), TAG_LEVELS, cells)
-    if until < upto:
-        connection.execute(update(tags_due).where(mine).values(seq=until))
-    else:
-        connection.execute(delete(tags_due).where(mine))
-    return until - done
+    journal_no, upto = found
+    # Asked anew: another node may have gone on between the statement's snapshot and the lock.
+    done = int(connection.execute(select(tags_done.c.seq).where(tags_done.c.journal_no == journal_no)).scalar() or 0)
+    taken = Due(journal_no, done, min(done + most, upto))
+    _take(connection, taken)
+    return taken.upto - taken.done
 
 
 def finish(connection: Connection) -> None:
-    """All that is due: in the transaction that is about to delete records."""
-    while bite(connection):
-        pass
+    """All that is due, in a transaction that is about to delete records. For SQLite, where nobody else writes then."""
+    for each in due(connection):
+        _take(connection, each)
 
 
-def _cells(connection: Connection, ids: Due) -> Cells:
-    """Sums by hour, tag, workspace and value."""
+def _take(connection: Connection, taken: Due) -> None:
     cells: Cells = {}
     for tag in TAGS:
+        hours = Windows(0, HOUR_S * US)
         names = ("workspace", tag)
-        for part in parts(connection, Filters(), 0, FOREVER_US, names, HOUR_S * US, ids=ids, carrying=tag):
+        for part in parts(connection, Filters(), 0, FOREVER_US, names, hours, ids=taken.ids, carrying=tag):
             workspace, value = part.key
             if value is not None:
-                put(cells, (part.window * HOUR_S, tag, workspace, value), part.cell)
-    return cells
+                put(cells, (part.window * HOUR_S, tag, workspace or "", value), part.cell)
+    add_to_levels(Statements(connection), TAG_LEVELS, cells)
+    mine = tags_done.c.journal_no == taken.journal_no
+    if not connection.execute(update(tags_done).where(mine).values(seq=taken.upto)).rowcount:
+        connection.execute(insert(tags_done).values(journal_no=taken.journal_no, seq=taken.upto))

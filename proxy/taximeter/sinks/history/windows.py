@@ -5,7 +5,8 @@ Moments are µs since epoch, UTC; roll-up starts are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -49,8 +50,8 @@ def _level_end_s(level: str, start_s: int) -> int:
 
 
 def cover(start_us: int, end_us: int, finest: Table = QUARTER) -> list[Piece]:
-    """Pieces that make up the range exactly, in as few cells as can be: the coarsest roll-up from mark to mark, then at
-    either end what is missing or too much, whichever mark is nearer, by the next finer one. Below `finest`: records."""
+    """Pieces that make up the range exactly, in few cells: the coarsest roll-up from mark to mark, then at either end
+    what is missing or too much, whichever mark is nearer, by the next finer one. Below `finest`: records."""
     pieces: list[Piece] = []
     _cover(start_us, end_us, 1, len(LEVELS) - 1, LEVELS.index(finest), pieces)
     return pieces
@@ -64,7 +65,7 @@ def _cover(start_us: int, end_us: int, sign: int, rank: int, lowest: int, pieces
         return
     name = LEVELS[rank].name
     first_us, last_us = _nearest(name, start_us), _nearest(name, end_us)
-    if first_us >= last_us:
+    if first_us >= last_us or 2 * (end_us - start_us) < last_us - first_us:  # too little of one: most were taken away
         _cover(start_us, end_us, sign, rank - 1, lowest, pieces)
         return
     pieces.append(Piece(name, first_us, last_us, sign))
@@ -79,6 +80,17 @@ def _nearest(level: str, at_us: int) -> int:
     start_s = level_start_s(level, at_us // US)
     end_s = _level_end_s(level, start_s)
     return (start_s if 2 * at_us < (start_s + end_s) * US else end_s) * US
+
+
+def rolled_up(pieces: Iterable[Piece]) -> tuple[int, int]:
+    """The stretch that those of a range's pieces that come from roll-ups make up; an empty one where none do."""
+    steps: Counter[int] = Counter()
+    for piece in pieces:
+        if piece.level is not None:
+            steps[piece.start_us] += piece.sign
+            steps[piece.end_us] -= piece.sign
+    marks = sorted(at_us for at_us, step in steps.items() if step)
+    return (marks[0], marks[-1]) if marks else (0, 0)
 
 
 def snapped(piece: Piece, finest: Table = QUARTER) -> Piece:
@@ -112,6 +124,27 @@ def runs(marks: Sequence[int]) -> list[Run]:
         else:
             found.append(Run(at, start_us, width_us, 1))
     return found
+
+
+def parted(run: Run, at_us: int) -> list[Run]:
+    """The windows that begin before a moment, and the others."""
+    before = min(run.count, max(0, -(-(at_us - run.start_us) // run.width_us))) if run.width_us else 0
+    both = (
+        Run(run.first, run.start_us, run.width_us, before),
+        Run(run.first + before, run.start_us + before * run.width_us, run.width_us, run.count - before),
+    )
+    return [part for part in both if part.count]
+
+
+def without(run: Run, before_us: int) -> list[Run]:
+    """A run from a moment on: what is left of the window that holds it, and the later ones."""
+    kept = []
+    for part in parted(run, before_us):
+        if part.start_us >= before_us:
+            kept.append(part)
+        elif part.end_us > before_us:
+            kept.append(Run(part.first + part.count - 1, before_us, part.end_us - before_us, 1))
+    return kept
 
 
 def singles(run: Run) -> list[Run]:

@@ -64,13 +64,16 @@ class Writer:
             pass
 
     def prune(self, before_us: int) -> int:
-        """One bite of deleting single records that ended before this moment; 0: nothing is left to delete.
+        """One bite of deleting what is known of single records that ended before this moment; 0: nothing is left.
 
-        Answers how many records went; PostgreSQL: how many partitions, the month of `before_us` stays whole.
+        Answers how many records went; PostgreSQL: how many partitions, the month of `before_us` stays whole. Then how
+        many rows of roll-ups by tag, of whole months too.
         """
         if self._database.dialect == "sqlite":
-            return retention.delete_bite(self._database, before_us)
-        return self._partitions.drop_before(before_us)
+            gone = retention.delete_bite(self._database, before_us)
+        else:
+            gone = self._partitions.drop_before(before_us)
+        return gone or retention.delete_tags(self._database, before_us)
 
     def journals(self, ids: Iterable[str]) -> dict[str, JournalState]:
         """Those of these journals history has ever seen."""
@@ -116,8 +119,6 @@ class Writer:
             statements.pass_on(number, batch.upto, batch.digest, batch.ended)
             cursors[batch.journal_id] = batch.upto
             taken += [(number, group) for group in batch.groups]
-            if any(group.tagged for group in batch.groups):
-                statements.tags_due(number, batch.after)
         if taken:
             self._store(connection, statements, taken)
         return cursors
