@@ -1,4 +1,4 @@
-"""A writer for event loops: all lines of one turn of the loop are one `write`, under load fifteen times fewer.
+"""A writer for event loops: all lines of one turn of the loop are one `write`; under load one for a dozen calls.
 
 Whatever may leave only after a line was written goes through `then`. Not for who must know at once that a line is on
 disk (`journal.on_error = "refuse"`, `journal.fsync = "always"`): that is `Journal` itself.
