@@ -70,10 +70,8 @@ def _by_tag(
     for each in _answerable(run, tags_since_us(connection)):
         first = each.first - run.first
         if each.start_us >= since_us and all(piece.level is None for piece in pieces_of(each, HOUR)):
-            for window, key, cell in _records(
-                connection, filters, names, each, Piece(None, each.start_us, each.end_us)
-            ):
-                yield first + window, key, cell
+            found = _records(connection, filters, names, each, Piece(None, each.start_us, each.end_us))
+            yield from ((first + window, key, cell) for window, key, cell in found)
             continue
         carrying: Sums = {}
         for window, key, cell in _rolled(connection, filters, names, each, since_us, HOUR, tag, waiting):
