@@ -14,6 +14,7 @@ from taximeter.gateway.exchange import Exchange
 from taximeter.gateway.relay import Relay
 from taximeter.gateway.response import Response
 from taximeter.gateway.streaming import Stream
+from taximeter.gateway.wire import Connection
 from upstream import CLOSE, STALL, chunk, response, stream_head
 
 OF_A_CALL = (Relay, Stream, Response, Call, UpstreamCut, asyncio.CancelledError)
@@ -84,6 +85,8 @@ async def test_a_call_that_is_over_leaves_nothing(serve, provider, no_collection
         del reader, writer
         running.exchanges.clear()
         await until(lambda: not alive(*OF_A_CALL, Exchange, Edge))
+        (upstream,) = running.gate.upstreams.all
+        await until(lambda: set(alive(Connection)) == upstream._transport.pool._live)
 
 
 async def until(condition, timeout_s=10):

@@ -107,6 +107,10 @@ class Framing:
         """A body of known length was read around the parser, which still waits for it: go on with a new one."""
         self._parser = httptools.HttpResponseParser(self)
 
+    def end(self) -> None:
+        """Nothing will be read any more: let go of the parser, which holds this in turn (a worker seldom collects)."""
+        del self._parser
+
     # What the parser calls.
 
     def on_message_begin(self) -> None:

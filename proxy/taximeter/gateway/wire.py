@@ -163,6 +163,7 @@ class Connection(Framing, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost(exc)
+        self.end()
 
     def pause_writing(self) -> None:
         self._writable = self._pool.loop.create_future()
