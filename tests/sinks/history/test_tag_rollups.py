@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from random import Random
 
 import pytest
@@ -12,6 +14,7 @@ from sqlalchemy import Connection, func, select, text
 
 from ledger import T0, US, batch, call, random_call
 from taximeter.core.errors import ConfigError
+from taximeter.core.record import Record
 from taximeter.sinks.history import tag_rollups
 from taximeter.sinks.history.cells import FIELDS
 from taximeter.sinks.history.database import Database, HistoryUnavailable
@@ -123,27 +126,36 @@ def test_late_records_of_long_ago_are_found_too(url):
             roll_up(database)
 
 
+def random_calls(seed: int) -> list[Record]:
+    rng = Random(seed)
+    return [random_call(rng) for _ in range(200)]
+
+
+def at_once(url: str, *acts: Callable[[Database], None]) -> None:
+    """Each act as a node of its own, all beginning together."""
+    starting = threading.Barrier(len(acts))
+
+    def node(act: Callable[[Database], None]) -> None:
+        with Database(url) as database:
+            starting.wait()
+            act(database)
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        list(pool.map(node, acts))
+
+
 def test_nodes_that_deliver_and_roll_up_at_once_lose_and_double_nothing(postgres_server, bites):
     url = postgres_server.database()
-    starting = threading.Barrier(4)
+    made = {number: random_calls(number) for number in range(4)}
 
-    def node(number: int) -> None:
-        rng = Random(number)
-        with Database(url) as database:
-            writer = Writer(database)
-            starting.wait()
-            for after in range(0, 200, 20):
-                writer.apply([batch([random_call(rng) for _ in range(20)], f"node{number}", after)])
-                roll_up(database)
+    def deliver(database: Database, number: int) -> None:
+        writer = Writer(database)
+        for after in range(0, 200, 20):
+            writer.apply([batch(made[number][after : after + 20], f"node{number}", after)])
+            roll_up(database)
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(node, range(4)))
-    tagged = 0
-    for number in range(4):
-        rng = Random(number)
-        tagged += sum(
-            getattr(record, tag) is not None for record in (random_call(rng) for _ in range(200)) for tag in TAGS
-        )
+    at_once(url, *(partial(deliver, number=number) for number in made))
+    tagged = sum(getattr(one, tag) is not None for calls in made.values() for one in calls for tag in TAGS)
     with Database(url) as database:
         before = by_tag(Reader(database))
         while roll_up(database):
@@ -155,40 +167,33 @@ def test_nodes_that_deliver_and_roll_up_at_once_lose_and_double_nothing(postgres
 
 def test_nodes_that_deliver_roll_up_and_forget_at_once_agree_on_what_is_kept(postgres_server, bites):
     url = postgres_server.database()
-    starting = threading.Barrier(4)
+    over_us = T0 + 30 * DAY_US
 
-    def node(number: int) -> None:
-        rng = Random(number)
-        with Database(url) as database:
-            writer = Writer(database)
-            starting.wait()
-            for after in range(0, 200, 20):
-                sent = batch([random_call(rng, 60 * DAY_US) for _ in range(20)], f"node{number}", after)
-                for _ in range(20):
-                    try:
-                        writer.apply([sent])
-                    except HistoryUnavailable as error:  # a month that was dropped meanwhile: delivery tries again
-                        assert "no partition" in str(error)
-                    else:
-                        break
-                roll_up(database)
+    def deliver(database: Database, number: int) -> None:
+        rng, writer = Random(number), Writer(database)
+        for after in range(0, 200, 20):
+            sent = batch([random_call(rng, 60 * DAY_US) for _ in range(20)], f"node{number}", after)
+            for _ in range(20):
+                try:
+                    writer.apply([sent])
+                except HistoryUnavailable as error:  # a month that was dropped meanwhile: delivery tries again
+                    assert "no partition" in str(error)
+                else:
+                    break
+            roll_up(database)
 
-    def forgetting() -> None:
-        with Database(url) as database:
-            writer = Writer(database)
-            starting.wait()
-            for _ in range(10):
-                while writer.prune(T0 + 30 * DAY_US):
-                    pass
+    def forget(database: Database) -> None:
+        for _ in range(10):
+            while Writer(database).prune(over_us):
+                pass
 
-    with ThreadPoolExecutor(4) as pool:
-        for each in [*(pool.submit(node, number) for number in range(3)), pool.submit(forgetting)]:
-            each.result()
+    at_once(url, forget, *(partial(deliver, number=number) for number in range(3)))
     with Database(url) as database:
         while roll_up(database):
             pass
+        forget(database)  # the others may have begun only when it had ended
         reader = Reader(database)
-        december = Filters(from_us=1_764_547_200 * US)  # the month that is not over 30 days after T0
+        december = Filters(from_us=1_764_547_200 * US)  # the month that is not over then
         singly: Counter[str | None] = Counter()
         for group in reader.usage(december, ["track", "operation"]):
             singly[group.key["track"]] += group.totals.requests
