@@ -280,9 +280,10 @@ class Control:
 
 
 async def _warm() -> None:
-    """What the first look at the dashboard would have to wait for."""
+    """What the first look at the dashboard would have to wait for; what goes wrong here is the page's to tell."""
     await asyncio.sleep(WARM_S)
-    await asyncio.to_thread(warm)
+    with contextlib.suppress(Exception):
+        await asyncio.to_thread(warm)
 
 
 def _now_us() -> int:
