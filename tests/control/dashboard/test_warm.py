@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from taximeter.control import process
 from taximeter.control.dashboard import charts, rendering, warm
 
 
@@ -12,3 +13,16 @@ def test_after_warming_a_page_has_nothing_to_compile():
     assert compiled is not None
     assert {name for _, name in compiled} == templates
     assert charts.load.cache_info().currsize == 1
+
+
+async def test_a_dashboard_that_cannot_be_warmed_ends_nothing(monkeypatch):
+    tried = []
+
+    def broken():
+        tried.append(1)
+        raise ImportError("pygal")
+
+    monkeypatch.setattr(process, "WARM_S", 0)
+    monkeypatch.setattr(process, "warm", broken)
+    await process._warm()
+    assert tried == [1]
