@@ -24,6 +24,7 @@ from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.keyfile import KeyFile
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.sink import Batch
+from waits import HANG_S
 
 NOON_US = 1_793_707_200_000_000
 """2026-11-03T12:00:00Z"""
@@ -159,7 +160,7 @@ class ControlPlane:
         await self._server.startup()  # without the main loop: it looks only every 0.1 s whether to stop
         port = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        self.client = httpx2.AsyncClient(base_url=self.url, timeout=20)
+        self.client = httpx2.AsyncClient(base_url=self.url, timeout=HANG_S)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -8,25 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from taximeter.datadir import Runtime, read_runtime
-
-T = TypeVar("T")
-PATIENCE_S = 30.0
-"""Bound of every wait; the machine may be busy."""
-
-
-def until(condition: Callable[[], T], what: str, timeout_s: float = PATIENCE_S) -> T:
-    """Wait until the condition holds and answer it; fail saying `what` was waited for."""
-    end = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {timeout_s} s for {what}"
-        time.sleep(0.01)
-    return found
+from waits import ended, run, until
 
 
 class Node:
@@ -50,8 +37,7 @@ class Node:
 
     def start(self, *arguments: str) -> Runtime:
         """Start it and wait until it says that it is ready."""
-        self.spawn(*arguments)
-        return until(self._ready, "readiness")
+        return until(self._ready, "readiness", self.spawn(*arguments).pid)
 
     def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start it, its output in `log_file`. In a session of its own, so a test's Ctrl-C is not its."""
@@ -70,15 +56,8 @@ class Node:
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """One command to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "taximeter", *arguments],
-            capture_output=True,
-            text=True,
-            env=self.environ | environ,
-            cwd=self.directory,
-            timeout=PATIENCE_S,
-            check=False,
-        )
+        argv = [sys.executable, "-m", "taximeter", *arguments]
+        return run(argv, env=self.environ | environ, cwd=self.directory)
 
     def _ready(self) -> Runtime | None:
         assert self.process is not None
@@ -120,7 +99,7 @@ class Node:
         """SIGTERM, and its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_S)
+        return ended(self.process)
 
 
 @contextlib.contextmanager
@@ -135,8 +114,8 @@ def node(directory: Path, **environ: str) -> Iterator[Node]:
         if made.process is not None and made.process.poll() is None:
             made.process.terminate()
             try:
-                made.process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
+                ended(made.process)
+            except TimeoutError:
                 made.process.kill()
                 made.process.wait()
 

@@ -6,8 +6,9 @@ import httpx2
 import pytest
 
 from faults.house import House
+from waits import HANG_S
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.xdist_group("processes")
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 60}
 
@@ -19,7 +20,7 @@ async def house(tmp_path):
 
 
 async def budget(house, **asked):
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}") as control:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}", timeout=HANG_S) as control:
         answer = await control.post("/budgets", json=asked)
         assert answer.status_code == 201, answer.text
     return answer.json()
@@ -42,7 +43,7 @@ async def test_a_hard_budget_is_never_overspent_and_a_killed_worker_holds_nothin
     made = await budget(house, workspace="acme", limit="6000", unit="tokens", period="total")
     assert (made["limit"], made["spent"], made["held"], made["resets_at"]) == (6000, 0, 0, None)
     limits = httpx2.Limits(max_connections=40)
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}", limits=limits, timeout=30) as client:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}", limits=limits, timeout=HANG_S) as client:
         await until_it_holds(house, client, "/w/acme/v1/chat/completions")
         answers = []
 
@@ -81,7 +82,7 @@ async def test_a_hard_budget_is_never_overspent_and_a_killed_worker_holds_nothin
 
 
 async def test_a_task_budget_counts_what_was_used_before_it_was_made(house):
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}") as client:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}", timeout=HANG_S) as client:
         await client.post("/w/acme/k/query/v1/chat/completions", json=CHAT)
         await client.post("/w/acme/k/extract/v1/chat/completions", json=CHAT)
         await house.settle()
@@ -92,7 +93,7 @@ async def test_a_task_budget_counts_what_was_used_before_it_was_made(house):
         while not refused:
             refused += (await client.post("/w/acme/k/query/v1/chat/completions", json=CHAT)).status_code == 429
         assert (await client.post("/w/acme/k/extract/v1/chat/completions", json=CHAT)).status_code == 200
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}") as control:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}", timeout=HANG_S) as control:
             ended = (await control.delete(f"/budgets/{made['id']}")).json()
             assert ended["id"] == made["id"] and await house.get("/budgets") == {"data": []}
         passed = 0

@@ -23,6 +23,7 @@ from ledger_fake import batch, traffic
 from taximeter.delivery.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.metric_families import Exposition
 from taximeter.sinks.metrics import Metrics
+from waits import CAP_S, HANG_S, happens
 
 ROOT = Path(__file__).parent.parent
 RULES = [ROOT / "config/prometheus" / name for name in ("recording.yml", "alerts.yml")]
@@ -237,11 +238,14 @@ async def prometheus(directory: Path, target_port: int) -> AsyncIterator[httpx2.
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        async with asyncio.timeout(30):
-            while not (found := re.search(r'"address":"(127\.0\.0\.1:[1-9]\d+)"', (directory / "log").read_text())):
-                assert process.poll() is None, (directory / "log").read_text()
-                await asyncio.sleep(0.02)
-        async with httpx2.AsyncClient(base_url=f"http://{found[1]}") as client:
+
+        def listening() -> re.Match[str] | None:
+            said = (directory / "log").read_text()
+            assert process.poll() is None, said
+            return re.search(r'"address":"(127\.0\.0\.1:[1-9]\d+)"', said)
+
+        found = await happens(listening, "Prometheus", process.pid)
+        async with httpx2.AsyncClient(base_url=f"http://{found[1]}", timeout=HANG_S) as client:
             yield client
     finally:
         process.terminate()
@@ -265,7 +269,7 @@ async def test_every_panel_and_recording_rule_has_data(tmp_path: Path) -> None:
     recorded = re.findall(r"record: (\S+)", RULES[0].read_text())
     waiting = [*panels(), *(("recording.yml", name, name) for name in recorded)]
     try:
-        async with prometheus(tmp_path, scraped.port) as client, asyncio.timeout(60):
+        async with prometheus(tmp_path, scraped.port) as client, asyncio.timeout(CAP_S):
             first = 101
             while waiting:
                 for _ in range(6):

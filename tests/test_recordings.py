@@ -93,7 +93,6 @@ def test_recordings_without_usage_never_become_zero() -> None:
         assert used(reading) == Expected(), record["id"]
 
 
-@pytest.mark.timeout(180)
 def test_a_reading_does_not_depend_on_how_the_bytes_are_cut() -> None:
     chance = random.Random(20260)
     for record in corpus():

@@ -10,8 +10,9 @@ import httpx2
 import pytest
 
 from faults.house import House
+from waits import HANG_S
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.xdist_group("processes")
 
 
 def price(usd):
@@ -47,7 +48,7 @@ async def books(house):
 
 
 async def test_new_prices_reach_every_sink_once_whether_it_runs_or_not(house, tmp_path):
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}") as client:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}", timeout=HANG_S) as client:
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
         for _ in range(5):
             assert (await client.post("/w/acme/v1/chat/completions", json=body)).status_code == 200

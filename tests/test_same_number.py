@@ -20,7 +20,7 @@ from taximeter.cli import main
 from taximeter.core.figures import count, money
 from taximeter.core.views import usd
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.xdist_group("processes")
 
 NAMES = ("requests", "llm_input", "llm_output", "embedding", "cost_nusd")
 

@@ -15,9 +15,10 @@ import httpx2
 import pytest
 import redis
 
-from nodes import PATIENCE_S, Node, gone, node, until
+from nodes import Node, gone, node
 from taximeter.datadir import Runtime
 from upstream import Provider
+from waits import HANG_S, ended, happens, until
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),
@@ -46,12 +47,12 @@ async def soon(*args: Any) -> Any:
 
 
 async def chat(runtime: Runtime, **more: str) -> httpx2.Response:
-    async with httpx2.AsyncClient(timeout=PATIENCE_S) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S) as client:
         return await client.post(f"http://{runtime.listen}/v1/chat/completions", json=CHAT, headers=HEADERS | more)
 
 
 async def usage(runtime: Runtime) -> dict[str, Any]:
-    async with httpx2.AsyncClient(timeout=PATIENCE_S) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S) as client:
         answer = await client.get(f"http://{runtime.admin_listen}/usage", params={"workspace": "acme"})
         return answer.raise_for_status().json()
 
@@ -126,7 +127,7 @@ async def test_sigterm_lets_an_open_stream_end(served: Node, provider: Provider)
     last = _chunk({"choices": [], "model": "gpt-4o-mini", "usage": counted})
     first_word = _chunk({"choices": [{"index": 0, "delta": {"content": "a"}}]})
     provider.script(head + first_word, gate, last, _DONE)
-    async with httpx2.AsyncClient(timeout=PATIENCE_S) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S) as client:
         url = f"http://{runtime.listen}/v1/chat/completions"
         async with client.stream("POST", url, json=STREAM, headers=HEADERS) as answer:
             received = answer.aiter_bytes()
@@ -137,7 +138,7 @@ async def test_sigterm_lets_an_open_stream_end(served: Node, provider: Provider)
             gate.set()
             rest = b"".join([part async for part in received])
     assert b"[DONE]" in first + rest
-    assert await asyncio.to_thread(served.process.wait, PATIENCE_S) == 0
+    assert await asyncio.to_thread(ended, served.process) == 0
     (record,) = served.records()
     assert (record["outcome"], record["input_tokens"], record["output_tokens"]) == ("ok", 5, 7)
     assert served.children() == {}
@@ -149,7 +150,7 @@ async def test_a_stream_that_does_not_end_is_cut_at_the_bound_and_settled(served
     runtime = await start(served)
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     provider.script(head + _chunk({"choices": [{"index": 0, "delta": {"content": "word"}}]}), asyncio.Event())
-    async with httpx2.AsyncClient(timeout=PATIENCE_S) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S) as client:
         url = f"http://{runtime.listen}/v1/chat/completions"
         async with client.stream("POST", url, json=STREAM, headers=HEADERS) as answer:
             await anext(answer.aiter_bytes())
@@ -168,7 +169,7 @@ async def test_a_second_sigterm_ends_at_once(served: Node, provider: Provider) -
     served.process.terminate()
     await soon(lambda: _refused(runtime.listen), "the data port to close")
     served.process.terminate()
-    assert await asyncio.to_thread(served.process.wait, PATIENCE_S) == 128 + signal.SIGTERM
+    assert await asyncio.to_thread(ended, served.process) == 128 + signal.SIGTERM
     with pytest.raises(httpx2.HTTPError):
         await call
     for pid in children.values():
@@ -192,15 +193,16 @@ async def test_a_key_made_at_run_time_opens_the_data_port_and_a_revoked_one_does
     served.environ["TAXIMETER_AUTH__MODE"] = "keys"
     runtime = await start(served)
     assert (await chat(runtime)).status_code == 401
-    async with httpx2.AsyncClient(base_url=f"http://{runtime.admin_listen}", timeout=PATIENCE_S) as control:
+    async with httpx2.AsyncClient(base_url=f"http://{runtime.admin_listen}", timeout=HANG_S) as control:
         made = (await control.post("/keys", json={"workspace": "acme"})).raise_for_status().json()
         key = {"x-taximeter-key": made["key"]}
-        async with asyncio.timeout(PATIENCE_S):
-            while (await chat(runtime, **key)).status_code != 200:
-                await asyncio.sleep(0.02)
-            (await control.delete(f"/keys/{made['id']}")).raise_for_status()
-            while (await chat(runtime, **key)).status_code != 401:
-                await asyncio.sleep(0.02)
+
+        async def answered(status: int) -> bool:
+            return (await chat(runtime, **key)).status_code == status
+
+        await happens(lambda: answered(200), "the key's call")
+        (await control.delete(f"/keys/{made['id']}")).raise_for_status()
+        await happens(lambda: answered(401), "the revoked key's refusal")
 
 
 async def test_a_port_in_use_is_named(served: Node) -> None:

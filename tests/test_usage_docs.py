@@ -37,6 +37,7 @@ from taximeter.sinks.reservations import Reservations
 from taximeter.sinks.sink import Batch
 from taximeter.sinks.webhook.sink import Webhook
 from taximeter.sinks.webhook.store import Outcome as Answer
+from waits import HANG_S
 
 __all__ = ["control", "start"]
 
@@ -232,7 +233,7 @@ def test_every_command_about_a_node_prints_what_the_page_shows(tmp_path):
             assert done.returncode == 0, done.stdout
             outputs[check] = shown(done.stdout.encode(), check.partition(" | ")[2])
         runtime = running.start()
-        with httpx2.Client(base_url=f"http://{runtime.admin_listen}", timeout=30) as client:
+        with httpx2.Client(base_url=f"http://{runtime.admin_listen}", timeout=HANG_S) as client:
             for command in set(commands) - outputs.keys():
                 first, _, pipe = command.partition(" | ")
                 if first.startswith("curl"):

@@ -6,8 +6,9 @@ import pytest
 
 from faults.house import House
 from receiver import Receiver
+from waits import HANG_S
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.xdist_group("processes")
 
 
 @pytest.fixture
@@ -57,12 +58,12 @@ async def test_what_the_backend_books_is_what_was_used_whatever_dies_in_between(
                 known[0] += record.input_tokens or 0
                 known[1] += record.output_tokens or 0
                 known[2] += 1
-    await house.until(lambda: len(sums(backend)) == len(used), "everything sent", 90)
+    await house.until(lambda: len(sums(backend)) == len(used), "everything sent")
 
     async def emptied():
         return await house.get("/webhook") == {"data": []}
 
-    await house.until(emptied, "the outbox is empty", 90)
+    await house.until(emptied, "the outbox is empty")
     assert sums(backend) == used
     (got, *_) = backend.accepted.values()
     assert got.path == "/api/v1/webhooks/knowledge/metrics"
@@ -71,10 +72,10 @@ async def test_what_the_backend_books_is_what_was_used_whatever_dies_in_between(
 
 
 async def test_closing_a_track_sends_it_at_once(house, backend):
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}") as client:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}", timeout=HANG_S) as client:
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
         await client.post("/w/acme/t/upload-7/v1/chat/completions", json=body)
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}") as control:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}", timeout=HANG_S) as control:
         closed = await control.post("/usage/tracks/upload-7/close")
         assert closed.json() == {"track": "upload-7", "workspace": "acme", "webhook": "queued"}
         shown = (await control.get("/usage/tracks/upload-7")).json()

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import openai_like
+from waits import HANG_S
 
 KEEP_BODY_BYTES = 4 * 1024 * 1024
 """A longer request body is hashed and counted, not kept."""
@@ -200,9 +201,9 @@ class Provider:
         for connection in list(self._live):
             connection.reset()
 
-    async def until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something that this provider sees (a request, a client leaving) makes `condition` true."""
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(HANG_S):
             while not condition():
                 self._news.clear()
                 await self._news.wait()

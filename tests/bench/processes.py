@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from waits import ended, tree, until
+
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CORES = os.cpu_count() or 1
 PROXY_CORE, LOAD_CORE = 0, max(CORES, 2) - 1
@@ -66,45 +68,33 @@ def undisturbed(*, first: bool = False) -> Iterator[None]:
             gc.enable()
 
 
-def until_open(port: int, process: subprocess.Popen[bytes], timeout_s: float = 60) -> float:
+def until_open(port: int, process: subprocess.Popen[bytes]) -> float:
     """Wait until a port answers; seconds it took. Raises RuntimeError when the process ends before."""
-    begun = time.monotonic()
-    while time.monotonic() - begun < timeout_s:
+
+    def is_open() -> bool:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode} before its port {port} was open")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return time.monotonic() - begun
-        time.sleep(0.01)
-    raise RuntimeError(f"port {port} did not open within {timeout_s} s")
+            return True
+        return False
+
+    begun = time.monotonic()
+    until(is_open, f"port {port} to be open", process.pid)
+    return time.monotonic() - begun
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, then SIGKILL after 10 s, for the process and what is left of its children."""
+    """SIGTERM, and SIGKILL when its end is late, for the process and what is left of its children."""
     pids = tree(process.pid)
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
+        ended(process)
+    except TimeoutError:
         process.kill()
         process.wait()
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def tree(pid: int) -> list[int]:
-    """A process and all its descendants."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, todo = [], [pid]
-    while todo:
-        one = todo.pop()
-        found.append(one)
-        todo += children.get(one, [])
-    return found
 
 
 @dataclass(frozen=True)

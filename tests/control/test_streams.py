@@ -1,4 +1,3 @@
-import asyncio
 import csv
 import io
 import json
@@ -8,6 +7,7 @@ import pytest
 from control_plane import embedding, record
 from taximeter.control.shapes import COLUMNS
 from taximeter.core.record import Outcome
+from waits import happens
 
 
 async def test_csv_has_the_records_names_and_one_line_a_record_oldest_first(control):
@@ -93,9 +93,7 @@ async def test_live_shows_matching_calls_as_they_end(control):
 async def test_a_watcher_that_leaves_is_forgotten(control):
     async with Watcher(control):
         assert control.live.watchers == 1
-    async with asyncio.timeout(5):
-        while control.live.watchers:
-            await asyncio.sleep(0.01)
+    await happens(lambda: not control.live.watchers)
 
 
 async def test_watchers_are_bounded(control, monkeypatch):

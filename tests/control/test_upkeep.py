@@ -8,6 +8,7 @@ import pytest
 
 from taximeter.control import upkeep
 from taximeter.core.errors import ConfigError
+from waits import HANG_S
 
 
 async def test_a_failure_is_told_and_tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +30,6 @@ async def test_a_failure_is_told_and_tried_again_soon(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(upkeep.asyncio, "sleep", sleep)
     task = asyncio.ensure_future(upkeep.every(60, "audit", act, notes))
-    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.wait_for(done.wait(), HANG_S)
     task.cancel()
     assert seen == [(1.0, {"audit": "gone"}), (1.0, {"audit": "wrong"}), (60, {}), (60, {})]

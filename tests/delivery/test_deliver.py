@@ -35,6 +35,7 @@ from taximeter.core.record import End, Line, Outcome
 from taximeter.delivery import Delivery, deliver, feed, feeds, shipper
 from taximeter.journal import Journal, adopt, tail
 from taximeter.sinks.sink import Batch, JournalState, Sink
+from waits import HANG_S
 
 ID = "0123456789abcdef" * 2
 
@@ -54,7 +55,7 @@ async def delivering(directory: Path, *sinks: Sink, **settings: object) -> Async
 
 async def until(delivery: Delivery, done: object) -> None:
     """Wait, without a clock, until a condition holds; every look at the files and every answer lets it be checked."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         while not done():  # type: ignore[operator]
             await delivery._moves.wait()
 
@@ -263,7 +264,7 @@ async def test_a_sink_gets_no_two_batches_at_a_time_and_sinks_go_on_side_by_side
         async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
             assert self.inside == 0
             self.inside = 1
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 await meeting.wait()
             self.inside = 0
             return await super().deliver(batches)

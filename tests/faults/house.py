@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -36,10 +34,10 @@ from faults.load import Load
 from taximeter.core.record import Record
 from upstream import Provider
 from valkeys import free_ports
+from waits import HANG_S, happens, tree
 
 INJECT = Path(__file__).parent / "inject"
 SOURCES = Path(__file__).parents[2] / "proxy"
-READY_S, SETTLE_S = 40.0, 90.0
 
 
 class House:
@@ -114,7 +112,7 @@ class House:
         """End in order."""
         if self.process is not None:
             process, self.process = self.process, None
-            for pid in processes.tree(process.pid):  # what a failed test left stopped could not hear of the end
+            for pid in tree(process.pid):  # what a failed test left stopped could not hear of the end
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
             await asyncio.to_thread(processes.stop, process)
@@ -122,7 +120,7 @@ class House:
     def pids(self, title: str) -> list[int]:
         """Processes of this house whose title has `title` in it (`worker`, `control`, `valkey`, `supervisor`)."""
         assert self.process is not None
-        return [pid for pid in processes.tree(self.process.pid) if f"taximeter: {title}" in _command(pid)]
+        return [pid for pid in tree(self.process.pid) if f"taximeter: {title}" in _command(pid)]
 
     def kill(self, title: str, number: signal.Signals = signal.SIGKILL) -> list[int]:
         """Send a signal to every process of that title; answers whom."""
@@ -134,7 +132,7 @@ class House:
 
     def kill_everything(self) -> None:
         assert self.process is not None
-        for pid in processes.tree(self.process.pid):
+        for pid in tree(self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
@@ -157,21 +155,17 @@ class House:
                 raise AssertionError(f"the supervisor ended with {self.process.returncode}; log:\n{self.log_end()}")
             return await self.get("/readyz") is not None
 
-        await self.until(ready, "ready", READY_S)
+        await self.until(ready, "ready")
 
-    async def until(self, condition: Callable[[], Any], what: str, timeout_s: float = READY_S) -> None:
+    async def until(self, condition: Callable[[], Any], what: str) -> None:
         """Wait until a condition (a function or a coroutine function) holds: other processes send no events.
 
         Raises TimeoutError that says what was waited for and shows the log's end.
         """
-        end = time.monotonic() + timeout_s
-        while True:
-            held = condition()
-            if await held if inspect.isawaitable(held) else held:
-                return
-            if time.monotonic() > end:
-                raise TimeoutError(f"not {what} within {timeout_s} s; log:\n{self.log_end()}")
-            await asyncio.sleep(0.02)
+        try:
+            await happens(condition, what, self.process.pid if self.process is not None else None)
+        except TimeoutError as late:
+            raise TimeoutError(f"{late}; log:\n{self.log_end()}") from None
 
     def log_end(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]
@@ -224,7 +218,7 @@ class House:
     async def answered(self, more: int) -> None:
         """Wait until so many more calls have come to an end, good or bad."""
         goal = self.loads.ended + more
-        await self.until(lambda: self.loads.ended >= goal, f"through {more} more calls", 60)
+        await self.until(lambda: self.loads.ended >= goal, f"through {more} more calls")
 
     # ── the books ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,7 +233,7 @@ class House:
                 return False
             return all(lag == 0 for lag in health["sinks"].values())
 
-        await self.until(quiet, "settled", SETTLE_S)
+        await self.until(quiet, "settled")
 
     def redis(self) -> redis.Redis:
         if self._redis_client is not None:
@@ -260,7 +254,7 @@ class House:
 
 
 def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=HANG_S) as answer:
         text: bytes = answer.read()
         return text
 

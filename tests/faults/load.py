@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx2
 
+from waits import HANG_S
+
 WORKSPACES = ("alpha", "beta", "gamma")
 TASKS = ("extract", "query", None)
 
@@ -45,7 +47,7 @@ class Load:
                 over.set()
 
     async def _client(self, dice: random.Random, over: asyncio.Event, chance_to_leave: float) -> None:
-        async with httpx2.AsyncClient(timeout=30) as client:
+        async with httpx2.AsyncClient(timeout=HANG_S) as client:
             while not over.is_set():
                 leave_after = dice.randint(0, 8) if dice.random() < chance_to_leave else None
                 try:

@@ -12,7 +12,6 @@ LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"
 HOUR_US = 3_600_000_000
 
 pytestmark = [
-    pytest.mark.timeout(180),
     pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed (Debian: apt-get install faketime)"),
 ]
 

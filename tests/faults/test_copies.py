@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -14,8 +13,7 @@ from faults.faults import tear_last_lines
 from faults.house import House
 from taximeter.core.errors import JournalError
 from taximeter.journal import adopt
-
-pytestmark = pytest.mark.timeout(180)
+from waits import run
 
 
 @pytest.fixture
@@ -44,7 +42,7 @@ async def test_a_second_taximeter_on_the_same_data_directory_is_refused(house, s
         argv = [sys.executable, "-m", "taximeter", "serve"]
         env = {**os.environ, "TAXIMETER_DATA_DIR": str(house.data), "TAXIMETER_LISTEN": "127.0.0.1:0",
                "TAXIMETER_ADMIN_LISTEN": "127.0.0.1:0"}  # fmt: skip
-        second = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=env, timeout=60)
+        second = await asyncio.to_thread(run, argv, env=env)
         assert second.returncode != 0
         assert "in use by another Taximeter" in second.stderr
         await house.answered(10)

@@ -10,8 +10,7 @@ from faults import upsets
 from faults.house import House
 from taximeter.core.record import Outcome
 from upstream import CLOSE, RESET, Script
-
-pytestmark = pytest.mark.timeout(180)
+from waits import HANG_S
 
 CHUNKS = 6
 
@@ -25,7 +24,7 @@ async def house(tmp_path):
 async def test_a_client_that_leaves_at_any_chunk_is_recorded_once(house, seed, figures):
     dice = random.Random(seed)
     house.loads.urls[:] = [house.url]
-    async with httpx2.AsyncClient(timeout=30) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S) as client:
         for leave_after in range(CHUNKS + 6):
             await house.loads.call(client, dice, kind="stream", leave_after=leave_after)
     await house.settle()
@@ -45,7 +44,7 @@ async def test_a_client_that_leaves_before_anything_came_is_recorded_once(house,
     for kind in ("stream", "chat", "embedding", "rerank"):
         gate.clear()
         seen = len(house.provider.requests)
-        async with httpx2.AsyncClient(timeout=30) as client:
+        async with httpx2.AsyncClient(timeout=HANG_S) as client:
             task = asyncio.create_task(house.loads.call(client, dice, kind=kind))
             await house.provider.until(lambda n=seen: len(house.provider.requests) > n)
             task.cancel()
@@ -61,7 +60,7 @@ async def test_an_upstream_that_cuts_at_any_chunk_is_recorded_once(house, seed, 
     dice = random.Random(seed)
     house.loads.urls[:] = [house.url]
     counted = 0
-    async with httpx2.AsyncClient(timeout=30) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S) as client:
         for at in range(CHUNKS + 5 if kind == "stream" else 3):
 
             def part(request, at=at):

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import subprocess
 import sys
 
 import pytest
@@ -15,9 +14,9 @@ from faults.house import House
 from faults.load import Load
 from upstream import Provider
 from valkeys import Server, free_ports, running
+from waits import run
 
 pytestmark = [
-    pytest.mark.timeout(240),
     pytest.mark.skipif(postgres.binaries() is None, reason="no PostgreSQL is installed"),
 ]
 
@@ -76,6 +75,6 @@ async def test_three_nodes_one_lost_for_good_and_adopted_add_up_exactly(seed, tm
 
 def _adopt(lost, heir):
     argv = [sys.executable, "-m", "taximeter", "adopt", lost.data, "--config", heir.folder / "taximeter.toml"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = run(argv)
     assert done.returncode == 0, done.stderr
     return done.stdout

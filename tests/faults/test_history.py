@@ -11,7 +11,6 @@ from faults.house import House
 from faults.relay import CommitRelay
 
 pytestmark = [
-    pytest.mark.timeout(180),
     pytest.mark.skipif(postgres.binaries() is None, reason="no PostgreSQL is installed"),
 ]
 

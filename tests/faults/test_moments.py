@@ -11,8 +11,7 @@ from faults.house import House
 from faults.load import headers_of, request_of
 from taximeter.core.record import Outcome, Source
 from upstream import Script
-
-pytestmark = pytest.mark.timeout(180)
+from waits import HANG_S
 
 KINDS = ("chat", "stream", "embedding")
 
@@ -36,7 +35,7 @@ class Call:
         self.task = asyncio.create_task(self.run())
 
     async def run(self):
-        async with httpx2.AsyncClient(timeout=30) as client:
+        async with httpx2.AsyncClient(timeout=HANG_S) as client:
             try:
                 async with client.stream("POST", self.url, json=self.body, headers=self.headers) as answer:
                     async for piece in answer.aiter_raw():
@@ -49,7 +48,7 @@ class Call:
 
     async def until_whole(self):
         """Wait for the last byte: of a stream its terminal event, else the end of the JSON."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not (b"[DONE]" in self.seen if "stream" in self.body else self.seen.endswith(b"}")):
                 self.news.clear()
                 await self.news.wait()

@@ -3,13 +3,9 @@
 import asyncio
 import random
 
-import pytest
-
 from faults import upsets
 from faults.faults import DEATHS, TROUBLES
 from faults.house import House
-
-pytestmark = pytest.mark.timeout(400)
 
 ROUNDS, FAULTS_A_ROUND = 4, 5
 

@@ -28,6 +28,7 @@ from taximeter.gateway.guard import at_once
 from taximeter.gateway.server import Server
 from taximeter.gateway.upstream import Upstreams
 from taximeter.journal import Journal, writer_for
+from waits import HANG_S, happens
 
 
 class FlatPrices:
@@ -90,16 +91,8 @@ class Running:
 
     async def record(self, number: int = 0) -> dict[str, Any]:
         """The n-th record, as soon as it is written (a counted one comes after its answer)."""
-        await until(lambda: len(self.records) > number)
+        await happens(lambda: len(self.records) > number)
         return self.records[number]
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 10) -> None:
-    """Wait for something that happens in this process or on disk."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        await asyncio.sleep(0.005)
 
 
 class Edged:
@@ -117,7 +110,7 @@ class Edged:
         """Everything that comes until the connection is closed. Raises ConnectionResetError where it is reset."""
         reader, writer = await self.open(request)
         try:
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), HANG_S)
         finally:
             writer.close()
 
@@ -184,7 +177,7 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
 
         server = Server(handle, settings.limits, connection=Edge, then=journal.then)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        await until(lambda: server.started)
+        await happens(lambda: server.started)
         running = Running(gate, journal, tmp_path / "journal", listener.getsockname()[1])
         running.server, running.exchanges = server, exchanges
 

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from taximeter.core.budgets import Budget
 from taximeter.gateway.budget import BudgetGate, connect
 from taximeter.sinks import counter_keys
+from waits import HANG_S
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 40}
 
@@ -45,7 +46,7 @@ async def gated(serve, valkey_url):
 
 
 async def post(running, body=CHAT, path="/w/acme/v1/chat/completions", **more):
-    async with httpx2.AsyncClient(base_url=running.url, timeout=10) as client:
+    async with httpx2.AsyncClient(base_url=running.url, timeout=HANG_S) as client:
         return await client.post(path, json=body, **more)
 
 
@@ -136,7 +137,7 @@ async def test_a_budget_in_usd_goes_by_the_price(serve, provider, gated, redis):
 async def test_under_a_budget_a_body_with_two_models_is_refused(serve, provider, gated, redis):
     async with serve(provider) as running:
         gated(running, budget())
-        async with httpx2.AsyncClient(base_url=running.url) as client:
+        async with httpx2.AsyncClient(base_url=running.url, timeout=HANG_S) as client:
             answer = await client.post(
                 "/w/acme/v1/chat/completions",
                 content=b'{"model":"a","model":"b","messages":[]}',
@@ -169,7 +170,7 @@ async def test_a_client_that_leaves_while_its_budget_is_asked_costs_nothing(serv
         await asked.wait()
         calling.cancel()
         await asyncio.wait([calling])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not running.watched_left():
                 await asyncio.sleep(0)
         may_go_on.set()

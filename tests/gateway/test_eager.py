@@ -12,6 +12,7 @@ import pytest
 
 from taximeter.gateway import eager
 from taximeter.gateway.eager import Bell, Run, in_task
+from waits import HANG_S
 
 
 class Begun:
@@ -169,7 +170,7 @@ class Ends:
                 raise
             assert self.run is not None
             self.run.uncancel()
-            async with asyncio.timeout(5) if self.run._task else self:
+            async with asyncio.timeout(HANG_S) if self.run._task else self:
                 await self.bell.wait()
 
     async def __aenter__(self) -> None:
@@ -191,7 +192,7 @@ async def finish(begun: Begun, ends: Ends) -> None:
         await turns()
         assert begun.ends == []
         ends.bell.ring()
-    await asyncio.wait_for(begun.over.wait(), 5)
+    await asyncio.wait_for(begun.over.wait(), HANG_S)
     assert begun.end == ("returned" if ends.deals_with_it else "CancelledError")
     begun.run.cancel()  # too late to matter
     await turns()

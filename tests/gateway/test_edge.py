@@ -11,6 +11,7 @@ from taximeter.gateway.eager import Bell, in_task
 from taximeter.gateway.edge import Edge
 from taximeter.gateway.exchange import HELD_BYTES, Exchange
 from taximeter.gateway.guard import MAX_PIPELINED, at_once
+from waits import HANG_S
 
 LENGTH = [(b"content-length", b"3")]
 
@@ -59,15 +60,15 @@ class Bells:
             self.news.set()
 
     async def until(self, condition) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not condition():
                 self.news.clear()
                 await self.news.wait()
 
 
 async def answer_of(reader: asyncio.StreamReader) -> bytes:
-    await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-    return await asyncio.wait_for(reader.readexactly(3), 10)
+    await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG_S)
+    return await asyncio.wait_for(reader.readexactly(3), HANG_S)
 
 
 async def test_a_request_that_waits_for_bells_alone_needs_no_task(edged) -> None:
@@ -136,7 +137,7 @@ async def test_garbage_behind_a_request_in_progress_ends_it_without_an_answer(ed
         reader, writer = await edge.open(get("/a"))
         await bells.until(lambda: bells.begun)
         writer.write(get("/b") + b"BAD\0\r\n\r\n")
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), HANG_S) == b""
         writer.close()
     assert bells.ends == [("/a", "CancelledError")]
 
@@ -151,7 +152,7 @@ async def test_garbage_behind_an_answer_is_refused_after_it(edged, apart) -> Non
         assert await answer_of(reader) == b"aaa"
         if apart:
             writer.write(b"BAD\0\r\n\r\n")
-        head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+        head, _, body = (await asyncio.wait_for(reader.read(), HANG_S)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 ")
         assert json.loads(body)["error"]["code"] == "bad_request"
         writer.close()
@@ -164,7 +165,7 @@ async def test_a_body_that_cannot_be_read_further_ends_its_request(edged) -> Non
         reader, writer = await edge.open(head + b"3\r\nabc\r\n")
         await bells.until(lambda: bells.begun)
         writer.write(b"-5\r\n")
-        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 400 ")
+        assert (await asyncio.wait_for(reader.read(), HANG_S)).startswith(b"HTTP/1.1 400 ")
         writer.close()
     assert bells.ends == [("/a", "ClientLeft")]
 
@@ -187,7 +188,7 @@ async def test_nothing_behind_a_request_that_closes_is_begun(edged, then) -> Non
                 while not exchange.complete:
                     await asyncio.sleep(0)
                 bells.bells["/a"].ring()
-            assert (await asyncio.wait_for(reader.read(), 10)).count(b"HTTP/1.1") == 1
+            assert (await asyncio.wait_for(reader.read(), HANG_S)).count(b"HTTP/1.1") == 1
             writer.close()
         assert bells.begun == ["/a"]
 
@@ -233,7 +234,7 @@ async def test_a_stop_cancels_every_request_that_does_not_end(edged, as_task) ->
         await bells.until(lambda: len(bells.begun) == 5)
         edge.server.stop()
         for reader, _ in opened:
-            assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 500")
+            assert (await asyncio.wait_for(reader.read(), HANG_S)).startswith(b"HTTP/1.1 500")
         for _, writer in opened:
             writer.close()
     assert sorted(bells.ends) == [(f"/{number}", "CancelledError") for number in range(5)]
@@ -250,7 +251,7 @@ async def test_a_stop_lets_requests_in_progress_end_and_closes_behind_them(edged
         await closed.wait()
         await asyncio.sleep(0)
         bells.bells["/a"].ring()
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), HANG_S)
         assert answer == b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\naaa"
         writer.close()
 
@@ -293,6 +294,6 @@ async def test_nothing_is_begun_behind_the_last_answer_of_a_server_that_stops(ed
             while not bells.exchanges["/a"].complete:
                 await asyncio.sleep(0)
             bells.bells["/a"].ring()
-        assert (await asyncio.wait_for(reader.read(), 10)).count(b"HTTP/1.1") == 1
+        assert (await asyncio.wait_for(reader.read(), HANG_S)).count(b"HTTP/1.1") == 1
         writer.close()
     assert bells.begun == ["/a"]

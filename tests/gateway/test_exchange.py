@@ -12,6 +12,7 @@ import pytest
 
 from taximeter.gateway.eager import Bell
 from taximeter.gateway.exchange import HELD_BYTES, ClientLeft, Exchange
+from waits import HANG_S
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 OLD = b"GET /a HTTP/1.0\r\n\r\n"
@@ -53,12 +54,12 @@ class Handler:
     async def ended(self, number: int = 1) -> list[str]:
         while len(self.ends) < number:
             self.news.clear()
-            await asyncio.wait_for(self.news.wait(), 10)
+            await asyncio.wait_for(self.news.wait(), HANG_S)
         return self.ends
 
     async def exchange(self) -> Exchange:
         if not self.exchanges:
-            await asyncio.wait_for(self.news.wait(), 10)
+            await asyncio.wait_for(self.news.wait(), HANG_S)
         return self.exchanges[0]
 
 
@@ -75,7 +76,7 @@ async def test_one_chunk_for_each_part_and_none_for_an_empty_one(edged) -> None:
 
     async with edged(answers) as edge:
         reader, writer = await edge.open(GET)
-        got = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 10)
+        got = await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), HANG_S)
         assert got == (
             b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n"
             b"3\r\nabc\r\n14\r\n" + b"x" * 20 + b"\r\n0\r\n\r\n"
@@ -98,10 +99,10 @@ async def test_a_body_of_known_length_is_sent_as_it_is_and_the_connection_goes_o
     async with edged(answers) as edge:
         reader, writer = await edge.open(GET + GET)
         for _ in range(2):
-            assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == (
+            assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG_S) == (
                 b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size
             )
-            assert await asyncio.wait_for(reader.readexactly(size), 10) == b"x" * size
+            assert await asyncio.wait_for(reader.readexactly(size), HANG_S) == b"x" * size
         writer.close()
 
 
@@ -130,7 +131,7 @@ async def test_an_answer_that_has_no_body_gets_none_and_the_connection_goes_on(
     async with edged(answers) as edge:
         reader, writer = await edge.open(GET.replace(b"GET", method) * 2)
         for _ in range(2):
-            got = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            got = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG_S)
             assert got.startswith(b"HTTP/1.1 %d " % status)
             assert got.endswith(b"%b: %b\r\n\r\n" % headers[0])
         writer.close()
@@ -287,10 +288,10 @@ async def test_a_client_that_expects_it_is_told_to_continue_once_and_only_where_
     expecting = post(4, b"Expect: 100-continue")
     async with edged(answers) as edge:
         reader, writer = await edge.open(expecting)
-        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG_S) == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"ab")
         writer.write(b"cd" + GET)
-        got = await asyncio.wait_for(reader.readuntil(b"content-length: 0\r\n\r\n"), 10)
+        got = await asyncio.wait_for(reader.readuntil(b"content-length: 0\r\n\r\n"), HANG_S)
         assert got.count(b"HTTP/1.1 200") == 2
         assert b" 100 " not in got
         writer.close()
@@ -353,7 +354,7 @@ async def test_a_body_that_nobody_reads_holds_its_client_back_and_then_comes_who
         assert writer.transport.get_write_buffer_size() > 0
         assert sum(map(len, exchange._parts)) <= HELD_BYTES + 256 * 1024
         go_on.ring()
-        assert (await asyncio.wait_for(reader.readuntil(b"ok"), 10)).startswith(b"HTTP/1.1 200")
+        assert (await asyncio.wait_for(reader.readuntil(b"ok"), HANG_S)).startswith(b"HTTP/1.1 200")
         writer.close()
     assert seen == sent
 
@@ -369,9 +370,9 @@ async def test_an_answer_before_its_request_is_whole_and_the_connection_goes_on(
     framed = body if framing == "length" else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
     async with edged(handler) as edge:
         reader, writer = await edge.open(request + framed[:100])
-        assert (await asyncio.wait_for(reader.readuntil(b"no"), 10)).startswith(b"HTTP/1.1 401")
+        assert (await asyncio.wait_for(reader.readuntil(b"no"), HANG_S)).startswith(b"HTTP/1.1 401")
         writer.write(framed[100:] + GET)
-        assert (await asyncio.wait_for(reader.readuntil(b"no"), 10)).startswith(b"HTTP/1.1 401")
+        assert (await asyncio.wait_for(reader.readuntil(b"no"), HANG_S)).startswith(b"HTTP/1.1 401")
         assert handler.exchanges[0]._parts == []
         writer.close()
     assert [exchange.path for exchange in handler.exchanges] == [b"/a", b"/a"]
@@ -407,7 +408,7 @@ async def test_bytes_out_are_bytes_in_with_both_sides_held_back(edged) -> None:
         assert writer.transport.get_write_buffer_size() > 0
         got = bytearray()
         while len(got) < len(sent):
-            got += await asyncio.wait_for(reader.read(random.Random(len(got)).randrange(1, 100_000)), 10)
+            got += await asyncio.wait_for(reader.read(random.Random(len(got)).randrange(1, 100_000)), HANG_S)
         writer.close()
     assert got == sent
     assert paused

@@ -16,6 +16,7 @@ from taximeter.gateway.response import Response
 from taximeter.gateway.streaming import Stream
 from taximeter.gateway.wire import Connection
 from upstream import CLOSE, STALL, chunk, response, stream_head
+from waits import happens
 
 OF_A_CALL = (Relay, Stream, Response, Call, UpstreamCut, asyncio.CancelledError)
 EVENT = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
@@ -77,19 +78,13 @@ async def test_a_call_that_is_over_leaves_nothing(serve, provider, no_collection
             if ends:  # idle: what it keeps of the call is small
                 await running.record(number)
                 await asyncio.sleep(0)
-                await until(lambda: not alive(*OF_A_CALL))
+                await happens(lambda: not alive(*OF_A_CALL))
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
             await running.record(number)
         del reader, writer
         running.exchanges.clear()
-        await until(lambda: not alive(*OF_A_CALL, Exchange, Edge))
+        await happens(lambda: not alive(*OF_A_CALL, Exchange, Edge))
         (upstream,) = running.gate.upstreams.all
-        await until(lambda: set(alive(Connection)) == upstream._transport.pool._live)
-
-
-async def until(condition, timeout_s=10):
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
+        await happens(lambda: set(alive(Connection)) == upstream._transport.pool._live)

@@ -11,6 +11,7 @@ import pytest
 
 from recordings import body, corpus, expected
 from upstream import LAST_CHUNK, Request, Script, chunk, response
+from waits import HANG_S
 
 pytestmark = pytest.mark.skipif(not corpus(), reason="no corpus: set TAXIMETER_CORPUS to the directory that holds it")
 
@@ -69,7 +70,7 @@ async def test_recordings_through_the_gateway(serve, provider, stream_usage):
         settings = {"name": name, "provider": name, "stream_usage": stream_usage}
         async with (
             serve(provider, upstream=settings) as running,
-            httpx2.AsyncClient(base_url=running.url) as client,
+            httpx2.AsyncClient(base_url=running.url, timeout=HANG_S) as client,
             asyncio.TaskGroup() as group,
         ):
             calls = [group.create_task(call(client, record)) for record in records]

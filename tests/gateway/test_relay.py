@@ -10,13 +10,7 @@ import pytest
 from taximeter.core.errors import JournalError
 from taximeter.core.keys import ProxyKey, digest
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
-
-
-async def until(condition, timeout_s=10):
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-
+from waits import HANG_S, happens
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "one two three"}]}
 STREAM = {**CHAT, "stream": True}
@@ -30,7 +24,7 @@ def warm(request):
 
 @pytest.fixture
 async def client():
-    async with httpx2.AsyncClient(timeout=20) as session:
+    async with httpx2.AsyncClient(timeout=HANG_S) as session:
         yield session
 
 
@@ -426,7 +420,7 @@ async def test_a_slow_reader_that_leaves_lets_the_upstream_go_on_or_hang_up(serv
     async with serve(provider, upstream={"on_client_left": policy}) as running:
         with socket.socket() as slow:
             await slow_client(slow, running)
-            await until(lambda: running.exchanges[0].paused)
+            await happens(lambda: running.exchanges[0].paused)
             assert not running.records
         record = await running.record()
         assert len(running.records) == 1
@@ -440,7 +434,7 @@ async def test_a_stop_settles_a_stream_that_waits_for_its_reader(serve, provider
     with socket.socket() as slow:
         async with serve(provider, limits={"shutdown_s": 0.2}) as running:
             await slow_client(slow, running)
-            await until(lambda: running.exchanges[0].paused)
+            await happens(lambda: running.exchanges[0].paused)
             slow.settimeout(10)
     (record,) = running.records
     assert record["outcome"] == "interrupted"
@@ -535,7 +529,7 @@ async def test_a_client_that_leaves_a_unary_call_is_billed_what_the_provider_bil
         await provider.until(lambda: provider.requests and provider.requests[0].complete)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        await until(running.watched_left)
+        await happens(running.watched_left)
         gate.set()
         record = await running.record()
     assert (record["outcome"], record["input_tokens"], record["output_tokens"]) == ("client_left", 3, 5)
@@ -551,7 +545,7 @@ async def test_a_stream_is_drained_where_told_to(serve, provider, client):
         async with client.stream("POST", running.url + "/v1/chat/completions", json=STREAM) as answer:
             async for _ in answer.aiter_raw():
                 break
-        await until(running.watched_left)
+        await happens(running.watched_left)
         gate.set()
         record = await running.record()
     assert (record["outcome"], record["output_tokens"], record["output_source"]) == ("client_left", 9, "reported")
@@ -562,7 +556,7 @@ async def test_a_stream_still_open_at_shutdown_is_settled(serve, provider, clien
     async with serve(provider, limits={"shutdown_s": 0.2}) as running:
         reading = asyncio.create_task(read_raw(client, running.url + "/v1/chat/completions", STREAM))
         await provider.until(lambda: provider.requests and provider.requests[0].complete)
-        await until(lambda: running.lines("open"))
+        await happens(lambda: running.lines("open"))
     record = await running.record()
     assert (record["outcome"], record["partial"]) == ("interrupted", True)
     assert (record["output_tokens"], record["output_source"]) == (1, "estimated")

@@ -17,6 +17,7 @@ from taximeter.gateway.edge import Edge
 from taximeter.gateway.exchange import ClientLeft, Exchange, Headers
 from taximeter.gateway.guard import Guard
 from taximeter.gateway.server import Server
+from waits import HANG_S
 
 HOST = b"Host: a\r\n"
 POST = b"POST /a HTTP/1.1\r\n" + HOST
@@ -106,7 +107,7 @@ class Served:
         for part in parts:
             writer.write(part)
             await writer.drain()
-        got = await asyncio.wait_for(reader.read(), 10)
+        got = await asyncio.wait_for(reader.read(), HANG_S)
         writer.close()
         return got
 
@@ -173,7 +174,7 @@ async def test_what_cannot_be_framed_safely_is_refused_in_openais_shape(request_
             writer.write(part)
             if bytewise:
                 await asyncio.sleep(0)
-        status, headers, body = head_of(await asyncio.wait_for(reader.read(), 10))
+        status, headers, body = head_of(await asyncio.wait_for(reader.read(), HANG_S))
         writer.close()
         assert (status, headers["connection"], edge.app.calls) == (400, "close", [])
         assert json.loads(body)["error"].keys() == {"message", "type", "param", "code"}
@@ -242,7 +243,7 @@ async def test_blank_lines_after_an_answer_do_not_hold_the_connection() -> None:
         writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
         await reader.readuntil(b"}")
         writer.write(b"\r\n")
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), HANG_S) == b""
         writer.close()
 
 
@@ -252,7 +253,7 @@ async def test_an_idle_connection_is_kept_and_then_closed() -> None:
         for _ in range(2):
             writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
             await reader.readuntil(b"}")
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), HANG_S) == b""
         writer.close()
         assert len(edge.app.calls) == 2
 
@@ -295,9 +296,9 @@ async def test_a_request_that_offers_an_upgrade_keeps_its_body(framing: bytes, c
         writer.write(request[:cut])
         await asyncio.sleep(0)
         writer.write(request[cut:])
-        await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        await asyncio.wait_for(reader.readuntil(b"}"), HANG_S)
         writer.write(b"GET /next HTTP/1.1\r\n" + HOST + b"\r\n")
-        await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        await asyncio.wait_for(reader.readuntil(b"}"), HANG_S)
         writer.close()
     first, second = edge.app.calls
     assert (first["path"], first["body"]) == ("/a", body.decode())
@@ -313,7 +314,7 @@ async def test_a_bad_request_behind_a_running_answer_never_mixes_into_it() -> No
         writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
         await reader.readuntil(b"{")
         writer.write(b"BAD\x00\r\n\r\n")
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), HANG_S) == b""
         writer.close()
 
 
@@ -323,7 +324,7 @@ async def test_pipelined_requests_are_answered_in_order_and_bounded() -> None:
         reader, writer = await edge.open()
         writer.write(b"".join(one % number for number in range(3)))
         for _ in range(3):
-            await asyncio.wait_for(reader.readuntil(b"}"), 10)
+            await asyncio.wait_for(reader.readuntil(b"}"), HANG_S)
         writer.close()
         assert [call["path"] for call in edge.app.calls] == ["/0", "/1", "/2"]
         edge.app.gate.clear()
@@ -352,7 +353,7 @@ async def test_a_stop_lets_a_running_answer_end_and_takes_no_new_connection() ->
         with pytest.raises(ConnectionError):
             await edge.open()
         edge.app.gate.set()
-        _, _, body = head_of(await asyncio.wait_for(reader.read(), 10))
+        _, _, body = head_of(await asyncio.wait_for(reader.read(), HANG_S))
         assert json.loads(body)["path"] == "/a"
         writer.close()
 
@@ -367,7 +368,7 @@ async def test_a_request_on_a_kept_connection_is_still_answered_right_after_the_
         edge.server.stop()
         await closed.wait()
         writer.write(b"GET /b HTTP/1.1\r\n" + HOST + b"\r\n")
-        _, headers, _ = head_of(await asyncio.wait_for(reader.read(), 10))
+        _, headers, _ = head_of(await asyncio.wait_for(reader.read(), HANG_S))
         assert headers["connection"] == "close"
         writer.close()
 
@@ -379,6 +380,6 @@ async def test_an_answer_that_does_not_end_is_cancelled_at_the_bound_and_awaited
         writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
         await edge.app.called.wait()
         edge.server.stop()
-        await asyncio.wait_for(reader.read(), 10)
+        await asyncio.wait_for(reader.read(), HANG_S)
         writer.close()
     assert edge.app.cancelled == 1

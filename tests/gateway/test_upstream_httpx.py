@@ -24,6 +24,7 @@ from taximeter.core.errors import (
 from taximeter.gateway.httpx_upstream import _Exchange, map_error
 from taximeter.gateway.upstream import Upstream
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
+from waits import HANG_S
 
 OK = response(b"fine")
 
@@ -38,7 +39,7 @@ async def through_proxy(provider):
 
 
 async def read_all(answer) -> bytes:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         got = b""
         while piece := await answer.read():
             got += piece

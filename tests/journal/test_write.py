@@ -20,6 +20,7 @@ from taximeter.core.record import Record, Tick
 from taximeter.journal import durable, file
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.status import read_status
+from waits import HANG_S
 
 
 def test_a_call_is_four_lines_between_header_and_end(tmp_path: Path) -> None:
@@ -360,7 +361,7 @@ async def test_lines_are_synced_within_the_interval(tmp_path: Path, monkeypatch:
     writer = journal(tmp_path, fsync="interval", fsync_interval_ms=5)
     for _ in range(2):
         call(writer, "a")
-        await asyncio.wait_for(synced.wait(), 10)
+        await asyncio.wait_for(synced.wait(), HANG_S)
         synced.clear()
     writer.shutdown()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import importlib.resources
@@ -10,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +21,11 @@ import httpx2
 from bench import processes
 from rag import venvs
 from rag.lightrag_provider import DIMENSIONS, LightRAGProvider
+from waits import HANG_S, happens
 
 PROJECT = Path(__file__).resolve().parents[2] / "proxy" / "taximeter_rag"
 LLM_MODEL, EMBEDDING_MODEL = "gpt-4o-mini", "text-embedding-3-small"
 TERMINAL = {"processed", "failed"}
-START_S = 60.0
 
 
 def install_wheel(folder: Path) -> Path:
@@ -89,7 +89,7 @@ class Node:
     def get(self, path: str) -> Any:
         """JSON of a GET on the control port; None when it does not answer 200."""
         try:
-            with urllib.request.urlopen(self.control_url + path, timeout=30) as answer:
+            with urllib.request.urlopen(self.control_url + path, timeout=HANG_S) as answer:
                 return json.loads(answer.read())
         except OSError:
             return None
@@ -100,11 +100,15 @@ class Node:
 
 async def _until(up: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, what: str) -> None:
     """Wait until something started is up. Raises RuntimeError with its log when it ends or takes too long."""
-    end = time.monotonic() + START_S
-    while not await asyncio.to_thread(up):
-        if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"{what} did not start:\n{log.read_text(errors='replace')[-4000:]}")
-        await asyncio.sleep(0.05)
+
+    async def there() -> bool:
+        return process.poll() is not None or await asyncio.to_thread(up)
+
+    with contextlib.suppress(TimeoutError):
+        await happens(there, what, process.pid)
+        if process.poll() is None:
+            return
+    raise RuntimeError(f"{what} did not start:\n{log.read_text(errors='replace')[-4000:]}")
 
 
 class LightRAG:
@@ -173,7 +177,7 @@ class LightRAG:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/auth-status", timeout=10):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/auth-status", timeout=HANG_S):
                 return True
         except OSError:
             return False
@@ -203,14 +207,17 @@ class LightRAG:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def until_ended(self, track: str, workspace: str | None = None, timeout_s: float = 90) -> dict[str, Any]:
+    async def until_ended(self, track: str, workspace: str | None = None) -> dict[str, Any]:
         """Poll /documents/track_status, as the operators' own code does, until nothing of the track is worked on."""
-        end = time.monotonic() + timeout_s
-        while True:
+        status: dict[str, Any] = {}
+
+        async def has_ended() -> bool:
             answer = await self.client.get(f"/documents/track_status/{track}", headers=self.headers(workspace))
-            status = answer.json()
-            if status["documents"] and all(each["status"] in TERMINAL for each in status["documents"]):
-                return status
-            if time.monotonic() > end:
-                raise TimeoutError(f"{track} has not ended: {status}\n{self.said()[-3000:]}")
-            await asyncio.sleep(0.1)
+            status.update(answer.json())
+            return bool(status["documents"]) and all(each["status"] in TERMINAL for each in status["documents"])
+
+        try:
+            await happens(has_ended, f"the end of {track}")
+        except TimeoutError as late:
+            raise TimeoutError(f"{late}: {status}\n{self.said()[-3000:]}") from None
+        return status

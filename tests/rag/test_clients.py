@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rag import venvs
 from taximeter_rag import metered
 from taximeter_rag.clients import REQUEST_ID, Hooks, install, tag
 from upstream import Provider, response
+from waits import run
 
 TAGS = {"x-workspace": "acme", "x-track-id": "t1", "x-document-id": "d1"}
 
@@ -129,8 +129,6 @@ async def asyncio_run(argv: list[str], environ: dict[str, str]) -> str:
     """Run a program beside this loop; its output. Raises AssertionError with its errors."""
     import asyncio
 
-    done = await asyncio.to_thread(
-        subprocess.run, argv, env=environ, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = await asyncio.to_thread(run, argv, env=environ)
     assert done.returncode == 0, done.stderr
     return str(done.stdout)

@@ -19,6 +19,7 @@ from rag.test_clients import asyncio_run
 from rag.test_lightrag_answers import newest, token_usage
 from rag.test_lightrag_truth import whole
 from taximeter_rag.usage import calculate_indexation_cost, langfuse
+from waits import HANG_S
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -62,7 +63,7 @@ async def test_an_endpoint_of_ones_own_says_what_each_answer_used(tmp_path: Path
             process = subprocess.Popen(argv, env=environ(node, site), stdout=out, stderr=out)
         try:
             await asyncio.to_thread(processes.until_open, port, process)
-            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=HANG_S) as client:
 
                 async def ask(number: int) -> tuple[int, dict[str, Any]]:
                     question = {"question": f"What is qryalpha{number}mark ?"}

@@ -17,6 +17,7 @@ from rag import venvs
 from rag.lightrag_house import EMBEDDING_MODEL, LLM_MODEL, LightRAG, Node
 from rag.lightrag_provider import LightRAGProvider, Sums, document
 from rag.test_lightrag_truth import versions, whole
+from waits import HANG_S, happens
 
 newest = pytest.mark.venv(venvs.NEWEST)
 
@@ -191,9 +192,7 @@ async def ollamas_dialect_is_a_query_too(provider: LightRAGProvider, rag: LightR
 async def langfuse_lines(provider: LightRAGProvider, rag: LightRAG, track: str) -> None:
     billed = sums(provider, "docalpha1mark")
     expected = f"{track} used\nInput usage\n{billed['llm_input_tokens']}\ninput_cached_tokens\n{billed['cached']}\n"
-    async with asyncio.timeout(20):
-        while expected not in rag.said():
-            await asyncio.sleep(0.05)
+    await happens(lambda: expected in rag.said(), "the lines for Langfuse")
     assert len(re.findall(r"query_[0-9a-f]{32} used\nInput usage", rag.said())) >= 4
 
 
@@ -330,7 +329,7 @@ async def test_the_key_of_a_workspace_reads_its_own_figures_and_nobody_elses(tmp
             response = await rag.client.post("/query", json=body)
             assert response.json()["token_usage"] == token_usage(sums(provider, "qryalpha1mark"))
             track = response.headers["x-track-id"]
-        async with httpx2.AsyncClient(base_url=node.control_url) as client:
+        async with httpx2.AsyncClient(base_url=node.control_url, timeout=HANG_S) as client:
             for workspace, found in (("alpha", 1), ("beta", 0)):
                 headers = {"authorization": f"Bearer {keys[workspace]}"}
                 answer = (await client.get(f"/usage/tracks/{track}", headers=headers)).json()

@@ -6,8 +6,8 @@ Needs LightRAG's environments: .venv/bin/python tests/rag/venvs.py 1.5.7 1.5.2
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 from rag import venvs
 from rag.lightrag_house import LightRAG, Node
 from rag.lightrag_provider import SLOW, LightRAGProvider, Sums, document
+from waits import happens
 
 Key = tuple[str, str | None, str | None]
 """Workspace, track, document."""
@@ -69,13 +70,19 @@ async def agree(provider: LightRAGProvider, node: Node, whose: dict[str, Key], l
             sums.setdefault(whose[mark], Sums()).update(billed)
         return {key: +each for key, each in sums.items() if key not in left}
 
-    end = time.monotonic() + 15
-    while (found := await told(node)) != truth() and time.monotonic() < end:
-        known = {key: sums for key, sums in found.items() if key not in left}
-        if known == truth():
-            break
-        await asyncio.sleep(0.1)  # a failed document's last embeddings come with another one's
-    assert {key: sums for key, sums in found.items() if key not in left} == truth()
+    found: dict[Key, Sums] = {}
+
+    def known() -> dict[Key, Sums]:
+        return {key: sums for key, sums in found.items() if key not in left}
+
+    async def agreed() -> bool:
+        found.clear()
+        found.update(await told(node))
+        return known() == truth()
+
+    with contextlib.suppress(TimeoutError):  # a failed document's last embeddings come with another one's
+        await happens(agreed)
+    assert known() == truth()
     assert left <= set(found)
 
 

@@ -23,6 +23,7 @@ from taximeter.sinks import counter_rebuild
 from taximeter.sinks.counters import Counters, CountersMoved
 from taximeter.sinks.ledger import Ledger
 from taximeter.sinks.redis_client import Call, Script
+from waits import HANG_S
 
 NOON_S = NOON_US // 1_000_000
 DAY_S = 86_400
@@ -592,7 +593,7 @@ async def test_a_rebuild_keeps_its_lease_however_long_history_takes(
     rebuilding = asyncio.create_task(counters.rebuild())
     await asked.wait()
     holder, left_ms = await redis.get(keys.REBUILDING), await redis.pttl(keys.REBUILDING)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         for _ in range(3):  # renewed three times: longer than it lasts by itself
             while (now_ms := await redis.pttl(keys.REBUILDING)) <= left_ms:
                 left_ms = now_ms

@@ -21,6 +21,7 @@ from taximeter.sinks.counter_keys import REBUILDING
 from taximeter.sinks.counters import Counters, CountersMoved
 from taximeter.sinks.redis_client import ERRORS, RedisServer
 from valkeys import Relay, Server, free_ports, running
+from waits import CAP_S
 
 TROUBLE = (*ERRORS, CountersMoved)
 
@@ -30,10 +31,10 @@ def history() -> FakeHistory:
     return FakeHistory()
 
 
-async def deliver(sink: Counters, records: list[Record], timeout_s: float = 30) -> int:
+async def deliver(sink: Counters, records: list[Record]) -> int:
     """As delivery does it: ask the cursor, send what follows, on any trouble ask again. Answers how often it failed."""
     failures = 0
-    async with asyncio.timeout(timeout_s):
+    async with asyncio.timeout(CAP_S):
         while True:
             try:
                 at = (await sink.cursors(["j1"]))["j1"]

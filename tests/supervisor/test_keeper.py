@@ -10,6 +10,7 @@ import pytest
 from taximeter.core.errors import DataDirError
 from taximeter.supervisor import keeper as module
 from taximeter.supervisor.keeper import Keeper, StartError
+from waits import HANG_S
 
 
 class Child:
@@ -59,7 +60,7 @@ class Slot:
         return self.started[-1]
 
     async def next(self) -> Child:
-        await asyncio.wait_for(self.new.wait(), 10)
+        await asyncio.wait_for(self.new.wait(), HANG_S)
         self.new.clear()
         return self.started[-1]
 

@@ -12,6 +12,7 @@ from taximeter import config
 from taximeter.gateway.response import Response
 from taximeter.gateway.upstream import Upstream
 from upstream import Provider
+from waits import HANG_S
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -26,7 +27,7 @@ class Client:
         self.pool = upstream._transport.pool
 
     async def send(self, body=b"{}", *, method=b"POST", path=b"/v1/x", headers=()) -> Response:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             return await self.upstream.send(method, path, list(headers), body)
 
     async def answer(self, body=b"{}", **request) -> tuple[int, bytes]:
@@ -36,7 +37,7 @@ class Client:
 
 
 async def read_all(response: Response) -> bytes:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         data = b""
         while piece := await response.read():
             data += piece

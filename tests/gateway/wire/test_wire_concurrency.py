@@ -10,6 +10,7 @@ import pytest
 
 from taximeter.core.errors import UpstreamError
 from upstream import CLOSE, LAST_CHUNK, RESET, Provider, Request, Script, chunk, response, stream_head
+from waits import HANG_S
 
 CALLS = 400
 WORKERS = 16
@@ -89,7 +90,7 @@ async def test_every_answer_is_the_callers_own(client_of, seed) -> None:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             await asyncio.gather(*map(worker, range(WORKERS)))
         pool = client.pool
         assert complete > CALLS / 2

@@ -8,6 +8,7 @@ import pytest
 
 from taximeter.core.errors import UpstreamCut, UpstreamGarbage, UpstreamUnreachable
 from upstream import CLOSE, EOF, LAST_CHUNK, RESET, chunk, response, stream_head
+from waits import HANG_S
 
 H = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = H + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -304,7 +305,7 @@ async def test_a_unary_answer_costs_one_suspension(provider, client) -> None:
     call = client.upstream.send(b"POST", b"/v1/x", [], b"{}")
     steps = call.__await__()
     waits_for = steps.send(None)
-    await asyncio.wait_for(asyncio.shield(waits_for), 10)
+    await asyncio.wait_for(asyncio.shield(waits_for), HANG_S)
     with pytest.raises(StopIteration) as returned:
         steps.send(None)
     answer = returned.value.value

@@ -10,6 +10,7 @@ import pytest
 from taximeter.core.errors import UpstreamTimeout, UpstreamUnreachable
 from taximeter.gateway.pool import Origin, Pool
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, chunk, response, stream_head
+from waits import HANG_S
 
 OK = response(b"fine")
 
@@ -231,7 +232,7 @@ async def test_a_reader_that_holds_back_is_not_the_upstreams_silence(provider, c
     answer = await client.send()
     answer.pipe(lambda data: False, lambda error: None)
     connection = next(iter(client.pool._live))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while connection._reading:
             answer.resume()
             await asyncio.sleep(0)

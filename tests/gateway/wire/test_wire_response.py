@@ -9,6 +9,7 @@ import pytest
 from taximeter.core.errors import UpstreamCut
 from taximeter.gateway.response import HIGH_BYTES
 from upstream import CLOSE, LAST_CHUNK, STALL, chunk, response, stream_head
+from waits import HANG_S
 
 
 class Sink:
@@ -33,7 +34,7 @@ class Sink:
         self.news.set()
 
     async def until(self, condition) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not condition():
                 self.news.clear()
                 await self.news.wait()

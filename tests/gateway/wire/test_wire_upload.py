@@ -13,6 +13,7 @@ import pytest
 
 from taximeter.core.errors import BadRequest, UpstreamTimeout, UpstreamUnreachable
 from upstream import CLOSE, RESET, STALL, Provider, chunk, response, stream_head
+from waits import HANG_S
 
 OK = response(b"fine")
 MIB = 1024 * 1024
@@ -134,7 +135,7 @@ async def test_an_upload_is_held_back_by_a_provider_that_does_not_read(provider,
     sending = asyncio.ensure_future(client.send(upload()))
     await provider.until(lambda: provider.requests)
     connection = next(iter(client.pool._live))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while connection._writable is None or connection._transport.get_write_buffer_size() == 0:
             await asyncio.sleep(0)
     stopped_at = given
