@@ -80,11 +80,12 @@ class EmbeddedValkey:
         """redis:// URL with password; known once `spawn` has run, the same for this object's whole life."""
         return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
 
-    def start(self, *, timeout_s: float = 10.0, load_timeout_s: float = 600.0) -> str:
+    def start(self, *, timeout_s: float = 60.0, load_timeout_s: float = 600.0) -> str:
         """Start the server, wait until it answers PING, answer its URL.
 
         `timeout_s` bounds the wait for the first answer, `load_timeout_s` the whole wait while it says that it is
-        still loading its append-only file. Raises ValkeyError, DataDirError.
+        still loading its append-only file. Both are for a server that hangs: one that ends is not waited for, and one
+        that starts on a busy machine may take many seconds. Raises ValkeyError, DataDirError.
         """
         for attempt in range(5):
             if self._wait_ready(self.spawn(), timeout_s, load_timeout_s):

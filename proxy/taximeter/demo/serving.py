@@ -12,7 +12,8 @@ from pathlib import Path
 from taximeter.core.errors import TaximeterError
 from taximeter.datadir import Runtime, read_runtime
 
-START_S = 60.0
+START_S = 300.0
+"""For one that hangs: one that ends is seen at once, and on a busy machine a start may take minutes."""
 
 SETTINGS = """\
 listen = "127.0.0.1:0"
