@@ -15,7 +15,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from taximeter import embedded
 from taximeter.embedded import EmbeddedValkey, ValkeyError
+from waits import HANG_S
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         assert parent.stdout is not None
         watched = os.pidfd_open(int(parent.stdout.readline()))
         parent.kill()
-    assert select.select([watched], [], [], 10)[0], "Valkey outlived its parent"
+    assert select.select([watched], [], [], HANG_S)[0], "Valkey outlived its parent"
     os.close(watched)
 
 
@@ -92,9 +94,11 @@ def test_a_taken_port_is_named_with_the_log(tmp_path: Path) -> None:
             EmbeddedValkey(tmp_path, port=port).start()
 
 
-def test_a_server_that_is_loading_its_file_is_waited_for_longer(tmp_path: Path) -> None:
+def test_a_server_that_is_loading_its_file_is_waited_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Loading(EmbeddedValkey):
-        """Says LOADING, as a server with a large file would, until it was asked 100 times."""
+        """Says LOADING, as a server with a large file would, until it was asked 100 times, once a second."""
 
         asked = 0
 
@@ -104,7 +108,8 @@ def test_a_server_that_is_loading_its_file_is_waited_for_longer(tmp_path: Path) 
             return "LOADING" if answer == "PONG" and self.asked < 100 else answer
 
     server = Loading(tmp_path)
-    server.start(timeout_s=0.3)  # 100 asks take longer
+    monkeypatch.setattr(embedded.time, "monotonic", lambda: float(server.asked))
+    server.start(timeout_s=60)
     server.stop()
     assert server.asked == 100
 

@@ -108,7 +108,7 @@ async def watched(folder: Path) -> AsyncIterator[tuple[Server, Server, str]]:
         folder / "s",
         sentinel_port,
         f"sentinel monitor meter 127.0.0.1 {primary_port} 1",
-        "sentinel down-after-milliseconds meter 300",
+        "sentinel down-after-milliseconds meter 1000",
         "sentinel failover-timeout meter 1000",
         sentinel=True,
     )
@@ -127,7 +127,7 @@ async def cluster(folder: Path) -> AsyncIterator[list[Server]]:
             folder / str(n),
             port,
             "cluster-enabled yes",
-            "cluster-node-timeout 1000",
+            "cluster-node-timeout 2000",
             "cluster-replica-validity-factor 0",
             "repl-diskless-sync-delay 0",
         )

@@ -12,7 +12,7 @@ import inspect
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,6 +90,21 @@ def tree(pid: int) -> list[int]:
         found.append(one)
         todo += children.get(one, [])
     return found
+
+
+@contextlib.contextmanager
+def clock_at_rest() -> Iterator[None]:
+    """The running loop's clock stands still: no timer comes due, however long the machine takes for what is done.
+
+    Afterwards every timer is due that would have been.
+    """
+    loop = asyncio.get_running_loop()
+    now_s, running = loop.time(), loop.time
+    loop.time = lambda: now_s  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        loop.time = running  # type: ignore[method-assign]
 
 
 def until(condition: Callable[[], T], what: str = "it", process: int | None = None) -> T:

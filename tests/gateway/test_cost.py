@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from upstream import LAST_CHUNK, chunk, response, stream_head
-from waits import HANG_S
+from waits import HANG_S, clock_at_rest
 
 ANSWER = (
     b'{"id":"c-1","object":"chat.completion","model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant",'
@@ -77,15 +77,12 @@ async def connected(serve, provider):
 
 @pytest.fixture
 async def still(connected):
-    """The loop's clock stands still, so that no timer comes due: what a call costs is counted, not how long it took.
+    """What a call costs is counted, not how long it took.
 
-    Timers (the journal's syncs, the pool's ticks) run so many times a second, whatever the number of calls; a busy
-    machine would have more of them in the same calls.
+    Timers (the journal's syncs, the pool's ticks) run so many times a second, whatever the number of calls; on a busy
+    machine there would be more of them in the same calls.
     """
-    loop = asyncio.get_running_loop()
-    now = loop.time()
-    with pytest.MonkeyPatch.context() as patch:  # undone before the server has to end, which takes time
-        patch.setattr(loop, "time", lambda: now)
+    with clock_at_rest():  # up to the server's end, which takes time
         yield
 
 

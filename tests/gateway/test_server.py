@@ -17,7 +17,7 @@ from taximeter.gateway.edge import Edge
 from taximeter.gateway.exchange import ClientLeft, Exchange, Headers
 from taximeter.gateway.guard import Guard
 from taximeter.gateway.server import Server
-from waits import HANG_S
+from waits import HANG_S, clock_at_rest
 
 HOST = b"Host: a\r\n"
 POST = b"POST /a HTTP/1.1\r\n" + HOST
@@ -239,20 +239,22 @@ async def test_a_slow_head_is_closed_and_so_is_a_silent_connection() -> None:
 
 async def test_blank_lines_after_an_answer_do_not_hold_the_connection() -> None:
     async with serving(head_timeout_s=0.05) as edge:
-        reader, writer = await edge.open()
-        writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
-        await reader.readuntil(b"}")
-        writer.write(b"\r\n")
+        with clock_at_rest():
+            reader, writer = await edge.open()
+            writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+            await reader.readuntil(b"}")
+            writer.write(b"\r\n")
         assert await asyncio.wait_for(reader.read(), HANG_S) == b""
         writer.close()
 
 
 async def test_an_idle_connection_is_kept_and_then_closed() -> None:
     async with serving(keep_alive_s=0.1, head_timeout_s=60) as edge:
-        reader, writer = await edge.open()
-        for _ in range(2):
-            writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
-            await reader.readuntil(b"}")
+        with clock_at_rest():
+            reader, writer = await edge.open()
+            for _ in range(2):
+                writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+                await reader.readuntil(b"}")
         assert await asyncio.wait_for(reader.read(), HANG_S) == b""
         writer.close()
         assert len(edge.app.calls) == 2

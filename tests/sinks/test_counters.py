@@ -362,13 +362,16 @@ async def test_a_full_redis_takes_nothing_and_loses_nothing(counters: Counters, 
 
 
 async def test_a_redis_too_slow_to_answer_has_still_counted_once(redis: Redis, valkey_url: str) -> None:
-    sink = Counters(valkey_url, timeout_s=0.2)
+    sink, hasty = Counters(valkey_url), Counters(valkey_url, timeout_s=0.2)
     records = traffic(15, 60)
     await sink.deliver([batch(records[:30])])
-    await redis.client_pause(600, all=False)  # writes wait and are executed afterwards
-    with pytest.raises(TimeoutError):
-        await sink.deliver([batch(records[30:])])
-    await redis.client_unpause()
+    await redis.client_pause(600_000, all=False)  # writes wait and are executed afterwards
+    try:
+        with pytest.raises(TimeoutError):
+            await hasty.deliver([batch(records[30:])])
+    finally:
+        await redis.client_unpause()
+    await hasty.close()
     assert (await sink.cursors(["j1"]))["j1"] in (30, 60)
     await sink.deliver([batch(records[30:])])
     await assert_exact(sink, records)

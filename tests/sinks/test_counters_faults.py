@@ -249,7 +249,7 @@ async def watched(tmp_path: Path) -> AsyncIterator[tuple[Server, Server, str]]:
 async def test_sentinel_failover(watched: tuple[Server, Server, str], history: FakeHistory) -> None:
     primary, replica, url = watched
     records = traffic(5, 300)
-    sink = Counters(url, history=history, timeout_s=1)
+    sink = Counters(url, history=history, timeout_s=5)
     await deliver(sink, records[:160])
     history.take(batch(records[:160]))
     primary.kill()
@@ -269,7 +269,7 @@ async def test_cluster_with_a_primary_lost_under_way(cluster: list[Server], hist
     workspaces = [f"ws-{n}" for n in range(12)]
     records = traffic(6, 400, workspaces=workspaces)
     sink = Counters(
-        f"redis+cluster://127.0.0.1:{cluster[0].port},127.0.0.1:{cluster[1].port}", history=history, timeout_s=1
+        f"redis+cluster://127.0.0.1:{cluster[0].port},127.0.0.1:{cluster[1].port}", history=history, timeout_s=5
     )
     await deliver(sink, records[:200])
     await assert_exact(sink, records[:200])

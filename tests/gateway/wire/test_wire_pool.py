@@ -10,7 +10,7 @@ import pytest
 from taximeter.core.errors import UpstreamTimeout, UpstreamUnreachable
 from taximeter.gateway.pool import Origin, Pool
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, chunk, response, stream_head
-from waits import HANG_S
+from waits import HANG_S, clock_at_rest
 
 OK = response(b"fine")
 
@@ -116,15 +116,17 @@ async def test_waiting_at_the_cap_is_bounded_and_leaves_nothing_behind(provider,
     client = client_of(provider, max_connections=1, connect_timeout_s=0.05)
     gate = asyncio.Event()
     provider.script(gate, OK)
-    first = asyncio.ensure_future(client.answer())
-    await provider.until(lambda: provider.requests)
+    with clock_at_rest():
+        first = asyncio.ensure_future(client.answer())
+        await provider.until(lambda: provider.requests)
     with pytest.raises(UpstreamTimeout, match="connections may be in use") as caught:
         await client.send()
     assert not caught.value.sent
     gate.set()
     await first
     provider.script(OK)
-    assert await client.answer() == (200, b"fine")
+    with clock_at_rest():
+        assert await client.answer() == (200, b"fine")
     assert provider.connections == 1
 
 

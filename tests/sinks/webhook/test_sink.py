@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 
+import msgspec
 import pytest
 
 from ledger import batch, call
@@ -10,8 +11,10 @@ from receiver import Receiver
 from taximeter.config import Webhook as Settings
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.webhook.sink import Webhook
+from waits import HANG_S
 
 NOW = 1_795_348_800_000_000
+
 SECOND = 1_000_000
 
 
@@ -20,7 +23,7 @@ class Place:
 
     def __init__(self, url, receiver):
         self.url, self.receiver, self.now = url, receiver, NOW
-        self.settings = Settings(url=f"{receiver.url}/api/v1/webhooks/knowledge/metrics", idle_s=300, timeout_s=0.5)
+        self.settings = Settings(url=f"{receiver.url}/api/v1/webhooks/knowledge/metrics", idle_s=300, timeout_s=HANG_S)
         self.seq = 0
         self.begin()
 
@@ -96,6 +99,9 @@ async def test_an_idle_track_is_sent_and_what_comes_later_is_the_next_segment(pl
 @pytest.mark.parametrize("failure", [500, 302, 400, "hang", "close"])
 async def test_a_failure_is_tried_again_with_the_same_key_and_body(place, receiver, failure):
     receiver.script = [failure, failure]
+    if failure == "hang":
+        place.settings = msgspec.structs.replace(place.settings, timeout_s=1.0)
+        await place.restart()
     await place.use(call(track="t"))
     await place.webhook.cut("acme", "t")
     await place.rounds(8)
