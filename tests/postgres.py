@@ -12,6 +12,8 @@ from typing import Self
 
 import psycopg
 
+from waits import CAP_S
+
 
 def binaries() -> Path | None:
     """Where initdb and postgres are installed; None where they are not."""
@@ -46,8 +48,10 @@ class Postgres:
         )  # fmt: skip
         settings = ["listen_addresses=", f"unix_socket_directories={self._dir}", "fsync=off", "shared_buffers=32MB"]
         flags = [part for setting in settings for part in ("-c", setting)]
-        command = [self._bin / "pg_ctl", "start", "-w", "-D", data, "-l", self._dir / "log", "-o", _quoted(flags)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self._dir)
+        start = ["start", "-w", "-t", f"{CAP_S:.0f}", "-D", data, "-l", self._dir / "log", "-o", _quoted(flags)]
+        subprocess.run(
+            [self._bin / "pg_ctl", *start], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self._dir
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
