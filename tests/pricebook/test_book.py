@@ -11,6 +11,7 @@ import pytest
 from taximeter.config import Settings
 from taximeter.core.record import Operation, Outcome, Record
 from taximeter.pricebook import PriceBook, book, compile_prices
+from taximeter.pricebook.catalog import Catalog
 
 ENV = {
     "LIGHTRAG_LLM_PRICE_PER_1K_INPUT": "0.001",
@@ -233,3 +234,31 @@ def test_own_prices_are_found_by_every_name_the_call_had(tmp_path: Path) -> None
     )
     catalog = compile_prices(Settings(prices_file=str(tmp_path / "own.toml")), tmp_path / "prices.json", {})
     assert usd_per_mtok(PriceBook(catalog).cost(call("azure", "dep", "gpt-4o"))) == 9.0
+
+
+def test_ones_own_prices_stand_over_the_shipped_ones_and_leave_the_rest(tmp_path: Path) -> None:
+    """By whatever name or pattern; where they say nothing, or nothing yet, what is shipped holds."""
+    (tmp_path / "own.toml").write_text(
+        '[[price]]\nprovider = "cohere"\nmodel = "rerank-v3*"\nfrom = 2026-11-19\nsearch_units_usd_per_1k = 1\n'
+        'source = "contract"\n'
+        '[[price]]\nprovider = "cohere"\nmodel = "alias"\nfrom = 2026-01-01\n'
+        'search_units_usd_per_1k = 3\nsource = "s"\n'
+    )
+    catalog = compile_prices(Settings(prices_file=str(tmp_path / "own.toml")), tmp_path / "prices.json", {})
+    priced = PriceBook(catalog)
+
+    def usd(*names: str, day: int = 20) -> float | None:
+        searched = {"operation": Operation.RERANK, "input_tokens": None, "output_tokens": None, "search_units": 1_000}
+        return usd_per_mtok(priced.cost(call("cohere", *names, ended_at=at(2026, 11, day), **searched)))
+
+    assert usd("rerank-v3.5") == 1.0
+    assert usd("rerank-v3.5", day=18) == 2.0
+    assert usd("alias", "rerank-v3.5") == 1.0
+    assert usd("alias", "rerank-v3.5", day=18) == 3.0
+    shipped = PriceBook(Catalog(compiled_at=0, source="", declared=catalog.shipped))
+    for provider, model in {(entry.provider, entry.listed.model) for entry in catalog.shipped} - {
+        ("cohere", "rerank-v3.5")
+    }:
+        asked = call(provider, model, search_units=1_000)
+        assert priced.cost(asked) == shipped.cost(asked) != (None, None), (provider, model)
+    assert {"rerank-v3*", "rerank-v3.5"} <= {str(card["model"]) for card in cards_of(list(priced.cards()), "cohere")}

@@ -12,12 +12,13 @@ from taximeter.config import Settings
 from taximeter.core.errors import ConfigError
 from taximeter.core.prices import Card, Rates
 from taximeter.pricebook import PriceBook, compile_prices
-from taximeter.pricebook.compile import env_cards, price_file
+from taximeter.pricebook.compile import env_cards, own_file, shipped_file
 from taximeter.pricebook.listed import read_prices
 
 REPOSITORY = Path(__file__).parents[2]
 LLM_IN, LLM_OUT = "LIGHTRAG_LLM_PRICE_PER_1K_INPUT", "LIGHTRAG_LLM_PRICE_PER_1K_OUTPUT"
 EMBEDDING = "LIGHTRAG_EMBEDDING_PRICE_PER_1K"
+OWN = '[[price]]\nprovider = "ollama"\nmodel = "llama3*"\nfrom = 2026-01-01\nfree = true\nsource = "our own hardware"\n'
 
 
 def test_what_is_compiled_is_what_a_worker_loads(tmp_path: Path) -> None:
@@ -66,12 +67,34 @@ def test_the_shipped_price_file_is_in_order_and_says_its_sources() -> None:
     }
 
 
-def test_where_the_price_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_price_files_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert price_file(Settings(prices_file="own.toml")) == Path("own.toml")
+    assert own_file(Settings(prices_file="own.toml")) == Path("own.toml")
+    assert own_file(Settings()) is None
     (tmp_path / "config").mkdir()
     (tmp_path / "config/prices.toml").touch()
-    assert price_file(Settings()) == Path("config/prices.toml")
+    assert own_file(Settings()) == Path("config/prices.toml")
+    assert shipped_file() == REPOSITORY / "config/prices.toml"
+
+
+@pytest.mark.parametrize("configured", ["own.toml", ""])
+def test_prices_of_ones_own_add_to_the_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configured: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / (configured or "config/prices.toml")
+    file.parent.mkdir(exist_ok=True)
+    shipped = read_prices(REPOSITORY / "config/prices.toml")
+    file.write_text(OWN)
+    catalog = compile_prices(Settings(prices_file=configured), tmp_path / "prices.json", {})
+    assert (catalog.declared, catalog.shipped) == (read_prices(file), shipped)
+
+
+def test_a_copy_of_the_shipped_prices_says_nothing_twice(tmp_path: Path) -> None:
+    copy = tmp_path / "own.toml"
+    copy.write_text((REPOSITORY / "config/prices.toml").read_text() + OWN)
+    catalog = compile_prices(Settings(prices_file=str(copy)), tmp_path / "prices.json", {})
+    assert (catalog.declared, catalog.shipped) == (read_prices(copy), [])
 
 
 def test_prices_per_1k_from_the_environment() -> None:

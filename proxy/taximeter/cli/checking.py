@@ -110,10 +110,10 @@ def _try_history(settings: Settings) -> None:
 
 
 def _try_prices(settings: Settings) -> None:
-    from taximeter.pricebook.compile import env_cards, price_file
+    from taximeter.pricebook.compile import env_cards, own_file
     from taximeter.pricebook.listed import read_prices
 
     env_cards(os.environ)
-    file = price_file(settings)
+    file = own_file(settings)
     if file:
         read_prices(file)

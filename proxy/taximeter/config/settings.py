@@ -175,7 +175,7 @@ class Settings(Section):
     """This node's name; empty: made once and kept in data_dir."""
     usage_headers: bool = False
     prices_file: str = ""
-    """Dated prices over the built-in ones; empty: config/prices.toml where it exists."""
+    """Dated prices of one's own, which add to the shipped ones; empty: config/prices.toml where it exists."""
     redis: Redis = field(default_factory=Redis)
     history: History = field(default_factory=History)
     auth: Auth = field(default_factory=Auth)

@@ -1,10 +1,12 @@
 """Looks up the price of a call: one dictionary look-up and integer arithmetic, about 2 µs. Loads the compiled file.
 
 Which price applies (docs/design.md §9), to the served model at the time the call ended:
-1. prices.toml, for the provider's name as configured: the served model, then the name asked for; exact before pattern;
-2. the per-1K environment variables, for every LLM and embedding call;
-3. genai-prices, where the provider is one it lists: the served model.
-A gateway or an unknown provider has no list: its calls have a price only by 1 and 2. A service tier that is priced
+1. the operator's price file, for the provider's name as configured: the served model, then the name asked for; exact
+   before pattern;
+2. the price file that comes with Taximeter, likewise;
+3. the per-1K environment variables, for every LLM and embedding call;
+4. genai-prices, where the provider is one it lists: the served model.
+A gateway or an unknown provider has no list: its calls have a price only by 1 to 3. A service tier that is priced
 apart and has no listed price has none; so has a call of which a figure its price needs is unknown.
 """
 
@@ -21,7 +23,7 @@ import msgspec
 from taximeter.core.errors import ConfigError
 from taximeter.core.prices import Card, Plain, Schedule, Span, card_at, cost_nusd, plain
 from taximeter.core.record import Operation, Outcome, Record
-from taximeter.pricebook.catalog import FORMAT, Catalog, Listed, Publisher
+from taximeter.pricebook.catalog import FORMAT, Catalog, Declared, Listed, Publisher
 from taximeter.pricebook.names import provider_name, served_model, spellings, tier_name
 from taximeter.pricebook.shown import card_as_dict, listed_as_dicts
 
@@ -102,7 +104,7 @@ class PriceBook:
 
     def cards(self) -> Iterator[dict[str, object]]:
         """Every card, strongest source first: provider, model, service_tier, from, hours and its rates in USD."""
-        for entry in self.catalog.declared:
+        for entry in (*self.catalog.declared, *self.catalog.shipped):
             yield from listed_as_dicts(entry.provider, entry.listed)
         for operation, card in (("llm", self.catalog.env_llm), ("embedding", self.catalog.env_embedding)):
             if card is not None:
@@ -140,8 +142,10 @@ class PriceBook:
         tier = tier_name(provider, reported_tier)
         schedules: list[Schedule] = []
         model = served_model(provider, asked, answered)
-        for name in dict.fromkeys(name for name in (model, answered, asked) if name):
-            schedules += self._declared(provider, name, tier)
+        names = list(dict.fromkeys(name for name in (model, answered, asked) if name))
+        for entries in (self.catalog.declared, self.catalog.shipped):
+            for name in names:
+                schedules += _declared(entries, provider, name, tier)
         env = {Operation.LLM: self.catalog.env_llm, Operation.EMBEDDING: self.catalog.env_embedding}.get(operation)
         if env is not None:
             schedules.append((Span(0, (env,)),))
@@ -149,18 +153,6 @@ class PriceBook:
         if listed is not None:
             schedules.append(listed)
         return Chain(tuple(schedules), plain(schedules[0]) if schedules else None)
-
-    def _declared(self, provider: str, model: str, tier: str) -> Iterator[Schedule]:
-        """prices.toml's schedules for a name, strongest first."""
-        names = tuple(spellings(provider, model))
-        for entry in self.catalog.declared:
-            if entry.provider != provider or not any(map(entry.matches, names)):
-                continue
-            tiers = entry.listed.tiers
-            if tier in tiers:
-                yield tiers[tier]
-            elif "" in tiers:
-                yield tuple(_in_any_tier(span) for span in tiers[""])
 
     def _same_as(self, card: Card, target: tuple[str, str], record: Record) -> Card | None:
         """The list price a prices.toml entry points to; its ref names both."""
@@ -228,6 +220,19 @@ class _Index:
             for name in exact or ():
                 equal.setdefault(name, at)
         return equal
+
+
+def _declared(entries: list[Declared], provider: str, model: str, tier: str) -> Iterator[Schedule]:
+    """A price file's schedules for a name, strongest first."""
+    names = tuple(spellings(provider, model))
+    for entry in entries:
+        if entry.provider != provider or not any(map(entry.matches, names)):
+            continue
+        tiers = entry.listed.tiers
+        if tier in tiers:
+            yield tiers[tier]
+        elif "" in tiers:
+            yield tuple(_in_any_tier(span) for span in tiers[""])
 
 
 def _in_any_tier(span: Span) -> Span:

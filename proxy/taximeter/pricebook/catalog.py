@@ -9,7 +9,7 @@ import msgspec
 
 from taximeter.core.prices import Card, Schedule
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Rule(msgspec.Struct, frozen=True, array_like=True):
@@ -68,7 +68,7 @@ class Publisher(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
-    """prices.toml's entries of one provider and one model name or pattern."""
+    """A price file's entries of one provider and one model name or pattern."""
 
     provider: str
     listed: Listed
@@ -87,7 +87,9 @@ class Catalog(msgspec.Struct, kw_only=True):
     source: str
     """Package and version of the list prices."""
     declared: list[Declared] = []
-    """prices.toml, exact names first, then patterns, the longest first."""
+    """The operator's prices, exact names first, then patterns, the longest first."""
+    shipped: list[Declared] = []
+    """Those that come with Taximeter, in the same order: they add to the operator's, which stand over them."""
     env_llm: Card | None = None
     env_embedding: Card | None = None
     publishers: list[Publisher] = []

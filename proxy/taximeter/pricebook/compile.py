@@ -1,4 +1,4 @@
-"""All sources of prices into one file, once, in the parent: prices.toml, the environment, genai-prices."""
+"""All sources of prices into one file, once, in the parent: price files, the environment, genai-prices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPILED_NAME = "prices.json"
 """Name of the compiled file in the data directory."""
 DEFAULT_FILE = Path("config/prices.toml")
 PACKAGED_FILE = Path(__file__).parent.parent / "prices.toml"
-"""The same file inside an installed package."""
+"""What is shipped, inside an installed package."""
 CHECKOUT_FILE = Path(__file__).parents[3] / DEFAULT_FILE
 """And in a checkout, from wherever its command is called."""
 
@@ -36,14 +36,16 @@ def compile_prices(settings: Settings, path: Path, environ: Mapping[str, str] | 
     """
     environ = os.environ if environ is None else environ
     llm, embedding = env_cards(environ)
-    file = price_file(settings)
-    declared = read_prices(file) if file else []
+    own, shipped = own_file(settings), shipped_file()
+    declared = read_prices(own) if own else []
+    shipped_too = read_prices(shipped) if shipped else []
     from taximeter.pricebook import genai  # 41 MB: only the process that compiles pays for it
 
     catalog = Catalog(
         compiled_at=time.time_ns() // 1_000,
         source=genai.version(),
         declared=declared,
+        shipped=[entry for entry in shipped_too if entry not in declared],  # one's own may have begun as a copy
         env_llm=llm,
         env_embedding=embedding,
         publishers=list(genai.publishers()),
@@ -55,11 +57,16 @@ def compile_prices(settings: Settings, path: Path, environ: Mapping[str, str] | 
     return catalog
 
 
-def price_file(settings: Settings) -> Path | None:
-    """prices.toml: the configured one, else config/prices.toml, else the one that came with the package."""
+def own_file(settings: Settings) -> Path | None:
+    """The operator's prices: the configured file, else config/prices.toml in the working directory; None: neither."""
     if settings.prices_file:
         return Path(settings.prices_file)
-    return next((path for path in (DEFAULT_FILE, PACKAGED_FILE, CHECKOUT_FILE) if path.is_file()), None)
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def shipped_file() -> Path | None:
+    """The prices that come with Taximeter; they hold wherever the operator's say nothing."""
+    return next((path for path in (PACKAGED_FILE, CHECKOUT_FILE) if path.is_file()), None)
 
 
 def env_cards(environ: Mapping[str, str]) -> tuple[Card | None, Card | None]:

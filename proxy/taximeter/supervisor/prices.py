@@ -16,6 +16,7 @@ from taximeter.config import Settings
 from taximeter.core.errors import TaximeterError
 from taximeter.pricebook import compile as compiling
 from taximeter.pricebook import compile_prices
+from taximeter.pricebook.catalog import FORMAT
 
 
 def ensure(settings: Settings, path: Path) -> bool:
@@ -32,11 +33,11 @@ def ensure(settings: Settings, path: Path) -> bool:
 
 def _key(settings: Settings) -> str:
     """Digest of everything the compiled prices depend on."""
-    file = compiling.price_file(settings)
+    files = [file for file in (compiling.own_file(settings), compiling.shipped_file()) if file]
     environ = [os.environ.get(name, "") for name in (compiling.LLM_INPUT, compiling.LLM_OUTPUT, compiling.EMBEDDING)]
-    parts = [__version__, version("genai-prices"), *environ]
-    listed = file.read_bytes() if file else b""
-    return sha256(b"\0".join([*(part.encode() for part in parts), listed])).hexdigest()
+    parts = [__version__, str(FORMAT), version("genai-prices"), *environ]
+    listed = [sha256(file.read_bytes()).digest() for file in files]
+    return sha256(b"\0".join([*(part.encode() for part in parts), *listed])).hexdigest()
 
 
 def main() -> None:
