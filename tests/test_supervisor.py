@@ -232,6 +232,13 @@ async def test_bad_settings_are_refused_before_anything_starts(served: Node) -> 
     assert not served.data_dir.exists()
 
 
+@pytest.mark.parametrize("verb", ["serve", "check", "status", "stats", "keys list"])
+def test_a_variable_that_is_no_setting_is_refused_by_every_verb_that_reads_settings(served: Node, verb: str) -> None:
+    done = served.run(*verb.split(), TAXIMETER_AUTH_MODE="keys")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: TAXIMETER_AUTH_MODE: there is no such setting. Did you mean TAXIMETER_AUTH__MODE?\n"
+
+
 async def test_a_data_directory_that_cannot_be_used_is_named(served: Node) -> None:
     served.data_dir.write_text("a file")
     done = await asyncio.to_thread(served.run, "serve")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -99,6 +100,8 @@ def test_a_part_of_a_list_has_a_variable_too(tmp_path: Path) -> None:
         TAXIMETER_UPSTREAM__1__MODELS='["m"]',
         TAXIMETER_TAGS__HEADERS='{"X-Tenant": "workspace"}',
     )
+    one = load(tmp_path, TAXIMETER_TAGS__HEADERS__XTENANT="workspace")
+    assert one.tags.headers == {"xtenant": "workspace"}
     assert settings.upstream == [Upstream(name="a", api_key_env="A_KEY"), Upstream(name="b", models=["m"])]
     assert settings.tags.headers == {"X-Tenant": "workspace"}
 
@@ -111,8 +114,92 @@ def test_text_refers_to_the_environment(tmp_path: Path) -> None:
 
 
 def test_what_kubernetes_adds_beside_a_service_of_our_name_is_not_ours(tmp_path: Path) -> None:
-    environ = dict.fromkeys(("PORT", "SERVICE_HOST", "SERVICE_PORT", "PORT_8000_TCP_ADDR", "SERVICE_PORT_DATA"), "1")
-    assert load(tmp_path, **{f"TAXIMETER_{name}": value for name, value in environ.items()}) == Settings()
+    for service in ("TAXIMETER", "TAXIMETER_HEADLESS", "TAXIMETER_REDIS", "TAXIMETER_UPSTREAM_2"):
+        assert load(tmp_path, **injected(service)) == Settings()
+
+
+def injected(service: str) -> dict[str, str]:
+    """What Kubernetes adds for a Service with the ports data (8000) and a second one over UDP and IPv6."""
+    return {
+        f"{service}_SERVICE_HOST": "10.96.12.7",
+        f"{service}_SERVICE_PORT": "8000",
+        f"{service}_SERVICE_PORT_DATA": "8000",
+        f"{service}_SERVICE_PORT_CONTROL_V2": "8001",
+        f"{service}_PORT": "tcp://10.96.12.7:8000",
+        f"{service}_PORT_8000_TCP": "tcp://10.96.12.7:8000",
+        f"{service}_PORT_8000_TCP_PROTO": "tcp",
+        f"{service}_PORT_8000_TCP_PORT": "8000",
+        f"{service}_PORT_8000_TCP_ADDR": "10.96.12.7",
+        f"{service}_PORT_8001_UDP": "udp://[fd00::7]:8001",
+        f"{service}_PORT_8001_UDP_PROTO": "udp",
+        f"{service}_PORT_8001_UDP_PORT": "8001",
+        f"{service}_PORT_8001_UDP_ADDR": "fd00::7",
+    }
+
+
+def test_names_of_our_other_tools_pass(tmp_path: Path) -> None:
+    """All that anything in the repository reads, whoever's it is."""
+    found = set()
+    for folder in ("proxy", "tests", "examples"):
+        for file in (ROOT / folder).rglob("*.py"):
+            found |= set(re.findall(r"environ\.get\(\"(TAXIMETER_\w+)\"", file.read_text()))
+    assert {"TAXIMETER_PROXY_URL", "TAXIMETER_TOKEN", "TAXIMETER_BENCH_PEERS", "TAXIMETER_CORPUS"} <= found
+    found |= {"TAXIMETER_ADMIN_TOKEN", "TAXIMETER_URL"}
+    assert load(tmp_path, **dict.fromkeys(found, "http://x.test")) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("TAXIMETER_AUTH_MODE", "TAXIMETER_AUTH__MODE"),
+        ("TAXIMETER_ADMIN_TOKEN_SHA256", "TAXIMETER_AUTH__ADMIN_TOKEN_SHA256"),
+        ("TAXIMETER_AUTH_ADMIN_TOKEN_SHA256", "TAXIMETER_AUTH__ADMIN_TOKEN_SHA256"),
+        ("TAXIMETER_REDIS_URL", "TAXIMETER_REDIS__URL"),
+        ("TAXIMETER__REDIS__URL", "TAXIMETER_REDIS__URL"),
+        ("TAXIMETER_DATA__DIR", "TAXIMETER_DATA_DIR"),
+        ("TAXIMETER_DATADIR", "TAXIMETER_DATA_DIR"),
+        ("TAXIMETER_REDIS_EMBEDDED_PORT", "TAXIMETER_REDIS__EMBEDDED_PORT"),
+        ("TAXIMETER_UPSTREAM_0_API_KEY_ENV", "TAXIMETER_UPSTREAM__0__API_KEY_ENV"),
+        ("TAXIMETER_UPSTREAM_3_MODELS", "TAXIMETER_UPSTREAM__3__MODELS"),
+        ("TAXIMETER_UPSTREAMS", "TAXIMETER_UPSTREAM"),
+        ("TAXIMETER_LIMITS_SHUTDOWN_S", "TAXIMETER_LIMITS__SHUTDOWN_S"),
+        ("TAXIMETER_TAGS_HEADERS", "TAXIMETER_TAGS__HEADERS"),
+        ("TAXIMETER_LISTENS", "TAXIMETER_LISTEN"),
+        ("taximeter_auth__mode", "TAXIMETER_AUTH__MODE"),
+        ("TAXIMETER_PROXYURL", "TAXIMETER_PROXY_URL"),
+        ("TAXIMETER_ADMINTOKEN", "TAXIMETER_ADMIN_TOKEN"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_refused_with_the_right_one(tmp_path: Path, variable: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, **{variable: "hunter2"})
+    assert str(raised.value) == f"{variable}: there is no such setting. Did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TAXIMETER_PORT", "8000"),  # Kubernetes would say tcp://…
+        ("TAXIMETER_PORT_8000_TCP", "8000"),
+        ("TAXIMETER_SERVICE_HOST", "taximeter.internal"),
+        ("TAXIMETER_SERVICE_NAME", "taximeter"),
+        ("TAXIMETER_", "x"),
+        ("TAXIMETER_XYZ", ""),
+        ("TAXIMETER_TAGS__HEADER__X", "workspace"),
+    ],
+)
+def test_no_other_name_of_ours_is_ignored(tmp_path: Path, variable: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{variable}: there is no such setting"):
+        load(tmp_path, **{variable: value})
+
+
+def test_every_setting_with_one_underscore_too_few_is_refused_with_its_name(tmp_path: Path) -> None:
+    tree = as_dict(Settings())
+    assert isinstance(tree, dict)
+    for name in _variables(tree, "TAXIMETER_"):
+        if "__" in name:
+            with pytest.raises(ConfigError, match=rf"Did you mean {name}\?$"):
+                load(tmp_path, **{name.replace("__", "_"): "x"})
 
 
 def test_the_billing_backends_own_names_are_aliases(tmp_path: Path) -> None:
@@ -159,11 +246,23 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, toml: str, message: str)
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("TAXIMETER_REDIS__ULR", "x", "TAXIMETER_REDIS__ULR: redis.ulr: there is no such setting. Did you mean 'url'?"),
-        ("TAXIMETER_REDS__URL", "x", "TAXIMETER_REDS__URL: there is no such setting. Did you mean 'redis'?"),
-        ("TAXIMETER_WORKER", "2", "TAXIMETER_WORKER: there is no such setting. Did you mean 'workers'?"),
+        (
+            "TAXIMETER_REDIS__ULR",
+            "x",
+            "TAXIMETER_REDIS__ULR: there is no such setting. Did you mean TAXIMETER_REDIS__URL?",
+        ),
+        (
+            "TAXIMETER_REDS__URL",
+            "x",
+            "TAXIMETER_REDS__URL: there is no such setting. Did you mean TAXIMETER_REDIS__URL?",
+        ),
+        ("TAXIMETER_WORKER", "2", "TAXIMETER_WORKER: there is no such setting. Did you mean TAXIMETER_WORKERS?"),
         ("TAXIMETER_WORKERS", "", "TAXIMETER_WORKERS: workers: '' is not allowed; it must be a whole number"),
-        ("TAXIMETER_WORKERS__X", "1", "TAXIMETER_WORKERS__X: workers is a single value and has no parts."),
+        (
+            "TAXIMETER_WORKERS__X",
+            "1",
+            "TAXIMETER_WORKERS__X: there is no such setting. Did you mean TAXIMETER_WORKERS?",
+        ),
         ("TAXIMETER_UPSTREAM__2__NAME", "x", "TAXIMETER_UPSTREAM__2__NAME: '2' is no place in upstream, which has 1"),
         ("TAXIMETER_UPSTREAM", "[{", "TAXIMETER_UPSTREAM: upstream: '[{' is not allowed; it must be a list or table"),
         ("TAXIMETER_UPSTREAM", '[{"nam": 1}]', "TAXIMETER_UPSTREAM: upstream[0].nam: there is no such setting."),

@@ -17,13 +17,11 @@ import msgspec
 
 from taximeter.config import checks
 from taximeter.config.addresses import masked
+from taximeter.config.names import PREFIX, settings_among
 from taximeter.config.settings import Section, Settings
 from taximeter.core.errors import ConfigError
 
 DEFAULT_FILE = Path("config/taximeter.toml")
-PREFIX = "TAXIMETER_"
-OTHER_VARIABLES = frozenset({"TAXIMETER_CORPUS", "TAXIMETER_ADMIN_TOKEN", "TAXIMETER_URL"})
-"""Names with our prefix that are not settings."""
 
 _REFERENCE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -70,17 +68,9 @@ class _Reader:
 
     def _take_environment(self) -> None:
         """TAXIMETER_REDIS__URL -> redis.url; TAXIMETER_UPSTREAM__0__MODELS -> upstream[0].models."""
-        names = list(Settings.__struct_fields__)
         # Sorted, a whole list (TAXIMETER_UPSTREAM) comes before a part of it (TAXIMETER_UPSTREAM__0__NAME).
-        for variable in sorted(name for name in self.environ if name.startswith(PREFIX)):
-            steps = variable.removeprefix(PREFIX).lower().split("__")
-            if variable in OTHER_VARIABLES:
-                continue
-            if steps[0] in names:
-                self._put(steps, variable)
-            elif len(steps) > 1 or difflib.get_close_matches(steps[0], names, cutoff=0.75):
-                raise ConfigError(f"{variable}: there is no such setting. {_hint(steps[0], names)}")
-            # Other names pass: Kubernetes adds TAXIMETER_PORT, TAXIMETER_SERVICE_HOST … beside a service of our name.
+        for variable in settings_among(self.environ):
+            self._put(variable.removeprefix(PREFIX).lower().split("__"), variable)
 
     def _put(self, steps: list[str], variable: str) -> None:
         at: typing.Any = self.tree

@@ -1,0 +1,102 @@
+"""Names of environment variables: which are settings, which are other programs', and what a wrong one may mean.
+
+A name that is ignored is worse than one that is refused: TAXIMETER_AUTH_MODE=keys, with one underscore, would leave a
+proxy open that its owner believes closed. Knows names and the values Kubernetes gives; reads no settings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from taximeter.config.settings import Section, Settings
+from taximeter.core.errors import ConfigError
+
+PREFIX = "TAXIMETER_"
+
+TOOLS = frozenset(
+    PREFIX + name
+    for name in (
+        *("URL", "ADMIN_TOKEN"),  # the verbs
+        *("PROXY_URL", "TOKEN", "WORKSPACES"),  # taximeter-rag, which may share an environment with the proxy
+        *("CORPUS", "CHROMIUM", "BENCH_PEERS", "WRITE_DOCS"),  # tests and benchmarks
+    )
+)
+"""Names with our prefix that are not settings."""
+
+_LINK = r"(?:tcp|udp|sctp)://\S+:\d+"
+_KUBERNETES = tuple(
+    (re.compile(rf"TAXIMETER(?:_[A-Z0-9_]+)?_{name}"), re.compile(value))
+    for name, value in (
+        ("SERVICE_HOST", r"[0-9a-fA-F.:]+"),
+        ("SERVICE_PORT(?:_[A-Z0-9_]+)?", r"\d+"),
+        ("PORT", _LINK),
+        (r"PORT_\d+_(?:TCP|UDP|SCTP)", _LINK),
+        (r"PORT_\d+_(?:TCP|UDP|SCTP)_PROTO", "tcp|udp|sctp"),
+        (r"PORT_\d+_(?:TCP|UDP|SCTP)_PORT", r"\d+"),
+        (r"PORT_\d+_(?:TCP|UDP|SCTP)_ADDR", r"[0-9a-fA-F.:]+"),
+    )
+)
+"""(name, value) of what Kubernetes adds to each container for a Service called taximeter or taximeter-…
+
+Source: kubernetes/pkg/kubelet/envvars/envvars.go. Values tell them from a mistake: TAXIMETER_PORT=8000 is one.
+"""
+
+
+def settings_among(environ: Mapping[str, str]) -> list[str]:
+    """The variables that are settings, sorted. Raises ConfigError on one that looks like ours and is not."""
+    ours = [name for name in sorted(environ) if name.upper().startswith(PREFIX) and name not in TOOLS]
+    known = dict(_variables(Settings, PREFIX)) if ours else {}
+    found = []
+    for name in ours:
+        if _is_setting(name, known):
+            found.append(name)
+        elif not _is_kubernetes(name, environ[name]):
+            raise ConfigError(f"{name}: there is no such setting. {_hint(name, known)}")
+    return found
+
+
+def _is_kubernetes(name: str, value: str) -> bool:
+    return any(names.fullmatch(name) and values.fullmatch(value) for names, values in _KUBERNETES)
+
+
+def _is_setting(name: str, known: Mapping[str, bool]) -> bool:
+    if not name.startswith(PREFIX):  # taximeter_workers: names are upper case here, and nothing would read it
+        return False
+    asked = _numbered(name.upper())[0]
+    return asked in known or any(asked.startswith(f"{each}__") for each, is_open in known.items() if is_open)
+
+
+def _variables(section: type, prefix: str) -> Iterator[tuple[str, bool]]:
+    """Every setting's variable, an entry's number as 0; whether names of one's own may follow it (tags.headers)."""
+    hints = typing.get_type_hints(section)
+    for field in msgspec.structs.fields(section):
+        kind, name = hints[field.name], prefix + field.name.upper()
+        element = next(iter(typing.get_args(kind)), None)
+        yield name, typing.get_origin(kind) is dict
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _variables(kind, f"{name}__")
+        elif typing.get_origin(kind) is list:
+            yield f"{name}__0", False
+            if isinstance(element, type) and issubclass(element, Section):
+                yield from _variables(element, f"{name}__0__")
+
+
+def _numbered(name: str) -> tuple[str, str]:
+    """The name with an entry's number as 0, and that number: `…_2__NAME` -> (`…_0__NAME`, "2")."""
+    number = re.search(r"(?<=_)\d+(?=_|$)", name)
+    return (name[: number.start()] + "0" + name[number.end() :], number[0]) if number else (name, "0")
+
+
+def _hint(name: str, known: Mapping[str, bool]) -> str:
+    """The nearest right name: one that differs in underscores and case only, else one that is spelled alike."""
+    asked, number = _numbered(name.upper())
+    by_letters = {re.sub("_+", "_", each): each for each in (*known, *sorted(TOOLS))}
+    near = difflib.get_close_matches(re.sub("_+", "_", asked), by_letters, n=1, cutoff=0.7)
+    if not near:
+        return "Each setting is TAXIMETER_ and its name, with two underscores after a section: TAXIMETER_REDIS__URL."
+    return f"Did you mean {by_letters[near[0]].replace('__0', f'__{number}')}?"
