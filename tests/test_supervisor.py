@@ -232,6 +232,20 @@ async def test_bad_settings_are_refused_before_anything_starts(served: Node) -> 
     assert not served.data_dir.exists()
 
 
+async def test_serve_and_check_say_which_file_they_read(served: Node, tmp_path: Path) -> None:
+    none = f"no file read (no config/taximeter.toml and no taximeter.toml in {tmp_path}): the defaults are in force"
+    assert f"settings: {none}\n" in (await asyncio.to_thread(served.run, "check")).stdout
+    (tmp_path / "taximeter.toml").write_text("workers = 2")
+    (tmp_path / "other.toml").touch()
+    checked = (await asyncio.to_thread(served.run, "check", "--config", "other.toml")).stdout
+    assert f"settings: read from {tmp_path}/other.toml\n" in checked
+    assert f"settings: NOT READ: {tmp_path}/taximeter.toml " in checked
+    assert "\nworkers = 1\n" in checked
+    assert (await start(served)).workers == 2
+    assert f"  settings      read from {tmp_path}/taximeter.toml\n" in served.log
+    assert "from the environment, over that: TAXIMETER_ADMIN_LISTEN, TAXIMETER_DATA_DIR, TAXIMETER_L" in served.log
+
+
 @pytest.mark.parametrize("verb", ["serve", "check", "status", "stats", "keys list"])
 def test_a_variable_that_is_no_setting_is_refused_by_every_verb_that_reads_settings(served: Node, verb: str) -> None:
     done = served.run(*verb.split(), TAXIMETER_AUTH_MODE="keys")

@@ -253,6 +253,7 @@ def usual(output, runtime, running):
     output = output.replace(f"process {runtime.pid}", "process 4711").replace(
         str(running.data_dir), "/srv/taximeter/data"
     )
+    output = output.replace(str(running.directory), "/srv/taximeter")
     return re.sub(r"(redis://\S*@?127\.0\.0\.1:)\d+", r"\g<1>40213", output)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 
 from taximeter import config
 from taximeter.config import Settings, Upstream
+from taximeter.config.found import find
 from taximeter.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,54 @@ def test_the_default_file_is_found_in_the_working_directory(tmp_path: Path, monk
     (tmp_path / "config").mkdir()
     (tmp_path / "config/taximeter.toml").write_text("workers = 3")
     assert config.load(environ={}).workers == 3
+
+
+def test_a_file_in_the_working_directory_itself_is_read_where_config_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taximeter.toml").write_text("workers = 4")
+    assert config.load(environ={}).workers == 4
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/taximeter.toml").write_text("workers = 3")
+    assert config.load(environ={}).workers == 3
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.parametrize("name", ["config/taximeter.toml", "taximeter.toml"])
+def test_what_stands_in_the_files_place_and_is_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, make: Callable[[Path], None]
+) -> None:
+    """Docker makes a directory where a file to mount is missing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    make(tmp_path / name)
+    with pytest.raises(ConfigError, match=f"^{name}: cannot be read: "):
+        config.load(environ={})
+
+
+def test_it_says_which_file_was_read_and_which_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"TAXIMETER_WORKERS": "2", "TAXIMETER_LISTEN": "127.0.0.1:0", "HOME": "/"}
+    assert find(None, {}).lines() == [
+        f"no file read (no config/taximeter.toml and no taximeter.toml in {tmp_path}): the defaults are in force"
+    ]
+    own = tmp_path / "taximeter.toml"
+    own.touch()
+    assert find(None, environ).lines() == [
+        f"read from {own}",
+        "from the environment, over that: TAXIMETER_LISTEN, TAXIMETER_WORKERS",
+    ]
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/taximeter.toml").touch()
+    not_read = f"NOT READ: {own} (another file comes first)"
+    assert find(None, {}).lines() == [f"read from {tmp_path}/config/taximeter.toml", not_read]
+    assert find(own, {}).lines() == [
+        f"read from {own}",
+        f"NOT READ: {tmp_path}/config/taximeter.toml (another file comes first)",
+    ]
+    (tmp_path / "third.toml").touch()
+    assert len(find(tmp_path / "third.toml", {}).lines()) == 3
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:

@@ -16,21 +16,25 @@ from taximeter.core.errors import ConfigError, TaximeterError
 
 if TYPE_CHECKING:
     from taximeter.config import Settings
+    from taximeter.config.found import Found
     from taximeter.datadir import Runtime
 
 P = ParamSpec("P")
 
 FAILED, BAD_SETTINGS, NOT_RUNNING = 1, 2, 3
+_DEFAULT = "Settings; default: config/taximeter.toml, else taximeter.toml."
 
 
 def _settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the command the settings of `--config`; a mistake in them ends it with exit code 2."""
+    """Give the command the settings and where they come from; a mistake in them ends it with exit code 2."""
 
-    @click.option("--config", "file", type=click.Path(path_type=Path), help="Settings; default config/taximeter.toml.")
+    @click.option("--config", "file", type=click.Path(path_type=Path), help=_DEFAULT)
     @wraps(command)
     def with_settings(file: Path | None, **options: Any) -> None:
+        from taximeter.config.found import find
+
         try:
-            command(config.load(file), **options)
+            command(config.load(file), find(file, os.environ), **options)
         except ConfigError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(BAD_SETTINGS)
@@ -44,7 +48,7 @@ def _settings(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @click.option("--workers", type=click.IntRange(1, 128), help="Processes that relay; default: the setting.")
 @_settings
-def serve(settings: Settings, workers: int | None) -> None:
+def serve(settings: Settings, found: Found, workers: int | None) -> None:
     """Relay and meter until SIGTERM or Ctrl-C.
 
     The first lets open streams end (limits.shutdown_s), a second one ends at once.
@@ -54,28 +58,32 @@ def serve(settings: Settings, workers: int | None) -> None:
 
     settings.workers = workers or settings.workers
     before_serving(settings, os.environ)
-    supervise(settings, _announce)
+    supervise(settings, lambda runtime: _announce(runtime, found))
 
 
-def _announce(runtime: Runtime) -> None:
+def _announce(runtime: Runtime, found: Found) -> None:
+    where = "\n                ".join(found.lines())
     click.echo(
         f"Taximeter {runtime.version} is ready.\n"
         f"  data port     http://{runtime.listen}/v1   set OPENAI_BASE_URL to this\n"
         f"  control port  http://{runtime.admin_listen}      usage, metrics, keys, dashboard\n"
-        f"  Redis         {runtime.redis_url}" + (f"   ({runtime.redis_url_file})" if runtime.redis_url_file else "")
+        f"  Redis         {runtime.redis_url}"
+        + (f"   ({runtime.redis_url_file})" if runtime.redis_url_file else "")
+        + f"\n  settings      {where}"
     )
     sys.stdout.flush()
 
 
 @click.command()
 @_settings
-def check(settings: Settings) -> None:
+def check(settings: Settings, found: Found) -> None:
     """Print the settings as understood and try what they name: data directory, ports, Redis, history, credentials.
 
     Exit codes: 0 everything would work, 1 something would not, 2 bad settings.
     """
     from taximeter.cli.checking import problems_with, understood
 
+    click.echo("\n".join(f"settings: {line}" for line in found.lines()))
     click.echo(understood(settings))
     failed = False
     for name, problem in problems_with(settings):
@@ -88,7 +96,7 @@ def check(settings: Settings) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @_settings
-def status(settings: Settings, as_json: bool) -> None:
+def status(settings: Settings, _found: Found, as_json: bool) -> None:
     """What runs on this data directory: addresses, Redis, workers, how far each sink is behind.
 
     Exit codes: 0 ready, 1 not ready, 3 not running.

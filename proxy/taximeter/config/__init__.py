@@ -42,9 +42,10 @@ __all__ = [
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings: `TAXIMETER_SECTION__KEY` over the TOML file over the defaults.
 
-    `path` None: `config/taximeter.toml` in the working directory if it is there, else no file. `environ` None: the
-    process's own. Raises ConfigError, which names the file or variable, the setting's path, the value and what is
-    allowed. Refusals that concern serving only (DESIGN §10) are in `checks.before_serving`.
+    `path` None: `config/taximeter.toml` in the working directory if it is there, else `taximeter.toml`, else no file
+    (`found.find` says which). `environ` None: the process's own. Raises ConfigError, which names the file or variable,
+    the setting's path, the value and what is allowed. Refusals that concern serving only (DESIGN §10) are in
+    `checks.before_serving`.
     """
     import os
 

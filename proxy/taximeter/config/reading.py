@@ -17,11 +17,10 @@ import msgspec
 
 from taximeter.config import checks
 from taximeter.config.addresses import masked
-from taximeter.config.names import PREFIX, settings_among
+from taximeter.config.found import find
+from taximeter.config.names import PREFIX
 from taximeter.config.settings import Section, Settings
 from taximeter.core.errors import ConfigError
-
-DEFAULT_FILE = Path("config/taximeter.toml")
 
 _REFERENCE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -39,10 +38,9 @@ class _Reader:
         self.environ = environ
         self.variables: dict[str, str] = {}
         """Path of a setting -> the environment variable it came from."""
-        if path is None and DEFAULT_FILE.is_file():
-            path = DEFAULT_FILE
-        self.file = str(path or "")
-        self.tree = _read_toml(path) if path else {}
+        self.found = find(path, environ)
+        self.file = str(self.found.file or "")
+        self.tree = _read_toml(self.found.file) if self.found.file else {}
 
     def settings(self) -> Settings:
         self._take_aliases()
@@ -69,7 +67,7 @@ class _Reader:
     def _take_environment(self) -> None:
         """TAXIMETER_REDIS__URL -> redis.url; TAXIMETER_UPSTREAM__0__MODELS -> upstream[0].models."""
         # Sorted, a whole list (TAXIMETER_UPSTREAM) comes before a part of it (TAXIMETER_UPSTREAM__0__NAME).
-        for variable in settings_among(self.environ):
+        for variable in self.found.variables:
             self._put(variable.removeprefix(PREFIX).lower().split("__"), variable)
 
     def _put(self, steps: list[str], variable: str) -> None:
