@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from taximeter.datadir import Runtime
     from taximeter.demo.bills import Row, Rows
+    from taximeter.demo.folder import Folder
     from taximeter.demo.provider import Provider
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print where.")
+@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print what to type.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How much traffic.")
 def demo(keep: bool, rounds: int) -> None:
     """Send mixed traffic through a Taximeter of its own and compare its figures with the provider's bill.
@@ -47,20 +48,33 @@ def demo(keep: bool, rounds: int) -> None:
 
 async def _run(keep: bool, rounds: int) -> bool:
     from taximeter.demo.provider import Provider
-    from taximeter.demo.serving import taximeter
+    from taximeter.demo.serving import FREE, documented_addresses, taximeter
     from taximeter.demo.traffic import WORKSPACES, send
 
     provider = Provider()
-    with tempfile.TemporaryDirectory(prefix="taximeter-demo-", ignore_cleanup_errors=True) as directory:
-        async with _serving(provider) as provider_url, taximeter(Path(directory), provider_url) as runtime:
+    addresses = (documented_addresses() if keep else None) or FREE
+    with _folder(keep) as folder:
+        async with _serving(provider) as provider_url, taximeter(folder, addresses, provider_url) as runtime:
             click.echo(f"Taximeter {runtime.version} at http://{runtime.listen}/v1, a made-up provider behind it.")
             base_url = f"http://{runtime.listen}"
             calls = sum(await asyncio.gather(*[send(base_url, workspace, rounds) for workspace in WORKSPACES]))
             click.echo(f"{calls} calls through OpenAI's SDK: chat, streamed chat, embeddings, responses, rerank.\n")
             agreed = await _compare(provider, runtime, calls)
             if keep:
-                await _keep(runtime)
+                await _keep(runtime, folder)
     return agreed
+
+
+@contextmanager
+def _folder(keep: bool) -> Iterator[Folder]:
+    """A folder for this demo; a kept one's can be found by people."""
+    from taximeter.demo.folder import NAME, remove, stated, temporary
+
+    folder = (stated(Path(NAME)) if keep else None) or temporary()
+    try:
+        yield folder
+    finally:
+        remove(folder.path)
 
 
 async def _compare(provider: Provider, runtime: Runtime, calls: int) -> bool:
@@ -152,17 +166,44 @@ async def _serving(provider: Provider) -> AsyncIterator[str]:
                 server.stop()
 
 
-async def _keep(runtime: Runtime) -> None:
-    """Print where everything is, and wait for Ctrl-C."""
-    click.echo(
-        f"\nStill running; Ctrl-C ends it.\n"
-        f"  OPENAI_BASE_URL=http://{runtime.listen}/v1   (or …/w/<workspace>/t/<track>/v1)\n"
-        f"  http://{runtime.admin_listen}/usage?group_by=workspace,model\n"
-        f"  http://{runtime.admin_listen}/metrics\n"
-        f"  http://{runtime.admin_listen}/schema\n"
-        f"  redis-cli -u $(cat {runtime.redis_url_file}) hgetall 'tm:{{acme}}:total'"
-    )
+async def _keep(runtime: Runtime, folder: Folder) -> None:
+    """Print what to type, and wait for Ctrl-C."""
+    from taximeter.demo import hints
+
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    click.echo(
+        f"\nStill running, with its data in {hints.short(folder.path)}; Ctrl-C ends it and removes them."
+        + _otherwise(runtime, folder)
+        + f"\n\nTo type in another terminal, in {Path.cwd()}:\n\n  "
+        + "\n  ".join(hints.lines(runtime, folder.path, found=_found(runtime)))
+        + f"\n\nThe dashboard: http://{runtime.admin_listen}/\n"
+        f"For a client:  export OPENAI_BASE_URL=http://{runtime.listen}/v1   (or …/w/<workspace>/t/<track>/v1)"
+    )
     await stop.wait()
+
+
+def _otherwise(runtime: Runtime, folder: Folder) -> str:
+    """What of the documented places it did not get."""
+    from taximeter.config import Settings
+    from taximeter.demo.folder import NAME
+
+    said, usual = "", Settings()
+    if runtime.admin_listen != usual.admin_listen:
+        said += f"\n{usual.listen} or {usual.admin_listen} is in use by another program: this demo took other ports."
+    if folder.path != Path(NAME):
+        said += f"\n{NAME} is another demo's or cannot be used: this demo took another folder."
+    return said
+
+
+def _found(runtime: Runtime) -> bool:
+    """Whether verbs ask this node where they are given no option."""
+    from taximeter.cli.sources import running_at
+    from taximeter.config import load
+
+    url = f"http://{runtime.admin_listen}"
+    try:
+        return (os.environ.get("TAXIMETER_URL") or running_at(load())) == url
+    except TaximeterError:  # settings that cannot be read
+        return False
