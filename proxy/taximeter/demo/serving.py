@@ -60,7 +60,10 @@ def documented_addresses() -> tuple[str, str] | None:
 
 @asynccontextmanager
 async def taximeter(folder: Folder, addresses: tuple[str, str], provider_url: str) -> AsyncIterator[Runtime]:
-    """`taximeter serve` with the embedded defaults in front of `provider_url`, as long as the context lasts."""
+    """`taximeter serve` with the embedded defaults in front of `provider_url`, as long as the context lasts.
+
+    It does not outlive this process, however that ends (taximeter.demo.node).
+    """
     listen, admin_listen = addresses
     data_dir = json.dumps(str(folder.path.absolute()))
     (folder.path / CONFIG).write_text(
@@ -69,7 +72,8 @@ async def taximeter(folder: Folder, addresses: tuple[str, str], provider_url: st
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("TAXIMETER_", "LIGHTRAG_"))}
     with (folder.path / LOG).open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "taximeter", "serve", "--config", str(folder.path / CONFIG)),
+            *(sys.executable, "-m", "taximeter.demo.node", str(folder.path.absolute())),
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             env=environ,
