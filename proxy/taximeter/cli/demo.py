@@ -171,7 +171,8 @@ async def _keep(runtime: Runtime, folder: Folder) -> None:
     from taximeter.demo import hints
 
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # as under nohup
+    for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     click.echo(
         f"\nStill running, with its data in {hints.short(folder.path)}; Ctrl-C ends it and removes them."

@@ -42,6 +42,7 @@ def lines(runtime: Runtime, folder: Path, *, found: bool, has: Callable[[str], o
         f"curl {control}/metrics",
         redis,
         sql,
+        f"TAXIMETER_DATA_DIR={shlex.quote(short(folder))} {verb} status",
     ]
 
 
