@@ -217,6 +217,8 @@ def test_names_of_our_other_tools_pass(tmp_path: Path) -> None:
         ("TAXIMETER_LISTENS", "TAXIMETER_LISTEN"),
         ("taximeter_auth__mode", "TAXIMETER_AUTH__MODE"),
         ("TAXIMETER_PROXYURL", "TAXIMETER_PROXY_URL"),
+        ("TAXIMETER_PORT", "TAXIMETER_LISTEN"),
+        ("TAXIMETER_MODE", "TAXIMETER_AUTH__MODE"),
         ("TAXIMETER_ADMINTOKEN", "TAXIMETER_ADMIN_TOKEN"),
     ],
 )

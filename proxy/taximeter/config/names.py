@@ -28,6 +28,9 @@ TOOLS = frozenset(
 )
 """Names with our prefix that are not settings."""
 
+_MEANT = {"TAXIMETER_PORT": "TAXIMETER_LISTEN", "TAXIMETER_HOST": "TAXIMETER_LISTEN"}
+"""What other programs call it."""
+
 _LINK = r"(?:tcp|udp|sctp)://\S+:\d+"
 _KUBERNETES = tuple(
     (re.compile(rf"TAXIMETER(?:_[A-Z0-9_]+)?_{name}"), re.compile(value))
@@ -78,12 +81,21 @@ def _variables(section: type, prefix: str) -> Iterator[tuple[str, bool]]:
         kind, name = hints[field.name], prefix + field.name.upper()
         element = next(iter(typing.get_args(kind)), None)
         yield name, typing.get_origin(kind) is dict
-        if isinstance(kind, type) and issubclass(kind, Section):
+        if _is_section(kind):
             yield from _variables(kind, f"{name}__")
         elif typing.get_origin(kind) is list:
             yield f"{name}__0", False
-            if isinstance(element, type) and issubclass(element, Section):
+            if element is not None and _is_section(element):
                 yield from _variables(element, f"{name}__0__")
+
+
+def _is_section(kind: typing.Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _letters(name: str) -> str:
+    """What is compared: without the prefix, which all share, and with single underscores."""
+    return re.sub("_+", "_", name).removeprefix(PREFIX)
 
 
 def _numbered(name: str) -> tuple[str, str]:
@@ -93,10 +105,15 @@ def _numbered(name: str) -> tuple[str, str]:
 
 
 def _hint(name: str, known: Mapping[str, bool]) -> str:
-    """The nearest right name: one that differs in underscores and case only, else one that is spelled alike."""
+    """The nearest right name: what is meant elsewhere, or lacks its section, else what is spelled alike."""
     asked, number = _numbered(name.upper())
-    by_letters = {re.sub("_+", "_", each): each for each in (*known, *sorted(TOOLS))}
-    near = difflib.get_close_matches(re.sub("_+", "_", asked), by_letters, n=1, cutoff=0.7)
+    sections = {PREFIX + name.upper() for name, kind in typing.get_type_hints(Settings).items() if _is_section(kind)}
+    # Nobody means a whole section: TAXIMETER_PORT is not TAXIMETER_OTEL.
+    by_letters = {_letters(each): each for each in (*known, *sorted(TOOLS)) if each not in sections}
+    near = difflib.get_close_matches(_letters(asked), by_letters, n=1, cutoff=0.7)
+    without_section = [each for each in known if each.endswith(f"__{_letters(asked)}")]
+    if asked in _MEANT or len(without_section) == 1:
+        return f"Did you mean {_MEANT.get(asked) or without_section[0]}?"
     if not near:
         return "Each setting is TAXIMETER_ and its name, with two underscores after a section: TAXIMETER_REDIS__URL."
     return f"Did you mean {by_letters[near[0]].replace('__0', f'__{number}')}?"
