@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kept_demo import Terminal, lines, tool_folder
+from kept_demo import START_S, Terminal, lines, tool_folder
 from nodes import until
 from taximeter.config import Settings
 from taximeter.datadir import Runtime
@@ -33,7 +33,7 @@ def test_every_line_of_the_readme_prints_what_it_shows(tmp_path: Path) -> None:
         told = said.replace(str(Path(sys.executable)), ".venv/bin/python")
         assert lines(told) == [line for line, _ in SHOWN]
         for line, output in SHOWN:
-            until(lambda line=line, output=output: is_as_shown(terminal.type(line).stdout, output), line)
+            until(lambda line=line, output=output: is_as_shown(terminal.type(line).stdout, output), line, START_S)
     assert not (tmp_path / "data-demo").exists()
 
 
