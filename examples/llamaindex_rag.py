@@ -1,6 +1,6 @@
 """LlamaIndex: each document and each question is billed by itself.
 
-pip install taximeter-rag llama-index-core llama-index-llms-openai-like llama-index-embeddings-openai
+pip install ./proxy/taximeter_rag llama-index-core llama-index-llms-openai-like llama-index-embeddings-openai
 OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=sk-… python llamaindex_rag.py
 """
 

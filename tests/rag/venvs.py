@@ -14,6 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1] / ".venv-rag"
+INSTALL = HERE.parents[1] / "scripts/install.py"
 NEWEST, OLDEST = "1.5.7", "1.5.2"
 VERSIONS = (NEWEST, OLDEST)
 EXAMPLES = "examples"
@@ -29,13 +30,9 @@ def is_there(name: str) -> bool:
 
 
 def make(name: str) -> None:
-    """Create an environment, unless it is there."""
-    if is_there(name):
-        return
+    """Create an environment, or bring it to what its lock says."""
     lock = HERE / f"requirements-{name}.lock"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(ROOT / name)], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", str(python(name)), "install", "--quiet", "--require-hashes"]
-    subprocess.run([*pip, "--disable-pip-version-check", "-r", str(lock)], check=True)
+    subprocess.run([sys.executable, str(INSTALL), "--venv", str(ROOT / name), "--lock", str(lock)], check=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-"""The traffic: what three customers of a RAG service would send, through the official OpenAI SDK."""
+"""The traffic: what three customers of a RAG service would send, as any OpenAI client sends it.
+
+Plain HTTP, so that the demo needs nothing that Taximeter itself does not; the official SDKs have tests of their own.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-import openai
+import httpx2
+
+JSON = dict[str, Any]
 
 WORKSPACES = ("acme", "globex", "initech")
 CHUNKS = [
@@ -13,6 +19,7 @@ CHUNKS = [
     "The word taxi is short for taximeter cabriolet.",
 ]
 QUESTION = "Who made the first taximeter, and what does it measure?"
+TIMEOUT_S = 60.0
 
 
 def key_of(workspace: str) -> str:
@@ -21,7 +28,7 @@ def key_of(workspace: str) -> str:
 
 
 async def send(base_url: str, workspace: str, rounds: int) -> int:
-    """Upload documents and ask questions, `rounds` of each; answers how many calls were made.
+    """Upload documents and ask questions, `rounds` of each; returns how many calls were made.
 
     `base_url` is Taximeter's address without /v1. One customer is told apart by headers, the others by the path.
     """
@@ -31,60 +38,55 @@ async def send(base_url: str, workspace: str, rounds: int) -> int:
         for kind, talk in (("upload", _upload), ("question", _question)):
             track = f"{kind}-{number}"
             path = "" if by_header else f"/w/{workspace}/t/{track}"
-            tags = {"X-Workspace": workspace, "X-Track-Id": track} if by_header else {}
-            async with openai.AsyncOpenAI(
-                api_key=key_of(workspace), base_url=f"{base_url}{path}/v1", default_headers=tags, max_retries=0
+            headers = {"X-Workspace": workspace, "X-Track-Id": track} if by_header else {}
+            headers["Authorization"] = f"Bearer {key_of(workspace)}"
+            async with httpx2.AsyncClient(
+                base_url=f"{base_url}{path}/v1", headers=headers, timeout=TIMEOUT_S
             ) as client:
                 calls += await talk(client, f"{workspace} {number}")
     return calls
 
 
-async def _upload(client: openai.AsyncOpenAI, salt: str) -> int:
+async def _upload(client: httpx2.AsyncClient, salt: str) -> int:
     for place, chunk in enumerate(CHUNKS):
-        headers = {"X-Task": "extract", "X-Document-Id": f"doc-{place}"}
-        await client.chat.completions.create(
-            model="gpt-4o-mini", messages=_messages(f"{salt}: extract entities from: {chunk}"), extra_headers=headers
-        )
-    summary = _messages(f"{salt}: summarize: " + " ".join(CHUNKS))
-    await client.chat.completions.create(
-        model="o4-mini", messages=summary, extra_headers={"X-Task": "summarize", "X-Document-Id": "doc-0"}
-    )
-    embed = {"X-Task": "embed"}
-    await client.embeddings.create(model="text-embedding-3-small", input=CHUNKS, extra_headers=embed)
-    await client.embeddings.create(
-        model="text-embedding-3-small", input=salt, encoding_format="float", extra_headers=embed
-    )
+        about = {"X-Task": "extract", "X-Document-Id": f"doc-{place}"}
+        await _post(client, "chat/completions", _chat(f"{salt}: extract entities from: {chunk}"), about)
+    summary = _chat(f"{salt}: summarize: " + " ".join(CHUNKS), model="o4-mini")
+    await _post(client, "chat/completions", summary, {"X-Task": "summarize", "X-Document-Id": "doc-0"})
+    for texts, encoding in ((CHUNKS, "base64"), (salt, "float")):
+        body = {"model": "text-embedding-3-small", "input": texts, "encoding_format": encoding}
+        await _post(client, "embeddings", body, {"X-Task": "embed"})
     return len(CHUNKS) + 3
 
 
-async def _question(client: openai.AsyncOpenAI, salt: str) -> int:
+async def _question(client: httpx2.AsyncClient, salt: str) -> int:
     query = {"X-Task": "query"}
-    await client.embeddings.create(model="text-embedding-3-small", input=QUESTION, extra_headers=query)
-    rerank: dict[str, Any] = {"model": "rerank-v3.5", "query": QUESTION, "documents": CHUNKS}
-    await client.post("/rerank", body=rerank, cast_to=object, options={"headers": query})
-    messages = _messages(f"{salt}: {QUESTION} " + " ".join(CHUNKS))
-    stream = await client.chat.completions.create(
-        model="gpt-4o-mini", messages=messages, stream=True, extra_headers=query
-    )
-    async for chunk in stream:
-        if chunk.usage is not None:
-            raise AssertionError("usage in a stream that did not ask for it")
-    stream = await client.chat.completions.create(
-        model="gpt-4o-mini",
-        messages=messages,
-        stream=True,
-        stream_options={"include_usage": True},
-        extra_headers=query,
-    )
-    last = [chunk.usage async for chunk in stream][-1]
-    if last is None:
+    embedding = {"model": "text-embedding-3-small", "input": QUESTION, "encoding_format": "base64"}
+    await _post(client, "embeddings", embedding, query)
+    await _post(client, "rerank", {"model": "rerank-v3.5", "query": QUESTION, "documents": CHUNKS}, query)
+    chat = _chat(f"{salt}: {QUESTION} " + " ".join(CHUNKS)) | {"stream": True}
+    if any(event.get("usage") for event in await _stream(client, "chat/completions", chat, query)):
+        raise AssertionError("usage in a stream that did not ask for it")
+    asking = chat | {"stream_options": {"include_usage": True}}
+    if not (await _stream(client, "chat/completions", asking, query))[-1].get("usage"):
         raise AssertionError("no usage in a stream that asked for it")
-    await client.responses.create(model="gpt-4o-mini", input=f"{salt}: {QUESTION}", extra_headers=query)
-    events = await client.responses.create(model="gpt-4o-mini", input=QUESTION, stream=True, extra_headers=query)
-    async for _ in events:
-        pass
+    await _post(client, "responses", {"model": "gpt-4o-mini", "input": f"{salt}: {QUESTION}"}, query)
+    await _stream(client, "responses", {"model": "gpt-4o-mini", "input": QUESTION, "stream": True}, query)
     return 6
 
 
-def _messages(text: str) -> list[Any]:
-    return [{"role": "system", "content": "You answer from the given text."}, {"role": "user", "content": text}]
+async def _post(client: httpx2.AsyncClient, path: str, body: JSON, headers: dict[str, str]) -> None:
+    (await client.post(path, json=body, headers=headers)).raise_for_status()
+
+
+async def _stream(client: httpx2.AsyncClient, path: str, body: JSON, headers: dict[str, str]) -> list[JSON]:
+    """The stream's events, without its `[DONE]`."""
+    async with client.stream("POST", path, json=body, headers=headers) as answer:
+        answer.raise_for_status()
+        data = [line.removeprefix("data: ") async for line in answer.aiter_lines() if line.startswith("data: ")]
+    return [json.loads(event) for event in data if event != "[DONE]"]
+
+
+def _chat(text: str, model: str = "gpt-4o-mini") -> JSON:
+    system = {"role": "system", "content": "You answer from the given text."}
+    return {"model": model, "messages": [system, {"role": "user", "content": text}]}
