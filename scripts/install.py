@@ -101,6 +101,7 @@ class Installation:
         [(_, version)] = locked(UV_LOCK).items()
         uv = self.venv / "bin" / "uv"
         if not uv.exists() or version not in self._output([str(uv), "--version"]):
+            say(f"fetching uv {version}, which installs the rest")
             pip = [str(self.python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *EXACTLY]
             tried = subprocess.run(
                 [*pip, "-r", str(UV_LOCK)],
