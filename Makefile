@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format lock rag bench faults soak install-test clean
+.PHONY: help install demo run test check format lock rag bench faults soak install-test audit clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,7 @@ lock: $(DEV)  ## resolve the lock files anew (ARGS=--upgrade for newer versions)
 	$(LOCK) $(ARGS) -o requirements.lock
 	$(LOCK:pyproject.toml=) $(ARGS) --group build -c requirements.lock -o requirements-build.lock
 	$(LOCK:pyproject.toml=) $(ARGS) --group uv -o requirements-uv.lock
+	$(LOCK:pyproject.toml=) $(ARGS) --group audit -o requirements-audit.lock
 	$(LOCK) $(ARGS) --group dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 
 rag: $(DEV)  ## LightRAG's environments (1.6 GB in .venv-rag), then every test of taximeter-rag in them
@@ -63,5 +64,8 @@ soak: $(DEV)  ## MINUTES=20 of steady load; shows the memory's slope
 install-test: $(DEV)  ## the installation itself, into empty environments, with newer versions lying about (needs a package index)
 	$(BIN)/python -m pytest tests/install $(ARGS)
 
+audit: $(DEV)  ## whether a locked package is known to be vulnerable, or was withdrawn (needs a package index)
+	$(BIN)/python scripts/audit.py
+
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis
