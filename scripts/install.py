@@ -6,24 +6,30 @@
 
 The lock is installed, never resolved: every package is named with its version and hash, and nothing an index has
 published since is even looked at. uv does it (pinned, from the same index, by hash); where uv has no wheel, pip.
-Standard library only, and it must at least say one sentence on any Python 3.7 and newer.
+Settings of pip and uv about where packages come from are heeded, and no others: what they may add, leave out or put
+elsewhere is not for an installation that is to be the same everywhere.
+
+Standard library only. Any Python 3 can read it up to where it is refused.
 """
 
-from __future__ import annotations
-
 import argparse
+import fcntl
 import importlib.util
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 11)
+if sys.version_info[:2] < OLDEST:  # here, before anything that an older Python cannot read
+    sys.exit(
+        f"Cannot install: Taximeter needs Python {OLDEST[0]}.{OLDEST[1]} or newer, and {sys.executable} is "
+        f"{'.'.join(map(str, sys.version_info[:3]))}. Name another one: make install PYTHON=/path/to/python3"
+    )
 
+ROOT = Path(__file__).resolve().parents[1]
 UV_LOCK = ROOT / "requirements-uv.lock"
 BUILD_LOCK = ROOT / "requirements-build.lock"
 RUN_LOCK = ROOT / "requirements.lock"
@@ -31,6 +37,20 @@ DEV_LOCK = ROOT / "requirements-dev.lock"
 
 # A lock names whole sets: nothing else may be asked for, and nothing may be built that a lock has no wheel of.
 EXACTLY = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
+
+# pip's settings that are heeded, and what the same is called for uv.
+PIP = {
+    **{"index-url": "UV_DEFAULT_INDEX", "no-index": "UV_NO_INDEX", "find-links": "UV_FIND_LINKS"},
+    **{"trusted-host": "UV_INSECURE_HOST", "cert": "SSL_CERT_FILE", "proxy": "ALL_PROXY"},
+    **dict.fromkeys(("extra-index-url", "client-cert", "timeout", "default-timeout", "retries"), ""),
+    **dict.fromkeys(("cache-dir", "no-cache-dir", "keyring-provider", "use-feature"), ""),
+}
+UV = (
+    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX", "UV_FIND_LINKS", "UV_INSECURE_HOST"),
+    *("UV_HTTP_", "UV_REQUEST_TIMEOUT", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_KEYRING_PROVIDER", "UV_OFFLINE"),
+    *("UV_CACHE_DIR", "UV_NO_CACHE", "UV_LINK_MODE", "UV_CONCURRENT_"),
+)
+"""How the names begin of uv's settings that are heeded; UV_INDEX covers UV_INDEX_URL and an index's credentials."""
 
 
 class CannotInstall(Exception):
@@ -45,25 +65,11 @@ def main() -> None:
     parser.add_argument("--lock", type=Path, help="install this lock file, and not Taximeter")
     asked = parser.parse_args()
     try:
-        refuse_unfit(sys.version_info[:3], importlib.util.find_spec)
-        Installation(asked.venv).install(asked.dev, asked.lock)
+        with Path(__file__).open() as alone:  # two at once, as of `make -j2 demo check`, come one after the other
+            fcntl.flock(alone, fcntl.LOCK_EX)
+            Installation(asked.venv).install(asked.dev, asked.lock)
     except CannotInstall as error:
         sys.exit(f"Cannot install: {error}")
-
-
-def refuse_unfit(version: tuple[int, ...], find_spec: Callable[[str], object]) -> None:
-    """Raises CannotInstall where this interpreter cannot make the environment."""
-    if version[:2] < OLDEST:
-        raise CannotInstall(
-            f"Taximeter needs Python {OLDEST[0]}.{OLDEST[1]} or newer, and {sys.executable} is "
-            f"{'.'.join(map(str, version))}. Name another one: make install PYTHON=/path/to/python3"
-        )
-    missing = [name for name in ("venv", "ensurepip") if find_spec(name) is None]
-    if missing:
-        raise CannotInstall(
-            f"{sys.executable} has no {' and no '.join(missing)}, which make the environment. On Debian and Ubuntu: "
-            f"apt-get install python{version[0]}.{version[1]}-venv; or name another Python: make install PYTHON=…"
-        )
 
 
 class Installation:
@@ -76,14 +82,13 @@ class Installation:
     def install(self, dev: bool, lock: Path | None) -> None:
         """Bring the environment to what the locks say. Raises CannotInstall."""
         started = time.monotonic()
-        if not self.python.exists():
-            say(f"making {shown(self.venv)} with Python {sys.version.split()[0]}")
-            self._run([sys.executable, "-m", "venv", str(self.venv)], "The environment could not be made")
+        if not self._is_usable():
+            self._make()
         dev = dev or self._stamp(dev=True).exists()  # never takes away again what --dev brought
         locks = [lock] if lock else [DEV_LOCK if dev else RUN_LOCK, BUILD_LOCK]
-        environ = {**os.environ, **self._same_index()}
+        environ = self._sources()
         uv = self._uv(environ)
-        names = sorted({name for file in locks for name in locked(file)})
+        names = {name for file in locks for name in locked(file)}
         say(f"installing {len(names)} packages with {'uv' if uv else 'pip; this takes a minute'}")
         if uv:
             self._uv_sync(uv, locks, environ)
@@ -96,6 +101,24 @@ class Installation:
                 stamp.touch()
         say(f"installed in {time.monotonic() - started:.0f} s")
 
+    def _is_usable(self) -> bool:
+        """Not where it was never finished, or is of a Python that is too old."""
+        look = f"import pip, sys; sys.exit(sys.version_info < {OLDEST})"
+        return self.python.exists() and not subprocess.run(
+            [str(self.python), "-c", look], check=False, capture_output=True
+        ).returncode  # fmt: skip
+
+    def _make(self) -> None:
+        missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise CannotInstall(
+                f"{sys.executable} has no {' and no '.join(missing)}, which make the environment. On Debian and Ubuntu "
+                f"apt-get install python{sys.version_info[0]}.{sys.version_info[1]}-venv brings it; or name another "
+                "Python: make install PYTHON=…"
+            )
+        say(f"making {shown(self.venv)} with Python {sys.version.split()[0]}")
+        self._run([sys.executable, "-m", "venv", "--clear", str(self.venv)], "The environment could not be made")
+
     def _uv(self, environ: dict[str, str]) -> str | None:
         """The pinned uv inside the environment, or None: there is no wheel of it for this machine."""
         [(_, version)] = locked(UV_LOCK).items()
@@ -107,7 +130,7 @@ class Installation:
                 [*pip, "-r", str(UV_LOCK)],
                 env=environ, check=False, capture_output=True, text=True,
             )  # fmt: skip
-            if tried.returncode:
+            if tried.returncode or not uv.exists():
                 last = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
                 say(f"uv {version} cannot be had here ({last})")
                 return None
@@ -116,6 +139,8 @@ class Installation:
     def _uv_sync(self, uv: str, locks: list[Path], environ: dict[str, str]) -> None:
         # Byte code now: an environment with PYTHONDONTWRITEBYTECODE would compile everything again at each start.
         command = [uv, "pip", "sync", "-q", "--no-config", "--compile-bytecode", "--require-hashes", "--no-build"]
+        # One of several indexes may hold other versions of a name: the hash says which file is meant.
+        command += ["--index-strategy", "unsafe-best-match"]
         self._run([*command, "--python", str(self.python), *map(str, locks)], "uv could not install", environ)
 
     def _pip(self, arguments: list[str], environ: dict[str, str]) -> None:
@@ -132,19 +157,21 @@ class Installation:
             self._pip(["--no-index", *own], environ)
         self._run([str(self.python), "-m", "compileall", "-q", str(ROOT / "proxy")], "Byte code could not be written")
 
-    def _same_index(self) -> dict[str, str]:
-        """pip and uv have settings of their own for a mirror and its certificate: what one is told holds for both."""
-        settings = self._output([str(self.python), "-m", "pip", "config", "list"])
-        told = dict(re.findall(r"^\S*?\.([a-z-]+)='(.*)'$", settings, re.MULTILINE))
-        found: dict[str, str] = {}
-        uv_index = os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL")
-        if uv_index and "index-url" not in told:
-            found["PIP_INDEX_URL"] = uv_index
-        if not uv_index and "index-url" in told:
-            found["UV_DEFAULT_INDEX"] = told["index-url"]
-        if "cert" in told and "SSL_CERT_FILE" not in os.environ:
-            found["SSL_CERT_FILE"] = told["cert"]
-        return found
+    def _sources(self) -> dict[str, str]:
+        """The environment for pip and uv: what either is told of an index and the way there holds for both."""
+        told = self._output([str(self.python), "-m", "pip", "config", "list"])  # settings files and PIP_… together
+        found = re.findall(r"^\S*?\.([a-z-]+)='(.*)'$", told, re.MULTILINE)
+        pip = {name: value for name, value in found if name in PIP}
+        uv = {name: value for name, value in os.environ.items() if name.startswith(UV)}
+        index = uv.get("UV_DEFAULT_INDEX") or uv.get("UV_INDEX_URL")
+        if index:
+            pip.setdefault("index-url", index)
+        for name, same in PIP.items():
+            if same and name in pip and not (name == "index-url" and index):
+                uv.setdefault(same, pip[name])
+        others = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
+        as_variables = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in pip.items()}
+        return {**uv, **others, **as_variables, "PIP_CONFIG_FILE": os.devnull}
 
     def _stamp(self, dev: bool) -> Path:
         return self.venv / (".installed-dev" if dev else ".installed")

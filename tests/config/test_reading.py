@@ -211,6 +211,7 @@ def test_names_of_our_other_tools_pass(tmp_path: Path) -> None:
         ("TAXIMETER_REDIS_EMBEDDED_PORT", "TAXIMETER_REDIS__EMBEDDED_PORT"),
         ("TAXIMETER_UPSTREAM_0_API_KEY_ENV", "TAXIMETER_UPSTREAM__0__API_KEY_ENV"),
         ("TAXIMETER_UPSTREAM_3_MODELS", "TAXIMETER_UPSTREAM__3__MODELS"),
+        ("TAXIMETER_UPSTREAM_3_MODELS_12", "TAXIMETER_UPSTREAM__3__MODELS__12"),
         ("TAXIMETER_UPSTREAMS", "TAXIMETER_UPSTREAM"),
         ("TAXIMETER_LIMITS_SHUTDOWN_S", "TAXIMETER_LIMITS__SHUTDOWN_S"),
         ("TAXIMETER_TAGS_HEADERS", "TAXIMETER_TAGS__HEADERS"),
@@ -243,6 +244,12 @@ def test_a_name_that_is_nearly_right_is_refused_with_the_right_one(tmp_path: Pat
 def test_no_other_name_of_ours_is_ignored(tmp_path: Path, variable: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"^{variable}: there is no such setting"):
         load(tmp_path, **{variable: value})
+
+
+def test_an_entry_within_an_entry_is_a_setting(tmp_path: Path) -> None:
+    told = {"NAME": "a", "BASE_URL": "http://a.test/v1", "MODELS__0": "x-*", "MODELS__1": "y-*"}
+    settings = load(tmp_path, **{f"TAXIMETER_UPSTREAM__0__{name}": value for name, value in told.items()})
+    assert settings.upstream[0].models == ["x-*", "y-*"]
 
 
 def test_every_setting_with_one_underscore_too_few_is_refused_with_its_name(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,13 +49,54 @@ def wait_until_gone(session_id: int) -> None:
     """Told by each process's end; what is started meanwhile is waited for too."""
     while found := members(session_id):
         for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(pid)
-                ended = select.poll()
-                ended.register(descriptor, select.POLLIN)
-                told = ended.poll(START_S * 1000)
-                os.close(descriptor)
-                assert told, f"process {pid} outlives the demo: {Path(f'/proc/{pid}/cmdline').read_bytes()!r}"
+            wait_until_ended(pid)
+
+
+def wait_until_ended(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        told = ended.poll(START_S * 1000)
+        os.close(descriptor)
+        assert told, f"process {pid} outlives the demo: {Path(f'/proc/{pid}/cmdline').read_bytes()!r}"
+
+
+LEADER = """
+import signal, subprocess, sys
+signal.signal(signal.SIGHUP, lambda *_: None)  # caught and not ignored: what it starts does not ignore it either
+child = subprocess.Popen(sys.argv[1:])
+print(child.pid, flush=True)
+while True:
+    signal.pause()
+"""
+"""Starts a command as `make` does in a terminal of its own: it is told of what happens, and passes nothing on."""
+
+
+@pytest.mark.parametrize("end", ["its terminal is closed", "who started it is killed"])
+def test_a_kept_demo_ends_when_nobody_can_end_it_any_more(tmp_path: Path, end: str) -> None:
+    terminal, inside = os.openpty()
+    command = [sys.executable, "-c", LEADER, sys.executable, "-m", "taximeter", "demo", "--keep"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=inside, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as leader:
+        os.close(inside)
+        assert leader.stdout is not None
+        demo_pid = int(leader.stdout.readline())
+        try:
+            while b"For a client:" not in leader.stdout.readline():
+                assert leader.poll() is None
+            node = session_of_the_node(demo_pid)
+            assert node is not None
+            if end == "its terminal is closed":
+                os.close(terminal)
+            else:
+                leader.kill()
+            wait_until_ended(demo_pid)
+            wait_until_gone(node)
+        finally:
+            leader.kill()
+    assert not (tmp_path / "data-demo").exists()
 
 
 def serving(demo: Node) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import signal
 import socket
 import sys
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from taximeter.demo.provider import Provider
 
 
+LOOK_S = 1.0
+"""How often a kept demo looks whether anybody can still end it."""
+
+
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print what to type.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="How much traffic.")
@@ -34,15 +40,16 @@ def demo(keep: bool, rounds: int) -> None:
 
     Exit codes: 0 the bills agree, 1 they differ or the demo could not run.
     """
+    started_by = os.getppid()
     try:
-        agreed = asyncio.run(_run(keep, rounds))
+        agreed = asyncio.run(_run(keep, rounds, started_by))
     except TaximeterError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
     sys.exit(0 if agreed else 1)
 
 
-async def _run(keep: bool, rounds: int) -> bool:
+async def _run(keep: bool, rounds: int, started_by: int) -> bool:
     from taximeter.demo.provider import Provider
     from taximeter.demo.serving import FREE, documented_addresses, taximeter
     from taximeter.demo.traffic import WORKSPACES, send
@@ -57,7 +64,7 @@ async def _run(keep: bool, rounds: int) -> bool:
             click.echo(f"{calls} calls: chat, streamed chat, embeddings, responses, rerank.\n")
             agreed = await _compare(provider, runtime, calls)
             if keep:
-                await _keep(runtime, folder)
+                await _keep(runtime, folder, started_by)
     return agreed
 
 
@@ -162,13 +169,13 @@ async def _serving(provider: Provider) -> AsyncIterator[str]:
                 server.stop()
 
 
-async def _keep(runtime: Runtime, folder: Folder) -> None:
-    """Print what to type, and wait for Ctrl-C."""
+async def _keep(runtime: Runtime, folder: Folder, started_by: int) -> None:
+    """Print what to type, and wait for Ctrl-C or until nobody can type it any more."""
     from taximeter.demo import hints
 
-    stop = asyncio.Event()
-    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # as under nohup
-    for number in (signal.SIGINT, signal.SIGTERM, *hang_up):
+    stop, at_terminal = asyncio.Event(), os.isatty(0)
+    under_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM, *([] if under_nohup else [signal.SIGHUP])):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     click.echo(
         f"\nStill running, with its data in {hints.short(folder.path)}; Ctrl-C ends it and removes them."
@@ -178,7 +185,20 @@ async def _keep(runtime: Runtime, folder: Folder) -> None:
         + f"\n\nThe dashboard: http://{runtime.admin_listen}/\n"
         f"For a client:  export OPENAI_BASE_URL=http://{runtime.listen}/v1   (or …/w/<workspace>/t/<track>/v1)"
     )
-    await stop.wait()
+    while not stop.is_set() and (under_nohup or not _left_alone(started_by, at_terminal)):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_S)
+
+
+def _left_alone(started_by: int, at_terminal: bool) -> bool:
+    """Whether the terminal is closed or whoever started this is gone.
+
+    Neither has to say so: a terminal's SIGHUP reaches its session's leader, maybe a `make` that passes nothing on.
+    """
+    looked = select.poll()
+    if at_terminal:
+        looked.register(0, 0)  # POLLHUP is told unasked
+    return os.getppid() != started_by or any(event & select.POLLHUP for _, event in looked.poll(0))
 
 
 def _otherwise(runtime: Runtime, folder: Folder) -> str:

@@ -33,14 +33,15 @@ def _settings(command: Callable[..., None]) -> Callable[..., None]:
     def with_settings(file: Path | None, **options: Any) -> None:
         from taximeter.config.found import find
 
+        found = None
         try:
-            command(config.load(file), find(file, os.environ), **options)
-        except ConfigError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(BAD_SETTINGS)
+            found = find(file, os.environ)
+            command(config.load(file), found, **options)
         except TaximeterError as error:
-            click.echo(f"Error: {error}", err=True)
-            sys.exit(FAILED)
+            # Which settings these were may be the very mistake.
+            said = [f"Error: {error}", *[f"settings: {line}" for line in (found.lines() if found else ())]]
+            click.echo("\n".join(said), err=True)
+            sys.exit(BAD_SETTINGS if isinstance(error, ConfigError) else FAILED)
 
     return with_settings
 

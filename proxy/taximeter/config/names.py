@@ -98,15 +98,23 @@ def _letters(name: str) -> str:
     return re.sub("_+", "_", name).removeprefix(PREFIX)
 
 
-def _numbered(name: str) -> tuple[str, str]:
-    """The name with an entry's number as 0, and that number: `…_2__NAME` -> (`…_0__NAME`, "2")."""
-    number = re.search(r"(?<=_)\d+(?=_|$)", name)
-    return (name[: number.start()] + "0" + name[number.end() :], number[0]) if number else (name, "0")
+_NUMBER = re.compile(r"(?<=_)\d+(?=_|$)")
+
+
+def _numbered(name: str) -> tuple[str, list[str]]:
+    """Each entry's number as 0, and these numbers: `…__2__MODELS__1` -> (`…__0__MODELS__0`, ["2", "1"])."""
+    return _NUMBER.sub("0", name), _NUMBER.findall(name)
+
+
+def _with_numbers(name: str, numbers: list[str]) -> str:
+    """The reverse, for a known name; what has none left keeps its 0."""
+    left = iter(numbers)
+    return _NUMBER.sub(lambda zero: next(left, zero[0]), name)
 
 
 def _hint(name: str, known: Mapping[str, bool]) -> str:
     """The nearest right name: what is meant elsewhere, or lacks its section, else what is spelled alike."""
-    asked, number = _numbered(name.upper())
+    asked, numbers = _numbered(name.upper())
     sections = {PREFIX + name.upper() for name, kind in typing.get_type_hints(Settings).items() if _is_section(kind)}
     # Nobody means a whole section: TAXIMETER_PORT is not TAXIMETER_OTEL.
     by_letters = {_letters(each): each for each in (*known, *sorted(TOOLS)) if each not in sections}
@@ -116,4 +124,4 @@ def _hint(name: str, known: Mapping[str, bool]) -> str:
         return f"Did you mean {_MEANT.get(asked) or without_section[0]}?"
     if not near:
         return "Each setting is TAXIMETER_ and its name, with two underscores after a section: TAXIMETER_REDIS__URL."
-    return f"Did you mean {by_letters[near[0]].replace('__0', f'__{number}')}?"
+    return f"Did you mean {_with_numbers(by_letters[near[0]], numbers)}?"
