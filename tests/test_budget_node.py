@@ -99,3 +99,17 @@ async def test_a_task_budget_counts_what_was_used_before_it_was_made(house):
         passed = 0
         while not passed:
             passed += (await client.post("/w/acme/k/query/v1/chat/completions", json=CHAT)).status_code == 200
+
+
+async def test_calls_that_cost_nothing_do_not_stop_the_counters(house):
+    await budget(house, workspace="acme", limit="600000", unit="tokens", period="total")
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}") as client:
+        await until_it_holds(house, client, "/w/acme/v1/chat/completions")
+        for _ in range(20):
+            assert (await client.get("/w/acme/v1/models")).status_code == 200
+            await client.post("/w/acme/v1/vector_stores", json={})
+            assert (await client.post("/w/acme/v1/chat/completions", json=CHAT)).status_code == 200
+    await house.settle()
+    assert await house.problems() == [] and "rebuil" not in house.log.read_text().lower()
+    now = await standing(house)
+    assert (now["held"], now["spent"]) == (0, (await house.get("/usage?workspace=acme"))["usage"]["total_tokens"])

@@ -121,6 +121,25 @@ async def test_without_redis_calls_pass_or_are_refused_as_configured(serve, prov
             assert answer.headers["x-taximeter-error"] == "budget_unavailable"
 
 
+async def test_what_cannot_cost_anything_passes_a_spent_budget_and_asks_no_redis(serve, provider, gated, redis):
+    async with serve(provider, budget={"on_unavailable": "refuse"}) as running:
+        gated(running, budget(), url="redis://127.0.0.1:1/0")
+        async with httpx2.AsyncClient(base_url=running.url) as client:
+            assert (await client.get("/w/acme/v1/models")).status_code == 200
+            with_body = await client.request("GET", "/w/acme/v1/models", json={"a": 1})
+            assert with_body.headers["x-taximeter-error"] == "budget_unavailable"
+    assert "tags" not in running.records[0]
+
+
+async def test_a_call_bounded_by_0_holds_nothing_and_a_spent_budget_refuses_it(serve, provider, gated, redis):
+    async with serve(provider) as running:
+        gated(running, budget())
+        assert (await post(running, body={}, path="/w/acme/v1/vector_stores")).status_code == 404  # the provider's word
+        assert await redis.keys("tm:{acme}:reserved*") == []
+        await spend(redis, 10_000, await today())
+        assert (await post(running, body={}, path="/w/acme/v1/vector_stores")).status_code == 429
+
+
 async def test_a_budget_in_usd_goes_by_the_price(serve, provider, gated, redis):
     async with serve(provider) as running:
         month = budget(unit="usd", period="total", limit=10**9)

@@ -24,6 +24,10 @@ KEY_HEADER = b"x-taximeter-key"
 CREDENTIAL_HEADERS = (KEY_HEADER, b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
 """Where a proxy key may stand, in the order in which they are looked at."""
 
+FREE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
+"""With no body these ask a provider for nothing it bills for (lists of models, files, what was answered before): such a
+call holds nothing of a budget, and passes when one is spent. Use it reports all the same is counted like any other."""
+
 _PREFIX = PREFIX.encode()
 
 

@@ -14,7 +14,7 @@ from taximeter import flavors
 from taximeter.core import errors, routes, tags
 from taximeter.core.record import Open, Outcome
 from taximeter.flavors.meter import Flavor, Prepared
-from taximeter.gateway.admission import KEY_HEADER
+from taximeter.gateway.admission import FREE_METHODS, KEY_HEADER
 from taximeter.gateway.call import Call, Prices, new_request_id
 from taximeter.gateway.exchange import ClientLeft, Exchange
 from taximeter.gateway.heads import read_baggage, read_tags
@@ -107,7 +107,9 @@ class Gateway:
             whose.mark(opening)
             if key is not None:
                 self.admission.admit(key, prepared.model, body)
-            if whose.workspace in self.admission.budgeted:
+            if whose.workspace in self.admission.budgeted and (
+                body or not whole or exchange.method not in FREE_METHODS
+            ):
                 self.admission.mark(opening)
 
             call = Call(self.journal, self.prices, opening, started_ns)

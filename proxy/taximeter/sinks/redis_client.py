@@ -30,10 +30,14 @@ ERRORS = (RedisError, RedisClusterException, OSError)
 
 
 class Script:
-    """A Lua script from a file beside this module."""
+    """A Lua script from a file beside this module, with `checks.lua` before it.
+
+    It is applied whole or not at all: everything is checked before the first write.
+    """
 
     def __init__(self, file: str) -> None:
-        self.source = resources.files("taximeter.sinks").joinpath(file).read_bytes()
+        files = resources.files("taximeter.sinks")
+        self.source = b"".join(files.joinpath(name).read_bytes() for name in ("checks.lua", file))
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 
