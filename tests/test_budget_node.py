@@ -1,11 +1,14 @@
 """Budgets on a whole node: made over HTTP, held under load, never overspent, let go when a worker is killed."""
 
 import asyncio
+import json
+from collections import Counter
 
 import httpx2
 import pytest
 
 from faults.house import House
+from upstream import Script, response
 from waits import HANG_S
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -113,3 +116,65 @@ async def test_calls_that_cost_nothing_do_not_stop_the_counters(house):
     assert await house.problems() == [] and "rebuil" not in house.log.read_text().lower()
     now = await standing(house)
     assert (now["held"], now["spent"]) == (0, (await house.get("/usage?workspace=acme"))["usage"]["total_tokens"])
+
+
+RERANK = {"model": "rerank-v3.5", "query": "hello there", "documents": ["one", "two"]}
+
+
+@pytest.fixture
+async def lone(tmp_path):
+    async with House(tmp_path, workers=1) as running:
+        yield running
+
+
+async def test_of_a_thousand_calls_at_once_exactly_those_pass_that_the_budget_is_for(lone):
+    gate = asyncio.Event()
+    body = json.dumps({"id": "x", "results": [], "meta": {"billed_units": {"search_units": 1}}}).encode()
+    lone.provider.handler = lambda request: Script(
+        (gate, response(body, headers=[("content-type", "application/json")]))
+    )
+    limits = httpx2.Limits(max_connections=None)
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{lone.port}", limits=limits, timeout=120) as client:
+        one = await asyncio.create_task(held_by_one(lone, client))
+        await budget(lone, workspace="acme", limit=str(10 * one), unit="tokens", period="total")
+        await until_asked(lone, client, "acme")
+        calls = [asyncio.ensure_future(client.post("/w/acme/v1/rerank", json=RERANK)) for _ in range(1_000)]
+
+        async def all_decided():
+            return sum(call.done() for call in calls) >= 990
+
+        await lone.until(all_decided, "refused", 90)
+        gate.set()
+        answers = await asyncio.gather(*calls)
+    kinds = Counter((answer.status_code, answer.headers.get("x-taximeter-error")) for answer in answers)
+    assert kinds == {(200, None): 10, (429, "budget_reserved"): 990}
+
+
+async def held_by_one(house, client):
+    """What a call of RERANK holds, in tokens."""
+    await budget(house, workspace="probe", limit="1000000", unit="tokens", period="total")
+    await until_asked(house, client, "probe")
+    call = asyncio.ensure_future(client.post("/w/probe/v1/rerank", json=RERANK))
+
+    async def held():
+        return (await standing(house))["held"] > 0
+
+    await house.until(held, "held")
+    one = (await standing(house))["held"]
+    house.provider.handler, before = None, house.provider.handler
+    house.provider.drop_connections()
+    await call
+    house.provider.handler = before
+    return one
+
+
+async def until_asked(house, client, workspace):
+    """Until workers know the budget: a call that cannot pass is marked."""
+
+    async def known():
+        await client.post(f"/w/{workspace}/v1/vector_stores", json={})
+        return any(r.workspace == workspace and "budgets" in r.tags for r in house.records())
+
+    house.provider.handler, before = None, house.provider.handler
+    await house.until(known, "known to the workers")
+    house.provider.handler = before

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from taximeter.core.budgets import Budget, Budgets, resets_at_us
 from taximeter.core.errors import BadRequest, BudgetExceeded, BudgetReserved, BudgetUnavailable
-from taximeter.core.record import Open, reservation_of
+from taximeter.core.record import Open, Source, reservation_of
 from taximeter.gateway.admission import names_two_models
 from taximeter.gateway.bounds import Bound, bound, cost_nusd
+from taximeter.gateway.vocabularies import vocabulary_of
 
 if TYPE_CHECKING:
     from taximeter.config import BudgetSettings
@@ -90,8 +91,12 @@ class BudgetGate:
         counted = await self._counting.count(
             text, model=opening.request_model, provider=opening.provider, tokenizer=tokenizer
         )
+        tokens = counted.tokens
+        if counted.source is Source.ESTIMATED and (tokenizer or vocabulary_of(opening.request_model)):
+            # Too much waits to be tokenized, or the process is gone: that must not make a bound of a guess.
+            tokens = max(tokens, text.tokens + sum(len(part.encode("utf-8", "replace")) for part in text.texts))
         # Pictures and whatever else could not be read: no token is shorter than what four bytes of base64 carry.
-        tokens = max(counted.tokens, len(body) // 4) if text.truncated else counted.tokens
+        tokens = max(tokens, len(body) // 4) if text.truncated else tokens
         return bound(opening.operation, tokens, body, self._settings.default_max_output_tokens)
 
     def _amounts(self, budgets: Sequence[Budget], opening: Open, most: Bound) -> list[tuple[Budget, int]]:
@@ -106,14 +111,16 @@ class BudgetGate:
         return [(budget, most.tokens if budget.unit == "tokens" else cost or 0) for budget in budgets]
 
     async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> Refusal | None:
-        from taximeter.sinks.redis_client import ERRORS
+        from taximeter.sinks.redis_client import ERRORS, is_ours
 
         if self._holding is None:
             self._holding = self._connect()
         try:
             refusal = await self._holding.reserve(reservation_of(opening), wanted, self._now_us())
         except ERRORS as error:
-            refuses = self._settings.on_unavailable == "refuse"
+            refuses = self._settings.on_unavailable == "refuse" or is_ours(
+                error
+            )  # our own exhaustion lets nothing pass
             if not self._told:
                 log.error("budgets cannot be checked, calls are %s: %s", "refused" if refuses else "allowed", error)
             self._told = True
@@ -131,7 +138,7 @@ def connect(redis_url: str) -> Reservations:
     from taximeter.sinks.redis_client import RedisServer
     from taximeter.sinks.reservations import Reservations
 
-    return Reservations(RedisServer(redis_url, timeout_s=TIMEOUT_S))
+    return Reservations(RedisServer(redis_url, timeout_s=None), timeout_s=TIMEOUT_S)
 
 
 def _refused(refusal: Refusal, now_us: int) -> BudgetExceeded | BudgetReserved:

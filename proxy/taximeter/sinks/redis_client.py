@@ -6,6 +6,7 @@ only the caller can find out. Knows nothing of counters.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
@@ -17,7 +18,14 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, NoScriptError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import (
+    MaxConnectionsError,
+    NoPermissionError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.maint_notifications import MaintNotificationsConfig
 
 from taximeter.config.addresses import masked
@@ -57,8 +65,8 @@ class RedisServer:
     Methods raise redis-py's errors and OSError (`ERRORS`); the constructor raises ConfigError and does not connect.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
-        """`timeout_s` bounds connecting and each wait for a reply."""
+    def __init__(self, url: str, *, timeout_s: float | None = 5.0) -> None:
+        """`timeout_s` bounds connecting and each wait for a reply; None: nothing does, the caller has a bound."""
         self.shown = masked(url)
         """The URL for messages: no password in it."""
         self._sentinel: Sentinel | None = None
@@ -163,7 +171,7 @@ class RedisServer:
 _MAINT = "maint_notifications_config"
 
 
-def _options(parts: SplitResult, timeout_s: float) -> dict[str, Any]:
+def _options(parts: SplitResult, timeout_s: float | None) -> dict[str, Any]:
     """redis-py's keyword arguments of a URL, for its first host."""
     tls = parts.scheme.startswith("rediss")
     credentials, at, hosts = parts.netloc.rpartition("@")
@@ -193,6 +201,19 @@ def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
             raise ValueError(f"{host!r} is not host:port")
         found.append((one.hostname, one.port or default_port))
     return found
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether a failure to talk to Redis is this process's own: it has no descriptor, port or memory left."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MaxConnectionsError) or (isinstance(seen, OSError) and seen.errno in _OUR_ERRNOS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+_OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
 
 def raised(replies: list[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ import msgspec
 
 from taximeter.core.budgets import Budget, period_name
 from taximeter.sinks import counter_keys as keys
+from taximeter.sinks.asking import Asker
 from taximeter.sinks.redis_client import RedisServer, Script, raised
 
 _RESERVE = Script("reserve.lua")
@@ -38,8 +39,10 @@ class Spent(msgspec.Struct, frozen=True):
 class Reservations:
     """Reservations in one Redis. Methods raise redis_client.ERRORS."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer, *, timeout_s: float = 5.0) -> None:
+        """`timeout_s`: for how long a server that is asked to reserve may be silent."""
         self._server = server
+        self._reserving = Asker(server, _RESERVE, timeout_s=timeout_s)
 
     async def reserve(self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int) -> Refusal | None:
         """Hold an amount of each of these budgets of one workspace, or of none; None: it is held.
@@ -52,7 +55,7 @@ class Reservations:
         for budget, amount in wanted:
             names.append(spent_key(budget, now_us))
             args += (budget.id, budget.field, budget.limit, amount)
-        [reply] = raised(await self._server.run(_RESERVE, [(names, args)]))
+        [reply] = raised([await self._reserving.ask((names, args))])
         if reply[0] == 1:
             return None
         return Refusal(wanted[reply[1] - 1][0], int(reply[2]), over=reply[0] == b"over")

@@ -1,0 +1,106 @@
+"""Many callers, one connection: nobody is told that Redis is away because this process is busy or crowded."""
+
+import asyncio
+import socket
+import time
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from taximeter.core.budgets import Budget
+from taximeter.sinks.asking import within
+from taximeter.sinks.redis_client import ERRORS, RedisServer, is_ours
+from taximeter.sinks.reservations import Reservations
+from valkeys import Relay
+
+NOW_US = 1_793_707_200_000_000
+
+
+def budget(limit):
+    return Budget(id="b1", workspace="asking", unit="tokens", period="total", limit=limit)
+
+
+@pytest.fixture
+async def client(valkey_url):
+    async with Redis.from_url(valkey_url) as made:
+        await made.flushall()
+        yield made
+        await made.flushall()
+
+
+@pytest.fixture
+async def holds(valkey_url):
+    made = Reservations(RedisServer(valkey_url, timeout_s=None), timeout_s=1.0)
+    yield made
+    await made.close()
+
+
+async def test_a_thousand_at_once_use_one_connection_and_exactly_ten_are_held(client, holds):
+    before = (await client.info("stats"))["total_connections_received"]
+    asked = [holds.reserve(f"r{n}#1", [(budget(100), 10)], NOW_US) for n in range(1_000)]
+    answers = await asyncio.gather(*asked)
+    assert sum(answer is None for answer in answers) == 10
+    assert (await client.info("stats"))["total_connections_received"] - before == 1
+
+
+async def test_a_loop_that_stood_still_does_not_make_redis_silent(client, holds):
+    await holds.reserve("r0#1", [(budget(100), 10)], NOW_US)
+    asking = asyncio.ensure_future(holds.reserve("r1#1", [(budget(100), 10)], NOW_US))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    time.sleep(2.5)
+    assert await asking is None
+
+
+async def test_a_server_that_says_nothing_is_away_for_all_who_wait_and_is_asked_anew_afterwards(client, valkey_url):
+    port = int(valkey_url.rpartition(":")[2].partition("/")[0])
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        nobody = Reservations(
+            RedisServer(f"redis://127.0.0.1:{deaf.getsockname()[1]}/0", timeout_s=None), timeout_s=0.2
+        )
+        answers = await asyncio.gather(
+            *(nobody.reserve(f"r{n}#1", [(budget(100), 10)], NOW_US) for n in range(300)), return_exceptions=True
+        )
+        assert len(answers) == 300 and all(isinstance(answer, redis.TimeoutError) for answer in answers)
+        await nobody.close()
+    async with Relay(port) as relay:
+        url = valkey_url.replace(f":{port}", f":{relay.port}")
+        through = Reservations(RedisServer(url, timeout_s=None), timeout_s=0.5)
+        relay.drop_replies = True
+        with pytest.raises(ERRORS):
+            await through.reserve("r1#1", [(budget(100), 10)], NOW_US)
+        relay.drop_replies = False
+        assert await through.reserve("r1#1", [(budget(100), 10)], NOW_US) is None
+        assert await through.reserve("r2#1", [(budget(100), 91)], NOW_US) is not None
+        await through.close()
+
+
+async def test_who_leaves_while_waiting_asks_for_nothing(client, holds):
+    asked = [asyncio.ensure_future(holds.reserve(f"r{n}#1", [(budget(100), 10)], NOW_US)) for n in range(3)]
+    await asyncio.sleep(0)
+    asked[1].cancel()
+    await asyncio.wait(asked)
+    assert sorted(await client.hkeys("tm:{asking}:reserved")) == [b"r0#1", b"r2#1"]
+
+
+async def test_within_gives_what_comes_and_raises_what_is_raised():
+    async def fails():
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        await within(fails(), 1)
+    with pytest.raises(redis.TimeoutError):
+        await within(asyncio.sleep(60), 0.05)
+    assert await within(asyncio.sleep(0, "x"), 1) == "x"
+
+
+def test_our_own_exhaustion_is_told_from_an_absent_server():
+    try:
+        try:
+            raise OSError(24, "Too many open files")
+        except OSError as error:
+            raise redis.ConnectionError("Error 24") from error
+    except redis.ConnectionError as error:
+        assert is_ours(error)
+    assert not is_ours(redis.ConnectionError("refused")) and not is_ours(ConnectionRefusedError(111, "refused"))
