@@ -113,7 +113,7 @@ async def test_calls_that_cost_nothing_do_not_stop_the_counters(house):
             await client.post("/w/acme/v1/vector_stores", json={})
             assert (await client.post("/w/acme/v1/chat/completions", json=CHAT)).status_code == 200
     await house.settle()
-    assert await house.problems() == [] and "rebuil" not in house.log.read_text().lower()
+    assert await house.problems() == [] and house.log.read_text().count("Rebuilt the Redis") == 1
     now = await standing(house)
     assert (now["held"], now["spent"]) == (0, (await house.get("/usage?workspace=acme"))["usage"]["total_tokens"])
 
@@ -178,3 +178,32 @@ async def until_asked(house, client, workspace):
     house.provider.handler, before = None, house.provider.handler
     await house.until(known, "known to the workers")
     house.provider.handler = before
+
+
+@pytest.fixture
+async def strict(tmp_path):
+    async with House(tmp_path, workers=2, config='[budget]\non_unavailable = "refuse"\n') as running:
+        yield running
+
+
+async def test_a_redis_that_is_emptied_does_not_open_a_spent_budget(strict):
+    await budget(strict, workspace="acme", limit="300", unit="tokens", period="total")
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{strict.port}", timeout=30) as client:
+        await until_it_holds(strict, client, "/w/acme/v1/chat/completions")
+
+        async def ask():
+            answer = await client.post("/w/acme/v1/chat/completions", json=CHAT)
+            return answer.headers.get("x-taximeter-error")
+
+        async def spent():
+            return await ask() == "insufficient_quota"
+
+        await strict.until(spent, "spent")
+        await strict.settle()
+        for _ in range(3):
+            with strict.redis() as redis:
+                redis.flushall()
+            answers = await asyncio.gather(*(ask() for _ in range(100)))
+            assert set(answers) <= {"insufficient_quota", "budget_unavailable"}
+            await strict.until(spent, "spent again")
+        assert sum(bill.usage["total_tokens"] for bill in strict.provider.ledger) <= 300

@@ -48,6 +48,13 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("no free ports")
 
 
+async def known(client: Redis, *workspaces: str) -> None:
+    """As if the control process had seen that all that is spent and held of these workspaces' budgets is there."""
+    for workspace in workspaces:
+        await client.set(f"tm:{{{workspace}}}:gen", "g", nx=True)
+        await client.hset(f"tm:{{{workspace}}}:held", ":epoch", "7")
+
+
 class Server:
     """One server process; `directory` survives restarts."""
 

@@ -16,6 +16,10 @@ from taximeter.sinks.redis_client import RedisServer
 from taximeter.sinks.reservations import Reservations
 
 
+async def drained(sink):
+    return True
+
+
 def ring(path):
     return BudgetRing(BudgetFile(path), now_us=lambda: NOON_US, random=secrets.token_bytes)
 
@@ -41,7 +45,7 @@ async def desk(tmp_path, valkey_url, redis, start):
 
     made = BudgetDesk(
         budgets, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
-        tell=tell, now_us=lambda: NOON_US,
+        drained=drained, tell=tell, now_us=lambda: NOON_US,
     )  # fmt: skip
     control = await start(budgets=made)
     yield control, made, told
@@ -124,7 +128,7 @@ async def test_without_redis_budgets_are_listed_without_figures(tmp_path, start)
     lost = RedisServer("redis://127.0.0.1:1/0")
     control = await start(
         budgets=BudgetDesk(
-            made, Reservations(lost), None, rebuild=None, counted=None, tell=None, now_us=lambda: NOON_US
+            made, Reservations(lost), None, rebuild=None, counted=None, drained=None, tell=None, now_us=lambda: NOON_US
         )
     )
     (shown,) = (await control.get("/budgets"))["data"]

@@ -28,7 +28,7 @@ from upstream import Billed, Provider
 
 Sums = dict[str, dict[str, int]]
 
-BOOKKEEPING = ("cursor", "gen", "models", "tasks")
+BOOKKEEPING = ("cursor", "gen", "models", "tasks", "scopes", "held", "reserved", "reserved_at")
 """Keys of a workspace that are no sums."""
 
 

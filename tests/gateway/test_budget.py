@@ -7,8 +7,11 @@ import pytest
 from redis.asyncio import Redis
 
 from taximeter.core.budgets import Budget
+from taximeter.gateway import budget as budget_module
 from taximeter.gateway.budget import BudgetGate, connect
 from taximeter.sinks import counter_keys
+from upstream import response
+from valkeys import known
 from waits import HANG_S
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 40}
@@ -22,6 +25,7 @@ def budget(**more):
 async def redis(valkey_url):
     client = Redis.from_url(valkey_url, decode_responses=True)
     await client.flushall()
+    await known(client, "acme")
     yield client
     await client.flushall()
     await client.aclose()
@@ -195,3 +199,58 @@ async def test_a_client_that_leaves_while_its_budget_is_asked_costs_nothing(serv
         may_go_on.set()
         record = await running.record()
         assert (record["outcome"], record.get("input_tokens"), provider.requests) == ("client_left", None, [])
+
+
+async def test_what_a_call_in_flight_holds_is_held_again_in_a_redis_that_forgot_it(serve, provider, gated, redis):
+    go_on = asyncio.Event()
+    provider.script(go_on, response(b"{}", headers=[("content-type", "application/json")]))
+    async with serve(provider) as running:
+        gated(running, budget())
+        calling = asyncio.create_task(post(running))
+        await provider.until(lambda: provider.requests and provider.requests[0].complete)
+        held = await redis.hget("tm:{acme}:held", "b1")
+        await redis.flushall()
+        await running.gate.admission.budgets.look()
+        assert await redis.hget("tm:{acme}:held", "b1") == held
+        await known(redis, "acme")
+        await running.gate.admission.budgets.look()
+        assert await redis.hget("tm:{acme}:held", "b1") == held  # once
+        go_on.set()
+        assert (await calling).status_code == 200
+        await redis.flushall()
+        await running.gate.admission.budgets.look()
+        assert await redis.keys("*") == []  # it holds nothing any more
+
+
+async def test_a_call_that_passed_while_redis_was_away_is_held_once_it_is_back(serve, provider, gated, redis):
+    go_on = asyncio.Event()
+    provider.script(go_on, response(b"{}", headers=[("content-type", "application/json")]))
+    async with serve(provider) as running:
+        gated(running, budget())
+        gate = running.gate.admission.budgets
+        there, gate._connect = gate._connect, lambda: connect("redis://127.0.0.1:1/0")
+        calling = asyncio.create_task(post(running))
+        await provider.until(lambda: provider.requests and provider.requests[0].complete)
+        await gate.look()
+        gate._holding = there()
+        await gate.look()
+        assert int(await redis.hget("tm:{acme}:held", "b1")) > 0
+        go_on.set()
+        assert (await calling).status_code == 200
+
+
+@pytest.mark.parametrize(("choice", "status"), [("allow", 200), ("refuse", 503)])
+async def test_a_redis_that_lost_its_figures_is_waited_for_but_not_for_ever(
+    serve, provider, gated, redis, choice, status, monkeypatch
+):
+    async with serve(provider, budget={"on_unavailable": choice}) as running:
+        gated(running, budget())
+        await redis.flushall()
+        calling = asyncio.create_task(post(running))
+        await asyncio.wait([calling], timeout=0.3)
+        assert not calling.done() and provider.requests == []
+        await known(redis, "acme")
+        assert (await calling).status_code == 200
+        await redis.flushall()
+        monkeypatch.setattr(budget_module, "WAIT_S", 0.2)
+        assert (await post(running)).status_code == status

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from taximeter.core.budgets import Budget
 from taximeter.sinks.asking import within
 from taximeter.sinks.redis_client import ERRORS, RedisServer, is_ours
-from taximeter.sinks.reservations import Reservations
-from valkeys import Relay
+from taximeter.sinks.reservations import Refusal, Reservations, Reserved
+from valkeys import Relay, known
 
 NOW_US = 1_793_707_200_000_000
 
@@ -25,6 +25,7 @@ def budget(limit):
 async def client(valkey_url):
     async with Redis.from_url(valkey_url) as made:
         await made.flushall()
+        await known(made, "asking")
         yield made
         await made.flushall()
 
@@ -40,7 +41,7 @@ async def test_a_thousand_at_once_use_one_connection_and_exactly_ten_are_held(cl
     before = (await client.info("stats"))["total_connections_received"]
     asked = [holds.reserve(f"r{n}#1", [(budget(100), 10)], NOW_US) for n in range(1_000)]
     answers = await asyncio.gather(*asked)
-    assert sum(answer is None for answer in answers) == 10
+    assert sum(type(answer) is Reserved for answer in answers) == 10
     assert (await client.info("stats"))["total_connections_received"] - before == 1
 
 
@@ -50,7 +51,7 @@ async def test_a_loop_that_stood_still_does_not_make_redis_silent(client, holds)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     time.sleep(2.5)
-    assert await asking is None
+    assert type(await asking) is Reserved
 
 
 async def test_a_server_that_says_nothing_is_away_for_all_who_wait_and_is_asked_anew_afterwards(client, valkey_url):
@@ -71,8 +72,8 @@ async def test_a_server_that_says_nothing_is_away_for_all_who_wait_and_is_asked_
         with pytest.raises(ERRORS):
             await through.reserve("r1#1", [(budget(100), 10)], NOW_US)
         relay.drop_replies = False
-        assert await through.reserve("r1#1", [(budget(100), 10)], NOW_US) is None
-        assert await through.reserve("r2#1", [(budget(100), 91)], NOW_US) is not None
+        assert type(await through.reserve("r1#1", [(budget(100), 10)], NOW_US)) is Reserved
+        assert type(await through.reserve("r2#1", [(budget(100), 91)], NOW_US)) is Refusal
         await through.close()
 
 

@@ -11,7 +11,8 @@ from taximeter.core.budgets import Budget, Budgets
 from taximeter.core.record import BUDGETS
 from taximeter.sinks.counters import Counters
 from taximeter.sinks.redis_client import RedisServer
-from taximeter.sinks.reservations import Reservations, Spent
+from taximeter.sinks.reservations import Lost, Refusal, Reservations, Reserved, Spent
+from valkeys import known
 
 
 def budget(**more):
@@ -53,6 +54,8 @@ async def desk(valkey_url):
     await client.flushall()
     made = []
 
+    await known(client, "acme")
+
     async def make(*budgets):
         made.append(Desk(valkey_url, *budgets))
         await made[-1].counters.cursors(["j1"])
@@ -68,14 +71,14 @@ async def desk(valkey_url):
 async def test_what_is_held_is_let_go_in_the_step_that_counts(desk):
     b = budget()
     place = await desk(b)
-    assert await place.reserve(1, 600, b) is None
-    assert await place.reserve(1, 600, b) is None  # the same call again: nothing more
+    assert type(await place.reserve(1, 600, b)) is Reserved
+    assert type(await place.reserve(1, 600, b)) is Reserved  # the same call again: nothing more
     assert await place.stand(b) == [Spent(0, 600)]
     full = await place.reserve(2, 500, b)
     assert (full.budget, full.spent, full.over) == (b, 0, False)
     await place.count(used(1, 450))
     assert await place.stand(b) == [Spent(450, 0)]
-    assert await place.reserve(2, 500, b) is None
+    assert type(await place.reserve(2, 500, b)) is Reserved
     over = await place.reserve(3, 551, b)
     assert (over.spent, over.over) == (450, True)
 
@@ -86,7 +89,7 @@ async def test_all_budgets_of_a_call_are_held_or_none(desk):
     refused = await place.reserve(1, 301, day, key)
     assert (refused.budget, refused.over) == (key, True)
     assert await place.stand(day, key) == [Spent(0, 0), Spent(0, 0)]
-    assert await place.reserve(2, 200, day, key, task) is None
+    assert type(await place.reserve(2, 200, day, key, task)) is Reserved
     assert await place.stand(day, key, task) == [Spent(0, 200), Spent(0, 200), Spent(0, 200)]
 
 
@@ -154,7 +157,7 @@ async def test_concurrent_calls_never_spend_more_than_the_limit(desk, seed):
         nonlocal refused
         amount, with_key = rng.randint(1, 400), rng.random() < 0.5
         wanted = [(b, amount), (k, amount * 10)] if with_key else [(b, amount)]
-        if await place.holds.reserve(f"r{number}#1", wanted, NOON_US) is not None:
+        if type(await place.holds.reserve(f"r{number}#1", wanted, NOON_US)) is Refusal:
             refused += 1
             return
         await asyncio.sleep(0)
@@ -176,3 +179,69 @@ async def test_concurrent_calls_never_spend_more_than_the_limit(desk, seed):
             assert standing.held >= 0 and standing.spent + standing.held <= each.limit
         most = max(most, standing.spent)
     assert refused and most > 0
+
+
+async def test_a_redis_that_was_emptied_decides_nothing_until_all_is_there_again(desk, valkey_url):
+    b = budget()
+    place = await desk(b)
+    await place.count(used(1, 900))
+    held = await place.reserve(2, 60, b)
+    async with Redis.from_url(valkey_url) as client:
+        await client.flushall()
+    assert type(await place.reserve(3, 100, b)) is Lost
+    assert await place.holds.changed(["acme"]) == {"acme": ""}
+    again = await place.holds.reserve("r2#1", held.wanted, NOON_US, in_flight=True)  # it is under way all the same
+    assert (type(again), again.epoch) == (Reserved, "") and await place.stand(b) == [Spent(0, 60)]
+    await place.counters.rebuild("acme")
+    assert type(await place.reserve(3, 30, b)) is Lost  # totals are there, what others hold may not be
+    generation, epoch = await place.holds.move_epoch("acme", "", "-9")
+    assert generation and epoch == "-9" and type(await place.reserve(3, 30, b)) is Lost
+    again = await place.holds.reserve("r2#1", held.wanted, NOON_US, in_flight=True)
+    assert again.epoch == "9" and await place.stand(b) == [Spent(900, 60)]
+    assert await place.holds.move_epoch("acme", "-8", "8") == (generation, "-9")  # not ours to open
+    assert await place.holds.move_epoch("acme", "-9", "9") == (generation, "9")
+    assert type(await place.reserve(3, 41, b)) is Refusal
+    assert type(await place.reserve(3, 40, b)) is Reserved
+
+
+async def test_a_redis_that_went_back_is_found_out_by_whoever_reserved_since(desk, valkey_url):
+    b = budget()
+    place = await desk(b)
+    names = ["tm:{acme}:held", "tm:{acme}:reserved", "tm:{acme}:reserved_at"]
+    async with Redis.from_url(valkey_url) as client:
+        await place.reserve(1, 300, b)
+        copies = [await client.dump(name) for name in names]
+        held = await place.reserve(2, 600, b)
+        for name, copy in zip(names, copies, strict=True):
+            await client.restore(name, 0, copy, replace=True)
+    assert await place.stand(b) == [Spent(0, 300)]
+    assert await place.holds.changed(["acme"]) == {"acme": ""}
+    assert type(await place.reserve(3, 600, b)) is Lost
+    assert await place.holds.state("acme") == ("g", "")  # everybody knows now
+    assert type(await place.holds.reserve("r2#1", held.wanted, NOON_US, in_flight=True)) is Reserved
+    await place.holds.move_epoch("acme", "", "-9")
+    await place.holds.move_epoch("acme", "-9", "9")
+    assert type(await place.reserve(3, 600, b)) is Refusal and await place.stand(b) == [Spent(0, 900)]
+
+
+@pytest.mark.parametrize("state", ["rebuild:abc", None])
+async def test_while_totals_are_being_written_anew_nothing_is_decided(desk, valkey_url, state):
+    b = budget()
+    place = await desk(b)
+    async with Redis.from_url(valkey_url) as client:
+        await (client.set("tm:{acme}:gen", state) if state else client.delete("tm:{acme}:gen"))
+        assert type(await place.reserve(1, 1, b)) is Lost and await place.stand(b) == [Spent(0, 0)]
+
+
+async def test_keys_that_somebody_spoilt_are_put_right(desk, valkey_url):
+    b = budget()
+    place = await desk(b)
+    await place.reserve(1, 300, b)
+    async with Redis.from_url(valkey_url) as client:
+        await client.hset("tm:{acme}:held", "b1", "much")
+        assert type(await place.reserve(2, 1, b)) is Lost
+        await place.holds.move_epoch("acme", "", "-9")
+        assert await place.stand(b) == [Spent(0, 300)]
+        await client.set("tm:{acme}:reserved_at", "x")
+        await place.holds.move_epoch("acme", "-9", "9")
+        assert type(await place.reserve(2, 1, b)) is Reserved and await place.stand(b) == [Spent(0, 301)]

@@ -126,7 +126,7 @@ asked = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     held=held,
     wanted=asked,
@@ -137,41 +137,92 @@ asked = st.lists(
             st.sampled_from(WRONG),
         ),
     ),
-    call=st.sampled_from(["r1#1", "r9#1", "r 9", ""]),
+    call=st.sampled_from(["r1#1", "r9#1", "r9#1", "r9#1", "r 9", ""]),
     now=mostly(st.integers(0, 2**40), odd),
+    epoch=st.sampled_from(["7", "7", "7", "-7", None]),
+    gen=st.sampled_from(["g", "g", "g", "rebuild:x", None, ["a list"]]),
+    times=st.tuples(st.integers(0, 3), mostly(st.integers(0, 2), texts)),
+    last=st.sampled_from(["7", ""]),
+    flying=st.sampled_from(["0", "0", "1"]),
 )
-@example(held={}, wanted=[("a", "total_tokens", 10, 0)], spent={}, call="r9#1", now=1)
+@example(held={}, wanted=[("a", "total_tokens", 10, 0)], spent={}, call="r9#1", now=1, epoch="7", gen="g", times=(0, 0),
+         last="", flying="0")  # fmt: skip
 @example(held={"held": {"a": "1"}}, wanted=[("a", "cost_nusd", 10, 9), ("b", "cost_nusd", 5, "-0")], spent={},
-         call="r9#1", now=1)  # fmt: skip
-def test_reserving(server, held, wanted, spent, call, now):
-    put(server, held | spent)
-    places = [*HOLDS, *(f"p{n}" for n in range(len(wanted)))]
-    args = [call, now, *(part for budget in wanted for part in budget)]
+         call="r9#1", now=1, epoch="7", gen="g", times=(2, 1), last="7", flying="0")  # fmt: skip
+def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, last, flying):
+    sums = dict(held.get("held", {})) if isinstance(held.get("held", {}), dict) else None
+    if sums is not None:
+        held = held | {"held": sums | ({":epoch": epoch} if epoch else {}) | {":me": str(times[0])}}
+    put(server, held | spent | ({"gen": gen} if gen else {}))
+    places = ["gen", *HOLDS, *(f"p{n}" for n in range(len(wanted)))]
+    args = [call, now, ":me", last, times[1], flying, *(part for budget in wanted for part in budget)]
     reply, before, after = run(server, "reserve.lua", places, args)
     if reply is None:
         return
+    held_before = before.get("held", {})
+    if reply == ["lost"]:
+        unmarked = {k: v for k, v in held_before.items() if k != ":epoch"} if isinstance(held_before, dict) else None
+        assert after == before or after == {k: v for k, v in (before | {"held": unmarked}).items() if v}
+        damaged = any(not isinstance(before.get(name, {}), dict) for name in (*HOLDS, *places[4:]))
+        damaged = damaged or not all(
+            is_integer(v) for name in ("held", *places[4:]) for v in before.get(name, {}).values()
+        )
+        stale = epoch and last == "7" and times[0] < int(times[1])
+        assert damaged or stale or gen != "g" or epoch != "7"
+        return
+    if flying == "0":
+        assert gen == "g" and epoch == "7"
     if call in before.get("reserved", {}):
-        assert (reply, after) == ([1], before)
+        assert reply[0] == "held" and after["reserved"] == before["reserved"]
         return
     over = full = None
     for n, (name, field, limit, amount) in enumerate(wanted, 1):
+        if flying == "1":
+            break
         used = before.get(f"p{n - 1}", {}).get(field, "0")
         left = int(limit) - int(used)
         if left <= 0 or int(amount) > left:
             over = over or ["over", n, used]
-        elif int(before.get("held", {}).get(name, "0")) + int(amount) > left:
+        elif int(held_before.get(name, "0")) + int(amount) > left:
             full = full or ["full", n, used]
     if over or full:
         assert (reply, after) == (over or full, before)
         return
-    assert reply == [1]
     amounts = [(name, int(amount)) for name, _, _, amount in wanted if int(amount)]
+    assert reply[0] == "held"
     if not amounts:
-        assert after == before
+        assert after.get("reserved") == before.get("reserved")
         return
     for name, amount in amounts:
-        assert after["held"][name] == plus(before.get("held", {}).get(name, "0"), amount)
+        assert after["held"][name] == plus(held_before.get(name, "0"), amount)
+    assert after["held"][":me"] == str(times[0] + 1)
     assert parts(after["reserved"][call]) == amounts and after["since"][call] == now
+
+
+def is_integer(text):
+    return is_number(text) and str(int(text)) == text and MIN <= int(text) <= MAX
+
+
+@settings(max_examples=80, deadline=None)
+@given(held=held, epoch=st.sampled_from(["7", "-7", None]), expected=st.sampled_from(["7", "-7", ""]))
+def test_beginning_and_opening_an_epoch_sums_what_is_held_anew(server, held, epoch, expected):
+    if epoch and isinstance(held.get("held", {}), dict):
+        held = held | {"held": held.get("held", {}) | {":epoch": epoch, ":me": "3"}}
+    put(server, held | {"gen": "g"})
+    reply, before, after = run(server, "epoch.lua", ["gen", *HOLDS], [expected, "-9"])
+    was = before.get("held", {})
+    found = was.get(":epoch", "") if isinstance(was, dict) else ""
+    if found != expected:
+        assert reply == ["g", found] and after == before
+        return
+    sums = {}
+    for text in before.get("reserved", {}).values() if isinstance(before.get("reserved", {}), dict) else ():
+        for name, amount in parts(text):
+            if amount:
+                sums[name] = plus(sums.get(name, "0"), amount)
+    assert reply == ["g", "-9"]
+    assert after["held"] == sums | {":epoch": "-9"} | ({":me": "3"} if expected else {})
+    assert all(isinstance(after.get(name, {}), dict) for name in HOLDS)
 
 
 @settings(max_examples=80, deadline=None)

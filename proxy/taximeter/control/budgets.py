@@ -15,6 +15,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from taximeter.control.access import admin_only
 from taximeter.control.budgetinfo import BudgetInfo, BudgetList, info, limit_of
 from taximeter.control.budgetring import BudgetRing
+from taximeter.control.holdings import Holdings
 from taximeter.control.ports import Desk, Records, Services
 from taximeter.control.questions import Given, only_known_parameters
 from taximeter.core.budgets import Budget, Mode, Period, Unit, period_name
@@ -41,13 +42,15 @@ class BudgetDesk:
         *,
         rebuild: Callable[[str], Awaitable[int]],
         counted: Callable[[], bool],
+        drained: Callable[[str], Awaitable[bool]],
         tell: Callable[[Budget, Spent, str], Awaitable[None]] | None,
         now_us: Callable[[], int],
     ) -> None:
         """`rebuild` writes a workspace's counters anew; `counted` says whether Redis has every record history has;
-        `tell` sends word of a spent soft budget."""
+        `drained` waits, bounded, until a sink has what is in the journals; `tell` sends word of a spent soft budget."""
         self.ring = ring
         self._reservations = reservations
+        self._holdings = Holdings(reservations, rebuild=rebuild, drained=drained)
         self._history = history
         self._rebuild = rebuild
         self._counted = counted
@@ -76,6 +79,13 @@ class BudgetDesk:
             wanted = budgets.scopes(workspace)
             if wanted and not wanted <= await self._reservations.scopes(workspace):
                 await self._rebuild(workspace)
+
+    async def secure(self) -> None:
+        """See that Redis knows what hard budgets have spent and what calls hold of them (see Holdings)."""
+        budgets = self.ring.in_force().workspaces
+        await self._holdings.secure(
+            [workspace for workspace, them in budgets.items() if any(each.mode == "hard" for each in them)]
+        )
 
     async def look(self) -> None:
         """See how full budgets are; say once a period that a soft one is spent."""
@@ -148,6 +158,7 @@ class BudgetAdmin(Controller):
         budget = await asyncio.to_thread(desk.ring.create, data.workspace, limit, **named)
         try:
             await desk.count_apart()
+            await desk.secure()
         except (TaximeterError, *ERRORS) as error:
             log.warning("budget %s counts from the next look at Redis on: %s", budget.id, error)
         return next(each for each in await desk.listing() if each.id == budget.id)

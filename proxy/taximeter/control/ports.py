@@ -93,6 +93,8 @@ class Desk(Protocol):
 
     async def count_apart(self) -> None: ...
 
+    async def secure(self) -> None: ...
+
 
 class Corrections(Protocol):
     """Prices a period again (see control.corrections)."""

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("taximeter.control")
 
 REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S, SWEEP_S, TAGS_S = 30.0, 60.0, 3_600.0, 2.0, 30.0, 10.0
+SECURE_S, COUNTED_S = 0.5, 5.0
+"""How often it is seen that Redis still knows of budgets; how long that waits for records on their way there."""
 WARM_S = 2.0
 """After the start, when what has to be ready at once is."""
 DRAIN_S = 10.0
@@ -115,6 +117,7 @@ class Control:
             self.history,
             rebuild=self.counters.rebuild,
             counted=lambda: self.delivery.health().sinks[self.counters.name].lag_records == 0,
+            drained=self._drained,
             tell=self._tell if self.webhook is not None and settings.webhook.format == "cloudevents" else None,
             now_us=_now_us,
         )
@@ -174,6 +177,10 @@ class Control:
         if self.webhook is not None:
             body = letters.budget_body(budget, spent.spent, period, self.boot.node, _now_us())
             await self.webhook.post_event(f"{budget.id}:{period}", budget.workspace, body)
+
+    async def _drained(self, sink: str) -> bool:
+        """Wait, bounded, until a sink has what is in this node's journals now."""
+        return (await self.delivery.drain(COUNTED_S, (sink,))).complete
 
     async def _close_track(self, workspace: str, track: str) -> bool:
         if self.webhook is None:
@@ -260,6 +267,7 @@ class Control:
             every(PRUNE_S, "forgetting old records", prune, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),
+            every(SECURE_S, "seeing that Redis knows of budgets", self.desk.secure, notes),
             every(SWEEP_S, "letting go what ended calls hold of budgets", self.desk.sweep, notes),
         ]
 

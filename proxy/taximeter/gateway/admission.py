@@ -60,6 +60,11 @@ class Admission:
         if self.budgets is not None:
             await self.budgets.hold(opening, flavor, body, tokenizer)
 
+    def let_go(self, opening: Open) -> None:
+        """See BudgetGate.let_go."""
+        if self.budgets is not None:
+            self.budgets.let_go(opening)
+
     def key_of(self, head: Mapping[bytes, bytes]) -> ProxyKey | None:
         """The proxy key a call presents, None where it presents none and needs none. Raises Unauthorized."""
         secret = presented(head)

@@ -5,6 +5,8 @@ Only a call with a budget waits for Redis, and redis-py is imported only where t
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from taximeter.flavors.meter import Flavor
     from taximeter.gateway.call import Prices
     from taximeter.gateway.counting import Counting
-    from taximeter.sinks.reservations import Refusal, Reservations
+    from taximeter.sinks.reservations import Lost, Refusal, Reservations, Reserved
 
 log = logging.getLogger("taximeter.budget")
 
@@ -30,12 +32,23 @@ TIMEOUT_S = 1.0
 """A Redis that is silent for longer is taken for unavailable."""
 RETRY_AFTER_S = 2
 """When a call may come again whose budget is held by others in flight."""
+WAIT_S = 3.0
+"""How long a call waits for a Redis that was emptied or went back to be put together again; it takes about 2 s
+(control.holdings)."""
+ASK_AGAIN_S = (0.05, 0.4)
+"""The first and the longest pause between two looks meanwhile."""
+LOOK_S = 0.25
+"""How often, while calls hold parts of budgets, it is looked whether Redis still knows of them."""
 
 
 class Holding(Protocol):
     """What holds parts of budgets (see sinks.reservations)."""
 
-    async def reserve(self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int) -> Refusal | None: ...
+    async def reserve(
+        self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int, *, in_flight: bool = False
+    ) -> Reserved | Refusal | Lost: ...
+
+    async def changed(self, workspaces: Sequence[str]) -> dict[str, str]: ...
 
     async def close(self) -> None: ...
 
@@ -60,6 +73,8 @@ class BudgetGate:
         self._counting = counting
         self._now_us = now_us
         self._told = False
+        self._flying: dict[str, Reserved] = {}
+        """What calls in flight hold, or should."""
         self.hard = Budgets()
 
     def use(self, budgets: Sequence[Budget]) -> None:
@@ -82,9 +97,43 @@ class BudgetGate:
         if names_two_models(body):
             raise BadRequest("The body has more than one 'model' key.", param="model")
         wanted = self._amounts(budgets, opening, await self._bound(opening, flavor, body, tokenizer))
-        refusal = await self._reserve(opening, wanted)
-        if refusal is not None:
-            raise _refused(refusal, self._now_us())
+        await self._reserve(opening, wanted)
+
+    def let_go(self, call: Open) -> None:
+        """A call's record is written: counting that lets go what the call held."""
+        self._flying.pop(reservation_of(call), None)
+
+    async def watch(self) -> None:
+        """For ever: see that Redis knows what calls in flight hold. One that forgot is told again."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._flying:
+                await self.look()
+
+    async def look(self) -> None:
+        """Hold again what calls in flight hold in another epoch than it is now; while Redis is away, nothing."""
+        from taximeter.sinks.asking import within
+        from taximeter.sinks.redis_client import ERRORS
+        from taximeter.sinks.reservations import Reserved
+
+        assert self._holding is not None  # noqa: S101
+        with contextlib.suppress(*ERRORS):
+            workspaces = sorted({held.wanted[0][0].workspace for held in self._flying.values()})
+            epochs = await within(self._holding.changed(workspaces), TIMEOUT_S)
+            stale = {
+                call: held
+                for call, held in self._flying.items()
+                if epochs[held.wanted[0][0].workspace] != held.epoch or not held.epoch
+            }
+            renewed = await asyncio.gather(
+                *(
+                    self._holding.reserve(call, held.wanted, self._now_us(), in_flight=True)
+                    for call, held in stale.items()
+                )
+            )
+            for call, held in zip(stale, renewed, strict=True):
+                if call in self._flying and isinstance(held, Reserved):
+                    self._flying[call] = held
 
     async def _bound(self, opening: Open, flavor: Flavor, body: bytes, tokenizer: str) -> Bound:
         text = flavor.input(body)
@@ -110,27 +159,47 @@ class BudgetGate:
                 )
         return [(budget, most.tokens if budget.unit == "tokens" else cost or 0) for budget in budgets]
 
-    async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> Refusal | None:
+    async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> None:
+        """Hold the amounts, or raise why not. Waits, bounded, for a Redis that is being put together again."""
         from taximeter.sinks.redis_client import ERRORS, is_ours
+        from taximeter.sinks.reservations import Refusal, Reserved
 
         if self._holding is None:
             self._holding = self._connect()
-        try:
-            refusal = await self._holding.reserve(reservation_of(opening), wanted, self._now_us())
-        except ERRORS as error:
-            refuses = self._settings.on_unavailable == "refuse" or is_ours(
-                error
-            )  # our own exhaustion lets nothing pass
-            if not self._told:
-                log.error("budgets cannot be checked, calls are %s: %s", "refused" if refuses else "allowed", error)
-            self._told = True
-            if refuses:
-                raise BudgetUnavailable(
-                    "Budgets cannot be checked now. Try again.", retry_after_s=RETRY_AFTER_S
-                ) from error
-            return None
-        self._told = False
-        return refusal
+        call, pause_s = reservation_of(opening), ASK_AGAIN_S[0]
+        until = asyncio.get_running_loop().time() + WAIT_S
+        while True:
+            try:
+                held = await self._holding.reserve(call, wanted, self._now_us())
+            except ERRORS as error:
+                return self._unavailable(call, wanted, str(error), ours=is_ours(error))
+            if isinstance(held, Refusal):
+                raise _refused(held, self._now_us())
+            if isinstance(held, Reserved):
+                self._told = False
+                self._flying[call] = held
+                return None
+            if asyncio.get_running_loop().time() >= until:
+                return self._unavailable(
+                    call, wanted, "Redis lost what was counted and held, and it is not rebuilt yet"
+                )
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, ASK_AGAIN_S[1])
+
+    def _unavailable(self, call: str, wanted: Sequence[tuple[Budget, int]], why: str, *, ours: bool = False) -> None:
+        """Do with a call whose budget cannot be asked what the settings say.
+
+        Where it passes, what it may use is held as soon as it can be.
+        """
+        from taximeter.sinks.reservations import Reserved
+
+        refuses = self._settings.on_unavailable == "refuse" or ours  # our own exhaustion is no outage
+        if not self._told:
+            log.error("budgets cannot be checked, calls are %s: %s", "refused" if refuses else "allowed", why)
+        self._told = True
+        if refuses:
+            raise BudgetUnavailable("Budgets cannot be checked now. Try again.", retry_after_s=RETRY_AFTER_S)
+        self._flying[call] = Reserved(wanted, "")
 
 
 def connect(redis_url: str) -> Reservations:

@@ -100,6 +100,8 @@ class Relay(Metered):
                 self._response.abort()
             if not self._call.closed:
                 self._settle_now(Outcome.INTERRUPTED)
+            if BUDGETS in self._call.opening.tags:
+                self._gate.admission.let_go(self._call.opening)
 
     # ── the request ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -135,6 +137,8 @@ class Relay(Metered):
         first, gate, prepared = self._call, self._gate, self._prepared
         first.response_bytes = len(refusal)
         first.settle(Outcome.UPSTREAM_ERROR, time.perf_counter_ns())
+        if BUDGETS in first.opening.tags:
+            gate.admission.let_go(first.opening)
         response.abort()
         gate.no_stream_usage.add(self._upstream.name)
         log.warning("upstream %s refuses stream_options: its streams are counted here", self._upstream.name)

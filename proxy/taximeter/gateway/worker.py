@@ -90,10 +90,14 @@ async def _serve(child: Child, boot: Boot) -> None:
     gc.set_threshold(100_000, 20, 20)  # a call leaves no cycles behind; collecting at every 700th object was 18 % of it
     try:
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(_watch(key_file, budget_file, settings.auth, admission))
+            watches = [
+                group.create_task(_watch(key_file, budget_file, settings.auth, admission)),
+                group.create_task(budgets.watch()),
+            ]
             with child.socket() as listener:
                 await server.serve([listener])
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
     finally:
         await upstreams.close()
         await budgets.close()

@@ -113,7 +113,11 @@ SCOPES = "scopes"
 """Set, after the prefix: the keys and tasks of a workspace that have counters of their own, because of a budget."""
 HELD, RESERVED, RESERVED_AT = "held", "reserved", "reserved_at"
 """After the prefix: budget id -> sum held by calls in flight; call -> what it holds, of which budgets; calls by when
-they reserved (s since epoch). A rebuild leaves them alone."""
+they reserved (s since epoch). A rebuild leaves them alone. In `held` too, with a colon before: `:epoch` (a number;
+negative while what calls hold is being gathered; missing: it may not all be there), and for each asker of
+reservations how often it has reserved in that epoch."""
+
+EPOCH_FIELD = ":epoch"
 
 
 def track_expires_s(last_us: int) -> int:

@@ -5,6 +5,7 @@ What a call holds is let go in the step that counts its record (counters.lua). K
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 import msgspec
@@ -16,6 +17,11 @@ from taximeter.sinks.redis_client import RedisServer, Script, raised
 
 _RESERVE = Script("reserve.lua")
 _RELEASE = Script("release.lua")
+_EPOCH = Script("epoch.lua")
+MOST_HELD = 2**62
+"""More than any limit: a bound beyond it is refused all the same."""
+_REMEMBERED = 10_000
+"""Workspaces whose epoch is remembered; beyond it memory starts over."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -28,12 +34,23 @@ class Refusal(msgspec.Struct, frozen=True):
     """Not enough is left, whatever becomes of the calls in flight; else it is only held by these."""
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """Nothing was reserved: this Redis does not have all that was spent and held. It is being put together again."""
+
+
 class Spent(msgspec.Struct, frozen=True):
     """How a budget stands in its period now, in its own unit."""
 
     spent: int
     held: int
     """By calls in flight, an upper bound of what they will use."""
+
+
+class Reserved(msgspec.Struct, frozen=True):
+    """What a call holds, of budgets of one workspace, and the epoch of Redis's memory that knows of it."""
+
+    wanted: Sequence[tuple[Budget, int]]
+    epoch: str
 
 
 class Reservations:
@@ -43,22 +60,64 @@ class Reservations:
         """`timeout_s`: for how long a server that is asked to reserve may be silent."""
         self._server = server
         self._reserving = Asker(server, _RESERVE, timeout_s=timeout_s)
+        self._asker = f":{secrets.token_hex(8)}"
+        self._last: dict[str, tuple[str, int]] = {}
+        """Workspace -> the epoch we reserved in last, and how often."""
 
-    async def reserve(self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int) -> Refusal | None:
-        """Hold an amount of each of these budgets of one workspace, or of none; None: it is held.
+    async def reserve(
+        self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int, *, in_flight: bool = False
+    ) -> Reserved | Refusal | Lost:
+        """Hold an amount of each of these budgets of one workspace, or of none.
 
-        `call` names the call: a second time for the same one changes nothing.
+        `call` names the call: a second time for the same one changes nothing. `in_flight`: it is under way already, so
+        it holds its part whatever is left.
         """
-        prefix = keys.prefix(wanted[0][0].workspace)
-        names = [prefix + keys.HELD, prefix + keys.RESERVED, prefix + keys.RESERVED_AT]
-        args: list[str | int] = [call, now_us // 1_000_000]
+        workspace = wanted[0][0].workspace
+        names = [keys.prefix(workspace) + "gen", *_places(workspace)]
+        epoch, times = self._last.get(workspace, ("", 0))
+        args: list[str | int] = [call, now_us // 1_000_000, self._asker, epoch, times, int(in_flight)]
         for budget, amount in wanted:
             names.append(spent_key(budget, now_us))
-            args += (budget.id, budget.field, budget.limit, amount)
+            args += (budget.id, budget.field, budget.limit, min(amount, MOST_HELD))
         [reply] = raised([await self._reserving.ask((names, args))])
-        if reply[0] == 1:
-            return None
+        if reply[0] == b"held":
+            return Reserved(wanted, self._learn(workspace, reply[1].decode().removeprefix("-"), int(reply[2])))
+        if reply[0] == b"lost":
+            return Lost()
         return Refusal(wanted[reply[1] - 1][0], int(reply[2]), over=reply[0] == b"over")
+
+    def _learn(self, workspace: str, epoch: str, times: int) -> str:
+        if len(self._last) >= _REMEMBERED:
+            self._last.clear()
+        self._last[workspace] = epoch, times
+        return epoch
+
+    async def changed(self, workspaces: Sequence[str]) -> dict[str, str]:
+        """Each workspace's epoch now, of these; "" where there is none, or Redis went back since we reserved last."""
+        fields = [
+            ("HMGET", keys.prefix(workspace) + keys.HELD, keys.EPOCH_FIELD, self._asker) for workspace in workspaces
+        ]
+        found: dict[str, str] = {}
+        for workspace, (epoch, times) in zip(workspaces, await self._server.commands(fields), strict=True):
+            now = (epoch or b"").decode().removeprefix("-")
+            last = self._last.get(workspace)
+            stale = last is not None and last[0] == now and int(times or 0) < last[1]
+            found[workspace] = "" if stale else now
+        return found
+
+    async def state(self, workspace: str) -> tuple[str, str]:
+        """The counters' generation and the epoch: "" where there is none."""
+        return await self._state(workspace)
+
+    async def move_epoch(self, workspace: str, expected: str, afterwards: str) -> tuple[str, str]:
+        """Begin an epoch (`-<number>`: what is held is being gathered) or open it (`<number>`), if it is the one
+        expected; answers as `state`."""
+        return await self._state(workspace, expected, afterwards)
+
+    async def _state(self, workspace: str, *args: str) -> tuple[str, str]:
+        names = [keys.prefix(workspace) + "gen", *_places(workspace)]
+        [(generation, epoch)] = raised(await self._server.run(_EPOCH, [(names, args)]))
+        return generation.decode(), epoch.decode()
 
     async def release(self, workspace: str, calls: Sequence[str]) -> int:
         """Let go what calls hold whose records are counted; answers how many held something."""

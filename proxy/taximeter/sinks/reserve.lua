@@ -1,31 +1,64 @@
 -- Reserves an upper bound of what a call may use, of all its budgets or of none.
--- KEYS  1 held, 2 reserved, 3 reserved_at, then each budget's counter hash of its period
--- ARGV  1 call, 2 now (s since epoch), then for each budget: id, field of its hash, limit, amount
--- Answers {1}; or {"over", n, spent} where the n-th budget (1…) has not enough left even with nothing in flight;
--- or {"full", n, spent} where it would have, were nothing held by calls in flight; or an error. Then nothing was changed.
-if not (typed(KEYS[1], 'hash') and typed(KEYS[2], 'hash') and typed(KEYS[3], 'zset')) then
-  return refused('what is held is not as it was kept')
+-- KEYS  1 gen, 2 held, 3 reserved, 4 reserved_at, then each budget's counter hash of its period
+-- ARGV  1 call, 2 now (s since epoch), 3 who asks (a field of held: how often it has reserved in this epoch),
+--       4 the epoch it reserved in last, without a minus ("" none), 5 how often it did,
+--       6 "1": the call is in flight already and holds what it holds, whatever is left;
+--       then for each budget: id, field of its hash, limit, amount
+-- Answers {"held", epoch ("" none), how often the asker has reserved in it}; {"over", n, spent} where the n-th budget (1…)
+-- has not enough left even with nothing in flight; {"full", n, spent} where it would have, were nothing held by calls in
+-- flight; {"lost"} where the totals or what is held are not all there: a Redis that was emptied, restored, or is a replica
+-- that has not heard of everything. Then, and after an error, nothing is held.
+
+local function lost()
+  if typed(KEYS[2], 'hash') then
+    redis.call('HDEL', KEYS[2], ':epoch') -- until the control process has put everything together again
+  end
+  return {'lost'}
 end
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
-  return {1}
-end
-if not natural(ARGV[2]) or string.find(ARGV[1], '%s') or #ARGV ~= 2 + 4 * (#KEYS - 3) then
+
+if not (natural(ARGV[2]) and natural(ARGV[5])) or string.find(ARGV[1], '%s') or #ARGV ~= 6 + 4 * (#KEYS - 4) then
   return refused('a call that cannot be named, or a budget without its key')
 end
-local over, full, parts = nil, nil, {}
-for n = 1, #KEYS - 3 do
-  local at = 4 * n - 1
-  local id, amount = ARGV[at], natural(ARGV[at + 3])
-  local spent = redis.call('HGET', KEYS[3 + n], ARGV[at + 1]) or '0'
-  local held = redis.call('HGET', KEYS[1], id) or '0'
-  if not (amount and natural(ARGV[at + 2]) and integer(spent) and integer(held)) or string.find(id, '%s') then
-    return refused('an amount of budget ' .. id .. ' is no number')
+for at = 7, #ARGV, 4 do
+  if not (natural(ARGV[at + 2]) and natural(ARGV[at + 3])) or string.find(ARGV[at], '[%s:]') then
+    return refused('an amount of budget ' .. ARGV[at] .. ' is no number')
   end
-  local left = tonumber(ARGV[at + 2]) - tonumber(spent) -- exact: a limit is at most 2^53
-  if left <= 0 or tonumber(amount) > left then
-    over = over or {'over', n, spent}
-  elseif tonumber(held) + tonumber(amount) > left then
-    full = full or {'full', n, spent}
+end
+if not (typed(KEYS[2], 'hash') and typed(KEYS[3], 'hash') and typed(KEYS[4], 'zset')) then
+  return lost()
+end
+local flying = ARGV[6] == '1'
+local generation = typed(KEYS[1], 'string') and redis.call('GET', KEYS[1]) or 'rebuild:'
+local epoch = redis.call('HGET', KEYS[2], ':epoch') or ''
+local reserved = redis.call('HGET', KEYS[2], ARGV[3]) or '0'
+local same = string.gsub(epoch, '^%-', '') == ARGV[4]
+if not natural(reserved) or (same and tonumber(reserved) < tonumber(ARGV[5])) then
+  lost() -- it went back to before this asker's last reservation
+  epoch, reserved = '', '0'
+end
+if not flying and (string.sub(generation, 1, 8) == 'rebuild:' or epoch == '' or string.sub(epoch, 1, 1) == '-') then
+  return {'lost'}
+end
+if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then
+  return {'held', epoch, reserved}
+end
+
+local over, full, parts = nil, nil, {}
+for n = 1, #KEYS - 4 do
+  local at = 4 * n + 3
+  local id, amount = ARGV[at], ARGV[at + 3]
+  local held = redis.call('HGET', KEYS[2], id) or '0'
+  local spent = typed(KEYS[4 + n], 'hash') and redis.call('HGET', KEYS[4 + n], ARGV[at + 1]) or '0'
+  if not integer(held) or not flying and not (integer(spent) and typed(KEYS[4 + n], 'hash')) then
+    return lost()
+  end
+  if not flying then
+    local left = tonumber(ARGV[at + 2]) - tonumber(spent) -- exact: a limit is at most 2^53
+    if left <= 0 or tonumber(amount) > left then
+      over = over or {'over', n, spent}
+    elseif tonumber(held) + tonumber(amount) > left then
+      full = full or {'full', n, spent}
+    end
   end
   if amount ~= '0' then
     parts[#parts + 1] = {id, amount}
@@ -35,13 +68,13 @@ if over or full then
   return over or full
 end
 if #parts == 0 then -- nothing to hold: nothing will have to be let go
-  return {1}
+  return {'held', epoch, reserved}
 end
 local texts = {}
 for _, part in ipairs(parts) do
-  add(KEYS[1], part[1], part[2])
+  add(KEYS[2], part[1], part[2])
   texts[#texts + 1] = part[1] .. ' ' .. part[2]
 end
-redis.call('HSET', KEYS[2], ARGV[1], table.concat(texts, ' '))
-redis.call('ZADD', KEYS[3], ARGV[2], ARGV[1])
-return {1}
+redis.call('HSET', KEYS[3], ARGV[1], table.concat(texts, ' '))
+redis.call('ZADD', KEYS[4], ARGV[2], ARGV[1])
+return {'held', epoch, tostring(redis.call('HINCRBY', KEYS[2], ARGV[3], 1))}
