@@ -64,7 +64,18 @@ class FakeHistory:
             tasks=_by([r for r in records if r.task is not None], lambda r: r.task),
             tracks=tracks,
             scopes={scope: self._scope(workspace, scope) for scope in scopes},
+            charged={scope: self._charged(records, scope) for scope in ("", *scopes)},
         )
+
+    def _charged(self, records: Sequence[Record], scope: str) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        for record in records:
+            if scope in ("", f"key:{record.key_id}", f"task:{record.task}"):
+                amounts = record.charged_tokens or 0, record.charged_cost_nusd or 0
+                for period in ("total", f"month:{_at(record, '%Y-%m')}", f"day:{_at(record, '%Y-%m-%d')}"):
+                    so_far = found.get(period, (0, 0))
+                    found[period] = so_far[0] + amounts[0], so_far[1] + amounts[1]
+        return found
 
     def _scope(self, workspace: str, scope: str) -> dict[str, Cell]:
         mine = [r for _, _, r in self._of(workspace) if scope in (f"key:{r.key_id}", f"task:{r.task}")]

@@ -207,3 +207,78 @@ async def test_a_redis_that_is_emptied_does_not_open_a_spent_budget(strict):
             assert set(answers) <= {"insufficient_quota", "budget_unavailable"}
             await strict.until(spent, "spent again")
         assert sum(bill.usage["total_tokens"] for bill in strict.provider.ledger) <= 300
+
+
+async def test_what_may_have_been_billed_stays_charged_until_somebody_knows_better(strict):
+    """Streams left before their head: the provider bills them, nobody told us how much."""
+    await budget(strict, workspace="acme", limit="2000", unit="tokens", period="total")
+    body = {**CHAT, "stream": True}
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{strict.port}", timeout=30) as client:
+        await until_asked(strict, client, "acme")
+        strict.provider.delay_ms = 60_000
+        refused, reached = None, len(strict.provider.requests)
+        while refused is None:
+            wave = [asyncio.ensure_future(client.post("/w/acme/v1/chat/completions", json=body)) for _ in range(40)]
+
+            def on_their_way(wave=wave, reached=reached):
+                there = len(strict.provider.requests) - reached
+                return there + sum(call.done() for call in wave) >= len(wave)
+
+            await strict.until(on_their_way, "at the provider or refused")
+            reached = len(strict.provider.requests)
+            for call in wave:
+                call.cancel()
+            ended = [call for call in await asyncio.gather(*wave, return_exceptions=True) if hasattr(call, "headers")]
+            kinds = {answer.headers.get("x-taximeter-error") for answer in ended}
+            assert kinds <= {"budget_reserved", "insufficient_quota"}
+            await strict.settle()
+            refused = "insufficient_quota" if kinds == {"insufficient_quota"} and len(ended) == 40 else None
+        now = await standing(strict)
+        assert (now["spent"], now["held"]) == (0, 0) and 0 < now["charged"] <= 2000
+        billed = sum(bill.usage["total_tokens"] for bill in strict.provider.ledger)
+        assert 0 < billed <= 2000
+        with strict.redis() as redis:
+            redis.flushall()
+
+        async def there_again():
+            return (await standing(strict))["charged"] == now["charged"]
+
+        await strict.until(there_again, "charged again after a rebuild from history")
+        listed = (await strict.get("/budgets/charges?workspace=acme"))["data"]
+        assert sum(each["charged_tokens"] for each in listed) == now["charged"]
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{strict.admin}", timeout=60) as control:
+            for each in listed[:-1]:
+                settled = await control.post(f"/budgets/charges/{each['request_id']}", json={"tokens": 5, "usd": "0"})
+                assert settled.json()["data"] == [each]
+            again = await control.post(f"/budgets/charges/{listed[-1]['request_id']}", json={})
+            assert again.status_code == 200
+        await strict.settle()
+        assert (await standing(strict))["charged"] == 5 * (len(listed) - 1)
+        strict.provider.delay_ms = 0
+
+        async def passes():
+            return (await client.post("/w/acme/v1/chat/completions", json=CHAT)).status_code == 200
+
+        await strict.until(passes, "passing again")
+
+
+async def test_a_killed_workers_calls_stay_charged(strict):
+    await budget(strict, workspace="acme", limit="3000", unit="tokens", period="total")
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{strict.port}", timeout=60) as client:
+        await until_asked(strict, client, "acme")
+        strict.provider.delay_ms = 60_000
+        for _ in range(2):
+            reached = len(strict.provider.requests)
+            wave = [asyncio.ensure_future(client.post("/w/acme/v1/chat/completions", json=CHAT)) for _ in range(60)]
+
+            def on_their_way(wave=wave, reached=reached):
+                return len(strict.provider.requests) - reached + sum(call.done() for call in wave) >= len(wave)
+
+            await strict.until(on_their_way, "at the provider or refused")
+            gone = strict.kill("worker")
+            await asyncio.gather(*wave, return_exceptions=True)
+            await strict.until_replaced("worker", gone)
+            await strict.settle()
+        now = await standing(strict)
+        billed = sum(bill.usage["total_tokens"] for bill in strict.provider.ledger)
+        assert now["held"] == 0 and 0 < billed <= now["spent"] + now["charged"] <= 3000

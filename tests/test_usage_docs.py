@@ -104,8 +104,8 @@ async def installation(start, tmp_path, valkey_url):
                       now_us=now_us)  # fmt: skip
     journal = Journal(tmp_path / "journal", node=NODE, worker="control", settings=JournalSettings(), now_us=now_us)
     desk = BudgetDesk(
-        ring, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True, tell=None,
-        now_us=now_us,
+        ring, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
+        drained=drained, tell=None, now_us=now_us,
     )  # fmt: skip
     control = await start(
         random=random, now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
@@ -120,7 +120,8 @@ async def installation(start, tmp_path, valkey_url):
         record(4, task="query", provider="anthropic", request_model="claude-sonnet-4", cost_nusd=750_000),
         record(5, workspace="beta", task="query", cost_nusd=None, request_model="home-made", ended_at=NOON_US + DAY_US),
         record(6, workspace="beta", task="query", outcome=Outcome.TIMEOUT, status=None, output_tokens=None,
-               cost_nusd=15_000, ended_at=NOON_US + 3 * DAY_US),
+               cost_nusd=15_000, ended_at=NOON_US + 3 * DAY_US, tags={"budgets": "bud_0a1b2c3d4e5f"},
+               charged_tokens=4_112, charged_cost_nusd=2_442_600),
     ]  # fmt: skip
     await control.add(*records)
     await counters.deliver([batch_of(records, 0)])
@@ -130,6 +131,10 @@ async def installation(start, tmp_path, valkey_url):
     journal.shutdown()
     await webhook.close()
     await counters.close()
+
+
+async def drained(sink):
+    return True
 
 
 def batch_of(records, after):

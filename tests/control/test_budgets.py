@@ -58,13 +58,15 @@ async def test_a_budget_is_made_shown_and_ended(desk, redis):
     made = answer.json()
     assert answer.status_code == 201 and made == {
         "id": made["id"], "workspace": "acme", "key_id": None, "task": None, "unit": "usd", "period": "month",
-        "mode": "hard", "limit": 12.5, "spent": 0, "held": 0, "resets_at": "2026-12-01T00:00:00Z",
+        "mode": "hard", "limit": 12.5, "spent": 0, "held": 0, "charged": 0,
+        "resets_at": "2026-12-01T00:00:00Z",
         "created_at": "2026-11-03T12:00:00Z",
     }  # fmt: skip
     await redis.hset("tm:{acme}:month:2026-11", "cost_nusd", 2_000_000_001)
     await redis.hset("tm:{acme}:held", made["id"], 5 * 10**8)
+    await redis.hset("tm:{acme}:month:2026-11", "charged_cost_nusd", 3 * 10**8)
     (shown,) = (await control.get("/budgets"))["data"]
-    assert (shown["spent"], shown["held"]) == (2.000000001, 0.5)
+    assert (shown["spent"], shown["held"], shown["charged"]) == (2.000000001, 0.5, 0.3)
     assert (await control.get("/budgets", workspace="beta"))["data"] == []
     assert (await control.client.delete(f"/budgets/{made['id']}")).status_code == 200
     assert (await control.get("/budgets"))["data"] == []

@@ -1,16 +1,18 @@
 """What a client sees of hard budgets, over a real socket and a real Valkey; what the journal says of it."""
 
 import asyncio
+import contextlib
 
 import httpx2
 import pytest
 from redis.asyncio import Redis
 
+from gateway.conftest import until
 from taximeter.core.budgets import Budget
 from taximeter.gateway import budget as budget_module
 from taximeter.gateway.budget import BudgetGate, connect
 from taximeter.sinks import counter_keys
-from upstream import response
+from upstream import CLOSE, RESET, STALL, response, stream_head
 from valkeys import known
 from waits import HANG_S
 
@@ -254,3 +256,87 @@ async def test_a_redis_that_lost_its_figures_is_waited_for_but_not_for_ever(
         await redis.flushall()
         monkeypatch.setattr(budget_module, "WAIT_S", 0.2)
         assert (await post(running)).status_code == status
+
+
+def held_of(running):
+    """What the journal says is held, before anything is sent."""
+    return [tick["bound_tokens"] for tick in running.lines("tick") if "bound_tokens" in tick]
+
+
+async def test_a_silent_provider_is_charged_at_the_bound_and_its_tokens_stay_unknown(serve, provider, gated, redis):
+    provider.script(STALL)
+    async with serve(provider, upstream={"first_byte_timeout_s": 1}) as running:
+        gated(running, budget(), budget(id="b2", unit="usd", limit=10**9))
+        calling = asyncio.create_task(post(running))
+        await provider.until(lambda: provider.requests and provider.requests[0].complete)
+        assert len(held_of(running)) == 1  # written down before it was sent
+        assert (await calling).status_code == 504
+        record = await running.record()
+        assert record["outcome"] == "timeout" and "input_tokens" not in record and "total_tokens" not in record
+        assert [record["charged_tokens"]] == held_of(running) and record["charged_cost_nusd"] > 40 * 2_000
+
+
+@pytest.mark.parametrize("steps", [(RESET,), (stream_head(), RESET), (CLOSE,)])
+async def test_an_upstream_that_cuts_before_any_text_is_charged(serve, provider, gated, redis, steps):
+    provider.script(*steps)
+    async with serve(provider) as running:
+        gated(running, budget())
+        with contextlib.suppress(httpx2.HTTPError):
+            await post(running, body={**CHAT, "stream": True})
+        record = await running.record()
+        assert record["outcome"] == "upstream_cut"
+        assert [record["charged_tokens"] + record.get("total_tokens", 0)] == held_of(running)
+
+
+@pytest.mark.parametrize("head", [False, True])
+async def test_a_stream_left_before_its_text_is_charged(serve, provider, gated, redis, head):
+    provider.script(*((stream_head(),) if head else ()), STALL)
+    async with serve(provider) as running:
+        gated(running, budget())
+        calling = asyncio.create_task(post(running, body={**CHAT, "stream": True}))
+        await provider.until(lambda: provider.requests and provider.requests[0].complete)
+        if head:
+            await until(lambda: running.exchanges[0].response_started)
+        calling.cancel()
+        record = await running.record()
+        assert record["outcome"] == "client_left"
+        assert [record["charged_tokens"] + record.get("total_tokens", 0)] == held_of(running)
+
+
+@pytest.mark.parametrize(("status", "charged"), [(500, False), (429, False), (504, True), (502, True)])
+async def test_an_error_of_the_provider_is_free_one_of_a_gateway_before_it_is_not(
+    serve, provider, gated, redis, status, charged
+):
+    provider.script(response(b"{}", status, [("content-type", "application/json")]))
+    async with serve(provider) as running:
+        gated(running, budget())
+        assert (await post(running)).status_code == status
+        assert ("charged_tokens" in await running.record()) is charged
+
+
+async def test_what_provably_never_left_is_free(serve, provider, gated, redis):
+    async with serve(provider, upstream={"base_url": "http://127.0.0.1:1/v1"}) as running:
+        gated(running, budget())
+        assert (await post(running)).status_code == 502
+        record = await running.record()
+        assert record["outcome"] == "upstream_unreachable" and "charged_tokens" not in record
+        assert len(held_of(running)) == 1
+
+
+async def test_known_use_is_not_charged_twice(serve, provider, gated, redis):
+    async with serve(provider) as running:
+        gated(running, budget(), budget(id="b2", unit="usd", limit=10**9))
+        assert (await post(running)).status_code == 200
+        assert (await post(running, body={**CHAT, "stream": True})).status_code == 200
+        await until(lambda: len(running.records) == 2)
+        assert all("charged_tokens" not in one and "charged_cost_nusd" not in one for one in running.records)
+
+
+async def test_where_the_journal_must_not_be_outrun_a_hold_that_cannot_be_written_refuses(
+    serve, provider, gated, redis, monkeypatch
+):
+    async with serve(provider, journal={"on_error": "refuse"}) as running:
+        gated(running, budget())
+        monkeypatch.setattr(running.journal, "tick", lambda file, tick: False)
+        assert (await post(running)).headers["x-taximeter-error"] == "journal_unavailable"
+        assert provider.requests == [] and "charged_tokens" not in await running.record()

@@ -62,6 +62,25 @@ def test_what_the_last_tick_knew_is_an_estimate(
     assert (read.duration_ms, read.status, read.cost_nusd) == (None, None, None)
 
 
+def test_a_call_whose_bound_was_held_may_have_been_sent_and_is_charged(tmp_path: Path) -> None:
+    bound = {"bound_tokens": 100, "bound_cost_nusd": 9_000}
+    path = written(
+        tmp_path,
+        [
+            *(Line(open=opening(name)) for name in "abc"),
+            Line(tick=Tick(request_id="b", at=AT, **bound)),
+            Line(tick=Tick(request_id="c", at=AT, **bound)),
+            Line(tick=Tick(request_id="c", at=AT + 1, response_bytes=9, output_tokens=30, **bound)),
+        ],
+        ID,
+    )
+    assert settled(path) == 3
+    told = [
+        (each.charged_tokens, each.charged_cost_nusd, each.total_tokens, each.partial) for each in records(tmp_path)
+    ]
+    assert told == [(None, None, None, False), (100, 9_000, None, False), (70, 9_000, 30, True)]
+
+
 def test_interrupted_calls_are_priced_where_a_price_is_given(tmp_path: Path) -> None:
     path = written(tmp_path, [Line(open=opening("a"))], ID)
     fd = lock_if_free(path)

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from ledger_fake import NOON_US, FakeHistory, batch, record
 from taximeter.core.budgets import Budget, Budgets
-from taximeter.core.record import BUDGETS
+from taximeter.core.record import BUDGETS, Outcome
 from taximeter.sinks.counters import Counters
 from taximeter.sinks.redis_client import RedisServer
 from taximeter.sinks.reservations import Lost, Refusal, Reservations, Reserved, Spent
@@ -245,3 +245,25 @@ async def test_keys_that_somebody_spoilt_are_put_right(desk, valkey_url):
         await client.set("tm:{acme}:reserved_at", "x")
         await place.holds.move_epoch("acme", "-9", "9")
         assert type(await place.reserve(2, 1, b)) is Reserved and await place.stand(b) == [Spent(0, 301)]
+
+
+async def test_what_is_charged_counts_against_the_budget_survives_a_rebuild_and_is_taken_back(desk):
+    day, key = budget(period="day"), budget(id="b2", key_id="k", unit="usd", period="month", limit=10**6)
+    place = await desk(day, key)
+    await place.counters.rebuild("acme")
+    await place.counters.cursors(["j1"])
+    await place.reserve(1, 700, day, key)
+    lost = used(1, 0, key_id="k", outcome=Outcome.TIMEOUT, charged_tokens=700, charged_cost_nusd=700_000)
+    lost.input_tokens = lost.output_tokens = lost.total_tokens = lost.cost_nusd = None
+    await place.count(lost)
+    assert await place.stand(day, key) == [Spent(0, 0, 700), Spent(0, 0, 700_000)]
+    refused = await place.reserve(2, 301, day)
+    assert (refused.spent, refused.charged, refused.over) == (0, 700, True)
+    await place.counters.rebuild("acme")
+    assert await place.stand(day, key) == [Spent(0, 0, 700), Spent(0, 0, 700_000)]
+    await place.counters.cursors(["j1"])
+    back = used(2, 0, key_id="k", kind="correction", charged_tokens=-600, charged_cost_nusd=-700_000)
+    back.request_id, back.cost_nusd = "r1", 5_000
+    await place.count(back)
+    assert await place.stand(day, key) == [Spent(0, 0, 100), Spent(5_000, 0, 0)]
+    assert type(await place.reserve(3, 900, day)) is Reserved

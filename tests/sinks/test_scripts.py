@@ -133,7 +133,11 @@ asked = st.lists(
     spent=st.dictionaries(
         st.sampled_from(["p0", "p1", "p2"]),
         mostly(
-            st.dictionaries(st.sampled_from(["total_tokens", "cost_nusd"]), mostly(signed.map(str), texts), min_size=1),
+            st.dictionaries(
+                st.sampled_from(["total_tokens", "cost_nusd", "charged_total_tokens", "charged_cost_nusd"]),
+                mostly(signed.map(str), texts),
+                min_size=1,
+            ),
             st.sampled_from(WRONG),
         ),
     ),
@@ -155,7 +159,8 @@ def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, la
         held = held | {"held": sums | ({":epoch": epoch} if epoch else {}) | {":me": str(times[0])}}
     put(server, held | spent | ({"gen": gen} if gen else {}))
     places = ["gen", *HOLDS, *(f"p{n}" for n in range(len(wanted)))]
-    args = [call, now, ":me", last, times[1], flying, *(part for budget in wanted for part in budget)]
+    asked = [(name, field, f"charged_{field}", limit, amount) for name, field, limit, amount in wanted]
+    args = [call, now, ":me", last, times[1], flying, *(part for each in asked for part in each)]
     reply, before, after = run(server, "reserve.lua", places, args)
     if reply is None:
         return
@@ -179,12 +184,13 @@ def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, la
     for n, (name, field, limit, amount) in enumerate(wanted, 1):
         if flying == "1":
             break
-        used = before.get(f"p{n - 1}", {}).get(field, "0")
+        used, charged = (before.get(f"p{n - 1}", {}).get(each, "0") for each in (field, f"charged_{field}"))
         left = int(limit) - int(used)
+        left = left if left <= 0 else left - int(charged)
         if left <= 0 or int(amount) > left:
-            over = over or ["over", n, used]
+            over = over or ["over", n, used, charged]
         elif int(held_before.get(name, "0")) + int(amount) > left:
-            full = full or ["full", n, used]
+            full = full or ["full", n, used, charged]
     if over or full:
         assert (reply, after) == (over or full, before)
         return

@@ -1,4 +1,4 @@
-"""`budgets create | list | end`: through the running proxy or, when none runs, in the data directory."""
+"""`budgets create | list | end` (in the data directory where no proxy runs) and `charges | settle`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taximeter.cli.show import console, count, money, table
 from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
 from taximeter.control import shapes
-from taximeter.control.budgetinfo import BudgetInfo, BudgetList, info, limit_of
+from taximeter.control.budgetinfo import BudgetInfo, BudgetList, ChargeInfo, ChargeList, info, limit_of
 from taximeter.control.budgetring import BudgetRing
 from taximeter.core.errors import BadRequest
 
@@ -67,10 +67,43 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
         click.echo(shapes.encode(found))
         return
     rows = [
-        (each.id, _about(each), each.mode, _limit(each), _amount(each, each.spent), _amount(each, each.held))
+        (each.id, _about(each), each.mode, _limit(each), *(_amount(each, of) for of in _standing(each)))
         for each in found
     ]
-    console().print(table(["Id", "For", "Mode"], ["Limit", "Spent", "Held"], rows))
+    console().print(table(["Id", "For", "Mode"], ["Limit", "Spent", "Charged", "Held"], rows))
+
+
+@budgets.command()
+@click.option("--workspace", metavar="NAME", help="Only this workspace's.")
+@place
+def charges(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
+    """List the calls of which it is not known what they used, and what budgets are charged for them."""
+    with _running(url, config_file) as proxy:
+        query = {} if workspace is None else {"workspace": workspace}
+        raw = proxy.request("GET", "/budgets/charges", params=query).content
+    if as_json:
+        click.echo(raw)
+        return
+    found = msgspec.json.decode(raw, type=ChargeList).data
+    console().print(table(["Request", "For", "Ended"], ["Tokens", "Cost"], [_charge(each) for each in found]))
+
+
+@budgets.command()
+@click.argument("request_id")
+@click.option("--usd", metavar="AMOUNT", default="0", help="What it cost.", show_default=True)
+@click.option("--tokens", metavar="COUNT", default=0, help="What it used.", show_default=True)
+@place
+def settle(url: str | None, config_file: Path | None, as_json: bool, request_id: str, usd: str, tokens: int) -> None:
+    """Say what such a call used; without --usd and --tokens, that it cost nothing."""
+    with _running(url, config_file) as proxy:
+        path = f"/budgets/charges/{quote(request_id, safe='')}"
+        raw = proxy.request("POST", path, body={"usd": usd, "tokens": tokens}).content
+    if as_json:
+        click.echo(raw)
+        return
+    for each in msgspec.json.decode(raw, type=ChargeList).data:
+        was = f"{count(each.charged_tokens)} tokens, {money(each.charged_usd)}"
+        click.echo(f"{each.request_id} is settled; it was charged {was}.")
 
 
 @budgets.command()
@@ -128,6 +161,14 @@ def _where(url: str | None, config_file: Path | None) -> Iterator[_Proxy | _File
         yield _File(settings) if proxy is None else _Proxy(proxy)
 
 
+@contextmanager
+def _running(url: str | None, config_file: Path | None) -> Iterator[Proxy]:
+    with acting(url, load(config_file)) as proxy:
+        if proxy is None:
+            raise BadRequest("No proxy runs here: what calls are charged is in its history. Start it, or give --url.")
+        yield proxy
+
+
 def _now_us() -> int:
     return time.time_ns() // 1_000
 
@@ -135,6 +176,16 @@ def _now_us() -> int:
 def _about(each: BudgetInfo) -> str:
     part = f" key {each.key_id}" if each.key_id else f" task {each.task}" if each.task else ""
     return f"{each.workspace}{part}"
+
+
+def _standing(each: BudgetInfo) -> tuple[Decimal | None, ...]:
+    return each.spent, each.charged, each.held
+
+
+def _charge(each: ChargeInfo) -> tuple[str, ...]:
+    part = f" key {each.key_id}" if each.key_id else f" task {each.task}" if each.task else ""
+    ended = (each.ended_at or "—")[:19].replace("T", " ")
+    return each.request_id, f"{each.workspace}{part}", ended, count(each.charged_tokens), money(each.charged_usd)
 
 
 def _limit(each: BudgetInfo) -> str:

@@ -29,6 +29,9 @@ class BudgetInfo(msgspec.Struct, kw_only=True):
     """In the period now; null: not known (Redis does not answer, or nothing runs)."""
     held: Decimal | None
     """Held by calls in flight: an upper bound of what they will use. Hard budgets only."""
+    charged: Decimal | None
+    """Charged, not known: for calls that ended without anybody knowing what they used, their upper bounds. Hard budgets
+    only."""
     resets_at: str | None
     """When the next period begins; null: never."""
     created_at: str | None
@@ -46,7 +49,33 @@ def limit_of(amount: Decimal, unit: Unit) -> int:
     return int(amount * scale)
 
 
-def info(budget: Budget, now_us: int, spent: int | None = None, held: int | None = None) -> BudgetInfo:
+class ChargeInfo(msgspec.Struct, kw_only=True):
+    """A call whose use is not known, as listed: what its budgets are charged for it."""
+
+    request_id: str
+    attempt: int
+    workspace: str
+    key_id: str | None
+    task: str | None
+    ended_at: str | None
+    charged_tokens: int
+    charged_usd: Decimal
+
+
+class ChargeList(msgspec.Struct):
+    data: list[ChargeInfo]
+
+
+class Settlement(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is known by now of a call that was charged at its bound; nothing: that it cost nothing."""
+
+    tokens: int = 0
+    usd: Decimal = Decimal(0)
+
+
+def info(
+    budget: Budget, now_us: int, spent: int | None = None, held: int | None = None, charged: int | None = None
+) -> BudgetInfo:
     """A budget as listed."""
     return BudgetInfo(
         id=budget.id,
@@ -59,6 +88,7 @@ def info(budget: Budget, now_us: int, spent: int | None = None, held: int | None
         limit=_amount(budget.limit, budget),
         spent=None if spent is None else _amount(spent, budget),
         held=None if held is None or budget.mode == "soft" else _amount(held, budget),
+        charged=None if charged is None or budget.mode == "soft" else _amount(charged, budget),
         resets_at=shown(resets_at_us(budget.period, now_us)),
         created_at=shown(budget.created_at or None),
     )

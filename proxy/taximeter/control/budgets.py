@@ -13,10 +13,10 @@ from litestar import Controller, delete, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from taximeter.control.access import admin_only
-from taximeter.control.budgetinfo import BudgetInfo, BudgetList, info, limit_of
+from taximeter.control.budgetinfo import BudgetInfo, BudgetList, ChargeList, Settlement, info, limit_of
 from taximeter.control.budgetring import BudgetRing
 from taximeter.control.holdings import Holdings
-from taximeter.control.ports import Desk, Records, Services
+from taximeter.control.ports import Corrections, Desk, Records, Services
 from taximeter.control.questions import Given, only_known_parameters
 from taximeter.core.budgets import Budget, Mode, Period, Unit, period_name
 from taximeter.core.errors import NotFound, TaximeterError
@@ -68,7 +68,7 @@ class BudgetDesk:
         except ERRORS:
             spent = [None] * len(budgets)
         return [
-            info(budget, now_us) if each is None else info(budget, now_us, each.spent, each.held)
+            info(budget, now_us) if each is None else info(budget, now_us, each.spent, each.held, each.charged)
             for budget, each in zip(budgets, spent, strict=True)
         ]
 
@@ -92,7 +92,8 @@ class BudgetDesk:
         budgets, now_us = await asyncio.to_thread(self.ring.listing), self._now_us()
         ratios: dict[str, float] = {}
         for budget, each in zip(budgets, await self._reservations.spent(budgets, now_us), strict=True):
-            ratios[budget.workspace] = max(each.spent / budget.limit, ratios.get(budget.workspace, 0.0))
+            used = each.spent + max(0, each.charged)
+            ratios[budget.workspace] = max(used / budget.limit, ratios.get(budget.workspace, 0.0))
             period = period_name(budget.period, now_us)
             if budget.mode == "soft" and each.spent >= budget.limit and (budget.id, period) not in self._told:
                 self._told.add((budget.id, period))
@@ -163,10 +164,29 @@ class BudgetAdmin(Controller):
             log.warning("budget %s counts from the next look at Redis on: %s", budget.id, error)
         return next(each for each in await desk.listing() if each.id == budget.id)
 
+    @get("/charges", summary="Calls of which it is not known what they used, and what budgets are charged for them")
+    async def charges(
+        self,
+        services: Given,
+        workspace: Annotated[str | None, QueryParameter(description="Only this workspace's.")] = None,
+    ) -> ChargeList:
+        return ChargeList(await _corrections_of(services).charges(workspace))
+
+    @post("/charges/{request_id:str}", status_code=200, summary="Say what such a call used, or that it cost nothing")
+    async def settle(self, services: Given, request_id: FromPath[str], data: JSONBody[Settlement]) -> ChargeList:
+        """Answers what it was charged until now."""
+        return ChargeList(await _corrections_of(services).settle(request_id, data))
+
     @delete("/{budget_id:str}", status_code=200, summary="End a budget")
     async def end(self, services: Given, budget_id: FromPath[str]) -> BudgetInfo:
         ended = await asyncio.to_thread(_of(services).ring.end, budget_id)
         return info(ended, ended.ended_at)
+
+
+def _corrections_of(services: Services) -> Corrections:
+    if services.corrections is None:
+        raise NotFound("This control plane writes no journal.")
+    return services.corrections
 
 
 def _of(services: Services) -> Desk:

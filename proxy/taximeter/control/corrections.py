@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from litestar import post
@@ -15,6 +16,8 @@ from litestar.params import JSONBody
 
 from taximeter.config import Settings
 from taximeter.control.access import admin_only
+from taximeter.control.budgetinfo import ChargeInfo, Settlement
+from taximeter.control.charges import Charged, charge_info, settle
 from taximeter.control.ports import Delivery
 from taximeter.control.questions import Given, only_known_parameters
 from taximeter.control.reprice import Exports, Prices, RepriceResponse, reprice, response
@@ -26,8 +29,14 @@ from taximeter.sinks.history.query import Filters
 
 DRAIN_S = 60.0
 """How long a repricing waits until history has what is in the journals, before and after."""
+LISTED_S = 2.0
+"""How long a list of charges waits for what is on its way to history."""
 WORKER = "control"
 """The writer's name in the journal's header."""
+
+
+class Corrected(Exports, Charged, Protocol):
+    """What is asked of history."""
 
 
 class Corrections:
@@ -35,7 +44,7 @@ class Corrections:
 
     def __init__(
         self,
-        history: Exports,
+        history: Corrected,
         delivery: Delivery,
         *,
         prices: Callable[[], Prices],
@@ -66,6 +75,24 @@ class Corrections:
                 await journal.durable()
                 await self._up_to_date()
             return response(changes, filters, dry_run=dry_run)
+
+    async def charges(self, workspace: str | None) -> list[ChargeInfo]:
+        """Calls whose use is charged to budgets though it is not known, the latest first."""
+        await self._delivery.drain(LISTED_S, ("history",))
+        return [charge_info(each) for each in await self._history.charges(workspace)]
+
+    async def settle(self, request_id: str, known: Settlement) -> list[ChargeInfo]:
+        """Set what a request is charged to what is known now. Raises NotFound, BadRequest, NotReady."""
+        async with self._lock:
+            await self._up_to_date()
+            journal = self._opened()
+            try:
+                settled = await settle(self._history, request_id, known, journal.append)
+            except JournalError as error:
+                raise NotReady(f"{error}. Try again: what was written counts, the rest is written then.") from error
+            await journal.durable()
+            await self._delivery.drain(DRAIN_S, ("history", "redis"))
+            return settled
 
     async def _up_to_date(self) -> None:
         """Corrections on their way must be known, or they would be written twice."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from taximeter.config import Settings
-from taximeter.control.budgetinfo import BudgetInfo
+from taximeter.control.budgetinfo import BudgetInfo, ChargeInfo, Settlement
 from taximeter.control.budgetring import BudgetRing
 from taximeter.control.keyring import KeyRing
 from taximeter.control.live import Live
@@ -97,9 +97,13 @@ class Desk(Protocol):
 
 
 class Corrections(Protocol):
-    """Prices a period again (see control.corrections)."""
+    """Prices a period again, settles what was charged (see control.corrections)."""
 
     async def reprice(self, filters: Filters, *, dry_run: bool) -> RepriceResponse: ...
+
+    async def charges(self, workspace: str | None) -> list[ChargeInfo]: ...
+
+    async def settle(self, request_id: str, known: Settlement) -> list[ChargeInfo]: ...
 
 
 class Node(Protocol):

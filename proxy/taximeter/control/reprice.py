@@ -89,19 +89,21 @@ async def reprice(
     return sorted(changes.values(), key=lambda change: (-abs(change.after_nusd - change.before_nusd), change.model))
 
 
-async def _corrections(history: Exports, filters: Filters) -> dict[tuple[str, int], int]:
-    """(request_id, attempt) -> sum of its corrections. They carry the moment of the call they correct."""
-    found: dict[tuple[str, int], int] = {}
+async def _corrections(history: Exports, filters: Filters) -> dict[tuple[str, int], tuple[int, int]]:
+    """(request_id, attempt) -> sums of its corrections: of its cost, of what its budgets are charged. They carry the
+    moment of the call they correct."""
+    found: dict[tuple[str, int], tuple[int, int]] = {}
     async for records in history.export(replace(filters, kind="correction")):
         for record in records:
             key = record.request_id, record.attempt
-            found[key] = found.get(key, 0) + (record.cost_nusd or 0)
+            cost_nusd, charged_nusd = found.get(key, (0, 0))
+            found[key] = cost_nusd + (record.cost_nusd or 0), charged_nusd + (record.charged_cost_nusd or 0)
     return found
 
 
-def _one(record: Record, so_far_nusd: int | None, prices: Prices, change: Change) -> Record | None:
+def _one(record: Record, so_far: tuple[int, int] | None, prices: Prices, change: Change) -> Record | None:
     """Add a call to its model's change; its correction, where there is something to correct."""
-    known = [part for part in (record.cost_nusd, so_far_nusd) if part is not None]
+    known = [part for part in (record.cost_nusd, None if so_far is None else so_far[0]) if part is not None]
     before_nusd = sum(known) if known else None
     after_nusd, ref = prices.cost(record)
     change.requests += 1
@@ -113,7 +115,11 @@ def _one(record: Record, so_far_nusd: int | None, prices: Prices, change: Change
     if after_nusd == before_nusd:
         return None
     change.corrected += 1
-    return correction(record, after_nusd - (before_nusd or 0), ref)
+    corrected = correction(record, after_nusd - (before_nusd or 0), ref)
+    if record.charged_tokens is None and record.charged_cost_nusd is not None:  # only its price had not been known
+        charged_nusd = record.charged_cost_nusd + (0 if so_far is None else so_far[1])
+        corrected = replace(corrected, charged_cost_nusd=-charged_nusd or None, tags=record.tags)
+    return corrected
 
 
 def correction(record: Record, difference_nusd: int, price_ref: str | None) -> Record:

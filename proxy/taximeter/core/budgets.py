@@ -23,6 +23,10 @@ Mode = Literal["soft", "hard"]
 MOST = 2**53
 """Largest limit: what the reserving script counts exactly ($9 million in nano-USD)."""
 
+CHARGED = ("charged_tokens", "charged_cost_nusd")
+"""Counters of what budgets are charged for calls of which it is not known what they used, in hashes of total, month and
+day beside those of core.totals."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _is_id = re.compile(r"bud_[0-9a-f]{12}").fullmatch
 
@@ -58,6 +62,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def field(self) -> str:
         """The counter it is measured by (core.totals.FIELDS)."""
         return "cost_nusd" if self.unit == "usd" else "total_tokens"
+
+    @property
+    def charged_field(self) -> str:
+        """The counter, beside it, of what is charged because it is not known (CHARGED)."""
+        return "charged_cost_nusd" if self.unit == "usd" else "charged_tokens"
 
 
 def checked(budget: Budget) -> Budget:

@@ -87,6 +87,9 @@ class Tick(msgspec.Struct, kw_only=True, omit_defaults=True):
     response_bytes: int = 0
     input_tokens: int | None = None
     output_tokens: int | None = None
+    bound_tokens: int | None = None
+    """The most it may use, held of its hard budgets. Only a call that has such a tick may have been sent under one."""
+    bound_cost_nusd: int | None = None
 
 
 class End(msgspec.Struct, kw_only=True):
@@ -159,6 +162,10 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     response_bytes: int = 0
     error_code: str | None = None
     """Our stable error code where the outcome was ours (refused, unreachable, timeout)."""
+    charged_tokens: int | None = None
+    """What its hard budgets are charged because it is not known what it used (core.charges); no usage. A correction has
+    the difference."""
+    charged_cost_nusd: int | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
     @property

@@ -16,6 +16,7 @@ from taximeter.core.record import BUDGETS, Open
 
 if TYPE_CHECKING:
     from taximeter.core.budgets import Budget
+    from taximeter.core.charges import Held
     from taximeter.flavors.meter import Flavor
     from taximeter.gateway.budget import BudgetGate
 
@@ -55,10 +56,9 @@ class Admission:
         if budgets:
             opening.tags = {**opening.tags, BUDGETS: ",".join(budget.id for budget in budgets)}
 
-    async def hold(self, opening: Open, flavor: Flavor, body: bytes, tokenizer: str) -> None:
+    async def hold(self, opening: Open, flavor: Flavor, body: bytes, tokenizer: str) -> Held | None:
         """See BudgetGate.hold."""
-        if self.budgets is not None:
-            await self.budgets.hold(opening, flavor, body, tokenizer)
+        return None if self.budgets is None else await self.budgets.hold(opening, flavor, body, tokenizer)
 
     def let_go(self, opening: Open) -> None:
         """See BudgetGate.let_go."""

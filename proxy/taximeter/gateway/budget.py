@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from taximeter.core.budgets import Budget, Budgets, resets_at_us
+from taximeter.core.charges import Held
 from taximeter.core.errors import BadRequest, BudgetExceeded, BudgetReserved, BudgetUnavailable
 from taximeter.core.record import Open, Source, reservation_of
 from taximeter.gateway.admission import names_two_models
@@ -86,18 +87,21 @@ class BudgetGate:
         if self._holding is not None:
             await self._holding.close()
 
-    async def hold(self, opening: Open, flavor: Flavor, body: bytes, tokenizer: str) -> None:
-        """Hold an upper bound of what the call may use, of every hard budget it has.
+    async def hold(self, opening: Open, flavor: Flavor, body: bytes, tokenizer: str) -> Held | None:
+        """Hold an upper bound of what the call may use, of every hard budget it has; answers the bound.
 
-        Raises BudgetExceeded, BudgetReserved or BudgetUnavailable; BadRequest on a body that names two models.
+        None: it has none any more. Raises BudgetExceeded, BudgetReserved or BudgetUnavailable; BadRequest on a body
+        that names two models.
         """
         budgets = self.hard.of(opening.workspace, opening.key_id, opening.task)
         if not budgets:  # ended a moment ago
-            return
+            return None
         if names_two_models(body):
             raise BadRequest("The body has more than one 'model' key.", param="model")
-        wanted = self._amounts(budgets, opening, await self._bound(opening, flavor, body, tokenizer))
-        await self._reserve(opening, wanted)
+        most = await self._bound(opening, flavor, body, tokenizer)
+        held = Held(most.tokens, self._cost(budgets, opening, most))
+        await self._reserve(opening, [(b, held.tokens if b.unit == "tokens" else held.cost_nusd or 0) for b in budgets])
+        return held
 
     def let_go(self, call: Open) -> None:
         """A call's record is written: counting that lets go what the call held."""
@@ -148,16 +152,17 @@ class BudgetGate:
         tokens = max(tokens, len(body) // 4) if text.truncated else tokens
         return bound(opening.operation, tokens, body, self._settings.default_max_output_tokens)
 
-    def _amounts(self, budgets: Sequence[Budget], opening: Open, most: Bound) -> list[tuple[Budget, int]]:
-        cost: int | None = None
-        if any(budget.unit == "usd" for budget in budgets):
-            cost = cost_nusd(self._prices, opening, most)
-            if cost is None and most.tokens and self._settings.on_unpriced == "refuse":
-                raise BudgetExceeded(
-                    f"Workspace {opening.workspace!r} has a budget in USD, and the model {opening.request_model!r} has "
-                    "no price here."
-                )
-        return [(budget, most.tokens if budget.unit == "tokens" else cost or 0) for budget in budgets]
+    def _cost(self, budgets: Sequence[Budget], opening: Open, most: Bound) -> int | None:
+        """The most it may cost, where a budget is in USD and its model has a price."""
+        if not any(budget.unit == "usd" for budget in budgets):
+            return None
+        cost = cost_nusd(self._prices, opening, most)
+        if cost is None and most.tokens and self._settings.on_unpriced == "refuse":
+            raise BudgetExceeded(
+                f"Workspace {opening.workspace!r} has a budget in USD, and the model {opening.request_model!r} has "
+                "no price here."
+            )
+        return cost
 
     async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> None:
         """Hold the amounts, or raise why not. Waits, bounded, for a Redis that is being put together again."""
@@ -224,9 +229,12 @@ def _refused(refusal: Refusal, now_us: int) -> BudgetExceeded | BudgetReserved:
             retry_after_s=RETRY_AFTER_S,
         )
     resets_us = resets_at_us(budget.period, now_us)
+    charged = (
+        f", {_amount(refusal.charged, budget)} are charged for calls whose use is not known" if refusal.charged else ""
+    )
     return BudgetExceeded(
         f"{name} has used its {period}budget of {_amount(budget.limit, budget)}: {_amount(refusal.spent, budget)} are "
-        "spent, and this call may use more than what is left.",
+        f"spent{charged}, and this call may use more than what is left.",
         retry_after_s=None if resets_us is None else max(1, -(-(resets_us - now_us) // 1_000_000)),
     )
 

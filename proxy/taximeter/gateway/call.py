@@ -9,6 +9,7 @@ import os
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
+from taximeter.core.charges import Held, charge
 from taximeter.core.record import Open, Outcome, Record, Source, Tick
 from taximeter.core.usage import NOTHING, Reading
 
@@ -41,6 +42,7 @@ class Call:
         "_file",
         "_journal",
         "closed",
+        "held",
         "opening",
         "overhead_ns",
         "prices",
@@ -71,6 +73,8 @@ class Call:
         """From when on a long stream's progress is to be written down again."""
         self.closed = False
         """Its record is written."""
+        self.held: Held | None = None
+        """What is held of its hard budgets, where it has any."""
         self.record: Record | None = None
         """What was written at the close."""
         self._file: JournalFile = journal.open(opening)
@@ -85,8 +89,19 @@ class Call:
     def tick(self, now_ns: int, output_tokens: int | None) -> None:
         """Write down a long stream's progress, at most once a second."""
         self.tick_at_ns = now_ns + TICK_EVERY_NS
-        opening = self.opening
-        self._journal.tick(
+        self._tick(now_ns, output_tokens)
+
+    def hold(self, held: Held, now_ns: int) -> bool:
+        """Write down, before it is sent, the most it may use: should nobody learn what it did use, that is charged.
+
+        False: the journal cannot be written now.
+        """
+        self.held = held
+        return self._tick(now_ns, None)
+
+    def _tick(self, now_ns: int, output_tokens: int | None) -> bool:
+        opening, held = self.opening, self.held
+        return self._journal.tick(
             self._file,
             Tick(
                 request_id=opening.request_id,
@@ -94,6 +109,8 @@ class Call:
                 at=opening.started_at + (now_ns - self.started_ns) // 1000,
                 response_bytes=self.response_bytes,
                 output_tokens=output_tokens,
+                bound_tokens=None if held is None else held.tokens,
+                bound_cost_nusd=None if held is None else held.cost_nusd,
             ),
         )
 
@@ -168,6 +185,8 @@ class Call:
             if record.rerank_documents is None:
                 record.rerank_documents = prepared.rerank_documents
         record.cost_nusd, record.price_ref = self.prices.cost(record)
+        if self.held is not None:
+            charge(record, self.held)
         self.record = record
         self._journal.close(self._file, record)
         return record

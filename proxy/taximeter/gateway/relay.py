@@ -92,6 +92,7 @@ class Relay(Metered):
             run.uncancel()
             await self._client_has_left()
         except ClientLeft:  # in the middle of its upload, or while its budget was asked
+            self._never_sent()
             self._settle_now(Outcome.CLIENT_LEFT)
         finally:
             if exchange.on_left is not None or self._bound is not None:
@@ -108,6 +109,8 @@ class Relay(Metered):
     def _sending(self, path: bytes, body: bytes | AsyncIterator[bytes]) -> Awaitable[Response]:
         call, exchange = self._call, self._exchange
         call.overhead_ns = time.perf_counter_ns() - call.started_ns
+        if call.held is not None:
+            call.held.sent = True
         return self._upstream.send(exchange.method, path, exchange.headers, body)
 
     async def _upload(self, begun: bytes) -> AsyncIterator[bytes]:
@@ -258,7 +261,18 @@ class Relay(Metered):
         """Hold a part of the call's budgets; its record lets it go. Raises RequestError where there is not enough."""
         upstream = self._upstream.settings
         await in_task()
-        await self._gate.admission.hold(self._call.opening, self._flavor, body, upstream.tokenizer)
+        held = await self._gate.admission.hold(self._call.opening, self._flavor, body, upstream.tokenizer)
+        if held is None:
+            return
+        if not self._call.hold(held, time.perf_counter_ns()) and self._gate.settings.journal.on_error == "refuse":
+            raise errors.JournalError("what is held of its budgets cannot be written down")
+        if self._gate.durable:
+            await self._gate.journal.durable()
+
+    def _never_sent(self) -> None:
+        """No whole request left: nothing of it can be billed."""
+        if self._call.held is not None:
+            self._call.held.sent = False
 
     def _refuse(self, error: errors.RequestError) -> None:
         """Nothing, or no whole request, was sent."""
@@ -284,6 +298,8 @@ class Relay(Metered):
         outcome = Outcome.CLIENT_LEFT if left else _outcome_of(error)
         meter = self._meter
         if meter is None:
+            if not error.sent:
+                self._never_sent()
             self._call.settle(outcome, time.perf_counter_ns(), prepared=self._prepared, error_code=error.code)
             refuse(self._exchange, error, self._call.opening.request_id)
             return

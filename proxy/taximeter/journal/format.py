@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from taximeter.core.record import Line, Open, Record
+from taximeter.core.record import BUDGETS, Line, Open, Record
 
 OPEN = b'{"open":'
 TICK = b'{"tick":'
@@ -82,7 +82,7 @@ def salvaged(item: _Item) -> _Item:
         value = getattr(item, name)
         if isinstance(value, str) and not isinstance(value, enum.Enum):
             changes[name] = value[:_KEPT_CHARS].encode("utf-8", "replace").decode()
-    changes["tags"] = {}
+    changes["tags"] = {BUDGETS: item.tags[BUDGETS]} if BUDGETS in item.tags else {}
     if isinstance(item, Record):
         changes["usage"] = msgspec.Raw(b"null")
     return msgspec.structs.replace(item, **changes)

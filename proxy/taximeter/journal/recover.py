@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 
+from taximeter.core.charges import Held, charge
 from taximeter.core.record import End, Line, Open, Outcome, Record, Source, Tick
 from taximeter.journal.format import close_line, encode
 from taximeter.journal.read import UNREADABLE, decode_line
@@ -40,6 +41,9 @@ def settle(fd: int, tail: Tail, *, now_us: int, price: Price | None = None) -> i
         record.event_id = f"{tail.journal_id}:{seq}"
         if price is not None:
             record.cost_nusd, record.price_ref = price(record)
+        tick = _tick(call)
+        if tick is not None and tick.bound_tokens is not None:
+            charge(record, Held(tick.bound_tokens, tick.bound_cost_nusd, sent=True))
         size = _append(fd, size, close_line(record))
     _append(fd, size, encode(Line(end=End(seq=seq, at=now_us))))
     if tail.calls:
@@ -58,7 +62,7 @@ def interrupted(call: InFlight, request_id: str, attempt: int, *, ended_at: int)
     record = Record(ended_at=max(ended_at, opening.started_at), outcome=Outcome.INTERRUPTED, **shared)
     if tick is None:
         return record
-    record.partial = True
+    record.partial = tick.response_bytes > 0
     record.response_bytes = tick.response_bytes
     record.input_tokens, record.output_tokens = tick.input_tokens, tick.output_tokens
     if tick.input_tokens is not None:

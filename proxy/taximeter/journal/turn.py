@@ -48,9 +48,9 @@ class TurnJournal(Journal):
         file.calls += 1
         return file
 
-    def tick(self, file: JournalFile, tick: Tick) -> None:
+    def tick(self, file: JournalFile, tick: Tick) -> bool:
         self._write_gathered()
-        super().tick(file, tick)
+        return super().tick(file, tick)
 
     def close(self, file: JournalFile, record: Record) -> None:
         if self._waiting.concerned or self._closed:

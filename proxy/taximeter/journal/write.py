@@ -89,10 +89,9 @@ class Journal:
         file.calls += 1
         return file
 
-    def tick(self, file: JournalFile, tick: Tick) -> None:
-        """Write a long stream's progress down; dropped where that does not work at once."""
-        if not self._waiting.concerned:
-            self._put(file, encode(Line(tick=tick)))
+    def tick(self, file: JournalFile, tick: Tick) -> bool:
+        """Write a call's progress down; dropped, and False, where that does not work at once."""
+        return not self._waiting.concerned and self._put(file, encode(Line(tick=tick)))
 
     def close(self, file: JournalFile, record: Record) -> None:
         """Write the settled call down in the file it was opened in; sets `record.event_id`. Never raises.

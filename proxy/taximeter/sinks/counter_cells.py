@@ -6,6 +6,7 @@ import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+from taximeter.core.budgets import CHARGED
 from taximeter.core.record import Record
 from taximeter.core.totals import COST, FIELDS, TOTAL, add, empty
 from taximeter.sinks import counter_keys as keys
@@ -20,7 +21,7 @@ _Where = tuple[int, str, str, str | None]
 _TOTALS = len(FIELDS)
 """How much of a group's cell is counted here."""
 
-_FIELDS = f"{len(FIELDS)} {' '.join(FIELDS)} "
+_FIELDS = f"{len(FIELDS) + len(CHARGED)} {' '.join((*FIELDS, *CHARGED))} "
 
 
 class Cells(NamedTuple):
@@ -34,11 +35,16 @@ class Cells(NamedTuple):
 
 
 def cells(
-    prefix: str, groups: Sequence[Group], known: Mapping[str, int], scopes: Collection[str] = frozenset()
+    prefix: str,
+    groups: Sequence[Group],
+    known: Mapping[str, int],
+    scopes: Collection[str] = frozenset(),
+    budgeted_records: Iterable[Record] = (),
 ) -> Cells:
     """Sum a workspace's groups and lay the sums out for `counters.lua`; `known`: key -> expiry it already has.
 
-    `scopes`: keys and tasks (`key:<id>`, `task:<name>`) to be summed apart, because a budget is about them.
+    `scopes`: keys and tasks (`key:<id>`, `task:<name>`) to be summed apart, because a budget is about them;
+    `budgeted_records`: those of the records that may be charged for what is not known.
     """
     fine: dict[_Where, Cell] = {}
     tracks: dict[str, Cell] = {}
@@ -65,6 +71,7 @@ def cells(
         _put(out, cell, [_expiring(out, known, key, expires)])
     if scopes:
         _scopes(out, prefix, groups, known, scopes)
+    _charges(out, prefix, budgeted_records, known, scopes)
     return Cells(out.keys, _FIELDS + " ".join(map(str, out.words)), out.expiries)
 
 
@@ -120,6 +127,24 @@ def _scopes(out: _Out, prefix: str, groups: Iterable[Group], known: Mapping[str,
         in_month, in_day, _, day_expires, _ = keys.periods(hour)
         of_day = _expiring(out, known, prefix + keys.scope(scope, in_day), day_expires)
         _put(out, budgeted(cell), [*((prefix + keys.scope(scope, at), 0) for at in ("total", in_month)), of_day])
+
+
+def _charges(
+    out: _Out, prefix: str, records: Iterable[Record], known: Mapping[str, int], scopes: Collection[str]
+) -> None:
+    """What budgets are charged for calls of which it is not known what they used."""
+    sums: dict[tuple[str, int], Cell] = {}
+    for record in records:
+        amounts = [record.charged_tokens or 0, record.charged_cost_nusd or 0]
+        if any(amounts):
+            hour = record.ended_at // keys.HOUR_US
+            for scope in ("", f"key:{record.key_id}", f"task:{record.task}"):
+                if not scope or scope in scopes:
+                    _merge(sums, (scope, hour), amounts)
+    for (scope, hour), amounts in sums.items():
+        in_month, in_day, _, day_expires, _ = keys.periods(hour)
+        total, month, day = (prefix + (keys.scope(scope, at) if scope else at) for at in ("total", in_month, in_day))
+        _put(out, [*empty(), *amounts], [(total, 0), (month, 0), _expiring(out, known, day, day_expires)])
 
 
 def budgeted(cell: Cell) -> Cell:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
+from taximeter.core.budgets import CHARGED
 from taximeter.core.errors import TaximeterError
 from taximeter.core.totals import COST, FIELDS, TOTAL
 from taximeter.sinks import counter_keys as keys
@@ -200,19 +201,21 @@ class Rebuilder:
 
 def _writes(prefix: str, ledger: Ledger) -> Iterator[_Write]:
     """Every hash and set of a workspace but `gen` and `cursor`."""
-    yield _hash(prefix + "total", ledger.total)
-    for month, cell in ledger.months.items():
-        yield _hash(f"{prefix}month:{month}", cell)
-    for day, cell in ledger.days.items():
-        yield _hash(f"{prefix}day:{day}", cell, keys.day_expires_s(day))
+    charged = ledger.charged.get("", {})
+    whole = {"total": ledger.total} | {f"month:{month}": cell for month, cell in ledger.months.items()}
+    whole |= {f"day:{day}": cell for day, cell in ledger.days.items()}
+    for period in whole | charged:
+        cell = whole.get(period, [])
+        yield _hash(prefix + period, cell, _expires(period), charged.get(period, (0, 0)))
     for hour, cell in ledger.hours.items():
         yield _hash(f"{prefix}hour:{hour}", cell, keys.hour_expires_s(hour))
     for track, of in ledger.tracks.items():
         yield _hash(prefix + keys.track(track), of.cell, keys.track_expires_s(of.last_us))
     for scope, periods in ledger.scopes.items():
-        for period, cell in periods.items():
-            expires = keys.day_expires_s(period.removeprefix("day:")) if period.startswith("day:") else 0
-            yield _hash(prefix + keys.scope(scope, period), budgeted(cell), expires)
+        charged = ledger.charged.get(scope, {})
+        for period in periods | charged:
+            cell = budgeted(periods[period]) if period in periods else []
+            yield _hash(prefix + keys.scope(scope, period), cell, _expires(period), charged.get(period, (0, 0)))
     yield _Write(prefix + keys.SCOPES, list(ledger.scopes), "set")
     models = {keys.model(provider, served): cell for (provider, served), cell in ledger.models.items()}
     yield from _named(prefix, "model", models)
@@ -230,9 +233,13 @@ def _named(prefix: str, kind: str, cells: dict[str, Cell]) -> Iterator[_Write]:
     yield _Write(f"{prefix}{kind}s", [prefix + name for name, _ in ranked[: keys.MAX_NAMES]], "set")
 
 
-def _hash(key: str, cell: Cell, expires: int = 0) -> _Write:
+def _expires(period: str) -> int:
+    return keys.day_expires_s(period.removeprefix("day:")) if period.startswith("day:") else 0
+
+
+def _hash(key: str, cell: Cell, expires: int = 0, charged: tuple[int, int] = (0, 0)) -> _Write:
     args: list[str | int] = []
-    for field, amount in zip(FIELDS, cell, strict=True):
+    for field, amount in [*zip(FIELDS, cell, strict=False), *zip(CHARGED, charged, strict=True)]:
         if amount:
             args += (field, amount)
     return _Write(key, args, "hash", expires)

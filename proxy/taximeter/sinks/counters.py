@@ -362,11 +362,12 @@ class Counters:
             records = part.records if whole else part.records[start : start + _RECORDS_A_CALL]
             groups = part.groups if whole else grouped(records)
             first, last = seq_of(records[0].event_id), seq_of(records[-1].event_id)
-            out = cells(workspace.prefix, groups, self._expiries, workspace.scopes)
+            budgeted = [record for record in records if BUDGETS in record.tags]
+            out = cells(workspace.prefix, groups, self._expiries, workspace.scopes, budgeted)
             part.expiries |= out.expiries
             head = (workspace.generation, int(workspace.create), part.journal_id, expected, first, last)
             call: Call = [*workspace.head, *out.keys], [*head, keys.MAX_NAMES, out.words]
-            held = [reservation_of(record) for record in records if BUDGETS in record.tags]
+            held = [reservation_of(record) for record in budgeted]
             calls.append(([*call[0], *workspace.tail], [*call[1], " ".join(held)]) if held else call)
             expected = last
         part.last = expected

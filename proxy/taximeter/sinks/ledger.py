@@ -45,6 +45,9 @@ class Ledger(msgspec.Struct, kw_only=True):
     scopes: dict[str, dict[str, Cell]] = msgspec.field(default_factory=dict)
     """Of each scope asked for (`key:<id>`, `task:<name>`): `total`, `month:2026-11`, `day:2026-11-22` -> sums; days
     from `days_from_us` on."""
+    charged: dict[str, dict[str, tuple[int, int]]] = msgspec.field(default_factory=dict)
+    """What budgets are charged for calls of which it is not known what they used, (tokens, nano-USD), of the workspace
+    (as "") and each scope asked for, by the same periods. Where nothing is, there is no entry."""
 
 
 class Standing(msgspec.Struct, kw_only=True):

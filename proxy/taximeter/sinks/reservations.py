@@ -30,6 +30,8 @@ class Refusal(msgspec.Struct, frozen=True):
     budget: Budget
     spent: int
     """In the budget's own unit."""
+    charged: int
+    """Likewise, for calls of which it is not known what they used."""
     over: bool
     """Not enough is left, whatever becomes of the calls in flight; else it is only held by these."""
 
@@ -44,6 +46,8 @@ class Spent(msgspec.Struct, frozen=True):
     spent: int
     held: int
     """By calls in flight, an upper bound of what they will use."""
+    charged: int = 0
+    """For calls that ended and of which it is not known what they used: their upper bounds."""
 
 
 class Reserved(msgspec.Struct, frozen=True):
@@ -78,13 +82,13 @@ class Reservations:
         args: list[str | int] = [call, now_us // 1_000_000, self._asker, epoch, times, int(in_flight)]
         for budget, amount in wanted:
             names.append(spent_key(budget, now_us))
-            args += (budget.id, budget.field, budget.limit, min(amount, MOST_HELD))
+            args += (budget.id, budget.field, budget.charged_field, budget.limit, min(amount, MOST_HELD))
         [reply] = raised([await self._reserving.ask((names, args))])
         if reply[0] == b"held":
             return Reserved(wanted, self._learn(workspace, reply[1].decode().removeprefix("-"), int(reply[2])))
         if reply[0] == b"lost":
             return Lost()
-        return Refusal(wanted[reply[1] - 1][0], int(reply[2]), over=reply[0] == b"over")
+        return Refusal(wanted[reply[1] - 1][0], int(reply[2]), int(reply[3]), over=reply[0] == b"over")
 
     def _learn(self, workspace: str, epoch: str, times: int) -> str:
         if len(self._last) >= _REMEMBERED:
@@ -137,10 +141,13 @@ class Reservations:
         """How each of these budgets stands."""
         commands: list[tuple[str | int | bytes, ...]] = []
         for budget in budgets:
-            commands.append(("HGET", spent_key(budget, now_us), budget.field))
+            commands.append(("HMGET", spent_key(budget, now_us), budget.field, budget.charged_field))
             commands.append(("HGET", keys.prefix(budget.workspace) + keys.HELD, budget.id))
         replies = await self._server.commands(commands) if commands else []
-        return [Spent(int(spent or 0), int(held or 0)) for spent, held in zip(replies[::2], replies[1::2], strict=True)]
+        return [
+            Spent(int(spent or 0), int(held or 0), int(charged or 0))
+            for (spent, charged), held in zip(replies[::2], replies[1::2], strict=True)
+        ]
 
     async def scopes(self, workspace: str) -> set[str]:
         """The keys and tasks of a workspace that are counted apart now."""

@@ -3,10 +3,10 @@
 -- ARGV  1 call, 2 now (s since epoch), 3 who asks (a field of held: how often it has reserved in this epoch),
 --       4 the epoch it reserved in last, without a minus ("" none), 5 how often it did,
 --       6 "1": the call is in flight already and holds what it holds, whatever is left;
---       then for each budget: id, field of its hash, limit, amount
--- Answers {"held", epoch ("" none), how often the asker has reserved in it}; {"over", n, spent} where the n-th budget (1…)
--- has not enough left even with nothing in flight; {"full", n, spent} where it would have, were nothing held by calls in
--- flight; {"lost"} where the totals or what is held are not all there: a Redis that was emptied, restored, or is a replica
+--       then for each budget: id, fields of its hash (spent, charged for what is not known), limit, amount
+-- Answers {"held", epoch ("" none), how often the asker has reserved in it}; {"over", n, spent, charged} where the n-th
+-- budget (1…) has not enough left even with nothing in flight; {"full", n, spent, charged} where it would have, were
+-- nothing held by calls in flight; {"lost"} where the totals or what is held are not all there: a Redis that was emptied, restored, or is a replica
 -- that has not heard of everything. Then, and after an error, nothing is held.
 
 local function lost()
@@ -16,11 +16,11 @@ local function lost()
   return {'lost'}
 end
 
-if not (natural(ARGV[2]) and natural(ARGV[5])) or string.find(ARGV[1], '%s') or #ARGV ~= 6 + 4 * (#KEYS - 4) then
+if not (natural(ARGV[2]) and natural(ARGV[5])) or string.find(ARGV[1], '%s') or #ARGV ~= 6 + 5 * (#KEYS - 4) then
   return refused('a call that cannot be named, or a budget without its key')
 end
-for at = 7, #ARGV, 4 do
-  if not (natural(ARGV[at + 2]) and natural(ARGV[at + 3])) or string.find(ARGV[at], '[%s:]') then
+for at = 7, #ARGV, 5 do
+  if not (natural(ARGV[at + 3]) and natural(ARGV[at + 4])) or string.find(ARGV[at], '[%s:]') then
     return refused('an amount of budget ' .. ARGV[at] .. ' is no number')
   end
 end
@@ -45,19 +45,27 @@ end
 
 local over, full, parts = nil, nil, {}
 for n = 1, #KEYS - 4 do
-  local at = 4 * n + 3
-  local id, amount = ARGV[at], ARGV[at + 3]
-  local held = redis.call('HGET', KEYS[2], id) or '0'
-  local spent = typed(KEYS[4 + n], 'hash') and redis.call('HGET', KEYS[4 + n], ARGV[at + 1]) or '0'
-  if not integer(held) or not flying and not (integer(spent) and typed(KEYS[4 + n], 'hash')) then
+  local at = 5 * n + 2
+  local id, amount = ARGV[at], ARGV[at + 4]
+  if not integer(redis.call('HGET', KEYS[2], id) or '0') then
     return lost()
   end
   if not flying then
-    local left = tonumber(ARGV[at + 2]) - tonumber(spent) -- exact: a limit is at most 2^53
+    if not typed(KEYS[4 + n], 'hash') then
+      return lost()
+    end
+    local spent = redis.call('HGET', KEYS[4 + n], ARGV[at + 1]) or '0'
+    local charged = redis.call('HGET', KEYS[4 + n], ARGV[at + 2]) or '0'
+    if not (integer(spent) and integer(charged)) then
+      return lost()
+    end
+    -- Exact: a limit is at most 2^53, and so is what is left of it as long as it is more than 0.
+    local left = tonumber(ARGV[at + 3]) - tonumber(spent)
+    left = left <= 0 and left or left - tonumber(charged)
     if left <= 0 or tonumber(amount) > left then
-      over = over or {'over', n, spent}
-    elseif tonumber(held) + tonumber(amount) > left then
-      full = full or {'full', n, spent}
+      over = over or {'over', n, spent, charged}
+    elseif tonumber(redis.call('HGET', KEYS[2], id) or '0') + tonumber(amount) > left then
+      full = full or {'full', n, spent, charged}
     end
   end
   if amount ~= '0' then

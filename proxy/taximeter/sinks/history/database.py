@@ -164,8 +164,8 @@ class Database:
         with self._writer.begin() as connection:
             self.lock_schema(connection)
             if inspect(connection).has_table(schema.meta.name):
-                if self._check_version(connection) < schema.VERSION:
-                    self._upgrade(connection)
+                if (found := self._check_version(connection)) < schema.VERSION:
+                    self._upgrade(connection, found)
                 return
             schema.metadata.create_all(connection)
             connection.execute(text(schema.llm_usage_view(self.dialect)))
@@ -184,12 +184,14 @@ class Database:
                     f"{schema.VERSION}). `taximeter serve` brings it up to date when it starts."
                 )
 
-    def _upgrade(self, connection: Connection) -> None:
-        """From version 1: adds the roll-ups by tag. Of records that were deleted before, their tags are not known."""
+    def _upgrade(self, connection: Connection, found: int) -> None:
+        """Version 2 added the roll-ups by tag: of records that were deleted before, their tags are not known. Version 3
+        added charges: of records before it there are none."""
         schema.metadata.create_all(connection)
         meta = schema.meta
-        since = select(literal("tags_since_us"), meta.c.value).where(meta.c.name == "events_since_us")
-        connection.execute(meta.insert().from_select(["name", "value"], since))
+        if found < 2:
+            since = select(literal("tags_since_us"), meta.c.value).where(meta.c.name == "events_since_us")
+            connection.execute(meta.insert().from_select(["name", "value"], since))
         connection.execute(meta.update().where(meta.c.name == "version").values(value=str(schema.VERSION)))
         log.warning("history database %s: schema version %d from now on", self.name, schema.VERSION)
 

@@ -41,6 +41,8 @@ class Detail(msgspec.Struct, omit_defaults=True):
     request_bytes: int = 0
     response_bytes: int = 0
     error_code: str | None = None
+    charged_tokens: int | None = None
+    charged_cost_nusd: int | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -139,6 +141,8 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
         record.request_bytes,
         record.response_bytes,
         record.error_code,
+        record.charged_tokens,
+        record.charged_cost_nusd,
         record.usage,
     )
     return (
@@ -172,6 +176,21 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
         record.cost_nusd,
         _encode(detail).decode(errors="replace"),  # `usage` is as the provider sent it, which need not be UTF-8
     )
+
+
+def charge_row(record: Record, key: int) -> dict[str, Any]:
+    """The row of `usage_charges` of a record that changes what budgets are charged."""
+    return {
+        "id": key,
+        "ended_at": record.ended_at,
+        "workspace": record.workspace,
+        "key_id": record.key_id or "",
+        "task": record.task or "",
+        "request_id": record.request_id,
+        "attempt": record.attempt,
+        "charged_tokens": record.charged_tokens or 0,
+        "charged_cost_nusd": record.charged_cost_nusd or 0,
+    }
 
 
 _SAME_NAME = tuple(name for name in COLUMNS if name in Record.__struct_fields__)

@@ -28,8 +28,8 @@ from sqlalchemy import (
 from taximeter.sinks.history.cells import FIELDS
 from taximeter.sinks.history.query import SERIES, TAGS
 
-VERSION = 2
-"""Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag."""
+VERSION = 3
+"""Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag. 3: charges."""
 
 SEQ_BITS = 40
 """An event's id is `journal_no << 40 | seq`: 10^12 records a journal, 8 million journals, in 63 bits."""
@@ -141,6 +141,24 @@ for _tag in TAGS:
     # By series too: another workspace may use the same name, and its records are not worth a look.
     _key, _present = (events.c[_tag], events.c.series_no, events.c.ended_at), events.c[_tag].is_not(None)
     Index(f"usage_events_{_tag}", *_key, sqlite_where=_present, postgresql_where=_present)
+
+charges = Table(
+    "usage_charges",
+    metadata,
+    Column("id", Big, primary_key=True, autoincrement=False),
+    Column("ended_at", Big, nullable=False),
+    Column("workspace", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("task", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("attempt", SmallInteger, nullable=False),
+    Column("charged_tokens", Big, nullable=False),
+    Column("charged_cost_nusd", Big, nullable=False),
+)
+"""What budgets are charged for calls of which it is not known what they used, and what was corrected of that: a row for
+each of these few records, kept as long as sums are."""
+
+Index("usage_charges_workspace", charges.c.workspace, charges.c.ended_at)
 
 SUMMARIES: tuple[tuple[str, ...], ...] = (("task",), ("provider", "model", "operation"), ("workspace", "key_id"))
 """Names a coarser roll-up is kept by, beside the one by all of SERIES: the questions asked most, with few rows each.

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from taximeter.core.record import Record
+from taximeter.sinks.history.charges import Charge
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import Filters, Group, Ranked, TrackPart, Window
 from taximeter.sinks.history.read import Reader
@@ -104,6 +105,12 @@ class History:
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
         """See sinks.ledger.LedgerSnapshot."""
         return await self._read(self._snapshots.standing, workspace, cursors)
+
+    async def charges(
+        self, workspace: str | None = None, request_id: str | None = None, limit: int = 1_000
+    ) -> list[Charge]:
+        """Calls whose use is charged to budgets though it is not known, the latest first."""
+        return await self._read(self._snapshots.charges, workspace, request_id, limit)
 
     async def roll_up_tags(self) -> None:
         """Add what was delivered to the roll-ups by tag. In bites, so that delivery goes on."""

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, select
 
 from taximeter.core import totals
+from taximeter.sinks.history import charges
 from taximeter.sinks.history.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import FOREVER_US, Filters
@@ -61,7 +62,13 @@ class Snapshots:
                 tasks={task: cell for (task,), cell in tasks.items() if task},
                 tracks=_tracks(connection, workspace, tracks_from_us),
                 scopes={scope: _scope(connection, workspace, scope, days_from_s) for scope in scopes},
+                charged=charges.by_period(connection, workspace, scopes, days_from_s),
             )
+
+    def charges(self, workspace: str | None, request_id: str | None, limit: int) -> list[charges.Charge]:
+        """Calls whose use is charged to budgets though it is not known, the latest first."""
+        with self._database.reading() as connection:
+            return charges.listed(connection, workspace, request_id, limit)
 
     def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
         """The workspace's total at these cursors: all it has, less its records beyond them."""

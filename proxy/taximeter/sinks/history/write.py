@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from typing import Any
 
 from sqlalchemy import Connection, select
 
@@ -18,6 +19,7 @@ from taximeter.sinks.history.rows import (
     OriginKey,
     SeriesKey,
     SummaryKey,
+    charge_row,
     class_key,
     event_id,
     origin_key,
@@ -29,6 +31,7 @@ from taximeter.sinks.history.schema import (
     LEVELS,
     SUMMARIES,
     SUMMARY_LEVELS,
+    charges,
     classes,
     journals,
     origins,
@@ -145,6 +148,7 @@ class Writer:
         origin_no = self._origins.numbers(connection, from_where)
         class_no = self._classes.numbers(connection, kinds)
         quarters: Cells = {}
+        charged: list[dict[str, Any]] = []
         named: dict[int, SeriesKey] = {}
         rows: dict[Known, list[Row]] = {}
         for (journal_no, group), name, origin, kind in zip(taken, names, from_where, kinds, strict=True):
@@ -155,7 +159,14 @@ class Writer:
                 [to_row(record, event_id(journal_no, seq_of(record.event_id)), *numbers) for record in group.records]
             )
             put(quarters, (group.quarter_s, number), group.cell)
+            charged += [
+                charge_row(record, event_id(journal_no, seq_of(record.event_id)))
+                for record in group.records
+                if record.charged_tokens is not None or record.charged_cost_nusd is not None
+            ]
         statements.insert(rows)
+        if charged:
+            connection.execute(charges.insert(), charged)
         add_to_levels(statements, LEVELS, quarters)
         self._summarise(connection, statements, quarters, named)
 

@@ -1,0 +1,52 @@
+"""What a hard budget is charged for a call of which it is not known what it used. Pure.
+
+Unknown use is not free: what may have been billed stays charged at the bound that was held, until somebody knows
+better. The tokens of a record stay null all the same: a bound is no figure of what was used.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from taximeter.core.record import Operation, Outcome, Record
+
+GATEWAY_STATUSES = frozenset({502, 504, 520, 524})
+"""A gateway before the provider (nginx, Cloudflare) says that it does not know what became of the call. Any other error
+status is the provider's word that it did not answer, and so bills nothing."""
+
+
+class Held(msgspec.Struct):
+    """What is held of a call's budgets: the most it may use."""
+
+    tokens: int
+    cost_nusd: int | None
+    """None: no budget of its is in USD, or its model has no price."""
+    sent: bool = False
+    """Some of the request may have been written to the upstream, and all of it was there to be written."""
+
+
+def charge(record: Record, held: Held) -> None:
+    """Set what the budgets of a settled and priced call are charged beyond what is known of it."""
+    if not held.sent or record.outcome in (Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE):
+        return
+    status = record.status or 0
+    if status >= 400 and status not in GATEWAY_STATUSES:
+        return
+    known = _is_known(record)
+    if not known:
+        record.charged_tokens = max(0, held.tokens - (record.total_tokens or 0)) or None
+    if held.cost_nusd is not None and not (known and record.cost_nusd is not None):
+        record.charged_cost_nusd = max(0, held.cost_nusd - (record.cost_nusd or 0)) or None
+
+
+def _is_known(record: Record) -> bool:
+    """Whether the record's figures are what the provider bills, reported or counted.
+
+    Of an answer that ended early what came of it was counted; where nothing had come, or the process that counted died,
+    that is no knowledge of what was generated.
+    """
+    if record.operation is not Operation.LLM:
+        return record.input_tokens is not None or record.search_units is not None or record.cost_nusd is not None
+    if record.input_tokens is None or record.output_tokens is None:
+        return False
+    return not (record.partial and (not record.output_tokens or record.outcome is Outcome.INTERRUPTED))
