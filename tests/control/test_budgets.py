@@ -124,6 +124,18 @@ async def test_what_counted_calls_still_hold_is_swept_and_nothing_else(desk, red
     assert await redis.hget("tm:{acme}:held", budget.id) == "20"
 
 
+async def test_what_a_redis_that_went_back_holds_of_ended_calls_is_let_go_before_calls_are_decided(desk, redis):
+    control, made, _ = desk
+    await control.client.post("/budgets", json={"workspace": "acme", "limit": 100, "unit": "tokens"})
+    (budget,) = made.ring.listing()
+    for name in ("req-1#1", "req-3#1"):
+        await redis.hset("tm:{acme}:reserved", name, f"{budget.id} 10")
+        await redis.zadd("tm:{acme}:reserved_at", {name: NOON_US // 10**6 - 5})
+    await control.add(record(1, ended_at=NOON_US - 10**6))
+    await made._sweep_ended("acme")
+    assert await redis.hkeys("tm:{acme}:reserved") == ["req-3#1"]
+
+
 async def test_without_redis_budgets_are_listed_without_figures(tmp_path, start):
     made = ring(tmp_path)
     made.create("acme", 5, unit="tokens", period="total", mode="hard")

@@ -16,8 +16,11 @@ B = Budget(id="b1", workspace="acme", unit="tokens", period="total", limit=100)
 class World:
     def __init__(self, client, reservations):
         self.client, self.reservations = client, reservations
+        self.swept = []
         self.now_s, self.rebuilt, self.whole, self.fails = 0.0, 0, True, False
-        self.holdings = Holdings(reservations, rebuild=self.rebuild, drained=self.drained, clock_s=lambda: self.now_s)
+        self.holdings = Holdings(
+            reservations, rebuild=self.rebuild, drained=self.drained, sweep=self.sweep, clock_s=lambda: self.now_s
+        )
 
     async def rebuild(self, workspace):
         if self.fails:
@@ -28,6 +31,9 @@ class World:
 
     async def drained(self, sink):
         return self.whole
+
+    async def sweep(self, workspace):
+        self.swept.append((workspace, (await self.reservations.state(workspace))[1]))
 
     async def step(self, after_s=0.0):
         self.now_s += after_s
@@ -56,7 +62,9 @@ async def test_totals_first_then_what_is_held_then_calls_are_decided(world):
     world.whole = False  # Redis lacks records of ours
     assert await world.step() == await world.step(GATHER_S) == (generation, epoch)
     world.whole = True
+    assert world.swept == []
     assert await world.step() == (generation, epoch[1:])
+    assert world.swept == [("acme", epoch)]  # while nothing is decided yet
     assert type(await world.decided()) is Reserved
     assert await world.step(100) == (generation, epoch[1:]) and world.rebuilt == 1
 

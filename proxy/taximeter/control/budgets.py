@@ -27,6 +27,8 @@ log = logging.getLogger("taximeter.budget")
 
 SWEPT = 200
 """Calls looked at in one sweep of a workspace."""
+SWEPT_AT_ONCE = 2_000
+"""Where a Redis that went back is put together again; beyond these, the next sweeps do it."""
 SETTLED_US = 60_000_000
 """A call that ended this long ago has been counted, unless Redis is behind, which is asked."""
 
@@ -50,7 +52,7 @@ class BudgetDesk:
         `drained` waits, bounded, until a sink has what is in the journals; `tell` sends word of a spent soft budget."""
         self.ring = ring
         self._reservations = reservations
-        self._holdings = Holdings(reservations, rebuild=rebuild, drained=drained)
+        self._holdings = Holdings(reservations, rebuild=rebuild, drained=drained, sweep=self._sweep_ended)
         self._history = history
         self._rebuild = rebuild
         self._counted = counted
@@ -111,11 +113,18 @@ class BudgetDesk:
             return
         before_us = self._now_us() - SETTLED_US
         for workspace in self.ring.in_force().workspaces:
-            calls = await self._reservations.held_before(workspace, before_us // 1_000_000, SWEPT)
-            counted = [call for call in calls if await self._ended_before(call, before_us)]
-            if counted:
-                released = await self._reservations.release(workspace, counted)
-                log.warning("budgets of workspace %r: %d calls held what they had used already", workspace, released)
+            await self._sweep(workspace, before_us, SWEPT)
+
+    async def _sweep_ended(self, workspace: str) -> None:
+        """The same of calls that ended by now: history's totals have just been written into Redis."""
+        await self._sweep(workspace, self._now_us(), SWEPT_AT_ONCE)
+
+    async def _sweep(self, workspace: str, before_us: int, most: int) -> None:
+        calls = await self._reservations.held_before(workspace, before_us // 1_000_000, most)
+        counted = [call for call in calls if await self._ended_before(call, before_us)]
+        if counted:
+            released = await self._reservations.release(workspace, counted)
+            log.warning("budgets of workspace %r: %d calls held what they had used already", workspace, released)
 
     async def _ended_before(self, call: str, before_us: int) -> bool:
         request_id, _, attempt = call.rpartition("#")

@@ -5,7 +5,8 @@ too little of what is spent, or of what calls in flight hold. Reserving (reserve
 
 1. the workspace's totals are written anew from history (`rebuild`);
 2. an epoch begins, negative: workers of every node, who look four times a second, hold again what their calls hold;
-3. after `GATHER_S`, and when the counters have every record of this node, the epoch is opened.
+3. after `GATHER_S`, and when the counters have every record of this node, what ended calls hold is let go and the epoch
+   is opened.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ class Holdings:
         *,
         rebuild: Callable[[str], Awaitable[int]],
         drained: Callable[[str], Awaitable[bool]],
+        sweep: Callable[[str], Awaitable[None]],
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`rebuild` writes a workspace's counters anew; `drained` waits, bounded, until a sink (`history`, `redis`) has
-        every record that is in this node's journals, and says whether it has."""
+        every record that is in this node's journals, and says whether it has; `sweep` lets go what calls hold that
+        history knows to have ended: a Redis that went back still holds it, and the totals have it."""
         self._reservations = reservations
         self._rebuild = rebuild
         self._drained = drained
+        self._sweep = sweep
         self._clock_s = clock_s
         self._since: dict[tuple[str, str], float] = {}
         """(workspace, state) -> when it was first seen."""
@@ -62,6 +66,7 @@ class Holdings:
             elif epoch.startswith("-"):
                 seen.add((workspace, epoch))
                 if self._for_s(workspace, epoch) >= GATHER_S and await self._drained("redis"):
+                    await self._sweep(workspace)
                     await self._reservations.move_epoch(workspace, epoch, epoch[1:])
                     log.warning(
                         "budgets of workspace %r: what is spent and held is known, calls are decided", workspace

@@ -52,6 +52,10 @@ class Asker:
                 except ERRORS as error:
                     self._failed(some, error)
                     continue
+                except BaseException:
+                    for _, answer in some:
+                        answer.cancel()
+                    raise
                 for (_, answer), reply in zip(some, replies, strict=True):
                     if not answer.done():
                         answer.set_result(reply)
