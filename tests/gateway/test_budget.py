@@ -340,3 +340,16 @@ async def test_where_the_journal_must_not_be_outrun_a_hold_that_cannot_be_writte
         monkeypatch.setattr(running.journal, "tick", lambda file, tick: False)
         assert (await post(running)).headers["x-taximeter-error"] == "journal_unavailable"
         assert provider.requests == [] and "charged_tokens" not in await running.record()
+
+
+async def test_a_redis_that_is_there_but_full_lets_nothing_pass(serve, provider, gated, redis):
+    async with serve(provider) as running:
+        gated(running, budget())
+        assert (await post(running)).status_code == 200
+        await redis.config_set("maxmemory", "1")
+        try:
+            assert (await post(running)).headers["x-taximeter-error"] == "budget_unavailable"
+        finally:
+            await redis.config_set("maxmemory", "0")
+        assert (await post(running)).status_code == 200
+        assert len(provider.requests) == 2

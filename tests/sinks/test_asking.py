@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from taximeter.core.budgets import Budget
 from taximeter.sinks.asking import within
-from taximeter.sinks.redis_client import ERRORS, RedisServer, is_ours
+from taximeter.sinks.redis_client import ERRORS, RedisServer, answered, is_ours
 from taximeter.sinks.reservations import Refusal, Reservations, Reserved
 from valkeys import Relay, known
 
@@ -104,4 +104,7 @@ def test_our_own_exhaustion_is_told_from_an_absent_server():
             raise redis.ConnectionError("Error 24") from error
     except redis.ConnectionError as error:
         assert is_ours(error)
+    assert answered(redis.OutOfMemoryError("OOM")) and answered(redis.exceptions.NoPermissionError("no"))
+    assert not answered(redis.ReadOnlyError("x")) and not answered(redis.exceptions.MasterDownError("x"))
+    assert not answered(redis.exceptions.MovedError("1 a:1")) and not answered(redis.ConnectionError("refused"))
     assert not is_ours(redis.ConnectionError("refused")) and not is_ours(ConnectionRefusedError(111, "refused"))

@@ -166,7 +166,7 @@ class BudgetGate:
 
     async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> None:
         """Hold the amounts, or raise why not. Waits, bounded, for a Redis that is being put together again."""
-        from taximeter.sinks.redis_client import ERRORS, is_ours
+        from taximeter.sinks.redis_client import ERRORS, answered, is_ours
         from taximeter.sinks.reservations import Refusal, Reserved
 
         if self._holding is None:
@@ -177,7 +177,7 @@ class BudgetGate:
             try:
                 held = await self._holding.reserve(call, wanted, self._now_us())
             except ERRORS as error:
-                return self._unavailable(call, wanted, str(error), ours=is_ours(error))
+                return self._unavailable(call, wanted, str(error), away=not (is_ours(error) or answered(error)))
             if isinstance(held, Refusal):
                 raise _refused(held, self._now_us())
             if isinstance(held, Reserved):
@@ -191,14 +191,14 @@ class BudgetGate:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, ASK_AGAIN_S[1])
 
-    def _unavailable(self, call: str, wanted: Sequence[tuple[Budget, int]], why: str, *, ours: bool = False) -> None:
+    def _unavailable(self, call: str, wanted: Sequence[tuple[Budget, int]], why: str, *, away: bool = True) -> None:
         """Do with a call whose budget cannot be asked what the settings say.
 
         Where it passes, what it may use is held as soon as it can be.
         """
         from taximeter.sinks.reservations import Reserved
 
-        refuses = self._settings.on_unavailable == "refuse" or ours  # our own exhaustion is no outage
+        refuses = self._settings.on_unavailable == "refuse" or not away  # our own exhaustion, a full Redis: no outage
         if not self._told:
             log.error("budgets cannot be checked, calls are %s: %s", "refused" if refuses else "allowed", why)
         self._told = True

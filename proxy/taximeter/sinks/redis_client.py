@@ -19,12 +19,16 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
+    ClusterDownError,
     MaxConnectionsError,
     NoPermissionError,
     NoScriptError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -201,6 +205,16 @@ def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
             raise ValueError(f"{host!r} is not host:port")
         found.append((one.hostname, one.port or default_port))
     return found
+
+
+def answered(error: BaseException) -> bool:
+    """Whether a server is there and will not do what it was asked (it is full, or does not let us), as against one that
+    is away, or is not the primary (any more, or yet)."""
+    return isinstance(error, ResponseError) and not isinstance(error, _NOT_PRIMARY)
+
+
+_NOT_PRIMARY = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
+"""Of a fail-over, or of slots that move (MovedError is an AskError, MasterDownError a ClusterDownError)."""
 
 
 def is_ours(error: BaseException) -> bool:
