@@ -68,6 +68,8 @@ async def test_a_budget_is_made_shown_and_ended(desk, redis):
     (shown,) = (await control.get("/budgets"))["data"]
     assert (shown["spent"], shown["held"], shown["charged"]) == (2.000000001, 0.5, 0.3)
     assert (await control.get("/budgets", workspace="beta"))["data"] == []
+    page = (await control.client.get("/dashboard/health")).text
+    assert all(word in page for word in ("Charged, not known", made["id"], "$12.50", "$0.30", "$0.50"))
     assert (await control.client.delete(f"/budgets/{made['id']}")).status_code == 200
     assert (await control.get("/budgets"))["data"] == []
     assert (await control.client.delete("/budgets/bud_none")).status_code == 404

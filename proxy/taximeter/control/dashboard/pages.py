@@ -22,6 +22,7 @@ from taximeter.control.ports import Services
 from taximeter.control.questions import Asked, Given, Many, only_known_parameters, split
 from taximeter.control.times import shown
 from taximeter.control.usage import up_to_date
+from taximeter.core.budgets import CHARGED
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.views import cost_usd
 from taximeter.sinks.history.query import Filters
@@ -159,7 +160,7 @@ class Pages(Controller):
             fields["tags"] = fields["tags"] or None
             known = [(name, _plain(value)) for name, value in fields.items() if value is not None]
             attempts.append((record, known, _pretty(usage)))
-            unknown.append([name for name, value in fields.items() if value is None])
+            unknown.append([name for name, value in fields.items() if value is None and name not in CHARGED])
         return show(request, "request.html", request_id=request_id, attempts=attempts, unknown=unknown)
 
     @get("/dashboard/live", summary="Calls as they end", media_type="text/html")
@@ -183,6 +184,7 @@ class Pages(Controller):
             node=services.node.health(),
             delivering=None if services.delivering is None else services.delivering(),
             known=known,
+            budgets=None if services.budgets is None else await services.budgets.listing(),
             reported=totals.total_tokens - totals.counted_tokens - totals.estimated_tokens,
             complete=complete,
             lag_seconds=lag_s,
