@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from taximeter.core import routes
 from taximeter.core.errors import BadRequest, BadTag, RequestError
-from taximeter.core.routes import Route
+from taximeter.core.routes import Route, spellings
 
 tag = st.from_regex(rb"[A-Za-z0-9._:@-]{1,40}", fullmatch=True).filter(lambda t: b".." not in t)
 
@@ -94,3 +94,20 @@ def test_any_bytes_resolve_or_are_refused(path):
 )
 def test_our_v1_stands_for_the_upstreams_base(path, base, native, target):
     assert routes.target(path, base, native) == target
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        (b"/v1/chat/completions", (b"/v1/chat/completions",)),
+        (b"//v1//chat/completions//", (b"/v1/chat/completions",)),
+        (b"/v1/./chat/./completions/.", (b"/v1/chat/completions",)),
+        (b"/v1/chat;jsessionid=1/completions;x", (b"/v1/chat/completions",)),
+        (b"/v1/ch%61t/completions", (b"/v1/chat/completions", b"/v1/chat/completions")),
+        (b"/v1/chat%252fcompletions", (b"/v1/chat/completions", b"/v1/chat%2Fcompletions")),
+        (b"/model/a%3Ab%2Fc/invoke", (b"/model/a:b/c/invoke", b"/model/a:b%2Fc/invoke")),
+        (b"/", (b"",)),
+    ],
+)
+def test_a_path_is_understood_as_servers_match_it(path, meant):
+    assert spellings(path) == meant

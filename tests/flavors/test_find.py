@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taximeter.core.record import Operation
 from taximeter.flavors import FLAVORS, find
@@ -117,3 +119,23 @@ def test_models_in_paths_are_told() -> None:
 def test_streams_that_the_path_asks_for_are_told(path: bytes) -> None:
     path = path.replace(b"/x:", b"/publishers/anthropic/models/x:")
     assert find(b"POST", path).prepare(b"{}", path, inject=True).stream
+
+
+SLASHES = st.sampled_from(["/", "//", "/./", "%2F", "%2f", "%252F", ";v=1/"])
+
+
+@st.composite
+def spelled(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A path, and the same in other letters: any case, doubled slashes, percent signs."""
+    plain = draw(st.sampled_from([path for path, api, _ in PATHS if api != "other" and "?" not in path]))
+    letters = [
+        draw(st.sampled_from([letter, letter.swapcase(), f"%{ord(letter):02x}"])) if letter != "/" else draw(SLASHES)
+        for letter in plain[1:]
+    ]
+    return plain.encode(), ("/" + "".join(letters) + draw(st.sampled_from(["", "/", "//", ";x"]))).encode()
+
+
+@given(spelled())
+def test_a_path_is_matched_as_the_most_lenient_provider_would(paths: tuple[bytes, bytes]) -> None:
+    plain, other = paths
+    assert find(b"POST", other) is find(b"POST", plain)

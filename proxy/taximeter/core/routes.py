@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -64,6 +65,36 @@ def _resolve(raw_path: bytes) -> Route:
 
 
 _remembered = lru_cache(maxsize=4096)(_resolve)
+
+
+def canonical(path: bytes) -> bytes:
+    """The path as servers match it: one slash where several stand, none at the end, no `/./` and no `;parameters`.
+
+    Only to find out what a path means; what is relayed is what came. Case is left to who compares.
+    """
+    if b";" in path:
+        path = _parameters(b"", path)
+    if b"//" in path or b"/./" in path or path.endswith((b"/", b"/.")):
+        path = _slashes(b"/", path).rstrip(b"/")
+    return path
+
+
+def spellings(path: bytes) -> tuple[bytes, ...]:
+    """The canonical paths that one with percent signs may stand for: all of them resolved, and all but `%2F`.
+
+    A server that decodes before it matches also splits at `%2F`; one that matches first has a segment with a slash in
+    it (the ARN of a Bedrock model). Decoded twice, as behind a proxy that decodes too.
+    """
+    path = canonical(path)
+    if b"%" not in path:
+        return (path,)
+    kept = b"%2F".join(unquote_to_bytes(unquote_to_bytes(part)) for part in _slash_escapes(path))
+    return canonical(unquote_to_bytes(unquote_to_bytes(path))), canonical(kept)
+
+
+_slash_escapes = re.compile(rb"(?i)%(?:25)?2f").split
+_parameters = re.compile(rb";[^/]*").sub
+_slashes = re.compile(rb"/+(?:\./+|\.$)*").sub
 
 
 def target(path: bytes, base: bytes, native: bytes) -> bytes:

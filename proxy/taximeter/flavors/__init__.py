@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from taximeter.core import routes
+from taximeter.core.record import Operation
 from taximeter.flavors.bedrock import AGENT, CONVERSE, INVOKE, INVOKE_EMBED, INVOKE_RERANK
 from taximeter.flavors.chat import CHAT
 from taximeter.flavors.cohere import COHERE_CHAT, COHERE_EMBED
@@ -77,7 +79,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"", UNKNOWN),
 )
 
-_matchers = [(re.compile(rb"(?:" + pattern.encode() + rb")/?$").search, flavor) for pattern, flavor in FLAVORS]
+_matchers = [(re.compile(rb"(?i)(?:" + pattern.encode() + rb")$").search, flavor) for pattern, flavor in FLAVORS]
 _found: dict[bytes, Flavor] = {}
 _FOUND_MAX = 1024
 """Paths remembered; Azure deployments and Bedrock models stand in the path, so there may be many."""
@@ -86,15 +88,27 @@ _FOUND_MAX = 1024
 def find(method: bytes, path: bytes) -> Flavor:
     """The flavor of a request. `path` is raw, tags taken out, query allowed; what nothing else matches is `UNKNOWN`.
 
-    Only POST uses anything: a GET reads back what another call used.
+    Paths are matched as the most lenient provider would: any case, `//`, `%2F`, a slash at the end. Only POST uses
+    anything: a GET reads back what another call used.
     """
     if method != b"POST":
         return OPAQUE
     flavor = _found.get(path)
     if flavor is None:
-        path = path.partition(b"?")[0]
-        flavor = next(flavor for matches, flavor in _matchers if matches(path))
+        flavor = of_path(path)
         if len(_found) >= _FOUND_MAX:
             _found.clear()
         _found[path] = flavor
     return flavor
+
+
+def of_path(path: bytes) -> Flavor:
+    """The flavor of a POST to this path."""
+    first, *others = (_match(one) for one in routes.spellings(path.partition(b"?")[0]))
+    if first.operation is Operation.OTHER:
+        first = next((other for other in others if other.operation is not Operation.OTHER), first)
+    return first
+
+
+def _match(path: bytes) -> Flavor:
+    return next(flavor for matches, flavor in _matchers if matches(path))

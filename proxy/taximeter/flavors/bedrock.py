@@ -175,7 +175,7 @@ class Bedrock(JsonFlavor):
         self.kind = tally
 
     def path_streams(self, path: bytes) -> bool:
-        return path.partition(b"?")[0].endswith(b"-stream")
+        return path.partition(b"?")[0].lower().endswith(b"-stream")
 
     def new_tally(self, prepared: Prepared, answer: Answer, provider: str) -> Tally:
         return self.kind(prepared, answer, provider)

@@ -149,7 +149,7 @@ class Generate(JsonFlavor):
     tally = GenerateTally
 
     def path_streams(self, path: bytes) -> bool:
-        return b":stream" in path
+        return b":stream" in path.lower()
 
     def input(self, body: bytes) -> Countable:
         return spoken.input_of(

@@ -18,7 +18,9 @@ from taximeter.flavors.embeddings import Embeddings
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
 
-_model = re.compile(rb"/(?:ai/run|workers-ai|serving-endpoints|endpoints|wenxinworkshop/\w+)/(.+?)(?:/invocations)?/?$")
+_model = re.compile(
+    rb"(?i)/(?:ai/run|workers-ai|serving-endpoints|endpoints|wenxinworkshop/\w+)/(.+?)(?:/invocations)?/?$"
+)
 
 
 class HostedTally(ChatTally):
@@ -47,7 +49,7 @@ class Hosted(Chat):
         return _named(path) or super().path_model(path)
 
     def path_streams(self, path: bytes) -> bool:
-        return b":streamRawPredict" in path
+        return b":streamrawpredict" in path.lower()
 
     def input(self, body: bytes) -> Countable:
         if items(spoken.request(body).get("messages")):

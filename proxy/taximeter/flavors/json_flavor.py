@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from taximeter.core import routes
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.body import BlindMeter, BodyMeter, SniffingMeter
@@ -23,7 +24,7 @@ from taximeter.flavors.tally import COST_HEADER, Tally, request_id
 METADATA_BYTES = 8 * 1024
 """Largest `metadata` object looked at for tags; OpenAI allows 16 members of 512 characters."""
 
-_path_model = re.compile(rb"/(?:deployments|models?)/([^/:?]+)[/:]").search
+_path_model = re.compile(rb"(?i)/(?:deployments|models?)/([^/:?]+)[/:]").search
 _PLAIN_JSON = frozenset((b"application/json", b"application/json; charset=utf-8"))
 _TELLING = frozenset((b"content-encoding", COST_HEADER))
 """Headers that change what a body says: only meters know them."""
@@ -112,6 +113,8 @@ class JsonFlavor:
     def path_model(self, path: bytes) -> str | None:
         """The model where the path carries it: Azure deployments, Google's models."""
         found = _path_model(path)
+        if found is None and b"%" in path:
+            found = _path_model(routes.spellings(path)[-1])
         return None if found is None else unquote_to_bytes(found.group(1)).decode("utf-8", "replace")
 
     def path_streams(self, path: bytes) -> bool:

@@ -90,7 +90,7 @@ class Messages(JsonFlavor):
     tally = MessagesTally
 
     def path_streams(self, path: bytes) -> bool:
-        return b":streamRawPredict" in path
+        return b":streamrawpredict" in path.lower()
 
     def input(self, body: bytes) -> Countable:
         return spoken.chat_input(body)
