@@ -39,6 +39,13 @@ class FlatPrices:
             return None, None
         return record.input_tokens * 1_000 + (record.output_tokens or 0) * 2_000, "flat"
 
+    def dearest_nusd(self, call, models, tiers, most):
+        searches = most.web_searches * 10_000_000 + most.search_units * 2_000_000 + most.seconds * 100_000
+        return most.input_tokens * 1_000 + most.output_tokens * 2_000 + searches, True
+
+    def context_tokens(self, provider, model):
+        return 128_000
+
 
 class Words:
     """A token is a word."""

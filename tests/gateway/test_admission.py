@@ -3,6 +3,7 @@ import pytest
 from taximeter.core.errors import BadRequest, Forbidden, Unauthorized
 from taximeter.core.hosts import Hosts
 from taximeter.core.keys import Keys, ProxyKey, digest
+from taximeter.flavors.meter import Demand
 from taximeter.gateway.admission import Admission
 
 SECRET = b"tm-" + b"a" * 64
@@ -49,15 +50,19 @@ def test_an_unknown_proxy_key_is_refused_in_either_mode(required):
 
 
 def test_a_key_calls_only_its_models():
-    admit = gate().admit
-    admit(KEY, "gpt-4o-mini", b'{"model": "gpt-4o-mini"}')
-    with pytest.raises(Forbidden):
-        admit(KEY, "o3", b'{"model": "o3"}')
-    with pytest.raises(Forbidden):
-        admit(KEY, None, b"not json")
+    def admit(*models, key=KEY, free=False, headers=(), **more):
+        gate().admit(key, Demand(models=models, **more), list(headers), free=free)
 
-
-def test_a_body_that_names_two_models_is_refused_where_an_allow_list_applies():
+    admit("gpt-4o-mini")
+    admit("gpt-4o-mini", "gpt-4o")
+    admit(free=True)
+    admit("o3", key=None)
+    for refused in (("o3",), ("gpt-4o-mini", "o3"), (), ("gpt-4o\0",), ("gpt-4o/../o3",)):
+        with pytest.raises(Forbidden):
+            admit(*refused)
+    with pytest.raises(Forbidden):
+        admit("o3", free=True)
+    with pytest.raises(Forbidden, match="cannot be held to them: a batch"):
+        admit("gpt-4o-mini", endless=("a batch",))
     with pytest.raises(BadRequest):
-        gate().admit(KEY, "gpt-4o-mini", b'{"model": "o3", "x": {"model": 1}, "model": "gpt-4o-mini"}')
-    gate().admit(KEY, "gpt-4o-mini", b'{"model": "gpt-4o-mini", "metadata": {"model": "a"}, "tools": [{"model": 1}]}')
+        admit("gpt-4o-mini", headers=[(b"x-portkey-config", b"pc-1")])

@@ -145,8 +145,14 @@ class BudgetSettings(Section):
     on_unavailable: Literal["allow", "refuse"] = "allow"
     on_unpriced: Literal["allow", "refuse"] = "allow"
     """What a hard budget in USD does with a call whose model has no price."""
+    on_unbounded: Literal["maximum", "refuse", "allow"] = "maximum"
+    """What a hard budget does with a call whose request leaves open what it may cost. `maximum`: it is held at the
+    model's own maximum (for an answer: default_max_output_tokens), and refused where there is none, as of a web search
+    without a number of uses. `refuse`: it is refused. `allow`: it passes, and may cost more than is held."""
     default_max_output_tokens: Count = 16_384
     """Reserved for the answer of a call that names no bound of its own (max_tokens …)."""
+    default_context_tokens: Count = 1_000_000
+    """A model's context window where the price list names none: the input of a call that reads what is not in it."""
 
 
 class OtelSettings(Section):

@@ -5,7 +5,7 @@ TaximeterError
 ├── DataDirError           the data directory is locked, unwritable or not ours
 ├── JournalError           a journal file cannot be written or read
 └── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
-    ├── BadTag  BadRequest  PayloadTooLarge  Unauthorized  Forbidden  NotFound
+    ├── BadTag  BadRequest  PayloadTooLarge  Unbounded  Unauthorized  Forbidden  NotFound
     ├── RateLimited  BudgetReserved  BudgetExceeded  BudgetUnavailable
     ├── JournalUnavailable  NotReady
     └── UpstreamError      UpstreamUnreachable  UpstreamTimeout  UpstreamGarbage  UpstreamCut
@@ -87,6 +87,13 @@ class PayloadTooLarge(RequestError):
 
     status = 413
     code = "payload_too_large"
+
+
+class Unbounded(RequestError):
+    """A hard budget is about the call, and what it may cost has no bound; the message says what would give it one."""
+
+    code = "unbounded_request"
+    retry = False
 
 
 class Unauthorized(RequestError):

@@ -135,6 +135,46 @@ def cost_nusd(card: Card, record: Record) -> int | None:
     return _rounded(pico, PICO_PER_NANO)
 
 
+class Most(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call may use at most, of each unit."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    search_units: int = 0
+    web_searches: int = 0
+    seconds: int = 0
+
+
+def dearest_nusd(card: Card, most: Most) -> int:
+    """The most that a call within `most` can cost by this card, in nano-USD: every token at its dearest.
+
+    A token of input may be fresh, or of a kind that is priced apart, or written into a cache *and* read from one
+    (OpenAI reports the two unadjusted: see `cost_nusd`); one of output of any kind.
+    """
+    if card.free:
+        return 0
+    reached = [card.rates, *(rates for start, rates in card.above if most.input_tokens > start)]
+    return max(_dearest_pico(rates, most) for rates in reached) // PICO_PER_NANO + 1
+
+
+def _dearest_pico(rates: Rates, most: Most) -> int:
+    written = max(rates.cache_write or 0, rates.cache_write_1h or 0)
+    cached = max(rates.cached_input or 0, rates.cached_audio_input or 0, rates.cached_image_input or 0)
+    kinds = (rates.input, rates.audio_input, rates.image_input, rates.video_input)
+    tokens_in = max(*(rate or 0 for rate in kinds), written + cached) + (rates.citation or 0)
+    said = (rates.output, rates.reasoning_output, rates.audio_output, rates.image_output, rates.video_output)
+    tokens_out = max(rate or 0 for rate in said)
+    seconds = max(most.seconds, rates.min_audio_s or 0) if rates.audio_hour else 0
+    return (
+        tokens_in * most.input_tokens
+        + tokens_out * most.output_tokens
+        + (rates.request or 0)
+        + (rates.search_unit or 0) * most.search_units
+        + (rates.web_search or 0) * most.web_searches
+        + -(-(rates.audio_hour or 0) * seconds // 3_600)
+    )
+
+
 class Plain(NamedTuple):
     """A schedule of one card that prices input, cached input and output (pico-USD a token), and else only searches."""
 

@@ -90,7 +90,7 @@ class CohereEmbed(JsonFlavor):
     tally = CohereTally
 
     def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
-        asked = spoken.request(prepared.body)
+        asked = spoken.request(prepared.reading or prepared.body)
         prepared.embedding_inputs = next(
             (len(given) for name in ("texts", "inputs", "images") if (given := items(asked.get(name)))), None
         )

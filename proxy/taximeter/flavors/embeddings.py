@@ -52,7 +52,9 @@ class Embeddings(JsonFlavor):
     def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
         prepared.embedding_inputs = inputs(bytes(found.input))
         if prepared.embedding_inputs is None:
-            prepared.embedding_inputs = len(items(spoken.request(prepared.body).get("inputs"))) or None
+            prepared.embedding_inputs = (
+                len(items(spoken.request(prepared.reading or prepared.body).get("inputs"))) or None
+            )
 
     def plain(self, body: bytes, provider: str) -> Reading | None:
         """As OpenAI and most who speak its API answer."""

@@ -63,7 +63,7 @@ class HostedEmbeddings(Embeddings):
     def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
         super().ask(prepared, found, inject=inject)
         if prepared.embedding_inputs is None:
-            given = spoken.request(prepared.body).get("text")
+            given = spoken.request(prepared.reading or prepared.body).get("text")
             prepared.embedding_inputs = 1 if isinstance(given, str) else len(items(given)) or None
 
     def path_model(self, path: bytes) -> str | None:

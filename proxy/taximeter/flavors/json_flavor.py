@@ -17,6 +17,7 @@ from taximeter.core.usage import Reading
 from taximeter.flavors.body import BlindMeter, BodyMeter, SniffingMeter
 from taximeter.flavors.counts import UNREADABLE, Name, decode, fields, short_text
 from taximeter.flavors.encodings import EncodedMeter, encoding
+from taximeter.flavors.lenient import Unreadable, plain
 from taximeter.flavors.lines import NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.tally import COST_HEADER, Tally, request_id
@@ -94,13 +95,17 @@ class JsonFlavor:
 
     def prepare(self, body: bytes, path: bytes, *, inject: bool) -> Prepared:
         """See `Flavor.prepare`."""
-        found = asked(body)
+        found, reading = asked(body), None
+        if found is None and body:
+            reading, inject = _reading(body), inject and body[:1] == b"{" and body[1:2] != b"\0"
+            found = None if reading is None else asked(reading)
         if found is None:
             return Prepared(body=body, model=self.path_model(path), stream=self.path_streams(path))
         prepared = Prepared(
             body=body,
             model=found.model or self.path_model(path),
             stream=found.stream or self.path_streams(path),
+            reading=reading,
         )
         if found.metadata is not _ABSENT or found.user is not None:
             prepared.metadata = _metadata(found)
@@ -166,6 +171,13 @@ class JsonFlavor:
     def input(self, body: bytes) -> Countable:
         """See `Flavor.input`."""
         return Countable(truncated=True)
+
+
+def _reading(body: bytes) -> bytes | None:
+    try:
+        return plain(body)
+    except Unreadable:
+        return None
 
 
 def _metadata(found: Asked) -> dict[str, object]:

@@ -17,6 +17,26 @@ HELD_LINE_BYTES = 64 * 1024
 """Most bytes of an incomplete SSE line held back while an injected usage event has to be found (DESIGN §2.3)."""
 
 
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request asks for, read by itself and whole: for hard budgets and allow-lists, which must not be fooled."""
+
+    members: dict[str, object] = {}
+    """The body's members, decoded; of a form its fields, of a file {"bytes": its size}."""
+    reading: bytes = b"{}"
+    """The same as JSON."""
+    models: tuple[str, ...] = ()
+    """Every model named, in body, path, query or head."""
+    form: bool = False
+    unbilled: bool = False
+    """It uses nothing (an upload, a token count); its body is not read."""
+    kept: bool = False
+    """The path names something the provider keeps (a conversation), which is read again and billed."""
+    answerless: bool = False
+    """Its input is judged, no answer is generated."""
+    endless: tuple[str, ...] = ()
+    """What the path starts that has no bound: a batch, an agent's run."""
+
+
 class Prepared(msgspec.Struct, kw_only=True):
     """What a flavor learned from a request body, and the body to send."""
 
@@ -30,6 +50,10 @@ class Prepared(msgspec.Struct, kw_only=True):
     rerank_documents: int | None = None
     metadata: dict[str, object] = {}
     """The body's `metadata` object and `user` (as `end_user`), for `tags.body`."""
+    reading: bytes | None = None
+    """The body as plain JSON, where it is not that already (see `lenient`): what is read in place of `body`."""
+    demand: Demand | None = None
+    """All that the request may cost or call, where a hard budget or an allow-list is about it."""
 
 
 class Countable(msgspec.Struct, kw_only=True):
@@ -99,6 +123,9 @@ class Flavor(Protocol):
 
     def whole(self, prepared: Prepared, answer: Answer, provider: str, body: bytes) -> Reading | None:
         """A meter's reading of a whole answer of the usual kind, at a fraction of the cost; None: use a meter."""
+
+    def path_model(self, path: bytes) -> str | None:
+        """The model where the path carries it."""
 
     def input(self, body: bytes) -> Countable:
         """The request's text for local counting, from the body as the client sent it."""

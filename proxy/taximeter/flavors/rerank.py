@@ -54,7 +54,7 @@ class Rerank(JsonFlavor):
     tally = RerankTally
 
     def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
-        prepared.rerank_documents = len(_documents(prepared.body)) or None
+        prepared.rerank_documents = len(_documents(prepared.reading or prepared.body)) or None
 
     def input(self, body: bytes) -> Countable:
         asked = spoken.request(body)

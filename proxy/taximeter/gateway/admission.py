@@ -5,29 +5,26 @@ Pure look-ups in memory; a call that needs no budget waits for nothing here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from taximeter.core.errors import BadRequest, Forbidden, Unauthorized
+from taximeter.core.errors import Forbidden, Unauthorized
 from taximeter.core.hosts import Hosts
 from taximeter.core.keys import PREFIX, Keys, ProxyKey, bearer
 from taximeter.core.record import BUDGETS, Open
+from taximeter.gateway.named import check_choice, check_name
 
 if TYPE_CHECKING:
     from taximeter.core.budgets import Budget
     from taximeter.core.charges import Held
-    from taximeter.flavors.meter import Flavor
+    from taximeter.flavors.meter import Demand, Flavor
     from taximeter.gateway.budget import BudgetGate
+    from taximeter.gateway.readable import Headers
 
 KEY_HEADER = b"x-taximeter-key"
 """For clients whose Authorization is the provider's own and is passed on."""
 CREDENTIAL_HEADERS = (KEY_HEADER, b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
 """Where a proxy key may stand, in the order in which they are looked at."""
-
-FREE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
-"""With no body these ask a provider for nothing it bills for (lists of models, files, what was answered before): such a
-call holds nothing of a budget, and passes when one is spent. Use it reports all the same is counted like any other."""
 
 _PREFIX = PREFIX.encode()
 
@@ -56,9 +53,17 @@ class Admission:
         if budgets:
             opening.tags = {**opening.tags, BUDGETS: ",".join(budget.id for budget in budgets)}
 
-    async def hold(self, opening: Open, flavor: Flavor, body: bytes, tokenizer: str) -> Held | None:
+    async def hold(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Held | None:
         """See BudgetGate.hold."""
-        return None if self.budgets is None else await self.budgets.hold(opening, flavor, body, tokenizer)
+        return None if self.budgets is None else await self.budgets.hold(opening, flavor, demand, tokenizer)
+
+    def restricts(self, key: ProxyKey | None, opening: Open) -> bool:
+        """Whether an allow-list or a hard budget is about a call: only then is more of it looked at than is metered."""
+        if key is not None and key.models:
+            return True
+        if self.budgets is None or opening.workspace not in self.budgeted:
+            return False
+        return bool(self.budgets.hard.of(opening.workspace, opening.key_id, opening.task))
 
     def let_go(self, opening: Open) -> None:
         """See BudgetGate.let_go."""
@@ -79,14 +84,22 @@ class Admission:
             raise Unauthorized("This proxy key is not known here, or it was revoked.")
         return key
 
-    def admit(self, key: ProxyKey | None, model: str | None, body: bytes) -> None:
-        """Whether this key may call this model. Raises Forbidden, or BadRequest on a body that names two models."""
+    def admit(self, key: ProxyKey | None, demand: Demand, headers: Headers, *, free: bool) -> None:
+        """Whether this key may call every model a request names. Raises Forbidden, BadRequest.
+
+        With an allow-list a call must name one, unless it is `free`, and what it starts must name all it calls.
+        """
         if key is None or not key.models:
             return
-        if names_two_models(body):
-            raise BadRequest("The body has more than one 'model' key.", param="model")
-        if not key.allows(model):
-            raise Forbidden(f"This key may not call the model {model!r}.", param="model")
+        check_choice(headers)
+        for model in demand.models:
+            check_name(model)
+            if not key.allows(model):
+                raise Forbidden(f"This key may not call the model {model!r}.", param="model")
+        if demand.endless and not free:
+            raise Forbidden(f"This key may call some models only, and cannot be held to them: {demand.endless[0]}.")
+        if not demand.models and not free:
+            raise Forbidden("This key may call some models only, and the request names none.", param="model")
 
 
 def presented(head: Mapping[bytes, bytes]) -> bytes | None:
@@ -99,19 +112,3 @@ def presented(head: Mapping[bytes, bytes]) -> bytes | None:
         if secret is not None and secret.startswith(_PREFIX):
             return secret
     return None
-
-
-def names_two_models(body: bytes) -> bool:
-    """Whether the body's top level holds `model` twice: we would check one and the provider might use the other."""
-    twice = False
-
-    def pairs(items: list[tuple[str, object]]) -> dict[str, object]:
-        nonlocal twice
-        twice = sum(name == "model" for name, _ in items) > 1  # the outermost object comes last
-        return {}
-
-    try:
-        json.loads(body, object_pairs_hook=pairs)
-    except (ValueError, RecursionError):
-        return False
-    return twice

@@ -1,137 +1,400 @@
-"""The most a call may use, from its request alone: what a hard budget reserves before it is sent (DESIGN §10). Pure.
+"""The most a call may use, from its request alone: what a hard budget holds before it is sent (DESIGN §10). Pure.
 
-An upper bound, not a guess: what is not said in the request is taken as the settings' bound, and prices at their
-highest. Hidden reasoning beyond a stated bound is the provider's; then the record says more than was reserved.
+An upper bound, not a guess: by the rows of `bound_rules`, each member read by itself, so that an odd one hides no
+other. What the request leaves open is taken at the model's own maximum where there is one, and told: it may be refused.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 
-from taximeter.core.record import Open, Operation, Outcome, Record, Source
-
-if TYPE_CHECKING:
-    from taximeter.gateway.call import Prices
+from taximeter.core.errors import BadRequest
+from taximeter.core.prices import Most
+from taximeter.core.record import Operation
+from taximeter.flavors.counts import decode, encode
+from taximeter.flavors.media import AUDIO, IMAGES
+from taximeter.flavors.meter import Countable, Demand, Flavor
+from taximeter.gateway import bound_rules as rules
+from taximeter.gateway.bound_rules import Bounds, Row
+from taximeter.gateway.named import canonical
 
 INPUT_MARGIN_PERCENT = 5
 """Chat templates and the tokenizer's version add a little to what is counted."""
 OVERHEAD_TOKENS = 16
+MOST_TOKENS = 2**53
+"""Larger figures are held as this: no budget is as large."""
 
-_Number = int | float | None
-
-
-class _Generation(msgspec.Struct, rename="camel"):
-    max_output_tokens: _Number = None
-    candidate_count: _Number = None
-
-
-class _Options(msgspec.Struct):
-    num_predict: _Number = None
-
-
-class _Inference(msgspec.Struct, rename="camel"):
-    max_tokens: _Number = None
-
-
-class _Asked(msgspec.Struct):
-    """Where the APIs say how long an answer may be, and how many there are to be."""
-
-    max_completion_tokens: _Number = None
-    max_tokens: _Number = None
-    max_output_tokens: _Number = None
-    max_tokens_to_sample: _Number = None
-    n: _Number = None
-    best_of: _Number = None
-    service_tier: str | None = None
-    options: _Options | None = None
-    generation_config: _Generation | None = msgspec.field(name="generationConfig", default=None)
-    inference_config: _Inference | None = msgspec.field(name="inferenceConfig", default=None)
+_UNBILLED = frozenset(("metadata", "model", "models", "user", "safetyidentifier", "promptcachekey"))
+"""Top-level members that no model reads."""
+_SHAPES = frozenset(("inputschema", "schema", "jsonschema", "responseschema", "responsejsonschema", "parameters"))
+"""JSON schemas: in there `image` and `file` are names of properties. What they say is text all the same."""
+_IMAGES = frozenset(("image", "images", "imageurl", "imagefile", "inputimage"))
+_MEDIA = frozenset((
+    "file", "files", "fileid", "fileids", "fileurl", "filedata", "fileuri", "inputaudio", "audio", "audiourl", "video",
+    "videourl", "document", "documenturl", "attachments", "s3location",
+))  # fmt: skip
+"""Members whose content is not in the request, or in no form whose tokens follow from its size (PDF, audio, video)."""
+_WRAPPERS = frozenset(("extrabody", "google"))
+"""Members whose members count as the body's own (LiteLLM; Gemini behind OpenAI's API)."""
+_TIERS = {
+    "auto": ("", "priority"),
+    **dict.fromkeys(("default", "standard", "standard-only", "on-demand"), ("",)),
+    **{tier: ("", tier) for tier in ("flex", "batch", "priority", "fast")},
+}
+"""Service tiers as requests name them -> those in which the call may be billed; any other: in any there is."""
 
 
-_decode = msgspec.json.Decoder(_Asked).decode
-_NOTHING = _Asked()
-
-
-class Bound(msgspec.Struct, frozen=True):
+class Bound(msgspec.Struct, kw_only=True):
     """What a call uses at most."""
 
-    input_tokens: int
-    output_tokens: int
-    service_tier: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    search_units: int = 0
+    uses: int = 0
+    """Of tools that the provider runs and charges for."""
+    seconds: int = 0
+    tiers: tuple[str, ...] | None = ("", "priority")
+    """Service tiers it may be billed in; None: any that there is."""
+    assumed: list[str] = []
+    """What the request leaves open, and is taken at its maximum."""
+    endless: list[str] = []
+    """What has no maximum."""
 
     @property
     def tokens(self) -> int:
-        return self.input_tokens + self.output_tokens
+        return min(self.input_tokens + self.output_tokens, MOST_TOKENS)
+
+    def most(self) -> Most:
+        """What is to be priced."""
+        return Most(
+            input_tokens=min(self.input_tokens, MOST_TOKENS),
+            output_tokens=min(self.output_tokens, MOST_TOKENS),
+            search_units=self.search_units,
+            web_searches=self.uses,
+            seconds=self.seconds,
+        )
 
 
-def bound(operation: Operation, counted_tokens: int, body: bytes, default_max_output_tokens: int) -> Bound:
-    """The bound of a call. `counted_tokens`: of its prompt, as counted or estimated here."""
-    tokens_in = counted_tokens + -(-counted_tokens * INPUT_MARGIN_PERCENT // 100) + OVERHEAD_TOKENS
-    if operation is not Operation.LLM:
-        return Bound(tokens_in if operation is not Operation.OTHER else 0, 0)
-    try:
-        asked = _decode(body)
-    except (ValueError, RecursionError):
-        asked = _NOTHING
-    answers = max(1, _whole(asked.n) or 1, _whole(asked.best_of) or 1)
-    generation = asked.generation_config
-    if generation is not None:
-        answers = max(answers, _whole(generation.candidate_count) or 1)
-    named = [
-        asked.max_completion_tokens,
-        asked.max_tokens,
-        asked.max_output_tokens,
-        asked.max_tokens_to_sample,
-        None if asked.options is None else asked.options.num_predict,
-        None if generation is None else generation.max_output_tokens,
-        None if asked.inference_config is None else asked.inference_config.max_tokens,
-    ]
-    # Two of them: which one the provider goes by is its own affair, so the higher.
-    found = [tokens for value in named if (tokens := _whole(value)) is not None]
-    longest = max(found) if found else default_max_output_tokens
-    return Bound(tokens_in, longest * answers, asked.service_tier)
+class Limits(msgspec.Struct, frozen=True):
+    """What is taken where a request leaves it open."""
+
+    context_tokens: int
+    """The model's own window."""
+    max_output_tokens: int
+    """An answer's, where the call names none."""
 
 
-def _whole(value: _Number) -> int | None:
-    """A count as sent; None where it is none (Ollama's -1: no bound)."""
-    return int(value) if value is not None and 0 <= value <= 2**40 else None
+def bound(flavor: Flavor, demand: Demand, text: Countable, counted: int, provider: str, limits: Limits) -> Bound:
+    """The bound of a call.
+
+    `counted`: the tokens of `text`, its prompt, as counted here, or its bytes where no tokenizer is known. Raises
+    BadRequest where a member that bounds the call is no number.
+    """
+    if demand.unbilled:
+        return Bound()
+    walk = _Walk(demand, text)
+    tokens = counted + max(0, walk.numbers - text.tokens) + walk.unseen_bytes
+    tokens += -(-tokens * INPUT_MARGIN_PERCENT // 100) + OVERHEAD_TOKENS + walk.images * rules.IMAGE_TOKENS
+    found = Bound(input_tokens=tokens, assumed=[], endless=list(demand.endless))
+    asked = _Asked(demand, rules.dialect(flavor), provider)
+    found.tiers = _tiers(asked.of(Bounds.TIER))
+    found.endless += [row.member for row, value in asked.of(Bounds.ENDLESS) if _given(value)]
+    kept = [row.member for row, value in asked.of(Bounds.KEPT) if _given(value)]
+    if demand.kept:
+        kept.append("what the provider keeps")
+    if flavor is AUDIO:
+        _audio(found, demand, walk, limits)
+    elif flavor is IMAGES:
+        found.output_tokens = _answers(asked) * rules.IMAGE_ANSWER_TOKENS
+    elif flavor.operation is Operation.RERANK:
+        _searches(found, walk.longest_list)
+    elif flavor.operation is not Operation.EMBEDDING and not demand.answerless:
+        found.output_tokens = _answer(found, asked, limits) * _answers(asked)
+    if walk.media and flavor is not AUDIO:
+        kept.append("files, audio or video")
+    found.assumed += kept
+    passes = _uses(found, asked) + 1
+    if kept or passes > 1:
+        found.input_tokens = max(tokens, limits.context_tokens) * passes
+    return found
 
 
-def cost_nusd(prices: Prices, opening: Open, most: Bound) -> int | None:
-    """The most the call may cost; None where its model has no price."""
-    told: list[dict[str, int]] = [
-        {},
-        {"reasoning_output_tokens": most.output_tokens},
-        {"cache_write_input_tokens": most.input_tokens, "cache_write_input_tokens_1h": most.input_tokens},
-    ]
-    costs = [prices.cost(_imagined(opening, most, parts))[0] for parts in told]
-    known = [cost for cost in costs if cost is not None]
-    return max(known) if known else None
+class _Asked:
+    """What the rows of a dialect find in a request."""
+
+    def __init__(self, demand: Demand, dialect: str, provider: str) -> None:
+        self._roots = list(_roots(demand.members))
+        self._models = demand.models
+        self._rows = _rows(dialect, provider)
+
+    def of(self, bounds: Bounds) -> list[tuple[Row, object]]:
+        """(row, value) of each member that has this meaning and is there, in whatever spelling."""
+        return [(row, value) for row in self._rows if row.bounds is bounds for value in self._values(row)]
+
+    def numbers(self, bounds: Bounds) -> list[float]:
+        """Those that are numbers, also where they come as strings. Raises BadRequest on one that is none."""
+        values = ((row.member, value) for row, value in self.of(bounds))
+        return [number for member, value in values if (number := _number(member, value)) is not None]
+
+    def _values(self, row: Row) -> list[object]:
+        if row.member == "model":
+            return [name for name in self._models if row.when in name.lower()]
+        nodes: list[object] = list(self._roots)
+        for part in row.member.split("."):
+            wanted = canonical(part)
+            nodes = [
+                inner
+                for node in nodes
+                if isinstance(node, dict)
+                for name, inner in node.items()
+                if canonical(name) == wanted
+            ]
+        return [node for node in nodes if not row.when or row.when.encode() in encode(node)]
 
 
-def _imagined(opening: Open, most: Bound, parts: dict[str, int]) -> Record:
-    record = Record(
-        request_id=opening.request_id,
-        started_at=opening.started_at,
-        ended_at=opening.started_at,
-        workspace=opening.workspace,
-        upstream=opening.upstream,
-        provider=opening.provider,
-        api=opening.api,
-        operation=opening.operation,
-        request_model=opening.request_model,
-        service_tier=None if most.service_tier in ("auto", "default") else most.service_tier,
-        outcome=Outcome.OK,
-        input_source=Source.ESTIMATED,
-        output_source=Source.ESTIMATED,
-        input_tokens=most.input_tokens,
-        output_tokens=most.output_tokens,
-        total_tokens=most.tokens,
-        # A rerank is one search for each hundred documents (Cohere); more than one is rare.
-        search_units=1 if opening.operation is Operation.RERANK else None,
+@lru_cache(maxsize=256)
+def _rows(dialect: str, provider: str) -> tuple[Row, ...]:
+    """The rows of a dialect at a provider."""
+    return tuple(
+        row
+        for row in rules.ROWS
+        if row.dialect in ("*", dialect) and (row.dialect, row.member, provider) not in rules.EXCEPTIONS
     )
-    for name, tokens in parts.items():
-        setattr(record, name, tokens)
-    return record
+
+
+def _roots(members: dict[str, object]) -> Iterator[dict[str, object]]:
+    waiting: list[object] = [members]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield value
+            waiting += [inner for name, inner in value.items() if canonical(name) in _WRAPPERS]
+
+
+def _number(member: str, value: object) -> float | None:
+    """A number as lenient decoders take it; None where it is null or "". Raises BadRequest on anything else."""
+    if value is None or value == "":
+        return None
+    try:
+        if isinstance(value, str):
+            value = float(value.replace("_", ""))
+        if isinstance(value, int | float) and math.isfinite(value):
+            return value
+    except (ValueError, OverflowError):
+        pass
+    shown = str(value)[:40]
+    raise BadRequest(
+        f"A hard budget is about this call, and {member} bounds what it may cost, but {shown!r} is no number.",
+        param=member,
+    )
+
+
+def _whole(number: float) -> int:
+    return min(math.ceil(number), MOST_TOKENS)
+
+
+def _answer(found: Bound, asked: _Asked, limits: Limits) -> int:
+    """The tokens of one answer: what the request says (0 is what says nothing), with thinking that is not in it."""
+    stated = asked.numbers(Bounds.ANSWER)
+    longest = max((_whole(number) for number in stated if number > 0), default=0)
+    if any(number < 0 for number in stated):  # Ollama's -1 and -2: as long as it gets
+        found.assumed.append("the answer's length")
+        longest = max(longest, limits.context_tokens)
+    if not longest:
+        found.assumed.append("the answer's length")
+        longest = limits.max_output_tokens
+    predicted = sum(len(encode(value)) for _, value in asked.of(Bounds.PREDICTED) if _given(value))
+    return min(longest + _thinking(asked) + predicted, MOST_TOKENS)
+
+
+def _thinking(asked: _Asked) -> int:
+    """Thinking beside the answer: as stated, or the longest there is where it is only switched on."""
+    values = [(row.member, value) for row, value in asked.of(Bounds.THINKING)]
+    switched = any(value is True or (isinstance(value, str) and value.lower() == "true") for _, value in values)
+    numbers = [
+        number
+        for member, value in values
+        if not isinstance(value, bool) and str(value).lower() not in ("true", "false")
+        if (number := _number(member, value)) is not None
+    ]
+    if any(number < 0 for number in numbers) or (switched and not numbers):
+        return rules.THINKING_TOKENS
+    return max(map(_whole, numbers), default=0)
+
+
+def _answers(asked: _Asked) -> int:
+    """How many answers there are to be."""
+    answers = max([1, *map(_whole, asked.numbers(Bounds.ANSWERS))])
+    for _, value in asked.of(Bounds.PROMPTS):
+        if isinstance(value, list) and value and not isinstance(value[0], int):
+            answers *= len(value)
+    return min(answers, MOST_TOKENS)
+
+
+def _tiers(named: list[tuple[Row, object]]) -> tuple[str, ...] | None:
+    """The tiers that the call may be billed in; None: any. `auto`, or none: as set in the account, maybe priority."""
+    tiers: dict[str, None] = {"": None}
+    said = [(canonical(row.member), value) for row, value in named if value is not None]
+    if not any(member == "servicetier" for member, _ in said):
+        said.append(("servicetier", "auto"))
+    for _, value in said:
+        name = value.strip().lower().replace("_", "-") if isinstance(value, str) else ""
+        if name not in _TIERS:
+            return None
+        tiers.update(dict.fromkeys(_TIERS[name]))
+    return tuple(tiers)
+
+
+def _uses(found: Bound, asked: _Asked) -> int:
+    """How often the provider may run tools; where the request does not say, that is told as endless."""
+    stated = [_whole(number) for number in asked.numbers(Bounds.USES) if number > 0]
+    in_all = min(stated) if stated else None
+    for _, value in asked.of(Bounds.TOOLS):
+        for tool in value if isinstance(value, list) else (value,) if _given(value) else ():
+            name = _run_by_provider(tool)
+            if name is None:
+                continue
+            uses = [_number("max_uses", inner) for key, inner in _items(tool) if canonical(key) == "maxuses"]
+            most = [_whole(number) for number in uses if number is not None and number > 0]
+            if in_all is not None:
+                found.uses = in_all
+            elif most:
+                found.uses += max(most)
+            else:
+                found.endless.append(f"the tool {name[:60]!r} without max_uses or max_tool_calls")
+    return found.uses
+
+
+def _run_by_provider(tool: object) -> str | None:
+    """The name of a tool that the provider runs itself; None: the client does."""
+    kinds = [value for key, value in _items(tool) if canonical(key) == "type" and value is not None]
+    if not isinstance(tool, dict):
+        return str(tool)
+    if not kinds:
+        return next((key for key, value in tool.items() if canonical(key) in rules.SERVER_TOOL_MEMBERS), None)
+    for kind in kinds:
+        if not isinstance(kind, str) or not canonical(kind).startswith(rules.CLIENT_TOOLS):
+            return str(kind)
+    return None
+
+
+def _items(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        yield from value.items()
+
+
+def _searches(found: Bound, documents: int) -> None:
+    """Search units: each 100 documents are one, and each 500 tokens of a document are one more document."""
+    documents = max(documents, 1) + found.input_tokens // rules.DOCUMENT_TOKENS
+    found.search_units = -(-documents // rules.DOCUMENTS_A_UNIT)
+
+
+def _audio(found: Bound, demand: Demand, walk: _Walk, limits: Limits) -> None:
+    """Speech from text is some tokens a byte; a transcript no longer than the shortest encoding of its file allows."""
+    if walk.named_only or (walk.media and not walk.file_bytes):
+        found.endless.append("audio that is not in the request")
+    found.seconds = -(-walk.file_bytes // rules.AUDIO_BYTES_PER_S)
+    heard = min(found.seconds * rules.AUDIO_TOKENS_PER_S, limits.context_tokens)
+    found.input_tokens += heard
+    found.output_tokens = heard + len(demand.reading) * rules.SPEECH_TOKENS_PER_BYTE
+
+
+def _given(value: object) -> bool:
+    return value not in (None, False, "", [], {})
+
+
+class _Walk:
+    """All of a request's body: images, media, numbers in lists, and the text that was not counted as its prompt."""
+
+    def __init__(self, demand: Demand, text: Countable) -> None:
+        self.images = self.numbers = self.file_bytes = self.longest_list = 0
+        self.media = False
+        self.named_only = False
+        """Something is named by a URL."""
+        self._form = demand.form
+        self._texts: Counter[str] = Counter()
+        self._take({name: value for name, value in demand.members.items() if canonical(name) not in _UNBILLED})
+        self.unseen_bytes = sum(
+            len(part.encode("utf-8", "replace")) * times for part, times in self._uncounted(text.texts).items()
+        )
+
+    def _uncounted(self, texts: list[str]) -> Counter[str]:
+        """The strings that are not among `texts`, nor in one that is a part of the body as JSON (tools, schemas)."""
+        counted = Counter(texts)
+        structured = _Leaves()
+        for part in counted - self._texts:
+            if part[:1] in ("{", "["):
+                structured.take(decode(part.encode("utf-8", "replace")))
+        return self._texts - counted - structured.found
+
+    def _take(self, members: dict[str, object]) -> None:
+        waiting: list[tuple[object, bool]] = [(members, False)]
+        while waiting:
+            value, in_shape = waiting.pop()
+            if isinstance(value, str):
+                self._texts[value] += 1
+            elif isinstance(value, list):
+                self.longest_list = max(self.longest_list, len(value))
+                self.numbers += sum(isinstance(item, int | float) for item in value)
+                waiting += [(item, in_shape) for item in value]
+            elif isinstance(value, dict):
+                self.media = self.media or value.get("type") == "item_reference"  # what the provider keeps
+                for name, inner in value.items():
+                    waiting += self._member(value, name, inner, in_shape)
+
+    def _member(
+        self, holder: dict[str, object], name: str, inner: object, in_shape: bool
+    ) -> Iterator[tuple[object, bool]]:
+        known = canonical(name)
+        if in_shape or inner is None or isinstance(inner, bool):
+            yield inner, in_shape
+        elif known in _IMAGES:
+            self.images += len(inner) if isinstance(inner, list) else 1
+        elif known in ("inlinedata", "source") and isinstance(inner, dict):
+            yield from self._inline(holder, inner)
+        elif known in _MEDIA and not (isinstance(inner, dict) and "voice" in inner):  # how to speak: OpenAI's `audio`
+            self.media = True
+            self.file_bytes += sum(self._size(one) for one in (inner if isinstance(inner, list) else (inner,)))
+        else:
+            self.named_only = self.named_only or known.endswith(("url", "uri"))
+            yield inner, known in _SHAPES
+
+    def _inline(self, holder: dict[str, object], inner: dict[str, object]) -> Iterator[tuple[object, bool]]:
+        """`inlineData` says its MIME type; of a `source` the member beside it says what it is."""
+        kinds = [value for value in (*inner.values(), holder.get("type")) if isinstance(value, str)]
+        if inner.get("type") in ("text", "content"):
+            yield inner, True
+        elif "image" in kinds or any(kind.startswith("image/") for kind in kinds):
+            self.images += 1
+        else:
+            self.media = True
+
+    def _size(self, file: object) -> int:
+        """Bytes of a form's file, or of base64 in JSON; 0 of anything that is only named."""
+        if isinstance(file, dict):
+            size = file.get("bytes") if self._form else file.get("data")
+            return size if isinstance(size, int) else len(size) if isinstance(size, str) else 0
+        return 0
+
+
+class _Leaves:
+    """The strings in a JSON value, member names aside."""
+
+    def __init__(self) -> None:
+        self.found: Counter[str] = Counter()
+
+    def take(self, value: object) -> None:
+        waiting = [value]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str):
+                self.found[value] += 1
+            elif isinstance(value, list):
+                waiting += value
+            elif isinstance(value, dict):
+                waiting += value.values()

@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from taximeter.core.budgets import Budget, Budgets, resets_at_us
 from taximeter.core.charges import Held
-from taximeter.core.errors import BadRequest, BudgetExceeded, BudgetReserved, BudgetUnavailable
-from taximeter.core.record import Open, Source, reservation_of
-from taximeter.gateway.admission import names_two_models
-from taximeter.gateway.bounds import Bound, bound, cost_nusd
-from taximeter.gateway.vocabularies import vocabulary_of
+from taximeter.core.errors import BudgetExceeded, BudgetReserved, BudgetUnavailable
+from taximeter.core.record import Open, reservation_of
+from taximeter.gateway.wanted import Prices, Wanting
 
 if TYPE_CHECKING:
     from taximeter.config import BudgetSettings
-    from taximeter.flavors.meter import Flavor
-    from taximeter.gateway.call import Prices
+    from taximeter.flavors.meter import Demand, Flavor
     from taximeter.gateway.counting import Counting
     from taximeter.sinks.reservations import Lost, Refusal, Reservations, Reserved
 
@@ -70,8 +67,7 @@ class BudgetGate:
         self._settings = settings
         self._connect = connect
         self._holding: Holding | None = None
-        self._prices = prices
-        self._counting = counting
+        self._wanting = Wanting(settings, prices, counting)
         self._now_us = now_us
         self._told = False
         self._flying: dict[str, Reserved] = {}
@@ -87,19 +83,16 @@ class BudgetGate:
         if self._holding is not None:
             await self._holding.close()
 
-    async def hold(self, opening: Open, flavor: Flavor, body: bytes, tokenizer: str) -> Held | None:
+    async def hold(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Held | None:
         """Hold an upper bound of what the call may use, of every hard budget it has; answers the bound.
 
-        None: it has none any more. Raises BudgetExceeded, BudgetReserved or BudgetUnavailable; BadRequest on a body
-        that names two models.
+        None: it has none any more. Raises BudgetExceeded, BudgetReserved or BudgetUnavailable; and what `Wanting.of`
+        does.
         """
         budgets = self.hard.of(opening.workspace, opening.key_id, opening.task)
         if not budgets:  # ended a moment ago
             return None
-        if names_two_models(body):
-            raise BadRequest("The body has more than one 'model' key.", param="model")
-        most = await self._bound(opening, flavor, body, tokenizer)
-        held = Held(most.tokens, self._cost(budgets, opening, most))
+        held = await self._wanting.of(budgets, opening, flavor, demand, tokenizer)
         await self._reserve(opening, [(b, held.tokens if b.unit == "tokens" else held.cost_nusd or 0) for b in budgets])
         return held
 
@@ -138,31 +131,6 @@ class BudgetGate:
             for call, held in zip(stale, renewed, strict=True):
                 if call in self._flying and isinstance(held, Reserved):
                     self._flying[call] = held
-
-    async def _bound(self, opening: Open, flavor: Flavor, body: bytes, tokenizer: str) -> Bound:
-        text = flavor.input(body)
-        counted = await self._counting.count(
-            text, model=opening.request_model, provider=opening.provider, tokenizer=tokenizer
-        )
-        tokens = counted.tokens
-        if counted.source is Source.ESTIMATED and (tokenizer or vocabulary_of(opening.request_model)):
-            # Too much waits to be tokenized, or the process is gone: that must not make a bound of a guess.
-            tokens = max(tokens, text.tokens + sum(len(part.encode("utf-8", "replace")) for part in text.texts))
-        # Pictures and whatever else could not be read: no token is shorter than what four bytes of base64 carry.
-        tokens = max(tokens, len(body) // 4) if text.truncated else tokens
-        return bound(opening.operation, tokens, body, self._settings.default_max_output_tokens)
-
-    def _cost(self, budgets: Sequence[Budget], opening: Open, most: Bound) -> int | None:
-        """The most it may cost, where a budget is in USD and its model has a price."""
-        if not any(budget.unit == "usd" for budget in budgets):
-            return None
-        cost = cost_nusd(self._prices, opening, most)
-        if cost is None and most.tokens and self._settings.on_unpriced == "refuse":
-            raise BudgetExceeded(
-                f"Workspace {opening.workspace!r} has a budget in USD, and the model {opening.request_model!r} has "
-                "no price here."
-            )
-        return cost
 
     async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> None:
         """Hold the amounts, or raise why not. Waits, bounded, for a Redis that is being put together again."""

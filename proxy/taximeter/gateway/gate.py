@@ -14,7 +14,8 @@ from taximeter import flavors
 from taximeter.core import errors, routes, tags
 from taximeter.core.record import Open, Outcome
 from taximeter.flavors.meter import Flavor, Prepared
-from taximeter.gateway.admission import FREE_METHODS, KEY_HEADER
+from taximeter.gateway import demand, readable
+from taximeter.gateway.admission import KEY_HEADER
 from taximeter.gateway.call import Call, Prices, new_request_id
 from taximeter.gateway.exchange import ClientLeft, Exchange
 from taximeter.gateway.heads import read_baggage, read_tags
@@ -22,6 +23,8 @@ from taximeter.gateway.relay import Relay, refuse
 
 if TYPE_CHECKING:
     from taximeter.config import Settings
+    from taximeter.core.keys import ProxyKey
+    from taximeter.core.routes import Route
     from taximeter.gateway.admission import Admission
     from taximeter.gateway.counting import Counting
     from taximeter.gateway.upstream import Upstreams
@@ -83,13 +86,19 @@ class Gateway:
             flavor = flavors.find(exchange.method, route.path)
             opening.api, opening.operation = flavor.api, flavor.operation
 
+            reading = None
             if self._streams_through(head):
                 body, whole = b"", False
+                if self._restricts(key, named, route, head):
+                    body, reading = await self._read_odd(exchange, head)
+                    whole = True
             elif exchange.complete:
                 body, whole = exchange.take(), True
             else:
                 body, whole = await exchange.body(self.settings.limits.json_body_bytes)
-            prepared = _prepare(flavor, body if whole else b"", route.path, opening.request_id)
+            prepared = _prepare(flavor, (reading or body) if whole else b"", route.path, opening.request_id)
+            if reading is not None and reading is not body:
+                prepared.reading, prepared.body, prepared.injected = reading, body, False
             opening.request_model, opening.stream = prepared.model, prepared.stream
             opening.request_bytes = len(body)
 
@@ -105,12 +114,8 @@ class Gateway:
                 upstream_workspace=upstream.settings.workspace,
             )
             whose.mark(opening)
-            if key is not None:
-                self.admission.admit(key, prepared.model, body)
-            if whose.workspace in self.admission.budgeted and (
-                body or not whole or exchange.method not in FREE_METHODS
-            ):
-                self.admission.mark(opening)
+            if whose.workspace in self.admission.budgeted or (key is not None and key.models):
+                self._restrict(key, opening, exchange, flavor, route.path, prepared, body if whole else None)
 
             call = Call(self.journal, self.prices, opening, started_ns)
             path = route.path + b"?" + exchange.query if exchange.query else route.path
@@ -131,6 +136,61 @@ class Gateway:
         if (kind is not None and b"json" not in kind) or b"content-encoding" in head:
             return length != b"0" if length is not None else b"transfer-encoding" in head
         return length is not None and int(length) > self.settings.limits.json_body_bytes
+
+    def _restricts(self, key: ProxyKey | None, named: dict[str, str], route: Route, head: dict[bytes, bytes]) -> bool:
+        """Whether a body that would stream through has to be read, because of an allow-list or a hard budget."""
+        if key is not None and key.models:
+            return True
+        if not self.admission.budgeted or demand.unbilled(route.path):
+            return False
+        whose = tags.resolve(
+            key_workspace=None if key is None else key.workspace,
+            headers=named,
+            path=route.tags,
+            weak=self._weak_tags(head, Prepared(body=b"")) if self.weak_tags else None,
+            upstream_workspace=self.upstreams.choose(route.upstream, None).settings.workspace,
+        )
+        return whose.workspace in self.admission.budgeted
+
+    async def _read_odd(self, exchange: Exchange, head: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+        """A body that would stream through, and its reading. Raises BadRequest, PayloadTooLarge, ClientLeft."""
+        limit_bytes = self.settings.limits.json_body_bytes
+        if int(head.get(b"content-length", b"0")) > limit_bytes:
+            raise readable.too_large(limit_bytes)
+        body, whole = await exchange.body(limit_bytes)
+        if not whole:
+            raise readable.too_large(limit_bytes)
+        return body, readable.read(exchange.headers, body, limit_bytes)
+
+    def _restrict(
+        self,
+        key: ProxyKey | None,
+        opening: Open,
+        exchange: Exchange,
+        flavor: Flavor,
+        path: bytes,
+        prepared: Prepared,
+        body: bytes | None,
+    ) -> None:
+        """Let an allow-list or a hard budget hold for a call. `body`: None where it was not read whole.
+
+        Raises Forbidden, BadRequest or PayloadTooLarge where it does not let the call through, or cannot tell.
+        """
+        if not self.admission.restricts(key, opening):
+            return
+        readable.check_head(exchange.headers)
+        listed = key is not None and bool(key.models)
+        free = demand.free(exchange.method, body)
+        asked = demand.UNBILLED
+        if listed or not (free or demand.unbilled(path)):
+            limit_bytes = self.settings.limits.json_body_bytes
+            if body is None:
+                raise readable.too_large(limit_bytes)
+            asked = demand.read(flavor, prepared, exchange.headers, path, exchange.query, body, limit_bytes)
+            self.admission.admit(key, asked, exchange.headers, free=free)
+        if not free:
+            prepared.demand = asked
+            self.admission.mark(opening)
 
     def _weak_tags(self, head: dict[bytes, bytes], prepared: Prepared) -> dict[str, object]:
         """Tags from where end users can write, only where switched on; baggage before body."""

@@ -60,13 +60,13 @@ class Relay(Metered):
             if self._gate.durable:
                 await self._gate.journal.durable()
             if BUDGETS in self._call.opening.tags:
-                await self._hold(body)
+                await self._hold()
                 if exchange.left:
                     raise ClientLeft
             begun = b""
             if whole:
                 self._watch()
-                self._keep_prompt(body)
+                self._keep_prompt(self._prepared.reading or body)
                 response = self._response = await self._sending(path, self._prepared.body)
                 self._call.status = response.status
                 if response.status in REFUSALS and self._prepared.injected:
@@ -150,7 +150,7 @@ class Relay(Metered):
         opening.attempt, opening.started_at = first.opening.attempt + 1, gate.now_us()
         self._call = Call(gate.journal, gate.prices, opening, time.perf_counter_ns())
         if BUDGETS in opening.tags:
-            await self._hold(body)
+            await self._hold()
         response = self._response = await self._sending(path, body)
         self._call.status = response.status
         return response, b""
@@ -257,11 +257,14 @@ class Relay(Metered):
             return
         self._bound = asyncio.get_running_loop().call_later(wait_s, run.cancel)
 
-    async def _hold(self, body: bytes) -> None:
+    async def _hold(self) -> None:
         """Hold a part of the call's budgets; its record lets it go. Raises RequestError where there is not enough."""
-        upstream = self._upstream.settings
+        demand = self._prepared.demand
+        if demand is None:
+            return
         await in_task()
-        held = await self._gate.admission.hold(self._call.opening, self._flavor, body, upstream.tokenizer)
+        tokenizer = self._upstream.settings.tokenizer
+        held = await self._gate.admission.hold(self._call.opening, self._flavor, demand, tokenizer)
         if held is None:
             return
         if not self._call.hold(held, time.perf_counter_ns()) and self._gate.settings.journal.on_error == "refuse":

@@ -13,7 +13,7 @@ apart and has no listed price has none; so has a call of which a figure its pric
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +21,8 @@ from typing import NamedTuple
 import msgspec
 
 from taximeter.core.errors import ConfigError
-from taximeter.core.prices import Card, Plain, Schedule, Span, card_at, cost_nusd, plain
-from taximeter.core.record import Operation, Outcome, Record
+from taximeter.core.prices import Card, Most, Plain, Schedule, Span, card_at, cost_nusd, dearest_nusd, plain
+from taximeter.core.record import Open, Operation, Outcome, Record
 from taximeter.pricebook.catalog import FORMAT, Catalog, Declared, Listed, Publisher
 from taximeter.pricebook.names import provider_name, served_model, spellings, tier_name
 from taximeter.pricebook.shown import card_as_dict, listed_as_dicts
@@ -34,6 +34,9 @@ _REMEMBERED = 4_096
 _WARNED = 1_000
 """Most models warned about; one line each."""
 _SENT = frozenset(Outcome) - {Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE}
+
+LONG_CONTEXT_TOKENS = 1_000_000
+"""The window of a model that is listed with a shorter one and with a price for prompts beyond it (Claude Sonnet 4)."""
 
 Key = tuple[str, str | None, str | None, str | None, Operation]
 
@@ -101,6 +104,54 @@ class PriceBook:
             outcome=Outcome.OK,
         )
         return self._card(record, self._chain(record))
+
+    def context_tokens(self, provider: str, model: str) -> int | None:
+        """A model's context window, or None where none is listed; a price for longer prompts says that it is longer."""
+        found = self._entry(provider_name(provider), model)
+        if found is None or found.context_tokens is None:
+            return None
+        cards = (card for spans in found.tiers.values() for span in spans for card in span.cards if card is not None)
+        longest = max((start for card in cards for start, _ in card.above), default=0)
+        return max(found.context_tokens, LONG_CONTEXT_TOKENS if longest >= found.context_tokens else 0)
+
+    def dearest_nusd(
+        self, call: Open, models: Iterable[str], tiers: Iterable[str] | None, most: Most
+    ) -> tuple[int, bool]:
+        """The most that a call of any of these models may cost in any of these tiers (None: in every one listed).
+
+        And whether all of them have a price: the figure is of those that do.
+        """
+        worst, priced = 0, True
+        for model in models:
+            costs = []
+            for tier in self._tiers(call.provider, model) if tiers is None else tiers:
+                record = _asking(call, model, tier)
+                card = self._card(record, self._chain(record))
+                if card is not None:
+                    costs.append(dearest_nusd(card, most))
+            worst, priced = max([worst, *costs]), priced and bool(costs)
+        return worst, priced
+
+    def _tiers(self, provider: str, model: str) -> set[str]:
+        """Every tier in which a model is listed."""
+        provider = provider_name(provider)
+        names = tuple(spellings(provider, model))
+        stated = (*self.catalog.declared, *self.catalog.shipped)
+        declared = [e.listed for e in stated if e.provider == provider and any(map(e.matches, names))]
+        found = self._entry(provider, model)
+        return {"", *(tier for listed in (*declared, found) if listed is not None for tier in listed.tiers)}
+
+    def _entry(self, provider: str, model: str) -> Listed | None:
+        """A model in its provider's list, or in the one that applies instead."""
+        index = self._lists.get(provider)
+        if index is None:
+            return None
+        for name in spellings(provider, model):
+            for each in (provider, *index.instead):
+                found = self._lists[each].find(name) if each in self._lists else None
+                if found is not None:
+                    return found
+        return None
 
     def cards(self) -> Iterator[dict[str, object]]:
         """Every card, strongest source first: provider, model, service_tier, from, hours and its rates in USD."""
@@ -189,6 +240,24 @@ class PriceBook:
             what[1],
             tier,
         )
+
+
+def _asking(call: Open, model: str, tier: str) -> Record:
+    """A call of this model that is about to be sent, as a record to be priced."""
+    return Record(
+        request_id=call.request_id,
+        started_at=call.started_at,
+        ended_at=call.started_at,
+        workspace=call.workspace,
+        upstream=call.upstream,
+        provider=call.provider,
+        api=call.api,
+        operation=call.operation,
+        request_model=model,
+        response_model=model,
+        service_tier=tier,
+        outcome=Outcome.OK,
+    )
 
 
 class _Index:

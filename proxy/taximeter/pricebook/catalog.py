@@ -56,6 +56,8 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     rule: Rule | None = None
     """How names match; None: by `model` itself."""
     tiers: dict[str, Schedule]
+    context_tokens: int | None = None
+    """Its context window; None: not listed."""
 
 
 class Publisher(msgspec.Struct, frozen=True, kw_only=True):

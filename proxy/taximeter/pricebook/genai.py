@@ -71,7 +71,12 @@ def publishers() -> Iterator[Publisher]:
     release = importlib.metadata.version(PACKAGE)
     for provider in providers:
         models = [
-            Listed(model=model.id, rule=_rule(model.match), tiers=_tiers(provider.id, model, release))
+            Listed(
+                model=model.id,
+                rule=_rule(model.match),
+                tiers=_tiers(provider.id, model, release),
+                context_tokens=model.context_window,
+            )
             for model in provider.models
         ]
         yield Publisher(id=provider.id, models=models, instead=list(provider.fallback_model_providers or ()))

@@ -1,0 +1,278 @@
+"""What each API can bill for at most, as rows: which member of a request bounds or raises it, and how. Pure data.
+
+docs/limits.md shows these rows under "What a call is held for"; tests/gateway/test_bounds.py has a case for each.
+A member is matched as the most lenient decoder would (`Model`, `max-tokens`), and inside `extra_body` too.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+from taximeter.flavors.bedrock import AGENT, CONVERSE, INVOKE
+from taximeter.flavors.chat import CHAT
+from taximeter.flavors.cohere import COHERE_CHAT
+from taximeter.flavors.completions import COMPLETIONS
+from taximeter.flavors.conversations import CONVERSATIONS
+from taximeter.flavors.dashscope import DASHSCOPE
+from taximeter.flavors.generate import GENERATE
+from taximeter.flavors.hosted import HOSTED
+from taximeter.flavors.interactions import INTERACTIONS
+from taximeter.flavors.media import IMAGES
+from taximeter.flavors.messages import MESSAGES
+from taximeter.flavors.meter import Flavor
+from taximeter.flavors.ollama import OLLAMA_CHAT, OLLAMA_GENERATE
+from taximeter.flavors.responses import RESPONSES
+from taximeter.flavors.runs import RUNS
+from taximeter.flavors.textgen import KOBOLD, TGI, WATSONX
+
+
+class Bounds(StrEnum):
+    """What a member does to the bound."""
+
+    ANSWER = "bounds the tokens of an answer"
+    ANSWERS = "multiplies the answer"
+    PROMPTS = "multiplies the answer by its length"
+    THINKING = "is added to the answer"
+    PREDICTED = "its bytes are added to the answer"
+    KEPT = "the input is the model's whole context window"
+    TIER = "the dearest tier that it may mean is priced"
+    USES = "uses of tools by the provider, each a pass over the context window, and its fee"
+    TOOLS = "without a stated number of uses there is no bound"
+    ENDLESS = "there is no bound"
+
+
+class Row(NamedTuple):
+    """One rule. `dialect` * is every one."""
+
+    dialect: str
+    member: str
+    bounds: Bounds
+    source: str
+    when: str = ""
+    """Text that the member's value must hold for the rule to apply."""
+
+
+_OPENAI_CHAT = "https://platform.openai.com/docs/api-reference/chat/create"
+_OPENAI_RESPONSES = "https://platform.openai.com/docs/api-reference/responses/create"
+_OPENAI_COMPLETIONS = "https://platform.openai.com/docs/api-reference/completions/create"
+_OPENAI_IMAGES = "https://platform.openai.com/docs/api-reference/images/create"
+_OPENAI_RUNS = "https://platform.openai.com/docs/api-reference/runs/createRun"
+_ANTHROPIC = "https://docs.anthropic.com/en/api/messages"
+_ANTHROPIC_THINKING = "https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking"
+_ANTHROPIC_SEARCH = "https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/web-search-tool"
+_ANTHROPIC_MCP = "https://docs.anthropic.com/en/docs/agents-and-tools/mcp-connector"
+_GEMINI = "https://ai.google.dev/api/generate-content"
+_GEMINI_THINKING = "https://ai.google.dev/gemini-api/docs/thinking"
+_GEMINI_SEARCH = "https://ai.google.dev/gemini-api/docs/google-search"
+_GEMINI_CACHE = "https://ai.google.dev/gemini-api/docs/caching"
+_COHERE = "https://docs.cohere.com/reference/chat"
+_OLLAMA = "https://github.com/ollama/ollama/blob/main/docs/api.md"
+_CONVERSE = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html"
+_INVOKE = "https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html"
+_MISTRAL = "https://docs.mistral.ai/api/"
+_OPENROUTER = "https://openrouter.ai/docs/api-reference/parameters"
+_OPENROUTER_SEARCH = "https://openrouter.ai/docs/features/web-search"
+_DASHSCOPE = "https://www.alibabacloud.com/help/en/model-studio/qwen-api-reference"
+_TGI = "https://huggingface.co/docs/text-generation-inference/reference/api_reference"
+_LLAMA_CPP = "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md"
+_CODE_EXECUTION = "https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/code-execution-tool"
+_COMPACTION = "https://docs.anthropic.com/en/docs/build-with-claude/compaction"
+_INTERACTIONS = "https://ai.google.dev/api/interactions-api"
+_ORACLE = "https://docs.oracle.com/en-us/iaas/api/#/en/generative-ai-inference/"
+_XAI_SEARCH = "https://docs.x.ai/docs/guides/live-search"
+
+ROWS: tuple[Row, ...] = (
+    Row("chat", "max_completion_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Row("chat", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Row("chat", "n", Bounds.ANSWERS, _OPENAI_CHAT),
+    Row("chat", "best_of", Bounds.ANSWERS, _OPENAI_COMPLETIONS),
+    Row("chat", "prediction", Bounds.PREDICTED, _OPENAI_CHAT),
+    Row("chat", "service_tier", Bounds.TIER, _OPENAI_CHAT),
+    Row("chat", "tools", Bounds.TOOLS, _OPENAI_CHAT),
+    Row("chat", "web_search_options", Bounds.ENDLESS, _OPENAI_CHAT),
+    Row("chat", "reasoning.max_tokens", Bounds.THINKING, _OPENROUTER),
+    Row("chat", "thinking_budget", Bounds.THINKING, _DASHSCOPE),
+    Row("chat", "enable_thinking", Bounds.THINKING, _DASHSCOPE),
+    Row("chat", "thinking.budget_tokens", Bounds.THINKING, _ANTHROPIC_THINKING),
+    Row("chat", "thinking_config.thinking_budget", Bounds.THINKING, _GEMINI_THINKING),
+    Row("chat", "cached_content", Bounds.KEPT, _GEMINI_CACHE),
+    Row("chat", "search_parameters", Bounds.ENDLESS, _XAI_SEARCH),
+    Row("chat", "plugins", Bounds.ENDLESS, _OPENROUTER_SEARCH),
+    Row("hosted", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Row("hosted", "max_completion_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Row("hosted", "max_new_tokens", Bounds.ANSWER, _TGI),
+    Row("hosted", "parameters.max_new_tokens", Bounds.ANSWER, _TGI),
+    Row("hosted", "parameters.maxOutputTokens", Bounds.ANSWER, _GEMINI),
+    Row("hosted", "n", Bounds.ANSWERS, _OPENAI_CHAT),
+    Row("hosted", "tools", Bounds.TOOLS, _OPENAI_CHAT),
+    Row("completions", "max_tokens", Bounds.ANSWER, _OPENAI_COMPLETIONS),
+    Row("completions", "max_tokens_to_sample", Bounds.ANSWER, "https://docs.anthropic.com/en/api/complete"),
+    Row("completions", "n_predict", Bounds.ANSWER, _LLAMA_CPP),
+    Row("completions", "n", Bounds.ANSWERS, _OPENAI_COMPLETIONS),
+    Row("completions", "best_of", Bounds.ANSWERS, _OPENAI_COMPLETIONS),
+    Row("completions", "prompt", Bounds.PROMPTS, _OPENAI_COMPLETIONS),
+    Row("completions", "service_tier", Bounds.TIER, _OPENAI_COMPLETIONS),
+    Row("responses", "max_output_tokens", Bounds.ANSWER, _OPENAI_RESPONSES),
+    Row("responses", "previous_response_id", Bounds.KEPT, _OPENAI_RESPONSES),
+    Row("responses", "conversation", Bounds.KEPT, _OPENAI_RESPONSES),
+    Row("responses", "prompt", Bounds.KEPT, _OPENAI_RESPONSES),
+    Row("responses", "max_tool_calls", Bounds.USES, _OPENAI_RESPONSES),
+    Row("responses", "tools", Bounds.TOOLS, _OPENAI_RESPONSES),
+    Row("responses", "service_tier", Bounds.TIER, _OPENAI_RESPONSES),
+    Row("conversations", "completion_args.max_tokens", Bounds.ANSWER, _MISTRAL),
+    Row("conversations", "agent_id", Bounds.ENDLESS, _MISTRAL),
+    Row("conversations", "tools", Bounds.TOOLS, _MISTRAL),
+    Row("messages", "max_tokens", Bounds.ANSWER, _ANTHROPIC),
+    Row("messages", "thinking.budget_tokens", Bounds.THINKING, _ANTHROPIC_THINKING),
+    Row("messages", "service_tier", Bounds.TIER, _ANTHROPIC),
+    Row("messages", "speed", Bounds.TIER, "https://docs.anthropic.com/en/docs/build-with-claude/fast-mode"),
+    Row("messages", "tools", Bounds.TOOLS, _ANTHROPIC_SEARCH),
+    Row("messages", "mcp_servers", Bounds.ENDLESS, _ANTHROPIC_MCP),
+    Row(
+        "messages",
+        "container",
+        Bounds.KEPT,
+        _CODE_EXECUTION,
+    ),
+    Row(
+        "messages",
+        "context_management",
+        Bounds.ENDLESS,
+        _COMPACTION,
+        "compact",
+    ),
+    Row("generate", "generationConfig.maxOutputTokens", Bounds.ANSWER, _GEMINI),
+    Row("generate", "generationConfig.candidateCount", Bounds.ANSWERS, _GEMINI),
+    Row("generate", "generationConfig.thinkingConfig.thinkingBudget", Bounds.THINKING, _GEMINI_THINKING),
+    Row("generate", "parameters.maxOutputTokens", Bounds.ANSWER, _GEMINI),
+    Row("generate", "parameters.candidateCount", Bounds.ANSWERS, _GEMINI),
+    Row("generate", "cachedContent", Bounds.KEPT, _GEMINI_CACHE),
+    Row("generate", "tools", Bounds.TOOLS, _GEMINI_SEARCH),
+    Row("generate", "serviceTier", Bounds.TIER, _GEMINI),
+    Row(
+        "interactions",
+        "generation_config.max_output_tokens",
+        Bounds.ANSWER,
+        _INTERACTIONS,
+    ),
+    Row("interactions", "previous_interaction_id", Bounds.KEPT, _INTERACTIONS),
+    Row("interactions", "agent", Bounds.ENDLESS, _INTERACTIONS),
+    Row("interactions", "tools", Bounds.TOOLS, _INTERACTIONS),
+    Row("cohere", "max_tokens", Bounds.ANSWER, _COHERE),
+    Row(
+        "cohere",
+        "chatRequest.maxTokens",
+        Bounds.ANSWER,
+        _ORACLE,
+    ),
+    Row("cohere", "num_generations", Bounds.ANSWERS, "https://docs.cohere.com/reference/generate"),
+    Row("cohere", "thinking.token_budget", Bounds.THINKING, _COHERE),
+    Row("cohere", "conversation_id", Bounds.KEPT, "https://docs.cohere.com/reference/chat-v1"),
+    Row("cohere", "connectors", Bounds.ENDLESS, "https://docs.cohere.com/reference/chat-v1"),
+    Row("ollama", "options.num_predict", Bounds.ANSWER, _OLLAMA),
+    Row("ollama", "context", Bounds.KEPT, _OLLAMA),
+    Row("dashscope", "parameters.max_tokens", Bounds.ANSWER, _DASHSCOPE),
+    Row("dashscope", "parameters.n", Bounds.ANSWERS, _DASHSCOPE),
+    Row("dashscope", "parameters.thinking_budget", Bounds.THINKING, _DASHSCOPE),
+    Row("dashscope", "parameters.enable_thinking", Bounds.THINKING, _DASHSCOPE),
+    Row("dashscope", "parameters.enable_search", Bounds.ENDLESS, _DASHSCOPE),
+    Row("textgen", "parameters.max_new_tokens", Bounds.ANSWER, _TGI),
+    Row("textgen", "max_length", Bounds.ANSWER, "https://lite.koboldai.net/koboldcpp_api"),
+    Row("textgen", "parameters.best_of", Bounds.ANSWERS, _TGI),
+    Row("converse", "inferenceConfig.maxTokens", Bounds.ANSWER, _CONVERSE),
+    Row("converse", "additionalModelRequestFields.max_tokens", Bounds.ANSWER, _CONVERSE),
+    Row("converse", "additionalModelRequestFields.thinking.budget_tokens", Bounds.THINKING, _CONVERSE),
+    Row("converse", "performanceConfig", Bounds.TIER, _CONVERSE),
+    Row("converse", "promptVariables", Bounds.KEPT, _CONVERSE),
+    Row("invoke", "max_tokens", Bounds.ANSWER, _INVOKE),
+    Row("invoke", "max_tokens_to_sample", Bounds.ANSWER, _INVOKE),
+    Row("invoke", "max_gen_len", Bounds.ANSWER, _INVOKE),
+    Row("invoke", "textGenerationConfig.maxTokenCount", Bounds.ANSWER, _INVOKE),
+    Row("invoke", "inferenceConfig.max_new_tokens", Bounds.ANSWER, _INVOKE),
+    Row("invoke", "thinking.budget_tokens", Bounds.THINKING, _INVOKE),
+    Row("invoke", "tools", Bounds.TOOLS, _INVOKE),
+    Row("images", "n", Bounds.ANSWERS, _OPENAI_IMAGES),
+    Row("images", "parameters.sampleCount", Bounds.ANSWERS, "https://ai.google.dev/gemini-api/docs/imagen"),
+    Row("unknown", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Row("unknown", "max_output_tokens", Bounds.ANSWER, _OPENAI_RESPONSES),
+    Row("unknown", "n", Bounds.ANSWERS, _OPENAI_CHAT),
+    Row("unknown", "tools", Bounds.TOOLS, _OPENAI_CHAT),
+    Row("*", "model", Bounds.ENDLESS, _OPENROUTER_SEARCH, ":online"),
+    Row("*", "model", Bounds.ENDLESS, "https://console.groq.com/docs/compound", "compound"),
+    Row("*", "model", Bounds.ENDLESS, "https://docs.perplexity.ai/getting-started/models", "sonar-deep-research"),
+)
+
+EXCEPTIONS = frozenset((
+    *(("chat", "max_completion_tokens", provider) for provider in ("deepseek", "mistral", "perplexity", "together")),
+    ("chat", "web_search_options", "perplexity"),
+))  # fmt: skip
+"""(dialect, member, provider) where a row does not hold. Their chat APIs document `max_tokens` and nothing else
+(https://api-docs.deepseek.com/api/create-chat-completion, https://docs.mistral.ai/api/,
+https://docs.together.ai/reference/chat-completions-1); Perplexity's search is in the price of a request."""
+
+DIALECTS: dict[int, str] = {
+    id(flavor): dialect
+    for dialect, members in (
+        ("chat", (CHAT,)),
+        ("hosted", (HOSTED,)),
+        ("completions", (COMPLETIONS,)),
+        ("responses", (RESPONSES,)),
+        ("conversations", (CONVERSATIONS,)),
+        ("messages", (MESSAGES,)),
+        ("generate", (GENERATE,)),
+        ("interactions", (INTERACTIONS,)),
+        ("cohere", (COHERE_CHAT,)),
+        ("ollama", (OLLAMA_CHAT, OLLAMA_GENERATE)),
+        ("dashscope", (DASHSCOPE,)),
+        ("textgen", (TGI, WATSONX, KOBOLD)),
+        ("converse", (CONVERSE,)),
+        ("invoke", (INVOKE,)),
+        ("images", (IMAGES,)),
+        ("agent", (AGENT, RUNS)),
+    )
+    for flavor in members
+}
+
+
+def dialect(flavor: Flavor) -> str:
+    """Which rows apply to a flavor's requests; `unknown`: the most cautious ones."""
+    return DIALECTS.get(id(flavor), "unknown")
+
+
+CLIENT_TOOLS = (
+    "function", "custom", "localshell", "computer", "bash", "texteditor", "memory", "applypatch", "namespace",
+)  # fmt: skip
+"""How the `type` of a tool begins that the client runs: the provider is asked once. Without a type it is one too."""
+SERVER_TOOL_MEMBERS = frozenset((
+    "googlesearch", "googlesearchretrieval", "googlemaps", "urlcontext", "codeexecution", "filesearch",
+    "enterprisewebsearch", "retrieval", "computeruse", "mcpservers", "parallelaisearch",
+))  # fmt: skip
+"""Gemini's tools have no type but a member each; these run at the provider."""
+
+IMAGE_TOKENS = 50_000
+"""Most that one image is billed for: gpt-4o-mini, high detail, 2,833 + 8 tiles of 5,667 = 48,169 tokens
+(https://platform.openai.com/docs/guides/images-vision#calculating-costs)."""
+IMAGE_ANSWER_TOKENS = 16_384
+"""Most tokens of one generated image; gpt-image-1 documents 6,240 (1024x1536, high), and 100 for each partial image
+(https://platform.openai.com/docs/guides/image-generation#cost-and-latency)."""
+THINKING_TOKENS = 81_920
+"""A thinking budget that is not a number (-1: the model's choice): the longest documented (Qwen3, Model Studio)."""
+SPEECH_TOKENS_PER_BYTE = 8
+"""Audio tokens for a byte of text to be spoken: at 15 characters and 21 tokens a second some 1.4; read slowly, more."""
+AUDIO_BYTES_PER_S = 50
+"""No audio that providers take is smaller: FLAC of silence. So a file is no longer than its bytes say."""
+AUDIO_TOKENS_PER_S = 32
+"""OpenAI counts 10 audio tokens a second of input, Gemini 25 to 32; a transcript has about 4."""
+DOCUMENT_TOKENS, DOCUMENTS_A_UNIT = 500, 100
+"""Cohere: a search unit is a query with up to 100 documents; one of more than 500 tokens, the query's included, is
+several (https://cohere.com/pricing)."""
+COSTLY_PATHS = re.compile(
+    rb"(?i)/(batches|batch_jobs|fine_tuning/jobs|fine-tunes|finetunes?|tunedModels|cachedContents|evals/[^/]+/runs"
+    rb"|model-invocation-job|async-invoke|batchPredictionJobs|tuningJobs"
+    rb"|realtime/(sessions|transcription_sessions|client_secrets))$|:(batchGenerateContent|batchEmbedContent|"
+    rb"asyncBatchEmbedContent|predictLongRunning)$"
+).search
+"""POSTs that start work billed later, by files or time, or hand out a key for it: nothing in the request bounds it, nor
+names all its models."""

@@ -1,0 +1,130 @@
+"""Every model a request names, wherever a provider might look: for allow-lists and the price of a hard budget. Pure.
+
+A server may match members in any case (Go, .NET), take `models` or `fallbacks` (OpenRouter, LiteLLM), look into
+`extra_body`, go by the path rather than by the body (Azure), by the query or by a header. So every one counts.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from taximeter.core import routes
+from taximeter.core.errors import BadRequest, Forbidden
+from taximeter.flavors.counts import NAME_CHARS
+
+if TYPE_CHECKING:
+    from taximeter.gateway.readable import Headers
+
+NAMING = frozenset((
+    "model", "models", "modelid", "modelids", "modelname", "modelslug", "modeluri", "modelarn", "basemodel", "engine",
+    "engineid", "deployment", "deploymentid", "deploymentname", "fallback", "fallbacks", "fallbackmodel",
+    "fallbackmodels", "contextwindowfallbacks", "contentpolicyfallbacks", "foundationmodel", "draftmodel",
+))  # fmt: skip
+"""Canonical names of members that name models."""
+SAID = frozenset((
+    "messages", "input", "inputs", "contents", "content", "documents", "metadata", "inputschema", "schema",
+    "jsonschema", "responseformat", "responseschema", "responsejsonschema", "prompt", "system", "systeminstruction",
+    "instructions", "chathistory", "texts", "passages", "query", "prediction", "arguments", "functions", "function",
+    "functiondeclarations", "parametersjsonschema", "toolspec", "logitbias", "variables",
+))  # fmt: skip
+"""Members that hold what is said, or the shape of what is to be said: a `model` in there is the user's own word."""
+CHOOSING_HEADERS = frozenset((b"helicone-fallbacks", b"x-portkey-config", b"x-portkey-virtual-key"))
+"""Headers of gateways that choose another model by rules of their own."""
+
+_path_names = re.compile(
+    rb"(?i)/(?:deployments|models?|engines|publishers/[^/]+/models|serving-endpoints|endpoints)/([^/:?]+)(?=[/:])"
+).findall
+_no_name = re.compile(r"[?#%\\|;\ufffd]|(?:^|/)\.{1,2}(?:/|$)").search
+_not_letters = re.compile(r"[\W_]+").sub
+
+
+@lru_cache(maxsize=4096)
+def canonical(name: str) -> str:
+    """A member's name as the most lenient decoder compares it: no case, no `_` or `-`, compatible letters alike."""
+    return _not_letters("", unicodedata.normalize("NFKC", name).casefold())
+
+
+def named(
+    members: dict[str, object], path: bytes, query: bytes, headers: Headers, path_model: str | None = None
+) -> tuple[str, ...]:
+    """Every model the request names, each once; `path_model`: as the API reads it from the path. Raises BadRequest."""
+    in_path = [path_model, *_in_path(path)] if path_model else [*_in_path(path)]
+    in_path = [name for name in in_path if name == path_model or not (path_model or "").startswith(name)]
+    found = [*_in_body(members), *in_path, *_in_query(query), *_in_headers(headers)]
+    return tuple(dict.fromkeys(name for names in found for name in names.split(",")))
+
+
+def check_choice(headers: Headers) -> None:
+    """Refuse headers by which a gateway chooses another model. Raises BadRequest."""
+    for name, _ in headers:
+        if name in CHOOSING_HEADERS:
+            raise BadRequest(f"This key may call some models only: leave out {name.decode()}.", param="model")
+
+
+def check_name(name: str) -> None:
+    """Refuse what could be one name for a pattern and another for a provider. Raises Forbidden."""
+    odd = not name.isprintable() or name != name.strip() or unicodedata.normalize("NFKC", name) != name
+    if odd or not name or len(name) > NAME_CHARS or _no_name(name):
+        raise Forbidden(f"This key may call some models only, and {name[:80]!r} is no model's name.", param="model")
+
+
+def _in_body(members: dict[str, object]) -> Iterator[str]:
+    waiting: list[object] = [members]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                known = canonical(name)
+                if known in NAMING:
+                    yield from _names(inner)
+                elif known not in SAID and isinstance(inner, list | dict) and not _is_schema(known, inner):
+                    waiting.append(inner)
+
+
+def _is_schema(name: str, value: object) -> bool:
+    """`parameters` are a tool's JSON schema or, with other members, an API's own settings."""
+    return name == "parameters" and isinstance(value, dict) and value.get("type") == "object" and "properties" in value
+
+
+def _names(value: object) -> Iterator[str]:
+    """What a naming member names: a string, or strings, objects with a name in them, or objects by name (LiteLLM)."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            if "bytes" in value:
+                raise BadRequest("A model is named by a file.", param="model")
+            telling = [inner for name, inner in value.items() if canonical(name) in NAMING | {"id", "name", "primary"}]
+            waiting += telling or [*value, *value.values()]
+        elif value is not None:
+            raise BadRequest("A model's name must be a string.", param="model")
+
+
+def _in_path(path: bytes) -> Iterator[str]:
+    for spelled in dict.fromkeys(routes.spellings(path)[-1:]):
+        for name in _path_names(spelled):
+            yield re.sub("(?i)%2f", "/", name.decode("utf-8", "replace"))
+
+
+def _in_query(query: bytes) -> Iterator[str]:
+    text = query.replace(b";", b"&").decode("latin-1")
+    for name, value in parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="replace"):
+        if canonical(name) in NAMING:
+            yield value
+
+
+def _in_headers(headers: Headers) -> Iterator[str]:
+    for name, value in headers:
+        if b"model" in name:
+            yield value.decode("latin-1")
