@@ -20,10 +20,11 @@ from taximeter.gateway.bound_rules import (
     IMAGE_TOKENS,
     ROWS,
     THINKING_TOKENS,
+    TOOL_TOKENS,
     Bounds,
     dialect,
 )
-from taximeter.gateway.bounds import MOST_TOKENS, Limits, bound
+from taximeter.gateway.bounds import MOST_TOKENS, OVERHEAD_TOKENS, Limits, bound
 
 WINDOW, ANSWER = 128_000, 1_000
 LIMITS = Limits(WINDOW, ANSWER)
@@ -114,6 +115,7 @@ def check_row(row):
         case Bounds.ENDLESS:
             assert one({"edits": [{"type": row.when or "x"}]}).endless == [row.member]
             assert one(None).endless == one(False).endless == []
+            assert one({}).endless == ([] if row.when else [row.member])
         case _:
             raise AssertionError(f"no case for {row.bounds}")
 
@@ -210,7 +212,7 @@ def test_the_higher_of_two_bounds_counts_and_only_what_the_api_knows_is_one():
 )
 def test_an_image_is_held_at_the_most_one_is_billed_for(body, images):
     found = most(body)
-    assert images * IMAGE_TOKENS <= found.input_tokens < images * IMAGE_TOKENS + 100 and found.assumed != ["x"]
+    assert images * IMAGE_TOKENS <= found.input_tokens < images * IMAGE_TOKENS + 300 and found.assumed != ["x"]
 
 
 @pytest.mark.parametrize(
@@ -237,19 +239,22 @@ def test_what_is_not_in_the_request_or_has_no_size_is_held_at_the_context_window
 def test_names_of_properties_in_a_tools_schema_are_no_media():
     properties = {"file": {"type": "string"}, "image": {"type": "string"}}
     tool = {"type": "function", "function": {"parameters": {"type": "object", "properties": properties}}}
-    assert most({"tools": [tool]}).input_tokens < 100
+    assert most({"tools": [tool]}).input_tokens < OVERHEAD_TOKENS + TOOL_TOKENS + 100
 
 
 def test_how_to_speak_is_no_audio():
-    assert most({"modalities": ["audio"], "audio": {"voice": "alloy", "format": "wav"}}).input_tokens < 100
+    assert (
+        most({"modalities": ["audio"], "audio": {"voice": "alloy", "format": "wav"}}).input_tokens
+        < OVERHEAD_TOKENS + 100
+    )
 
 
 def test_what_was_counted_as_json_is_not_counted_again_and_hides_nothing():
     tools = [{"type": "function", "function": {"name": "f", "description": "d" * 400}}]
     counted = Countable(texts=[msgspec.json.encode(tools).decode()])
-    assert most({"tools": tools}, text=counted, counted=100).input_tokens < 200
+    assert most({"tools": tools}, text=counted, counted=100).input_tokens < OVERHEAD_TOKENS + TOOL_TOKENS + 200
     hidden = {"tools": tools, "messages": [{"Content": "d" * 400}]}
-    assert most(hidden, text=counted, counted=100).input_tokens > 500
+    assert most(hidden, text=counted, counted=100).input_tokens > TOOL_TOKENS + 500
     said = '["' + "d" * 400 + '"]'
     twice = {"messages": [{"content": said, "Content": "d" * 400}]}
     assert most(twice, text=Countable(texts=[said]), counted=100).input_tokens > 500
@@ -266,7 +271,7 @@ def test_text_where_no_reader_of_ours_looks_is_held_by_the_byte():
     assert most({"messages": [{"role": "user", "Content": "x" * 1_000}]}).input_tokens >= 1_000
     assert most({"documents": [{"body": "x" * 1_000}]}, "rerank").input_tokens >= 1_000
     assert most({"Input": [[7] * 900]}, "embeddings").input_tokens >= 900
-    assert most({"input": "x y"}, counted=2, text=Countable(texts=["x y"])).input_tokens == 2 + 1 + 16
+    assert most({"input": "x y"}, counted=2, text=Countable(texts=["x y"])).input_tokens == 2 + 1 + OVERHEAD_TOKENS
 
 
 def test_embeddings_have_no_answer():
@@ -283,7 +288,7 @@ def test_images_and_audio():
     assert most({"n": "4"}, "images").output_tokens == 4 * IMAGE_ANSWER_TOKENS
     assert most({"image[]": [{"bytes": 5}, {"bytes": 6}]}, "images").input_tokens >= 2 * IMAGE_TOKENS
     heard = most({"file": {"bytes": 60 * 50}}, "audio", form=True)
-    assert (heard.seconds, heard.endless, heard.input_tokens) == (60, [], 60 * 32 + 16)
+    assert (heard.seconds, heard.endless, heard.input_tokens) == (60, [], 60 * 32 + OVERHEAD_TOKENS)
     assert 60 * 32 < heard.output_tokens < 60 * 32 + 500
     assert most({"file": {"bytes": 5}}, "audio").endless  # JSON can say anything
     assert most({"file": {"bytes": 5}, "url": "https://x"}, "audio", form=True).endless
@@ -300,3 +305,12 @@ def test_what_a_path_starts_or_keeps():
         assert COSTLY_PATHS(path), path
     assert not COSTLY_PATHS(b"/v1/batches/b_1/cancel") and not COSTLY_PATHS(b"/v1/files")
     assert most({}, "unknown", answerless=True).output_tokens == 0
+
+
+def test_a_providers_own_tool_adds_its_prompt_and_a_clients_own_one_for_all():
+    base = most({}).input_tokens
+    plain = {"name": "f", "input_schema": {}}
+    assert most({"tools": [plain] * 9}, "messages").input_tokens - base < TOOL_TOKENS + 100
+    assert most({"tools": [{"type": "computer_20250124"}, {"type": "bash_20250124"}]}, "messages").input_tokens > (
+        base + 2 * TOOL_TOKENS
+    )

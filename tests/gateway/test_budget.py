@@ -75,7 +75,7 @@ async def test_a_call_within_its_budget_is_relayed_and_holds_until_it_is_counted
         record = await running.record()
         assert (record["outcome"], record["tags"]) == ("ok", {"budgets": "b1"})
         held = int(await redis.hget("tm:{acme}:held", "b1"))
-        assert record["total_tokens"] <= held < 100
+        assert record["total_tokens"] <= held < 250
         assert await redis.hkeys("tm:{acme}:reserved") == [f"{record['request_id']}#1"]
 
 

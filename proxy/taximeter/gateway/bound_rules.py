@@ -57,6 +57,7 @@ class Row(NamedTuple):
 _OPENAI_CHAT = "https://platform.openai.com/docs/api-reference/chat/create"
 _OPENAI_RESPONSES = "https://platform.openai.com/docs/api-reference/responses/create"
 _OPENAI_COMPLETIONS = "https://platform.openai.com/docs/api-reference/completions/create"
+_OPENAI_SEARCH = "https://platform.openai.com/docs/guides/tools-web-search"
 _OPENAI_IMAGES = "https://platform.openai.com/docs/api-reference/images/create"
 _OPENAI_RUNS = "https://platform.openai.com/docs/api-reference/runs/createRun"
 _ANTHROPIC = "https://docs.anthropic.com/en/api/messages"
@@ -200,6 +201,8 @@ ROWS: tuple[Row, ...] = (
     Row("unknown", "n", Bounds.ANSWERS, _OPENAI_CHAT),
     Row("unknown", "tools", Bounds.TOOLS, _OPENAI_CHAT),
     Row("*", "model", Bounds.ENDLESS, _OPENROUTER_SEARCH, ":online"),
+    Row("*", "model", Bounds.ENDLESS, _OPENAI_SEARCH, "search-preview"),
+    Row("*", "model", Bounds.ENDLESS, _OPENAI_SEARCH, "search-api"),
     Row("*", "model", Bounds.ENDLESS, "https://console.groq.com/docs/compound", "compound"),
     Row("*", "model", Bounds.ENDLESS, "https://docs.perplexity.ai/getting-started/models", "sonar-deep-research"),
 )
@@ -251,6 +254,10 @@ SERVER_TOOL_MEMBERS = frozenset((
 ))  # fmt: skip
 """Gemini's tools have no type but a member each; these run at the provider."""
 
+TOOL_TOKENS = 800
+"""Most that a tool adds to the prompt beside its schema: 735 for Anthropic's computer use, up to 530 for the system
+prompt that the first one brings (https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview#pricing). Only
+counted for tools with a type of the provider's own, and once for all others."""
 IMAGE_TOKENS = 50_000
 """Most that one image is billed for: gpt-4o-mini, high detail, 2,833 + 8 tiles of 5,667 = 48,169 tokens
 (https://platform.openai.com/docs/guides/images-vision#calculating-costs)."""

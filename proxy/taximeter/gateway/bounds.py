@@ -25,7 +25,8 @@ from taximeter.gateway.named import canonical
 
 INPUT_MARGIN_PERCENT = 5
 """Chat templates and the tokenizer's version add a little to what is counted."""
-OVERHEAD_TOKENS = 16
+OVERHEAD_TOKENS = 128
+"""What a template adds to a call by itself: gpt-oss's system message about 65 tokens, Mistral's `safe_prompt` 60."""
 MOST_TOKENS = 2**53
 """Larger figures are held as this: no budget is as large."""
 
@@ -120,7 +121,7 @@ def bound(flavor: Flavor, demand: Demand, text: Countable, counted: int, provide
     found.assumed += kept
     passes = _uses(found, asked) + 1
     if kept or passes > 1:
-        found.input_tokens = max(tokens, limits.context_tokens) * passes
+        found.input_tokens = max(found.input_tokens, limits.context_tokens) * passes
     return found
 
 
@@ -254,9 +255,12 @@ def _uses(found: Bound, asked: _Asked) -> int:
     """How often the provider may run tools; where the request does not say, that is told as endless."""
     stated = [_whole(number) for number in asked.numbers(Bounds.USES) if number > 0]
     in_all = min(stated) if stated else None
+    plain = False
     for _, value in asked.of(Bounds.TOOLS):
         for tool in value if isinstance(value, list) else (value,) if _given(value) else ():
             name = _run_by_provider(tool)
+            plain = plain or _is_plain(tool)
+            found.input_tokens += 0 if _is_plain(tool) else rules.TOOL_TOKENS
             if name is None:
                 continue
             uses = [_number("max_uses", inner) for key, inner in _items(tool) if canonical(key) == "maxuses"]
@@ -267,7 +271,14 @@ def _uses(found: Bound, asked: _Asked) -> int:
                 found.uses += max(most)
             else:
                 found.endless.append(f"the tool {name[:60]!r} without max_uses or max_tool_calls")
+    found.input_tokens += rules.TOOL_TOKENS if plain else 0
     return found.uses
+
+
+def _is_plain(tool: object) -> bool:
+    """A tool that is nothing but the client's own schema."""
+    kinds = [value for key, value in _items(tool) if canonical(key) == "type" and value is not None]
+    return all(isinstance(kind, str) and canonical(kind) in ("function", "custom") for kind in kinds)
 
 
 def _run_by_provider(tool: object) -> str | None:
@@ -305,7 +316,8 @@ def _audio(found: Bound, demand: Demand, walk: _Walk, limits: Limits) -> None:
 
 
 def _given(value: object) -> bool:
-    return value not in (None, False, "", [], {})
+    """Whether a member says something; an empty object does (`web_search_options: {}` searches)."""
+    return value not in (None, False, "", [])
 
 
 class _Walk:
