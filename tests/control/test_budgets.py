@@ -75,6 +75,20 @@ async def test_a_budget_is_made_shown_and_ended(desk, redis):
     assert (await control.client.delete("/budgets/bud_none")).status_code == 404
 
 
+async def test_the_first_hard_budget_of_a_workspace_is_enforced_at_once(desk, redis):
+    control, made, _ = desk
+    asked = {"workspace": "acme", "limit": 100, "unit": "tokens"}
+    await control.client.post("/budgets", json={**asked, "mode": "soft"})
+    assert not await redis.exists("tm:{acme}:held")
+    await control.client.post("/budgets", json=asked)
+    epoch = int(await redis.hget("tm:{acme}:held", ":epoch"))
+    assert epoch > 0 and await redis.get("tm:{acme}:gen")
+    await redis.flushall()
+    await control.client.post("/budgets", json=asked)  # calls may be in flight: what they hold is gathered first
+    await made.secure()
+    assert int(await redis.hget("tm:{acme}:held", ":epoch")) < 0
+
+
 async def test_a_task_budget_begins_with_what_history_knows(desk):
     control, _, _ = desk
     await control.add(record(1, task="query"), record(2, task="other"))

@@ -353,3 +353,27 @@ async def test_a_redis_that_is_there_but_full_lets_nothing_pass(serve, provider,
             await redis.config_set("maxmemory", "0")
         assert (await post(running)).status_code == 200
         assert len(provider.requests) == 2
+
+
+async def test_calls_that_come_while_redis_is_asked_are_none_of_that_look(serve, provider, gated, redis, monkeypatch):
+    go_on = asyncio.Event()
+    for _ in range(2):
+        provider.script(go_on, response(b"{}", headers=[("content-type", "application/json")]))
+    await known(redis, "beta")
+    async with serve(provider) as running:
+        gated(running, budget(), budget(id="b2", workspace="beta"))
+        gate = running.gate.admission.budgets
+        calls = [asyncio.create_task(post(running))]
+        await provider.until(lambda: provider.requests and provider.requests[0].complete)
+        changed = gate._holding.changed
+
+        async def slow(workspaces):
+            found = await changed(workspaces)
+            calls.append(asyncio.create_task(post(running, path="/w/beta/v1/chat/completions")))
+            await until(lambda: len(provider.requests) == 2)
+            return found
+
+        monkeypatch.setattr(gate._holding, "changed", slow)
+        await gate.look()
+        go_on.set()
+        assert [(await call).status_code for call in calls] == [200, 200]

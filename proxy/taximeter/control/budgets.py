@@ -82,6 +82,15 @@ class BudgetDesk:
             if wanted and not wanted <= await self._reservations.scopes(workspace):
                 await self._rebuild(workspace)
 
+    async def begin(self, budget: Budget) -> None:
+        """Have a budget that was just made enforced as soon as workers know it."""
+        await self.count_apart()
+        others = await asyncio.to_thread(self.ring.stored)
+        if budget.mode == "hard" and not any(
+            each.workspace == budget.workspace and each.mode == "hard" and each.id != budget.id for each in others
+        ):
+            await self._holdings.open(budget.workspace)
+
     async def secure(self) -> None:
         """See that Redis knows what hard budgets have spent and what calls hold of them (see Holdings)."""
         budgets = self.ring.in_force().workspaces
@@ -167,8 +176,7 @@ class BudgetAdmin(Controller):
         named: dict[str, Any] = {name: getattr(data, name) for name in ("unit", "period", "mode", "key_id", "task")}
         budget = await asyncio.to_thread(desk.ring.create, data.workspace, limit, **named)
         try:
-            await desk.count_apart()
-            await desk.secure()
+            await desk.begin(budget)
         except (TaximeterError, *ERRORS) as error:
             log.warning("budget %s counts from the next look at Redis on: %s", budget.id, error)
         return next(each for each in await desk.listing() if each.id == budget.id)

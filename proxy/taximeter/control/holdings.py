@@ -52,6 +52,15 @@ class Holdings:
         self._since: dict[tuple[str, str], float] = {}
         """(workspace, state) -> when it was first seen."""
 
+    async def open(self, workspace: str) -> None:
+        """Have calls decided at once: this workspace has its first hard budget, so no call can hold anything yet."""
+        generation, epoch = await self._reservations.state(workspace)
+        if not epoch:
+            await self._begin(workspace, generation)
+            _, epoch = await self._reservations.state(workspace)
+        if epoch.startswith("-"):
+            await self._reservations.move_epoch(workspace, epoch, epoch[1:])
+
     async def secure(self, workspaces: Iterable[str]) -> None:
         """Take each of these workspaces one step on, if it needs one. Raises redis_client.ERRORS."""
         seen: set[tuple[str, str]] = set()

@@ -17,6 +17,7 @@ from taximeter.control.keyring import KeyRing
 from taximeter.control.live import Live
 from taximeter.control.reprice import RepriceResponse
 from taximeter.control.sessions import Sessions
+from taximeter.core.budgets import Budget
 from taximeter.core.hosts import Hosts
 from taximeter.core.prices import Card
 from taximeter.core.record import Record
@@ -91,9 +92,7 @@ class Desk(Protocol):
 
     async def listing(self) -> list[BudgetInfo]: ...
 
-    async def count_apart(self) -> None: ...
-
-    async def secure(self) -> None: ...
+    async def begin(self, budget: Budget) -> None: ...
 
 
 class Corrections(Protocol):

@@ -30,7 +30,7 @@ TIMEOUT_S = 1.0
 """A Redis that is silent for longer is taken for unavailable."""
 RETRY_AFTER_S = 2
 """When a call may come again whose budget is held by others in flight."""
-WAIT_S = 3.0
+WAIT_S = 5.0
 """How long a call waits for a Redis that was emptied or went back to be put together again; it takes about 2 s
 (control.holdings)."""
 ASK_AGAIN_S = (0.05, 0.4)
@@ -104,8 +104,11 @@ class BudgetGate:
         """For ever: see that Redis knows what calls in flight hold. One that forgot is told again."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._flying:
-                await self.look()
+            try:
+                if self._flying:
+                    await self.look()
+            except Exception:  # a worker that cannot look goes on all the same
+                log.exception("cannot see whether Redis knows what calls in flight hold")
 
     async def look(self) -> None:
         """Hold again what calls in flight hold in another epoch than it is now; while Redis is away, nothing."""
@@ -120,7 +123,7 @@ class BudgetGate:
             stale = {
                 call: held
                 for call, held in self._flying.items()
-                if epochs[held.wanted[0][0].workspace] != held.epoch or not held.epoch
+                if epochs.get(held.wanted[0][0].workspace, held.epoch) != held.epoch or not held.epoch
             }
             renewed = await asyncio.gather(
                 *(

@@ -78,7 +78,7 @@ class Rebuilder:
         async with self._lease() as token:
             marked = await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD)
             if workspaces is None or not marked:  # where the mark is lost, others may be
-                workspaces = await self._everything()
+                workspaces = sorted({*await self._everything(), *(workspaces or ())})
             elif self._history is None:
                 raise TaximeterError("Redis lost counters and this process has no history to rebuild them from.")
             before = await self._fence(workspaces, token)
