@@ -14,7 +14,7 @@ from taximeter.flavors.meter import Answer, Prepared
 
 NO_COUNTS = (
     "input_tokens", "output_tokens", "response_model", "upstream_request_id", "service_tier", "failed", "finished",
-    "usage", "inconsistent", "bare",
+    "usage", "inconsistent", "impossible", "bare",
 )  # fmt: skip
 
 number = st.one_of(st.integers(-2, 40), st.none(), st.just(2**40 + 1), st.just(3.0), st.just(True), st.just("3"))

@@ -35,7 +35,7 @@ class FlatPrices:
     """1,000 nano-USD an input token, 2,000 an output token: figures a test can check by hand."""
 
     def cost(self, record):
-        if record.input_tokens is None:
+        if record.input_tokens is None or record.cost_note is not None:
             return None, None
         return record.input_tokens * 1_000 + (record.output_tokens or 0) * 2_000, "flat"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taximeter.config import Settings
-from taximeter.core.record import Operation, Outcome, Record
+from taximeter.core.record import IMPOSSIBLE, Operation, Outcome, Record
 from taximeter.pricebook import PriceBook, book, compile_prices
 from taximeter.pricebook.catalog import Catalog
 
@@ -148,6 +148,13 @@ def test_an_entry_may_point_to_a_list_price(books: dict[str, PriceBook]) -> None
     assert usd_per_mtok(books["own"].cost(call("litellm", "alias", "gpt-4o-mini"))) == 0.15
     assert usd_per_mtok(books["own"].cost(call("litellm", "o3", service_tier="flex"))) == 1.0
     assert books["own"].cost(call("litellm", "unheard-of")) == (None, None)
+
+
+def test_a_call_of_impossible_usage_has_no_price_now_or_later(books: dict[str, PriceBook]) -> None:
+    known = call("openai", "gpt-4o-mini")
+    assert books["all"].cost(known)[0] is not None
+    known.cost_note = IMPOSSIBLE
+    assert books["all"].cost(known) == (None, None)
 
 
 def test_a_free_server_costs_nothing_and_says_so(books: dict[str, PriceBook]) -> None:

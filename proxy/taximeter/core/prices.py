@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from taximeter.core.modalities import Modalities, modalities
-from taximeter.core.record import Operation, Outcome, Record
+from taximeter.core.record import MAX_COST_NUSD, Operation, Outcome, Record
 
 PICO_PER_NANO = 1_000
 _US_PER_HOUR = 3_600_000_000
@@ -102,9 +102,10 @@ def card_at(schedule: Schedule, at_us: int) -> Card | None:
 def cost_nusd(card: Card, record: Record) -> int | None:
     """What the record's call cost by this card, in nano-USD, or None where a figure the card needs is not known.
 
-    Half a nano-USD rounds up. Nothing is charged by halves: with input known and output unknown the cost is unknown.
-    Cached and cache-write tokens beyond the input total are charged as reported, the fresh rest is then 0
-    (OpenAI calls `cache_write_tokens` unadjusted: cached + written may exceed `prompt_tokens`).
+    Half a nano-USD rounds up, and more than MAX_COST_NUSD is cut to it. Nothing is charged by halves: with input known
+    and output unknown the cost is unknown. Cached and cache-write tokens beyond the input total are charged as
+    reported, the fresh rest is then 0 (OpenAI calls `cache_write_tokens` unadjusted: cached + written may exceed
+    `prompt_tokens`).
     """
     if card.free:
         known = (record.input_tokens, record.output_tokens, record.search_units, record.seconds)
@@ -192,7 +193,7 @@ class Plain(NamedTuple):
         if record.web_search_requests is not None:
             return None
         pico = self.input * (tokens_in - cached) + self.cached_input * cached + self.output * tokens_out
-        return (2 * pico + PICO_PER_NANO) // (2 * PICO_PER_NANO)
+        return min((2 * pico + PICO_PER_NANO) // (2 * PICO_PER_NANO), MAX_COST_NUSD)
 
 
 def plain(schedule: Schedule) -> Plain | None:
@@ -218,7 +219,7 @@ _NO_MODALITIES = Modalities()
 
 
 def _rounded(amount: int, per: int) -> int:
-    return (2 * amount + per) // (2 * per)
+    return min((2 * amount + per) // (2 * per), MAX_COST_NUSD)
 
 
 def _charged_otherwise(rates: Rates, record: Record) -> bool:

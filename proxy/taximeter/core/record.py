@@ -6,10 +6,45 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
+from taximeter.core.usage import MAX_COUNT, MAX_SECONDS
+
 SCHEMA = 1
+
+MAX_COST_NUSD = 10**13
+"""Largest cost of one call, 10,000 USD; a larger one is cut to it and says so (`cost_note`).
+
+The dearest call there is costs a seventh of that: ten million input tokens (the largest window sold) at 150 USD a
+million. A sum holds 461,168 calls at this bound, or 4.6 billion USD (MAX_SUM)."""
+MAX_SUM = 2**62 - 1
+"""Where a sum stops instead of failing, and its negative. Two of them still add up in 64 bits, so a database can cut a
+sum to it with its own arithmetic; a sum that stands at it is at least so much.
+
+With MAX_COUNT and MAX_COST_NUSD that takes 4.6 billion calls of a billion tokens each, or 461,168 of 10,000 USD."""
+
+MAX_DURATION_MS = 10**10
+"""Longest time believed of one call: 115 days."""
+FOREVER_US = 253_370_764_800_000_000
+"""The year 9999: there is no later moment (µs since epoch)."""
+MAX_ATTEMPT = 32_767
+MAX_SEQ = 2**40 - 1
+"""Records of one journal."""
+TAG_CHARS = 128
+"""Longest tag, and longest request id; what the gateway lets in is no longer."""
+
+SATURATED, IMPOSSIBLE = "saturated", "impossible_usage"
+"""See `Record.cost_note`."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+Moment = Annotated[int, msgspec.Meta(ge=0, lt=FOREVER_US)]
+Cost = Annotated[int, msgspec.Meta(ge=-MAX_SUM, le=MAX_SUM)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_DURATION_MS)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Tag = Annotated[str, msgspec.Meta(max_length=TAG_CHARS)]
+"""What every sink can hold. Checked where a line is read (`journal.lenient`), not where a record is made."""
 
 
 class _Word(StrEnum):
@@ -106,19 +141,19 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`<journal_id>:<seq>`; set by the journal."""
     kind: str = "usage"
     """`usage` or `correction` (a cost difference only; no request, no tokens)."""
-    request_id: str
-    attempt: int = 1
-    started_at: int
-    ended_at: int
-    duration_ms: float | None = None
-    ttft_ms: float | None = None
-    overhead_us: int | None = None
-    workspace: str
-    track: str | None = None
-    document: str | None = None
-    task: str | None = None
-    end_user: str | None = None
-    key_id: str | None = None
+    request_id: Tag
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPT)] = 1
+    started_at: Moment
+    ended_at: Moment
+    duration_ms: Milliseconds | None = None
+    ttft_ms: Milliseconds | None = None
+    overhead_us: Annotated[int, msgspec.Meta(ge=-(10**13), le=10**13)] | None = None
+    workspace: Tag
+    track: Tag | None = None
+    document: Tag | None = None
+    task: Tag | None = None
+    end_user: Tag | None = None
+    key_id: Tag | None = None
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     upstream: str
     provider: str
@@ -129,43 +164,46 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     response_model: str | None = None
     upstream_request_id: str | None = None
     service_tier: str | None = None
-    status: int | None = None
+    status: Annotated[int, msgspec.Meta(ge=0, le=999)] | None = None
     outcome: Outcome
     partial: bool = False
     input_source: Source = Source.NONE
     output_source: Source = Source.NONE
     tokenizer: str | None = None
-    input_tokens: int | None = None
-    cached_input_tokens: int | None = None
-    cache_write_input_tokens: int | None = None
-    cache_write_input_tokens_5m: int | None = None
-    cache_write_input_tokens_1h: int | None = None
-    audio_input_tokens: int | None = None
-    image_input_tokens: int | None = None
-    output_tokens: int | None = None
-    reasoning_output_tokens: int | None = None
-    audio_output_tokens: int | None = None
-    accepted_prediction_tokens: int | None = None
-    rejected_prediction_tokens: int | None = None
-    total_tokens: int | None = None
-    search_units: int | None = None
-    rerank_documents: int | None = None
-    embedding_inputs: int | None = None
-    web_search_requests: int | None = None
-    seconds: float | None = None
+    input_tokens: Count | None = None
+    cached_input_tokens: Count | None = None
+    cache_write_input_tokens: Count | None = None
+    cache_write_input_tokens_5m: Count | None = None
+    cache_write_input_tokens_1h: Count | None = None
+    audio_input_tokens: Count | None = None
+    image_input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    reasoning_output_tokens: Count | None = None
+    audio_output_tokens: Count | None = None
+    accepted_prediction_tokens: Count | None = None
+    rejected_prediction_tokens: Count | None = None
+    total_tokens: Annotated[int, msgspec.Meta(ge=0, le=2 * MAX_COUNT)] | None = None
+    search_units: Count | None = None
+    rerank_documents: Count | None = None
+    embedding_inputs: Count | None = None
+    web_search_requests: Count | None = None
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)] | None = None
     inconsistent: bool = False
-    cost_nusd: int | None = None
+    cost_nusd: Cost | None = None
     """Integer nano-USD; None when unpriced."""
     price_ref: str | None = None
-    upstream_cost_nusd: int | None = None
-    request_bytes: int = 0
-    response_bytes: int = 0
+    upstream_cost_nusd: Annotated[int, msgspec.Meta(ge=0, le=10**15)] | None = None
+    request_bytes: Bytes = 0
+    response_bytes: Bytes = 0
     error_code: str | None = None
     """Our stable error code where the outcome was ours (refused, unreachable, timeout)."""
-    charged_tokens: int | None = None
+    charged_tokens: Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)] | None = None
     """What its hard budgets are charged because it is not known what it used (core.charges); no usage. A correction has
     the difference."""
-    charged_cost_nusd: int | None = None
+    charged_cost_nusd: Annotated[int, msgspec.Meta(ge=-(10**15), le=10**15)] | None = None
+    cost_note: str | None = None
+    """`saturated`: it cost at least `cost_nusd`, which is MAX_COST_NUSD. `impossible_usage`: there is no cost because a
+    figure was reported that no call can have (it is in `usage`)."""
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
     @property

@@ -6,16 +6,22 @@ parts never exceed the whole, and a figure nobody reported is None, never 0 (DES
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import msgspec
 
-MAX_COUNT = 2**40
-"""Largest count believed, about 10**12: no call uses more, and sums and costs of such counts stay within 64 bits.
+MAX_COUNT = 10**9
+"""Largest count believed of one call: ten times the largest context window ever announced (100 million tokens), a
+thousand times what most models take. What a batch used in all may be more, but a batch's object is polled, not metered.
 
-Anything larger is read as unknown."""
+A larger figure is no count of ours to keep: it is null, and the reading is `impossible` (see `believable`)."""
+
+MAX_SECONDS = 10**7
+"""Longest audio believed of one call: 115 days."""
 
 
 class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One answer's usage as its flavor read it. Token counts are 0..2**40 or None (not reported)."""
+    """One answer's usage as its flavor read it. Counts are 0..MAX_COUNT or None (not known)."""
 
     input_tokens: int | None = None
     cached_input_tokens: int | None = None
@@ -38,7 +44,10 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
     bare: bool = False
     """Input and output tokens are all the usage there is: no other count is set."""
     inconsistent: bool = False
-    """The provider's own figures contradict each other; they are recorded as they came."""
+    """The provider's own figures contradict each other, and are recorded as they came; or one is `impossible`."""
+    impossible: bool = False
+    """A figure was reported that no call can have: it is None here, stands in `usage` as it came, and nothing is
+    counted in its place. What the call cost is not known then."""
     upstream_cost_nusd: int | None = None
     """The cost the provider itself reported, in nano-USD."""
     response_model: str | None = None
@@ -63,3 +72,26 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 NOTHING = Reading()
+
+COUNTS = (
+    *(name for name in Reading.__struct_fields__ if name.endswith(("_tokens", "_tokens_5m", "_tokens_1h"))),
+    "search_units",
+    "rerank_documents",
+    "embedding_inputs",
+    "web_search_requests",
+)
+"""The members that are counts."""
+
+_counts = attrgetter(*COUNTS)
+
+
+def believable(reading: Reading) -> Reading:
+    """The same reading; where a figure of it is beyond what a call can have, without that figure and marked so."""
+    for name, figure in zip(COUNTS, _counts(reading), strict=True):
+        if figure is not None and figure > MAX_COUNT:
+            setattr(reading, name, None)
+            reading.impossible = reading.inconsistent = True
+    if reading.seconds is not None and reading.seconds > MAX_SECONDS:
+        reading.seconds = None
+        reading.impossible = reading.inconsistent = True
+    return reading

@@ -10,8 +10,6 @@ from typing import Annotated
 
 import msgspec
 
-from taximeter.core.usage import MAX_COUNT
-
 Fields = dict[str, object]
 """A decoded JSON object."""
 
@@ -33,6 +31,8 @@ _decode = msgspec.json.Decoder()
 _NANO = Decimal(10**9)
 _TICKS_PER_NANO_USD = 10
 _MAX_USD = 1_000_000
+_MAX_TICKS = _MAX_USD * 10**10
+_MAX_DIGITS = 40
 
 
 def members(data: bytes | msgspec.Raw) -> Members | None:
@@ -91,10 +91,14 @@ def one_line(raw: bytes) -> bytes:
 
 
 def count(value: object) -> int | None:
-    """A count 0..2**40. Integral floats count (Bedrock guardrails report `28.0`); anything else is unknown."""
+    """A whole number from 0 on. Integral floats count (Bedrock guardrails report `28.0`); anything else is unknown.
+
+    It may be larger than any call can have: `core.usage.believable` judges a reading when all of it is read, as
+    figures are added up and compared before.
+    """
     if type(value) is int:
-        return value if 0 <= value <= MAX_COUNT else None
-    if type(value) is float and value.is_integer() and 0 <= value <= MAX_COUNT:
+        return value if value >= 0 else None
+    if type(value) is float and value.is_integer() and value >= 0:
         return int(value)
     return None
 
@@ -102,7 +106,7 @@ def count(value: object) -> int | None:
 def header_count(value: bytes) -> int | None:
     """A count in a header."""
     value = value.strip()
-    return count(int(value)) if value.isdigit() and len(value) <= 16 else None
+    return int(value) if value.isdigit() and len(value) <= _MAX_DIGITS else None
 
 
 def first(source: Fields, *names: str) -> int | None:
@@ -126,10 +130,10 @@ def exceeds(part: int | None, whole: int | None) -> bool:
 
 
 def duration_s(value: object) -> float | None:
-    """Seconds, 0..10**9; anything else is unknown."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 10**9:
+    """Seconds, from 0 on (see `count`); anything else is unknown."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         return None
-    return float(value)
+    return float(min(value, 10**18))
 
 
 def usd_to_nusd(value: object) -> int | None:
@@ -151,7 +155,7 @@ def usd_to_nusd(value: object) -> int | None:
 def ticks_to_nusd(value: object) -> int | None:
     """xAI's `cost_in_usd_ticks` (1 USD = 10**10 ticks) to integer nano-USD, rounded half to even."""
     ticks = count(value)
-    if ticks is None:
+    if ticks is None or ticks > _MAX_TICKS:
         return None
     whole, rest = divmod(ticks, _TICKS_PER_NANO_USD)
     return whole + (1 if rest > 5 or (rest == 5 and whole % 2) else 0)

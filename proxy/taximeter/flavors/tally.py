@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import msgspec
 
-from taximeter.core.usage import Reading
+from taximeter.core.usage import Reading, believable
 from taximeter.flavors.counts import (
     NAME_CHARS,
     Fields,
@@ -221,7 +221,7 @@ class Tally:
         reading.failed = self.failed
         reading.finished = self.finished
         reading.usage = self.usage_raw()
-        return reading
+        return believable(reading)
 
     def _heads(self, reading: Reading) -> None:
         """What an answer's head tells beside its body: the provider's id for the call, a gateway's cost."""

@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from taximeter.core.charges import Held, charge
-from taximeter.core.record import Open, Outcome, Record, Source, Tick
+from taximeter.core.record import IMPOSSIBLE, MAX_COST_NUSD, SATURATED, Open, Outcome, Record, Source, Tick
 from taximeter.core.usage import NOTHING, Reading
 
 if TYPE_CHECKING:
@@ -187,6 +187,8 @@ class Call:
         record.cost_nusd, record.price_ref = self.prices.cost(record)
         if self.held is not None:
             charge(record, self.held)
+        if record.cost_nusd == MAX_COST_NUSD:
+            record.cost_note = SATURATED
         self.record = record
         self._journal.close(self._file, record)
         return record
@@ -225,6 +227,8 @@ def _take_details(record: Record, reading: Reading) -> None:
     record.seconds = reading.seconds
     record.inconsistent = reading.inconsistent
     record.upstream_cost_nusd = reading.upstream_cost_nusd
+    if reading.impossible:
+        record.cost_note = IMPOSSIBLE
 
 
 def _total(reading: Reading) -> int | None:

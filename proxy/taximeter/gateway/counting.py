@@ -42,7 +42,9 @@ class Completed(NamedTuple):
 
 
 def lacks(operation: Operation, reading: Reading) -> bool:
-    """Whether the reading misses a figure that this kind of call should have."""
+    """Whether the reading misses a figure that this kind of call should have, and that may be counted instead."""
+    if reading.impossible:  # a figure was reported, and what it should have been is for the provider to say
+        return False
     if operation is Operation.LLM:
         return reading.input_tokens is None or reading.output_tokens is None
     return reading.input_tokens is None and reading.search_units is None
@@ -81,7 +83,7 @@ class Prompt:
                 reading.input_tokens, input_source, tokenizer = counted.tokens, counted.source, counted.tokenizer
         if reading.output_tokens is None:
             output_source = Source.NONE
-            llm = self._flavor.operation is Operation.LLM
+            llm = self._flavor.operation is Operation.LLM and not reading.impossible
             counted = await self._count(counting, meter.output(), model) if llm else None
             if counted is not None:
                 reading.output_tokens, output_source = counted.tokens, counted.source

@@ -143,7 +143,8 @@ class Metered:
             return
         meter.finish()
         reading, output_source = meter.reading(), None
-        if reading.output_tokens is None and self._body is not None and call.status == 200:
+        wanted = reading.output_tokens is None and not reading.impossible
+        if wanted and self._body is not None and call.status == 200:
             reading.output_tokens = meter.progress_tokens()
             output_source = None if reading.output_tokens is None else Source.ESTIMATED
         partial = not reading.finished

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 
 from taximeter.core.charges import Held, charge
-from taximeter.core.record import End, Line, Open, Outcome, Record, Source, Tick
+from taximeter.core.record import MAX_COST_NUSD, SATURATED, End, Line, Open, Outcome, Record, Source, Tick
 from taximeter.journal.format import close_line, encode
 from taximeter.journal.read import UNREADABLE, decode_line
 from taximeter.journal.tail import InFlight, Tail
@@ -44,6 +44,8 @@ def settle(fd: int, tail: Tail, *, now_us: int, price: Price | None = None) -> i
         tick = _tick(call)
         if tick is not None and tick.bound_tokens is not None:
             charge(record, Held(tick.bound_tokens, tick.bound_cost_nusd, sent=True))
+            if record.cost_nusd == MAX_COST_NUSD:
+                record.cost_note = SATURATED
         size = _append(fd, size, close_line(record))
     _append(fd, size, encode(Line(end=End(seq=seq, at=now_us))))
     if tail.calls:

@@ -22,7 +22,7 @@ import msgspec
 
 from taximeter.core.errors import ConfigError
 from taximeter.core.prices import Card, Most, Plain, Schedule, Span, card_at, cost_nusd, dearest_nusd, plain
-from taximeter.core.record import Open, Operation, Outcome, Record
+from taximeter.core.record import IMPOSSIBLE, Open, Operation, Outcome, Record
 from taximeter.pricebook.catalog import FORMAT, Catalog, Declared, Listed, Publisher
 from taximeter.pricebook.names import provider_name, served_model, spellings, tier_name
 from taximeter.pricebook.shown import card_as_dict, listed_as_dicts
@@ -70,6 +70,8 @@ class PriceBook:
 
     def cost(self, record: Record) -> tuple[int | None, str | None]:
         """(cost in nano-USD, price_ref) of a call, both None where it has no price or its usage is not known."""
+        if record.cost_note == IMPOSSIBLE:
+            return None, None
         chain = self._chain(record)
         if chain.plain is not None:
             nusd = chain.plain.cost_nusd(record)

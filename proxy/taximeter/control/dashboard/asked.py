@@ -13,7 +13,8 @@ import msgspec
 from taximeter.control.questions import Question
 from taximeter.control.times import local, shown
 from taximeter.core.errors import BadRequest
-from taximeter.sinks.history.query import FOREVER_US, Filters, Window
+from taximeter.core.record import FOREVER_US
+from taximeter.sinks.history.query import Filters, Window
 from taximeter.sinks.history.windows import boundaries
 
 HOUR_US = 3_600_000_000

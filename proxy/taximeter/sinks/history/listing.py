@@ -11,9 +11,9 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, bindparam, or_, select
 
 from taximeter.core.errors import BadRequest
-from taximeter.core.record import Record
+from taximeter.core.record import FOREVER_US, Record
 from taximeter.sinks.history.conditions import OF_RECORDS, Shape, on_names, on_records, shape, values
-from taximeter.sinks.history.query import FOREVER_US, SERIES, Filters, span
+from taximeter.sinks.history.query import SERIES, Filters, span
 from taximeter.sinks.history.rows import to_record
 from taximeter.sinks.history.schema import (
     CLASS,

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from taximeter.core.errors import BadRequest
+from taximeter.core.record import FOREVER_US
 from taximeter.core.totals import Totals
 from taximeter.sinks.history.cells import Details
 
@@ -28,9 +29,6 @@ TAGS = ("track", "document", "end_user")
 one, with no other name than the workspace, has roll-ups of its own; any other reads the records of the range."""
 
 GROUPS = SERIES + TAGS
-
-FOREVER_US = 253_370_764_800_000_000
-"""The year 9999: later moments are not accepted."""
 
 
 class Filters(msgspec.Struct, kw_only=True, frozen=True):

@@ -13,13 +13,12 @@ from sqlalchemy import Connection, func, select
 
 from taximeter.core import totals
 from taximeter.core.errors import BadRequest
-from taximeter.core.record import Record
+from taximeter.core.record import FOREVER_US, Record
 from taximeter.sinks.history import listing
 from taximeter.sinks.history.cells import empty, merge, split
 from taximeter.sinks.history.conditions import on_names, shape, values
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.query import (
-    FOREVER_US,
     SERIES,
     TAGS,
     Filters,

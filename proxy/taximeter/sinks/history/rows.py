@@ -43,6 +43,7 @@ class Detail(msgspec.Struct, omit_defaults=True):
     error_code: str | None = None
     charged_tokens: int | None = None
     charged_cost_nusd: int | None = None
+    cost_note: str | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -143,6 +144,7 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
         record.error_code,
         record.charged_tokens,
         record.charged_cost_nusd,
+        record.cost_note,
         record.usage,
     )
     return (

@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, select
 
 from taximeter.core import totals
+from taximeter.core.record import FOREVER_US
 from taximeter.sinks.history import charges
 from taximeter.sinks.history.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.query import FOREVER_US, Filters
+from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.rows import event_id
 from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, MONTH, US, events, journals, series, total
 from taximeter.sinks.history.sums import parts

@@ -15,10 +15,10 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, true
 
 from taximeter.core import totals
-from taximeter.core.record import Operation, Outcome, Record, Source
+from taximeter.core.record import FOREVER_US, Operation, Outcome, Record, Source
 from taximeter.sinks.history.cells import COUNTS, SUMMED
 from taximeter.sinks.history.conditions import Shape, on_records, shape, values
-from taximeter.sinks.history.query import FOREVER_US, SERIES, TAGS, Filters
+from taximeter.sinks.history.query import SERIES, TAGS, Filters
 from taximeter.sinks.history.rows import TELLING
 from taximeter.sinks.history.schema import CLASS, classes, events, series, total
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from taximeter.core.record import FOREVER_US
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.levels import Cells, add_to_levels, put
-from taximeter.sinks.history.query import FOREVER_US, TAGS, Filters
+from taximeter.sinks.history.query import TAGS, Filters
 from taximeter.sinks.history.rows import event_id
 from taximeter.sinks.history.schema import HOUR_S, TAG_LEVELS, US, journals, tags_done
 from taximeter.sinks.history.statements import Statements
