@@ -12,7 +12,7 @@ import msgspec
 
 from taximeter.control.shapes import COLUMNS, encode, record
 from taximeter.core.errors import BadRequest
-from taximeter.core.record import Record
+from taximeter.core.record import Record, types_of
 
 FORMATS = ("csv", "jsonl", "parquet")
 
@@ -95,6 +95,6 @@ def _parquet_fields(pyarrow: Any) -> list[tuple[str, Any]]:
     }
     types: dict[str, Any] = {}
     for field in msgspec.structs.fields(Record):
-        inner = [kind for kind in kinds if kind in getattr(field.type, "__args__", (field.type,))]
+        inner = [kind for kind in kinds if kind in types_of(field.type)]
         types[field.name] = kinds[inner[0]] if inner else pyarrow.string()
     return [(name, special.get(name) or types[name]) for name in COLUMNS]

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import types
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
 
@@ -229,6 +230,18 @@ BUDGETS = "budgets"
 def reservation_of(call: Open | Record) -> str:
     """The name under which a call holds a part of its budgets."""
     return f"{call.request_id}#{call.attempt}"
+
+
+def possible(at_us: int) -> int:
+    """The moment that is nearest to this one, of those there are (µs since epoch)."""
+    return min(max(at_us, 0), FOREVER_US - 1)
+
+
+def types_of(kind: Any) -> tuple[Any, ...]:
+    """The types a member of a record may have, without their bounds: of `Count | None` (int, NoneType)."""
+    if get_origin(kind) in (types.UnionType, Union):
+        return tuple(one for part in get_args(kind) for one in types_of(part))
+    return types_of(get_args(kind)[0]) if get_origin(kind) is Annotated else (kind,)
 
 
 def seq_of(event_id: str) -> int:

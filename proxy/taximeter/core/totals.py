@@ -5,11 +5,11 @@ All sinks add through `add`, so that the same records give the same totals every
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
+from collections.abc import MutableSequence, Sequence
 
 import msgspec
 
-from taximeter.core.record import Operation, Outcome, Record, Source
+from taximeter.core.record import MAX_SUM, Operation, Outcome, Record, Source
 
 
 class Totals(msgspec.Struct, kw_only=True):
@@ -121,6 +121,13 @@ def add(cell: MutableSequence[int], record: Record) -> None:
         cell[COUNTED if record.input_source is Source.COUNTED else ESTIMATED] += counted_in
     if record.output_source is not Source.REPORTED and counted_out:
         cell[COUNTED if record.output_source is Source.COUNTED else ESTIMATED] += counted_out
+
+
+def saturated(cell: Sequence[int]) -> Sequence[int]:
+    """The cell, each sum within MAX_SUM of 0; itself where all are, as always but for hostile figures."""
+    if max(cell) <= MAX_SUM and min(cell) >= -MAX_SUM:
+        return cell
+    return [max(-MAX_SUM, min(MAX_SUM, figure)) for figure in cell]
 
 
 def empty() -> list[int]:

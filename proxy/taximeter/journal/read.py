@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from taximeter.core.record import End, Line, Record, seq_of
+from taximeter.journal import lenient
 from taximeter.journal.format import CLOSE, END
 
 END_LINE_BYTES = 256
@@ -25,12 +26,28 @@ class _RecordLine(msgspec.Struct):
 decode_line = msgspec.json.Decoder(Line).decode
 """Any line. Raises one of UNREADABLE."""
 
+_NUL = b"\\u0000"
+
 _decode_record_line = msgspec.json.Decoder(_RecordLine).decode
 
 
 def decode_record(line: bytes) -> Record:
-    """The record in a close line. Raises one of UNREADABLE."""
-    return _decode_record_line(line).close
+    """The record in a close line, fit for every sink whatever the line holds. Raises one of UNREADABLE."""
+    if _NUL not in line and (line.isascii() or _is_utf8(line)):  # nothing in it can be text that a database refuses
+        try:
+            return _decode_record_line(line).close
+        except UNREADABLE:
+            pass
+    return lenient.record(line)
+
+
+def _is_utf8(line: bytes) -> bool:
+    """The provider's usage object is kept as it came, so it need not be."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_at(path: Path, offset: int, most: int) -> bytes:

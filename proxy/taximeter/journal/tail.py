@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from taximeter.core.record import SCHEMA, End, Record, seq_of
+from taximeter.core.record import MAX_SEQ, SCHEMA, End, Record, possible, seq_of
 from taximeter.journal.format import CLOSE, MAX_LINE_BYTES, OPEN, TICK
 from taximeter.journal.read import UNREADABLE, close_of, decode_line, decode_record, read_at
 
@@ -142,7 +142,7 @@ class Tail:
                 elif line.startswith(OPEN):
                     opened = _decode_open(line).open
                     self.calls[opened.request_id, opened.attempt] = InFlight(opened.workspace, opened.track, line)
-                    self.last_at = max(self.last_at, opened.started_at)
+                    self.last_at = max(self.last_at, possible(opened.started_at))
                 else:
                     self._other(line)
             except UNREADABLE as error:
@@ -207,14 +207,17 @@ class Tail:
             records.append(decode_record(line))
         self.seq = seq
         self.calls.pop((closed.request_id, closed.attempt), None)
-        self.last_at = max(self.last_at, closed.ended_at)
-        return closed.ended_at
+        ended_at = possible(closed.ended_at)
+        self.last_at = max(self.last_at, ended_at)
+        return ended_at
 
     def _other_seq(self, event_id: str) -> int:
         """The seq of a close line that is not the next one."""
         if not event_id.startswith(self._prefix):
             raise ValueError(f"its event id {event_id!r} is another journal's")
         seq = seq_of(event_id)
+        if seq > MAX_SEQ:
+            raise ValueError(f"no journal has a seq {seq}")
         if seq <= self.seq:
             self.break_off(f"seq {seq} follows {self.seq}")
         return seq
@@ -225,7 +228,7 @@ class Tail:
             call = self.calls.get((tick.request_id, tick.attempt))
             if call is not None:
                 call.tick = line
-            self.last_at = max(self.last_at, tick.at)
+            self.last_at = max(self.last_at, possible(tick.at))
         else:
             self.end = decode_line(line).end
             if self.end is None:
@@ -244,7 +247,7 @@ class Tail:
             self.break_off(f"it is the journal {header.journal_id} under another name")
         else:
             self.begun = True
-            self.last_at = header.started_at
+            self.last_at = possible(header.started_at)
 
     def _skip(self, line: bytes, error: BaseException) -> bool:
         """Count an unreadable line. True: it was a close line, and its seq, still legible, stays taken."""

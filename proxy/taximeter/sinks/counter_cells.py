@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from taximeter.core.budgets import CHARGED
 from taximeter.core.record import Record
-from taximeter.core.totals import COST, FIELDS, TOTAL, add, empty
+from taximeter.core.totals import COST, FIELDS, TOTAL, add, empty, saturated
 from taximeter.sinks import counter_keys as keys
 from taximeter.sinks.groups import Group
 from taximeter.sinks.ledger import Cell
@@ -113,7 +113,7 @@ def _tracks(tracks: dict[str, Cell], last_us: dict[str, int], records: Iterable[
             if cell is None:
                 cell = tracks[track] = empty()
             add(cell, record)
-            if record.ended_at > last_us.get(track, 0):
+            if record.ended_at >= last_us.get(track, 0):
                 last_us[track] = record.ended_at
 
 
@@ -164,7 +164,7 @@ def _expiring(out: _Out, known: Mapping[str, int], key: str, expires: int) -> tu
 
 def _put(out: _Out, cell: Cell, targets: list[tuple[str, int]] | list[tuple[str, str]]) -> None:
     sums: list[int] = []
-    for field, amount in enumerate(cell, 1):
+    for field, amount in enumerate(saturated(cell), 1):
         if amount:
             sums += (field, amount)
     if not sums:

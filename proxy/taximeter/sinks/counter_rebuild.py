@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from taximeter.core.budgets import CHARGED
 from taximeter.core.errors import TaximeterError
-from taximeter.core.totals import COST, FIELDS, TOTAL
+from taximeter.core.totals import COST, FIELDS, TOTAL, saturated
 from taximeter.sinks import counter_keys as keys
 from taximeter.sinks.counter_cells import budgeted
 from taximeter.sinks.ledger import Cell, Ledger, LedgerSnapshot
@@ -239,7 +239,8 @@ def _expires(period: str) -> int:
 
 def _hash(key: str, cell: Cell, expires: int = 0, charged: tuple[int, int] = (0, 0)) -> _Write:
     args: list[str | int] = []
-    for field, amount in [*zip(FIELDS, cell, strict=False), *zip(CHARGED, charged, strict=True)]:
+    sums = saturated([*cell[: len(FIELDS)], *charged])
+    for field, amount in zip((*FIELDS, *CHARGED), sums, strict=True):
         if amount:
             args += (field, amount)
     return _Write(key, args, "hash", expires)

@@ -18,8 +18,12 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, insp
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from taximeter.core.errors import ConfigError, TaximeterError
+from taximeter.core.errors import ConfigError
 from taximeter.sinks.history import schema
+from taximeter.sinks.history.exact import ExactSum
+from taximeter.sinks.history.failures import HistoryUnavailable, failure
+
+__all__ = ["Database", "HistoryUnavailable"]
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +51,6 @@ _POSTGRES: dict[str, Any] = {
 _POSTGRES_SESSION = "SET timezone = 'UTC'; SET statement_timeout = '120s'; SET lock_timeout = '30s'"
 _SCHEMA_LOCK = 0x7461786D
 """PostgreSQL advisory lock under which nodes create tables and partitions."""
-
-
-class HistoryUnavailable(TaximeterError):
-    """The history database cannot be used now; the message names it. Whether a write took effect is unknown."""
 
 
 class Database:
@@ -100,6 +100,7 @@ class Database:
             connection = sqlite3.connect(
                 uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
+            connection.create_aggregate("exact_sum", 1, ExactSum)
             for pragma in _SQLITE if mode == "rwc" else _SQLITE_READ:
                 connection.execute(pragma)
             return connection
@@ -216,8 +217,7 @@ class Database:
         try:
             yield
         except (SQLAlchemyError, self._driver_error, OSError, OverflowError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise HistoryUnavailable(f"History database {self.name}: {type(cause).__name__}: {cause}") from error
+            raise failure(error, self.name) from error
 
     def dispose(self) -> None:
         """Close every connection not in use; the next call opens new ones."""

@@ -18,6 +18,7 @@ from taximeter.sinks.history import listing
 from taximeter.sinks.history.cells import empty, merge, split
 from taximeter.sinks.history.conditions import on_names, shape, values
 from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.query import (
     SERIES,
     TAGS,
@@ -68,6 +69,7 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @of_any_size
     def usage(
         self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
     ) -> list[Group]:
@@ -103,6 +105,7 @@ class Reader:
                 sums[window, key] = cell
         return {place: cell for place, cell in sums.items() if any(cell)}
 
+    @of_any_size
     def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked:
         """The groups of `by`, and the windows (see `usage`) of the `most` most expensive of them and of all.
 
@@ -161,6 +164,7 @@ class Reader:
         details = self.usage(filters)[0].details
         return details.attempts + details.corrections
 
+    @of_any_size
     def track(
         self, workspace: str, track: str, from_us: int | None = None, to_us: int | None = None
     ) -> list[TrackPart]:

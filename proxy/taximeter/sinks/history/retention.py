@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from taximeter.sinks.history import tag_rollups
 from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.query import TAGS
 from taximeter.sinks.history.schema import DAY_S, MONTH, QUARTER_S, TAG_LEVELS, US, events, meta
 from taximeter.sinks.history.windows import level_start_s
@@ -59,6 +60,7 @@ def delete_tags(database: Database, before_us: int) -> int:
     return 0
 
 
+@of_any_size
 def delete_bite(database: Database, before_us: int) -> int:
     """SQLite: delete some of the records that ended before this moment; 0: none is left."""
     before_us -= before_us % (QUARTER_S * US)

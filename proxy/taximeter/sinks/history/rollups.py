@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Label, Select, Table, and_, bi
 
 from taximeter.sinks.history.cells import FIELDS, negative
 from taximeter.sinks.history.conditions import Shape, on_names, shape, values
+from taximeter.sinks.history.exact import wanted
 from taximeter.sinks.history.query import SERIES, TAGS, Filters
 from taximeter.sinks.history.schema import (
     DAY,
@@ -36,7 +37,7 @@ def read(connection: Connection, filters: Filters, names: Sequence[str], run: Ru
     given: dict[str, Any] = {"start_s": piece.start_us // US, "end_s": piece.end_us // US}
     if windowed:
         given |= {"run_us": run.start_us, "width_us": run.width_us}
-    query = _query(piece.level or "", tuple(names), shape(filters), windowed)
+    query = _query(piece.level or "", tuple(names), shape(filters), windowed, exact=wanted())
     for number, key, cell in _rows(connection, query, given | values(filters), len(names), windowed):
         yield number, key, cell if piece.sign > 0 else negative(cell)
 
@@ -45,7 +46,7 @@ def read_shifted(connection: Connection, filters: Filters, names: Sequence[str],
     """The sums of days of another zone: some cells are negative, some keys add up to nothing."""
     whole = days.days
     yield from read(connection, filters, names, whole, Piece(DAY.name, whole.start_us, whole.end_us))
-    query = _query(days.level, tuple(names), shape(filters), True, picked=True)
+    query = _query(days.level, tuple(names), shape(filters), True, picked=True, exact=wanted())
     given = {"starts_s": days.starts_s, "run_us": days.strips.start_us, "width_us": days.strips.width_us}
     for number, key, cell in _rows(connection, query, given | values(filters), len(names), True):
         mine, before = (cell, negative(cell)) if days.sign > 0 else (negative(cell), cell)
@@ -68,7 +69,9 @@ def _rows(connection: Connection, query: Select[Any], given: dict[str, Any], n: 
 
 
 @lru_cache(maxsize=1_000)
-def _query(level: str, names: tuple[str, ...], asked: Shape, windowed: bool, picked: bool = False) -> Select[Any]:
+def _query(
+    level: str, names: tuple[str, ...], asked: Shape, windowed: bool, *, picked: bool = False, exact: bool
+) -> Select[Any]:
     """`picked`: of the cells that begin at `starts_s`, else of those from `start_s` until before `end_s`."""
     numbered, tables, of = (None, TAG_LEVELS, None) if knows_tag(names, asked) else _choose(names, asked)
     table = dict(zip((known.name for known in LEVELS[-len(tables) :]), tables, strict=True))[level]

@@ -14,8 +14,9 @@ from taximeter.sinks.history.cells import audio_ms, duration_us
 from taximeter.sinks.history.query import SERIES
 from taximeter.sinks.history.schema import SEQ_BITS, events
 
-NAME_CHARS = 200
-"""Names that clients and providers choose (models, tiers) are cut to this: PostgreSQL's index rows end at 2.7 KB."""
+NAME_CHARS, NAME_BYTES = 200, 360
+"""Names that clients and providers choose (models, tiers) are cut to this, in characters and as UTF-8: PostgreSQL's
+index rows end at 2,704 bytes, and the index of `usage_series` has seven of them."""
 
 COLUMNS: tuple[str, ...] = tuple(column.name for column in events.columns)
 
@@ -112,8 +113,11 @@ def class_key(record: Record) -> ClassKey:
 
 
 def clean(name: str) -> str:
-    """A name as it can be stored: no NUL (PostgreSQL has no place for it), at most NAME_CHARS."""
-    return name.replace("\0", "")[:NAME_CHARS]
+    """A name as it can be stored: no NUL (PostgreSQL has no place for it), at most NAME_CHARS and NAME_BYTES."""
+    if name.isascii():
+        return name.replace("\0", "")[:NAME_CHARS]
+    kept = name.replace("\0", "")[:NAME_CHARS].encode("utf-8", "replace")
+    return kept[:NAME_BYTES].decode("utf-8", "ignore")
 
 
 def event_id(journal_no: int, seq: int) -> int:

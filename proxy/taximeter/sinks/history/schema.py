@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from taximeter.sinks.history.cells import FIELDS
+from taximeter.sinks.history.exact import exact_sum, wanted
 from taximeter.sinks.history.query import SERIES, TAGS
 
 VERSION = 3
@@ -176,7 +177,12 @@ summaries = Table(
 
 
 def total(column: ColumnElement[int]) -> Label[int]:
-    """The column's sum under its own name, as an integer: PostgreSQL answers a sum of integers as a decimal."""
+    """The column's sum under its own name, as an integer: PostgreSQL answers a sum of integers as a decimal.
+
+    Statements that are kept must be kept by `exact.wanted()` too.
+    """
+    if wanted():
+        return exact_sum(column)
     return func.sum(column).cast(Big).label(column.key)
 
 

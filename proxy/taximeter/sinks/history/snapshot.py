@@ -17,6 +17,7 @@ from taximeter.core.record import FOREVER_US
 from taximeter.sinks.history import charges
 from taximeter.sinks.history.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.rows import event_id
 from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, MONTH, US, events, journals, series, total
@@ -38,6 +39,7 @@ class Snapshots:
         with self._database.reading() as connection:
             return sorted(connection.execute(select(series.c.workspace).distinct()).scalars())
 
+    @of_any_size
     def ledger(
         self,
         workspace: str,
@@ -71,6 +73,7 @@ class Snapshots:
         with self._database.reading() as connection:
             return charges.listed(connection, workspace, request_id, limit)
 
+    @of_any_size
     def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
         """The workspace's total at these cursors: all it has, less its records beyond them."""
         beyond = empty()

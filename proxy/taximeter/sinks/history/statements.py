@@ -15,6 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
+from taximeter.core.record import MAX_SUM
+from taximeter.core.totals import saturated
 from taximeter.sinks.groups import Known
 from taximeter.sinks.history.rows import COLUMNS
 from taximeter.sinks.history.schema import events, journals
@@ -62,6 +64,7 @@ class Statements:
 
     def packed(self, cell: Sequence[int]) -> Packed:
         """A cell as `add` takes it."""
+        cell = saturated(cell)
         if self.dialect == "sqlite":
             return tuple(map(bool, cell)), tuple(filter(None, cell))
         return (True,) * len(cell), tuple(cell)
@@ -109,6 +112,11 @@ def _upsert_sql(level: Table, filled: tuple[bool, ...], dialect: str) -> str:
     place = ["start_s", *(column.name for column in level.primary_key if column.name != "start_s")]
     fields = [column.name for column in level.columns if not column.primary_key]
     values = ", ".join([*(mark for _ in place), *(mark if given else "0" for given in filled)])
-    sums = ", ".join(f"{field} = {name}.{field} + excluded.{field}" for field in compress(fields, filled))
+    least, greatest = ("min", "max") if dialect == "sqlite" else ("least", "greatest")
+    sums = ", ".join(
+        # A sum stops at its bound: PostgreSQL would fail, SQLite would go on with a rounded one.
+        f"{field} = {greatest}(-{MAX_SUM}, {least}({MAX_SUM}, {name}.{field} + excluded.{field}))"
+        for field in compress(fields, filled)
+    )
     insert = f"INSERT INTO {name} ({', '.join([*place, *fields])}) VALUES ({values})"  # noqa: S608
     return f"{insert} ON CONFLICT ({', '.join(place)}) DO {f'UPDATE SET {sums}' if sums else 'NOTHING'}"

@@ -18,6 +18,7 @@ from taximeter.core import totals
 from taximeter.core.record import FOREVER_US, Operation, Outcome, Record, Source
 from taximeter.sinks.history.cells import COUNTS, SUMMED
 from taximeter.sinks.history.conditions import Shape, on_records, shape, values
+from taximeter.sinks.history.exact import wanted
 from taximeter.sinks.history.query import SERIES, TAGS, Filters
 from taximeter.sinks.history.rows import TELLING
 from taximeter.sinks.history.schema import CLASS, classes, events, series, total
@@ -73,7 +74,8 @@ def parts(
     only those with this tag.
     """
     n, bounded = len(group_by), (start_us > 0, end_us < FOREVER_US)
-    query = _query(tuple(group_by), shape(filters), bounded, windows is not None, ids is not None, carrying)
+    windowed, by_id = windows is not None, ids is not None
+    query = _query(tuple(group_by), shape(filters), bounded, windowed, by_id, carrying, exact=wanted())
     given: dict[str, Any] = {"start_us": start_us, "end_us": end_us}
     if windows is not None:
         given |= windows._asdict()
@@ -103,6 +105,8 @@ def _query(
     windowed: bool,
     by_id: bool,
     carrying: str | None,
+    *,
+    exact: bool,
 ) -> Select[Any]:
     """Rows of: the group-by, first and last moment, window (if windowed), operation, class, number, sums."""
     keys: list[ColumnElement[Any]] = [events.c.series_no, events.c.class_no]

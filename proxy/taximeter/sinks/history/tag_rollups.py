@@ -14,6 +14,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from taximeter.core.record import FOREVER_US
 from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.levels import Cells, add_to_levels, put
 from taximeter.sinks.history.query import TAGS, Filters
 from taximeter.sinks.history.rows import event_id
@@ -63,6 +64,7 @@ class TagRoller:
         self._database = database
         self._bite = FIRST_BITE
 
+    @of_any_size
     def roll_up(self) -> int:
         """One bite in a transaction of its own; answers how many records it took, 0: nothing is due here now."""
         with self._database.reading() as connection:  # most often this is all: no write transaction for nothing

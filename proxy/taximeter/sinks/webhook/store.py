@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, and_, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from taximeter.core.record import Record
+from taximeter.core.record import MAX_SUM, Record
+from taximeter.core.totals import saturated
 from taximeter.sinks.history.cells import FIELDS, add, empty
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.intern import insert_new
@@ -128,11 +129,11 @@ class Store:
         added = _upsert(sums, connection)
         added = added.on_conflict_do_update(
             index_elements=["node", "workspace", "track", "operation", "model"],
-            set_={field: sums.c[field] + added.excluded[field] for field in FIELDS},
+            set_={field: _bounded(sums.c[field] + added.excluded[field], connection) for field in FIELDS},
         )
         columns = [column.name for column in sums.columns]
         connection.execute(
-            added, [dict(zip(columns, (*key, *cell), strict=True)) for key, cell in sorted(cells.items())]
+            added, [dict(zip(columns, (*key, *saturated(cell)), strict=True)) for key, cell in sorted(cells.items())]
         )
 
     def cut(self, workspace: str, track: str) -> int:
@@ -253,6 +254,13 @@ def _post(
 
 def _letter(row: Row[Any]) -> Letter:
     return Letter(**row._mapping)
+
+
+def _bounded(sum_: ColumnElement[int], connection: Connection) -> ColumnElement[int]:
+    """A sum that stops at MAX_SUM (see core.record)."""
+    sqlite_ = connection.dialect.name == "sqlite"
+    least, greatest = (func.min, func.max) if sqlite_ else (func.least, func.greatest)
+    return greatest(-MAX_SUM, least(MAX_SUM, sum_))
 
 
 def _upsert(table: Table, connection: Connection) -> Any:
