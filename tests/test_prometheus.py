@@ -68,6 +68,7 @@ def panels() -> Iterator[tuple[str, str, str]]:
 def test_there_is_an_alert_for_each_thing_that_can_go_wrong() -> None:
     alerts = set(re.findall(r"alert: Taximeter(\w+)", RULES[1].read_text()))
     assert alerts >= {
+        "RecordsSetAside",
         "CostSpike", "UsageMissing", "SinkLagging", "JournalErrors", "ErrorRate", "SlowFirstToken", "RecordsLost",
         "RedisDrift", "SinkFailing", "JournalHalted", "BudgetNearlySpent", "Unpriced", "Down", "LabelOverflow",
     }  # fmt: skip

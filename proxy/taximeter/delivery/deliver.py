@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from taximeter.config import JournalSettings
-from taximeter.core.errors import JournalError
+from taximeter.core.errors import JournalError, NotFound, NotReady
+from taximeter.core.record import seq_of
+from taximeter.delivery.aside import Aside, Letter
 from taximeter.delivery.feeds import Feeds
-from taximeter.delivery.health import DeliveryHealth, Drained, SinkHealth, Writers
+from taximeter.delivery.health import DeliveryHealth, Drained, Replayed, SinkHealth, Writers
 from taximeter.delivery.shipper import Shipper
 from taximeter.journal.recover import Price
-from taximeter.sinks.sink import Sink
+from taximeter.sinks.sink import Retaker, Sink
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +61,15 @@ class Delivery:
         """
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            self.aside = Aside(directory)
         except OSError as error:
             raise JournalError(f"cannot make the journal's directory {directory}: {error.strerror}") from error
         self.node = node
         self._now_us = now_us
         self._feeds = Feeds(directory, keep_s=settings.keep_s, now_us=now_us, price=price)
-        self._shippers = {sink.name: Shipper(sink, self._feeds.by_id, self._moved) for sink in sinks}
+        self._shippers = {
+            sink.name: Shipper(sink, self._feeds.by_id, self._moved, aside=self.aside, now_us=now_us) for sink in sinks
+        }
         self._feeds.shippers = list(self._shippers.values())
         self._writers = Writers(directory)
         self._wake = asyncio.Event()
@@ -116,6 +121,34 @@ class Delivery:
             for feed in self._feeds.by_id.values()
             for call in feed.tail.calls.values()
         )
+
+    async def replay(self, keys: Sequence[str] | None = None) -> Replayed:
+        """Offer records set aside to their sinks again: the letters with these keys, or all."""
+        letters = await asyncio.to_thread(self.aside.letters)
+        wanted = [letter for letter in letters if keys is None or letter.key in keys]
+        failed: dict[str, str] = dict.fromkeys(keys or (), "there is no such letter")
+        taken = 0
+        for letter in wanted:
+            failed.pop(letter.key, None)
+            try:
+                await self._replay(letter)
+            except Exception as error:  # whatever a sink raises: the letter stays, and the others have their turn
+                log.warning("%s cannot be taken yet: %s", letter.key, error)
+                failed[letter.key] = f"{type(error).__name__}: {error}"
+            else:
+                taken += 1
+        return Replayed(replayed=taken, failed=failed)
+
+    async def _replay(self, letter: Letter) -> None:
+        shipper = self._shippers.get(letter.sink)
+        if shipper is None or not isinstance(shipper.sink, Retaker):
+            raise NotFound(f"no sink {letter.sink} is configured that could take it")
+        journal_id = letter.record.event_id.rpartition(":")[0]
+        passed = (await shipper.sink.cursors([journal_id])).get(journal_id, 0)
+        if passed < seq_of(letter.record.event_id):
+            raise NotReady("the sink has not come so far yet")
+        await shipper.sink.retake([letter.record])
+        await asyncio.to_thread(self.aside.taken, letter)
 
     def health(self) -> DeliveryHealth:
         """The state of sinks, journals and writers now."""
@@ -226,4 +259,6 @@ class Delivery:
             errors=shipper.errors,
             duplicates_skipped=shipper.duplicates_skipped,
             failing=shipper.failing,
+            set_aside=shipper.set_aside,
+            set_aside_records=self.aside.waiting(shipper.name),
         )

@@ -21,6 +21,14 @@ class Drained(msgspec.Struct, frozen=True, kw_only=True):
     """Age of the oldest record that is not; 0 where there is none."""
 
 
+class Replayed(msgspec.Struct, kw_only=True):
+    """What became of letters whose records were offered again."""
+
+    replayed: int
+    failed: dict[str, str]
+    """Key -> why its letter stays."""
+
+
 class SinkHealth(msgspec.Struct, frozen=True, kw_only=True):
     """One sink."""
 
@@ -34,6 +42,10 @@ class SinkHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Records it answered to have already when they were offered."""
     failing: str | None
     """What it failed with, while it is failing."""
+    set_aside: int = 0
+    """Records it could not take, since this process began."""
+    set_aside_records: int = 0
+    """Of all times, those that still wait to be taken."""
 
 
 class DeliveryHealth(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from taximeter.core.errors import JournalError
 from taximeter.journal.files import lock_if_free, sync_directory
-from taximeter.journal.format import STATUS_SUFFIX, SUFFIX
+from taximeter.journal.format import ASIDE, STATUS_SUFFIX, SUFFIX
 
 
 def adopt(source: Path, into: Path) -> list[str]:
@@ -25,12 +25,18 @@ def adopt(source: Path, into: Path) -> list[str]:
     if into.exists() and source.samefile(into):
         raise JournalError(f"{source} is this node's own journal")
     paths = sorted(source.glob(f"*{SUFFIX}")) + sorted(source.glob(f"*{STATUS_SUFFIX}"))
+    letters = sorted((source / ASIDE).glob("[!.]*"))
     locks: list[int] = []
     try:
         for path in paths:
             locks.append(_lock(path))
             _check_free(path, into / path.name)
         into.mkdir(parents=True, exist_ok=True)
+        if letters:  # first: what was set aside must be known before its journal is read
+            (into / ASIDE).mkdir(mode=0o700, exist_ok=True)
+            for path in letters:
+                _move(path, into / ASIDE / path.name)
+            sync_directory(into / ASIDE)
         for path in paths:
             _move(path, into / path.name)
         sync_directory(into)

@@ -22,6 +22,8 @@ END = b'{"end":'
 
 SUFFIX = ".jsonl"
 STATUS_SUFFIX = ".status"
+ASIDE = "aside"
+"""Directory beside the journal files, with the records that a sink could not take (delivery.aside)."""
 
 MAX_LINE_BYTES = 1024 * 1024
 """Longest line written or read. A record is about 1 KB; only a provider's runaway usage object or a hostile

@@ -106,6 +106,20 @@ def departs(path: Path, seq: int, digest: str, *, ended: bool) -> str | None:
     return None if found else f"records up to seq {seq} were delivered from it, but it ends before"
 
 
+def digest_at(path: Path, seq: int) -> str:
+    """The digest (see tail.Block) of a file's bytes up to and including the close line of a seq; "" where it has none.
+
+    Raises OSError.
+    """
+    hashed, wanted = hashlib.sha256(), close_of(path.stem, seq)
+    with path.open("rb") as file:
+        for line in file:
+            hashed.update(line)
+            if line.startswith(wanted):
+                return hashed.hexdigest()
+    return ""
+
+
 def close_of(journal_id: str, seq: int) -> bytes:
     """How the close line of a seq begins: `event_id` is the record's first field."""
     return b'%b{"event_id":"%b:%d",' % (CLOSE, journal_id.encode(), seq)

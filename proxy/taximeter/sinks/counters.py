@@ -142,6 +142,11 @@ class Counters:
                 self._doubt()
                 raise
 
+    async def retake(self, records: Sequence[Record]) -> None:
+        """See sinks.sink.Retaker. Their workspaces are written anew from history, which counts each record once."""
+        for workspace in sorted({record.workspace for record in records}):
+            await self.rebuild(workspace)
+
     async def close(self) -> None:
         await self.server.close()
 

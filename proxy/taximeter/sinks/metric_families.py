@@ -45,6 +45,10 @@ class SinkHealth(Protocol):
     def errors(self) -> int: ...
     @property
     def duplicates_skipped(self) -> int: ...
+    @property
+    def set_aside(self) -> int: ...
+    @property
+    def set_aside_records(self) -> int: ...
 
 
 class Health(Protocol):
@@ -191,12 +195,18 @@ def _delivery(health: Health) -> Iterator[Metric]:
     lag = GaugeMetricFamily("taximeter_sink_lag_records", "Records a sink does not have yet.", labels=("sink",))
     errors = _counter("sink_errors", "Failed deliveries.", ("sink",))
     duplicates = _counter("sink_duplicates_skipped", "Records a sink was offered again and had.", ("sink",))
+    aside = _counter("sink_set_aside", "Records a sink could not take, which were set aside.", ("sink",))
+    waiting = GaugeMetricFamily(
+        "taximeter_sink_set_aside_records", "Records set aside that a sink still lacks.", labels=("sink",)
+    )
     for name, sink in health.sinks.items():
+        aside.add_metric((name,), sink.set_aside)
+        waiting.add_metric((name,), sink.set_aside_records)
         if sink.lag_records is not None:
             lag.add_metric((name,), sink.lag_records)
         errors.add_metric((name,), sink.errors)
         duplicates.add_metric((name,), sink.duplicates_skipped)
-    yield from (lag, errors, duplicates)
+    yield from (lag, errors, duplicates, aside, waiting)
 
 
 def _counter(name: str, text: str, labels: Sequence[str] = ()) -> CounterMetricFamily:

@@ -37,7 +37,10 @@ class Batch(msgspec.Struct, kw_only=True):
 
 
 class Sink(Protocol):
-    """Applies batches exactly once. Any exception means: nothing is known; ask `cursors` again before the next try."""
+    """Applies batches exactly once. Any exception means: nothing is known; ask `cursors` again before the next try.
+
+    One that is about the records themselves (sinks.unfit) leads to the one record at fault, which is set aside.
+    """
 
     name: str
     durable: bool
@@ -51,6 +54,14 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Release connections and files."""
+
+
+@runtime_checkable
+class Retaker(Protocol):
+    """A sink that can take a record its cursor has passed."""
+
+    async def retake(self, records: Sequence[Record]) -> None:
+        """Take records that were set aside, each once however often it is offered; all of them, or raise."""
 
 
 class JournalState(msgspec.Struct, kw_only=True, frozen=True):

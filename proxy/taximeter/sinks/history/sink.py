@@ -75,6 +75,10 @@ class History:
         """Apply each batch whose `after` is the journal's cursor, all in one transaction; answer the actual cursors."""
         return await self._write(self._writer.apply, batches)
 
+    async def retake(self, records: Sequence[Record]) -> None:
+        """See sinks.sink.Retaker."""
+        await self._write(self._writer.retake, records)
+
     async def identity(self) -> str:
         """A random id this database was made with: counters rebuilt from it remember whose sums they are."""
         return await self._read(self._reader.identity)

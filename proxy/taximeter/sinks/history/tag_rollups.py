@@ -101,7 +101,21 @@ def finish(connection: Connection) -> None:
         _take(connection, each)
 
 
+def retaken(connection: Connection, journal_no: int, seq: int) -> None:
+    """A record was stored after its turn: add it, where the roll-ups are beyond it already."""
+    done = connection.execute(select(tags_done.c.seq).where(tags_done.c.journal_no == journal_no)).scalar() or 0
+    if seq <= done:
+        _add(connection, Due(journal_no, seq - 1, seq))
+
+
 def _take(connection: Connection, taken: Due) -> None:
+    _add(connection, taken)
+    mine = tags_done.c.journal_no == taken.journal_no
+    if not connection.execute(update(tags_done).where(mine).values(seq=taken.upto)).rowcount:
+        connection.execute(insert(tags_done).values(journal_no=taken.journal_no, seq=taken.upto))
+
+
+def _add(connection: Connection, taken: Due) -> None:
     cells: Cells = {}
     for tag in TAGS:
         hours = Windows(0, HOUR_S * US)
@@ -111,6 +125,3 @@ def _take(connection: Connection, taken: Due) -> None:
             if value is not None:
                 put(cells, (part.window * HOUR_S, tag, workspace or "", value), part.cell)
     add_to_levels(Statements(connection), TAG_LEVELS, cells)
-    mine = tags_done.c.journal_no == taken.journal_no
-    if not connection.execute(update(tags_done).where(mine).values(seq=taken.upto)).rowcount:
-        connection.execute(insert(tags_done).values(journal_no=taken.journal_no, seq=taken.upto))

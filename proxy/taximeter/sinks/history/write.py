@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, insert, select
 
-from taximeter.core.record import seq_of
-from taximeter.sinks.groups import Group, Known
-from taximeter.sinks.history import retention
+from taximeter.core.record import Record, seq_of
+from taximeter.sinks.groups import Group, Known, grouped
+from taximeter.sinks.history import retention, tag_rollups
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.intern import Interned, insert_new
 from taximeter.sinks.history.levels import Cells, add_to_levels, put
@@ -34,6 +34,7 @@ from taximeter.sinks.history.schema import (
     charges,
     classes,
     journals,
+    meta,
     origins,
     series,
     summaries,
@@ -103,6 +104,32 @@ class Writer:
             self._forget_names()
             self._partitions.forget()
             raise
+
+    def retake(self, records: Sequence[Record]) -> None:
+        """Store records that were set aside, in one transaction; each once, however often it is offered.
+
+        Raises HistoryUnavailable; ValueError where the cursor has not passed one yet, and would bring it.
+        """
+        try:
+            self._partitions.ensure(record.ended_at for record in records)
+            with self._database.writing() as connection:
+                statements = Statements(connection)
+                for record in records:
+                    self._retake(connection, statements, record)
+        finally:
+            self._forget_names()
+            self._partitions.forget()
+
+    def _retake(self, connection: Connection, statements: Statements, record: Record) -> None:
+        journal_id, seq = record.event_id.rpartition(":")[0], seq_of(record.event_id)
+        number, cursor = next(((number, at) for _, number, at in statements.journals([journal_id])), (0, 0))
+        if seq > cursor:
+            raise ValueError(f"history has not passed {record.event_id} yet")
+        mark = f"retaken:{record.event_id}"  # looked for under the journal's lock
+        if connection.execute(select(meta.c.name).where(meta.c.name == mark)).first() is None:
+            connection.execute(insert(meta).values(name=mark, value=""))
+            self._store(connection, statements, [(number, group) for group in grouped([record])])
+            tag_rollups.retaken(connection, number, seq)
 
     def _forget_names(self) -> None:
         """Numbers remembered may not be in the database."""

@@ -42,6 +42,9 @@ sums = Table(
 )
 """What a track has used since its last segment."""
 
+retaken = Table("webhook_retaken", metadata, Column("event_id", Text, primary_key=True))
+"""Records taken after they had been set aside: none is taken twice."""
+
 outbox = Table(
     "webhook_outbox",
     metadata,

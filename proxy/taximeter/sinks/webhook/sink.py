@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from taximeter.config import Webhook as Settings
+from taximeter.core.record import Record
 from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.sink import Batch
@@ -90,6 +91,11 @@ class Webhook:
         if self._settings.format == "cloudevents":
             self._wake.set()
         return reached
+
+    async def retake(self, records: Sequence[Record]) -> None:
+        """See sinks.sink.Retaker."""
+        await self._do(lambda books: books.retake(records))
+        self._wake.set()
 
     async def close(self) -> None:
         await self._sender.close()

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from taximeter.core.record import MAX_SUM, Record
+from taximeter.core.record import MAX_SUM, Record, seq_of
 from taximeter.core.totals import saturated
 from taximeter.sinks.history.cells import FIELDS, add, empty
 from taximeter.sinks.history.database import Database
@@ -21,7 +21,7 @@ from taximeter.sinks.history.intern import insert_new
 from taximeter.sinks.history.rows import clean
 from taximeter.sinks.sink import Batch
 from taximeter.sinks.webhook.letters import Letter, Part, event_body, segment_body, segment_key
-from taximeter.sinks.webhook.schema import cursors, metadata, outbox, sums, tracks
+from taximeter.sinks.webhook.schema import cursors, metadata, outbox, retaken, sums, tracks
 
 SumKey = tuple[str, str, str, str, str]
 """node, workspace, track, operation, model."""
@@ -87,11 +87,29 @@ class Store:
                     taken += batch.records
             for journal_id, seq in at.items():
                 connection.execute(update(cursors).where(cursors.c.journal_id == journal_id).values(seq=seq))
-            if self._events:
-                self._post_events(connection, taken)
-            else:
-                self._add_up(connection, taken)
+            self._store(connection, taken)
         return at
+
+    def retake(self, records: Sequence[Record]) -> None:
+        """Take records that were set aside, each once however often it is offered.
+
+        Raises ValueError where the cursor has not passed one yet, and would bring it.
+        """
+        with self._database.writing() as connection:
+            for record in records:
+                journal_id, seq = record.event_id.rpartition(":")[0], seq_of(record.event_id)
+                if seq > self._locked(connection, [journal_id])[journal_id]:
+                    raise ValueError(f"the webhook has not passed {record.event_id} yet")
+                mine = retaken.c.event_id == record.event_id  # looked for under the cursor's lock
+                if connection.execute(select(retaken).where(mine)).first() is None:
+                    connection.execute(insert(retaken).values(event_id=record.event_id))
+                    self._store(connection, [record])
+
+    def _store(self, connection: Connection, records: Iterable[Record]) -> None:
+        if self._events:
+            self._post_events(connection, records)
+        else:
+            self._add_up(connection, records)
 
     def _locked(self, connection: Connection, ids: list[str]) -> dict[str, int]:
         query = select(cursors).where(cursors.c.journal_id.in_(ids)).order_by(cursors.c.journal_id).with_for_update()
