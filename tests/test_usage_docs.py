@@ -31,6 +31,8 @@ from taximeter.control.budgets import BudgetDesk
 from taximeter.control.corrections import Corrections
 from taximeter.core.prices import Card, Rates
 from taximeter.core.record import Outcome
+from taximeter.delivery import Delivery
+from taximeter.delivery.aside import Letter
 from taximeter.journal import Journal
 from taximeter.sinks.counters import Counters
 from taximeter.sinks.reservations import Reservations
@@ -109,7 +111,7 @@ async def installation(start, tmp_path, valkey_url):
     )  # fmt: skip
     control = await start(
         random=random, now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
-        letters=webhook, close_track=webhook.cut,
+        letters=webhook, close_track=webhook.cut, deadletters=await refused(webhook, tmp_path / "journal"),
         corrections=Corrections(first.history, first.waits, prices=NewPrices, journal=lambda: journal),
     )  # fmt: skip
     upload = {"track": "upload-7", "task": "extract"}
@@ -135,6 +137,16 @@ async def installation(start, tmp_path, valkey_url):
 
 async def drained(sink):
     return True
+
+
+async def refused(webhook, journal):
+    """A delivery whose webhook could not take one record, once; now it can."""
+    await webhook.deliver([Batch(journal_id="j2", after=0, upto=1, records=[])])
+    delivery = Delivery(journal, [webhook], settings=JournalSettings(), node=NODE, now_us=lambda: NOON_US)
+    odd = record(7, event_id="j2:1", workspace="beta")
+    problem = "HistoryRefused: PostgreSQL: untranslatable character"
+    delivery.aside.put(Letter(sink="webhook", problem=problem, set_aside_at=NOON_US, record=odd))
+    return delivery
 
 
 def batch_of(records, after):

@@ -39,6 +39,7 @@ VERBS: dict[str, str] = {
     "adopt": "taximeter.cli.adopt:adopt",
     "budgets": "taximeter.cli.budgets:budgets",
     "webhook": "taximeter.cli.webhook:webhook",
+    "deadletters": "taximeter.cli.deadletters:deadletters",
 }
 """Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""
 

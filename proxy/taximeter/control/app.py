@@ -17,6 +17,7 @@ from taximeter.control.answers import HANDLERS, Json
 from taximeter.control.budgets import BudgetAdmin
 from taximeter.control.corrections import reprice_period
 from taximeter.control.dashboard import PAGES
+from taximeter.control.deadletters import DeadLetterAdmin
 from taximeter.control.keys import KeyAdmin
 from taximeter.control.letters import LetterAdmin
 from taximeter.control.organization import Organization
@@ -51,6 +52,7 @@ def create(services: Services) -> Litestar:
             KeyAdmin,
             BudgetAdmin,
             LetterAdmin,
+            DeadLetterAdmin,
             reprice_period,
             rebuild_redis,
             *node.HANDLERS,

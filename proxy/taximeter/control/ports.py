@@ -21,7 +21,8 @@ from taximeter.core.budgets import Budget
 from taximeter.core.hosts import Hosts
 from taximeter.core.prices import Card
 from taximeter.core.record import Record
-from taximeter.delivery.health import DeliveryHealth
+from taximeter.delivery.aside import Aside
+from taximeter.delivery.health import DeliveryHealth, Replayed
 from taximeter.sinks.history.query import Filters, Group, Ranked, TrackPart, Window
 from taximeter.sinks.webhook.letters import Letter
 
@@ -85,6 +86,14 @@ class Letters(Protocol):
     async def resend(self, keys: Sequence[str] | None = None) -> int: ...
 
 
+class DeadLetters(Protocol):
+    """What sinks could not take (see delivery.Delivery)."""
+
+    aside: Aside
+
+    async def replay(self, keys: Sequence[str] | None = None) -> Replayed: ...
+
+
 class Desk(Protocol):
     """Budgets (see control.budgets.BudgetDesk)."""
 
@@ -141,6 +150,8 @@ class Services:
     """Writes the Redis counters of a workspace, or of all, anew; answers how many. None: there are none."""
     letters: Letters | None = None
     """What the webhook has not delivered; None: no webhook is configured."""
+    deadletters: DeadLetters | None = None
+    """What sinks could not take; None: nothing is delivered here."""
     card: Callable[[str, str, int], Card | None] = lambda provider, model, at_us: None
     """(provider, model, µs) -> the price of an LLM call then; None: none is known."""
     sessions: Sessions = field(default_factory=Sessions)

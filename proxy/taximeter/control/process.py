@@ -214,6 +214,7 @@ class Control:
             corrections=self.corrections,
             rebuild=self.counters.rebuild,
             letters=webhook,
+            deadletters=self.delivery,
         )
 
     async def _open(self) -> bool:
