@@ -23,7 +23,7 @@ def told() -> DeliveryHealth:
     }
     return DeliveryHealth(
         sinks=sinks, in_flight=3, journal_files=4, journal_bytes=12_345_678, lag_seconds=0.0, journal_healthy=True,
-        journal_errors=0, records_lost=0, unreadable_lines=0, settled=2, halted={}, writers=[],
+        journal_errors=0, records_lost=0, journal_repairs=0, unreadable_lines=0, settled=2, halted={}, writers=[],
     )  # fmt: skip
 
 

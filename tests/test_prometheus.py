@@ -68,6 +68,7 @@ def panels() -> Iterator[tuple[str, str, str]]:
 def test_there_is_an_alert_for_each_thing_that_can_go_wrong() -> None:
     alerts = set(re.findall(r"alert: Taximeter(\w+)", RULES[1].read_text()))
     assert alerts >= {
+        "JournalTakenAway",
         "RecordsSetAside",
         "CostSpike", "UsageMissing", "SinkLagging", "JournalErrors", "ErrorRate", "SlowFirstToken", "RecordsLost",
         "RedisDrift", "SinkFailing", "JournalHalted", "BudgetNearlySpent", "Unpriced", "Down", "LabelOverflow",
@@ -181,6 +182,7 @@ def exposition(metrics: Metrics) -> Exposition:
         journal_healthy=True,
         journal_errors=0,
         records_lost=0,
+        journal_repairs=0,
         unreadable_lines=0,
         settled=0,
         halted={},

@@ -416,18 +416,6 @@ async def test_a_failed_sync_is_an_error_where_refusal_is_wanted(
         writer.shutdown()
 
 
-async def test_a_file_taken_away_under_its_writer_is_noticed(tmp_path: Path) -> None:
-    writer = journal(tmp_path, fsync="always")
-    call(writer, "a")
-    files(tmp_path)[0].unlink()
-    call(writer, "b")
-    await writer.durable()
-    call(writer, "c")
-    assert [each.request_id for each in records(tmp_path)] == ["c"]
-    assert writer.errors == 1
-    writer.shutdown()
-
-
 FULL_DISK = """
 import resource, sys, time
 from pathlib import Path

@@ -231,7 +231,15 @@ async def test_hostile_names_do_not_break_the_exposition(metrics: Metrics) -> No
 def health(**fields: object) -> DeliveryHealth:
     plain: dict[str, object] = {
         "sinks": {
-            "redis": SinkHealth(lag_records=12, lag_seconds=0.5, errors=3, duplicates_skipped=4, failing=None),
+            "redis": SinkHealth(
+                lag_records=12,
+                lag_seconds=0.5,
+                errors=3,
+                duplicates_skipped=4,
+                failing=None,
+                set_aside=10,
+                set_aside_records=2,
+            ),
             "history": SinkHealth(lag_records=None, lag_seconds=0.0, errors=0, duplicates_skipped=0, failing=None),
         },
         "in_flight": 2,
@@ -241,6 +249,7 @@ def health(**fields: object) -> DeliveryHealth:
         "journal_healthy": True,
         "journal_errors": 5,
         "records_lost": 6,
+        "journal_repairs": 9,
         "unreadable_lines": 7,
         "settled": 0,
         "halted": {"j9": "why"},
@@ -260,12 +269,15 @@ def test_the_health_of_delivery_is_exposed(metrics: Metrics) -> None:
         "taximeter_journals_halted": 1,
         "taximeter_journal_errors_total": 5,
         "taximeter_records_lost_total": 6,
+        "taximeter_journal_repairs_total": 9,
         "taximeter_journal_unreadable_lines_total": 7,
     }
     redis = frozenset({"sink": "redis"}.items())
     assert found["taximeter_sink_lag_records", redis] == 12
     assert found["taximeter_sink_errors_total", redis] == 3
     assert found["taximeter_sink_duplicates_skipped_total", redis] == 4
+    assert found["taximeter_sink_set_aside_total", redis] == 10
+    assert found["taximeter_sink_set_aside_records", redis] == 2
     assert ("taximeter_sink_lag_records", frozenset({"sink": "history"}.items())) not in found
     assert total(found, "taximeter_budget_spent_ratio", workspace="acme") == 0.25
     assert total(found, "taximeter_build_info", node="n1") == 1

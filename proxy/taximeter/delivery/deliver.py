@@ -163,6 +163,7 @@ class Delivery:
             journal_healthy=self._writers.healthy,
             journal_errors=self._writers.errors,
             records_lost=self._writers.lost,
+            journal_repairs=self._writers.repaired,
             unreadable_lines=sum(feed.tail.unreadable for feed in feeds),
             settled=self._feeds.settled,
             halted=self._halted(),

@@ -61,6 +61,8 @@ class DeliveryHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Every living writer can write."""
     journal_errors: int
     records_lost: int
+    journal_repairs: int
+    """Files that somebody took away, replaced or cut while they were being written."""
     unreadable_lines: int
     settled: int
     """Calls settled for writers that died."""
@@ -77,6 +79,7 @@ class Writers:
         self._directory = directory
         self._errors = 0
         self._lost = 0
+        self._repaired = 0
 
     @property
     def errors(self) -> int:
@@ -85,6 +88,10 @@ class Writers:
     @property
     def lost(self) -> int:
         return self._lost + sum(status.lost for status in self.living)
+
+    @property
+    def repaired(self) -> int:
+        return self._repaired + sum(status.repaired for status in self.living)
 
     @property
     def healthy(self) -> bool:
@@ -102,6 +109,7 @@ class Writers:
                 continue
             if status is not None:
                 self._errors += status.errors
+                self._repaired += status.repaired
                 self._lost += status.lost + status.unsaved
             path.unlink(missing_ok=True)
             os.close(fd)

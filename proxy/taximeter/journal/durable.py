@@ -24,8 +24,8 @@ class Syncer:
         collect: Callable[[], Round],
         failed: Callable[[OSError], None],
     ) -> None:
-        self.idle = mode == "interval"
-        """True where a write has to call `wrote`; False: a round is due already, or none is wanted."""
+        self.idle = mode != "always"
+        """True where a write has to call `wrote`; False: a round is due already, or is asked for by `durable`."""
         self._mode = mode
         self._interval_s = interval_s
         self._collect = collect
@@ -71,7 +71,9 @@ class Syncer:
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         waited, self._next = self._next, None
-        fds, directory = self._collect()
+        fds, directory = self._collect()  # with "never" too: it looks whether the files are still where they were
+        if self._mode == "never":
+            fds, directory = [], None
         if not fds and directory is None:
             _resolve(waited, None)
             return

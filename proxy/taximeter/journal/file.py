@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from enum import Enum
 from pathlib import Path
 
-from taximeter.core.record import SCHEMA, Header, Line
-from taximeter.journal.files import create_locked
-from taximeter.journal.format import SUFFIX, encode, new_journal_id
+from taximeter.core.record import SCHEMA, End, Header, Line, seq_of
+from taximeter.journal.files import create_locked, replace_lost
+from taximeter.journal.format import CLOSE, SUFFIX, encode, new_journal_id
+from taximeter.journal.read import decode_record
 
 _PROBE = b" " * 4096
 """What `probe` writes and cuts off again: a block, so that a full disk refuses it."""
+
+
+class Whereabouts(Enum):
+    """Of a file that is being written."""
+
+    SOUND = 0
+    LOST = 1
+    """It was removed, or moved away, or another file stands in its place: its lines are in nobody's sight."""
+    CUT = 2
+    """Somebody made it shorter: lines are gone."""
 
 
 class JournalFile:
@@ -70,9 +83,39 @@ class JournalFile:
         if written != len(_PROBE):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def removed(self) -> bool:
-        """Somebody took the file away: what is written to it now is kept by nobody."""
-        return self.fd >= 0 and os.fstat(self.fd).st_nlink == 0
+    def whereabouts(self) -> Whereabouts:
+        """Whether what is written can still be found by others. Two looks at the disk; raises OSError."""
+        if self.fd < 0:
+            return Whereabouts.SOUND
+        ours = os.fstat(self.fd)
+        if ours.st_size < self.size:
+            return Whereabouts.CUT
+        try:
+            there = os.stat(self.path)  # noqa: PTH116 (half the time)
+        except (FileNotFoundError, NotADirectoryError):
+            return Whereabouts.LOST
+        return Whereabouts.SOUND if os.path.samestat(ours, there) else Whereabouts.LOST
+
+    def put_back(self) -> int:
+        """Put a lost file back in its place, with all of its lines; answers the old descriptor. Raises OSError."""
+        old, self.fd = self.fd, replace_lost(self.path, self.fd, self.size)
+        self.dirty = True
+        return old
+
+    def begin_anew(self, *, node: str, worker: str, now_us: int) -> int:
+        """Go on as another journal, after this one's file was cut by somebody: its lines cannot be followed by others.
+
+        What is left of it is ended, so that nobody settles calls that end elsewhere now. Answers the old descriptor.
+        Raises OSError; then nothing has changed.
+        """
+        other = JournalFile(self.path.parent)
+        other.create(node=node, worker=worker, now_us=now_us)
+        old = self.fd
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            _end_cut(old, now_us)
+        for name in ("journal_id", "path", "event_prefix", "fd", "size", "seq", "dirty"):
+            setattr(self, name, getattr(other, name))
+        return old
 
     def detach(self) -> int:
         """Hand over the descriptor, and the lock with it, for closing; -1 where there is none."""
@@ -86,3 +129,17 @@ class JournalFile:
         except OSError:
             self.fd, self._torn_fd = -1, fd
             raise
+
+
+def _end_cut(fd: int, now_us: int) -> None:
+    """Cut a file behind its last whole line and end it with the seq of its last record. Raises OSError, ValueError."""
+    data = b""
+    while piece := os.pread(fd, 1024 * 1024, len(data)):
+        data += piece
+    whole = data.rfind(b"\n") + 1
+    if not whole:
+        return
+    start = data.rfind(b"\n" + CLOSE, 0, whole) + 1
+    seq = seq_of(decode_record(data[start : data.index(b"\n", start)]).event_id) if start else 0
+    os.ftruncate(fd, whole)
+    os.write(fd, encode(Line(end=End(seq=seq, at=now_us))))

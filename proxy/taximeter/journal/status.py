@@ -30,6 +30,8 @@ class Status(msgspec.Struct, kw_only=True):
     """Calls of which no line at all could be kept."""
     unsaved: int = 0
     """Calls that would be lost were the process to die now: none of their lines is on disk."""
+    repaired: int = 0
+    """Journal files that somebody took away or cut while they were being written."""
     healthy: bool = True
 
 
@@ -57,6 +59,12 @@ class StatusFile:
         except OSError:  # the same disk trouble this file is there to tell about
             return
         self._told = data
+
+    def stay(self) -> None:
+        """Make the file anew where it was taken away, as with all of its directory."""
+        if not self.path.exists() and self._fd >= 0:
+            os.close(self._fd)
+            self._fd, self._told = -1, b""
 
     def release(self) -> None:
         """Leave the last status to delivery, which adds it up and removes the file."""

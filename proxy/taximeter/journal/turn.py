@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from taximeter.config import JournalSettings
 from taximeter.core.record import Open, Record, Tick
+from taximeter.journal.durable import Round
 from taximeter.journal.file import JournalFile
 from taximeter.journal.format import close_line, open_line
 from taximeter.journal.write import Journal
@@ -116,6 +117,10 @@ class TurnJournal(Journal):
     def _end_idle(self) -> None:
         self._write_gathered()
         super()._end_idle()
+
+    def _collect(self) -> Round:
+        self._write_gathered()  # numbered in the file as it is
+        return super()._collect()
 
 
 def writer_for(settings: JournalSettings) -> type[Journal]:

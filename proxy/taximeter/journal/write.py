@@ -15,7 +15,7 @@ from taximeter.config import JournalSettings
 from taximeter.core.errors import JournalError
 from taximeter.core.record import End, Line, Open, Record, Tick
 from taximeter.journal.durable import Round, Syncer
-from taximeter.journal.file import JournalFile
+from taximeter.journal.file import JournalFile, Whereabouts
 from taximeter.journal.format import close_line, encode, open_line
 from taximeter.journal.status import StatusFile
 from taximeter.journal.waiting import Waiting
@@ -56,6 +56,9 @@ class Journal:
         """Writes, truncations and syncs that failed."""
         self.lost = 0
         """Calls of which no line could be kept."""
+        self.repaired = 0
+        """Files that somebody took away, replaced or cut while they were being written."""
+        self._endangered = False
         self.healthy = True
         """False from the first failed write on until one works and nothing waits any more."""
         self._directory = directory
@@ -137,6 +140,7 @@ class Journal:
         self._closed = True
         for file in self._files:
             if file.calls or file.waiting:
+                self._look_after(file)
                 log.warning("journal %s is left to recovery with %d open calls", file.path.name, file.calls)
                 self._release(file)
             else:
@@ -228,6 +232,7 @@ class Journal:
 
     def _end(self, file: JournalFile) -> None:
         """Write the end line (where that fails, recovery will) and let go of the file."""
+        self._look_after(file)
         if file.fd >= 0:
             self._put(file, encode(Line(end=End(seq=file.seq, at=self._now_us()))))
         self._release(file)
@@ -319,15 +324,43 @@ class Journal:
         """Bring the status file up to date."""
         status = self._status.status
         status.errors, status.lost, status.healthy = self.errors, self.lost, self.healthy
-        status.unsaved = self._waiting.unsaved
+        status.unsaved, status.repaired = self._waiting.unsaved, self.repaired
         self._status.tell()
+
+    def _look_after(self, file: JournalFile) -> None:
+        """Keep what somebody took from under us: a file removed, moved or replaced is put back as it was, under its own
+        name, so that no sink counts twice; one that was cut is ended, and another goes on. Both are alarmed."""
+        try:
+            state = file.whereabouts()
+            if state is Whereabouts.SOUND or (state is Whereabouts.CUT and file.waiting):
+                return
+            path, size, seq = file.path, file.size, file.seq
+            if state is Whereabouts.LOST:
+                self._sync.retire(file.put_back())
+                log.error("journal %s was taken away while it was being written; it is put back, whole", path)
+            else:
+                self._directory.mkdir(parents=True, exist_ok=True)
+                self._sync.retire(file.begin_anew(node=self._node, worker=self._worker, now_us=self._now_us()))
+                log.error(
+                    "journal %s was cut by somebody below its %d bytes and %d records: what no sink had read of them is"
+                    " lost; calls go on in %s", path, size, seq, file.path,
+                )  # fmt: skip
+        except OSError as error:
+            self.errors += 1
+            if not self._endangered:
+                log.error("journal %s was taken away and cannot be put back yet: %s", file.path, error.strerror)
+            self._endangered = True
+        else:
+            self._endangered = False
+            self._created = True
+            self.repaired += 1
+            self._status.stay()
+        self._tell()
 
     def _collect(self) -> Round:
         """What the next sync round has to cover."""
-        if self._file.removed():
-            self.errors += 1
-            log.error("journal %s was removed while it was being written; its calls are lost", self._file.path)
-            self._roll()
+        for file in self._files:
+            self._look_after(file)
         fds = [file.fd for file in self._files if file.dirty and file.fd >= 0]
         for file in self._files:
             file.dirty = False

@@ -67,6 +67,8 @@ class Health(Protocol):
     @property
     def records_lost(self) -> int: ...
     @property
+    def journal_repairs(self) -> int: ...
+    @property
     def unreadable_lines(self) -> int: ...
     @property
     def halted(self) -> Mapping[str, str]: ...
@@ -191,6 +193,10 @@ def _delivery(health: Health) -> Iterator[Metric]:
         yield GaugeMetricFamily(f"taximeter_{name}", text, value=value)
     yield _plain(_counter("journal_errors", "Journal lines that could not be written at once."), health.journal_errors)
     yield _plain(_counter("records_lost", "Records that could not be kept."), health.records_lost)
+    yield _plain(
+        _counter("journal_repairs", "Journal files taken away, replaced or cut while they were being written."),
+        health.journal_repairs,
+    )
     yield _plain(_counter("journal_unreadable_lines", "Journal lines that could not be read."), health.unreadable_lines)
     lag = GaugeMetricFamily("taximeter_sink_lag_records", "Records a sink does not have yet.", labels=("sink",))
     errors = _counter("sink_errors", "Failed deliveries.", ("sink",))

@@ -1,0 +1,203 @@
+"""Journal files that somebody removes, moves, replaces or cuts while they are written: no call is lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from delivery.test_deliver import delivering, quick
+from journals import MemorySink, call, files, journal, lines, opening, record, records, settled
+from taximeter.core.record import End, Outcome
+from taximeter.journal import TurnJournal, file
+from taximeter.journal.files import lock_if_free
+from taximeter.journal.status import read_status
+
+__all__ = ["quick"]
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def replace(path: Path) -> None:
+    stranger = path.with_name("stranger")
+    stranger.write_text("not a journal\n")
+    stranger.replace(path)
+
+
+def copy_over(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    copy.replace(path)
+
+
+def remove_all(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+WAYS = pytest.mark.parametrize("take", [remove, move, replace, copy_over, remove_all])
+
+
+async def looked(writer) -> None:
+    """A round of looking after the files has ended."""
+    await writer.durable()
+
+
+@WAYS
+@pytest.mark.parametrize("fsync", ["never", "interval", "always"])
+async def test_a_file_taken_away_is_put_back_whole_under_its_name(
+    tmp_path: Path, take: Callable[[Path], None], fsync: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = journal(tmp_path / "j", fsync=fsync)
+    opened = writer.open(opening("open"))
+    call(writer, "a")
+    (path,) = files(tmp_path / "j")
+    before = path.read_bytes()
+    take(path)
+    call(writer, "b")
+    await looked(writer)
+    assert path.read_bytes().startswith(before)
+    assert lock_if_free(path) is None  # its writer lives, for whoever looks
+    call(writer, "c")
+    writer.close(opened, record("open"))
+    writer.shutdown()
+    assert [each.request_id for each in records(tmp_path / "j")] == ["a", "b", "c", "open"]
+    assert isinstance(lines(path)[-1].end, End)
+    assert (writer.repaired, writer.errors, writer.lost) == (1, 0, 0)
+    assert "was taken away while it was being written; it is put back, whole" in caplog.text
+
+
+async def test_what_stood_in_its_place_is_kept(tmp_path: Path) -> None:
+    writer = journal(tmp_path)
+    call(writer, "a")
+    (path,) = files(tmp_path)
+    replace(path)
+    await looked(writer)
+    assert path.with_name(f"{path.name}.replaced").read_text() == "not a journal\n"
+    writer.shutdown()
+
+
+@WAYS
+def test_it_is_put_back_when_the_process_ends_right_after(tmp_path: Path, take: Callable[[Path], None]) -> None:
+    writer = journal(tmp_path / "j")
+    writer.open(opening("open"))
+    call(writer, "a")
+    (path,) = files(tmp_path / "j")
+    take(path)
+    writer.shutdown()
+    assert [each.request_id for each in records(tmp_path / "j")] == ["a"]
+    assert settled(path) == 1
+
+
+async def test_an_older_file_with_open_calls_is_put_back_too(tmp_path: Path) -> None:
+    writer = journal(tmp_path, roll_bytes=4_000)
+    opened = writer.open(opening("first"))
+    for n in range(20):
+        call(writer, f"r{n}")
+    assert len(files(tmp_path)) > 1
+    opened.path.unlink()
+    await looked(writer)
+    writer.close(opened, record("first"))
+    writer.shutdown()
+    assert {each.request_id for each in records(tmp_path)} == {"first", *(f"r{n}" for n in range(20))}
+
+
+async def test_a_disk_that_refuses_is_asked_again_and_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = journal(tmp_path)
+    call(writer, "a")
+    files(tmp_path)[0].unlink()
+    with monkeypatch.context() as broken:
+        broken.setattr(file, "replace_lost", refuse)
+        for n in range(3):
+            call(writer, f"r{n}")
+            await looked(writer)
+    assert files(tmp_path) == []
+    assert (writer.errors, writer.repaired) == (3, 0)
+    assert caplog.text.count("cannot be put back yet") == 1
+    await looked(writer)
+    writer.shutdown()
+    assert [each.request_id for each in records(tmp_path)] == ["a", "r0", "r1", "r2"]
+
+
+async def test_others_are_told_even_where_all_of_the_directory_was_removed(tmp_path: Path) -> None:
+    writer = journal(tmp_path / "j")
+    call(writer, "a")
+    shutil.rmtree(tmp_path / "j")
+    await looked(writer)
+    (status,) = map(read_status, (tmp_path / "j").glob("*.status"))
+    assert status is not None
+    assert (status.repaired, status.worker) == (1, "1")
+    writer.shutdown()
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.62, 0.9])
+async def test_a_file_that_was_cut_is_ended_and_calls_go_on_in_another(
+    tmp_path: Path, kept: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = journal(tmp_path)
+    opened = writer.open(opening("open"))
+    for n in range(10):
+        call(writer, f"r{n}")
+    (path,) = files(tmp_path)
+    os.truncate(path, int(path.stat().st_size * kept))
+    left = path.read_bytes()
+    await looked(writer)
+    call(writer, "after")
+    writer.close(opened, record("open"))
+    writer.shutdown()
+    (other,) = set(files(tmp_path)) - {path}
+    assert [line.close.request_id for line in lines(other) if line.close] == ["after", "open"]
+    assert writer.repaired == 1
+    assert "was cut by somebody" in caplog.text
+    if kept:
+        assert isinstance(lines(path)[-1].end, End)  # nobody settles as interrupted what ended in the other file
+        assert settled(path) == 0
+        whole = [line for line in left[: left.rfind(b"\n") + 1].splitlines() if line.startswith(b'{"close":')]
+        assert len([line for line in lines(path) if line.close]) == len(whole) > 0
+
+
+@pytest.mark.parametrize("take", [remove, move, remove_all])
+async def test_every_call_reaches_the_sinks_once_whatever_is_taken_away_meanwhile(
+    tmp_path: Path, quick, take: Callable[[Path], None]
+) -> None:
+    sink, directory, names = MemorySink(), tmp_path / "j", [f"r{n}" for n in range(400)]
+    writer = TurnJournal(directory, node="n", worker="1", settings=journal_settings(), now_us=lambda: 0)
+    async with delivering(directory, sink) as delivery:
+        for n, name in enumerate(names):
+            call(writer, name)
+            if n % 40 == 20:
+                await asyncio.sleep(0)
+                for path in files(directory):
+                    if path.exists():
+                        take(path)
+            if n % 25 == 0:
+                await looked(writer)
+        await looked(writer)
+        assert (await delivery.drain(30)).complete
+        writer.shutdown()
+        assert (await delivery.drain(30)).complete
+        assert delivery.health().halted == {}
+    assert sink.names == names
+    assert all(each.outcome is Outcome.OK for each in sink.applied)
+    assert writer.repaired >= 5
+
+
+def journal_settings():
+    from taximeter.config import JournalSettings
+
+    return JournalSettings(fsync="interval", fsync_interval_ms=5)
