@@ -51,12 +51,26 @@ class ParquetWriter:
                 "Parquet needs pyarrow: pip install 'taximeter[parquet]', or export .csv or .jsonl.", param="format"
             ) from None
         self._table = pyarrow.Table
+        self._scalar = pyarrow.scalar
         self._schema = pyarrow.schema(_parquet_fields(pyarrow))
         self._writer = parquet.ParquetWriter(file, self._schema)
 
     def write(self, records: Sequence[Record]) -> None:
         rows = [_row(each) | {"started_at": each.started_at, "ended_at": each.ended_at} for each in records]
-        self._writer.write_table(self._table.from_pylist(rows, schema=self._schema))
+        try:
+            table = self._table.from_pylist(rows, schema=self._schema)
+        except (ValueError, TypeError, ArithmeticError):  # pyarrow's are ValueErrors: one cell must not end a download
+            rows = [{name: self._fitting(name, value) for name, value in row.items()} for row in rows]
+            table = self._table.from_pylist(rows, schema=self._schema)
+        self._writer.write_table(table)
+
+    def _fitting(self, name: str, value: Any) -> Any:
+        """The value where its column can hold it, else null."""
+        try:
+            self._scalar(value, self._schema.field(name).type)
+        except (ValueError, TypeError, ArithmeticError):
+            return None
+        return value
 
     def close(self) -> None:
         """Write the footer: without it the file cannot be read."""

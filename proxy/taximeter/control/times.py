@@ -10,6 +10,8 @@ from taximeter.core.errors import BadRequest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _is_date = re.compile(r"\d{4}-\d\d-\d\d").fullmatch
 _lost_plus = re.compile(r" (?=\d\d:?\d\d$)").sub
 """A `+` not percent-encoded in a query arrives as a blank: `…T00:00:00 01:00` means `+01:00`."""
@@ -41,9 +43,10 @@ def moment_us(text: str, tz: ZoneInfo, param: str) -> int:
 
 
 def shown(us: int | None) -> str | None:
-    """RFC 3339 UTC, with a fraction only where there is one; None stays None."""
+    """RFC 3339 UTC, with a fraction only where there is one; None stays None; the nearest there is of what is no time."""
     if us is None:
         return None
+    us = min(max(us, _FIRST_US), _LAST_US)
     return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
 
 

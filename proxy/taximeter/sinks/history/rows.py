@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -50,6 +50,8 @@ class Detail(msgspec.Struct, omit_defaults=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Detail).decode
+
+Word = TypeVar("Word", Operation, Outcome, Source)
 
 SeriesKey = tuple[str, str, str, str, str, str, str]
 OriginKey = tuple[str, str, str, str, str, str]
@@ -213,7 +215,7 @@ def to_record(row: Sequence[Any]) -> Record:
         kind, outcome, input_source, output_source, _, _,
     ) = row[len(COLUMNS) :]  # fmt: skip
     fields = dict(zip(_SAME_NAME, _same(row), strict=True))
-    fields |= msgspec.structs.asdict(_decode(row[_DETAIL]))
+    fields |= msgspec.structs.asdict(_detail(row[_DETAIL]))
     if fields["duration_ms"] is None and row[_DURATION] is not None:
         fields["duration_ms"] = row[_DURATION] / 1_000
     return Record(
@@ -221,7 +223,7 @@ def to_record(row: Sequence[Any]) -> Record:
         workspace=workspace,
         provider=provider,
         task=task or None,
-        operation=Operation(operation),
+        operation=word(Operation, operation, Operation.OTHER),
         key_id=key_id or None,
         service_tier=service_tier or None,
         upstream=upstream,
@@ -231,8 +233,24 @@ def to_record(row: Sequence[Any]) -> Record:
         tokenizer=tokenizer or None,
         price_ref=price_ref or None,
         kind=kind,
-        outcome=Outcome(outcome),
-        input_source=Source(input_source),
-        output_source=Source(output_source),
+        outcome=word(Outcome, outcome, Outcome.INTERRUPTED),
+        input_source=word(Source, input_source, Source.ESTIMATED),
+        output_source=word(Source, output_source, Source.ESTIMATED),
         **fields,
     )
+
+
+def _detail(text: str) -> Detail:
+    """The JSON column; where somebody has written there what is none, what it told is not known. Others are shown."""
+    try:
+        return _decode(text)
+    except (ValueError, TypeError, RecursionError):
+        return Detail(inconsistent=True)
+
+
+def word(words: type[Word], text: str, otherwise: Word) -> Word:
+    """A word of ours, or what stands for one that a newer version may have written."""
+    try:
+        return words(text)
+    except ValueError:
+        return otherwise

@@ -20,7 +20,7 @@ from taximeter.sinks.history.cells import COUNTS, SUMMED
 from taximeter.sinks.history.conditions import Shape, on_records, shape, values
 from taximeter.sinks.history.exact import wanted
 from taximeter.sinks.history.query import SERIES, TAGS, Filters
-from taximeter.sinks.history.rows import TELLING
+from taximeter.sinks.history.rows import TELLING, word
 from taximeter.sinks.history.schema import CLASS, classes, events, series, total
 
 _FIGURES = (
@@ -192,10 +192,10 @@ def _stand_in(
         upstream="",
         provider="",
         api="",
-        operation=Operation(operation),
-        outcome=Outcome(outcome),
-        input_source=Source(input_source),
-        output_source=Source(output_source),
+        operation=word(Operation, operation, Operation.OTHER),
+        outcome=word(Outcome, outcome, Outcome.INTERRUPTED),
+        input_source=word(Source, input_source, Source.ESTIMATED),
+        output_source=word(Source, output_source, Source.ESTIMATED),
         seconds=None if "audio_ms" in unknown else 0.0,  # known or not is what counts
     )
     return record, [(name, _PLACES[name]) for name in _FIGURES if name not in unknown]
