@@ -43,7 +43,7 @@ def moment_us(text: str, tz: ZoneInfo, param: str) -> int:
 
 
 def shown(us: int | None) -> str | None:
-    """RFC 3339 UTC, with a fraction only where there is one; None stays None; the nearest there is of what is no time."""
+    """RFC 3339 UTC, with a fraction only where there is one; None stays None. Beyond the calendar: its nearest end."""
     if us is None:
         return None
     us = min(max(us, _FIRST_US), _LAST_US)

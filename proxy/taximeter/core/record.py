@@ -33,8 +33,8 @@ FOREVER_US = 253_370_764_800_000_000
 MAX_ATTEMPT = 32_767
 MAX_SEQ = 2**40 - 1
 """Records of one journal."""
-TAG_CHARS = 128
-"""Longest tag, and longest request id; what the gateway lets in is no longer."""
+TAG_CHARS, TAG_BYTES = 128, 256
+"""Longest tag, and longest request id, in characters and as UTF-8; what the gateway lets in is no longer, and ASCII."""
 
 SATURATED, IMPOSSIBLE = "saturated", "impossible_usage"
 """See `Record.cost_note`."""
@@ -44,7 +44,7 @@ Moment = Annotated[int, msgspec.Meta(ge=0, lt=FOREVER_US)]
 Cost = Annotated[int, msgspec.Meta(ge=-MAX_SUM, le=MAX_SUM)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_DURATION_MS)]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-Tag = Annotated[str, msgspec.Meta(max_length=TAG_CHARS)]
+Tag = Annotated[str, msgspec.Meta(min_length=1, max_length=TAG_CHARS)]
 """What every sink can hold. Checked where a line is read (`journal.lenient`), not where a record is made."""
 
 

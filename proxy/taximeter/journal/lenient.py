@@ -23,6 +23,7 @@ from taximeter.core.record import (
     MAX_COST_NUSD,
     MAX_SEQ,
     SATURATED,
+    TAG_BYTES,
     TAG_CHARS,
     Outcome,
     Record,
@@ -122,8 +123,10 @@ def _mend(name: str, raw: msgspec.Raw, values: dict[str, Any]) -> None:
             values["cost_note"] = SATURATED
     elif name in ("input_source", "output_source"):
         values[name] = Source.ESTIMATED  # not the provider's word, as far as we can tell
-    elif (text := _text(raw, TEXT_CHARS)) is not None and str in types_of(_KINDS[name]):
-        values[name] = _fit(name, text)
+    elif str in types_of(_KINDS[name]) and (text := _text(raw, TEXT_CHARS)) is not None:
+        kept = _fit(name, text)
+        if kept or name not in _TAGS:  # a tag that says nothing is none
+            values[name] = kept
 
 
 def _whole(values: dict[str, Any], found: Mapping[str, msgspec.Raw], odd: bool) -> Record:
@@ -147,12 +150,18 @@ def _whole(values: dict[str, Any], found: Mapping[str, msgspec.Raw], odd: bool) 
 
 def _fit(name: str, text: str) -> str:
     """A text as every sink can hold it: without NUL, not too long for its kind; distinct ones stay distinct."""
-    kept = text.replace("\0", "")
-    most = TAG_CHARS if name in _TAGS else TEXT_CHARS
-    if len(kept) <= most:
+    kept = text.replace("\0", "").encode("utf-8", "replace").decode()
+    most, most_bytes = (TAG_CHARS, TAG_BYTES) if name in _TAGS else (TEXT_CHARS, 4 * TEXT_CHARS)
+    if len(kept) <= most and len(kept.encode()) <= most_bytes:
         return kept
-    digest = hashlib.sha256(kept.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{kept[: most - 33]}~{digest[:32]}"
+    digest = hashlib.sha256(kept.encode()).hexdigest()
+    return f"{kept.encode()[: most - 33].decode(errors='ignore')}~{digest[:32]}"
+
+
+def tags_fit(record: Record) -> bool:
+    """Whether tags that need not be ASCII are short enough in bytes, too."""
+    tags = (getattr(record, name) for name in _TAGS)
+    return all(tag is None or len(tag.encode()) <= TAG_BYTES for tag in tags)
 
 
 def _tags(raw: msgspec.Raw) -> dict[str, str]:

@@ -33,9 +33,12 @@ _decode_record_line = msgspec.json.Decoder(_RecordLine).decode
 
 def decode_record(line: bytes) -> Record:
     """The record in a close line, fit for every sink whatever the line holds. Raises one of UNREADABLE."""
-    if _NUL not in line and (line.isascii() or _is_utf8(line)):  # nothing in it can be text that a database refuses
+    plain = line.isascii() and b"\\u" not in line  # nearly every one
+    if plain or (_NUL not in line and _is_utf8(line)):  # nothing in it can be text that a database refuses
         try:
-            return _decode_record_line(line).close
+            record = _decode_record_line(line).close
+            if plain or lenient.tags_fit(record):
+                return record
         except UNREADABLE:
             pass
     return lenient.record(line)

@@ -1,0 +1,81 @@
+"""Odd lines in a journal file, all the way through delivery: every sink has all of them; nothing fails, or is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+import oddities
+from delivery.test_deliver import delivering, quick
+from journals import AT
+from ledger import T0
+from taximeter.config import Webhook as WebhookSettings
+from taximeter.control.live import Live
+from taximeter.core.record import Header, Line, Record
+from taximeter.core.totals import FIELDS, add, empty, saturated
+from taximeter.journal.format import encode
+from taximeter.journal.read import decode_record
+from taximeter.sinks.counters import Counters
+from taximeter.sinks.history.query import Filters
+from taximeter.sinks.history.sink import History
+from taximeter.sinks.metrics import Metrics
+from taximeter.sinks.webhook.sink import Webhook
+
+__all__ = ["quick"]
+ID = "0123456789abcdef" * 2
+
+
+def every_oddity() -> list[bytes]:
+    """Each member of a record with each odd value, each odd usage object, and each member left out."""
+    values = (*oddities.NUMBERS, *oddities.TEXTS, 0.5, -0.5, 1e300, None, True, [], {}, {"a": 1}, {"k\0": "v\0"})
+    members = [name for name in Record.__struct_fields__ if name not in ("event_id", "usage")]
+    odd = [({name: value}, None, set()) for name in members for value in values]
+    odd += [({}, usage, set()) for usage in oddities.USAGES]
+    odd += [({}, None, {name}) for name in members]
+    return [oddities.line(seq, one, ID) for seq, one in enumerate(odd, start=1)]
+
+
+def by_workspace(records: list[Record]) -> dict[str, list[int]]:
+    cells: dict[str, list[int]] = {}
+    for record in records:
+        add(cells.setdefault(record.workspace, empty()), record)
+    return cells
+
+
+@pytest.mark.parametrize("kind", ["cloudevents", "segments"])
+async def test_no_line_stops_a_sink_and_all_agree(tmp_path: Path, new_url, valkey_url: str, quick, kind: str) -> None:
+    async with Redis.from_url(valkey_url) as client:
+        await client.flushall()
+    directory, lines = tmp_path / "journal", every_oddity()
+    directory.mkdir()
+    head = encode(Line(journal=Header(schema=1, journal_id=ID, node="n", worker="1", started_at=AT)))
+    (directory / f"{ID}.jsonl").write_bytes(head + b"".join(line + b"\n" for line in lines))
+    history = History(new_url())
+    settings = msgspec.convert({"url": "http://127.0.0.1:9/", "format": kind}, WebhookSettings)
+    webhook = Webhook(settings, history, node="n", token="", secret="", now_us=lambda: T0)
+    counters = Counters(valkey_url, history=history)
+    sinks = [history, counters, Metrics(history.cursors), Live(history.cursors), webhook]
+    try:
+        async with delivering(directory, *sinks, keep_s=10**6) as delivery:
+            assert (await delivery.drain(120, [sink.name for sink in sinks])).complete
+            health = delivery.health()
+            assert health.unreadable_lines == 0
+            assert health.halted == {}
+            for name, sink in health.sinks.items():
+                assert (name, sink.errors, sink.set_aside, sink.failing) == (name, 0, 0, None)
+        expected = by_workspace([decode_record(line) for line in lines])
+        assert sum(cell[0] for cell in expected.values()) > len(lines) / 2
+        await history.roll_up_tags()
+        for workspace, cell in expected.items():
+            (group,) = await history.usage(Filters(workspace=workspace))
+            counted = await counters.totals(workspace)
+            for found in (group.totals, counted):
+                assert list(saturated([getattr(found, name) for name in FIELDS])) == list(saturated(cell))
+        assert (await counters.audit(10_000)).rebuilt == []
+    finally:
+        await counters.close()
+        await webhook.close()
+        await history.close()
