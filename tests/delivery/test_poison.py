@@ -79,3 +79,59 @@ async def test_no_line_stops_a_sink_and_all_agree(tmp_path: Path, new_url, valke
         await counters.close()
         await webhook.close()
         await history.close()
+
+
+REFUSE = {
+    "sqlite": "CREATE TRIGGER refuse BEFORE INSERT ON usage_events WHEN NEW.request_id = 'req-7' "
+    "BEGIN SELECT RAISE(ABORT, 'not this one'); END",
+    "postgresql": "ALTER TABLE usage_events ADD CONSTRAINT refuse CHECK (request_id <> 'req-7')",
+}
+ALLOW = {"sqlite": "DROP TRIGGER refuse", "postgresql": "ALTER TABLE usage_events DROP CONSTRAINT refuse"}
+
+
+async def test_a_record_a_database_refuses_is_missing_there_until_it_is_taken(
+    tmp_path: Path, new_url, valkey_url: str, quick
+) -> None:
+    """From refusal to replay with real servers: the other records, the other sinks, and then all of them."""
+    async with Redis.from_url(valkey_url) as client:
+        await client.flushall()
+    directory, lines = tmp_path / "journal", [oddities.line(seq, ({}, None, set()), ID) for seq in range(1, 31)]
+    directory.mkdir()
+    head = encode(Line(journal=Header(schema=1, journal_id=ID, node="n", worker="1", started_at=AT)))
+    (directory / f"{ID}.jsonl").write_bytes(head + b"".join(line + b"\n" for line in lines))
+    history = History(new_url())
+    counters = Counters(valkey_url, history=history)
+
+    async def execute(statements: dict[str, str]) -> None:
+        def act(database) -> None:
+            with database.writing() as connection:
+                connection.exec_driver_sql(statements[database.dialect])
+
+        await history.write(act)
+
+    async def requests() -> tuple[int, int]:
+        kept = (await history.usage(Filters()))[0].totals.requests
+        return kept, sum([(await counters.totals(name)).requests for name in ("acme", "beta")])
+
+    try:
+        await history.prepare()
+        await execute(REFUSE)
+        async with delivering(directory, history, counters, keep_s=10**6) as delivery:
+            assert (await delivery.drain(60, ["history", "redis"])).complete
+            assert await requests() == (29, 30)
+            (letter,) = delivery.aside.letters()
+            assert (letter.sink, letter.record.event_id) == ("history", f"{ID}:7")
+            assert letter.problem.startswith("HistoryRefused")
+            assert (await delivery.replay()).replayed == 0
+            assert delivery.health().sinks["history"].failing is None
+            await counters.audit()
+            assert await requests() == (29, 29)  # Redis follows history, and so it does when history has it
+            await execute(ALLOW)
+            assert (await delivery.replay()).replayed == 1
+            await history.roll_up_tags()
+            await counters.audit()
+            assert await requests() == (30, 30)
+            assert (await delivery.replay()).replayed == 0
+    finally:
+        await counters.close()
+        await history.close()
