@@ -33,7 +33,7 @@ _decode_record_line = msgspec.json.Decoder(_RecordLine).decode
 
 def decode_record(line: bytes) -> Record:
     """The record in a close line, fit for every sink whatever the line holds. Raises one of UNREADABLE."""
-    plain = line.isascii() and b"\\u" not in line  # nearly every one
+    plain = b"\\" not in line and line.isascii()  # nearly every one
     if plain or (_NUL not in line and _is_utf8(line)):  # nothing in it can be text that a database refuses
         try:
             record = _decode_record_line(line).close
