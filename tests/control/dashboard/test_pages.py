@@ -2,10 +2,11 @@ import re
 from decimal import Decimal
 from html import unescape
 
+import msgspec
 import pytest
 
 from control_plane import DAY_US, embedding, record
-from dashboards import ADMIN_TOKEN, NOW_US
+from dashboards import ADMIN_TOKEN, NOW_US, told
 from taximeter.core.figures import count, money
 from taximeter.core.record import Outcome
 
@@ -205,6 +206,13 @@ async def test_the_analytics_are_what_the_api_says(house):
     assert [row[1:3] for row in rows_of(html, "trends")] == expected
     peaks = await house.get("/usage/peaks", **{"from": "2026-11-16"})
     assert [row[1] for row in rows_of(html, "peaks")] == [count(each["usage"]["requests"]) for each in peaks["hours"]]
+
+
+async def test_health_tells_what_a_sink_lacks(start):
+    lacking = told()
+    lacking.sinks["history"] = msgspec.structs.replace(lacking.sinks["history"], set_aside_records=1_234)
+    html = await get(await start(delivering=lambda: lacking), "/dashboard/health")
+    assert "1,234 set aside: taximeter deadletters list" in html
 
 
 async def test_health_tells_what_is_wrong(house):
