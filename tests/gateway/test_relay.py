@@ -233,9 +233,10 @@ async def test_what_is_refused_is_explained_recorded_and_never_sent(
     assert not provider.requests
 
 
-async def test_a_request_that_cannot_be_sent_as_it_is_has_one_record(serve, provider, client):
+async def test_a_request_that_cannot_be_sent_as_it_is_has_one_record(serve, provider, client, monkeypatch):
     async with serve(provider) as running:
-        answer = await client.request("TRACE", running.url + "/v1/models")
+        monkeypatch.setattr("taximeter.gateway.upstream._may_be_target", lambda _: None)
+        answer = await client.get(running.url + "/v1/models")
         (record,) = running.records
         (opening,) = running.lines("open")
     assert (answer.status_code, record["outcome"], record["error_code"]) == (400, "refused", "bad_request")

@@ -15,7 +15,7 @@ from taximeter.config import Limits
 from taximeter.core.errors import UpstreamError
 from taximeter.gateway.edge import Edge
 from taximeter.gateway.exchange import ClientLeft, Exchange, Headers
-from taximeter.gateway.guard import Guard
+from taximeter.gateway.guard import MAX_PIPELINED, Guard
 from taximeter.gateway.server import Server
 from waits import HANG_S, clock_at_rest
 
@@ -136,6 +136,25 @@ REFUSED = {
     "both framings": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
     "both framings, the other way": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two codings": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two codings, the last one fine": POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two codings, one empty": POST + b"Transfer-Encoding:\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two codings, spelled apart": POST + b"transfer-encoding: chunked\r\nTRANSFER-ENCODING: chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    "identity": POST + b"Transfer-Encoding: identity\r\n\r\n",
+    "identity, chunked": POST + b"Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
+    "no coding": POST + b"Transfer-Encoding:\r\n\r\n0\r\n\r\n",
+    "xchunked": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunkedx": POST + b"Transfer-Encoding: chunkedx\r\n\r\n0\r\n\r\n",
+    "quoted coding": POST + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n',
+    "coding with a parameter": POST + b"Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
+    "coding with a comma": POST + b"Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n",
+    "coding with VT": POST + b"Transfer-Encoding: chunked\x0b\r\n\r\n0\r\n\r\n",
+    "coding with FF before": POST + b"Transfer-Encoding: \x0cchunked\r\n\r\n0\r\n\r\n",
+    "coding with NBSP": POST + b"Transfer-Encoding: chunked\xa0\r\n\r\n0\r\n\r\n",
+    "blank before the coding's colon": POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "tab before the coding's colon": POST + b"Transfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n",
+    "folded coding": POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "coding folded into another field": POST + b"X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a coding we cannot relay": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
     "a coding that ends nowhere": POST + b"Transfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
     "chunked not last": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
@@ -157,7 +176,6 @@ REFUSED = {
     "version 2.0": b"GET /a HTTP/2.0\r\n" + HOST + b"\r\n",
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "absolute form": b"GET http://elsewhere/x HTTP/1.1\r\n" + HOST + b"\r\n",
-    "CONNECT": b"CONNECT elsewhere:80 HTTP/1.1\r\n" + HOST + b"\r\n",
     "asterisk": b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
     "fragment": b"GET /a#b HTTP/1.1\r\n" + HOST + b"\r\n",
     "unescaped path": b"GET /\xc3\xa9 HTTP/1.1\r\n" + HOST + b"\r\n",
@@ -179,6 +197,34 @@ async def test_what_cannot_be_framed_safely_is_refused_in_openais_shape(request_
         assert (status, headers["connection"], edge.app.calls) == (400, "close", [])
         assert json.loads(body)["error"].keys() == {"message", "type", "param", "code"}
         assert headers["x-taximeter-error"] == "bad_request"
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b"CHUNKED", b"   chunked"])
+async def test_chunked_is_taken_however_it_is_spelled(coding: bytes) -> None:
+    async with serving() as edge:
+        closing = POST + b"Connection: close\r\nTransfer-Encoding:" + coding + b"\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        assert head_of(await edge.exchange(closing))[0] == 200
+    assert [call["body"] for call in edge.app.calls] == ["hello"]
+
+
+@pytest.mark.parametrize("target", [b"/v1/x", b"elsewhere:80", b"*", b"http://elsewhere/"])
+@pytest.mark.parametrize("method", [b"CONNECT", b"TRACE", b"PROPFIND", b"PURGE"])
+async def test_methods_that_no_api_uses_are_refused_before_anything_else(method: bytes, target: bytes) -> None:
+    async with serving() as edge:
+        request = method + b" " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n"
+        for sent in (request, request + request, request + b"SSH-2.0-tunnelled\r\n"):
+            answer = await edge.exchange(sent)
+            if method != b"CONNECT" and target == b"elsewhere:80":  # an authority is a target for CONNECT alone
+                assert answer.startswith(b"HTTP/1.1 400 ")
+                continue
+            status, headers, body = head_of(answer)
+            assert (status, headers["x-taximeter-error"]) == (405, "method_not_allowed")
+            assert (headers["connection"], headers["allow"]) == (
+                "close",
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            )
+            assert json.loads(body)["error"]["code"] == "method_not_allowed"
+    assert edge.app.calls == []
 
 
 @pytest.mark.parametrize("chunk", [b"5\nhello\r\n", b"-5\r\nhello\r\n", b"5\r\nhelloX\r\n", b"5 \r\nhello\r\n"])
@@ -309,6 +355,27 @@ async def test_a_request_that_offers_an_upgrade_keeps_its_body(framing: bytes, c
     assert second["path"] == "/next"
 
 
+async def test_many_pipelined_requests_that_offer_upgrades_are_all_served() -> None:
+    offer = (
+        POST + b"Connection: close-not, Upgrade, X-Hop\r\nX-Hop: 1\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello"
+    )
+    async with serving() as edge:
+        reader, writer = await edge.open()
+        writer.write(offer * 30)
+        for _ in range(30):
+            await asyncio.wait_for(reader.readuntil(b"}"), 10)
+        writer.close()
+    assert [call["body"] for call in edge.app.calls] == ["hello"] * 30
+    assert dict(edge.app.calls[0]["headers"])["connection"] == "close-not, x-hop"  # what it names is still left out
+
+
+async def test_an_offered_upgrade_does_not_keep_a_connection_that_is_to_be_closed() -> None:
+    async with serving() as edge:
+        offer = POST + b"Connection: close, Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\nhello"
+        status, headers, _ = head_of(await edge.exchange(offer))
+        assert (status, headers["connection"]) == (200, "close")
+
+
 async def test_a_bad_request_behind_a_running_answer_never_mixes_into_it() -> None:
     async with serving() as edge:
         edge.app.gate.clear()
@@ -329,9 +396,23 @@ async def test_pipelined_requests_are_answered_in_order_and_bounded() -> None:
             await asyncio.wait_for(reader.readuntil(b"}"), HANG_S)
         writer.close()
         assert [call["path"] for call in edge.app.calls] == ["/0", "/1", "/2"]
+
+
+async def test_what_was_accepted_of_too_many_pipelined_requests_is_answered_before_the_rest_is_refused() -> None:
+    one = b"GET /%d HTTP/1.1\r\n" + HOST + b"\r\n"
+    async with serving() as edge:
         edge.app.gate.clear()
-        got = await edge.exchange(b"".join(one % number for number in range(100)))
-        assert got.count(b"HTTP/1.1 ") <= 1
+        reader, writer = await edge.open()
+        writer.write(b"".join(one % number for number in range(100)))
+        await edge.app.called.wait()
+        edge.app.gate.set()
+        got = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    assert [call["path"] for call in edge.app.calls] == [f"/{number}" for number in range(MAX_PIPELINED + 1)]
+    assert got.count(b"HTTP/1.1 200 ") == MAX_PIPELINED + 1
+    status, headers, body = head_of(b"HTTP/1.1 " + got.rpartition(b"HTTP/1.1 ")[2])
+    assert (status, headers["retry-after"], headers["connection"]) == (429, "1", "close")
+    assert json.loads(body)["error"]["code"] == "overloaded"
 
 
 async def test_a_cut_answer_ends_without_its_last_bytes(caplog: pytest.LogCaptureFixture) -> None:

@@ -172,8 +172,6 @@ async def test_a_length_is_sent_where_there_may_be_a_body(provider, method, body
 @pytest.mark.parametrize(
     "method, path, headers",
     [
-        (b"CONNECT", b"/v1/x", []),
-        (b"TRACE", b"/v1/x", []),
         (b"GET", b"/v1/x y", []),
         (b"GET", b"/v1/x?a\r\nx: y", []),
         (b"GET", b"/v1/x?a#b", []),

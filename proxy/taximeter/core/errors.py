@@ -5,8 +5,8 @@ TaximeterError
 ├── DataDirError           the data directory is locked, unwritable or not ours
 ├── JournalError           a journal file cannot be written or read
 └── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
-    ├── BadTag  BadRequest  PayloadTooLarge  Unbounded  Unauthorized  Forbidden  NotFound
-    ├── RateLimited  BudgetReserved  BudgetExceeded  BudgetUnavailable
+    ├── BadTag  BadRequest  MethodNotAllowed  RequestTimeout  PayloadTooLarge  Unbounded  Unauthorized  Forbidden
+    ├── NotFound  RateLimited  Overloaded  BudgetReserved  BudgetExceeded  BudgetUnavailable
     ├── JournalUnavailable  NotReady
     └── UpstreamError      UpstreamUnreachable  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
@@ -76,6 +76,27 @@ class BadRequest(RequestError):
     """The request cannot be relayed as it is (framing, path, unreadable where it must be read)."""
 
 
+class MethodNotAllowed(RequestError):
+    """A method that is not served; `allowed` are those that are (RFC 9110 §15.5.6 wants them told)."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allowed: bytes) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"allow", self.allowed)]
+
+
+class RequestTimeout(RequestError):
+    """A request's body did not come in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class BadTag(RequestError):
     """A tag in our own headers or path is not 1-128 characters of [A-Za-z0-9._:@-]."""
 
@@ -128,6 +149,12 @@ class RateLimited(RequestError):
     type = "rate_limit_exceeded"
     code = "rate_limited"
     retry = True
+
+
+class Overloaded(RateLimited):
+    """What this process may hold for others at once is taken: retryable."""
+
+    code = "overloaded"
 
 
 class BudgetReserved(RateLimited):

@@ -32,7 +32,7 @@ class Edge(Guard):
         self.headers = []
         self.expect_100_continue = False
         self._in_head = True
-        self._head_bytes = self._hosts = 0
+        self._head_bytes = self._hosts = self._codings = 0
         self._odd_coding = self._upgrades = False
 
     def on_body(self, body: bytes) -> None:

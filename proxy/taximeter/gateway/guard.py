@@ -1,8 +1,8 @@
 """uvicorn's HTTP/1.1 connection with a stricter edge, for both ports.
 
 uvicorn with httptools refuses bad framing, but bounds neither the size of a head nor the time it takes, drops the body
-of a request that asks for an upgrade, and lets chunk trailers join the headers. `Guard` closes these. It serves ASGI
-applications (the control plane); the data plane's `Edge` serves the gateway.
+of a request that asks for an upgrade, lets chunk trailers join the headers and takes any method. `Guard` closes these.
+It serves ASGI applications (the control plane); the data plane's `Edge` serves the gateway.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from taximeter.core.errors import BadRequest, PayloadTooLarge, RequestError
+from taximeter.core.errors import BadRequest, MethodNotAllowed, Overloaded, PayloadTooLarge, RequestError
+from taximeter.gateway.framing import named_by
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 LINGER_S = 2.0
 """How long a refused client may go on sending before its connection is closed."""
 MAX_PIPELINED = 32
+"""Requests that may wait on a connection behind the one being answered."""
+METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
+"""All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
+operator's credential back to the client; WebDAV's and others mean nothing here and at no provider."""
 _CLOSE = (b"connection", b"close")
-_UPGRADE_FIELDS = (b"connection", b"upgrade", b"http2-settings")
+_UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
 
 
 Then = Callable[[Callable[[bytes], None], bytes], None]
@@ -57,9 +62,12 @@ class Guard(HttpToolsProtocol):
         """Loop time since when the connection waits for its next request."""
         self._version = ""
         self._hosts = 0
+        self._codings = 0
         self._odd_coding = False
         self._upgrades = False
         self._refusal: RequestError | None = None
+        self._last_words: RequestError | None = None
+        """To be said when the requests that were accepted are answered."""
         self._head_timer: TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -83,12 +91,14 @@ class Guard(HttpToolsProtocol):
         self._idle_since = None
         self._read_bytes = self._head_bytes + len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without_upgrade(data[upgrade.args[0] :])
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._go_on_without_upgrade(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse(self._refusal or BadRequest("The request is not valid HTTP/1.1."))
-            return
+            if self._last_words is None:
+                self._refuse(self._refusal or BadRequest("The request is not valid HTTP/1.1."))
+                return
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.head_bytes:
@@ -106,7 +116,7 @@ class Guard(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self._head_bytes = self._hosts = 0
+        self._head_bytes = self._hosts = self._codings = 0
         self._odd_coding = self._upgrades = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -116,7 +126,8 @@ class Guard(HttpToolsProtocol):
         if name == b"host":
             self._hosts += 1
         elif name == b"transfer-encoding":
-            self._odd_coding = value.strip().lower() != b"chunked"
+            self._codings += 1
+            self._odd_coding = self._codings > 1 or value.strip(b" \t").lower() != b"chunked"
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -171,6 +182,8 @@ class Guard(HttpToolsProtocol):
         self._version = version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             return BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        if self.parser.get_method() not in METHODS:
+            return MethodNotAllowed("This method is not served here.", allowed=b", ".join(METHODS))
         if self.url[:1] != b"/":
             return BadRequest("The request target must be a path: use Taximeter as a base URL, not as an HTTP proxy.")
         if b"#" in self.url:
@@ -178,15 +191,19 @@ class Guard(HttpToolsProtocol):
         if self._hosts != 1 and (self._hosts or version == "1.1"):
             return BadRequest("A request needs exactly one Host header.", param="host")
         if self._odd_coding:
-            return BadRequest("The only Transfer-Encoding accepted is chunked.", param="transfer-encoding")
+            return BadRequest("The only Transfer-Encoding accepted is chunked, once.", param="transfer-encoding")
         if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
             return BadRequest("HTTP/1.0 has no Transfer-Encoding.", param="transfer-encoding")
         limit = self.limits.head_bytes
         if len(self.headers) > self.limits.head_fields or (self._read_bytes > limit and self._head_size() > limit):
             return self._too_large()
         if len(self.pipeline) >= MAX_PIPELINED:
-            return BadRequest("Too many requests sent before their answers.")
-        return None
+            self._last_words = Overloaded(
+                f"More than {MAX_PIPELINED} requests were sent on one connection before their answers. Those before "
+                "this one are answered; send the rest again.",
+                retry_after_s=1,
+            )
+        return self._last_words
 
     def _head_size(self) -> int:
         return len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
@@ -195,16 +212,37 @@ class Guard(HttpToolsProtocol):
         limits = self.limits
         return PayloadTooLarge(f"The head is over {limits.head_bytes} bytes or {limits.head_fields} header fields.")
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Serve a request that offers an upgrade (Java's HttpClient offers h2c) as if it had not, body included."""
+    def _go_on_without_upgrade(self, rest: memoryview) -> None:
+        """Serve a request that offers an upgrade (Java's HttpClient offers h2c) as if it had not, body included.
+
+        `rest` is what follows its head; requests pipelined there may offer one too. Each round takes a head off it,
+        and the head that is read again offers nothing. Raises HttpParserError.
+        """
+        while True:
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+            self.parser.feed_data(head)
+            if not rest:
+                return
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
         head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
         for name, value in self.headers:
-            if name not in _UPGRADE_FIELDS:
+            if name == b"connection":
+                kept = b", ".join(sorted(named_by(value).difference(_UPGRADE_FIELDS)))
+                if kept:
+                    head += name, b": ", kept, b"\r\n"
+            elif name not in _UPGRADE_FIELDS:
                 head += name, b": ", value, b"\r\n"
         head.append(b"\r\n")
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-        self.data_received(b"".join(head) + rest)
+        return b"".join(head)
 
     # Refusing and timing
 
@@ -264,10 +302,13 @@ class Guard(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self.flow.read_paused:
+        if self.flow.read_paused and self._last_words is None:
             self.flow.resume_reading()
         if self.pipeline:
             self._start_queued(self.pipeline.pop())
+            return
+        if self._last_words is not None:
+            self._refuse(self._last_words)
             return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:

@@ -30,8 +30,6 @@ Body = bytes | AsyncIterator[bytes]
 _REBUILT = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"})
 _ORDINARY_CONNECTION = frozenset({b"keep-alive", b"close"})
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
-_REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
-"""CONNECT asks for a tunnel; TRACE would hand the operator's credential back to the client."""
 _as_line = b": ".join
 _CACHED_MODELS = 4096
 _CACHED_PATHS = 1024
@@ -83,8 +81,6 @@ class Upstream:
 
         Raises BadRequest (nothing sent), UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage; what `body` raises.
         """
-        if method in _REFUSED_METHODS:
-            raise BadRequest(f"{method.decode('latin-1')} requests are not relayed.")
         target = self._targets.get(path) or self._target(path)
         kept = self._filter(headers)
         if self._key:
