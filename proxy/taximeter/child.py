@@ -19,6 +19,7 @@ import msgspec
 from setproctitle import setproctitle
 
 from taximeter.config.settings import Settings
+from taximeter.logs import log_to_stderr
 
 GO = b"go\n"
 READY = b"ready\n"
@@ -96,9 +97,3 @@ class Child:
     def release(self) -> None:
         """The port is closed: the next Taximeter may start on this data directory."""
         os.close(self.slot.lock_fd)
-
-
-def log_to_stderr(name: str) -> None:
-    """One line an entry, with the process's name; of uvicorn only what is wrong."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s %(levelname)s {name}: %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

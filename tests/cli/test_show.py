@@ -1,8 +1,10 @@
+import json
 from decimal import Decimal
 
+import msgspec
 import pytest
 
-from taximeter.cli.show import count, money
+from taximeter.cli.show import console, count, echo, money, table
 
 
 @pytest.mark.parametrize(
@@ -17,3 +19,23 @@ def test_money_is_short_and_never_shows_nothing_for_something(usd, shown):
 
 def test_counts():
     assert (count(1247), count(0), count(None)) == ("1,247", "0", "—")
+
+
+ODD = "a\x1b[31m\x9b2J\n\u202eb\u2028[bold]:smile:"
+SPELLED = r"a\x1b[31m\x9b2J\n\u202eb\u2028[bold]:smile:"
+
+
+def test_what_is_printed_is_seen_for_what_it_is_and_is_no_markup(capsys):
+    echo(ODD)
+    console().print(ODD)
+    console().print(table([ODD], [], [(ODD,)]))
+    out = capsys.readouterr().out
+    assert out.count(SPELLED) == 4
+    assert {each for each in out if not each.isprintable()} == {"\n"}
+
+
+def test_json_stays_what_it_was(capsys):
+    echo(msgspec.json.encode({"model": ODD}))
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"model": ODD}
+    assert {each for each in out if not each.isprintable()} == {"\n"}

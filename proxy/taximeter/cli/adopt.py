@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from taximeter.cli.options import guarded
+from taximeter.cli.show import echo
 from taximeter.config import load
 
 
@@ -26,4 +27,4 @@ def adopt(directory: Path, config_file: Path | None) -> None:
     journal = directory / "journal"
     moved = move(journal if journal.is_dir() else directory, data_dir / "journal")
     count = "1 journal" if len(moved) == 1 else f"{len(moved)} journals"
-    click.echo(f"Moved {count} of {directory} into {data_dir / 'journal'}.")
+    echo(f"Moved {count} of {directory} into {data_dir / 'journal'}.")

@@ -28,7 +28,7 @@ class State(msgspec.Struct, kw_only=True):
         told = {**msgspec.to_builtins(self.runtime), **self.health, "ready": self.ready, "problems": self.problems}
         return json.dumps(told, indent=1)
 
-    def as_text(self) -> str:
+    def as_lines(self) -> list[str]:
         """For people."""
         runtime, health = self.runtime, self.health
         lines = [
@@ -43,7 +43,7 @@ class State(msgspec.Struct, kw_only=True):
             lines.append(f"                   whole URL in {runtime.redis_url_file}")
         lines.append(f"  workers          {runtime.workers}")
         lines += [f"  {f'sink {name}':<17}{_behind(lag)}" for name, lag in health.get("sinks", {}).items()]
-        return "\n".join(lines)
+        return lines
 
 
 def node_state(runtime: Runtime) -> State:

@@ -15,7 +15,7 @@ import msgspec
 
 from taximeter.budgetfile import BudgetFile
 from taximeter.cli.options import place
-from taximeter.cli.show import console, count, money, table
+from taximeter.cli.show import console, count, echo, money, table
 from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
 from taximeter.control import shapes
@@ -53,7 +53,7 @@ def create(
         raise BadRequest(f"{usd or tokens!r} is no number.") from None
     with _where(url, config_file) as where:
         made = where.create(limit, {**asked, "unit": unit})
-    click.echo(shapes.encode(made) if as_json else f"{made.id}: {_about(made)} may use {_limit(made)}.")
+    echo(shapes.encode(made) if as_json else f"{made.id}: {_about(made)} may use {_limit(made)}.")
 
 
 @budgets.command("list")
@@ -64,7 +64,7 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
     with _where(url, config_file) as where:
         found = [each for each in where.listing() if workspace in (None, each.workspace)]
     if as_json:
-        click.echo(shapes.encode(found))
+        echo(shapes.encode(found))
         return
     rows = [
         (each.id, _about(each), each.mode, _limit(each), *(_amount(each, of) for of in _standing(each)))
@@ -113,7 +113,7 @@ def end(url: str | None, config_file: Path | None, as_json: bool, budget_id: str
     """End a budget. Workers forget it within about a second."""
     with _where(url, config_file) as where:
         ended = where.end(budget_id)
-    click.echo(shapes.encode(ended) if as_json else f"{ended.id} is ended.")
+    echo(shapes.encode(ended) if as_json else f"{ended.id} is ended.")
 
 
 class _Proxy:

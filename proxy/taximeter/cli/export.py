@@ -11,7 +11,7 @@ from typing import BinaryIO
 import click
 
 from taximeter.cli.options import asks_usage
-from taximeter.cli.show import console, count
+from taximeter.cli.show import console, count, echo
 from taximeter.cli.sources import Database, Params, Proxy, filters_of
 from taximeter.core.errors import BadRequest, TaximeterError
 
@@ -38,9 +38,9 @@ def export(
         else:
             written = _dump(source, params, kind, file)
     if as_json:
-        click.echo(f'{{"records":{written}}}', err=output == "-")
+        echo(f'{{"records":{written}}}', err=output == "-")
     elif output != "-":
-        click.echo(f"{count(written)} records written to {output}", err=True)
+        echo(f"{count(written)} records written to {output}", err=True)
 
 
 def _download(source: Proxy, params: Params, kind: str, file: BinaryIO) -> int:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import asks_usage
-from taximeter.cli.show import bar, console, count, money, table
+from taximeter.cli.show import bar, console, count, echo, money, table
 from taximeter.cli.sources import Database, Proxy
 from taximeter.control.insights import Alternatives, Forecast, OfTask, Peaks, Trend, Trends
 from taximeter.core.figures import UNKNOWN, change
@@ -30,7 +30,7 @@ def trends(source: Source, params: Params, as_json: bool, by: str) -> None:
     """A range against the one of the same length before it; the last 7 days unless --from says otherwise."""
     raw = source.insight("trends", {**params, "group_by": [by]})
     if as_json:
-        click.echo(raw)
+        echo(raw)
         return
     answer = msgspec.json.decode(raw, type=Trends)
     out = console()
@@ -47,7 +47,7 @@ def peaks(source: Source, params: Params, as_json: bool) -> None:
     """Calls by hour of the day; the last 30 days unless --from says otherwise."""
     raw = source.insight("peaks", params)
     if as_json:
-        click.echo(raw)
+        echo(raw)
         return
     answer = msgspec.json.decode(raw, type=Peaks)
     out = console()
@@ -77,7 +77,7 @@ def forecast(source: Source, params: Params, as_json: bool) -> None:
     """This month's cost until its end, and how far off such forecasts were on the data so far."""
     raw = source.insight("forecast", params)
     if as_json:
-        click.echo(raw)
+        echo(raw)
         return
     answer = msgspec.json.decode(raw, type=Forecast)
     out = console()
@@ -104,7 +104,7 @@ def alternatives(source: Source, params: Params, as_json: bool, candidate: tuple
     """
     raw = source.insight("alternatives", {**params, **({"candidate": list(candidate)} if candidate else {})})
     if as_json:
-        click.echo(raw)
+        echo(raw)
         return
     answer = msgspec.json.decode(raw, type=Alternatives)
     out = console()

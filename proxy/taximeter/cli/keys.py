@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
-from taximeter.cli.show import console, table
+from taximeter.cli.show import console, echo, table
 from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
 from taximeter.control.keyinfo import CreatedKey, KeyInfo, info
@@ -38,10 +38,10 @@ def create(
     with _where(url, config_file) as place:
         made = place.create(workspace, name, models)
     if as_json:
-        click.echo(msgspec.json.encode(made))
+        echo(msgspec.json.encode(made))
         return
-    click.echo(made.key)
-    click.echo(f"{made.id} opens workspace {made.workspace}. It is not shown again.", err=True)
+    echo(made.key)
+    echo(f"{made.id} opens workspace {made.workspace}. It is not shown again.", err=True)
 
 
 @keys.command("list")
@@ -53,7 +53,7 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
         found = place.listing()
     found = [each for each in found if workspace in (None, each.workspace)]
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        echo(msgspec.json.encode(found))
         return
     rows = [
         (each.id, each.workspace, each.name or "—", ", ".join(each.models) or "all", _state(each)) for each in found
@@ -68,7 +68,7 @@ def revoke(url: str | None, config_file: Path | None, as_json: bool, key_id: str
     """End a key. Calls that are running go on; workers refuse it within about a second."""
     with _where(url, config_file) as place:
         ended = place.revoke(key_id)
-    click.echo(msgspec.json.encode(ended) if as_json else f"{ended.id} is revoked.")
+    echo(msgspec.json.encode(ended) if as_json else f"{ended.id} is revoked.")
 
 
 class _Proxy:

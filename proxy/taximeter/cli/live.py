@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import asks_usage, needs_proxy
-from taximeter.cli.show import OUTCOME_STYLES, console, count, money, table
+from taximeter.cli.show import OUTCOME_STYLES, console, count, echo, money, table, visible
 from taximeter.cli.sources import Database, Proxy
 from taximeter.control.shapes import UsageAggregateResponse, encode
 
@@ -54,7 +54,7 @@ def top(
         return source.usage({"from": [since.isoformat()], **params})
 
     if as_json:
-        click.echo(look())
+        echo(look())
         return
     if once or not sys.stdout.isatty():
         console().print(_top(_decode(look()), names, limit))
@@ -133,7 +133,7 @@ def _print(records: Any, as_json: bool) -> None:
     out = console()
     for each in records:
         if as_json:
-            click.echo(encode(each))
+            echo(encode(each))
         elif "records" in each:
             out.print(f"… {count(each['records'])} calls not shown: this terminal was too slow", style="yellow")
         else:
@@ -145,16 +145,16 @@ def _line(each: dict[str, Any]) -> Text:
     from rich.text import Text
 
     moment = datetime.fromisoformat(each["ended_at"]).astimezone().strftime("%H:%M:%S")
-    model = each["response_model"] or each["request_model"] or "unknown"
+    model = visible(each["response_model"] or each["request_model"] or "unknown")
     tokens = f"{count(each['input_tokens'])} → {count(each['output_tokens'])}"
     cost = each["cost_usd"]
     spent = money(None if cost is None else Decimal(str(cost)))
     took = "—" if each["duration_ms"] is None else f"{each['duration_ms']:,.0f} ms"
-    tags = " ".join(f"{name}={each[name]}" for name in ("task", "track", "document") if each[name])
+    tags = visible(" ".join(f"{name}={each[name]}" for name in ("task", "track", "document") if each[name]))
     outcome = str(each["outcome"])
     line = Text(f"{moment} ", style="dim")
-    line.append(f"{each['workspace']:<16} ", style="bold")
-    line.append(f"{each['provider']}/{model} ".ljust(36))
+    line.append(f"{visible(each['workspace']):<16} ", style="bold")
+    line.append(f"{visible(each['provider'])}/{model} ".ljust(36))
     line.append(f"{tokens:>18}  {spent:>10}  {took:>10}  ")
     line.append(outcome, style=OUTCOME_STYLES.get(outcome, "red"))
     line.append(f"  {tags}" if tags else "", style="dim")

@@ -11,8 +11,10 @@ from typing import Any
 
 import click
 
+from taximeter.cli.show import echo
 from taximeter.cli.sources import Database, Proxy, Refused, Unreachable, find
 from taximeter.core.errors import BadRequest, ConfigError, TaximeterError
+from taximeter.logs import warn_plainly
 
 FAILED, BAD_USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes; 0 is done (see `taximeter --help`)."""
@@ -38,6 +40,7 @@ def guarded(command: Command) -> Command:
 
     @wraps(command)
     def run(*args: Any, **options: Any) -> None:
+        warn_plainly()
         try:
             command(*args, **options)
         except (BadRequest, ConfigError) as error:
@@ -61,7 +64,7 @@ def asks_proxy(command: Command) -> Command:
     def run(url: str | None, history: str | None, config_file: Path | None, **options: Any) -> None:
         source, note = find(url, history, config_file)
         if note:
-            click.echo(note, err=True)
+            echo(note, err=True)
         with closing(source):
             command(source=source, **options)
 
@@ -118,5 +121,5 @@ def _with(command: Command, options: Any) -> Command:
 
 
 def _end(error: Exception, code: int) -> None:
-    click.echo(f"Error: {error}", err=True)
+    echo(f"Error: {error}", err=True)
     sys.exit(code)

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import asks_usage
-from taximeter.cli.show import bar, console, count, money, table
+from taximeter.cli.show import bar, console, count, echo, money, table
 from taximeter.cli.sources import Database, Proxy
 from taximeter.control.shapes import Part, UsageAggregateResponse
 
@@ -31,7 +31,7 @@ def stats(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
     """Calls, tokens and cost in all."""
     raw = source.usage(params)
     if as_json:
-        click.echo(raw)
+        echo(raw)
         return
     _stats(console(), _decode(raw))
 
@@ -42,7 +42,7 @@ def _breakdown(name: str, title: str) -> click.Command:
     def command(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
         raw = source.usage({**params, "group_by": [name]})
         if as_json:
-            click.echo(raw)
+            echo(raw)
             return
         answer = _decode(raw)
         parts = sorted(answer.groups, key=_weight)
@@ -68,7 +68,7 @@ def range_(source: Source, params: dict[str, list[str]], as_json: bool, start: s
     """One range: the totals, and each day of it. Ranges are half-open: --end is the first day not included."""
     raw = source.usage({**params, "from": [start], "to": [end], "window": ["day"]})
     if as_json:
-        click.echo(raw)
+        echo(raw)
         return
     answer = _decode(raw)
     out = console()
@@ -90,7 +90,7 @@ def costs(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
         params = {**params, "from": [first.isoformat()]}
     raw = source.usage({**params, "window": ["day"]})
     if as_json:
-        click.echo(raw)
+        echo(raw)
         return
     answer = _decode(raw)
     out = console()

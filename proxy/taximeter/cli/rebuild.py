@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
+from taximeter.cli.show import echo
 from taximeter.cli.sources import acting
 from taximeter.config import Settings, load
 from taximeter.core.errors import ConfigError, TaximeterError
@@ -34,7 +35,7 @@ def redis(url: str | None, config_file: Path | None, as_json: bool, workspace: s
             answer = proxy.request("POST", "/rebuild/redis", body={"workspace": workspace}, wait_s=REBUILD_S)
             rebuilt = int(answer.json()["rebuilt"])
     told = f"{rebuilt} workspace{'' if rebuilt == 1 else 's'} rebuilt from history."
-    click.echo(msgspec.json.encode({"rebuilt": rebuilt}) if as_json else told)
+    echo(msgspec.json.encode({"rebuilt": rebuilt}) if as_json else told)
 
 
 async def _directly(settings: Settings, workspace: str | None) -> int:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import FAILED, asks_proxy
-from taximeter.cli.show import console, count, table
+from taximeter.cli.show import console, count, echo, table
 from taximeter.cli.sources import Database, Proxy
 from taximeter.control import reconcile as books
 from taximeter.control import shapes
@@ -57,11 +57,11 @@ def reconcile(
     answer = msgspec.json.decode(source.usage(params), type=UsageAggregateResponse)
     found = books.compare(export, _used(books.ours(answer, models=models)))
     if as_json:
-        click.echo(shapes.encode(found))
+        echo(shapes.encode(found))
     else:
         _show(found)
     if not answer.complete:
-        click.echo("Some calls are still on their way into history.", err=True)
+        echo("Some calls are still on their way into history.", err=True)
     if found.differing:
         sys.exit(FAILED)
 

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
-from taximeter.cli.show import console, count, money, table
+from taximeter.cli.show import console, count, echo, money, table
 from taximeter.cli.sources import acting
 from taximeter.config import Settings, load
 from taximeter.control import shapes
@@ -50,7 +50,7 @@ def reprice(
             raw = proxy.request("POST", "/reprice", body=period, wait_s=HISTORY_S).content
             answer = msgspec.json.decode(raw, type=RepriceResponse)
     if as_json:
-        click.echo(shapes.encode(answer))
+        echo(shapes.encode(answer))
     else:
         _show(answer)
 
@@ -60,13 +60,13 @@ def _show(answer: RepriceResponse) -> None:
     rows.append(("Total", *_figures(answer.total)))
     console().print(table(["Model"], ["Calls", "Corrected", "Before", "After", "Difference (USD)"], rows))
     if answer.total.unpriced:
-        click.echo(f"{count(answer.total.unpriced)} calls have no price; their cost stays what it was")
+        echo(f"{count(answer.total.unpriced)} calls have no price; their cost stays what it was")
     if not answer.total.corrected:
-        click.echo("Nothing to correct.")
+        echo("Nothing to correct.")
     elif answer.dry_run:
-        click.echo("Dry run: nothing was written.")
+        echo("Dry run: nothing was written.")
     else:
-        click.echo(f"{count(answer.total.corrected)} corrections written.")
+        echo(f"{count(answer.total.corrected)} corrections written.")
 
 
 def _figures(each: ShownChange) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import click
 
 from taximeter import config
+from taximeter.cli.show import echo
 from taximeter.core.errors import ConfigError, TaximeterError
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def _settings(command: Callable[..., None]) -> Callable[..., None]:
             found = find(file, os.environ)
             command(config.load(file), found, **options)
         except TaximeterError as error:
-            # Which settings these were may be the very mistake.
-            said = [f"Error: {error}", *[f"settings: {line}" for line in (found.lines() if found else ())]]
-            click.echo("\n".join(said), err=True)
+            echo(f"Error: {error}", err=True)
+            for line in found.lines() if found else ():  # which settings these were may be the very mistake
+                echo(f"settings: {line}", err=True)
             sys.exit(BAD_SETTINGS if isinstance(error, ConfigError) else FAILED)
 
     return with_settings
@@ -89,7 +90,7 @@ def check(settings: Settings, found: Found) -> None:
     failed = False
     for name, problem in problems_with(settings):
         failed = failed or bool(problem)
-        click.echo(f"{'FAILED' if problem else 'ok':<7}{name}{': ' if problem else ''}{problem}")
+        echo(f"{'FAILED' if problem else 'ok':<7}{name}{': ' if problem else ''}{problem}")
     if failed:
         sys.exit(FAILED)
 
@@ -107,8 +108,9 @@ def status(settings: Settings, _found: Found, as_json: bool) -> None:
 
     runtime = read_runtime(Path(settings.data_dir))
     if runtime is None:
-        click.echo(f"No Taximeter runs on {Path(settings.data_dir).absolute()}.", err=True)
+        echo(f"No Taximeter runs on {Path(settings.data_dir).absolute()}.", err=True)
         sys.exit(NOT_RUNNING)
     state = node_state(runtime)
-    click.echo(state.as_json() if as_json else state.as_text())
+    for part in [state.as_json().encode()] if as_json else state.as_lines():
+        echo(part)
     sys.exit(0 if state.ready else FAILED)

@@ -1,4 +1,7 @@
-"""How figures look on a terminal: counts, money, tables, bars. Knows rich; asks nobody for data."""
+"""How figures look on a terminal: counts, money, tables, bars. Knows rich; asks nobody for data.
+
+Whatever is printed goes through here: names come from outside, and a terminal acts on what stands in them.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import os
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from taximeter.core.figures import count, money
+from taximeter.core.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-__all__ = ["bar", "console", "count", "money", "table"]
+__all__ = ["bar", "console", "count", "echo", "money", "table", "visible"]
 
 PIPE_COLUMNS = 200
 """Width where the output is no terminal: nothing is cut there."""
@@ -28,13 +34,25 @@ OUTCOME_STYLES = {
 """The rest is red. NO_COLOR turns colours off."""
 
 
+def echo(shown: bytes | str, *, err: bool = False) -> None:
+    """Print one line of text; or (bytes) a JSON document, of the same value, with odd characters as JSON's escapes."""
+    click.echo(visible(shown) if isinstance(shown, str) else visible_json(shown.decode()), err=err)
+
+
 def console(stderr: bool = False) -> Console:
-    """Where to print. Colours on a terminal only, and not with NO_COLOR."""
+    """Where to print. Colours on a terminal only, and not with NO_COLOR. A `Text` is its maker's to make visible."""
     from rich.console import Console
+    from rich.text import Text
+
+    class Shown(Console):
+        """Takes no text for markup, and shows all of it in one line; for the cells of tables too."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_COLUMNS
-    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
+    return Shown(stderr=stderr, width=width, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def table(names: Sequence[str], figures: Sequence[str], rows: Sequence[Sequence[RenderableType]]) -> Table:

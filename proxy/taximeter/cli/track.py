@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import asks_proxy, in_range
-from taximeter.cli.show import console, count, money, table
+from taximeter.cli.show import console, count, echo, money, table
 from taximeter.cli.sources import Database, Proxy
 from taximeter.control.shapes import TrackResponse
 from taximeter.core import views
@@ -39,11 +39,12 @@ def track(
     params |= {"workspace": [workspace]} if workspace else {}
     raw = source.track(track_id, {**params, "wait": [str(wait)]} if wait else params)
     if as_json or layout == "json":
-        click.echo(raw)
+        echo(raw)
         return
     answer = msgspec.json.decode(raw, type=TrackResponse)
     if layout == "langfuse":
-        click.echo(views.langfuse(answer.metrics), nl=False)
+        for line in views.langfuse(answer.metrics).splitlines():
+            echo(line)
         return
     _show(answer)
 

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
-from taximeter.cli.show import console, table
+from taximeter.cli.show import console, echo, table
 from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
 from taximeter.control.letterinfo import LetterInfo, LetterList, info
@@ -34,7 +34,7 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, dead: bool
     with _where(url, config_file) as box:
         found = box.listing(dead)
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        echo(msgspec.json.encode(found))
         return
     rows = [
         (each.key, each.state, str(each.attempts), each.created_at or "", each.next_at or "—", each.problem or "—")
@@ -53,7 +53,7 @@ def resend(url: str | None, config_file: Path | None, as_json: bool, keys: tuple
         raise BadRequest("Name the keys of dead letters (taximeter webhook list --dead), or say --all.")
     with _where(url, config_file) as box:
         resent = box.resend(None if everything else keys)
-    click.echo(msgspec.json.encode({"resent": resent}) if as_json else f"{resent} sent again.")
+    echo(msgspec.json.encode({"resent": resent}) if as_json else f"{resent} sent again.")
 
 
 class _Proxy:

@@ -35,6 +35,7 @@ from taximeter.control.upkeep import RETRY_S, every, retention_start_us
 from taximeter.core.budgets import Budget
 from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
+from taximeter.core.visible import visible
 from taximeter.delivery import Delivery
 from taximeter.gateway.server import Server
 from taximeter.journal import Journal
@@ -76,7 +77,7 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(Control(boot).run(child))
     except TaximeterError as error:
-        sys.exit(f"Error: {error}")
+        sys.exit(visible(f"Error: {error}"))
 
 
 class Control:

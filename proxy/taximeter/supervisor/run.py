@@ -17,12 +17,13 @@ import msgspec
 from msgspec.structs import replace
 
 from taximeter import __version__
-from taximeter.child import Boot, Slot, log_to_stderr
+from taximeter.child import Boot, Slot
 from taximeter.config import Settings
 from taximeter.config.addresses import masked
 from taximeter.core.errors import TaximeterError
 from taximeter.datadir import DataDir, Runtime
 from taximeter.embedded import EmbeddedValkey
+from taximeter.logs import log_to_stderr
 from taximeter.supervisor.keeper import Keeper, StartError
 from taximeter.supervisor.listening import address_of, listen
 from taximeter.supervisor.process import Process

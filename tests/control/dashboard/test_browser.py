@@ -152,7 +152,13 @@ async def test_calls_appear_as_they_end(house):
         before = await page.locator("#live tbody tr").count()
         hidden = record(9_001, workspace="globex", ended_at=NOW_US)
         live = record(
-            9_002, track="t-1", task='<b>"query"', ended_at=NOW_US, input_tokens=12_345, cost_nusd=1_234_567_890
+            9_002,
+            track="t-1",
+            task='<b>"query"',
+            response_model="odd-\x9b2J\x07\u202e\u2066\U000e0041\u2028\n",
+            ended_at=NOW_US,
+            input_tokens=12_345,
+            cost_nusd=1_234_567_890,
         )
         await house.add(hidden, live)
         row = page.locator("#live tbody tr.new")
@@ -162,7 +168,7 @@ async def test_calls_appear_as_they_end(house):
             "22 Nov 13:30:00",
             "acme",
             '<b>"query" t-1',
-            "gpt-4o-mini",
+            r"odd-\x9b2J\x07\u202e\u2066\U000e0041\u2028\n",
             "12,345 → 30",
             "$1.23",
             "250 ms",

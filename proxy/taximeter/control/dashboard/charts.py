@@ -14,6 +14,7 @@ import msgspec
 from markupsafe import Markup
 
 from taximeter.core.figures import short
+from taximeter.core.visible import visible
 
 COLOURS = 7
 """Six groups, and grey for the rest: the style sheet's --series-0 … --series-6 (Okabe and Ito's palette, which
@@ -60,7 +61,7 @@ def stacked(
     chart.x_labels_major_every = next((step for step in _STEPS if len(labels) <= 7 * step), _STEPS[-1])
     chart.show_minor_x_labels = False
     for each in series:
-        chart.add(each.name, [None if mark is None else _told(mark, mark.value) for mark in each.marks])
+        chart.add(visible(each.name), [None if mark is None else _told(mark, mark.value) for mark in each.marks])
     return _svg(chart, [each.colour for each in series])
 
 
@@ -80,7 +81,7 @@ def spans(series: Sequence[Series], title: str, format_x: Callable[[float], str]
         end = mark.value if mark.until is None else mark.until
         lines[at] += [_told(mark, (mark.value, y)), _told(mark, (end, y)), (None, None)]
     for each, points in zip(series, lines, strict=True):
-        chart.add(each.name, points)
+        chart.add(visible(each.name), points)
     return _svg(chart, [each.colour for each in series])
 
 
@@ -170,12 +171,16 @@ def _chart(kind: str, title: str, format_value: Callable[[float], str], height: 
         disable_xml_declaration=True,
     )
     chart.title = None
-    chart.told = title
+    chart.told = visible(title)
     return chart
 
 
 def _told(mark: Mark, value: Any) -> dict[str, Any]:
-    return {"value": value, "xlink": {"href": mark.href, "target": "_self", "tabindex": "-1"}, "tooltip": mark.told}
+    return {
+        "value": value,
+        "xlink": {"href": mark.href, "target": "_self", "tabindex": "-1"},
+        "tooltip": visible(mark.told),
+    }
 
 
 def _svg(chart: Any, colours: Sequence[int]) -> Markup:

@@ -12,9 +12,11 @@ from litestar import Response
 from taximeter import __version__
 from taximeter.control.times import local, shown
 from taximeter.core import figures, views
+from taximeter.core.visible import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 _FOLDER = Path(__file__).parent
 HEADERS = {
@@ -36,6 +38,7 @@ def environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -54,10 +57,24 @@ def environment() -> Environment:
         "moment": moment,
         "clock": lambda us, tz: f"{local(us, tz):%H:%M:%S}",
         "percent": lambda fraction: figures.UNKNOWN if fraction is None else f"{fraction * 100:.0f} %",
+        "exact": exact,
         "named": lambda value: "(none)" if value in (None, "") else value,
     }
     made.globals["version"] = __version__
     return made
+
+
+def _shown(value: object) -> object:
+    """What any `{{ … }}` comes to: text that could turn the reading order, or is not seen at all, is spelled out."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def exact(value: str) -> Markup:
+    """For a form's hidden field, which comes back as it was: odd characters as references, not spelled out."""
+    from markupsafe import Markup, escape
+
+    escaped = "".join(each if each.isprintable() else f"&#{ord(each)};" for each in str(escape(value)))
+    return Markup(escaped)  # noqa: S704 - escaped
 
 
 def compile_templates() -> None:

@@ -9,6 +9,14 @@ const clock = new Intl.DateTimeFormat("en-GB", {
 });
 const known = (value, shown) => (value === null || value === undefined ? "—" : shown(value));
 const count = (number) => number.toLocaleString("en-US");
+// As core/visible.py: what could turn the reading order, or is not seen at all, is spelled out.
+const NAMED = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+const hex = (mark, code, digits) => `\\${mark}${code.toString(16).padStart(digits, "0")}`;
+const spelled = (odd) => {
+  const code = odd.codePointAt(0);
+  return NAMED[odd] ?? (code < 0x100 ? hex("x", code, 2) : code < 0x10000 ? hex("u", code, 4) : hex("U", code, 8));
+};
+const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, spelled);
 const took = (ms) => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`);
 
 function money(usd) {
@@ -31,7 +39,7 @@ function row(record) {
     cell("track").textContent = record.track;
     cell("track").href = `/dashboard/workspaces/${encodeURIComponent(record.workspace)}/tracks/${encodeURIComponent(record.track)}`;
   }
-  cell("model").textContent = record.response_model ?? record.request_model ?? "unknown";
+  cell("model").textContent = visible(record.response_model ?? record.request_model ?? "unknown");
   const out = record.output_tokens !== null || record.operation === "llm" ? ` → ${known(record.output_tokens, count)}` : "";
   const searches = record.input_tokens === null && record.search_units !== null;
   cell("tokens").textContent = searches
