@@ -162,7 +162,12 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
             settings=settings.journal,
             now_us=lambda: time.time_ns() // 1000,
         )
-        upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings), then=journal.then)
+        upstreams = Upstreams(
+            settings.upstream,
+            drop=dropped_headers(settings),
+            then=journal.then,
+            admin_token_sha256=settings.auth.admin_token_sha256,
+        )
         gate = Gateway(
             settings,
             journal=journal,

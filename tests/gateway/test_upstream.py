@@ -133,7 +133,7 @@ def test_each_provider_gets_its_credential_in_its_own_header(provider_name, targ
     ],
 )
 def test_a_key_in_the_query_is_a_credential_too(query, provider_name, forward, kept) -> None:
-    assert credentials.strip_query(query, provider_name, forward=forward) == kept
+    assert credentials.Screen().query(query, provider_name, forward=forward) == kept
 
 
 async def test_paths_go_under_their_base_with_their_query(provider) -> None:

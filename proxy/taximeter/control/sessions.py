@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 
-COOKIE = "taximeter_session"
+from taximeter.core.keys import SESSION_COOKIE
+
+COOKIE = SESSION_COOKIE
 LASTS_S = 12 * 3_600
 """A working day; then the token is asked for again."""
 MOST = 1_000

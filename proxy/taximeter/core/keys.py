@@ -18,6 +18,9 @@ from taximeter.core.union import union
 PREFIX = "tm-"
 """Every proxy key begins so; a bearer token that does not is never one of ours (DESIGN §10)."""
 
+SESSION_COOKIE = "taximeter_session"
+"""Of a browser signed in to the control port; cookies know no ports, so it comes to the data port too."""
+
 _SECRET_BYTES = 32
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
 

@@ -1,18 +1,29 @@
 """Whose credential goes upstream, and in which header: the operator's, the client's, or none; never both.
 
+And what never goes there: a proxy key, the admin token or a dashboard session of ours, wherever a client put it.
 Pure. The header names are those of each provider's own API reference.
 """
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from urllib.parse import unquote_to_bytes
 
-from taximeter.core.keys import PREFIX, bearer
+from taximeter.core.errors import BadRequest
+from taximeter.core.keys import PREFIX, SESSION_COOKIE, matches
 
 HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
 """Headers in which clients send credentials."""
+LOOKED_INTO = HEADERS | {b"cookie"}
+"""Headers that may hold one of ours although `tm-` is not in them."""
+PROXY_KEY = PREFIX.encode()
 
-_PROXY_KEY = PREFIX.encode()
+_begins_a_key = re.compile(rb"(?<![\w.~-])tm-").search
+"""`tm-` at the beginning of a word: in a credential's place that is a proxy key."""
+_is_a_key = re.compile(rb"(?<![\w.~-])tm-[\w.~-]{20,}").search
+"""Elsewhere it has to be as long as a key: `tm-client/1.0` is somebody's name."""
+_SESSION = SESSION_COOKIE.encode() + b"="
 _ANTHROPIC = frozenset({"anthropic"})
 _AZURE = frozenset({"azure", "azure-openai"})
 _GOOGLE = frozenset({"google", "gemini", "google-gla"})
@@ -32,22 +43,66 @@ def header_for(provider: str, target: bytes, key: bytes) -> tuple[bytes, bytes]:
     return b"authorization", b"Bearer " + key
 
 
-def is_proxy_key(value: bytes) -> bool:
-    """Whether a credential header holds a proxy key of ours, which must reach no upstream."""
-    if _PROXY_KEY not in value:
-        return False
-    return value.startswith(_PROXY_KEY) or (bearer(value) or b"").startswith(_PROXY_KEY)
+class Screen:
+    """Keeps secrets of ours from going upstream; anything else stays byte for byte what it was."""
 
+    __slots__ = ("_admin_token_sha256",)
 
-def strip_query(query: bytes, provider: str, *, forward: bool) -> bytes:
-    """The query without a `key=` that must not go on: Google's API takes a credential there."""
-    if b"=" not in query or (b"key" not in query and b"%" not in query):
-        return query
-    return b"&".join(part for part in query.split(b"&") if not _is_withheld(part, provider, forward))
+    def __init__(self, admin_token_sha256: str = "") -> None:
+        self._admin_token_sha256 = admin_token_sha256
 
+    def header(self, name: bytes, value: bytes) -> bytes | None:
+        """What of a header's value may go on; None: nothing. To be asked where `tm-` is in it or LOOKED_INTO has it."""
+        if name == b"cookie":
+            return self._cookies(value)
+        if name not in HEADERS:
+            return None if _is_a_key(value) else value
+        if PROXY_KEY in value and _begins_a_key(value):
+            return None
+        scheme, _, token = value.partition(b" ") if name == b"authorization" else (b"", b"", value)
+        if scheme.lower() == b"basic":
+            return None if self._in_basic(token) else value
+        return None if self._is_admin_token(token.strip()) else value
 
-def _is_withheld(part: bytes, provider: str, forward: bool) -> bool:
-    name, _, value = part.partition(b"=")
-    if unquote_to_bytes(name) != b"key":
-        return False
-    return unquote_to_bytes(value).startswith(_PROXY_KEY) or (provider in _GOOGLE and not forward)
+    def query(self, query: bytes, provider: str, *, forward: bool) -> bytes:
+        """The query without parameters that hold one of ours, and without a `key=` that must not go on (Google's)."""
+        if PROXY_KEY not in query and b"%" not in query and b"=" not in query:
+            return query
+        return b"&".join(part for part in query.split(b"&") if not self._is_withheld(part, provider, forward))
+
+    def path(self, path: bytes) -> None:
+        """Raises BadRequest where the path holds a proxy key: it cannot be left out."""
+        if (PROXY_KEY in path or b"%" in path) and _is_a_key(unquote_to_bytes(path)):
+            raise BadRequest("The path holds a proxy key of Taximeter, which must reach no upstream.", param="path")
+
+    def _is_withheld(self, part: bytes, provider: str, forward: bool) -> bool:
+        if b"%" in part:
+            part = unquote_to_bytes(part)
+        if PROXY_KEY in part and _begins_a_key(part):
+            return True
+        name, _, value = part.partition(b"=")
+        if name == b"key" and provider in _GOOGLE and not forward:
+            return True
+        return (b"key" in name or b"token" in name) and self._is_admin_token(value)
+
+    def _cookies(self, value: bytes) -> bytes | None:
+        if _SESSION not in value and PROXY_KEY not in value and b"%" not in value:
+            return value
+        kept = [each for each in value.split(b";") if not self._is_our_cookie(each)]
+        return b";".join(kept).strip() or None
+
+    def _is_our_cookie(self, cookie: bytes) -> bool:
+        if b"%" in cookie:
+            cookie = unquote_to_bytes(cookie)
+        return cookie.strip().startswith(_SESSION) or _begins_a_key(cookie) is not None
+
+    def _in_basic(self, token: bytes) -> bool:
+        """Whether a `Basic` credential has one of ours as its user or password."""
+        try:
+            user, _, password = b64decode(token.strip() + b"==").partition(b":")
+        except ValueError:
+            return False
+        return any(each.startswith(PROXY_KEY) or self._is_admin_token(each) for each in (user, password))
+
+    def _is_admin_token(self, token: bytes) -> bool:
+        return bool(self._admin_token_sha256) and matches(token, self._admin_token_sha256)

@@ -53,8 +53,14 @@ class Upstream:
     """One configured provider endpoint."""
 
     def __init__(
-        self, settings: config.Upstream, drop: frozenset[bytes], environ: Mapping[str, str], then: Then = at_once
+        self,
+        settings: config.Upstream,
+        drop: frozenset[bytes],
+        environ: Mapping[str, str],
+        then: Then = at_once,
+        screen: credentials.Screen | None = None,
     ) -> None:
+        self._screen = screen or credentials.Screen()
         self.settings = settings
         self.name = settings.name
         self.provider = settings.provider
@@ -97,9 +103,10 @@ class Upstream:
 
     def _target(self, path: bytes) -> bytes:
         path, _, query = path.partition(b"?")
+        self._screen.path(path)
         target = routes.target(path, self._base, self._native)
         if query:
-            query = credentials.strip_query(query, self.provider, forward=self._forward)
+            query = self._screen.query(query, self.provider, forward=self._forward)
         if query:
             target += b"?" + query
         if _may_be_target(target) is None:
@@ -116,8 +123,10 @@ class Upstream:
             if name in skip:
                 if name == b"connection" and value.lower() not in _ORDINARY_CONNECTION:
                     skip = skip | named_by(value)
-            elif name not in credentials.HEADERS or not credentials.is_proxy_key(value):
+            elif name not in credentials.LOOKED_INTO and credentials.PROXY_KEY not in value:
                 kept.append(field)
+            elif (let := self._screen.header(name, value)) is not None:
+                kept.append(field if let is value else (name, let))
         return kept if skip is self._skip else [field for field in kept if field[0] not in skip]
 
 
@@ -131,12 +140,15 @@ class Upstreams:
         drop: frozenset[bytes] = frozenset(TAG_HEADERS),
         environ: Mapping[str, str] = os.environ,
         then: Then = at_once,
+        admin_token_sha256: str = "",
     ) -> None:
         """`drop`: lower-case header names that never reach an upstream (tags, proxy keys). `then`: see `Journal.then`.
+        `admin_token_sha256`: of a token that never reaches one either.
 
         Raises ConfigError on a base URL or credential that cannot be used.
         """
-        self.all = [Upstream(one, drop, environ, then) for one in settings]
+        screen = credentials.Screen(admin_token_sha256)
+        self.all = [Upstream(one, drop, environ, then, screen) for one in settings]
         self._by_name = {one.name: one for one in self.all}
         self._patterns = [(_matcher(u.settings.models), u) for u in self.all]
         self._by_model: dict[str, Upstream] = {}

@@ -72,7 +72,12 @@ async def _serve(child: Child, boot: Boot) -> None:
         settings=settings.journal,
         now_us=_now_us,
     )
-    upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings), then=journal.then)
+    upstreams = Upstreams(
+        settings.upstream,
+        drop=dropped_headers(settings),
+        then=journal.then,
+        admin_token_sha256=settings.auth.admin_token_sha256,
+    )
     gateway = Gateway(
         settings,
         journal=journal,
