@@ -126,6 +126,19 @@ async def test_another_workspace_is_not_found_exactly_as_if_it_did_not_exist(sta
         assert absent.text.replace("absent", "acme").replace("none", "req-1") == answer.text
 
 
+@pytest.mark.parametrize("path", ["/usage?after=", "/usage/tracks/t?after="])
+async def test_waiting_for_anothers_request_is_as_waiting_for_one_that_does_not_exist(start, monkeypatch, path):
+    control = await start(SECURED)
+    await control.add(record(1, track="t"))
+
+    async def complete(request_id, token):
+        return (await control.client.get(path + request_id, headers=bearing(token))).json()["complete"]
+
+    assert (await complete("req-1", ACME), await complete("req-1", ADMIN_TOKEN)) == (True, True)
+    monkeypatch.setattr("taximeter.control.usage.AFTER_S", 0.05)
+    assert (await complete("req-1", BETA), await complete("none", BETA)) == (False, False)
+
+
 async def test_a_workspaces_key_cannot_close_anothers_track(start):
     control = await start(SECURED)
     await control.add(record(1, track="t"))

@@ -72,6 +72,7 @@ class Usage(Controller):
     async def aggregate(
         self,
         services: Given,
+        request: Asking,
         asked: Asked,
         group_by: GroupBy = None,
         window: Windows = None,
@@ -79,7 +80,7 @@ class Usage(Controller):
     ) -> UsageAggregateResponse:
         names = groups(group_by)
         width = window_of(window)
-        complete, lag_s = await up_to_date(services, split(after))
+        complete, lag_s = await up_to_date(services, split(after), request.auth.workspace)
         sums = await services.history.usage(asked.filters, names, width, asked.tz)
         return shapes.aggregate(
             sums, asked.filters, names, windowed=width is not None, complete=complete, lag_seconds=lag_s
@@ -135,7 +136,7 @@ class Requests(Controller):
         from_us, to_us = ends(from_, to, tz)
         named = one_workspace(request.auth, workspace)
         settled = await services.delivery.settled(track, wait, named) if wait else True
-        complete, lag_s = await up_to_date(services, split(after))
+        complete, lag_s = await up_to_date(services, split(after), request.auth.workspace)
         owner = await _owner(services, named, track)
         return shapes.track(
             await services.history.track(owner, track, from_us, to_us) if owner is not None else [],
@@ -163,27 +164,34 @@ class Requests(Controller):
         return TrackClosed(track, owner, "queued" if await services.close_track(owner, track) else "nothing")
 
 
-async def up_to_date(services: Services, after: Sequence[str]) -> tuple[bool, float]:
-    """Wait, bounded, until what had ended is in history; whether it is, and how many seconds behind it is."""
+async def up_to_date(services: Services, after: Sequence[str], own: str | None = None) -> tuple[bool, float]:
+    """Wait, bounded, until what had ended is in history; whether it is, and how many seconds behind it is.
+
+    `own`: the workspace whose key asks. Another's request is to it one that does not exist.
+    """
     if len(after) > MAX_AFTER:
         raise BadRequest(f"At most {MAX_AFTER} 'after' values.", param="after")
     drained = await services.delivery.drain(DRAIN_S)
-    arrived = await _arrived(services.history, after) if after else True
+    arrived = await _arrived(services.history, after, own) if after else True
     return drained.complete and arrived, drained.lag_seconds
 
 
-async def _arrived(history: Records, request_ids: Sequence[str]) -> bool:
+async def _arrived(history: Records, request_ids: Sequence[str], own: str | None) -> bool:
     """Whether all these requests are in history within AFTER_S; other nodes may still be delivering them."""
     missing = list(request_ids)
     try:
         async with asyncio.timeout(AFTER_S):
             while missing:
-                missing = [each for each in missing if not await history.record(each)]
+                missing = [each for each in missing if not await _has(history, each, own)]
                 if missing:
                     await asyncio.sleep(_POLL_S)
     except TimeoutError:
         return False
     return True
+
+
+async def _has(history: Records, request_id: str, own: str | None) -> bool:
+    return any(own is None or each.workspace == own for each in await history.record(request_id))
 
 
 async def _owner(services: Services, workspace: str | None, track: str) -> str | None:
