@@ -28,6 +28,7 @@ def load(tmp_path: Path, toml: str) -> config.Settings:
         ('listen = ":8000"', "listen", "name the address to listen on"),
         ('listen = "::1:8000"', "listen", "needs brackets"),
         ('admin_listen = "localhost:99999"', "admin_listen", "port from 0 to 65535"),
+        ("[limits]\nheld_bytes = 1000", "limits.held_bytes", "less than limits.json_body_bytes"),
         ('admin_listen = "127.0.0.1:8000"', "admin_listen", "the same as listen"),
         ('node = "a b"', "node", "1-128 characters"),
         ('prices_file = "nowhere.toml"', "prices_file", "no such file"),

@@ -106,6 +106,8 @@ def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
         yield from ((f"{path}.{key}", why) for key, why in _upstream_problems(upstream))
     yield from _access_problems(settings)
     yield from _sink_problems(settings)
+    if settings.limits.held_bytes < settings.limits.json_body_bytes:
+        yield "limits.held_bytes", "it is less than limits.json_body_bytes: no such body could be read"
     for header, tag in settings.tags.headers.items():
         path = f"tags.headers.{header}"
         if not _is_header(header) or header.lower() in _FRAMING:

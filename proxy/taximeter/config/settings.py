@@ -103,6 +103,11 @@ class Limits(Section):
     head_bytes: Count = 64 * 1024
     head_fields: Count = 200
     head_timeout_s: Seconds = 15.0
+    body_timeout_s: Seconds = 60.0
+    """In each span of this length a client sends at least `body_min_bytes` of its request's body, or what is left."""
+    body_min_bytes: Count = 16 * 1024
+    held_bytes: Count = 256 * 1024 * 1024
+    """Of request bodies that are read whole, held by one worker at once. Not refused for it: those up to 64 KiB."""
     count_prompt_bytes: Count = 256 * 1024
     """A prompt that may have to be counted is kept up to this; a longer one is counted at once in the pool."""
     keep_alive_s: Seconds = 75.0

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from taximeter.core.errors import RequestError
 from taximeter.gateway.eager import Run
 from taximeter.gateway.exchange import Exchange
 from taximeter.gateway.guard import Guard
@@ -36,6 +37,7 @@ class Edge(Guard):
         self._odd_coding = self._upgrades = False
 
     def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
         self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
@@ -75,6 +77,8 @@ class Edge(Guard):
     def _start(self, cycle: Exchange) -> None:
         if cycle.left or self.transport.is_closing():
             return  # nobody would have its answer
+        if not cycle.complete:
+            self.expect_body()
         self._running = cycle
         cycle.run = run = Run(self.app(cycle), cycle.ended)
         self.tasks.add(run)  # type: ignore[arg-type]
@@ -85,6 +89,16 @@ class Edge(Guard):
             return  # the answer just completed was the connection's last
         self._running = cycle  # should its client leave before it starts
         self.loop.call_soon(self._start, cycle)  # not on top of the one whose answer has just been completed
+
+    def _awaits_body(self) -> bool:
+        return self.cycle is not None and not self.cycle.complete
+
+    def _body_is_late(self, error: RequestError) -> None:
+        if self.cycle.response_started:
+            self._give_up()
+            self.then(self.close, b"")
+        else:
+            self.cycle.refuse(error)
 
     def _give_up(self) -> None:
         self._fresh = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from taximeter.core.errors import InternalError
+from taximeter.core.errors import InternalError, Overloaded, RequestError
 from taximeter.gateway.eager import Bell, Run
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ JOINED_BYTES = 64 * 1024
 """A body up to this is joined with its head: copying is cheaper than a second system call."""
 HELD_BYTES = 64 * 1024
 """Of a request body that nobody reads so much is held before its client has to wait."""
+RETRY_AFTER_S = 2
 _NO_BODY = (204, 304)
 _as_line = b": ".join
 
@@ -37,9 +38,9 @@ class Exchange:
     """Made by `Edge` when a request's head is complete; names in `headers` are in lower case."""
 
     __slots__ = (
-        "_bodiless", "_chunked", "_edge", "_expects_continue", "_head", "_held_bytes", "_left_bytes", "_news", "_parts",
-        "_version", "complete", "headers", "keep_alive", "left", "method", "on_left", "path", "query",
-        "response_complete", "response_started", "run",
+        "_bodiless", "_chunked", "_edge", "_expects_continue", "_head", "_held_bytes", "_kept_bytes", "_left_bytes",
+        "_news", "_parts", "_refusal", "_version", "complete", "headers", "keep_alive", "left", "method", "on_left",
+        "path", "query", "response_complete", "response_started", "run",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,9 @@ class Exchange:
         self._version = version
         self._parts: list[bytes] = []
         self._held_bytes = 0
+        self._kept_bytes = 0
+        """Of its body, as counted in the edge's `held`."""
+        self._refusal: RequestError | None = None
         self._expects_continue = expects_continue
         self._news: Bell | None = None
         self._head = b""
@@ -89,14 +93,22 @@ class Exchange:
         parts.clear()
         if self._held_bytes > HELD_BYTES:
             self._edge.flow.resume_reading()
+            if not self.complete:
+                self._edge.expect_body()  # until now it was us who did not read
         self._held_bytes = 0
         return data
 
     async def part(self) -> bytes:
-        """The next part of the body; b"" after the last. Raises ClientLeft: a body cut short is never complete."""
+        """The next part of the body; b"" after the last.
+
+        Raises ClientLeft: a body cut short is never complete; RequestTimeout where it does not go on.
+        """
         while not self._parts and not self.complete:
             if self.left:
                 raise ClientLeft
+            if self._refusal is not None:
+                refusal, self._refusal = self._refusal, None  # its traceback will hold this
+                raise refusal
             if self._expects_continue and not self.response_started:
                 self._expects_continue = False
                 self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -105,14 +117,24 @@ class Exchange:
         return self.take()
 
     async def body(self, limit_bytes: int) -> tuple[bytes, bool]:
-        """The body as far as it fits, and whether that is all of it. Raises ClientLeft."""
-        parts, size_bytes = [await self.part()], 0
+        """The body as far as it fits, and whether that is all of it. What `part` raises; Overloaded."""
+        parts, size_bytes = [await self._keep()], 0
         while not self.complete or self._parts:
             size_bytes += len(parts[-1])
             if size_bytes > limit_bytes:
                 return b"".join(parts), False
-            parts.append(await self.part())
+            parts.append(await self._keep())
         return b"".join(parts), True
+
+    async def _keep(self) -> bytes:
+        """The next part, which stays in memory until the exchange ends. Raises Overloaded where there is no room."""
+        part = await self.part()
+        held = self._edge.held
+        held.now_bytes += len(part)
+        self._kept_bytes += len(part)
+        if self._kept_bytes > HELD_BYTES and held.now_bytes > self._edge.limits.held_bytes:
+            raise Overloaded("The bodies of other requests leave no room for this one.", retry_after_s=RETRY_AFTER_S)
+        return part
 
     # The request, for the edge.
 
@@ -133,6 +155,13 @@ class Exchange:
         if self._news is not None:
             self._news.ring()
 
+    def refuse(self, error: RequestError) -> None:
+        """The rest of the body is not waited for: whoever does is told so. The connection ends with the answer."""
+        self._refusal = error
+        self.keep_alive = False
+        if self._news is not None:
+            self._news.ring()
+
     def leave(self) -> None:
         """The client is gone, or what it sends cannot be read any more."""
         if self.response_complete or self.left:
@@ -147,6 +176,9 @@ class Exchange:
         """Its handler has returned or raised: an answer that is not complete is cut."""
         edge, self.run, self.on_left = self._edge, None, None  # no cycle is left for the collector
         edge.tasks.discard(run)
+        if self._kept_bytes:
+            edge.held.now_bytes -= self._kept_bytes
+            self._kept_bytes = 0
         if error is None and (self.response_complete or self.left):
             return
         edge.logger.error("A request's handler failed", exc_info=error)

@@ -15,7 +15,14 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from taximeter.core.errors import BadRequest, MethodNotAllowed, Overloaded, PayloadTooLarge, RequestError
+from taximeter.core.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    Overloaded,
+    PayloadTooLarge,
+    RequestError,
+    RequestTimeout,
+)
 from taximeter.gateway.framing import named_by
 
 if TYPE_CHECKING:
@@ -42,10 +49,20 @@ def at_once(act: Callable[[bytes], None], data: bytes) -> None:
     act(data)
 
 
+class Held:
+    """What the request bodies of one server's connections hold together."""
+
+    __slots__ = ("now_bytes",)
+
+    def __init__(self) -> None:
+        self.now_bytes = 0
+
+
 class Guard(HttpToolsProtocol):
     """One client connection. Refuses, in OpenAI's error shape, what cannot be relayed safely, then closes."""
 
     limits: Limits  # set on the subclass that `Server` makes
+    held: Held
     then: Then = staticmethod(at_once)
     """How bytes leave: see `Journal.then`."""
 
@@ -69,6 +86,13 @@ class Guard(HttpToolsProtocol):
         self._last_words: RequestError | None = None
         """To be said when the requests that were accepted are answered."""
         self._head_timer: TimerHandle | None = None
+        self._body_timer: TimerHandle | None = None
+        """Only where a body did not come with its head."""
+        self._body_bytes = self._body_mark_bytes = 0
+        """Of bodies on this connection: read in all, and when the present span began."""
+        self._span_ends = 0.0
+        """Loop time."""
+        self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -76,6 +100,8 @@ class Guard(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_head_timer()
+        if self._body_timer is not None:
+            self._body_timer.cancel()
         self.connections.discard(self)
         self._idle_since = None
         if self.timeout_keep_alive_task is not None:
@@ -154,6 +180,7 @@ class Guard(HttpToolsProtocol):
         scope["path"] = unquote(raw_path.decode("latin-1")) if b"%" in raw_path else raw_path.decode("latin-1")
         scope["raw_path"] = raw_path
         scope["query_string"] = query
+        self._in_body = True
         before = self.cycle
         self.cycle = cycle = RequestResponseCycle(
             scope=scope,
@@ -174,8 +201,13 @@ class Guard(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft(cycle)  # type: ignore[arg-type]
 
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         if not self._upgrades:
+            self._in_body = False
             super().on_message_complete()
 
     def _judge_head(self) -> RequestError | None:
@@ -285,6 +317,8 @@ class Guard(HttpToolsProtocol):
 
     def _start(self, cycle: Any) -> None:
         """Hand a request to the application: it is the first, or the answer before it is complete."""
+        if self._in_body:
+            self.expect_body()
         self._start_asgi_task(cycle, self.app)
 
     _start_queued = _start
@@ -295,6 +329,42 @@ class Guard(HttpToolsProtocol):
         if not self.cycle.response_complete:
             self.cycle.disconnected = True
         self.cycle.message_event.set()
+
+    # A body that does not come with its head has to go on.
+
+    def expect_body(self) -> None:
+        """From now on the client has `body_timeout_s` for the next `body_min_bytes`."""
+        timeout_s = self.limits.body_timeout_s
+        self._body_mark_bytes = self._body_bytes
+        self._span_ends = self.loop.time() + timeout_s
+        if self._body_timer is None:
+            self._body_timer = self.loop.call_later(timeout_s, self._look_at_body)
+
+    def _look_at_body(self) -> None:
+        self._body_timer = None
+        if not self._awaits_body() or self.transport.is_closing():
+            return
+        left_s = self._span_ends - self.loop.time()
+        if left_s > 0:
+            self._body_timer = self.loop.call_later(left_s, self._look_at_body)
+        elif self.flow.read_paused or self._body_bytes - self._body_mark_bytes >= self.limits.body_min_bytes:
+            self.expect_body()  # it is us who do not read, or the client goes on
+        else:
+            self._body_is_late(
+                RequestTimeout(
+                    f"Less than {self.limits.body_min_bytes} bytes of the request's body came in "
+                    f"{self.limits.body_timeout_s:g} s."
+                )
+            )
+
+    def _awaits_body(self) -> bool:
+        return self._in_body
+
+    def _body_is_late(self, error: RequestError) -> None:
+        if self.cycle.response_complete:  # answered before it was read, as where its key is unknown
+            self.then(self.close, b"")
+        else:
+            self._refuse(error)
 
     # One lazy timer a connection, instead of one made and cancelled for each request
 

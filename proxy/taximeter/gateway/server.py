@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from taximeter.core.errors import TaximeterError
-from taximeter.gateway.guard import Guard, Then, at_once
+from taximeter.gateway.guard import Guard, Held, Then, at_once
 
 if TYPE_CHECKING:
     from taximeter.config import Limits
@@ -35,7 +35,9 @@ class Server(uvicorn.Server):
         """`app` is an ASGI application, or with `connection=Edge` a handler of exchanges. `then`: see `Guard`."""
         config = uvicorn.Config(
             app,
-            http=type(connection.__name__, (connection,), {"limits": limits, "then": staticmethod(then)}),
+            http=type(
+                connection.__name__, (connection,), {"limits": limits, "held": Held(), "then": staticmethod(then)}
+            ),
             ws="none",
             interface="asgi3",
             lifespan="on" if lifespan else "off",
