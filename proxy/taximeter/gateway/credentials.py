@@ -62,7 +62,7 @@ class Screen:
         scheme, _, token = value.partition(b" ") if name == b"authorization" else (b"", b"", value)
         if scheme.lower() == b"basic":
             return None if self._in_basic(token) else value
-        return None if self._is_admin_token(token.strip()) else value
+        return None if self._admin_token_sha256 and self._is_admin_token(token.strip()) else value
 
     def query(self, query: bytes, provider: str, *, forward: bool) -> bytes:
         """The query without parameters that hold one of ours, and without a `key=` that must not go on (Google's)."""
@@ -105,4 +105,4 @@ class Screen:
         return any(each.startswith(PROXY_KEY) or self._is_admin_token(each) for each in (user, password))
 
     def _is_admin_token(self, token: bytes) -> bool:
-        return bool(self._admin_token_sha256) and matches(token, self._admin_token_sha256)
+        return matches(token, self._admin_token_sha256)  # never where none is set
