@@ -119,10 +119,10 @@ async def test_an_upstream_that_does_not_read_makes_no_client_late(serve, provid
         writer.write(b"x" * size)
         (connection,) = running.server.server_state.connections
         await until(lambda: connection.flow.read_paused)
-        ends = connection._span_ends
-        await until(lambda: connection._span_ends > ends)
-        ends = connection._span_ends
-        await until(lambda: connection._span_ends > ends)
+        ends = connection._body_clock._span_ends
+        await until(lambda: connection._body_clock._span_ends > ends)
+        ends = connection._body_clock._span_ends
+        await until(lambda: connection._body_clock._span_ends > ends)
         assert not reader.at_eof() and not running.records
         writer.transport.abort()
 

@@ -37,7 +37,7 @@ class Edge(Guard):
         self._odd_coding = self._upgrades = False
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
+        self.body_bytes += len(body)
         self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
@@ -90,10 +90,10 @@ class Edge(Guard):
         self._running = cycle  # should its client leave before it starts
         self.loop.call_soon(self._start, cycle)  # not on top of the one whose answer has just been completed
 
-    def _awaits_body(self) -> bool:
+    def awaits_body(self) -> bool:
         return self.cycle is not None and not self.cycle.complete
 
-    def _body_is_late(self, error: RequestError) -> None:
+    def body_is_late(self, error: RequestError) -> None:
         if self.cycle.response_started:
             self._give_up()
             self.then(self.close, b"")

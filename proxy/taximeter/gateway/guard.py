@@ -21,9 +21,9 @@ from taximeter.core.errors import (
     Overloaded,
     PayloadTooLarge,
     RequestError,
-    RequestTimeout,
 )
-from taximeter.gateway.framing import named_by
+from taximeter.gateway.heads import without_upgrade
+from taximeter.gateway.uploads import BodyClock, Held
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -38,7 +38,6 @@ METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 """All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
 operator's credential back to the client; WebDAV's and others mean nothing here and at no provider."""
 _CLOSE = (b"connection", b"close")
-_UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
 
 
 Then = Callable[[Callable[[bytes], None], bytes], None]
@@ -47,15 +46,6 @@ Then = Callable[[Callable[[bytes], None], bytes], None]
 def at_once(act: Callable[[bytes], None], data: bytes) -> None:
     """Where nothing has to be written before."""
     act(data)
-
-
-class Held:
-    """What the request bodies of one server's connections hold together."""
-
-    __slots__ = ("now_bytes",)
-
-    def __init__(self) -> None:
-        self.now_bytes = 0
 
 
 class Guard(HttpToolsProtocol):
@@ -86,12 +76,9 @@ class Guard(HttpToolsProtocol):
         self._last_words: RequestError | None = None
         """To be said when the requests that were accepted are answered."""
         self._head_timer: TimerHandle | None = None
-        self._body_timer: TimerHandle | None = None
-        """Only where a body did not come with its head."""
-        self._body_bytes = self._body_mark_bytes = 0
-        """Of bodies on this connection: read in all, and when the present span began."""
-        self._span_ends = 0.0
-        """Loop time."""
+        self._body_clock: BodyClock | None = None
+        self.body_bytes = 0
+        """Of bodies on this connection, read so far."""
         self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -100,8 +87,9 @@ class Guard(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_head_timer()
-        if self._body_timer is not None:
-            self._body_timer.cancel()
+        if self._body_clock is not None:
+            self._body_clock.stop()
+            self._body_clock = None  # it holds this
         self.connections.discard(self)
         self._idle_since = None
         if self.timeout_keep_alive_task is not None:
@@ -202,7 +190,7 @@ class Guard(HttpToolsProtocol):
             self.pipeline.appendleft(cycle)  # type: ignore[arg-type]
 
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
+        self.body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -251,7 +239,8 @@ class Guard(HttpToolsProtocol):
         and the head that is read again offers nothing. Raises HttpParserError.
         """
         while True:
-            head = self._head_without_upgrade()
+            version = self.parser.get_http_version().encode()
+            head = without_upgrade(self.parser.get_method(), self.url, version, self.headers)
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
             self.parser.feed_data(head)
@@ -263,18 +252,6 @@ class Guard(HttpToolsProtocol):
                 rest = rest[upgrade.args[0] :]
             else:
                 return
-
-    def _head_without_upgrade(self) -> bytes:
-        head = [self.parser.get_method(), b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
-        for name, value in self.headers:
-            if name == b"connection":
-                kept = b", ".join(sorted(named_by(value).difference(_UPGRADE_FIELDS)))
-                if kept:
-                    head += name, b": ", kept, b"\r\n"
-            elif name not in _UPGRADE_FIELDS:
-                head += name, b": ", value, b"\r\n"
-        head.append(b"\r\n")
-        return b"".join(head)
 
     # Refusing and timing
 
@@ -333,34 +310,16 @@ class Guard(HttpToolsProtocol):
     # A body that does not come with its head has to go on.
 
     def expect_body(self) -> None:
-        """From now on the client has `body_timeout_s` for the next `body_min_bytes`."""
-        timeout_s = self.limits.body_timeout_s
-        self._body_mark_bytes = self._body_bytes
-        self._span_ends = self.loop.time() + timeout_s
-        if self._body_timer is None:
-            self._body_timer = self.loop.call_later(timeout_s, self._look_at_body)
-
-    def _look_at_body(self) -> None:
-        self._body_timer = None
-        if not self._awaits_body() or self.transport.is_closing():
-            return
-        left_s = self._span_ends - self.loop.time()
-        if left_s > 0:
-            self._body_timer = self.loop.call_later(left_s, self._look_at_body)
-        elif self.flow.read_paused or self._body_bytes - self._body_mark_bytes >= self.limits.body_min_bytes:
-            self.expect_body()  # it is us who do not read, or the client goes on
+        """From now on the client has `limits.body_timeout_s` for more of its body."""
+        if self._body_clock is None:
+            self._body_clock = BodyClock(self)
         else:
-            self._body_is_late(
-                RequestTimeout(
-                    f"Less than {self.limits.body_min_bytes} bytes of the request's body came in "
-                    f"{self.limits.body_timeout_s:g} s."
-                )
-            )
+            self._body_clock.begin_span()
 
-    def _awaits_body(self) -> bool:
+    def awaits_body(self) -> bool:
         return self._in_body
 
-    def _body_is_late(self, error: RequestError) -> None:
+    def body_is_late(self, error: RequestError) -> None:
         if self.cycle.response_complete:  # answered before it was read, as where its key is unknown
             self.then(self.close, b"")
         else:

@@ -1,8 +1,11 @@
-"""Tags in a request's head: our own headers, and baggage."""
+"""What is read from a request's head: tags in our own headers and in baggage; and a head without an offered upgrade."""
 
 from __future__ import annotations
 
 from taximeter.core import tags
+from taximeter.gateway.framing import named_by
+
+_UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
 
 
 def read_tags(head: dict[bytes, bytes], names: dict[bytes, str]) -> dict[str, str]:
@@ -25,3 +28,17 @@ def read_baggage(value: bytes) -> dict[str, object]:
         if name.startswith("taximeter.") and name[10:] in tags.FIELDS:
             found[name[10:]] = rest.partition(";")[0].strip()
     return found
+
+
+def without_upgrade(method: bytes, target: bytes, version: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """A request's head as bytes again, as if it had offered no upgrade; what else `Connection` says stays."""
+    head = [method, b" ", target, b" HTTP/", version, b"\r\n"]
+    for name, value in headers:
+        if name == b"connection":
+            kept = b", ".join(sorted(named_by(value).difference(_UPGRADE_FIELDS)))
+            if kept:
+                head += name, b": ", kept, b"\r\n"
+        elif name not in _UPGRADE_FIELDS:
+            head += name, b": ", value, b"\r\n"
+    head.append(b"\r\n")
+    return b"".join(head)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from taximeter.core.errors import TaximeterError
-from taximeter.gateway.guard import Guard, Held, Then, at_once
+from taximeter.gateway.guard import Guard, Then, at_once
+from taximeter.gateway.uploads import Held
 
 if TYPE_CHECKING:
     from taximeter.config import Limits
