@@ -40,6 +40,8 @@ HIDDEN = {
     "x-goog-api-key": b"X-Goog-Api-Key: " + KEY,
     "a header of any name": b"X-My-Secret: " + KEY,
     "a header, in the middle": b"X-My-Secret: key=" + KEY + b"; v=1",
+    "a WebSocket protocol": b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key." + KEY,
+    "behind another prefix": b"Authorization: Bearer sk-" + KEY,
     "baggage": b"baggage: key=" + KEY,
     "Referer": b"Referer: http://x/?api_key=" + KEY,
     "Referer's path": b"Referer: http://x/" + KEY + b"/",

@@ -19,9 +19,11 @@ LOOKED_INTO = HEADERS | {b"cookie"}
 """Headers that may hold one of ours although `tm-` is not in them."""
 PROXY_KEY = PREFIX.encode()
 
-_begins_a_key = re.compile(rb"(?<![\w.~-])tm-").search
+_MADE = rb"tm-[0-9a-f]{64}"
+"""A key as we make them is one wherever it stands (OpenAI's `openai-insecure-api-key.…` among WebSocket protocols)."""
+_begins_a_key = re.compile(rb"(?<![\w.~-])tm-|" + _MADE).search
 """`tm-` at the beginning of a word: in a credential's place that is a proxy key."""
-_is_a_key = re.compile(rb"(?<![\w.~-])tm-[\w.~-]{20,}").search
+_is_a_key = re.compile(rb"(?<![\w.~-])tm-[\w.~-]{20,}|" + _MADE).search
 """Elsewhere it has to be as long as a key: `tm-client/1.0` is somebody's name."""
 _SESSION = SESSION_COOKIE.encode() + b"="
 _ANTHROPIC = frozenset({"anthropic"})
