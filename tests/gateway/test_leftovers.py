@@ -7,13 +7,14 @@ import json
 
 import pytest
 
-from taximeter.core.errors import UpstreamCut
+from taximeter.core.errors import RequestError, UpstreamCut
 from taximeter.gateway.call import Call
 from taximeter.gateway.edge import Edge
 from taximeter.gateway.exchange import Exchange
 from taximeter.gateway.relay import Relay
 from taximeter.gateway.response import Response
 from taximeter.gateway.streaming import Stream
+from taximeter.gateway.uploads import BodyClock
 from taximeter.gateway.wire import Connection
 from upstream import CLOSE, STALL, chunk, response, stream_head
 from waits import happens
@@ -88,3 +89,29 @@ async def test_a_call_that_is_over_leaves_nothing(serve, provider, no_collection
         await happens(lambda: not alive(*OF_A_CALL, Exchange, Edge))
         (upstream,) = running.gate.upstreams.all
         await happens(lambda: set(alive(Connection)) == upstream._transport.pool._live)
+
+
+UPLOADS = {
+    "stalled": ("application/json", {"body_timeout_s": 0.05}),
+    "stalled, streaming through": ("application/octet-stream", {"body_timeout_s": 0.05}),
+    "without room": ("application/json", {"held_bytes": 100_000}),
+    "left": ("application/json", {}),
+}
+
+
+@pytest.mark.parametrize(("kind", "limits"), UPLOADS.values(), ids=UPLOADS.keys())
+async def test_an_upload_that_is_over_leaves_nothing(serve, provider, no_collection, kind, limits) -> None:
+    head = f"POST /v1/x HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 500000\r\n\r\n"
+    async with serve(provider, limits=limits) as running:
+        for number in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            writer.write(head.encode() + b"x" * 400_000)
+            if limits:
+                assert (await reader.readuntil(b"\r\n")).split()[1] in (b"408", b"429")
+            else:
+                await happens(lambda: running.server.config.http_protocol_class.held.now_bytes == 400_000)
+            writer.transport.abort()
+            await running.record(number)
+        del reader, writer
+        running.exchanges.clear()
+        await happens(lambda: not alive(*OF_A_CALL, Exchange, Edge, BodyClock, RequestError))

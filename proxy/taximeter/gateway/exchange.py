@@ -107,8 +107,11 @@ class Exchange:
             if self.left:
                 raise ClientLeft
             if self._refusal is not None:
-                refusal, self._refusal = self._refusal, None  # its traceback will hold this
-                raise refusal
+                refusal, self._refusal = self._refusal, None
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # its traceback holds this frame: together they would wait for the collector
             if self._expects_continue and not self.response_started:
                 self._expects_continue = False
                 self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
