@@ -55,7 +55,7 @@ async def test_an_upload_that_stalls_is_answered_408_and_recorded_as_refused(ser
     async with serve(provider, limits=SOON) as running:
         status, headers, body = await rest(*await open_to(running.port, head(200_000), begun))
         (record,) = running.records
-        assert running.server.server_state.connections == set()
+        await until(lambda: not running.server.server_state.connections)
     assert (status, headers["x-taximeter-error"], headers["connection"]) == (408, "request_timeout", "close")
     assert json.loads(body)["error"]["code"] == "request_timeout"
     assert (record["outcome"], record["error_code"]) == ("refused", "request_timeout")

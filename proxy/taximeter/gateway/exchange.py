@@ -299,7 +299,7 @@ class Exchange:
         self.on_left = None
         self._parts.clear()  # of an answer that came early; the connection keeps this until its next request
         if not self.keep_alive:
-            self._edge.then(self._edge.close, b"")
+            self._edge.then(self._edge.close if self.complete else self._edge.linger, b"")
         self._edge.on_response_complete()
 
 

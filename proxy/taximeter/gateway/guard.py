@@ -268,7 +268,7 @@ class Guard(HttpToolsProtocol):
             self.then(self.close, b"")
             return
         lines = b"".join([b"%b: %b\r\n" % field for field in (*error.headers(), _CLOSE)])
-        self.then(self._linger, STATUS_LINE[error.status] + lines + b"\r\n" + error.body())
+        self.then(self.linger, STATUS_LINE[error.status] + lines + b"\r\n" + error.body())
 
     def write(self, data: bytes) -> None:
         """To the client, if it is still there. For `then`."""
@@ -279,7 +279,8 @@ class Guard(HttpToolsProtocol):
         """Let what was written leave, and close. For `then`."""
         self.transport.close()
 
-    def _linger(self, last: bytes) -> None:
+    def linger(self, last: bytes) -> None:
+        """Close behind `last`, but in a way that it is read by a client that is still sending. For `then`."""
         if not self.transport.is_closing():
             self.transport.write(last)
             self.transport.set_protocol(_Lingering(self))
