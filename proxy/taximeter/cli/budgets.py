@@ -82,7 +82,7 @@ def charges(url: str | None, config_file: Path | None, as_json: bool, workspace:
         query = {} if workspace is None else {"workspace": workspace}
         raw = proxy.request("GET", "/budgets/charges", params=query).content
     if as_json:
-        click.echo(raw)
+        echo(raw)
         return
     found = msgspec.json.decode(raw, type=ChargeList).data
     console().print(table(["Request", "For", "Ended"], ["Tokens", "Cost"], [_charge(each) for each in found]))
@@ -99,11 +99,11 @@ def settle(url: str | None, config_file: Path | None, as_json: bool, request_id:
         path = f"/budgets/charges/{quote(request_id, safe='')}"
         raw = proxy.request("POST", path, body={"usd": usd, "tokens": tokens}).content
     if as_json:
-        click.echo(raw)
+        echo(raw)
         return
     for each in msgspec.json.decode(raw, type=ChargeList).data:
         was = f"{count(each.charged_tokens)} tokens, {money(each.charged_usd)}"
-        click.echo(f"{each.request_id} is settled; it was charged {was}.")
+        echo(f"{each.request_id} is settled; it was charged {was}.")
 
 
 @budgets.command()

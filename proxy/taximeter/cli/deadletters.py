@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
-from taximeter.cli.show import console, table
+from taximeter.cli.show import console, echo, table
 from taximeter.cli.sources import Unreachable, acting
 from taximeter.config import load
 from taximeter.control.deadletterinfo import DeadLetter, DeadLetterList, info
@@ -29,7 +29,7 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, sink: str 
     """List them, oldest first, with what the sink failed with."""
     found = _listed(url, config_file, sink)
     if as_json:
-        click.echo(msgspec.json.encode(found))
+        echo(msgspec.json.encode(found))
         return
     rows = [(each.key, each.workspace, each.request_id, each.set_aside_at or "", each.problem) for each in found]
     console().print(table(["Key", "Workspace", "Request", "Set aside at", "Problem"], [], rows))
@@ -49,11 +49,11 @@ def replay(url: str | None, config_file: Path | None, as_json: bool, keys: tuple
         answer = proxy.request("POST", "/deadletters/replay", body={"keys": None if everything else keys})
     told = msgspec.json.decode(answer.content, type=Replayed)
     if as_json:
-        click.echo(answer.content)
+        echo(answer.content)
     else:
-        click.echo(f"{told.replayed} taken.")
+        echo(f"{told.replayed} taken.")
         for key, problem in told.failed.items():
-            click.echo(f"{key} stays: {problem}")
+            echo(f"{key} stays: {problem}")
     if told.failed:
         raise SystemExit(1)
 
