@@ -118,8 +118,10 @@ class ControlPlane:
         history: Any,
         settings: Settings | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
+        wrapped: Callable[[Any], Any] = lambda history: history,
         **more: Any,
     ) -> None:
+        """`wrapped`: makes of the history what the application gets."""
         self.settings = settings or Settings()
         self.history = history
         self.waits = Waits()
@@ -129,7 +131,7 @@ class ControlPlane:
         self.services = Services(
             settings=self.settings,
             hosts=Hosts(self.settings.control.allowed_hosts),
-            history=history,
+            history=wrapped(history),
             delivery=self.waits,
             keyring=self.keyring,
             live=self.live,
@@ -153,7 +155,7 @@ class ControlPlane:
         await self.live.deliver([batch])
 
     async def __aenter__(self) -> ControlPlane:
-        config = uvicorn.Config(create(self.services), port=0, log_level="warning", lifespan="off")
+        config = uvicorn.Config(create(self.services), port=0, log_level="warning", lifespan="off", proxy_headers=False)
         config.load()
         self._server = uvicorn.Server(config)
         self._server.lifespan = config.lifespan_class(config)

@@ -40,6 +40,20 @@ async def test_tail_follows_until_interrupted(control):
     assert await process.wait() == 130
 
 
+async def test_tail_says_that_its_key_was_revoked(control):
+    key, secret = control.keyring.create("acme")
+    asked = asyncio.ensure_future(
+        asyncio.to_thread(
+            CliRunner(env={"TAXIMETER_ADMIN_TOKEN": secret}).invoke, main, ["tail", "-n", "0", "--url", control.url]
+        )
+    )
+    while not control.live.watchers:
+        await asyncio.sleep(0.01)
+    control.keyring.revoke(key.id)
+    result = await asked
+    assert result.exit_code == 1 and "no longer valid" in result.stderr
+
+
 async def test_tail_ends_with_its_proxy(control):
     asked = asyncio.ensure_future(invoke("tail", "-n", "0", "--url", control.url))
     while not control.live.watchers:

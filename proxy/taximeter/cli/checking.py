@@ -34,6 +34,7 @@ def problems_with(settings: Settings) -> Iterator[tuple[str, str]]:
     running = read_runtime(Path(settings.data_dir))
     tries: list[tuple[str, Callable[[], None]]] = [
         ("safe to serve, credentials there", lambda: before_serving(settings, os.environ)),
+        (_admin(settings), lambda: None),
         (f"data directory {Path(settings.data_dir).absolute()}", lambda: _try_directory(Path(settings.data_dir))),
         (f"data port {settings.listen}", lambda: _try_port("listen", settings.listen, running)),
         (f"control port {settings.admin_listen}", lambda: _try_port("admin_listen", settings.admin_listen, running)),
@@ -48,6 +49,12 @@ def problems_with(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, str(error)
         else:
             yield name, ""
+
+
+def _admin(settings: Settings) -> str:
+    from taximeter.control.trust import warning
+
+    return warning(settings) or "the admin is who has the admin token"
 
 
 def _try_directory(path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,7 @@ import msgspec
 
 from taximeter.cli.options import asks_usage, needs_proxy
 from taximeter.cli.show import OUTCOME_STYLES, console, count, echo, money, table, visible
-from taximeter.cli.sources import Database, Proxy
+from taximeter.cli.sources import Database, Proxy, Refused
 from taximeter.control.shapes import UsageAggregateResponse, encode
 
 if TYPE_CHECKING:
@@ -130,8 +131,11 @@ def _events(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _print(records: Any, as_json: bool) -> None:
+    """Raises Refused where the proxy says that this caller may not watch any more."""
     out = console()
     for each in records:
+        if "reason" in each:
+            raise Refused(each["reason"], HTTPStatus.UNAUTHORIZED)
         if as_json:
             echo(encode(each))
         elif "records" in each:

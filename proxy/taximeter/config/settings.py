@@ -130,6 +130,9 @@ class JournalSettings(Section):
 class Control(Section):
     open_metrics: bool = False
     """/metrics without a token, also from other addresses than loopback."""
+    trust_loopback: bool = True
+    """Without an admin token, whoever comes from loopback is the admin: while both ports are on loopback, and until a
+    request brings a reverse proxy's header. false: never."""
     allowed_hosts: list[str] = field(default_factory=list)
     """Further Host names accepted on both ports (DNS rebinding guard); loopback and the bound address always are."""
 

@@ -11,13 +11,14 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from taximeter import __version__
 from taximeter.control import node
-from taximeter.control.access import Gate, anyone_known
+from taximeter.control.access import anyone_known
 from taximeter.control.analytics import Analytics
 from taximeter.control.answers import HANDLERS, Json
 from taximeter.control.budgets import BudgetAdmin
 from taximeter.control.corrections import reprice_period
 from taximeter.control.dashboard import PAGES
 from taximeter.control.deadletters import DeadLetterAdmin
+from taximeter.control.gate import Gate
 from taximeter.control.keys import KeyAdmin
 from taximeter.control.letters import LetterAdmin
 from taximeter.control.organization import Organization
@@ -60,12 +61,7 @@ def create(services: Services) -> Litestar:
         ],
         dependencies={"services": Provide(provide), "asked": Provide(question)},
         middleware=[
-            Gate(
-                services.hosts,
-                services.keyring.keys,
-                services.settings.auth.admin_token_sha256,
-                services.sessions,
-            ),
+            Gate(services.hosts, services.door),
             Brackets(),
         ],
         exception_handlers=HANDLERS,

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from taximeter.config import Settings
 from taximeter.control.budgetinfo import BudgetInfo, ChargeInfo, Settlement
 from taximeter.control.budgetring import BudgetRing
+from taximeter.control.door import Door
 from taximeter.control.keyring import KeyRing
 from taximeter.control.live import Live
 from taximeter.control.reprice import RepriceResponse
@@ -155,6 +156,11 @@ class Services:
     card: Callable[[str, str, int], Card | None] = lambda provider, model, at_us: None
     """(provider, model, µs) -> the price of an LLM call then; None: none is known."""
     sessions: Sessions = field(default_factory=Sessions)
+    door: Door = field(init=False)
+    """Who may come in."""
     now_us: Callable[[], int] = lambda: time.time_ns() // 1_000
     delivering: Callable[[], DeliveryHealth] | None = None
     """How delivery is doing, for the page on the meter's health; None: not told."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "door", Door(self.settings, self.keyring.keys, self.sessions))

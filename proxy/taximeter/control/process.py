@@ -31,6 +31,7 @@ from taximeter.control.live import Live
 from taximeter.control.ports import Services
 from taximeter.control.priority import give_way, settle
 from taximeter.control.state import State
+from taximeter.control.trust import warning
 from taximeter.control.upkeep import RETRY_S, every, retention_start_us
 from taximeter.core.budgets import Budget
 from taximeter.core.errors import TaximeterError
@@ -127,6 +128,8 @@ class Control:
 
     async def run(self, child: Child) -> None:
         """Serve until told to stop; then bring the last records to the sinks."""
+        if words := warning(self.settings):
+            log.warning("%s", words)
         opened = await self._open()
         server = Server(create(self._services()), replace(self.settings.limits, shutdown_s=REQUESTS_S))
 

@@ -43,9 +43,9 @@ class Sessions:
             return None
         return token
 
-    def close(self, cookies: bytes | None) -> None:
-        """End the session that a Cookie header names."""
-        self._open.pop(named(cookies), None)
+    def close(self, cookies: bytes | None) -> bool:
+        """End the session that a Cookie header names; False where there is none."""
+        return self._open.pop(named(cookies), None) is not None
 
 
 def named(cookies: bytes | None) -> str:

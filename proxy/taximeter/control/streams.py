@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from typing import Annotated, Any, BinaryIO, cast
 
 import msgspec
@@ -20,6 +21,7 @@ from taximeter.control.questions import Asked, Given, Many, only_known_parameter
 from taximeter.control.shapes import encode
 from taximeter.control.usage import DRAIN_S
 from taximeter.core.errors import RateLimited
+from taximeter.core.record import Record
 from taximeter.sinks.history.query import Filters
 
 HEARTBEAT_S = 15.0
@@ -99,10 +101,9 @@ async def _parquet(services: Services, filters: Filters) -> AsyncIterator[bytes]
     """The whole file is made before its first byte leaves, so that a failure is an error and not half a file."""
     file = cast(BinaryIO, tempfile.SpooledTemporaryFile(_SPOOL_BYTES))  # noqa: SIM115 - closed by `chunks`
     try:
-        writer = rows.ParquetWriter(file)
-        async for records in services.history.export(filters):
-            await asyncio.to_thread(writer.write, records)
-        await asyncio.to_thread(writer.close)
+        with closing(rows.ParquetWriter(file)) as writer:  # also where it was cut: it cannot do without its file
+            async for records in services.history.export(filters):
+                await _to_its_end(writer.write, records)
         file.seek(0)
     except BaseException:
         file.close()
@@ -114,6 +115,15 @@ async def _parquet(services: Services, filters: Filters) -> AsyncIterator[bytes]
                 yield chunk
 
     return chunks()
+
+
+async def _to_its_end(act: Callable[[list[Record]], None], records: list[Record]) -> None:
+    """In a thread, which nothing stops: a cancelled caller goes on only when it is through."""
+    acting = asyncio.ensure_future(asyncio.to_thread(act, records))
+    try:
+        await asyncio.shield(acting)
+    finally:
+        await asyncio.wait([acting])
 
 
 async def _events(live: Live, filters: Filters) -> AsyncIterator[ServerSentEventMessage]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from taximeter.core.errors import TaximeterError
+from taximeter.core.errors import AnswerCut, TaximeterError
 from taximeter.gateway.guard import Guard, Then, at_once
 from taximeter.gateway.uploads import Held
 
@@ -113,4 +113,6 @@ class _Tasks(set[Any]):
 def _is_news(entry: logging.LogRecord) -> bool:
     """Drop what is expected: an upstream's cut is signalled by raising, a stop by cancelling."""
     error = entry.exc_info[1] if entry.exc_info else None
+    if isinstance(error, Exception) and isinstance(error.__cause__, AnswerCut):  # Litestar wraps what cuts an answer
+        error = error.__cause__
     return not isinstance(error, (TaximeterError, asyncio.CancelledError))

@@ -8,12 +8,12 @@ from litestar import Controller, Response, get, post
 from litestar.datastructures import Cookie
 from litestar.params import FromPath, QueryParameter
 
-from taximeter.control.access import identify
 from taximeter.control.dashboard.rendering import STATIC, static
 from taximeter.control.dashboard.showing import ERRORS, Asking, show
+from taximeter.control.gate import asked_by
 from taximeter.control.questions import Given
 from taximeter.control.sessions import COOKIE, LASTS_S
-from taximeter.core.errors import NotFound
+from taximeter.core.errors import NotFound, RateLimited
 
 _YEAR = "public, max-age=31536000, immutable"  # their links carry the version
 MOST_TOKEN = 1_024
@@ -36,13 +36,13 @@ class Entrance(Controller):
         given = await request.form()
         token = str(given.get("token", "")).strip().encode()
         where = _own_path(str(given.get("next", "/")))
-        caller = identify(
-            token[:MOST_TOKEN],
-            local=False,  # from this machine too a typed token has to be a good one
-            admin_token_sha256=services.settings.auth.admin_token_sha256,
-            keys=services.keyring.keys(),
-        )
-        if not caller.admin and caller.workspace is None:
+        try:
+            caller = services.door.sign_in(asked_by(request.scope, dict(request.scope["headers"])), token[:MOST_TOKEN])
+        except RateLimited as error:
+            page = show(request, "login.html", status=error.status, next=where, problem=error.message)
+            page.set_header("retry-after", str(error.retry_after_s))
+            return page
+        if not caller.known:
             return show(request, "login.html", status=401, next=where, problem=caller.problem)
         cookie = Cookie(
             COOKIE,
@@ -56,7 +56,8 @@ class Entrance(Controller):
 
     @post("/logout", status_code=303)
     async def leave(self, services: Given, request: Asking) -> Response[str]:
-        services.sessions.close(request.headers.get("cookie", "").encode("latin-1"))
+        if services.sessions.close(request.headers.get("cookie", "").encode("latin-1")):
+            services.door.signed_out(asked_by(request.scope, dict(request.scope["headers"])))
         gone = Cookie(COOKIE, value="", max_age=0, httponly=True, samesite="strict")
         return Response("", status_code=303, headers={"location": "/dashboard/login"}, cookies=[gone])
 

@@ -71,3 +71,7 @@ source.addEventListener("record", (event) => {
 source.addEventListener("missed", (event) => {
   tell(true, `Live; ${count(JSON.parse(event.data).records)} calls came faster than they could be shown`);
 });
+source.addEventListener("ended", (event) => {
+  source.close(); // else the browser would ask again and again
+  tell(false, `Ended: ${JSON.parse(event.data).reason}`);
+});
