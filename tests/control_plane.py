@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -87,6 +88,13 @@ class Waits:
     async def settled(self, track: str, timeout_s: float, workspace: str | None = None) -> bool:
         self.asked.append(("settled", track, timeout_s, workspace))
         return self.settles
+
+    def place(self, sink: str) -> int:
+        return 0
+
+    async def beyond(self, sink: str, place: int, timeout_s: float) -> bool:
+        await asyncio.sleep(timeout_s)
+        return False
 
     def in_flight(self, workspace: str | None = None, track: str | None = None) -> int:
         return self.flying.get((workspace, track), 0)

@@ -214,7 +214,10 @@ async def test_http_1_0_is_what_a_silent_reverse_proxy_speaks(control):
     assert b" 200 " in answer.split(b"\r\n", 1)[0]
 
 
-def test_what_is_said_at_start():
+def test_what_is_said_at_start_and_by_check():
+    assert trust.admin_is(SECURED) == "admin: who has the admin token"
+    assert "from this machine" in trust.admin_is(Settings())
+    assert "nobody" in trust.admin_is(Settings(listen="0.0.0.0:8000"))
     assert trust.warning(SECURED) == ""
     assert "whoever reaches the control port from this machine is the admin" in trust.warning(Settings())
     assert "nobody is the admin" in trust.warning(Settings(control=Control(trust_loopback=False)))

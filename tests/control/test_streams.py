@@ -5,6 +5,7 @@ import json
 import pytest
 
 from control_plane import embedding, record
+from taximeter.control import shares
 from taximeter.control.shapes import COLUMNS
 from taximeter.core.record import Outcome
 from waits import happens
@@ -97,10 +98,10 @@ async def test_a_watcher_that_leaves_is_forgotten(control):
 
 
 async def test_watchers_are_bounded(control, monkeypatch):
-    monkeypatch.setattr("taximeter.control.streams.MAX_WATCHERS", 1)
+    monkeypatch.setitem(shares.BOUNDS, "live", shares.Bound(1, 1, "live views"))
     async with Watcher(control):
         refused = await control.client.get("/usage/live")
-        assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, str(shares.RETRY_S))
 
 
 async def test_silence_is_broken_by_a_comment(control, monkeypatch):

@@ -52,9 +52,9 @@ def problems_with(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _admin(settings: Settings) -> str:
-    from taximeter.control.trust import warning
+    from taximeter.control.trust import admin_is
 
-    return warning(settings) or "the admin is who has the admin token"
+    return admin_is(settings)
 
 
 def _try_directory(path: Path) -> None:

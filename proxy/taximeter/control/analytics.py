@@ -14,7 +14,7 @@ from taximeter.control import insights
 from taximeter.control.access import anyone_known
 from taximeter.control.insights import Alternatives, Forecast, Peaks, Trends
 from taximeter.control.questions import Asked, Given, Many, groups, only_known_parameters, split
-from taximeter.control.usage import GroupBy, up_to_date
+from taximeter.control.usage import GroupBy, bounded, up_to_date
 from taximeter.core.errors import BadRequest
 
 MOST_CANDIDATES = 50
@@ -36,15 +36,17 @@ class Analytics(Controller):
         now, then = await asyncio.gather(
             services.history.usage(filters, names), services.history.usage(insights.before(filters), names)
         )
-        return replace(insights.trends(filters, now, then), complete=complete, lag_seconds=lag_s)
+        trends = await asyncio.to_thread(insights.trends, filters, bounded(now), bounded(then))
+        return replace(trends, complete=complete, lag_seconds=lag_s)
 
     @get("/peaks", summary="The hours of the day, and the busiest single hours")
     async def peaks(self, services: Given, asked: Asked) -> Peaks:
         """Without `from` the last 30 days until now."""
         complete, lag_s = await up_to_date(services, ())
         filters = insights.ranged(asked.filters, services.now_us(), ZoneInfo(asked.tz), insights.PEAK_DAYS)
-        hourly = await services.history.usage(filters, (), "hour", asked.tz)
-        return replace(insights.peaks(filters, hourly, asked.tz), complete=complete, lag_seconds=lag_s)
+        hourly = bounded(await services.history.usage(filters, (), "hour", asked.tz))
+        peaks = await asyncio.to_thread(insights.peaks, filters, hourly, asked.tz)
+        return replace(peaks, complete=complete, lag_seconds=lag_s)
 
     @get("/forecast", summary="This month's cost until its end, with the error of such forecasts so far")
     async def forecast(self, services: Given, asked: Asked) -> Forecast:
@@ -72,7 +74,7 @@ class Analytics(Controller):
         now_us = services.now_us()
         filters = insights.ranged(asked.filters, now_us, ZoneInfo(asked.tz), insights.PEAK_DAYS)
         sums = await services.history.usage(replace(filters, operation="llm"), ("task", "provider", "model"))
-        answer = insights.alternatives(filters, sums, further, services.card, now_us)
+        answer = await asyncio.to_thread(insights.alternatives, filters, bounded(sums), further, services.card, now_us)
         return replace(answer, complete=complete, lag_seconds=lag_s)
 
 

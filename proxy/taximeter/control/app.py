@@ -40,8 +40,10 @@ _HEADERS = (
 def create(services: Services) -> Litestar:
     """The application. It starts and stops nothing: who built the services runs and closes them."""
 
+    in_turn = services.in_turn()
+
     async def provide() -> Services:
-        return services
+        return in_turn
 
     return Litestar(
         route_handlers=[

@@ -10,6 +10,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from taximeter.control.door import READING, Asking, Door
+from taximeter.control.shares import asking as whose
 from taximeter.core.errors import AnswerCut, BadRequest, Unauthorized
 from taximeter.core.hosts import Hosts
 
@@ -38,6 +39,11 @@ class Gate(ASGIMiddleware):
         self._hosts.check(head.get(b"host"), head.get(b"origin"))
         asking = asked_by(scope, head)
         caller = scope["auth"] = self._door.caller(asking)
+        with whose(caller.workspace):
+            await self._answer(scope, receive, send, next_app, asking)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp, asking: Asking) -> None:
+        caller = scope["auth"]
         if not caller.known or asking.method not in READING:  # a change that was begun is carried through
             await next_app(scope, receive, send)
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 from litestar import Request, Response, get
@@ -12,6 +11,7 @@ from taximeter import __version__
 from taximeter.control.access import Caller, admin_only, anyone_known
 from taximeter.control.answers import Json
 from taximeter.control.questions import Given, only_known_parameters
+from taximeter.core.globs import glob
 
 
 @get("/healthz", tags=["node"], summary="Alive; to an admin also the state of the node")
@@ -43,16 +43,14 @@ async def metrics(services: Given, request: Request[Any, Caller, Any]) -> Respon
 async def prices(
     services: Given,
     provider: Annotated[str | None, QueryParameter(description="Only this provider's.")] = None,
-    model: Annotated[str | None, QueryParameter(description="Only models of this name or pattern (gpt-4o*).")] = None,
+    model: Annotated[
+        str | None, QueryParameter(max_length=200, description="Only models of this name; `*` is any text (gpt-4o*).")
+    ] = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Every dated price this node would use now, the strongest source first."""
-    return {
-        "data": [
-            row
-            for row in services.prices()
-            if provider in (None, row["provider"]) and (model is None or fnmatchcase(str(row["model"]), model))
-        ]
-    }
+    named = glob("*" if model is None else model)
+    rows = services.prices()
+    return {"data": [row for row in rows if provider in (None, row["provider"]) and named(str(row["model"]))]}
 
 
 HANDLERS = (healthz, readyz, metrics, prices)

@@ -6,6 +6,7 @@ What Taximeter does not meter (images, sessions, stores …) answers pages of em
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from taximeter.control.buckets import COST_WIDTHS, US, USAGE_WIDTHS, Page
 from taximeter.control.ports import Services
 from taximeter.control.questions import Given, Many, only_known_parameters, split
 from taximeter.control.shapes import details_of
-from taximeter.control.usage import DRAIN_S
+from taximeter.control.usage import DRAIN_S, bounded
 from taximeter.core import views
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.sinks.history.query import Filters, Group
@@ -155,7 +156,7 @@ class Organization(Controller):
             operation=what.operation,
         )
         found = await _sums(services, filters, asked, names, batch) if what.operation is not None else []
-        return _envelope(asked, found, names, lambda group: _result(what, group))
+        return await asyncio.to_thread(_envelope, asked, found, names, lambda group: _result(what, group))
 
     @get("/costs", summary="Costs in time buckets")
     async def costs(
@@ -182,7 +183,7 @@ class Organization(Controller):
             model=split(line_items) or None,
         )
         found = await _sums(services, filters, asked, names, None)
-        return _envelope(asked, found, names, lambda group: _cost(group, names))
+        return await asyncio.to_thread(_envelope, asked, found, names, lambda group: _cost(group, names))
 
 
 def _end(end_time: int | None) -> int:
@@ -209,7 +210,7 @@ async def _sums(
     found = await services.history.usage(filters, sorted(by), asked.width.window, "UTC")
     if batch is not None:
         found = [group for group in found if (group.key["service_tier"] == "batch") is batch]
-    return found
+    return bounded(found)
 
 
 def _source(name: str) -> str:

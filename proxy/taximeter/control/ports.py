@@ -6,11 +6,13 @@ The process that runs it (control/process.py) builds the real things and passes 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from taximeter.config import Settings
+from taximeter.control.arrivals import Arrivals
 from taximeter.control.budgetinfo import BudgetInfo, ChargeInfo, Settlement
 from taximeter.control.budgetring import BudgetRing
 from taximeter.control.door import Door
@@ -18,6 +20,8 @@ from taximeter.control.keyring import KeyRing
 from taximeter.control.live import Live
 from taximeter.control.reprice import RepriceResponse
 from taximeter.control.sessions import Sessions
+from taximeter.control.shares import Shares
+from taximeter.control.turns import InTurn
 from taximeter.core.budgets import Budget
 from taximeter.core.hosts import Hosts
 from taximeter.core.prices import Card
@@ -46,6 +50,8 @@ class Records(Protocol):
     """The single records of sinks.history."""
 
     async def record(self, request_id: str) -> list[Record]: ...
+
+    async def arrived(self, request_ids: Collection[str]) -> set[tuple[str, str]]: ...
 
     async def events(
         self, filters: Filters, limit: int = 100, page: str | None = None
@@ -77,6 +83,10 @@ class Delivery(Protocol):
     async def settled(self, track: str, timeout_s: float, workspace: str | None = None) -> bool: ...
 
     def in_flight(self, workspace: str | None = None, track: str | None = None) -> int: ...
+
+    def place(self, sink: str) -> int: ...
+
+    async def beyond(self, sink: str, place: int, timeout_s: float) -> bool: ...
 
 
 class Letters(Protocol):
@@ -158,9 +168,20 @@ class Services:
     sessions: Sessions = field(default_factory=Sessions)
     door: Door = field(init=False)
     """Who may come in."""
+    shares: Shares = field(default_factory=Shares)
+    """How much a workspace may have at once."""
+    arrivals: Arrivals = field(init=False)
+    """Waits for requests to be in history."""
     now_us: Callable[[], int] = lambda: time.time_ns() // 1_000
     delivering: Callable[[], DeliveryHealth] | None = None
     """How delivery is doing, for the page on the meter's health; None: not told."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "door", Door(self.settings, self.keyring.keys, self.sessions))
+        object.__setattr__(self, "arrivals", Arrivals(self.history, self.delivery))
+
+    def in_turn(self) -> Services:
+        """The same services, with a history in which each workspace reads in turn: for what answers requests."""
+        fair = copy(self)
+        object.__setattr__(fair, "history", InTurn(self.history, self.shares))
+        return fair

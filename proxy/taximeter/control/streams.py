@@ -20,7 +20,6 @@ from taximeter.control.ports import Services
 from taximeter.control.questions import Asked, Given, Many, only_known_parameters, split
 from taximeter.control.shapes import encode
 from taximeter.control.usage import DRAIN_S
-from taximeter.core.errors import RateLimited
 from taximeter.core.record import Record
 from taximeter.sinks.history.query import Filters
 
@@ -28,8 +27,6 @@ HEARTBEAT_S = 15.0
 """A comment line after this much silence keeps proxies from closing the stream and finds watchers that left."""
 RECORDS_HEADER = "x-taximeter-records"
 """How many records an export will hold (about: calls may end meanwhile), for progress bars."""
-MAX_WATCHERS = 200
-"""Each may hold live.WAITING_RECORDS records; a dashboard or a `tail` is one."""
 _SPOOL_BYTES = 8 * 1024 * 1024
 """A Parquet file up to this size stays in memory while it is made; its footer comes last, so it cannot be streamed."""
 _CHUNK_BYTES = 64 * 1024
@@ -58,8 +55,7 @@ class Streams(Controller):
 
     @get("/live", summary="Records as their calls end (server-sent events)", media_type="text/event-stream")
     async def live(self, services: Given, asked: Asked, outcome: Outcomes = None) -> ServerSentEvent:
-        if services.live.watchers >= MAX_WATCHERS:
-            raise RateLimited(f"{MAX_WATCHERS} watchers are enough.", retry_after_s=30)
+        services.shares.hold("live")
         return ServerSentEvent(_events(services.live, _with(asked, outcome)))
 
 
@@ -68,6 +64,7 @@ def _with(asked: Asked, outcome: Many) -> Filters:
 
 
 async def _download(services: Services, filters: Filters, kind: str) -> Stream:
+    services.shares.hold("export")
     await services.delivery.drain(DRAIN_S)
     makers = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
     body = await makers[kind](services, filters)

@@ -44,6 +44,15 @@ def warning(settings: Settings) -> str:
     return EVERYONE_HERE if trusts_loopback(settings) else NOBODY
 
 
+def admin_is(settings: Settings) -> str:
+    """Who the admin is, in a few words for `taximeter check`."""
+    if settings.auth.admin_token_sha256:
+        return "admin: who has the admin token"
+    if trusts_loopback(settings):
+        return "admin: whoever comes from this machine, also by a reverse proxy on it (no auth.admin_token_sha256)"
+    return "admin: nobody (no auth.admin_token_sha256, and loopback is not trusted)"
+
+
 class Loopback:
     """The trust in loopback, which ends with the first header of a reverse proxy."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +12,8 @@ from litestar.params import FromPath, QueryParameter
 
 from taximeter.control import shapes
 from taximeter.control.access import Caller, anyone_known
-from taximeter.control.ports import Records, Services
+from taximeter.control.arrivals import seen
+from taximeter.control.ports import Services
 from taximeter.control.questions import (
     Asked,
     From,
@@ -29,14 +30,14 @@ from taximeter.control.questions import (
 )
 from taximeter.control.shapes import EventsPage, TrackResponse, UsageAggregateResponse
 from taximeter.core.errors import BadRequest, NotFound
-from taximeter.sinks.history.query import Filters
+from taximeter.sinks.history.query import Filters, Group
 
 DRAIN_S = 5.0
 """Longest a question waits for the journal to be delivered; beyond it the answer says `complete: false`."""
 AFTER_S = 10.0
 """Longest a question waits for requests of other nodes to arrive in the shared history."""
-_POLL_S = 0.05
-"""Between two looks into a shared history, which cannot call us back."""
+MOST_ROWS = 50_000
+"""Of one answer: about 20 MB, and half a second of work in a thread."""
 MAX_AFTER = 100
 MAX_WAIT_S = 300.0
 
@@ -80,10 +81,16 @@ class Usage(Controller):
     ) -> UsageAggregateResponse:
         names = groups(group_by)
         width = window_of(window)
-        complete, lag_s = await up_to_date(services, split(after), request.auth.workspace)
-        sums = await services.history.usage(asked.filters, names, width, asked.tz)
-        return shapes.aggregate(
-            sums, asked.filters, names, windowed=width is not None, complete=complete, lag_seconds=lag_s
+        complete, lag_s = await up_to_date(services, split(after), request)
+        sums = bounded(await services.history.usage(asked.filters, names, width, asked.tz))
+        return await asyncio.to_thread(
+            shapes.aggregate,
+            sums,
+            asked.filters,
+            names,
+            windowed=width is not None,
+            complete=complete,
+            lag_seconds=lag_s,
         )
 
     @get("/events", summary="Records, newest first")
@@ -135,8 +142,10 @@ class Requests(Controller):
         """All of it, or what ended from `from` until before `to`."""
         from_us, to_us = ends(from_, to, tz)
         named = one_workspace(request.auth, workspace)
-        settled = await services.delivery.settled(track, wait, named) if wait else True
-        complete, lag_s = await up_to_date(services, split(after), request.auth.workspace)
+        if wait:
+            services.shares.hold("wait")
+        settled = await while_here(request, services.delivery.settled(track, wait, named)) if wait else True
+        complete, lag_s = await up_to_date(services, split(after), request)
         owner = await _owner(services, named, track)
         return shapes.track(
             await services.history.track(owner, track, from_us, to_us) if owner is not None else [],
@@ -164,34 +173,58 @@ class Requests(Controller):
         return TrackClosed(track, owner, "queued" if await services.close_track(owner, track) else "nothing")
 
 
-async def up_to_date(services: Services, after: Sequence[str], own: str | None = None) -> tuple[bool, float]:
+def bounded(groups: list[Group]) -> list[Group]:
+    """The groups of an answer. Raises BadRequest where there are more than one may hold: it is made in memory."""
+    if len(groups) > MOST_ROWS:
+        raise BadRequest(
+            f"{len(groups):,} rows, at most {MOST_ROWS:,}: take a shorter range, fewer names to group by, or a filter.",
+            param="group_by",
+        )
+    return groups
+
+
+async def up_to_date(
+    services: Services, after: Sequence[str] = (), request: Asking | None = None
+) -> tuple[bool, float]:
     """Wait, bounded, until what had ended is in history; whether it is, and how many seconds behind it is.
 
-    `own`: the workspace whose key asks. Another's request is to it one that does not exist.
+    `after`: requests that have to be there too, of those the caller of `request` may know of. Raises RateLimited where
+    too many of his questions wait for such.
     """
     if len(after) > MAX_AFTER:
         raise BadRequest(f"At most {MAX_AFTER} 'after' values.", param="after")
     drained = await services.delivery.drain(DRAIN_S)
-    arrived = await _arrived(services.history, after, own) if after else True
-    return drained.complete and arrived, drained.lag_seconds
+    if not after or request is None:
+        return drained.complete, drained.lag_seconds
+    own = request.auth.workspace
+    missing = set(after) - seen(await services.history.arrived(after), own)
+    if missing:
+        services.shares.hold("wait")
+        if await while_here(request, services.arrivals.wait(missing, own, AFTER_S)):
+            missing.clear()
+    return drained.complete and not missing, drained.lag_seconds
 
 
-async def _arrived(history: Records, request_ids: Sequence[str], own: str | None) -> bool:
-    """Whether all these requests are in history within AFTER_S; other nodes may still be delivering them."""
-    missing = list(request_ids)
+async def while_here(request: Asking, wait: Coroutine[Any, Any, bool]) -> bool:
+    """What a wait comes to, which ends when its client has left: it would only keep others out. Raises ClientLeft."""
+    waiting, left = asyncio.ensure_future(wait), asyncio.ensure_future(_left(request))
     try:
-        async with asyncio.timeout(AFTER_S):
-            while missing:
-                missing = [each for each in missing if not await _has(history, each, own)]
-                if missing:
-                    await asyncio.sleep(_POLL_S)
-    except TimeoutError:
-        return False
-    return True
+        await asyncio.wait((waiting, left), return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise ClientLeft("The client left.")
+        return waiting.result()
+    finally:
+        waiting.cancel()
+        left.cancel()
 
 
-async def _has(history: Records, request_id: str, own: str | None) -> bool:
-    return any(own is None or each.workspace == own for each in await history.record(request_id))
+class ClientLeft(BadRequest):
+    """Answered to nobody."""
+
+
+async def _left(request: Asking) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _owner(services: Services, workspace: str | None, track: str) -> str | None:

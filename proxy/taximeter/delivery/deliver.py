@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,6 +79,8 @@ class Delivery:
         """Looks at the files begun; the number of the last that saw every file's end."""
         self._held_up = False
         """The last look stopped for want of room in memory."""
+        self._open: Counter[tuple[str | None, str | None]] | None = None
+        """Open calls by workspace and track, either None for any; None: not counted since the last look."""
         self._tend_at = self._tidy_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -115,12 +118,32 @@ class Delivery:
         return True
 
     def in_flight(self, workspace: str | None = None, track: str | None = None) -> int:
-        """Open calls on this node, as of the last look at the files (at most 100 ms ago)."""
-        return sum(
-            (workspace is None or call.workspace == workspace) and (track is None or call.track == track)
-            for feed in self._feeds.by_id.values()
-            for call in feed.tail.calls.values()
-        )
+        """Open calls on this node, as of the last look at the files (at most 100 ms ago).
+
+        They are counted once for all who ask after a look: many may wait for a track.
+        """
+        if self._open is None:
+            self._open = Counter()
+            for feed in self._feeds.by_id.values():
+                for call in feed.tail.calls.values():
+                    of, named = call.workspace, call.track
+                    self._open.update({(of, named), (None, named), (of, None), (None, None)})
+        return self._open[workspace, track]
+
+    def place(self, sink: str) -> int:
+        """How far a sink is: a number that is another as soon as it has more. Raises KeyError for an unknown sink."""
+        name = self._shippers[sink].name
+        return sum(feed.cursors.get(name, 0) for feed in self._feeds.by_id.values())
+
+    async def beyond(self, sink: str, place: int, timeout_s: float) -> bool:
+        """Wait, bounded, until a sink is at another place. False: it is not."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.place(sink) == place:
+                    await self._moves.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def replay(self, keys: Sequence[str] | None = None) -> Replayed:
         """Offer records set aside to their sinks again: the letters with these keys, or all."""
@@ -238,6 +261,7 @@ class Delivery:
 
     def _notify(self) -> None:
         """Let everybody who waits look again."""
+        self._open = None
         self._moves.set()
         self._moves = asyncio.Event()
 

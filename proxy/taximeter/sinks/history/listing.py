@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -42,6 +42,16 @@ START: Place = (-1, -1)
 """Before every record."""
 _END: Place = (FOREVER_US, 0)
 
+_NAMES = 5_000
+"""Names in one statement; SQLite takes 32,766."""
+
+_ARRIVED = (
+    select(events.c.request_id, series.c.workspace)
+    .join(series, series.c.series_no == events.c.series_no)
+    .where(events.c.request_id.in_(bindparam("names", expanding=True)))
+    .distinct()
+)
+
 _decode_place = msgspec.json.Decoder(tuple[int, int]).decode
 
 
@@ -49,6 +59,15 @@ def of_request(connection: Connection, request_id: str) -> list[Record]:
     """Attempts in order, each with its corrections after it."""
     rows = connection.execute(_named(select(events).where(events.c.request_id == request_id)))
     return sorted(map(to_record, rows), key=lambda record: (record.attempt, record.kind != "usage", record.ended_at))
+
+
+def arrived(connection: Connection, request_ids: Collection[str]) -> set[tuple[str, str]]:
+    """Those of these requests there are records of, each with the workspace of one."""
+    names, found = list(request_ids), set()
+    for at in range(0, len(names), _NAMES):
+        rows = connection.execute(_ARRIVED, {"names": names[at : at + _NAMES]})
+        found |= {(row.request_id, row.workspace) for row in rows}
+    return found
 
 
 def newest(connection: Connection, filters: Filters, limit: int, page: str | None) -> tuple[list[Record], str | None]:

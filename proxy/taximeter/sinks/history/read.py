@@ -5,7 +5,7 @@ Totals come from the coarsest roll-ups that fit; single records answer only what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Self
 
 from msgspec.structs import replace
@@ -136,6 +136,11 @@ class Reader:
         """Every attempt and correction of one request, in order; empty when unknown."""
         with self._database.reading() as connection:
             return listing.of_request(connection, request_id)
+
+    def arrived(self, request_ids: Collection[str]) -> set[tuple[str, str]]:
+        """(request, its workspace) of those of these requests that there are records of."""
+        with self._database.reading() as connection:
+            return listing.arrived(connection, request_ids)
 
     def events(self, filters: Filters, limit: int = 100, page: str | None = None) -> tuple[list[Record], str | None]:
         """Newest first, at most `limit` (1-1000), and the cursor of the next page (None: that was all).

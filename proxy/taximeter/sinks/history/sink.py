@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
@@ -144,6 +144,10 @@ class History:
     async def record(self, request_id: str) -> list[Record]:
         """See read.Reader.record."""
         return await self._read(self._reader.record, request_id)
+
+    async def arrived(self, request_ids: Collection[str]) -> set[tuple[str, str]]:
+        """See read.Reader.arrived."""
+        return await self._read(self._reader.arrived, request_ids)
 
     async def events(
         self, filters: Filters, limit: int = 100, page: str | None = None
