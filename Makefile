@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format lock rag bench faults soak install-test audit clean
+.PHONY: help install demo run test check format lock rag bench faults soak fuzz install-test audit clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ faults: $(DEV)  ## kill, cut, fill and lose everything, then compare the books (
 
 soak: $(DEV)  ## MINUTES=20 of steady load; shows the memory's slope
 	$(BIN)/python tests/bench/soak.py --minutes $(or $(MINUTES),20)
+
+fuzz: $(DEV)  ## MINUTES=10 of random requests, answers and API calls; SEED=n begins with that round
+	PYTHONPATH=proxy:tests $(BIN)/python -m fuzz.run --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 install-test: $(DEV)  ## the installation itself, into empty environments, with newer versions lying about (needs a package index)
 	$(BIN)/python -m pytest tests/install $(ARGS)

@@ -46,6 +46,8 @@ async def test_wrong_bearer_tokens_count_with_those_of_the_form(start):
     refused = await control.client.get("/usage", headers=bearing(TOKEN))
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limited")
     assert int(refused.headers["retry-after"]) >= 1
+    probe = await control.client.get("/healthz", headers=bearing("guess"))  # or its node would be restarted for it
+    assert (probe.status_code, probe.json()) == (200, {"status": "ok"})
 
 
 async def test_who_has_signed_in_and_proxy_keys_go_on_while_tokens_are_refused(start):

@@ -11,7 +11,7 @@ import msgspec
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
-from taximeter.core.errors import Forbidden, NotFound, Unauthorized
+from taximeter.core.errors import Forbidden, NotFound, RateLimited, Unauthorized
 from taximeter.core.keys import PREFIX, Keys, matches
 
 Connection = ASGIConnection[Any, Any, Any, Any]
@@ -25,6 +25,8 @@ class Caller(msgspec.Struct, frozen=True):
     """Set for a workspace's key: all it may see."""
     problem: str = ""
     """Why nobody is known, for the 401."""
+    wait_s: int = 0
+    """Above 0: the token was not looked at, and for so long none will be."""
 
     @property
     def known(self) -> bool:
@@ -61,8 +63,10 @@ def identify(token: bytes | None, *, local: bool, admin_token_sha256: str, keys:
 
 
 def anyone_known(connection: Connection, _: BaseRouteHandler) -> None:
-    """Guard: an admin or a workspace's key."""
+    """Guard: an admin or a workspace's key. A probe that answers everyone has none, so it answers wrong tokens too."""
     caller: Caller = connection.auth
+    if caller.wait_s:
+        raise RateLimited(caller.problem, retry_after_s=caller.wait_s)
     if not caller.known:
         raise Unauthorized(caller.problem)
 

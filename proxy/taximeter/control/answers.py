@@ -12,7 +12,7 @@ from litestar.serialization import default_serializer
 from litestar.types import ExceptionHandlersMap, Serializer
 
 from taximeter.control.shapes import encode
-from taximeter.core.errors import RequestError
+from taximeter.core.errors import BadRequest, RequestError
 from taximeter.sinks.history.database import HistoryUnavailable
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,11 @@ def _without_history(_: Request[Any, Any, Any], error: HistoryUnavailable) -> Re
     )
 
 
+def _too_deep(_: Request[Any, Any, Any], __: RecursionError) -> Response[bytes]:
+    """A body of brackets in brackets: msgspec stops at the interpreter's own bound."""
+    return _ours(_, BadRequest("The body is nested too deeply.", param="body"))
+
+
 def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of ours: logged in full, told in general."""
     log.error("control: %s %s failed", request.method, request.url.path, exc_info=error)
@@ -75,6 +80,7 @@ HANDLERS: ExceptionHandlersMap = {
     RequestError: _ours,
     HTTPException: _theirs,
     HistoryUnavailable: _without_history,
+    RecursionError: _too_deep,
     Exception: _unforeseen,
 }
 """For Litestar(exception_handlers=…)."""

@@ -18,6 +18,7 @@ from taximeter.control.budgets import BudgetAdmin
 from taximeter.control.corrections import reprice_period
 from taximeter.control.dashboard import PAGES
 from taximeter.control.deadletters import DeadLetterAdmin
+from taximeter.control.described import Money, describe
 from taximeter.control.gate import Gate
 from taximeter.control.keys import KeyAdmin
 from taximeter.control.letters import LetterAdmin
@@ -45,7 +46,7 @@ def create(services: Services) -> Litestar:
     async def provide() -> Services:
         return in_turn
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             Usage,
             Requests,
@@ -74,7 +75,10 @@ def create(services: Services) -> Litestar:
         logging_config=None,
         debug=False,
         signature_types=[Services],
+        plugins=[Money()],
     )
+    describe(app)
+    return app
 
 
 def _schema() -> OpenAPIConfig:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 
 from taximeter.control.times import shown
-from taximeter.core.budgets import Budget, Mode, Period, Unit, resets_at_us
+from taximeter.core.budgets import MOST, Budget, Mode, Period, Unit, resets_at_us
 from taximeter.core.errors import BadRequest
 from taximeter.core.views import NUSD_PER_USD, usd
 
@@ -43,10 +44,21 @@ class BudgetList(msgspec.Struct):
 
 def limit_of(amount: Decimal, unit: Unit) -> int:
     """A limit as written, in nano-USD or tokens. Raises BadRequest on what is no such amount."""
-    scale = NUSD_PER_USD if unit == "usd" else 1
-    if not amount.is_finite() or amount * scale != int(amount * scale):
-        raise BadRequest("The limit must be a number: USD with at most nine decimals, or whole tokens.", param="limit")
-    return int(amount * scale)
+    bad = BadRequest("The limit must be a number: USD with at most nine decimals, or whole tokens.", param="limit")
+    if not amount.is_finite():
+        raise bad
+    if amount.adjusted() > _LARGEST:  # told as too much by `core.budgets.checked`; as a whole number it may not fit
+        return MOST + 1 if amount > 0 else -1
+    if int(amount.as_tuple().exponent) < _SMALLEST:
+        raise bad
+    scaled = Fraction(amount) * (NUSD_PER_USD if unit == "usd" else 1)
+    if scaled.denominator != 1:
+        raise bad
+    return int(scaled)
+
+
+_LARGEST, _SMALLEST = 20, -40
+"""Powers of ten within which a limit is calculated: 1e999999 would take minutes."""
 
 
 class ChargeInfo(msgspec.Struct, kw_only=True):

@@ -14,7 +14,6 @@ import msgspec
 from taximeter.control.access import Caller, identify
 from taximeter.control.attempts import Attempts
 from taximeter.control.trust import Loopback
-from taximeter.core.errors import RateLimited
 from taximeter.core.keys import PREFIX, Keys, bearer
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ log = logging.getLogger("taximeter.access")
 READING = ("GET", "HEAD")
 """A browser's session only reads: no other page, not even one of this machine, can change anything through it."""
 
+_TOO_MANY = "Too many wrong tokens; none is looked at now. Try again later."
 _PREFIX = PREFIX.encode()
 
 
@@ -52,14 +52,15 @@ class Door:
         self._loopback = Loopback(settings)
 
     def caller(self, asking: Asking) -> Caller:
-        """Who asks. Raises RateLimited where too many wrong tokens came from there: then none is looked at.
+        """Who asks; nobody known where too many wrong tokens came from there, as then none is looked at.
 
         A proxy key has 256 random bits and a session too, so only what may be an admin token counts as a try.
         """
         token = bearer(asking.head.get(b"authorization"))
         guess = token is not None and not token.startswith(_PREFIX) and self._needed(asking)
-        if guess:
-            self._may_try(asking)
+        wait_s = self._attempts.wait_s(asking.peer or "") if guess else 0
+        if wait_s:
+            return Caller(problem=_TOO_MANY, wait_s=wait_s)
         caller = self.look(asking)
         if guess:
             self._tried(asking, caller, "a bearer token")
@@ -73,8 +74,10 @@ class Door:
         return self._identify(token, local=self._local(asking))
 
     def sign_in(self, asking: Asking, token: bytes) -> Caller:
-        """Who the form's token stands for. From this machine too it has to be a good one. Raises RateLimited."""
-        self._may_try(asking)
+        """Who the form's token stands for. From this machine too it has to be a good one."""
+        wait_s = self._attempts.wait_s(asking.peer or "")
+        if wait_s:
+            return Caller(problem=_TOO_MANY, wait_s=wait_s)
         caller = self._identify(token, local=False)
         self._tried(asking, caller, "the sign-in form")
         if caller.known:
@@ -95,11 +98,6 @@ class Door:
     def _needed(self, asking: Asking) -> bool:
         """Whether a token decides anything here: on a trusted loopback any is let through."""
         return bool(self._settings.auth.admin_token_sha256) or not self._local(asking)
-
-    def _may_try(self, asking: Asking) -> None:
-        wait_s = self._attempts.wait_s(asking.peer or "")
-        if wait_s:
-            raise RateLimited("Too many wrong tokens; none is looked at now. Try again later.", retry_after_s=wait_s)
 
     def _tried(self, asking: Asking, caller: Caller, where: str) -> None:
         if caller.known:

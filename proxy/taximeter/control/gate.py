@@ -37,6 +37,8 @@ class Gate(ASGIMiddleware):
                 raise BadRequest(f"The header {name.decode()} was sent twice.", param=name.decode())
             head[name] = value
         self._hosts.check(head.get(b"host"), head.get(b"origin"))
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            raise BadRequest("A NUL cannot be part of a name.")  # PostgreSQL's texts cannot hold one
         asking = asked_by(scope, head)
         caller = scope["auth"] = self._door.caller(asking)
         with whose(caller.workspace):

@@ -173,7 +173,7 @@ class Alternatives(msgspec.Struct, kw_only=True):
 def ranged(filters: Filters, now_us: int, place: ZoneInfo, days: int) -> Filters:
     """The filters with both ends: `to` not after now; without `from` it is `days` before."""
     to_us = now_us if filters.to_us is None else min(filters.to_us, now_us)
-    from_us = _days_before(to_us, place, days) if filters.from_us is None else filters.from_us
+    from_us = max(0, _days_before(to_us, place, days)) if filters.from_us is None else filters.from_us
     return replace(filters, from_us=min(from_us, to_us), to_us=to_us)
 
 

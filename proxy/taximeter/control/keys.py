@@ -19,7 +19,7 @@ class NewKey(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     workspace: str
     name: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    models: Annotated[list[str], msgspec.Meta(max_length=100)] = []
+    models: Annotated[list[Annotated[str, msgspec.Meta(max_length=200)]], msgspec.Meta(max_length=100)] = []
 
 
 class KeyList(msgspec.Struct):

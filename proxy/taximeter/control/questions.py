@@ -62,9 +62,16 @@ def _parameters(connection: Connection) -> set[str]:
     return {each.name for each in parameters or () if getattr(each, "param_in", "") == "query"}
 
 
+MOST_VALUES = 200
+"""Of one parameter. The head could hold 30,000, which is more than a statement of SQLite takes."""
+
+
 def split(values: Many) -> list[str]:
-    """Repeated and comma-separated values as one list without repeats."""
-    return list(dict.fromkeys(part.strip() for value in values or () for part in value.split(",")))
+    """Repeated and comma-separated values as one list without repeats. Raises BadRequest on more than MOST_VALUES."""
+    found = list(dict.fromkeys(part.strip() for value in values or () for part in value.split(",")))
+    if len(found) > MOST_VALUES:
+        raise BadRequest(f"{len(found):,} values in one parameter, at most {MOST_VALUES} are taken.")
+    return found
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from taximeter.core.errors import BadRequest
+from taximeter.sinks.history.query import FOREVER_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -28,18 +29,21 @@ def zone(name: str) -> ZoneInfo:
 def moment_us(text: str, tz: ZoneInfo, param: str) -> int:
     """µs since epoch of `2026-11-22` (midnight in `tz`) or `2026-11-22T10:00:00Z` (without an offset: in `tz`).
 
-    Raises BadRequest, naming `param`.
+    Raises BadRequest, naming `param`, also beyond the years 1970-9999: nothing else has to do with such moments.
     """
     try:
         moment = datetime.fromisoformat(text if _is_date(text) else _lost_plus("+", text))
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=tz)
-        return (moment - _EPOCH) // _MICROSECOND
+        us = (moment - _EPOCH) // _MICROSECOND
     except (ValueError, OverflowError):
         raise BadRequest(
             f"{param}: {text[:80]!r} is no time. Give a date (2026-11-22) or RFC 3339 (2026-11-22T10:00:00Z).",
             param=param,
         ) from None
+    if not 0 <= us <= FOREVER_US:
+        raise BadRequest(f"{param}: {text[:80]!r} is not between the years 1970 and 9999.", param=param)
+    return us
 
 
 def shown(us: int | None) -> str | None:

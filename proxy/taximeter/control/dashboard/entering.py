@@ -13,7 +13,7 @@ from taximeter.control.dashboard.showing import ERRORS, Asking, show
 from taximeter.control.gate import asked_by
 from taximeter.control.questions import Given
 from taximeter.control.sessions import COOKIE, LASTS_S
-from taximeter.core.errors import NotFound, RateLimited
+from taximeter.core.errors import NotFound
 
 _YEAR = "public, max-age=31536000, immutable"  # their links carry the version
 MOST_TOKEN = 1_024
@@ -36,14 +36,13 @@ class Entrance(Controller):
         given = await request.form()
         token = str(given.get("token", "")).strip().encode()
         where = _own_path(str(given.get("next", "/")))
-        try:
-            caller = services.door.sign_in(asked_by(request.scope, dict(request.scope["headers"])), token[:MOST_TOKEN])
-        except RateLimited as error:
-            page = show(request, "login.html", status=error.status, next=where, problem=error.message)
-            page.set_header("retry-after", str(error.retry_after_s))
-            return page
+        asking = asked_by(request.scope, dict(request.scope["headers"]))
+        caller = services.door.sign_in(asking, token[:MOST_TOKEN])
         if not caller.known:
-            return show(request, "login.html", status=401, next=where, problem=caller.problem)
+            page = show(request, "login.html", status=429 if caller.wait_s else 401, next=where, problem=caller.problem)
+            if caller.wait_s:
+                page.set_header("retry-after", str(caller.wait_s))
+            return page
         cookie = Cookie(
             COOKIE,
             value=services.sessions.open(token),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, bindparam, or_, select
@@ -52,7 +52,8 @@ _ARRIVED = (
     .distinct()
 )
 
-_decode_place = msgspec.json.Decoder(tuple[int, int]).decode
+_Key = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_decode_place = msgspec.json.Decoder(tuple[_Key, _Key]).decode
 
 
 def of_request(connection: Connection, request_id: str) -> list[Record]:
@@ -171,5 +172,5 @@ def _page(row: Row[*tuple[Any, ...]]) -> str:
 def _place(page: str) -> Place:
     try:
         return _decode_place(base64.urlsafe_b64decode(page.encode()))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest("This page cursor is not one of ours; take `next_page` as it came.", param="page") from error

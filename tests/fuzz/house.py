@@ -1,0 +1,42 @@
+"""A whole Taximeter with an admin token and some days of records, for whoever wants to break it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from control_plane import embedding, record
+from nodes import Node, node
+from taximeter.core.keys import digest
+from taximeter.sinks.history.sink import History
+from taximeter.sinks.sink import Batch
+
+TOKEN = "the-admin-token"
+ADMIN = {"authorization": f"Bearer {TOKEN}"}
+
+
+@contextmanager
+def house(directory: Path, **environ: str) -> Iterator[tuple[Node, str]]:
+    """(the running node, the control port's URL). In the end it must still be the same control process, unhurt."""
+    data_dir = directory / "data"
+    data_dir.mkdir()
+    asyncio.run(_fill(f"sqlite:///{data_dir / 'history.db'}"))
+    with node(directory, TAXIMETER_AUTH__ADMIN_TOKEN_SHA256=digest(TOKEN), **environ) as running:
+        runtime = running.start()
+        control = running.child("control")
+        yield running, f"http://{runtime.admin_listen}"
+        assert "Traceback" not in running.log, running.log[-4_000:]
+        assert running.child("control") == control
+
+
+async def _fill(url: str) -> None:
+    history = History(url)
+    await history.prepare()
+    records = [record(n, track=f"t-{n % 3}", document=f"d-{n}", task="q", end_user="u") for n in range(20)]
+    records += [embedding(n) for n in range(20, 25)]
+    for seq, each in enumerate(records, start=1):
+        each.event_id = f"j1:{seq}"
+    await history.deliver([Batch(journal_id="j1", after=0, upto=len(records), records=records)])
+    await history.close()
