@@ -1,8 +1,15 @@
+import secrets
+
+import msgspec
 import pytest
 
+from taximeter.budgetfile import BudgetFile
 from taximeter.config import Auth
+from taximeter.control.budgetring import BudgetRing
 from taximeter.control.keyring import KeyRing
-from taximeter.control.keysync import KEYS, exchange
+from taximeter.control.keysync import BUDGETS, KEYS, Sealing, exchange, exchange_budgets
+from taximeter.core.keys import digest
+from taximeter.core.sealed import Seal
 from taximeter.keyfile import KeyFile
 from taximeter.sinks.redis_client import RedisServer
 
@@ -71,3 +78,102 @@ async def test_nothing_is_written_when_nothing_is_new(server, node, tmp_path):
     before = (tmp_path / "a" / "keys.json").stat().st_ino
     await exchange(server, ring)
     assert (tmp_path / "a" / "keys.json").stat().st_ino == before
+
+
+SECRET, OTHER = b"s" * 32, b"o" * 32
+
+
+def sealing(*secrets):
+    return Sealing(Seal(secrets or (SECRET,)))
+
+
+FORGED = '{"id":"key_forged","sha256":"' + digest("tm-forged") + '","workspace":"acme","created_at":1}'
+
+
+async def test_without_a_secret_whoever_writes_redis_adds_a_key(server, node):
+    """The risk docs/operations.md names, and the reason for `auth.shared_secret_env`."""
+    await server.command("HSET", KEYS, "key_forged", FORGED)
+    ring = node("a")
+    await exchange(server, ring)
+    assert ring.keys().find("tm-forged").workspace == "acme"
+
+
+async def test_with_a_secret_a_key_that_no_node_made_opens_nothing(server, node, caplog):
+    a, sealed = node("a"), sealing()
+    _, secret = a.create("acme")
+    await server.command("HSET", KEYS, "key_forged", FORGED)
+    for _ in range(3):
+        await exchange(server, a, sealed)
+    assert a.keys().find("tm-forged") is None and a.keys().find(secret) is not None
+    assert caplog.text.count("b'key_forged' that is not sealed with the shared secret") == 1
+    assert "forged" not in (await server.command("HGET", KEYS, a.listing()[0].id)).decode()
+
+
+async def test_nodes_with_one_secret_share_their_keys_and_with_two_they_do_not(server, node):
+    a, b, c = node("a"), node("b"), node("c")
+    key, secret = a.create("acme", models=["gpt-*"])
+    await exchange(server, a, sealing())
+    await exchange(server, b, sealing())
+    assert b.keys().find(secret) == key
+    await exchange(server, c, sealing(OTHER))
+    assert c.keys().find(secret) is None
+    b.revoke(key.id)
+    for ring in (b, a):
+        await exchange(server, ring, sealing())
+    assert a.keys().find(secret) is None
+
+
+@pytest.mark.parametrize("change", ["workspace", "models", "name", "place"])
+async def test_a_sealed_key_cannot_be_changed_in_redis(server, node, change):
+    a, b = node("a"), node("b")
+    key, secret = a.create("acme", models=["gpt-4o"], name="n")
+    await exchange(server, a, sealing())
+    value = await server.command("HGET", KEYS, key.id)
+    new = {"workspace": (b"acme", b"beta"), "models": (b"gpt-4o", b"*"), "name": (b'"n"', b'"m"'), "place": (b"", b"")}
+    name = "key_other" if change == "place" else key.id
+    await server.command("DEL", KEYS)
+    await server.command("HSET", KEYS, name, value.replace(*new[change]))
+    await exchange(server, b, sealing())
+    assert b.keys().find(secret) is None
+    await exchange(server, a, sealing())  # its own file has it as it was made: that is what Redis has again
+    await exchange(server, b, sealing())
+    assert b.keys().find(secret) == key
+
+
+async def test_keys_made_before_there_was_a_secret_are_sealed_by_the_node_that_has_them(server, node):
+    a, b = node("a"), node("b")
+    key, secret = a.create("acme")
+    await exchange(server, a)
+    await exchange(server, b, sealing())
+    assert b.keys().find(secret) is None
+    await exchange(server, a, sealing())
+    await exchange(server, b, sealing())
+    assert b.keys().find(secret) == key
+
+
+async def test_a_secret_can_be_exchanged_node_by_node(server, node):
+    a, b = node("a"), node("b")
+    key, secret = a.create("acme")
+    await exchange(server, a, sealing(SECRET))
+    await exchange(server, b, sealing(OTHER, SECRET))  # takes the old one, and seals anew
+    assert b.keys().find(secret) == key
+    await exchange(server, node("c"), sealing(OTHER))
+    assert node("c").keys().find(secret) == key
+
+
+async def test_budgets_are_sealed_as_keys_are(server, tmp_path):
+    await server.command("DEL", BUDGETS)
+
+    def ring(name):
+        (tmp_path / name).mkdir(exist_ok=True)
+        return BudgetRing(BudgetFile(tmp_path / name), now_us=lambda: 7, random=secrets.token_bytes)
+
+    a, b = ring("a"), ring("b")
+    made = a.create("acme", 1_000, unit="usd", period="month", mode="hard")
+    await exchange_budgets(server, a, sealing())
+    forged = msgspec.json.encode(msgspec.structs.replace(made, ended_at=8))  # would lift the limit
+    await server.command("HSET", BUDGETS, made.id, forged)
+    await exchange_budgets(server, a, sealing())
+    await exchange_budgets(server, b, sealing())
+    assert [each.id for each in a.listing()] == [each.id for each in b.listing()] == [made.id]
+    await server.command("DEL", BUDGETS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from taximeter.config.addresses import is_loopback, masked, split
+from taximeter.config.secret import shared_secrets
 from taximeter.config.settings import Settings, Upstream
 from taximeter.core import tags
 from taximeter.core.errors import ConfigError
@@ -53,6 +54,7 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
                 f"upstream {upstream.name!r} has no credential. Set it, or forward_credentials = true to send the "
                 "client's own."
             )
+    shared_secrets(settings.auth, environ)
     webhook = settings.webhook
     for name in ("token_env", "secret_env"):
         variable = getattr(webhook, name)
@@ -179,6 +181,10 @@ def _access_problems(settings: Settings) -> Iterable[tuple[str, str]]:
     auth = settings.auth
     if auth.admin_token_sha256 and not _is_sha256(auth.admin_token_sha256):
         yield "auth.admin_token_sha256", _SHA256
+    if auth.shared_secret_env and not _is_variable(auth.shared_secret_env):
+        yield "auth.shared_secret_env", "it must be the name of an environment variable, not the secret itself"
+    if auth.shared_secret_env and auth.shared_secret_file:
+        yield "auth.shared_secret_file", "with shared_secret_env set, the secret comes from there; never both"
     ids: set[str] = set()
     hashes: set[str] = set()
     for number, key in enumerate(auth.keys):

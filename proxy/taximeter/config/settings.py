@@ -47,6 +47,10 @@ class Auth(Section):
     """SHA-256 (hex) of the admin token; empty: none, the control port then serves loopback only."""
     allow_open_relay: bool = False
     """Allow mode "open" on another address than loopback while an upstream has api_key_env."""
+    shared_secret_env: str = ""
+    """Environment variable with the secret that seals the proxy keys and budgets nodes share through Redis."""
+    shared_secret_file: str = ""
+    """The same in a file; neither: whoever writes this Redis can add keys and budgets."""
     keys: list[Key] = field(default_factory=list)
 
 

@@ -2,7 +2,9 @@
 
 A union in which a revocation, or an end, always wins (core.keys.merge, core.budgets.merge), so nodes may do this in any
 order and at any time; a Redis that lost its data gets everything back from the files. Only hashes of secrets are
-exchanged. Whoever may write to this Redis may add keys: it is trusted as the data directory is.
+exchanged. Without a shared secret whoever may write to this Redis may add keys and budgets; with one (`Seal`) only what
+a node has sealed is taken over. A node's own file is trusted: what is in it is sealed anew where Redis has it
+otherwise.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from taximeter.control.budgetring import BudgetRing
 from taximeter.control.keyring import KeyRing
 from taximeter.core.budgets import Budget, is_stored
 from taximeter.core.keys import ProxyKey, is_digest
+from taximeter.core.sealed import Opened, Seal
 from taximeter.core.tags import is_valid
 from taximeter.sinks.redis_client import RedisServer
 
@@ -37,14 +40,42 @@ class Named(Protocol):
 Item = TypeVar("Item", bound=Named)
 
 
-async def exchange(server: RedisServer, ring: KeyRing) -> None:
+class Sealing:
+    """How entries are sealed, and which refused ones the log has told of."""
+
+    def __init__(self, seal: Seal | None = None) -> None:
+        """None: entries are not sealed, and all are taken."""
+        self.seal = seal
+        self._told: set[tuple[str, bytes]] = set()
+
+    def put(self, where: str, name: str, entry: bytes) -> bytes:
+        return entry if self.seal is None else self.seal.put(where, name, entry)
+
+    def open(self, where: str, name: bytes, value: bytes) -> Opened | None:
+        return Opened(value, current=True) if self.seal is None else self.seal.open(where, name, value)
+
+    def tell(self, where: str, name: bytes, words: str) -> None:
+        """Say once what is refused: it is looked at every two seconds."""
+        if (where, name) not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add((where, name))
+            log.warning("Redis: %s holds something under %r that %s", where, name[:80], words)
+
+
+_MOST_TOLD = 1_000
+
+
+async def exchange(server: RedisServer, ring: KeyRing, sealing: Sealing | None = None) -> None:
     """Bring this node's keys and those in Redis together. Raises redis_client.ERRORS, or DataDirError."""
-    await _exchange(server, KEYS, ring.absorb, ProxyKey, lambda key: is_digest(key.sha256) and is_valid(key.workspace))
+
+    def sound(key: ProxyKey) -> bool:
+        return is_digest(key.sha256) and is_valid(key.workspace)
+
+    await _exchange(server, KEYS, ring.absorb, ProxyKey, sound, sealing or Sealing())
 
 
-async def exchange_budgets(server: RedisServer, ring: BudgetRing) -> None:
+async def exchange_budgets(server: RedisServer, ring: BudgetRing, sealing: Sealing | None = None) -> None:
     """Bring this node's budgets and those in Redis together. Raises redis_client.ERRORS, or DataDirError."""
-    await _exchange(server, BUDGETS, ring.absorb, Budget, is_stored)
+    await _exchange(server, BUDGETS, ring.absorb, Budget, is_stored, sealing or Sealing())
 
 
 async def _exchange(
@@ -53,25 +84,33 @@ async def _exchange(
     absorb: Callable[[Iterable[Item]], list[Item]],
     kind: type[Item],
     sound: Callable[[Item], bool],
+    sealing: Sealing,
 ) -> None:
-    theirs = _read(where, await server.command("HGETALL", where), kind, sound)
-    merged = await asyncio.to_thread(absorb, theirs)
-    known = {item.id: item for item in theirs}
+    theirs = _read(where, await server.command("HGETALL", where), kind, sound, sealing)
+    merged = await asyncio.to_thread(absorb, [item for item, _ in theirs])
+    known = {item.id: item for item, current in theirs if current}
     news = [item for item in merged if known.get(item.id) != item]
     if news:
-        await server.commands([("HSET", where, item.id, msgspec.json.encode(item)) for item in news])
+        sealed = [(item.id, sealing.put(where, item.id, msgspec.json.encode(item))) for item in news]
+        await server.commands([("HSET", where, name, value) for name, value in sealed])
 
 
-def _read(where: str, flat: dict[bytes, bytes], kind: type[Item], sound: Callable[[Item], bool]) -> list[Item]:
-    """The items of the hash. What is none is left out and logged."""
+def _read(
+    where: str, flat: dict[bytes, bytes], kind: type[Item], sound: Callable[[Item], bool], sealing: Sealing
+) -> list[tuple[Item, bool]]:
+    """The items of the hash, and whether each is sealed as it is now. What is none is left out and logged."""
     found = []
     for name, value in flat.items():
+        opened = sealing.open(where, name, value)
+        if opened is None:
+            sealing.tell(where, name, "is not sealed with the shared secret, so it is not taken over.")
+            continue
         try:
-            item = msgspec.json.decode(value, type=kind)
+            item = msgspec.json.decode(opened.entry, type=kind)
         except (ValueError, RecursionError):
             item = None
         if item is None or item.id.encode() != name or not sound(item):
-            log.warning("Redis: %s holds something under %r that does not belong there", where, name[:80])
+            sealing.tell(where, name, "does not belong there")
             continue
-        found.append(item)
+        found.append((item, opened.current))
     return found

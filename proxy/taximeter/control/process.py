@@ -20,13 +20,14 @@ from msgspec.structs import replace
 
 from taximeter.budgetfile import BudgetFile
 from taximeter.child import Boot, Child
+from taximeter.config.secret import shared_secrets
 from taximeter.control.app import create
 from taximeter.control.budgetring import BudgetRing
 from taximeter.control.budgets import BudgetDesk
 from taximeter.control.corrections import WORKER, Corrections, prices_now
 from taximeter.control.dashboard import warm
 from taximeter.control.keyring import KeyRing
-from taximeter.control.keysync import exchange, exchange_budgets
+from taximeter.control.keysync import Sealing, exchange, exchange_budgets
 from taximeter.control.live import Live
 from taximeter.control.ports import Services
 from taximeter.control.priority import give_way, settle
@@ -36,6 +37,7 @@ from taximeter.control.upkeep import RETRY_S, every, retention_start_us
 from taximeter.core.budgets import Budget
 from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
+from taximeter.core.sealed import Seal
 from taximeter.core.visible import visible
 from taximeter.delivery import Delivery
 from taximeter.gateway.server import Server
@@ -124,6 +126,8 @@ class Control:
             now_us=_now_us,
         )
         self.state = State(boot, self.delivery)
+        secrets = shared_secrets(settings.auth, os.environ)
+        self.sealing = Sealing(Seal(secrets) if secrets else None)
         self.keyring = KeyRing(KeyFile(data_dir), settings.auth, now_us=_now_us, random=os.urandom)
 
     async def run(self, child: Child) -> None:
@@ -255,8 +259,8 @@ class Control:
 
         async def share_keys() -> None:
             if self.settings.redis.url:  # an embedded one has no other nodes
-                await exchange(self.counters.server, self.keyring)
-                await exchange_budgets(self.counters.server, self.budgets)
+                await exchange(self.counters.server, self.keyring, self.sealing)
+                await exchange_budgets(self.counters.server, self.budgets, self.sealing)
 
         async def watch_budgets() -> None:
             await self.desk.count_apart()

@@ -1,0 +1,36 @@
+"""The secret that nodes share (`auth.shared_secret_env`, `…_file`): read when it is needed, never kept in settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from taximeter.config.settings import Auth
+from taximeter.core.errors import ConfigError
+
+SHORTEST_BYTES = 32
+"""Whoever reads Redis has what was sealed and can try secrets at leisure."""
+
+
+def shared_secrets(auth: Auth, environ: Mapping[str, str]) -> list[bytes]:
+    """The secrets, the one that seals first; none where none is set. Several are separated by white space.
+
+    Raises ConfigError where it is named and not there, or too short.
+    """
+    if auth.shared_secret_env:
+        where = f"auth.shared_secret_env: the environment variable {auth.shared_secret_env}"
+        text = environ.get(auth.shared_secret_env, "").encode()
+    elif auth.shared_secret_file:
+        where = f"auth.shared_secret_file: {auth.shared_secret_file}"
+        try:
+            text = Path(auth.shared_secret_file).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{where} cannot be read: {error.strerror}.") from error
+    else:
+        return []
+    found = text.split()
+    if not found:
+        raise ConfigError(f"{where} holds no secret.")
+    if min(map(len, found)) < SHORTEST_BYTES:
+        raise ConfigError(f"{where}: a secret needs at least {SHORTEST_BYTES} characters (openssl rand -hex 32).")
+    return found
