@@ -1,16 +1,21 @@
 """Long answers look again whether their caller still may have them, and end by themselves once he may not."""
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
+from litestar.exceptions import LitestarException
 
 from control_plane import record
+from fuzz.house import ADMIN, house
 from taximeter.config import Auth, Settings
 from taximeter.control import gate
 from taximeter.control.sessions import LASTS_S, Sessions
+from taximeter.core.errors import AnswerCut
 from taximeter.core.keys import digest
+from taximeter.gateway.server import _is_news
 
 TOKEN = "the-admin-token"
 
@@ -161,3 +166,29 @@ async def test_the_dashboards_page_is_led_to_the_sign_in(start):
     await control.client.post("/dashboard/logout", follow_redirects=False)
     answer = await asked
     assert answer.status_code == 303 and answer.headers["location"].startswith("/dashboard/login")
+
+
+@pytest.mark.xdist_group("processes")
+def test_a_served_live_view_ends_with_its_key_and_the_log_is_quiet(tmp_path):
+    """The same with the real server and the key file, as a running Taximeter has them."""
+    with house(tmp_path) as (running, url), httpx2.Client(base_url=url, timeout=20) as client:
+        made = client.post("/keys", json={"workspace": "acme"}, headers=ADMIN).json()
+        with client.stream("GET", "/usage/live", headers=bearing(made["key"])) as answer:
+            chunks = answer.iter_bytes()
+            assert next(chunks) == b": watching\r\n\r\n"
+            assert client.delete(f"/keys/{made['id']}", headers=ADMIN).status_code == 200
+            assert b"".join(chunks) == gate.ENDED
+        assert "ERROR" not in running.log
+
+
+def test_an_answer_that_was_cut_is_no_news():
+    """Litestar wraps what is raised after an answer began; the server closes the connection, and that is all of it."""
+    wrapped = LitestarException("Exception caught after response started")
+    wrapped.__cause__ = AnswerCut("the right to this answer ended")
+    other = LitestarException("Exception caught after response started")
+    other.__cause__ = ValueError("a fault")
+
+    def entry(error):
+        return logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "", (), (type(error), error, None))
+
+    assert not _is_news(entry(wrapped)) and _is_news(entry(other))
