@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
@@ -354,11 +355,22 @@ def test_bad_questions_are_refused(stored):
         lambda: reader.events(Filters(), 1_001),
         lambda: reader.events(Filters(), 10, "no cursor"),
         lambda: reader.events(Filters(), 10, "bm8="),
+        lambda: reader.events(Filters(), 10, urlsafe_b64encode(b"[18446744073709551616,0]").decode()),
+        lambda: reader.usage(Filters(workspace="a\0")),
+        lambda: reader.events(Filters(track=["t1", "a\0"])),
         lambda: reader.top(Filters(), "model", "beauty"),
         lambda: reader.values("track"),
     ):
         with pytest.raises(BadRequest):
             ask()
+
+
+def test_which_requests_have_arrived_is_asked_for_any_number_at_once(stored):
+    reader, records = stored
+    there = {(record.request_id, record.workspace) for record in records}
+    names = [*(name for name, _ in there), *(f"never-{number}" for number in range(40_000))]
+    found = reader.arrived(names)
+    assert found <= there and {name for name, _ in found} == {name for name, _ in there}
 
 
 def test_the_llm_usage_view_has_the_columns_reports_rely_on(url):

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, bindparam, or_, select, true
 
+from taximeter.core.errors import BadRequest
 from taximeter.sinks.history.query import SERIES, TAGS, Filters
 from taximeter.sinks.history.schema import classes, events, series
 
@@ -25,8 +26,11 @@ def shape(filters: Filters) -> Shape:
 
 
 def values(filters: Filters) -> dict[str, Any]:
-    """The parameters of the conditions of this shape."""
-    return {f"f_{name}": _values(filters, name) for name, _ in shape(filters)}
+    """The parameters of the conditions of this shape. Raises BadRequest on a NUL, which no text of PostgreSQL holds."""
+    given = {f"f_{name}": _values(filters, name) for name, _ in shape(filters)}
+    if any("\0" in value for some in given.values() for value in some):
+        raise BadRequest("A NUL cannot be part of a name.")
+    return given
 
 
 def _values(filters: Filters, name: str) -> list[str]:
