@@ -85,6 +85,18 @@ async def test_who_leaves_while_waiting_asks_for_nothing(client, holds):
     assert sorted(await client.hkeys("tm:{asking}:reserved")) == [b"r0#1", b"r2#1"]
 
 
+async def test_nobody_waits_for_ever_whatever_goes_wrong(client, holds, monkeypatch):
+    async def breaks(script, calls):
+        raise ValueError("what nobody foresaw")
+
+    run = holds._server.run
+    monkeypatch.setattr(holds._server, "run", breaks)
+    asked = [holds.reserve(f"r{n}#1", [(budget(100), 10)], NOW_US) for n in range(3)]
+    assert [type(each) for each in await asyncio.gather(*asked, return_exceptions=True)] == [ValueError] * 3
+    monkeypatch.setattr(holds._server, "run", run)
+    assert type(await holds.reserve("r9#1", [(budget(100), 10)], NOW_US)) is Reserved
+
+
 async def test_within_gives_what_comes_and_raises_what_is_raised():
     async def fails():
         raise ValueError

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import TimeoutError as Silent
 
-from taximeter.sinks.redis_client import ERRORS, Call, RedisServer, Script, is_ours
+from taximeter.sinks.redis_client import Call, RedisServer, Script, is_ours
 
 BATCH = 128
 """Calls in one round trip: a few milliseconds of either side's time."""
@@ -49,13 +49,9 @@ class Asker:
                 del self._waiting[:BATCH]
                 try:
                     replies = await within(self._server.run(self._script, [call for call, _ in some]), self._timeout_s)
-                except ERRORS as error:
+                except Exception as error:  # whatever it is, nobody may wait for ever
                     self._failed(some, error)
                     continue
-                except BaseException:
-                    for _, answer in some:
-                        answer.cancel()
-                    raise
                 for (_, answer), reply in zip(some, replies, strict=True):
                     if not answer.done():
                         answer.set_result(reply)
