@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.flavors.lenient import Unreadable, plain, unambiguous
+from taximeter.flavors.lenient import MOST_MEMBERS, Unreadable, plain, unambiguous
 
 texts = st.text(st.characters(exclude_categories=()))
 values = st.recursive(
@@ -87,6 +87,13 @@ def test_what_no_provider_reads_is_said_to_be_unreadable(body, why):
 def test_a_member_given_twice_is_no_unambiguous_reading(body):
     with pytest.raises(Unreadable, match="more than one"):
         unambiguous(plain(body))
+
+
+def test_a_body_of_very_many_members_is_not_looked_through():
+    few, many = ({f"m{number}": 1 for number in range(count)} for count in (MOST_MEMBERS, MOST_MEMBERS + 1))
+    assert unambiguous(json.dumps(few).encode()) == few
+    with pytest.raises(Unreadable, match="100,000 members"):
+        unambiguous(json.dumps({"x": [many]}).encode())
 
 
 @given(st.binary(max_size=200))

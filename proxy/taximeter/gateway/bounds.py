@@ -7,7 +7,6 @@ other. What the request leaves open is taken at the model's own maximum where th
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -16,12 +15,13 @@ import msgspec
 from taximeter.core.errors import BadRequest
 from taximeter.core.prices import Most
 from taximeter.core.record import Operation
-from taximeter.flavors.counts import decode, encode
+from taximeter.flavors.counts import encode
 from taximeter.flavors.media import AUDIO, IMAGES
 from taximeter.flavors.meter import Countable, Demand, Flavor
 from taximeter.gateway import bound_rules as rules
 from taximeter.gateway.bound_rules import Bounds, Row
 from taximeter.gateway.named import canonical
+from taximeter.gateway.walked import Walk
 
 INPUT_MARGIN_PERCENT = 5
 """Chat templates and the tokenizer's version add a little to what is counted."""
@@ -30,16 +30,6 @@ OVERHEAD_TOKENS = 128
 MOST_TOKENS = 2**53
 """Larger figures are held as this: no budget is as large."""
 
-_UNBILLED = frozenset(("metadata", "model", "models", "user", "safetyidentifier", "promptcachekey"))
-"""Top-level members that no model reads."""
-_SHAPES = frozenset(("inputschema", "schema", "jsonschema", "responseschema", "responsejsonschema", "parameters"))
-"""JSON schemas: in there `image` and `file` are names of properties. What they say is text all the same."""
-_IMAGES = frozenset(("image", "images", "imageurl", "imagefile", "inputimage"))
-_MEDIA = frozenset((
-    "file", "files", "fileid", "fileids", "fileurl", "filedata", "fileuri", "inputaudio", "audio", "audiourl", "video",
-    "videourl", "document", "documenturl", "attachments", "s3location",
-))  # fmt: skip
-"""Members whose content is not in the request, or in no form whose tokens follow from its size (PDF, audio, video)."""
 _WRAPPERS = frozenset(("extrabody", "google"))
 """Members whose members count as the body's own (LiteLLM; Gemini behind OpenAI's API)."""
 _TIERS = {
@@ -98,7 +88,7 @@ def bound(flavor: Flavor, demand: Demand, text: Countable, counted: int, provide
     """
     if demand.unbilled:
         return Bound()
-    walk = _Walk(demand, text)
+    walk = Walk(demand, text)
     tokens = counted + max(0, walk.numbers - text.tokens) + walk.unseen_bytes
     tokens += -(-tokens * INPUT_MARGIN_PERCENT // 100) + OVERHEAD_TOKENS + walk.images * rules.IMAGE_TOKENS
     found = Bound(input_tokens=tokens, assumed=[], endless=list(demand.endless))
@@ -131,6 +121,7 @@ class _Asked:
     def __init__(self, demand: Demand, dialect: str, provider: str) -> None:
         self._roots = list(_roots(demand.members))
         self._models = demand.models
+        self._by_name: dict[int, dict[str, list[object]]] = {}
         self._rows = _rows(dialect, provider)
 
     def of(self, bounds: Bounds) -> list[tuple[Row, object]]:
@@ -148,14 +139,19 @@ class _Asked:
         nodes: list[object] = list(self._roots)
         for part in row.member.split("."):
             wanted = canonical(part)
-            nodes = [
-                inner
-                for node in nodes
-                if isinstance(node, dict)
-                for name, inner in node.items()
-                if canonical(name) == wanted
-            ]
+            nodes = [inner for node in nodes for inner in self._members(node).get(wanted, ())]
         return [node for node in nodes if not row.when or row.when.encode() in encode(node)]
+
+    def _members(self, node: object) -> dict[str, list[object]]:
+        """An object's values by canonical name; made once."""
+        if not isinstance(node, dict):
+            return {}
+        found = self._by_name.get(id(node))
+        if found is None:
+            found = self._by_name[id(node)] = {}
+            for name, inner in node.items():
+                found.setdefault(canonical(name), []).append(inner)
+        return found
 
 
 @lru_cache(maxsize=256)
@@ -305,7 +301,7 @@ def _searches(found: Bound, documents: int) -> None:
     found.search_units = -(-documents // rules.DOCUMENTS_A_UNIT)
 
 
-def _audio(found: Bound, demand: Demand, walk: _Walk, limits: Limits) -> None:
+def _audio(found: Bound, demand: Demand, walk: Walk, limits: Limits) -> None:
     """Speech from text is some tokens a byte; a transcript no longer than the shortest encoding of its file allows."""
     if walk.named_only or (walk.media and not walk.file_bytes):
         found.endless.append("audio that is not in the request")
@@ -318,95 +314,3 @@ def _audio(found: Bound, demand: Demand, walk: _Walk, limits: Limits) -> None:
 def _given(value: object) -> bool:
     """Whether a member says something; an empty object does (`web_search_options: {}` searches)."""
     return value not in (None, False, "", [])
-
-
-class _Walk:
-    """All of a request's body: images, media, numbers in lists, and the text that was not counted as its prompt."""
-
-    def __init__(self, demand: Demand, text: Countable) -> None:
-        self.images = self.numbers = self.file_bytes = self.longest_list = 0
-        self.media = False
-        self.named_only = False
-        """Something is named by a URL."""
-        self._form = demand.form
-        self._texts: Counter[str] = Counter()
-        self._take({name: value for name, value in demand.members.items() if canonical(name) not in _UNBILLED})
-        self.unseen_bytes = sum(
-            len(part.encode("utf-8", "replace")) * times for part, times in self._uncounted(text.texts).items()
-        )
-
-    def _uncounted(self, texts: list[str]) -> Counter[str]:
-        """The strings that are not among `texts`, nor in one that is a part of the body as JSON (tools, schemas)."""
-        counted = Counter(texts)
-        structured = _Leaves()
-        for part in counted - self._texts:
-            if part[:1] in ("{", "["):
-                structured.take(decode(part.encode("utf-8", "replace")))
-        return self._texts - counted - structured.found
-
-    def _take(self, members: dict[str, object]) -> None:
-        waiting: list[tuple[object, bool]] = [(members, False)]
-        while waiting:
-            value, in_shape = waiting.pop()
-            if isinstance(value, str):
-                self._texts[value] += 1
-            elif isinstance(value, list):
-                self.longest_list = max(self.longest_list, len(value))
-                self.numbers += sum(isinstance(item, int | float) for item in value)
-                waiting += [(item, in_shape) for item in value]
-            elif isinstance(value, dict):
-                self.media = self.media or value.get("type") == "item_reference"  # what the provider keeps
-                for name, inner in value.items():
-                    waiting += self._member(value, name, inner, in_shape)
-
-    def _member(
-        self, holder: dict[str, object], name: str, inner: object, in_shape: bool
-    ) -> Iterator[tuple[object, bool]]:
-        known = canonical(name)
-        if in_shape or inner is None or isinstance(inner, bool):
-            yield inner, in_shape
-        elif known in _IMAGES:
-            self.images += len(inner) if isinstance(inner, list) else 1
-        elif known in ("inlinedata", "source") and isinstance(inner, dict):
-            yield from self._inline(holder, inner)
-        elif known in _MEDIA and not (isinstance(inner, dict) and "voice" in inner):  # how to speak: OpenAI's `audio`
-            self.media = True
-            self.file_bytes += sum(self._size(one) for one in (inner if isinstance(inner, list) else (inner,)))
-        else:
-            self.named_only = self.named_only or known.endswith(("url", "uri"))
-            yield inner, known in _SHAPES
-
-    def _inline(self, holder: dict[str, object], inner: dict[str, object]) -> Iterator[tuple[object, bool]]:
-        """`inlineData` says its MIME type; of a `source` the member beside it says what it is."""
-        kinds = [value for value in (*inner.values(), holder.get("type")) if isinstance(value, str)]
-        if inner.get("type") in ("text", "content"):
-            yield inner, True
-        elif "image" in kinds or any(kind.startswith("image/") for kind in kinds):
-            self.images += 1
-        else:
-            self.media = True
-
-    def _size(self, file: object) -> int:
-        """Bytes of a form's file, or of base64 in JSON; 0 of anything that is only named."""
-        if isinstance(file, dict):
-            size = file.get("bytes") if self._form else file.get("data")
-            return size if isinstance(size, int) else len(size) if isinstance(size, str) else 0
-        return 0
-
-
-class _Leaves:
-    """The strings in a JSON value, member names aside."""
-
-    def __init__(self) -> None:
-        self.found: Counter[str] = Counter()
-
-    def take(self, value: object) -> None:
-        waiting = [value]
-        while waiting:
-            value = waiting.pop()
-            if isinstance(value, str):
-                self.found[value] += 1
-            elif isinstance(value, list):
-                waiting += value
-            elif isinstance(value, dict):
-                waiting += value.values()

@@ -46,7 +46,9 @@ _not_letters = re.compile(r"[\W_]+").sub
 @lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """A member's name as the most lenient decoder compares it: no case, no `_` or `-`, compatible letters alike."""
-    return _not_letters("", unicodedata.normalize("NFKC", name).casefold())
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", name).casefold()
+    return _not_letters("", name.lower())
 
 
 def named(
