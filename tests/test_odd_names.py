@@ -17,10 +17,11 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
-from nodes import PATIENCE_S, Node, node, until
+from nodes import Node, node, until
 from taximeter.core.visible import visible
 from taximeter.datadir import Runtime
 from upstream import Provider, Request, Script, response
+from waits import HANG_S
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),
@@ -72,7 +73,7 @@ async def calls(runtime: Runtime) -> None:
     """Every way in which a client may bring odd text."""
     url = f"http://{runtime.listen}/v1/chat/completions"
     messages = [{"role": "user", "content": ODD}]
-    async with httpx2.AsyncClient(timeout=PATIENCE_S) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S) as client:
         for case in ("ok", "error", "garbage"):
             given = {"x-workspace": "acme", "x-track-id": "t1", "x-odd": "\x85\u00ad".encode("latin-1")}
             body = {"model": ASKED, "user": ODD, "messages": messages}
@@ -99,7 +100,7 @@ async def test_no_odd_character_reaches_a_log_a_terminal_or_a_page(served: Node,
     runtime = await asyncio.to_thread(served.start, "serve")
     await calls(runtime)
     control = f"http://{runtime.admin_listen}"
-    async with httpx2.AsyncClient(timeout=PATIENCE_S, base_url=control) as client:
+    async with httpx2.AsyncClient(timeout=HANG_S, base_url=control) as client:
         told = (await client.get("/usage", params={"group_by": "model"})).json()
         assert {SERVED, ASKED} <= {part["model"] for part in told["groups"]}, "the API answers exactly what was said"
         records = (await client.get("/usage/events", params={"limit": "100"})).json()["data"]

@@ -13,8 +13,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from nodes import PATIENCE_S, Node, node
+from nodes import Node, node
 from taximeter.datadir import Runtime
+from waits import HANG_S
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),
@@ -62,7 +63,7 @@ def runtime(served: Node) -> Runtime:
 def ask(address: str, *parts: bytes) -> bytes:
     """Send, and read until the node closes."""
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as client:
+    with socket.create_connection((host, int(port)), timeout=HANG_S) as client:
         got = b""
         try:
             for part in parts:
@@ -76,7 +77,7 @@ def ask(address: str, *parts: bytes) -> bytes:
 
 def alive(runtime: Runtime) -> None:
     for url in (f"http://{runtime.listen}/v1/models", f"http://{runtime.admin_listen}/healthz"):
-        assert httpx2.get(url, timeout=PATIENCE_S).status_code in (200, 502)
+        assert httpx2.get(url, timeout=HANG_S).status_code in (200, 502)
 
 
 @pytest.mark.parametrize("port", ["listen", "admin_listen"])

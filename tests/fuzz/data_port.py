@@ -39,7 +39,7 @@ TARGETS = (
     b"/u/none/v1/x", b"/", b"/v1/chat/completions?api_key=x", b"/" + b"a" * 9_000, b"127.0.0.1:443",
 )  # fmt: skip
 
-METHODS = (b"POST",) * 8 + (b"GET", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"HEAD", b"TRACE", b"CONNECT", b"post", b"X" * 50)
+METHODS = (b"POST",) * 8 + tuple(b"GET PUT DELETE PATCH OPTIONS HEAD TRACE CONNECT post".split()) + (b"X" * 50,)
 
 
 def mutated(whole: bytes, chance: random.Random) -> bytes:

@@ -7,14 +7,13 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from gateway.conftest import until
 from taximeter.core.budgets import Budget
 from taximeter.gateway import budget as budget_module
 from taximeter.gateway.budget import BudgetGate, connect
 from taximeter.sinks import counter_keys
 from upstream import CLOSE, RESET, STALL, response, stream_head
 from valkeys import known
-from waits import HANG_S
+from waits import HANG_S, happens
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 40}
 
@@ -296,7 +295,7 @@ async def test_a_stream_left_before_its_text_is_charged(serve, provider, gated, 
         calling = asyncio.create_task(post(running, body={**CHAT, "stream": True}))
         await provider.until(lambda: provider.requests and provider.requests[0].complete)
         if head:
-            await until(lambda: running.exchanges[0].response_started)
+            await happens(lambda: running.exchanges[0].response_started)
         calling.cancel()
         record = await running.record()
         assert record["outcome"] == "client_left"
@@ -328,7 +327,7 @@ async def test_known_use_is_not_charged_twice(serve, provider, gated, redis):
         gated(running, budget(), budget(id="b2", unit="usd", limit=10**9))
         assert (await post(running)).status_code == 200
         assert (await post(running, body={**CHAT, "stream": True})).status_code == 200
-        await until(lambda: len(running.records) == 2)
+        await happens(lambda: len(running.records) == 2)
         assert all("charged_tokens" not in one and "charged_cost_nusd" not in one for one in running.records)
 
 
@@ -370,7 +369,7 @@ async def test_calls_that_come_while_redis_is_asked_are_none_of_that_look(serve,
         async def slow(workspaces):
             found = await changed(workspaces)
             calls.append(asyncio.create_task(post(running, path="/w/beta/v1/chat/completions")))
-            await until(lambda: len(provider.requests) == 2)
+            await happens(lambda: len(provider.requests) == 2)
             return found
 
         monkeypatch.setattr(gate._holding, "changed", slow)
