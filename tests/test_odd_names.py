@@ -35,7 +35,10 @@ ODD = (
 """As a provider or a client may write it into JSON."""
 ASKED, SERVED = f"asked-{ODD}", f"served-{ODD}"
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ (supervisor|control|worker 1): |  \| |Tax|  [a-zR]")
+LOG_LINE = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ (supervisor|control|worker 1): |  \| "
+    r"|Tax|  [a-zR]| {16}(from|NOT|no file)"  # what `serve` says when it is ready
+)
 USAGE = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
 
 
