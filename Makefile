@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format lock rag bench faults soak fuzz install-test audit clean
+.PHONY: help install demo run test check format lock rag bench faults soak fuzz install-test audit reference docs clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,7 @@ lock: $(DEV)  ## resolve the lock files anew (ARGS=--upgrade for newer versions)
 	$(LOCK:pyproject.toml=) $(ARGS) --group build -c requirements.lock -o requirements-build.lock
 	$(LOCK:pyproject.toml=) $(ARGS) --group uv -o requirements-uv.lock
 	$(LOCK:pyproject.toml=) $(ARGS) --group audit -o requirements-audit.lock
+	$(LOCK:pyproject.toml=) $(ARGS) --group docs -o requirements-docs.lock
 	$(LOCK) $(ARGS) --group dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 
 rag: $(DEV)  ## LightRAG's environments (1.6 GB in .venv-rag), then every test of taximeter-rag in them
@@ -70,5 +71,11 @@ install-test: $(DEV)  ## the installation itself, into empty environments, with 
 audit: $(DEV)  ## whether a locked package is known to be vulnerable, or was withdrawn (needs a package index)
 	$(BIN)/python scripts/audit.py
 
+reference: $(DEV)  ## docs/reference anew from the code: settings, metrics, error codes, control API
+	PYTHONPATH=proxy:scripts $(BIN)/python -m reference
+
+docs: $(DEV)  ## the documentation as a site, in site/; a link that leads nowhere fails (SERVE=1 shows it)
+	$(BIN)/python scripts/docs.py $(if $(SERVE),--serve)
+
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-audit .venv-docs .docs site .mypy_cache .ruff_cache .pytest_cache .hypothesis

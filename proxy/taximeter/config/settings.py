@@ -28,6 +28,8 @@ def _shown(name: str, value: object) -> str:
 
 
 class Redis(Section):
+    """Counters, and what nodes share."""
+
     url: str = ""
     """redis://, rediss://, redis+cluster://, redis+sentinel://; empty: the embedded Valkey on loopback."""
     embedded_port: Port = 0
@@ -35,6 +37,8 @@ class Redis(Section):
 
 
 class History(Section):
+    """The SQL database of records and sums."""
+
     url: str = ""
     """sqlite:///path or postgresql://…; empty: SQLite in data_dir."""
     retention_days: Count = 400
@@ -42,7 +46,10 @@ class History(Section):
 
 
 class Auth(Section):
+    """Who may call, and who administers."""
+
     mode: Literal["open", "keys"] = "open"
+    """"open": no proxy key is needed; "keys": calls pass only with one."""
     admin_token_sha256: str = ""
     """SHA-256 (hex) of the admin token; empty: none, the control port then serves loopback only."""
     allow_open_relay: bool = False
@@ -52,33 +59,49 @@ class Auth(Section):
     shared_secret_file: str = ""
     """The same in a file; neither: whoever writes this Redis can add keys and budgets."""
     keys: list[Key] = field(default_factory=list)
+    """Proxy keys declared here; others are created at run time."""
 
 
 class Key(Section):
-    """A proxy key declared in the file: [[auth.keys]]."""
+    """A proxy key declared in the file."""
 
     id: str
+    """Its name in records and lists."""
     sha256: str
     """SHA-256 (hex) of the whole key, `tm-` included."""
     workspace: str
+    """The workspace that its calls are counted for."""
     models: list[str] = field(default_factory=list)
     """Allow-list of model patterns; empty: all."""
 
 
 class Upstream(Section):
-    """One provider endpoint: [[upstream]]."""
+    """One provider endpoint."""
 
     name: str = "openai"
+    """What paths (`/u/<name>/v1`), records and `taximeter check` call it."""
     base_url: str = "https://api.openai.com/v1"
+    """What a client would use as its base URL: our /v1 is replaced by it."""
     native_url: str = ""
+    """For paths that don't start with /v1; empty: base_url without its last /v1."""
     provider: str = "openai"
+    """Whose prices and conventions apply."""
     api_key_env: str = ""
+    """Environment variable with a credential, which is sent in the provider's header; empty: none of ours."""
     forward_credentials: bool = False
+    """true: the client's own credential goes through (never both). Without a settings file: true."""
     models: list[str] = field(default_factory=lambda: ["*"])
+    """Patterns of the models it serves: a call whose path names no upstream goes to the first with a pattern that
+    matches its model, else to the first of all."""
     stream_usage: Literal["inject", "off"] = "inject"
+    """"inject": streams are asked for their usage, which is taken out of the answer again; "off": requests are sent
+    as they came."""
     on_client_left: Literal["cancel", "drain"] = "cancel"
+    """What becomes of a stream whose reader has left: "cancel" it, or "drain" it to its end."""
     workspace: str = ""
+    """Workspace of calls that name none; empty: `default`."""
     tokenizer: str = ""
+    """Counts where an answer carries no usage; empty: chosen by the name of the model."""
     http2: bool = False
     """Speak to it through the httpx client (HTTP/2-only upstreams, outbound proxies); slower."""
     proxy_url: str = ""
@@ -86,52 +109,72 @@ class Upstream(Section):
     ca_file: str = ""
     """PEM file of further certificate authorities to trust; empty: the system's."""
     connect_timeout_s: Seconds = 10.0
+    """Longest wait for a connection, TLS included."""
     first_byte_timeout_s: Seconds = 1_200.0
     """A thinking model is silent for minutes."""
     idle_timeout_s: Seconds = 1_200.0
     """Longest silence between two chunks."""
     max_connections: Count = 1_000
+    """Connections of one worker to this upstream at once."""
 
 
 class TagSources(Section):
-    """[tags]"""
+    """Where tags are taken from, besides headers X-Workspace …, paths and keys."""
 
     baggage: bool = False
+    """true: tags are also taken from W3C baggage members `taximeter.workspace` …."""
     body: bool = False
+    """true: tags are also taken from the body's `metadata.workspace` … and `user`."""
     headers: dict[str, str] = field(default_factory=dict)
     """Further header names -> workspace | track | document | task | end_user."""
 
 
 class Limits(Section):
+    """What a client may send, and how long it may take."""
+
     json_body_bytes: Count = 32 * 1024 * 1024
+    """JSON request bodies up to this are read whole, to learn model and stream."""
     head_bytes: Count = 64 * 1024
+    """Largest head of a request."""
     head_fields: Count = 200
+    """Most header fields of a request."""
     head_timeout_s: Seconds = 15.0
+    """Longest time in which the head of a request has to come."""
     body_timeout_s: Seconds = 60.0
     """In each span of this length a client sends at least `body_min_bytes` of its request's body, or what is left."""
     body_min_bytes: Count = 16 * 1024
+    """See body_timeout_s."""
     held_bytes: Count = 256 * 1024 * 1024
     """Of request bodies that are read whole, held by one worker at once. Not refused for it: those up to 64 KiB."""
     count_prompt_bytes: Count = 256 * 1024
     """A prompt that may have to be counted is kept up to this; a longer one is counted at once in the pool."""
     keep_alive_s: Seconds = 75.0
+    """How long an idle connection of a client stays open."""
     shutdown_s: Seconds = 30.0
     """How long open streams may go on after SIGTERM."""
 
 
 class JournalSettings(Section):
-    """[journal]"""
+    """The files that every call is written to."""
 
     fsync: Literal["interval", "always", "never"] = "interval"
+    """When lines are forced to stable storage. "always": with each write, so that nothing is lost at a power failure;
+    "interval": every fsync_interval_ms; "never": when the system does."""
     fsync_interval_ms: Count = 50
+    """See fsync."""
     roll_bytes: Count = 64 * 1024 * 1024
+    """A new file is begun after this many bytes."""
     keep_s: Annotated[float, Meta(ge=0)] = 3_600.0
+    """How long a file stays after every durable sink has all of it."""
     on_error: Literal["pass", "refuse"] = "pass"
+    """While the journal cannot be written: "pass" relays on, "refuse" answers 503 and loses nothing."""
     buffer_records: Count = 10_000
     """How many lines wait in memory while the journal cannot be written."""
 
 
 class Control(Section):
+    """The control port."""
+
     open_metrics: bool = False
     """/metrics without a token, also from other addresses than loopback."""
     trust_loopback: bool = True
@@ -142,19 +185,29 @@ class Control(Section):
 
 
 class Webhook(Section):
+    """Usage of each track, sent to a billing backend."""
+
     url: str = ""
+    """The billing backend; without a path: /api/v1/webhooks/knowledge/metrics. Empty: no webhook."""
     token_env: str = ""
+    """Environment variable with the bearer token."""
     secret_env: str = ""
+    """Environment variable with the secret that signs requests."""
     format: Literal["segments", "cloudevents"] = "segments"
+    """How a body is laid out: segments of our own, or CloudEvents."""
     idle_s: Seconds = 300.0
+    """A track that was idle for so long is sent."""
     timeout_s: Seconds = 10.0
+    """Longest wait for an answer of the backend."""
     max_attempts: Count = 20
+    """After so many tries a letter is given up: `taximeter webhook` lists and resends it."""
 
 
 class BudgetSettings(Section):
-    """[budget]"""
+    """How budgets decide where something is not known."""
 
     on_unavailable: Literal["allow", "refuse"] = "allow"
+    """What becomes of calls under a budget while Redis does not answer."""
     on_unpriced: Literal["allow", "refuse"] = "allow"
     """What a hard budget in USD does with a call whose model has no price."""
     on_unbounded: Literal["maximum", "refuse", "allow"] = "maximum"
@@ -168,30 +221,39 @@ class BudgetSettings(Section):
 
 
 class OtelSettings(Section):
-    """[otel] (needs `pip install 'taximeter[otel]'`)"""
+    """OpenTelemetry; needs `pip install 'taximeter[otel]'`."""
 
     endpoint: str = ""
     """Base URL of an OTLP/HTTP collector (http://collector:4318); empty: nothing is exported."""
     headers_env: str = ""
     """Environment variable with headers, `name=value,…`, such as a vendor's key."""
     traces: bool = True
+    """One span a call."""
     metrics: bool = True
+    """The GenAI metrics of tokens and durations."""
     service_name: str = "taximeter"
+    """`service.name` of what is exported."""
     interval_s: Seconds = 60.0
     """How often metrics are exported."""
     timeout_s: Seconds = 10.0
+    """Longest wait for an answer of the collector."""
 
 
 class Settings(Section):
     """The whole configuration."""
 
     listen: str = "127.0.0.1:8000"
+    """Data port: what clients use as their base URL."""
     admin_listen: str = "127.0.0.1:8001"
+    """Control port: usage, metrics, keys, dashboard."""
     data_dir: str = "./data"
+    """Folder of the journal, SQLite history, embedded Valkey and this node's keys."""
     workers: Annotated[int, Meta(ge=1, le=128)] = 1
+    """Processes that relay: one for each core that can be spared."""
     node: str = ""
     """This node's name; empty: made once and kept in data_dir."""
     usage_headers: bool = False
+    """true: small unary answers carry `x-taximeter-input-tokens`, `-output-tokens` and `-cost-usd`."""
     prices_file: str = ""
     """Dated prices of one's own, which add to the shipped ones; empty: config/prices.toml where it exists."""
     redis: Redis = field(default_factory=Redis)

@@ -77,7 +77,7 @@ class BadRequest(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """A method that is not served; `allowed` are those that are (RFC 9110 §15.5.6 wants them told)."""
+    """A method that is not served; the header `allow` names those that are (RFC 9110 §15.5.6)."""
 
     status = 405
     code = "method_not_allowed"
@@ -208,9 +208,10 @@ class NotReady(RequestError):
 
 
 class UpstreamError(RequestError):
-    """The upstream could not be relayed. `sent`: some of the request had been written, so it may be billed."""
+    """The upstream could not be relayed."""
 
     sent: bool = False
+    """Whether some of the request had been written, so that it may be billed."""
     status = 502
     type = "upstream_error"
     code = "upstream_error"

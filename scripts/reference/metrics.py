@@ -1,0 +1,127 @@
+"""docs/reference/metrics.md: every metric of /metrics with its type, labels and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from prometheus_client.core import Metric
+
+from reference.markdown import code, page, table
+from taximeter.core.record import Operation
+from taximeter.sinks import metrics as cells
+from taximeter.sinks.metric_families import Exposition
+from taximeter.sinks.metrics import Metrics, Shape
+
+INTRO = """\
+What `GET /metrics` on the control port exposes: Prometheus' text format, or OpenMetrics with exemplars (the id of a
+request) where the scraper asks for it. Counters begin at 0 when the control process starts, with whatever history had
+not passed, as Prometheus expects; each node has its own.
+
+Labels never hold a track, document, task, key or end user. Workspaces, models and the number of series in all are
+capped at {workspaces}, {models} and {series:,}; what is more is summed under `other` and counted in
+`taximeter_label_overflow_total`. Cached input and reasoning output are parts of input and output, in series of their
+own: don't add them.
+
+Alerts, recording rules and Grafana dashboards over these metrics are in `config/prometheus` and `config/grafana`; which
+figure to watch for what: [What to watch](../operations.md#what-to-watch)."""
+
+HEAD = ("metric", "type", "labels", "meaning")
+SERIES = ("acme", "openai", "gpt-4o-mini", Operation.LLM)
+BUCKETS = (
+    ("`…_seconds`", cells.SECONDS), ("`taximeter_overhead_seconds`", cells.OVERHEAD_SECONDS),
+    ("`…_tokens_per_request`", cells.TOKENS),
+)  # fmt: skip
+
+
+@dataclass
+class OneSink:
+    """Of a sink, what is exposed."""
+
+    lag_records: int | None = 1
+    errors: int = 1
+    duplicates_skipped: int = 1
+    set_aside: int = 1
+    set_aside_records: int = 1
+
+
+@dataclass
+class AllHealth:
+    """Of delivery and the journals, what is exposed."""
+
+    sinks: dict[str, OneSink] = field(default_factory=lambda: {"redis": OneSink()})
+    in_flight: int = 1
+    lag_seconds: float = 1.0
+    journal_bytes: int = 1
+    journal_errors: int = 1
+    records_lost: int = 1
+    journal_repairs: int = 1
+    unreadable_lines: int = 1
+    halted: dict[str, str] = field(default_factory=dict)
+
+
+def metrics_page() -> str:
+    """The page."""
+    found = families()
+    parted: dict[str, list[Metric]] = {"Usage": [], "Calls": [], "The meter itself": []}
+    for family in found:
+        of_calls = "Calls" if family.type == "histogram" else "Usage"
+        parted[of_calls if "model" in labels_of(family) else "The meter itself"].append(family)
+    parts = [part for title, some in parted.items() for part in (f"## {title}", _table(some))]
+    buckets = table(
+        ("histograms", "upper bounds of their buckets"),
+        [
+            (name, f"{bounds[0]:.10g}, {bounds[1]:.10g}, {bounds[2]:.10g} … {bounds[-1]:,.10g}")
+            for name, bounds in BUCKETS
+        ],
+    )
+    intro = INTRO.format(workspaces=cells.MAX_WORKSPACES, models=cells.MAX_MODELS, series=cells.MAX_SERIES)
+    return page("Metrics", intro, *parts, "## Values of labels", _values(), "## Buckets", buckets)
+
+
+def families() -> list[Metric]:
+    """Every family, each with a sample for each set of labels: of a node on which everything has happened once."""
+
+    async def nowhere(_: Iterable[str]) -> dict[str, int]:
+        return {}
+
+    metrics = Metrics(nowhere)
+    metrics.series[SERIES] = [1] * cells.CELL_SLOTS
+    metrics.shapes[SERIES[1:]] = shape = Shape()
+    for counts in (shape.duration, shape.ttft, shape.overhead, shape.input_tokens, shape.output_tokens):
+        counts[0] = 1
+    exposition = Exposition(
+        metrics, health=AllHealth, budget_spent_ratio=lambda: {"acme": 0.5}, letters=lambda: (1, 1), node="n1"
+    )
+    return list(exposition.collect())
+
+
+def labels_of(family: Metric) -> list[str]:
+    """Names of its labels, in their order; `le` is a histogram's own."""
+    names = dict.fromkeys(name for sample in family.samples for name in sample.labels)
+    return [name for name in names if name != "le"]
+
+
+def name_of(family: Metric) -> str:
+    """As it is queried: a counter ends in `_total`."""
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def _table(some: list[Metric]) -> str:
+    return table(
+        HEAD,
+        [
+            (code(name_of(each)), each.type, ", ".join(map(code, labels_of(each))) or "none", each.documentation)
+            for each in some
+        ],
+    )
+
+
+def _values() -> str:
+    values = (
+        ("outcome", [str(each) for each in cells.OUTCOMES]),
+        ("source", [str(each) for each in cells.SOURCES]),
+        ("operation", [str(each) for each in Operation]),
+        ("label", ["workspace", "model", "series"]),
+    )
+    return table(("label", "values"), [(code(name), ", ".join(map(code, all_))) for name, all_ in values])
