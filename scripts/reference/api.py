@@ -26,7 +26,7 @@ Parameters that several operations have alike. Below, an operation names those i
 MANY = 4
 """From so many operations on, a parameter is described once."""
 METHODS = ("get", "post", "put", "patch", "delete")
-PARAMETERS = ("parameter", "type", "default", "meaning")
+PARAMETERS = ("parameter", "meaning", "type", "default")
 
 
 class Anything:
@@ -112,7 +112,7 @@ def _parameter(told: dict[str, Any]) -> tuple[str, str, str, str]:
     schema = told.get("schema", {})
     default = "required" if told.get("required") else code(json.dumps(schema["default"])) if "default" in schema else ""
     kind = _type(schema).removesuffix(" or null")  # a parameter that is left out
-    return code(told["name"]), kind, default, told.get("description", "")
+    return code(told["name"]), told.get("description", ""), kind, default
 
 
 def _content(told: dict[str, Any]) -> str:
@@ -148,7 +148,7 @@ def _shapes(schemas: dict[str, dict[str, Any]]) -> Iterator[str]:
             yield flat(schema["description"])
         required = schema.get("required", ())
         rows = [
-            (code(member), _type(told), "yes" if member in required else "", told.get("description", ""))
+            (code(member), told.get("description", ""), _type(told), "yes" if member in required else "")
             for member, told in schema.get("properties", {}).items()
         ]
-        yield filled(("member", "type", "required", "meaning"), rows)
+        yield filled(("member", "meaning", "type", "required"), rows)

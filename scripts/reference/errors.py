@@ -22,7 +22,7 @@ Errors that are Taximeter's own have OpenAI's shape, a code that stays the same 
 
 `message` says what happened and what to do; it may change. `x-should-retry` tells OpenAI's SDKs whether to try again;
 where it is not sent, their own rules apply."""
-HEAD = ("code", "status", "type", "`x-should-retry`", "when")
+HEAD = ("code", "when", "status", "type", "`x-should-retry`")
 CONTROL = """\
 What the control port answers besides. A request for an unknown path, with a method that a path does not have or with
 a parameter that does not validate has the name of its status as code (`not_found`, `method_not_allowed`,
@@ -32,7 +32,7 @@ a parameter that does not validate has the name of its status as code (`not_foun
 def errors_page() -> str:
     """The page."""
     rows = [
-        (code(each.code), str(each.status), code(each.type), _retry(each.retry), _when(each))
+        (code(each.code), _when(each), str(each.status), code(each.type), _retry(each.retry))
         for each in sorted(of_requests(), key=lambda each: (each.status, each.code))
     ]
     return page("Error codes", INTRO, "## Both ports", table(HEAD, rows), "## Control port", CONTROL, _of_control())
@@ -69,6 +69,6 @@ def _of_control() -> str:
     for kind, error, when in errors:
         answer = HANDLERS[kind](asked, error)
         told = msgspec.json.decode(answer.content)["error"]
-        rows.append((code(told["code"]), str(answer.status_code), code(told["type"]), "not sent", when))
+        rows.append((code(told["code"]), when, str(answer.status_code), code(told["type"]), "not sent"))
     logging.disable(logging.NOTSET)
     return table(HEAD, rows)

@@ -26,7 +26,7 @@ own: don't add them.
 Alerts, recording rules and Grafana dashboards over these metrics are in `config/prometheus` and `config/grafana`; which
 figure to watch for what: [What to watch](../operations.md#what-to-watch)."""
 
-HEAD = ("metric", "type", "labels", "meaning")
+HEAD = ("metric", "meaning", "type", "labels")
 SERIES = ("acme", "openai", "gpt-4o-mini", Operation.LLM)
 BUCKETS = (
     ("`…_seconds`", cells.SECONDS), ("`taximeter_overhead_seconds`", cells.OVERHEAD_SECONDS),
@@ -111,7 +111,7 @@ def _table(some: list[Metric]) -> str:
     return table(
         HEAD,
         [
-            (code(name_of(each)), each.type, ", ".join(map(code, labels_of(each))) or "none", each.documentation)
+            (code(name_of(each)), each.documentation, each.type, ", ".join(map(code, labels_of(each))) or "none")
             for each in some
         ],
     )

@@ -20,7 +20,7 @@ Every setting, as `taximeter check` understands it. A settings file may say only
 [the annotated file](../../config/taximeter.toml) shows them all at once. The environment wins over the file. Lists and
 tables can be given whole, as JSON or as a TOML value: `TAXIMETER_UPSTREAM='[{"name": "openai"}]'`. How the file is
 found and what is refused: [Running Taximeter](../operations.md#settings)."""
-HEAD = ("setting", "default", "allowed", "meaning")
+HEAD = ("setting", "meaning", "default", "allowed")
 
 
 def settings_page() -> str:
@@ -88,7 +88,7 @@ def _table(cls: type[Any], fields: list[types.Field], path: str, docs: dict[str,
         about = docs.get(f"{cls.__name__}.{field.name}")
         if not about:
             raise LookupError(f"config/settings.py says nothing below {cls.__name__}.{field.name}")
-        rows.append((code(field.name), _default(field), _allowed(field.type, field.default), about))
+        rows.append((code(field.name), about, _default(field), _allowed(field.type, field.default)))
     return table(HEAD, rows)
 
 
