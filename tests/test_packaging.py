@@ -122,7 +122,7 @@ def test_every_verb_is_in_the_operations_guide() -> None:
 
 
 def test_links_between_the_documents_lead_somewhere() -> None:
-    for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+    for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} -> {target}"
 
@@ -130,3 +130,26 @@ def test_links_between_the_documents_lead_somewhere() -> None:
 def test_the_ci_script_is_bash_that_parses() -> None:
     subprocess.run(["bash", "-n", str(ROOT / ".ci/run")], check=True)
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
+
+
+def test_hosted_ci_does_what_the_script_does_and_nothing_else() -> None:
+    told = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert set(told[True]) == {"push", "pull_request"}  # YAML 1.1 reads `on` as true
+    [job] = told["jobs"].values()
+    assert job["runs-on"].startswith("ubuntu-")
+    assert [step.get("run", step.get("uses", "").partition("@")[0]) for step in job["steps"]] == [
+        "actions/checkout",
+        "sudo .ci/run",
+    ]
+
+
+def test_hooks_before_a_commit_are_the_checks_with_the_locked_tools() -> None:
+    """No repository of hooks, so nothing is fetched; and no tool that `make check` does not run."""
+    [repo] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repo["repo"] == "local"
+    assert {hook["language"] for hook in repo["hooks"]} == {"system"}
+    entries = {hook["entry"].removesuffix(" --force-exclude") for hook in repo["hooks"]}
+    makefile = (ROOT / "Makefile").read_text().replace("$(BIN)", ".venv/bin")
+    checks = re.search(r"^check:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert checks
+    assert entries == {re.sub(r" proxy tests .*", "", line.strip()) for line in checks[1].splitlines()}
