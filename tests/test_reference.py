@@ -111,7 +111,7 @@ async def test_every_operation_and_shape_of_a_running_node_is_there(control: Con
 @pytest.mark.parametrize("page", PAGES)
 def test_anchors_on_a_page_lead_to_headings_of_it(page: str) -> None:
     text = (REFERENCE / page).read_text()
-    headings = {
-        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)", text, re.M)
-    }
+    titles = re.findall(r"^#+ (.+)", text, re.MULTILINE)
+    headings = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert len(headings) == len(titles), "two of the same name: a link would lead to the first"
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) - headings == set()
