@@ -69,7 +69,7 @@ class Spenders:
 
         goal = count() + answers
         try:
-            await self.house.until(lambda: count() >= goal, f"answered {answers} more calls ({kind})", 60)
+            await self.house.until(lambda: count() >= goal, f"answered {answers} more calls ({kind})")
         except TimeoutError as error:
             raise AssertionError(f"{self.answers}: {error}") from None
 
@@ -98,7 +98,7 @@ async def standing(house):
         return found and found[0]["spent"] is not None and found[0]["held"] == 0
 
     await house.settle()
-    await house.until(there, "counted, and nothing held", 150)
+    await house.until(there, "counted, and nothing held")
     (now,) = (await house.get("/budgets"))["data"]
     return now
 
