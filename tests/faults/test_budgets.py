@@ -189,7 +189,7 @@ async def test_a_sentinel_fails_over(seed, tmp_path, figures):
         async with Spenders(house, seed).spending() as spenders:
             await spenders.more(60, None)
             primary.kill()
-            await valkeys.until(replica.client.role, lambda role: role[0] == "master")
+            await valkeys.answers(replica.client.role, lambda role: role[0] == "master")
             await spenders.more(50, "insufficient_quota")
         await check(house, spenders, figures)
 
