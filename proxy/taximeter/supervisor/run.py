@@ -57,6 +57,7 @@ def serve(settings: Settings, announce: Callable[[Runtime], None]) -> None:
 
     setproctitle("taximeter: supervisor")
     log_to_stderr("supervisor")
+    os.umask(0o077)  # the children's too: Valkey's and SQLite's files, which name no mode, are for this user alone
     data_dir = DataDir(Path(settings.data_dir))
     with contextlib.ExitStack() as opened:
         opened.callback(data_dir.release)
