@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format lock rag bench faults soak fuzz install-test audit reference docs clean
+.PHONY: help install demo run test check format lock rag bench faults soak fuzz install-test audit reference docs dist clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,5 +77,11 @@ reference: $(DEV)  ## docs/reference anew from the code: settings, metrics, erro
 docs: $(DEV)  ## the documentation as a site, in site/; a link that leads nowhere fails (SERVE=1 shows it)
 	$(BIN)/python scripts/docs.py $(if $(SERVE),--serve)
 
+dist: $(DEV)  ## dist/: what a release consists of, from this commit, the same bytes whoever builds it
+	rm -rf dist
+	@export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) && for project in . proxy/taximeter_rag; do \
+	  (cd $$project && $(abspath $(BIN))/python -m hatchling build -t sdist -t wheel -d $(CURDIR)/dist) || exit 1; done
+	@cd dist && sha256sum *
+
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-audit .venv-docs .docs site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-audit .venv-docs .docs site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

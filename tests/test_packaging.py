@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from install.checkout import checkout
 from taximeter import __version__, config
 from taximeter.cli import VERBS
 from taximeter.config import checks
@@ -153,3 +157,52 @@ def test_hooks_before_a_commit_are_the_checks_with_the_locked_tools() -> None:
     checks = re.search(r"^check:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert checks
     assert entries == {re.sub(r" proxy tests .*", "", line.strip()) for line in checks[1].splitlines()}
+
+
+PROJECTS = (".", "proxy/taximeter_rag")
+
+
+def built(sources: Path, into: Path, *, umask: int, **environ: str) -> dict[str, bytes]:
+    """Name -> bytes of every distribution of a checkout, as `make dist` builds them."""
+    for project in PROJECTS:
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", str(into)]
+        subprocess.run(
+            build, cwd=sources / project, check=True, capture_output=True, umask=umask,
+            env={**os.environ, "SOURCE_DATE_EPOCH": "1795348800", **environ},
+        )  # fmt: skip
+    return {file.name: file.read_bytes() for file in into.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return built(checkout(tmp_path_factory.mktemp("one")), tmp_path_factory.mktemp("dist"), umask=0o022)
+
+
+def test_whoever_builds_a_release_wherever_gets_the_same_bytes(distributions: dict[str, bytes], tmp_path: Path) -> None:
+    """In another folder, with other times and modes of the files, another umask, zone, language and hash seed."""
+    (tmp_path / "another place").mkdir()
+    sources = checkout(tmp_path / "another place")
+    for number, file in enumerate(sorted(sources.rglob("*"), reverse=True)):
+        os.utime(file, (1_000_000_000 + number, 1_000_000_000 + number))
+        if file.is_file():
+            file.chmod(file.stat().st_mode & 0o700)
+    other = {"TZ": "Pacific/Apia", "LC_ALL": "C", "PYTHONHASHSEED": "7", "HOME": str(tmp_path), "USER": "other"}
+    again = built(sources, tmp_path / "dist", umask=0o077, **other)
+    assert len(distributions) == 4 and again.keys() == distributions.keys()
+    assert [name for name in again if again[name] != distributions[name]] == []
+
+
+def test_a_wheel_holds_its_package_and_nothing_that_runs_by_itself(
+    distributions: dict[str, bytes], tmp_path: Path
+) -> None:
+    """No `.pth`, which Python runs at every start, nothing compiled, nothing beside the package."""
+    for name, content in distributions.items():
+        if not name.endswith(".whl"):
+            continue
+        package = name.split("-")[0]
+        (tmp_path / name).write_bytes(content)
+        files = zipfile.ZipFile(tmp_path / name).namelist()
+        told = package, f"{package}-{__version__}.dist-info"
+        assert len(files) > 5 and [file for file in files if file.split("/")[0] not in told] == []
+        kinds = {Path(file).suffix for file in files if file.startswith(f"{package}/")}
+        assert kinds <= {".py", ".typed", ".toml", ".lua", ".css", ".js", ".html", ".svg", ".json", ".woff2"}, kinds
