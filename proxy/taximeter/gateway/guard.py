@@ -23,6 +23,7 @@ from taximeter.core.errors import (
     RequestError,
 )
 from taximeter.gateway.heads import without_upgrade
+from taximeter.gateway.readers import ReaderClock
 from taximeter.gateway.uploads import BodyClock, Held
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Guard(HttpToolsProtocol):
         """To be said when the requests that were accepted are answered."""
         self._head_timer: TimerHandle | None = None
         self._body_clock: BodyClock | None = None
+        self._reader_clock: ReaderClock | None = None
         self.body_bytes = 0
         """Of bodies on this connection, read so far."""
         self._in_body = False
@@ -90,6 +92,7 @@ class Guard(HttpToolsProtocol):
         if self._body_clock is not None:
             self._body_clock.stop()
             self._body_clock = None  # it holds this
+        self._unset_reader_clock()
         self.connections.discard(self)
         self._idle_since = None
         if self.timeout_keep_alive_task is not None:
@@ -278,6 +281,8 @@ class Guard(HttpToolsProtocol):
     def close(self, _: bytes = b"") -> None:
         """Let what was written leave, and close. For `then`."""
         self.transport.close()
+        if self._reader_clock is None and self.transport.get_write_buffer_size():
+            self._reader_clock = ReaderClock(self)
 
     def linger(self, last: bytes) -> None:
         """Close behind `last`, but in a way that it is read by a client that is still sending. For `then`."""
@@ -291,7 +296,7 @@ class Guard(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         self._head_timer = None
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+            self.close()
 
     def _start(self, cycle: Any) -> None:
         """Hand a request to the application: it is the first, or the answer before it is complete."""
@@ -326,6 +331,22 @@ class Guard(HttpToolsProtocol):
         else:
             self._refuse(error)
 
+    # An answer that its client does not take
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._reader_clock is None:
+            self._reader_clock = ReaderClock(self)
+
+    def resume_writing(self) -> None:
+        self._unset_reader_clock()
+        super().resume_writing()
+
+    def _unset_reader_clock(self) -> None:
+        if self._reader_clock is not None:
+            self._reader_clock.stop()
+            self._reader_clock = None  # it holds this
+
     # One lazy timer a connection, instead of one made and cancelled for each request
 
     def on_response_complete(self) -> None:
@@ -358,7 +379,7 @@ class Guard(HttpToolsProtocol):
         if left_s > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
         elif not self.transport.is_closing():
-            self.transport.close()
+            self.close()
 
     def _unset_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -371,7 +392,7 @@ class _Lingering(asyncio.Protocol):
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._timer = guard.loop.call_later(LINGER_S, guard.transport.close)
+        self._timer = guard.loop.call_later(LINGER_S, guard.close)
         guard.transport.write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
