@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from taximeter.config import Limits
 
 LOOKS = 8
-"""So often within `limits.answer_timeout_s` it is looked whether something was taken; it is cut when none has found any."""
+"""So often within `limits.answer_timeout_s` it is looked whether something was taken: cut when none has found any."""
 
 
 class Answering(Protocol):
