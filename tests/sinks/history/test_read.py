@@ -17,8 +17,8 @@ from ledger import T0, US, batch, call, random_call
 from taximeter.core.errors import BadRequest, ConfigError
 from taximeter.core.record import Operation, Outcome, Record
 from taximeter.core.totals import Totals
-from taximeter.sinks.history import cells
-from taximeter.sinks.history.database import Database
+from taximeter.sinks.history import cells, database
+from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.query import GROUPS, SERIES, TAGS, Filters
 from taximeter.sinks.history.read import Reader
 from taximeter.sinks.history.schema import VERSION, meta
@@ -421,6 +421,23 @@ def test_reading_opens_nothing_that_is_not_there(tmp_path):
 def test_a_url_that_cannot_be_history_is_refused(bad):
     with pytest.raises(ConfigError, match=r"history\.url"):
         Database(bad)
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+
+def test_a_question_that_takes_too_long_is_an_error_and_the_next_is_answered(new_url, monkeypatch):
+    monkeypatch.setattr(database, "QUESTION_S", 1)
+    monkeypatch.setattr(database, "_POSTGRES_SESSION", database._POSTGRES_SESSION.replace("120s", "1s"))
+    with Database(new_url()) as opened:
+        for _ in range(2):
+            with (
+                pytest.raises(HistoryUnavailable, match="interrupted|statement timeout"),
+                opened.reading() as connection,
+            ):
+                connection.execute(text(ENDLESS)).scalar()
+            with opened.reading() as connection:
+                assert connection.execute(text("SELECT 7")).scalar() == 7
 
 
 def test_a_password_is_not_shown_in_errors():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,11 @@ _SQLITE = (
 )
 _SQLITE_READ = ("PRAGMA query_only = 1", "PRAGMA cache_size = -16000", "PRAGMA temp_store = MEMORY")
 
+QUESTION_S = 120
+"""How long one SELECT may take, in either database; it is an error then, and the next is none the worse."""
+_STEPS = 100_000
+"""So many steps of SQLite's machine (about a millisecond) between two looks at the clock."""
+
 _POSTGRES: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -48,9 +54,36 @@ _POSTGRES: dict[str, Any] = {
     "tcp_user_timeout": 30_000,  # a dead server is noticed while we wait for its answer
     "application_name": "taximeter",
 }
-_POSTGRES_SESSION = "SET timezone = 'UTC'; SET statement_timeout = '120s'; SET lock_timeout = '30s'"
+_POSTGRES_SESSION = f"SET timezone = 'UTC'; SET statement_timeout = '{QUESTION_S}s'; SET lock_timeout = '30s'"
 _SCHEMA_LOCK = 0x7461786D
 """PostgreSQL advisory lock under which nodes create tables and partitions."""
+
+
+class _Clock:
+    """Of one SQLite connection: asked by its machine whether to stop."""
+
+    ends = float("inf")
+
+    def begin(self) -> None:
+        self.ends = time.monotonic() + QUESTION_S
+
+    def is_late(self) -> bool:
+        return time.monotonic() > self.ends
+
+
+class _Timed(sqlite3.Connection):
+    """Its statements end by themselves."""
+
+    clock: _Clock | None = None
+
+    def bound(self) -> None:
+        self.clock = _Clock()
+        self.set_progress_handler(self.clock.is_late, _STEPS)
+
+
+def _begin_question(_: object, cursor: Any, *__: object) -> None:
+    if cursor.connection.clock is not None:
+        cursor.connection.clock.begin()
 
 
 class Database:
@@ -96,10 +129,12 @@ class Database:
         mode = "ro" if self._read_only or not writes else "rwc"
         uri = f"file:{quote(str(self.path))}?mode={mode}"
 
-        def connect() -> sqlite3.Connection:
+        def connect() -> _Timed:
             connection = sqlite3.connect(
-                uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+                uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=_Timed
             )
+            if not writes and not self._read_only:  # the operator's own command may take its time
+                connection.bound()
             connection.create_aggregate("exact_sum", 1, ExactSum)
             for pragma in _SQLITE if mode == "rwc" else _SQLITE_READ:
                 connection.execute(pragma)
@@ -108,6 +143,7 @@ class Database:
         engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
         begin = "BEGIN IMMEDIATE" if writes else "BEGIN"  # deferred: one snapshot from the first SELECT on
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        event.listen(engine, "before_cursor_execute", _begin_question)
         return engine
 
     @contextmanager
