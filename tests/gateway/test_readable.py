@@ -115,6 +115,38 @@ def test_a_form_that_is_cut_or_has_too_many_parts_is_refused():
             reading(body, b"multipart/form-data; boundary=b")
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [b"multipart/form-data; boundary=b", b"multipart/form-data;boundary=b;", b'Multipart/Form-Data ; boundary="b" ',
+     b"multipart/form-data; charset=utf-8; boundary=b", b'multipart/form-data; boundary=b; charset="UTF-8"'],
+)  # fmt: skip
+def test_a_forms_type_as_clients_write_it_is_read(kind):
+    assert reading(form(("model", b"a")), kind) == {"model": "a"}
+
+
+OTHER = form(("model", b"dear"), boundary="c")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (b"multipart/form-data; boundary=b; boundary=c", form(("model", b"a"))),
+        (b"multipart/form-data; boundary=c; boundary=b", form(("model", b"a"))),
+        (b"multipart/form-data; boundary=c, multipart/form-data; boundary=b", form(("model", b"a"))),
+        (b"multipart/form-data; boundary*=utf-8''c; boundary=b", form(("model", b"a"))),
+        (b"multipart/form-data; x=y; boundary=b", form(("model", b"a"))),
+        (b"multipart/form-data; boundary=b", OTHER + form(("model", b"a"))),
+        (b"multipart/form-data; boundary=b", form(("model", b"a")) + OTHER),
+        (b"multipart/form-data; boundary=b", form(("_charset_", b"utf-16"), ("model", b"a"))),
+        (b"application/json; charset=utf-8; charset=utf-7", b'{"model":"a"}'),
+        (b"multipart/form-data; boundary=b; charset=utf-8; charset=utf-7", form(("model", b"a"))),
+    ],
+)
+def test_what_two_servers_could_read_as_two_requests_is_refused(kind, body):
+    with pytest.raises(BadRequest, match="must be readable here"):
+        reading(body, kind)
+
+
 @given(st.binary(max_size=100), st.sampled_from([b"multipart/form-data; boundary=b", b"text/plain", None]))
 def test_any_bytes_are_read_or_refused(body, kind):
     with contextlib.suppress(BadRequest, PayloadTooLarge):

@@ -272,6 +272,10 @@ REFUSED = [
     ({"messages": []}, "/model/o3/converse"),
     ({**CHAT, "input_file_id": "f"}, "/v1/batches"),
     ({**CHAT, "assistant_id": "a"}, "/v1/threads/t/runs"),
+    ({**CHAT, "preset": "dear"}, "/v1/chat/completions"),
+    ({"model": "gpt-4o-mini", "from": "o3"}, "/api/create"),
+    ({"source": "o3", "destination": "gpt-4o-mini"}, "/api/copy"),
+    ({"model": "gpt-4o-mini", "version": "5c7d5dc6", "input": {}}, "/v1/predictions"),
 ]
 
 

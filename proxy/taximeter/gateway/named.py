@@ -24,8 +24,14 @@ NAMING = frozenset((
     "model", "models", "modelid", "modelids", "modelname", "modelslug", "modeluri", "modelarn", "basemodel", "engine",
     "engineid", "deployment", "deploymentid", "deploymentname", "fallback", "fallbacks", "fallbackmodel",
     "fallbackmodels", "contextwindowfallbacks", "contentpolicyfallbacks", "foundationmodel", "draftmodel",
+    "preset",
 ))  # fmt: skip
-"""Canonical names of members that name models."""
+"""Canonical names of members that name models; OpenRouter's presets may hold some."""
+NAMING_AT = (
+    (re.compile(rb"(?i)/api/(?:create|copy)$").search, frozenset(("from", "source", "destination", "name"))),
+    (re.compile(rb"(?i)/predictions$").search, frozenset(("version",))),
+)
+"""What names models at some paths alone: Ollama gives one the name of another, Replicate goes by a model's version."""
 SAID = frozenset((
     "messages", "input", "inputs", "contents", "content", "documents", "metadata", "inputschema", "schema",
     "jsonschema", "responseformat", "responseschema", "responsejsonschema", "prompt", "system", "systeminstruction",
@@ -57,7 +63,7 @@ def named(
     """Every model the request names, each once; `path_model`: as the API reads it from the path. Raises BadRequest."""
     in_path = [path_model, *_in_path(path)] if path_model else [*_in_path(path)]
     in_path = [name for name in in_path if name == path_model or not (path_model or "").startswith(name)]
-    found = [*_in_body(members), *in_path, *_in_query(query), *_in_headers(headers)]
+    found = [*_in_body(members), *_at(path, members), *in_path, *_in_query(query), *_in_headers(headers)]
     return tuple(dict.fromkeys(name for names in found for name in names.split(",")))
 
 
@@ -88,6 +94,14 @@ def _in_body(members: dict[str, object]) -> Iterator[str]:
                     yield from _names(inner)
                 elif known not in SAID and isinstance(inner, list | dict) and not _is_schema(known, inner):
                     waiting.append(inner)
+
+
+def _at(path: bytes, members: dict[str, object]) -> Iterator[str]:
+    for is_there, names in NAMING_AT:
+        if any(is_there(spelled) for spelled in routes.spellings(path)):
+            for name, value in members.items():
+                if canonical(name) in names:
+                    yield from _names(value)
 
 
 def _is_schema(name: str, value: object) -> bool:

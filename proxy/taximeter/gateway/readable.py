@@ -26,8 +26,13 @@ REROUTING = frozenset(
 
 _MEANT = "A hard budget or an allow-list is about this call, so its body must be readable here, but"
 _is_json = re.compile(rb"(application|text)/([a-z0-9.-]+\+)?json|text/plain|application/octet-stream|").fullmatch
-_charset = re.compile(rb"charset\s*=\s*\"?([^\s;\"]*)").search
-_boundary = re.compile(rb";\s*boundary=(?:\"([^\"\\]{1,70})\"|([^\s;\",]{1,70}))\s*(?:;|$)", re.IGNORECASE).search
+_charsets = re.compile(rb"charset\s*=\s*\"?([^\s;\"]*)").findall
+_boundary = re.compile(
+    rb"multipart/form-data\s*;\s*(?:charset=\"?[\w-]+\"?\s*;\s*)?"
+    rb"boundary=(?:\"([^\"\\]{1,70})\"|([^\s;\",]{1,70}))\s*(?:;\s*charset=\"?[\w-]+\"?\s*)?;?\s*",
+    re.IGNORECASE,
+).fullmatch
+"""One boundary: of two, servers differ in which they take, and so in which form they read."""
 _PLAIN_CHARSETS = frozenset((b"utf-8", b"utf8", b"us-ascii", b"ascii"))
 
 
@@ -52,9 +57,9 @@ def check_head(headers: Headers) -> None:
                 raise refusal(f"there are two {name.decode()} headers")
             seen.add(name)
         if name == b"content-type":
-            named = _charset(value.lower())
-            if named is not None and named[1] not in _PLAIN_CHARSETS:
-                raise refusal(f"its charset is {named[1].decode('latin-1')}")
+            for charset in _charsets(value.lower()):
+                if charset not in _PLAIN_CHARSETS:
+                    raise refusal(f"its charset is {charset.decode('latin-1')}")
 
 
 def read(headers: Headers, body: bytes, limit_bytes: int) -> bytes:
@@ -103,14 +108,13 @@ def _form(kind: bytes, body: bytes) -> bytes:
     # few calls are forms
     from multipart import MultipartError, MultipartSegment, PushMultipartParser  # type: ignore[import-untyped]
 
-    boundary = _boundary(kind)
-    if boundary is None:
-        raise refusal("its form has no boundary")
+    found = _boundary(kind.strip())
+    if found is None:
+        raise refusal("its form has no boundary that all servers take for the same")
+    boundary = found[1] or found[2]
     fields: dict[str, list[object]] = {}
     try:
-        with PushMultipartParser(
-            boundary[1] or boundary[2], len(body), max_segment_count=FORM_PARTS, strict=True
-        ) as parser:
+        with PushMultipartParser(boundary, len(body), max_segment_count=FORM_PARTS, strict=True) as parser:
             segment, text = None, bytearray()
             for event in parser.parse(body):
                 if isinstance(event, MultipartSegment):
@@ -124,4 +128,9 @@ def _form(kind: bytes, body: bytes) -> bytes:
             parser.parse(b"")
     except (MultipartError, ValueError) as error:
         raise refusal(f"its form cannot be read ({error})") from None
-    return json.dumps({name: found[0] if len(found) == 1 else found for name, found in fields.items()}).encode()
+    line = b"--" + boundary
+    if not (body.lstrip(b"\r\n").startswith(line) and body.rstrip(b"\r\n").endswith(line + b"--")):
+        raise refusal("something stands before or after its form")  # there another boundary's form could
+    if "_charset_" in fields:  # some servers read the other fields in that charset (RFC 7578, 4.6)
+        raise refusal("its form names a charset")
+    return json.dumps({name: values[0] if len(values) == 1 else values for name, values in fields.items()}).encode()

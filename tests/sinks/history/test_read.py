@@ -432,7 +432,7 @@ def test_a_question_that_takes_too_long_is_an_error_and_the_next_is_answered(new
     with Database(new_url()) as opened:
         for _ in range(2):
             with (
-                pytest.raises(HistoryUnavailable, match="interrupted|statement timeout"),
+                pytest.raises(HistoryUnavailable, match=r"interrupted|statement timeout"),
                 opened.reading() as connection,
             ):
                 connection.execute(text(ENDLESS)).scalar()
