@@ -2,7 +2,7 @@ import pytest
 
 from dashboards import ADMIN_TOKEN
 from taximeter.control.dashboard.entering import _own_path
-from taximeter.control.sessions import COOKIE, LASTS_S, MOST, Sessions
+from taximeter.control.sessions import COOKIE, LASTS_S, MOST, MOST_OF_ONE, Sessions
 from taximeter.sinks.history.query import Filters
 
 
@@ -86,9 +86,20 @@ def test_sessions_end_by_themselves_and_are_bounded():
     assert sessions.token(cookie) == b"token"
     now[0] = LASTS_S
     assert sessions.token(cookie) is None
-    names = [sessions.open(b"t") for _ in range(MOST + 1)]
+    names = [sessions.open(b"t%d" % (number // MOST_OF_ONE)) for number in range(MOST + 1)]
     assert sessions.token(f"{COOKIE}={names[0]}".encode()) is None
-    assert sessions.token(f"{COOKIE}={names[-1]}".encode()) == b"t"
+    assert sessions.token(f"{COOKIE}={names[-1]}".encode()) == b"t%d" % (MOST // MOST_OF_ONE)
+
+
+def test_one_token_s_sessions_end_no_other_s():
+    sessions = Sessions()
+    admin = f"{COOKIE}={sessions.open(b'admin')}".encode()
+    names = [f"{COOKIE}={sessions.open(b'a tenant')}".encode() for _ in range(3 * MOST)]
+    assert sessions.token(admin) == b"admin"
+    assert [sessions.token(name) for name in names[-MOST_OF_ONE:]] == [b"a tenant"] * MOST_OF_ONE
+    assert [name for name in names[:-MOST_OF_ONE] if sessions.token(name)] == []
+    assert sessions.close(names[-1]) and not sessions.close(names[-1]) and not sessions.close(names[0])
+    assert sessions.token(names[-2]) and sessions.token(admin)
 
 
 @pytest.mark.parametrize("cookies", [None, b"", b"a=b", b"taximeter_session", b"taximeter_session=\xff;;=", b"=;;,"])
