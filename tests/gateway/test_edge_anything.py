@@ -70,6 +70,9 @@ class Wire(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def get_write_buffer_size(self) -> int:
+        return 0  # whoever is there takes everything at once
+
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
 
