@@ -29,9 +29,14 @@ GATHERED = ROOT / ".docs"
 SITE = ROOT / "site"
 PORT = 8090
 
-MOVED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+MOVED = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
 """Pages of the root, and what they are called in the site."""
-FILES = ("LICENSE", "config/taximeter.toml", "config/prices.toml")
+FILES = ("LICENSE", "Dockerfile", "config/taximeter.toml", "config/prices.toml")
 """What pages link to besides pages; taken along as it is."""
 
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]+)?\)")
