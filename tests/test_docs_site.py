@@ -50,11 +50,11 @@ def test_what_is_gathered_is_what_the_links_lead_to(docs: ModuleType, tmp_path: 
             assert (page.parent / target).is_file(), f"{page.relative_to(tmp_path)} -> {target}"
 
 
-def tree(root: Path, readme: str) -> Path:
+def tree(docs: ModuleType, root: Path, readme: str) -> Path:
     """A repository with one page in docs/, and a front page."""
     (root / "docs/decisions").mkdir(parents=True)
     (root / "config").mkdir()
-    for name in ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "config/taximeter.toml", "config/prices.toml"):
+    for name in (*docs.MOVED, *docs.FILES):
         (root / name).write_text("")
     (root / "docs/decisions/0001-one.md").write_text("[home](../../README.md#read-on) [file](../../config/prices.toml)")
     (root / "README.md").write_text(readme)
@@ -62,7 +62,9 @@ def tree(root: Path, readme: str) -> Path:
 
 
 def test_links_are_written_for_the_pages_new_places(docs: ModuleType, tmp_path: Path) -> None:
-    root = tree(tmp_path / "repo", "[one](docs/decisions/0001-one.md#why), [log](CHANGELOG.md), [web](https://a/b)")
+    root = tree(
+        docs, tmp_path / "repo", "[one](docs/decisions/0001-one.md#why), [log](CHANGELOG.md), [web](https://a/b)"
+    )
     docs.gather(root, tmp_path / "out")
     assert (tmp_path / "out/index.md").read_text() == (
         "[one](decisions/0001-one.md#why), [log](changelog.md), [web](https://a/b)"
@@ -72,7 +74,7 @@ def test_links_are_written_for_the_pages_new_places(docs: ModuleType, tmp_path: 
 
 
 def test_a_link_that_leaves_the_site_without_being_taken_along_is_named(docs: ModuleType, tmp_path: Path) -> None:
-    root = tree(tmp_path / "repo", "[code](proxy/taximeter/core/record.py)")
+    root = tree(docs, tmp_path / "repo", "[code](proxy/taximeter/core/record.py)")
     with pytest.raises(docs.Broken, match=r"README\.md: proxy/taximeter/core/record\.py is no page"):
         docs.gather(root, tmp_path / "out")
 
