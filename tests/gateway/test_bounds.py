@@ -68,10 +68,12 @@ SERVER_TOOL = {
     "messages": {"type": "web_search_20250305", "name": "web_search"},
     "generate": {"googleSearch": {}},
     "invoke": {"type": "web_search_20250305"},
+    "converse": {"systemTool": {"name": "nova_grounding"}},
 }
 CLIENT_TOOL = {
     "messages": {"name": "look", "input_schema": {"type": "object"}},
     "generate": {"functionDeclarations": [{"name": "f"}]},
+    "converse": {"toolSpec": {"name": "f", "inputSchema": {"json": {"type": "object"}}}},
 }
 
 
@@ -96,6 +98,10 @@ def check_row(row):
         case Bounds.KEPT:
             assert one("id_1").input_tokens == WINDOW and one("id_1").assumed
             assert one(None) == plain
+        case Bounds.STORED:
+            assert "max_tool_calls" in one({"id": "pmpt_1"}).endless[0] and one(None).endless == []
+            stated = most({**nested(row.member, {"id": "pmpt_1"}), "max_tool_calls": 4}, row.dialect)
+            assert (stated.uses, stated.endless, stated.input_tokens) == (4, [], 5 * WINDOW)
         case Bounds.TIER:
             others = () if row.member.lower().startswith("service") else ("priority",)
             assert plain.tiers == ("", "priority") and set(one("flex").tiers) == {"", "flex", *others}
@@ -242,6 +248,49 @@ def test_names_of_properties_in_a_tools_schema_are_no_media():
     assert most({"tools": [tool]}).input_tokens < OVERHEAD_TOKENS + TOOL_TOKENS + 100
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "tool_use", "name": "read", "input": {"file": "a.py", "image": "b", "url": "https://x"}},
+        {"functionCall": {"name": "read", "args": {"file": "a.py", "document": {"id": 1}}}},
+        {"functionResponse": {"name": "read", "response": {"file": "a.py", "documents": [{"document": "text"}]}}},
+        {"toolUse": {"toolUseId": "t", "name": "read", "input": {"audio": "a.mp3", "image": "b"}}},
+    ],
+)
+def test_what_a_tool_is_called_with_or_says_is_text(part):
+    found = most({"max_tokens": 5, "messages": [{"content": [part]}]})
+    assert found.input_tokens < OVERHEAD_TOKENS + 100 and found.assumed == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"functionResponse": {"name": "f", "parts": [{"inlineData": {"mimeType": "application/pdf", "data": "AA"}}]}},
+        {"toolUse": {"file": {"file_id": "f"}}},
+        {"type": "text", "input": {"file": {"file_id": "f"}}},
+        {"type": "tool_result", "content": [{"type": "document", "source": {"type": "url", "url": "https://x"}}]},
+    ],
+)
+def test_a_file_beside_what_a_tool_says_is_one(part):
+    assert most({"max_tokens": 5, "messages": [{"content": [part]}]}).input_tokens == WINDOW
+
+
+def test_what_says_nothing_to_a_server_that_cuts_numbers_bounds_nothing():
+    assert most({"max_tokens": 0.9}).output_tokens == ANSWER and most({"max_tokens": 1.1}).output_tokens == 2
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [{"type": "image_generation"}, {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "64g"}}],
+)
+def test_a_tool_that_is_billed_by_other_prices_than_the_models_has_no_bound(tool):
+    assert "other prices" in most({"tools": [tool], "max_tool_calls": 2}, "responses").endless[0]
+
+
+def test_an_answer_that_no_member_bounds_is_left_open():
+    assert most({"max_output_tokens": 1}, "responses", unlimited=True).output_tokens == ANSWER
+
+
 def test_how_to_speak_is_no_audio():
     assert (
         most({"modalities": ["audio"], "audio": {"voice": "alloy", "format": "wav"}}).input_tokens
@@ -301,9 +350,15 @@ def test_what_a_path_starts_or_keeps():
     assert most({}, endless=("a batch",)).endless == ["a batch"]
     assert most({}, unbilled=True).tokens == 0
     for path in (b"/v1/batches", b"/v1/messages/batches", b"/v1/fine_tuning/jobs", b"/v1/realtime/client_secrets",
-                 b"/v1beta/models/g:batchGenerateContent", b"/v1beta/cachedContents"):  # fmt: skip
+                 b"/v1beta/models/g:batchGenerateContent", b"/v1beta/cachedContents", b"/v1/batch/jobs",
+                 b"/v1/embed-jobs", b"/v1/fine_tuning/jobs/f/resume", b"/v1/fine_tuning/jobs/f/start",
+                 b"/v1/fine_tuning/alpha/graders/run", b"/v1/finetuning/finetuned-models", b"/v1/realtime",
+                 b"/v1/realtime/calls", b"/v1/realtime/calls/c/accept", b"/v1/realtime/sessions", b"/v1/containers",
+                 b"/v1/chatkit/sessions", b"/v1/sessions/s/events", b"/v1/accounts/a/batchInferenceJobs",
+                 b"/v1beta/fileSearchStores/s:importFile"):  # fmt: skip
         assert COSTLY_PATHS(path), path
-    assert not COSTLY_PATHS(b"/v1/batches/b_1/cancel") and not COSTLY_PATHS(b"/v1/files")
+    for path in (b"/v1/batches/b_1/cancel", b"/v1/files", b"/v1/realtime/calls/c/hangup", b"/v1/containers/c/files"):
+        assert not COSTLY_PATHS(path), path
     assert most({}, "unknown", answerless=True).output_tokens == 0
 
 

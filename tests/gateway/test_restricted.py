@@ -183,6 +183,11 @@ async def test_any_spelling_is_held_in_full_or_refused(budgeted, redis, how, tok
         ({"input_file_id": "f"}, "/w/acme/v1/batches", "billed later"),
         ({"assistant_id": "a"}, "/w/acme/v1/threads/t/runs", "agent"),
         ({**CHAT, "model": "gpt-4o-mini:online"}, PATH, "model"),
+        ({"model": "m", "input_files": ["f"]}, "/w/acme/v1/batch/jobs", "billed later"),
+        ({}, "/w/acme/v1/fine_tuning/jobs/f/resume", "billed later"),
+        ({"grader": {"model": "m"}}, "/w/acme/v1/fine_tuning/alpha/graders/run", "billed later"),
+        ({"prompt": {"id": "pmpt_1"}, "max_output_tokens": 5}, "/w/acme/v1/responses", "max_tool_calls"),
+        ({**CHAT, "enable_search": True}, PATH, "enable_search"),
     ],
 )
 async def test_what_has_no_bound_is_refused_unless_it_is_allowed(budgeted, provider, redis, body, path, named):
@@ -212,11 +217,12 @@ async def test_a_rerank_holds_a_search_unit_for_each_hundred_documents(budgeted,
         {"model": "m", "messages": []},
         {**CHAT, "max_tokens": None},
         {"model": "m", "input": "x", "previous_response_id": "r", "max_output_tokens": 5},
+        {"model": "m", "input": "x", "max_output_tokens": 5, "path": "/w/acme/v1/Responses/compact/"},
     ],
 )
 async def test_with_refuse_what_is_left_open_is_refused(budgeted, provider, body):
     budgeted.gate.settings.budget.on_unbounded = "refuse"
-    answer = await post(budgeted, body, "/w/acme/v1/responses" if "input" in body else PATH)
+    answer = await post(budgeted, body, body.get("path", "/w/acme/v1/responses" if "input" in body else PATH))
     assert answer.headers["x-taximeter-error"] == "unbounded_request" and provider.requests == []
     assert (await post(budgeted, CHAT)).status_code == 200
 

@@ -73,7 +73,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"^|/generate(_stream)?|(?<!/v1)(?<!beta)(?<!beta1)/models/[^/:]+/[^/:]+", TGI),
     (
         r"/(batches|files|uploads|cachedContents|fine_tuning|vector_stores|assistants|threads|evals|admin|organization)"
-        r"(/.*)?|/cancel|count.?tokens|/tokenize|/detokenize|/input_tokens|:batchGenerateContent",
+        r"(/.*)?|/(cancel|hangup|reject)|count.?tokens|/tokenize|/detokenize|/input_tokens|:batchGenerateContent",
         OPAQUE,
     ),
     (r"", UNKNOWN),

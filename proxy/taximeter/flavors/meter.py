@@ -33,6 +33,8 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """The path names something the provider keeps (a conversation), which is read again and billed."""
     answerless: bool = False
     """Its input is judged, no answer is generated."""
+    unlimited: bool = False
+    """No member that the API documents bounds its answer."""
     endless: tuple[str, ...] = ()
     """What the path starts that has no bound: a batch, an agent's run."""
 

@@ -40,6 +40,7 @@ class Bounds(StrEnum):
     TIER = "the dearest tier that it may mean is priced"
     USES = "uses of tools by the provider, each a pass over the context window, and its fee"
     TOOLS = "without a stated number of uses there is no bound"
+    STORED = "may bring tools: without `max_tool_calls` there is no bound"
     ENDLESS = "there is no bound"
 
 
@@ -71,6 +72,7 @@ _GEMINI_CACHE = "https://ai.google.dev/gemini-api/docs/caching"
 _COHERE = "https://docs.cohere.com/reference/chat"
 _OLLAMA = "https://github.com/ollama/ollama/blob/main/docs/api.md"
 _CONVERSE = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html"
+_NOVA_GROUNDING = "https://docs.aws.amazon.com/nova/latest/userguide/grounding.html"
 _INVOKE = "https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html"
 _MISTRAL = "https://docs.mistral.ai/api/"
 _OPENROUTER = "https://openrouter.ai/docs/api-reference/parameters"
@@ -82,6 +84,8 @@ _CODE_EXECUTION = "https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/
 _COMPACTION = "https://docs.anthropic.com/en/docs/build-with-claude/compaction"
 _INTERACTIONS = "https://ai.google.dev/api/interactions-api"
 _ORACLE = "https://docs.oracle.com/en-us/iaas/api/#/en/generative-ai-inference/"
+_AZURE_DATA = "https://learn.microsoft.com/en-us/azure/ai-foundry/openai/references/on-your-data"
+_CLOUDFLARE_BATCH = "https://developers.cloudflare.com/workers-ai/features/batch-api/"
 _XAI_SEARCH = "https://docs.x.ai/docs/guides/live-search"
 
 ROWS: tuple[Row, ...] = (
@@ -101,12 +105,17 @@ ROWS: tuple[Row, ...] = (
     Row("chat", "cached_content", Bounds.KEPT, _GEMINI_CACHE),
     Row("chat", "search_parameters", Bounds.ENDLESS, _XAI_SEARCH),
     Row("chat", "plugins", Bounds.ENDLESS, _OPENROUTER_SEARCH),
+    Row("chat", "enable_search", Bounds.ENDLESS, _DASHSCOPE),
+    Row("chat", "data_sources", Bounds.ENDLESS, _AZURE_DATA),
     Row("hosted", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
     Row("hosted", "max_completion_tokens", Bounds.ANSWER, _OPENAI_CHAT),
     Row("hosted", "max_new_tokens", Bounds.ANSWER, _TGI),
     Row("hosted", "parameters.max_new_tokens", Bounds.ANSWER, _TGI),
     Row("hosted", "parameters.maxOutputTokens", Bounds.ANSWER, _GEMINI),
     Row("hosted", "n", Bounds.ANSWERS, _OPENAI_CHAT),
+    Row("hosted", "prompt", Bounds.PROMPTS, _OPENAI_COMPLETIONS),
+    Row("hosted", "inputs", Bounds.PROMPTS, _TGI),
+    Row("hosted", "requests", Bounds.ENDLESS, _CLOUDFLARE_BATCH),
     Row("hosted", "tools", Bounds.TOOLS, _OPENAI_CHAT),
     Row("completions", "max_tokens", Bounds.ANSWER, _OPENAI_COMPLETIONS),
     Row("completions", "max_tokens_to_sample", Bounds.ANSWER, "https://docs.anthropic.com/en/api/complete"),
@@ -119,6 +128,7 @@ ROWS: tuple[Row, ...] = (
     Row("responses", "previous_response_id", Bounds.KEPT, _OPENAI_RESPONSES),
     Row("responses", "conversation", Bounds.KEPT, _OPENAI_RESPONSES),
     Row("responses", "prompt", Bounds.KEPT, _OPENAI_RESPONSES),
+    Row("responses", "prompt", Bounds.STORED, _OPENAI_RESPONSES),
     Row("responses", "max_tool_calls", Bounds.USES, _OPENAI_RESPONSES),
     Row("responses", "tools", Bounds.TOOLS, _OPENAI_RESPONSES),
     Row("responses", "service_tier", Bounds.TIER, _OPENAI_RESPONSES),
@@ -182,9 +192,12 @@ ROWS: tuple[Row, ...] = (
     Row("textgen", "parameters.max_new_tokens", Bounds.ANSWER, _TGI),
     Row("textgen", "max_length", Bounds.ANSWER, "https://lite.koboldai.net/koboldcpp_api"),
     Row("textgen", "parameters.best_of", Bounds.ANSWERS, _TGI),
+    Row("textgen", "inputs", Bounds.PROMPTS, _TGI),
     Row("converse", "inferenceConfig.maxTokens", Bounds.ANSWER, _CONVERSE),
     Row("converse", "additionalModelRequestFields.max_tokens", Bounds.ANSWER, _CONVERSE),
     Row("converse", "additionalModelRequestFields.thinking.budget_tokens", Bounds.THINKING, _CONVERSE),
+    Row("converse", "toolConfig.tools", Bounds.TOOLS, _NOVA_GROUNDING),
+    Row("converse", "additionalModelRequestFields.tools", Bounds.TOOLS, _ANTHROPIC_SEARCH),
     Row("converse", "performanceConfig", Bounds.TIER, _CONVERSE),
     Row("converse", "promptVariables", Bounds.KEPT, _CONVERSE),
     Row("invoke", "max_tokens", Bounds.ANSWER, _INVOKE),
@@ -199,6 +212,8 @@ ROWS: tuple[Row, ...] = (
     Row("unknown", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
     Row("unknown", "max_output_tokens", Bounds.ANSWER, _OPENAI_RESPONSES),
     Row("unknown", "n", Bounds.ANSWERS, _OPENAI_CHAT),
+    Row("unknown", "prompt", Bounds.PROMPTS, _OPENAI_COMPLETIONS),
+    Row("unknown", "inputs", Bounds.PROMPTS, _TGI),
     Row("unknown", "tools", Bounds.TOOLS, _OPENAI_CHAT),
     Row("*", "model", Bounds.ENDLESS, _OPENROUTER_SEARCH, ":online"),
     Row("*", "model", Bounds.ENDLESS, _OPENAI_SEARCH, "search-preview"),
@@ -250,9 +265,12 @@ CLIENT_TOOLS = (
 """How the `type` of a tool begins that the client runs: the provider is asked once. Without a type it is one too."""
 SERVER_TOOL_MEMBERS = frozenset((
     "googlesearch", "googlesearchretrieval", "googlemaps", "urlcontext", "codeexecution", "filesearch",
-    "enterprisewebsearch", "retrieval", "computeruse", "mcpservers", "parallelaisearch",
+    "enterprisewebsearch", "retrieval", "computeruse", "mcpservers", "parallelaisearch", "systemtool",
 ))  # fmt: skip
-"""Gemini's tools have no type but a member each; these run at the provider."""
+"""Gemini's tools have no type but a member each, and Bedrock's; these run at the provider."""
+OTHER_PRICES = ("imagegeneration",)
+"""How the `type` of a tool begins whose uses are billed as another model's work: that has no bound by this model's
+prices (https://platform.openai.com/docs/guides/tools-image-generation)."""
 
 TOOL_TOKENS = 800
 """Most that a tool adds to the prompt beside its schema: 735 for Anthropic's computer use, up to 530 for the system
@@ -276,10 +294,13 @@ DOCUMENT_TOKENS, DOCUMENTS_A_UNIT = 500, 100
 """Cohere: a search unit is a query with up to 100 documents; one of more than 500 tokens, the query's included, is
 several (https://cohere.com/pricing)."""
 COSTLY_PATHS = re.compile(
-    rb"(?i)/(batches|batch_jobs|fine_tuning/jobs|fine-tunes|finetunes?|tunedModels|cachedContents|evals/[^/]+/runs"
-    rb"|model-invocation-job|async-invoke|batchPredictionJobs|tuningJobs"
-    rb"|realtime/(sessions|transcription_sessions|client_secrets))$|:(batchGenerateContent|batchEmbedContent|"
-    rb"asyncBatchEmbedContent|predictLongRunning)$"
+    rb"(?i)/(batches|batch_jobs|batch/jobs|batchInferenceJobs|batchPredictionJobs|embed-jobs|model-invocation-job"
+    rb"|async-invoke|fine_tuning/jobs(/[^/]+/(resume|start))?|fine_tuning/alpha/graders/run|fine-tunes|finetunes?"
+    rb"|finetuning/finetuned-models|(supervised|reinforcement)FineTuningJobs|tuningJobs|tunedModels|cachedContents"
+    rb"|evals/[^/]+/runs|containers|sessions(/[^/]+/events)?|chatkit/sessions"
+    rb"|realtime(/(transcription_sessions|client_secrets|translations|calls(/[^/]+/accept)?))?)$"
+    rb"|:(batchGenerateContent|batchEmbedContent|asyncBatchEmbedContent|predictLongRunning|importFile"
+    rb"|uploadToFileSearchStore)$"
 ).search
 """POSTs that start work billed later, by files or time, or hand out a key for it: nothing in the request bounds it, nor
 names all its models."""

@@ -121,6 +121,7 @@ class _Asked:
     def __init__(self, demand: Demand, dialect: str, provider: str) -> None:
         self._roots = list(_roots(demand.members))
         self._models = demand.models
+        self.unlimited = demand.unlimited
         self._by_name: dict[int, dict[str, list[object]]] = {}
         self._rows = _rows(dialect, provider)
 
@@ -197,8 +198,8 @@ def _whole(number: float) -> int:
 
 def _answer(found: Bound, asked: _Asked, limits: Limits) -> int:
     """The tokens of one answer: what the request says (0 is what says nothing), with thinking that is not in it."""
-    stated = asked.numbers(Bounds.ANSWER)
-    longest = max((_whole(number) for number in stated if number > 0), default=0)
+    stated = [] if asked.unlimited else asked.numbers(Bounds.ANSWER)
+    longest = max((_whole(number) for number in stated if number >= 1), default=0)  # what is cut to 0 says nothing
     if any(number < 0 for number in stated):  # Ollama's -1 and -2: as long as it gets
         found.assumed.append("the answer's length")
         longest = max(longest, limits.context_tokens)
@@ -259,6 +260,8 @@ def _uses(found: Bound, asked: _Asked) -> int:
             found.input_tokens += 0 if _is_plain(tool) else rules.TOOL_TOKENS
             if name is None:
                 continue
+            if canonical(name).startswith(rules.OTHER_PRICES) or b"memory_limit" in encode(tool):
+                found.endless.append(f"the tool {name[:60]!r}, which is billed by other prices than the model's")
             uses = [_number("max_uses", inner) for key, inner in _items(tool) if canonical(key) == "maxuses"]
             most = [_whole(number) for number in uses if number is not None and number > 0]
             if in_all is not None:
@@ -268,6 +271,10 @@ def _uses(found: Bound, asked: _Asked) -> int:
             else:
                 found.endless.append(f"the tool {name[:60]!r} without max_uses or max_tool_calls")
     found.input_tokens += rules.TOOL_TOKENS if plain else 0
+    if any(_given(value) for _, value in asked.of(Bounds.STORED)):
+        found.uses = max(found.uses, in_all or 0)
+        if in_all is None:
+            found.endless.append("the tools of a stored prompt without max_tool_calls")
     return found.uses
 
 

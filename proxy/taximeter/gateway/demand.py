@@ -30,6 +30,9 @@ _answers_nothing = re.compile(
     rb"(?i)/(moderations|classif(y|ications)|chat/completions/[^/]+|conversations/[^/]+/items)/?$"
 ).search
 """Judges a text, or writes down what is kept: nothing is generated."""
+_compacts = re.compile(rb"(?i)/responses/compact/?$").search
+"""Writes as much as it takes: this API has no member that bounds its answer
+(https://platform.openai.com/docs/api-reference/responses/compact)."""
 _continues = re.compile(rb"(?i)/(conversations|threads)/[^/]+").search
 
 
@@ -68,6 +71,7 @@ def read(
         models=models,
         kept=_continues(path) is not None,
         answerless=_answers_nothing(path) is not None or _only_begins(flavor, members),
+        unlimited=any(_compacts(spelled) for spelled in routes.spellings(path)),
         endless=tuple(_endless(flavor, path)),
     )
 

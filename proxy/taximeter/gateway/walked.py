@@ -21,6 +21,10 @@ _MEDIA = frozenset((
 """Members whose content is not in the request, or in no form whose tokens follow from its size (PDF, audio, video)."""
 
 
+_ARGUMENTS = {"functioncall": "args", "functionresponse": "response", "tooluse": "input"}
+"""Where members are what a model or a client's tool said, given to the model as text: a `file` in there is a word."""
+
+
 class Walk:
     """All of a request's body: images, media, numbers in lists, and the text that was not counted as its prompt."""
 
@@ -66,6 +70,14 @@ class Walk:
         known = canonical(name)
         if in_shape or inner is None or isinstance(inner, bool):
             yield inner, in_shape
+        elif known == "input" and holder.get("type") in ("tool_use", "server_tool_use", "mcp_tool_use"):
+            yield inner, True
+        elif known in _ARGUMENTS and isinstance(inner, dict):
+            for part, said in inner.items():
+                if canonical(part) == _ARGUMENTS[known]:
+                    yield said, True
+                else:
+                    yield from self._member(inner, part, said, in_shape)
         elif known in _IMAGES:
             self.images += len(inner) if isinstance(inner, list) else 1
         elif known in ("inlinedata", "source") and isinstance(inner, dict):
