@@ -43,7 +43,7 @@ class FlatPrices:
         searches = most.web_searches * 10_000_000 + most.search_units * 2_000_000 + most.seconds * 100_000
         return most.input_tokens * 1_000 + most.output_tokens * 2_000 + searches, True
 
-    def context_tokens(self, provider, model):
+    def context_tokens(self, provider, model, *, longest=True):
         return 128_000
 
 

@@ -144,6 +144,8 @@ class Most(msgspec.Struct, frozen=True, kw_only=True):
     search_units: int = 0
     web_searches: int = 0
     seconds: int = 0
+    writes_cache: bool = True
+    """False: nothing of its input can be written into a cache at a price of its own."""
 
 
 def dearest_nusd(card: Card, most: Most) -> int:
@@ -159,7 +161,7 @@ def dearest_nusd(card: Card, most: Most) -> int:
 
 
 def _dearest_pico(rates: Rates, most: Most) -> int:
-    written = max(rates.cache_write or 0, rates.cache_write_1h or 0)
+    written = max(rates.cache_write or 0, rates.cache_write_1h or 0) if most.writes_cache else 0
     cached = max(rates.cached_input or 0, rates.cached_audio_input or 0, rates.cached_image_input or 0)
     kinds = (rates.input, rates.audio_input, rates.image_input, rates.video_input)
     tokens_in = max(*(rate or 0 for rate in kinds), written + cached) + (rates.citation or 0)

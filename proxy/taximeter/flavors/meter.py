@@ -33,6 +33,10 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """The path names something the provider keeps (a conversation), which is read again and billed."""
     answerless: bool = False
     """Its input is judged, no answer is generated."""
+    long_context: bool = True
+    """It may ask for a longer context window than the model's usual one."""
+    writes_cache: bool = True
+    """What it says may be written into a cache, at a price of its own."""
     unlimited: bool = False
     """No member that the API documents bounds its answer."""
     endless: tuple[str, ...] = ()

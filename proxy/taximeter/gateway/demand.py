@@ -71,9 +71,25 @@ def read(
         models=models,
         kept=_continues(path) is not None,
         answerless=_answers_nothing(path) is not None or _only_begins(flavor, members),
+        long_context=_asks_long(headers, reading),
+        writes_cache=_may_say(b"cache_control", reading),
         unlimited=any(_compacts(spelled) for spelled in routes.spellings(path)),
         endless=tuple(_endless(flavor, path)),
     )
+
+
+def _asks_long(headers: Headers, reading: bytes) -> bool:
+    """Whether Anthropic's header, or a member that stands for it (Bedrock), asks for a window of a million tokens.
+
+    See https://docs.anthropic.com/en/docs/build-with-claude/context-windows#1m-token-context-window
+    """
+    asked = any(name == b"anthropic-beta" and b"-1m" in value.lower() for name, value in headers)
+    return asked or _may_say(b"-1m", reading)
+
+
+def _may_say(word: bytes, reading: bytes) -> bool:
+    """Whether a word may be in a body; with escapes in it, any may."""
+    return word in reading or b"\\u" in reading
 
 
 def _only_begins(flavor: Flavor, members: dict[str, object]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from taximeter.core.budgets import MOST, Budget
 from taximeter.core.charges import Held
 from taximeter.core.errors import BudgetExceeded, Unbounded
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from taximeter.gateway.counting import Counting
 
 
+_SAYS_SO = frozenset(("anthropic",))
+"""Providers at which a request has to ask for a longer window (a header) and for writing into a cache
+(`cache_control`): https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching"""
+
+
 class Prices(Protocol):
     """What calls may cost at most (see `taximeter.pricebook`)."""
 
@@ -26,7 +33,7 @@ class Prices(Protocol):
         self, call: Open, models: Iterable[str], tiers: Iterable[str] | None, most: Most
     ) -> tuple[int, bool]: ...
 
-    def context_tokens(self, provider: str, model: str) -> int | None: ...
+    def context_tokens(self, provider: str, model: str, *, longest: bool = True) -> int | None: ...
 
 
 class Wanting:
@@ -59,7 +66,12 @@ class Wanting:
             counted.source is Source.ESTIMATED or len(demand.models) > 1
         ):  # no token is shorter than a byte; a guess is no bound
             tokens = max(tokens, sum(len(part.encode("utf-8", "replace")) for part in text.texts))
-        windows = [self._prices.context_tokens(opening.provider, model) for model in demand.models]
+        windows = [
+            self._prices.context_tokens(
+                opening.provider, model, longest=demand.long_context or opening.provider not in _SAYS_SO
+            )
+            for model in demand.models
+        ]
         known = [window for window in windows if window is not None]
         default = self._settings.default_context_tokens
         context_tokens = max(known) if known and len(known) == len(windows) else max([default, *known])
@@ -79,7 +91,10 @@ class Wanting:
         """The most it may cost, where a budget is in USD and one of its models has a price."""
         if not any(budget.unit == "usd" for budget in budgets):
             return None
-        nusd, priced = self._prices.dearest_nusd(opening, demand.models or ("",), most.tiers, most.most())
+        at_most = most.most()
+        if not demand.writes_cache and opening.provider in _SAYS_SO:
+            at_most = msgspec.structs.replace(at_most, writes_cache=False)
+        nusd, priced = self._prices.dearest_nusd(opening, demand.models or ("",), most.tiers, at_most)
         if not priced and most.tokens and self._settings.on_unpriced == "refuse":
             raise BudgetExceeded(
                 f"Workspace {opening.workspace!r} has a budget in USD, and the model {opening.request_model!r} has "

@@ -107,14 +107,17 @@ class PriceBook:
         )
         return self._card(record, self._chain(record))
 
-    def context_tokens(self, provider: str, model: str) -> int | None:
-        """A model's context window, or None where none is listed; a price for longer prompts says that it is longer."""
+    def context_tokens(self, provider: str, model: str, *, longest: bool = True) -> int | None:
+        """A model's context window, or None where none is listed.
+
+        A price for longer prompts says that there is a longer one than listed; `longest` False: it was not asked for.
+        """
         found = self._entry(provider_name(provider), model)
-        if found is None or found.context_tokens is None:
-            return None
+        if found is None or found.context_tokens is None or not longest:
+            return None if found is None else found.context_tokens
         cards = (card for spans in found.tiers.values() for span in spans for card in span.cards if card is not None)
-        longest = max((start for card in cards for start, _ in card.above), default=0)
-        return max(found.context_tokens, LONG_CONTEXT_TOKENS if longest >= found.context_tokens else 0)
+        last = max((start for card in cards for start, _ in card.above), default=0)
+        return max(found.context_tokens, LONG_CONTEXT_TOKENS if last >= found.context_tokens else 0)
 
     def dearest_nusd(
         self, call: Open, models: Iterable[str], tiers: Iterable[str] | None, most: Most
