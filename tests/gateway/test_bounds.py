@@ -262,6 +262,16 @@ def test_what_a_tool_is_called_with_or_says_is_text(part):
     assert found.input_tokens < OVERHEAD_TOKENS + 100 and found.assumed == []
 
 
+def test_a_body_that_says_it_is_a_tools_call_hides_no_file():
+    files = [{"content": [{"type": "input_file", "file_id": "f"}]}]
+    for body in ({"type": "tool_use", "input": files}, {"extra_body": {"type": "tool_use", "input": files}}):
+        assert most(body, "responses").input_tokens == WINDOW
+    deep = {"file": {"file_id": "f"}}
+    for _ in range(900):
+        deep = {"functionCall": deep, "toolUse": {"input": "x"}}
+    assert most(deep).input_tokens == WINDOW
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -339,6 +349,9 @@ def test_images_and_audio():
     heard = most({"file": {"bytes": 60 * 50}}, "audio", form=True)
     assert (heard.seconds, heard.endless, heard.input_tokens) == (60, [], 60 * 32 + OVERHEAD_TOKENS)
     assert 60 * 32 < heard.output_tokens < 60 * 32 + 500
+    known = most({"file": {"bytes": 60_000, "bytes_per_s": 1_000}}, "audio", form=True)
+    assert (known.seconds, most({"file": {"bytes": 60_000, "bytes_per_s": 1_000}}, "audio").seconds) == (60, 0)
+    assert most({"audio_file": {"bytes": 60 * 50}}, "audio", form=True).seconds == 60
     assert most({"file": {"bytes": 5}}, "audio").endless  # JSON can say anything
     assert most({"file": {"bytes": 5}, "url": "https://x"}, "audio", form=True).endless
     assert most({"file": "https://x/y.mp3"}, "audio").endless

@@ -103,7 +103,7 @@ def test_a_form_is_read_as_its_fields():
         ("model", b"whisper-1"), ("n", b"2"), ("file", b"x" * 5_000, '; filename="a.mp3"'), ("t[]", b"a"), ("t[]", b"b")
     )
     assert reading(body, b'multipart/form-data; boundary="b"') == {
-        "model": "whisper-1", "n": "2", "file": {"bytes": 5_000, "name": "a.mp3"}, "t[]": ["a", "b"],
+        "model": "whisper-1", "n": "2", "file": {"bytes": 5_000, "bytes_per_s": 50, "name": "a.mp3"}, "t[]": ["a", "b"],
     }  # fmt: skip
     assert reading(form(("model", b"a"), ("model", b"b")), b"multipart/form-data; boundary=b") == {"model": ["a", "b"]}
 

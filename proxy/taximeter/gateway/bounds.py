@@ -312,7 +312,7 @@ def _audio(found: Bound, demand: Demand, walk: Walk, limits: Limits) -> None:
     """Speech from text is some tokens a byte; a transcript no longer than the shortest encoding of its file allows."""
     if walk.named_only or (walk.media and not walk.file_bytes):
         found.endless.append("audio that is not in the request")
-    found.seconds = -(-walk.file_bytes // rules.AUDIO_BYTES_PER_S)
+    found.seconds = walk.file_s
     heard = min(found.seconds * rules.AUDIO_TOKENS_PER_S, limits.context_tokens)
     found.input_tokens += heard
     found.output_tokens = heard + len(demand.reading) * rules.SPEECH_TOKENS_PER_BYTE

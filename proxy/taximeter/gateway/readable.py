@@ -13,6 +13,7 @@ import re
 from taximeter.core.errors import BadRequest, PayloadTooLarge
 from taximeter.flavors.encodings import encoding
 from taximeter.flavors.lenient import Unreadable, plain
+from taximeter.gateway.sound import bytes_per_s
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -104,7 +105,7 @@ def _unfolded(codings: bytes, body: bytes, limit_bytes: int) -> bytes:
 
 
 def _form(kind: bytes, body: bytes) -> bytes:
-    """A form's fields as JSON: text as strings, several of a name as a list, a file as {"bytes": its size}."""
+    """A form's fields as JSON: text as strings, several of a name as a list, a file as {"bytes": its size} and more."""
     # few calls are forms
     from multipart import MultipartError, MultipartSegment, PushMultipartParser  # type: ignore[import-untyped]
 
@@ -122,7 +123,7 @@ def _form(kind: bytes, body: bytes) -> bytes:
                 elif event is not None:
                     text += event
                 elif segment is not None:
-                    file = {"bytes": len(text), "name": segment.filename}
+                    file = {"bytes": len(text), "bytes_per_s": bytes_per_s(text), "name": segment.filename}
                     value = text.decode("utf-8", "replace") if segment.filename is None else file
                     fields.setdefault(segment.name, []).append(value)
             parser.parse(b"")
