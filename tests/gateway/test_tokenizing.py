@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -172,3 +173,15 @@ print(sum(count(name, "hello") > 0 for name in VOCABULARIES))
     done = subprocess.run([sys.executable, "-c", program], env=empty, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == (str(len(VOCABULARIES)), "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tokenizer_whose_worker_was_killed_ends_without_a_word() -> None:
+    ours, its = socket.socketpair()
+    with ours, its:
+        command = [sys.executable, "-m", "taximeter.gateway.tokenizing", str(its.fileno())]
+        process = subprocess.Popen(command, pass_fds=[its.fileno()], stderr=subprocess.PIPE, text=True)
+        its.close()
+        ours.sendall(b"".join(framed(part) for part in _parts("o200k_base", ["x"])))
+        ours.close()
+        _, said = process.communicate()
+    assert (process.returncode, said) == (0, "")

@@ -6,6 +6,7 @@ for 0.2 to 0.3 s. It reads jobs from the socket, answers each with a count, and 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -65,7 +66,11 @@ def main() -> None:
     setproctitle("taximeter: tokenizer")
     os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle; the socket's end is ours
-    with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rb") as jobs:
+    with (
+        socket.socket(fileno=int(sys.argv[1])) as connection,
+        connection.makefile("rb") as jobs,
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),  # the worker was killed: nobody waits any more
+    ):
         for tokenizer, texts in read_jobs(jobs):
             connection.sendall(framed(_answer(tokenizer, texts)))
 
