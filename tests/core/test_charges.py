@@ -38,8 +38,11 @@ NOTHING, ALL = (None, None), (100, 9_000)
         ({"outcome": Outcome.UPSTREAM_ERROR, "status": 429}, NOTHING),
         ({"outcome": Outcome.UPSTREAM_ERROR, "status": 504}, ALL),
         ({"outcome": Outcome.UPSTREAM_ERROR, "status": 524}, ALL),
-        # An answer cut in the middle: what came of it was counted.
-        ({**KNOWN, "outcome": Outcome.CLIENT_LEFT, "partial": True, "output_source": Source.COUNTED}, NOTHING),
+        # An answer cut in the middle: what came of it was counted, or told on the way; of the rest nobody knows.
+        ({**KNOWN, "outcome": Outcome.CLIENT_LEFT, "partial": True, "output_source": Source.COUNTED}, (85, 8_000)),
+        ({**KNOWN, "outcome": Outcome.UPSTREAM_CUT, "partial": True, "output_source": Source.REPORTED}, (85, 8_000)),
+        # The client left, and the provider told all the same (`on_client_left = "drain"`).
+        ({**KNOWN, "outcome": Outcome.CLIENT_LEFT}, NOTHING),
         # Only its head had come; how much had been thought by then nobody knows.
         ({**KNOWN, **HEAD_ONLY, "outcome": Outcome.CLIENT_LEFT}, (90, 8_000)),
         # Its process died: the last tick is a second old, and the prompt was never counted.

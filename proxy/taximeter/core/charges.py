@@ -42,11 +42,10 @@ def charge(record: Record, held: Held) -> None:
 def _is_known(record: Record) -> bool:
     """Whether the record's figures are what the provider bills, reported or counted.
 
-    Of an answer that ended early what came of it was counted; where nothing had come, or the process that counted died,
-    that is no knowledge of what was generated.
+    Of an answer that ended early only what came of it is known: a provider that went on generating bills the rest, too.
     """
     if record.operation is not Operation.LLM:
         return record.input_tokens is not None or record.search_units is not None or record.cost_nusd is not None
     if record.input_tokens is None or record.output_tokens is None:
         return False
-    return not (record.partial and (not record.output_tokens or record.outcome is Outcome.INTERRUPTED))
+    return not record.partial

@@ -14,7 +14,9 @@ _commit_fails = os.environ.get("FAULTS_COMMIT_FAILS", "")
 _tasks = os.environ.get("FAULTS_TASKS", "")
 
 
-class _Connection(sqlite3.Connection):
+class _Failing:
+    """Laid over a connection's own class."""
+
     def commit(self) -> None:
         wrote = self.in_transaction
         super().commit()
@@ -35,6 +37,8 @@ def _tell_tasks(*_: object) -> None:
 
 
 if _commit_fails:
-    sqlite3.connect = lambda *args, **named: _connect(*args, factory=_Connection, **named)
+    sqlite3.connect = lambda *args, factory=sqlite3.Connection, **named: _connect(
+        *args, factory=type(factory.__name__, (_Failing, factory), {}), **named
+    )
 if _tasks:
     signal.signal(signal.SIGUSR2, _tell_tasks)
