@@ -252,3 +252,10 @@ async def test_a_pattern_for_prices_is_bounded(start):
     control = await start(prices=lambda: rows)
     assert len((await control.get("/prices", model="gpt-2*9"))["data"]) == 111
     assert (await control.client.get("/prices", params={"model": "[" * 300})).status_code == 400
+
+
+async def test_the_price_list_is_made_once_however_often_it_is_asked_for(start):
+    made = []
+    control = await start(prices=lambda: made.append(1) or [{"provider": "openai", "model": "gpt-4o", "input": 2.5}])
+    assert await control.get("/prices") == await control.get("/prices") == await control.get("/prices", model="gpt*")
+    assert made == [1]
