@@ -148,3 +148,17 @@ async def test_what_is_not_ours_goes_on_byte_for_byte(running, provider, field: 
 def test_without_an_admin_token_nothing_is_taken_for_it() -> None:
     assert Screen().header(b"authorization", b"Bearer ") == b"Bearer "
     assert Screen().query(b"key=&token=", "openai", forward=True) == b"key=&token="
+
+
+@pytest.mark.parametrize("query", [b"metadata[team]=tm-blue&x=tm-1", b"after=tm-1&key=AIza", b"q=atm-1"])
+async def test_a_query_with_tm_that_is_no_key_goes_on_as_it_came(running, provider, query: bytes) -> None:
+    await ask(running, target=b"/v1/chat/completions?" + query)
+    (seen,) = provider.requests
+    assert seen.target.endswith("?" + query.decode())
+
+
+@pytest.mark.parametrize("query", [b"api_key=tm-short", b"Token=tm-short", b"x=" + KEY])
+async def test_a_query_with_a_key_in_a_credential_s_place_loses_it(running, provider, query: bytes) -> None:
+    await ask(running, target=b"/v1/x?a=1&" + query)
+    (seen,) = provider.requests
+    assert seen.target.endswith("/x?a=1")

@@ -25,6 +25,8 @@ _begins_a_key = re.compile(rb"(?<![\w.~-])tm-|" + _MADE).search
 """`tm-` at the beginning of a word: in a credential's place that is a proxy key."""
 _is_a_key = re.compile(rb"(?<![\w.~-])tm-[\w.~-]{20,}|" + _MADE).search
 """Elsewhere it has to be as long as a key: `tm-client/1.0` is somebody's name."""
+_for_credentials = re.compile(rb"(?i)key|token|auth|secret|password|credential").search
+"""Names of query parameters in whose values `tm-` begins a key; in others it is anybody's (`?team=tm-blue`)."""
 _SESSION = SESSION_COOKIE.encode() + b"="
 _ANTHROPIC = frozenset({"anthropic"})
 _AZURE = frozenset({"azure", "azure-openai"})
@@ -80,9 +82,9 @@ class Screen:
     def _is_withheld(self, part: bytes, provider: str, forward: bool) -> bool:
         if b"%" in part:
             part = unquote_to_bytes(part)
-        if PROXY_KEY in part and _begins_a_key(part):
-            return True
         name, _, value = part.partition(b"=")
+        if PROXY_KEY in part and (_is_a_key(part) or (_for_credentials(name) and _begins_a_key(value))):
+            return True
         if name == b"key" and provider in _GOOGLE and not forward:
             return True
         return (b"key" in name or b"token" in name) and self._is_admin_token(value)
