@@ -145,6 +145,19 @@ async def test_others_are_told_even_where_all_of_the_directory_was_removed(tmp_p
     writer.shutdown()
 
 
+async def test_a_writer_whose_status_alone_was_removed_does_not_count_as_gone(tmp_path: Path) -> None:
+    writer = journal(tmp_path)
+    call(writer, "a")
+    (told,) = tmp_path.glob("*.status")
+    told.unlink()
+    await looked(writer)
+    status = read_status(told)
+    assert status is not None
+    assert (status.repaired, status.worker) == (0, "1")
+    assert lock_if_free(told) is None
+    writer.shutdown()
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.62, 0.9])
 async def test_a_file_that_was_cut_is_ended_and_calls_go_on_in_another(
     tmp_path: Path, kept: float, caplog: pytest.LogCaptureFixture

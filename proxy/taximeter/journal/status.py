@@ -61,10 +61,13 @@ class StatusFile:
         self._told = data
 
     def stay(self) -> None:
-        """Make the file anew where it was taken away, as with all of its directory."""
-        if not self.path.exists() and self._fd >= 0:
+        """Make the file anew where it was taken away: without it this writer counts as gone."""
+        if self.path.exists():
+            return
+        if self._fd >= 0:
             os.close(self._fd)
             self._fd, self._told = -1, b""
+        self.tell()
 
     def release(self) -> None:
         """Leave the last status to delivery, which adds it up and removes the file."""

@@ -354,13 +354,13 @@ class Journal:
             self._endangered = False
             self._created = True
             self.repaired += 1
-            self._status.stay()
         self._tell()
 
     def _collect(self) -> Round:
         """What the next sync round has to cover."""
         for file in self._files:
             self._look_after(file)
+        self._status.stay()
         fds = [file.fd for file in self._files if file.dirty and file.fd >= 0]
         for file in self._files:
             file.dirty = False
