@@ -51,7 +51,7 @@ def test_an_unknown_proxy_key_is_refused_in_either_mode(required):
 
 def test_a_key_calls_only_its_models():
     def admit(*models, key=KEY, free=False, headers=(), **more):
-        gate().admit(key, Demand(models=models, **more), list(headers), free=free)
+        gate().admit(key, Demand(models=models, **more), list(headers), b"/v1/chat/completions", free=free)
 
     admit("gpt-4o-mini")
     admit("gpt-4o-mini", "gpt-4o")

@@ -368,7 +368,7 @@ def test_what_a_path_starts_or_keeps():
                  b"/v1/fine_tuning/alpha/graders/run", b"/v1/finetuning/finetuned-models", b"/v1/realtime",
                  b"/v1/realtime/calls", b"/v1/realtime/calls/c/accept", b"/v1/realtime/sessions", b"/v1/containers",
                  b"/v1/chatkit/sessions", b"/v1/sessions/s/events", b"/v1/accounts/a/batchInferenceJobs",
-                 b"/v1beta/fileSearchStores/s:importFile"):  # fmt: skip
+                 b"/v1beta/fileSearchStores/s:importFile", b"/v1/videos", b"/v1/videos/v_1/remix"):  # fmt: skip
         assert COSTLY_PATHS(path), path
     for path in (b"/v1/batches/b_1/cancel", b"/v1/files", b"/v1/realtime/calls/c/hangup", b"/v1/containers/c/files"):
         assert not COSTLY_PATHS(path), path

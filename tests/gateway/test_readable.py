@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import BadRequest, PayloadTooLarge
+from taximeter.gateway.bound_rules import AUDIO_BYTES_PER_S
 from taximeter.gateway.readable import FORM_PARTS, read
 
 LIMIT = 100_000
@@ -73,6 +74,12 @@ def test_a_bomb_is_refused(coding):
         (b"application/x-www-form-urlencoded", [], JSON, "content-type is application/x-www-form-urlencoded"),
         (b"application/yaml", [], JSON, "content-type is application/yaml"),
         (b"application/msgpack", [], b"\x81", "content-type"),
+        (b"application/json; charset=utf-8; charset=utf-7", [], JSON, "charset is utf-7"),
+        (b"application/json; charset*=us-ascii''utf-7", [], JSON, "charset is us-ascii''utf-7"),
+        (b"multipart/form-data; boundary=a; boundary=b", [], JSON, "no boundary that all"),
+        (b'multipart/form-data; x="; boundary=a; "; boundary=b', [], JSON, "no boundary that all"),
+        (b"multipart/form-data; boundary=a; boundary*=us-ascii''b", [], JSON, "no boundary that all"),
+        (b'multipart/form-data; boundary="a; boundary=b"', [], JSON, "no boundary that all"),
         (b"multipart/form-data", [], JSON, "no boundary"),
         (b"multipart/form-data; boundary=b", [], JSON, "form cannot be read"),
         (b"text/plain", [], b"model=m", "not JSON"),
@@ -145,6 +152,28 @@ OTHER = form(("model", b"dear"), boundary="c")
 def test_what_two_servers_could_read_as_two_requests_is_refused(kind, body):
     with pytest.raises(BadRequest, match="must be readable here"):
         reading(body, kind)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (form(("model", b"a"), ("prompt", b'x\n--b\nContent-Disposition: form-data; name="model"\n\no3')), "is none"),
+        (form(("model", b"a"), ("prompt", b'x\r--b\rContent-Disposition: form-data; name="model"\r\ro3')), "is none"),
+        (form(("model", b"a")) + form(("model", b"o3")), "is none"),
+        (form(("model", b"a"), ('model"; name="x', b"o3")), "two names"),
+        (form(("x", b"a", "; name*=utf-8''model")), "two names"),
+        (form(("x", b"a", '\r\nContent-Disposition: form-data; name="model"')), "two names"),
+    ],
+)
+def test_a_form_that_some_servers_split_otherwise_is_refused(body, why):
+    with pytest.raises(BadRequest, match=why):
+        reading(body, b"multipart/form-data; boundary=b")
+
+
+def test_a_boundary_may_say_that_it_is_one():
+    body = form(("model", b"a"), ("file", b"RIFF", '; filename="name=x.wav"'), boundary="----WebKitFormBoundary7=")
+    read_as = reading(body, b'multipart/form-data; boundary="----WebKitFormBoundary7="')
+    assert read_as == {"model": "a", "file": {"bytes": 4, "bytes_per_s": AUDIO_BYTES_PER_S, "name": "name=x.wav"}}
 
 
 @given(st.binary(max_size=100), st.sampled_from([b"multipart/form-data; boundary=b", b"text/plain", None]))

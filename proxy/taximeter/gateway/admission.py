@@ -84,14 +84,14 @@ class Admission:
             raise Unauthorized("This proxy key is not known here, or it was revoked.")
         return key
 
-    def admit(self, key: ProxyKey | None, demand: Demand, headers: Headers, *, free: bool) -> None:
+    def admit(self, key: ProxyKey | None, demand: Demand, headers: Headers, path: bytes, *, free: bool) -> None:
         """Whether this key may call every model a request names. Raises Forbidden, BadRequest.
 
         With an allow-list a call must name one, unless it is `free`, and what it starts must name all it calls.
         """
         if key is None or not key.models:
             return
-        check_choice(headers)
+        check_choice(headers, path)
         for model in demand.models:
             check_name(model)
             if not key.allows(model):

@@ -297,7 +297,7 @@ COSTLY_PATHS = re.compile(
     rb"(?i)/(batches|batch_jobs|batch/jobs|batchInferenceJobs|batchPredictionJobs|embed-jobs|model-invocation-job"
     rb"|async-invoke|fine_tuning/jobs(/[^/]+/(resume|start))?|fine_tuning/alpha/graders/run|fine-tunes|finetunes?"
     rb"|finetuning/finetuned-models|(supervised|reinforcement)FineTuningJobs|tuningJobs|tunedModels|cachedContents"
-    rb"|evals/[^/]+/runs|containers|sessions(/[^/]+/events)?|chatkit/sessions"
+    rb"|evals/[^/]+/runs|containers|sessions(/[^/]+/events)?|chatkit/sessions|videos(/[^/]+/remix)?"
     rb"|realtime(/(transcription_sessions|client_secrets|translations|calls(/[^/]+/accept)?))?)$"
     rb"|:(batchGenerateContent|batchEmbedContent|asyncBatchEmbedContent|predictLongRunning|importFile"
     rb"|uploadToFileSearchStore)$"

@@ -187,7 +187,7 @@ class Gateway:
             if body is None:
                 raise readable.too_large(limit_bytes)
             asked = demand.read(flavor, prepared, exchange.headers, path, exchange.query, body, limit_bytes)
-            self.admission.admit(key, asked, exchange.headers, free=free)
+            self.admission.admit(key, asked, exchange.headers, path, free=free)
         if not free:
             prepared.demand = asked
             self.admission.mark(opening)

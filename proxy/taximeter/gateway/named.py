@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from taximeter.core import routes
 from taximeter.core.errors import BadRequest, Forbidden
 from taximeter.flavors.counts import NAME_CHARS
+from taximeter.flavors.lenient import Unreadable, unambiguous
 
 if TYPE_CHECKING:
     from taximeter.gateway.readable import Headers
@@ -24,14 +25,20 @@ NAMING = frozenset((
     "model", "models", "modelid", "modelids", "modelname", "modelslug", "modeluri", "modelarn", "basemodel", "engine",
     "engineid", "deployment", "deploymentid", "deploymentname", "fallback", "fallbacks", "fallbackmodel",
     "fallbackmodels", "contextwindowfallbacks", "contentpolicyfallbacks", "foundationmodel", "draftmodel",
-    "preset",
+    "agent", "agentid", "assistantid", "preset", "adapterid",
 ))  # fmt: skip
-"""Canonical names of members that name models; OpenRouter's presets may hold some."""
+"""Canonical names of members that name models, or what stands for one: an agent, a preset have a model of their own."""
 NAMING_AT = (
     (re.compile(rb"(?i)/api/(?:create|copy)$").search, frozenset(("from", "source", "destination", "name"))),
     (re.compile(rb"(?i)/predictions$").search, frozenset(("version",))),
 )
-"""What names models at some paths alone: Ollama gives one the name of another, Replicate goes by a model's version."""
+"""What names models at some paths alone: Ollama gives one the name of another, Replicate goes by a model's version.
+
+An allow-list refuses Ollama's two outright (`check_choice`): a name given once holds for later calls."""
+_ends_as_naming = re.compile(
+    r"(models?|model(id|name|group|override|path)s?|fallbacks?(dict)?|deployment(id|name)?)$"
+).search
+"""`speech_model`, `model_group`, `azure_deployment`, `context_window_fallback_dict`: servers go on inventing them."""
 SAID = frozenset((
     "messages", "input", "inputs", "contents", "content", "documents", "metadata", "inputschema", "schema",
     "jsonschema", "responseformat", "responseschema", "responsejsonschema", "prompt", "system", "systeminstruction",
@@ -39,13 +46,23 @@ SAID = frozenset((
     "functiondeclarations", "parametersjsonschema", "toolspec", "logitbias", "variables",
 ))  # fmt: skip
 """Members that hold what is said, or the shape of what is to be said: a `model` in there is the user's own word."""
+WRAPPERS = frozenset(("input", "inputs", "prompt"))
+"""Of these, objects are no text: RunPod and Replicate put the whole request into `input`."""
+TEXT_CHARS = 1024 * 1024
+"""JSON in strings that is looked at, all together: it is read on the event loop."""
 CHOOSING_HEADERS = frozenset((b"helicone-fallbacks", b"x-portkey-config", b"x-portkey-virtual-key"))
 """Headers of gateways that choose another model by rules of their own."""
 
+_NAMING_HEADERS = frozenset((b"x-amzn-sagemaker-inference-component", b"x-amzn-sagemaker-target-variant"))
 _path_names = re.compile(
-    rb"(?i)/(?:deployments|models?|engines|publishers/[^/]+/models|serving-endpoints|endpoints)/([^/:?]+)(?=[/:])"
+    rb"(?i)/(?:deployments|models?|tunedModels|engines|serving-endpoints|endpoints)/([^/:?]+)(?=[/:])"
+    rb"|(?<!/v1)(?<!beta)(?<!beta1)(?<!/openai)/models/([^/:?]+)$"  # those list or describe a model
+    rb"|/pipeline/[^/]+/(.+)$|/v1/inference/(?!chat/|completions$|embeddings$|rerank$)(.+)$|/(?:deployments|engines)/([^/:?]+)$"
 ).findall
-_no_name = re.compile(r"[?#%\\|;\ufffd]|(?:^|/)\.{1,2}(?:/|$)").search
+_makes_models = re.compile(
+    rb"(?i)/(?:api/(?:create|copy|pull|push)|(?:un)?load_lora_adapter|model/(?:new|update|delete)|flows/[^/]+/aliases/[^/]+)$"
+).search
+_no_name = re.compile(r"[?#%&\\|;\ufffd]|(?:^|/)\.{1,2}(?:/|$)|@preset/").search
 _not_letters = re.compile(r"[\W_]+").sub
 
 
@@ -67,8 +84,13 @@ def named(
     return tuple(dict.fromkeys(name for names in found for name in names.split(",")))
 
 
-def check_choice(headers: Headers) -> None:
-    """Refuse headers by which a gateway chooses another model. Raises BadRequest."""
+def check_choice(headers: Headers, path: bytes = b"") -> None:
+    """Refuse headers by which a gateway chooses another model, and paths that change what a name means.
+
+    Raises BadRequest, Forbidden.
+    """
+    if any(_makes_models(spelled) for spelled in routes.spellings(path)):
+        raise Forbidden("This key may call some models only, and none that this path makes or chooses.", param="path")
     for name, _ in headers:
         if name in CHOOSING_HEADERS:
             raise BadRequest(f"This key may call some models only: leave out {name.decode()}.", param="model")
@@ -83,6 +105,7 @@ def check_name(name: str) -> None:
 
 def _in_body(members: dict[str, object]) -> Iterator[str]:
     waiting: list[object] = [members]
+    text_chars = 0
     while waiting:
         value = waiting.pop()
         if isinstance(value, list):
@@ -90,10 +113,27 @@ def _in_body(members: dict[str, object]) -> Iterator[str]:
         elif isinstance(value, dict):
             for name, inner in value.items():
                 known = canonical(name)
-                if known in NAMING:
+                if known in NAMING or (_ends_as_naming(known) and isinstance(inner, str | list | dict)):
                     yield from _names(inner)
-                elif known not in SAID and isinstance(inner, list | dict) and not _is_schema(known, inner):
+                elif known in SAID and not (known in WRAPPERS and isinstance(inner, dict)):
+                    continue
+                elif isinstance(inner, list | dict) and (value is members or not _is_schema(known, inner)):
                     waiting.append(inner)
+                elif isinstance(inner, str) and inner.lstrip()[:1] in ("{", "["):
+                    text_chars += len(inner)
+                    if text_chars > TEXT_CHARS:
+                        raise BadRequest(f"The request has more than {TEXT_CHARS:,} characters of JSON in strings.")
+                    waiting.append(_in_text(inner))
+
+
+def _in_text(text: str) -> object:
+    """JSON in a string, as in a form's field; None where it is none. Raises BadRequest where it reads in two ways."""
+    try:
+        return unambiguous(text.encode("utf-8", "replace"))
+    except Unreadable as error:
+        raise BadRequest(f"A text of the request is JSON that cannot be read: {error}.") from None
+    except ValueError:
+        return None
 
 
 def _at(path: bytes, members: dict[str, object]) -> Iterator[str]:
@@ -128,19 +168,19 @@ def _names(value: object) -> Iterator[str]:
 
 
 def _in_path(path: bytes) -> Iterator[str]:
-    for spelled in dict.fromkeys(routes.spellings(path)[-1:]):
-        for name in _path_names(spelled):
-            yield re.sub("(?i)%2f", "/", name.decode("utf-8", "replace"))
+    resolved, *kept = routes.spellings(path)
+    for found in (kept and _path_names(kept[0])) or _path_names(resolved):
+        yield re.sub("(?i)%2f", "/", b"".join(found).decode("utf-8", "replace"))
 
 
 def _in_query(query: bytes) -> Iterator[str]:
     text = query.replace(b";", b"&").decode("latin-1")
     for name, value in parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="replace"):
-        if canonical(name) in NAMING:
+        if (known := canonical(name)) in NAMING or _ends_as_naming(known):
             yield value
 
 
 def _in_headers(headers: Headers) -> Iterator[str]:
     for name, value in headers:
-        if b"model" in name:
+        if b"model" in name or name in _NAMING_HEADERS or _ends_as_naming(canonical(name.decode("latin-1"))):
             yield value.decode("latin-1")

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 from taximeter.core.errors import BadRequest, PayloadTooLarge
 from taximeter.flavors.encodings import encoding
 from taximeter.flavors.lenient import Unreadable, plain
 from taximeter.gateway.sound import bytes_per_s
+
+if TYPE_CHECKING:
+    from multipart import MultipartSegment  # type: ignore[import-untyped]
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -27,13 +31,14 @@ REROUTING = frozenset(
 
 _MEANT = "A hard budget or an allow-list is about this call, so its body must be readable here, but"
 _is_json = re.compile(rb"(application|text)/([a-z0-9.-]+\+)?json|text/plain|application/octet-stream|").fullmatch
-_charsets = re.compile(rb"charset\s*=\s*\"?([^\s;\"]*)").findall
+_charsets = re.compile(rb"charset[*\d]*\s*=\s*\"?([^\s;\"]*)").findall
 _boundary = re.compile(
     rb"multipart/form-data\s*;\s*(?:charset=\"?[\w-]+\"?\s*;\s*)?"
-    rb"boundary=(?:\"([^\"\\]{1,70})\"|([^\s;\",]{1,70}))\s*(?:;\s*charset=\"?[\w-]+\"?\s*)?;?\s*",
+    rb"boundary=(?:\"([^\"\\;]{1,70})\"|([^\s;\",]{1,70}))\s*(?:;\s*charset=\"?[\w-]+\"?\s*)?;?\s*",
     re.IGNORECASE,
 ).fullmatch
 """One boundary: of two, servers differ in which they take, and so in which form they read."""
+_part_names = re.compile(r"(?i);\s*name[*\d]*\s*=").findall
 _PLAIN_CHARSETS = frozenset((b"utf-8", b"utf8", b"us-ascii", b"ascii"))
 
 
@@ -107,7 +112,7 @@ def _unfolded(codings: bytes, body: bytes, limit_bytes: int) -> bytes:
 def _form(kind: bytes, body: bytes) -> bytes:
     """A form's fields as JSON: text as strings, several of a name as a list, a file as {"bytes": its size} and more."""
     # few calls are forms
-    from multipart import MultipartError, MultipartSegment, PushMultipartParser  # type: ignore[import-untyped]
+    from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
     found = _boundary(kind.strip())
     if found is None:
@@ -116,10 +121,11 @@ def _form(kind: bytes, body: bytes) -> bytes:
     fields: dict[str, list[object]] = {}
     try:
         with PushMultipartParser(boundary, len(body), max_segment_count=FORM_PARTS, strict=True) as parser:
-            segment, text = None, bytearray()
+            segment, text, parts = None, bytearray(), 0
             for event in parser.parse(body):
                 if isinstance(event, MultipartSegment):
-                    segment, text = event, bytearray()
+                    segment, text, parts = event, bytearray(), parts + 1
+                    _check_part(event)
                 elif event is not None:
                     text += event
                 elif segment is not None:
@@ -129,9 +135,22 @@ def _form(kind: bytes, body: bytes) -> bytes:
             parser.parse(b"")
     except (MultipartError, ValueError) as error:
         raise refusal(f"its form cannot be read ({error})") from None
-    line = b"--" + boundary
-    if not (body.lstrip(b"\r\n").startswith(line) and body.rstrip(b"\r\n").endswith(line + b"--")):
-        raise refusal("something stands before or after its form")  # there another boundary's form could
+    _check_lines(body, b"--" + boundary, parts)
     if "_charset_" in fields:  # some servers read the other fields in that charset (RFC 7578, 4.6)
         raise refusal("its form names a charset")
     return json.dumps({name: values[0] if len(values) == 1 else values for name, values in fields.items()}).encode()
+
+
+def _check_part(segment: MultipartSegment) -> None:
+    """Refuse a part whose name some servers would read as another: they differ in which of two they take."""
+    heads = [value for name, value in segment.headerlist if name == "Content-Disposition"]
+    if len(heads) != 1 or len(_part_names(heads[0])) > 1:
+        raise refusal("a part of its form has two names")
+
+
+def _check_lines(body: bytes, line: bytes, parts: int) -> None:
+    """Refuse a form that some servers would split otherwise. `line`: what begins each of its `parts` and ends it."""
+    if not (body.lstrip(b"\r\n").startswith(line) and body.rstrip(b"\r\n").endswith(line + b"--")):
+        raise refusal("something stands before or after its form")  # there another boundary's form could
+    if len(re.findall(rb"(?:\A|[\r\n])" + re.escape(line), body)) != parts + 1:
+        raise refusal("its form has a boundary that is none")  # after half a line end, say: some servers split there
