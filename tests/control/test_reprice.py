@@ -129,7 +129,9 @@ async def test_attempts_of_one_request_are_corrected_apart(books):
     assert books.written == []
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(found=st.lists(calls(), max_size=30), rates=st.lists(st.integers(0, 9), max_size=3), fails=st.integers(0, 30))
 async def test_after_any_repricings_each_priced_call_costs_what_it_would_now(tmp_path_factory, found, rates, fails):
     history = History(f"sqlite:///{tmp_path_factory.mktemp('h') / 'history.db'}")

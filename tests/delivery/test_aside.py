@@ -61,7 +61,9 @@ def names(count: int) -> list[str]:
     return [f"r{seq}" for seq in range(1, count + 1)]
 
 
-FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @FEW

@@ -150,7 +150,9 @@ spelled = st.fixed_dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=40
+)
 @given(how=spelled, tokens=st.integers(1, 10**7))
 async def test_any_spelling_is_held_in_full_or_refused(budgeted, redis, how, tokens):
     before = await held(redis)

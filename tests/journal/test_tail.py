@@ -58,7 +58,9 @@ def test_a_block_holds_the_closed_calls_and_the_digest_up_to_the_last(tmp_path: 
     assert tail.last_at == AT + 9
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(cuts=st.lists(st.integers(0, 3_000), max_size=8), slab=st.sampled_from([700, 2_000, 256 * 1024]))
 def test_however_a_file_grows_each_line_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: list[int], slab: int

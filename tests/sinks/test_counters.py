@@ -107,7 +107,9 @@ async def test_a_reader_gets_named_totals_and_zeros_for_what_was_never_used(coun
     assert await counters.totals("acme", "month:2026-12") == Totals()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 120), max_size=4), hours=st.sampled_from([1, 3, 30, 900])
 )

@@ -27,7 +27,9 @@ from taximeter.sinks.history.tag_rollups import TagRoller
 from taximeter.sinks.history.windows import boundaries
 from taximeter.sinks.history.write import Writer
 
-MANY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 SPAN_US = 3 * 86_400 * US
 EDGES = st.one_of(
     st.none(),

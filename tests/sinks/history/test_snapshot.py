@@ -17,7 +17,9 @@ from taximeter.sinks.history.snapshot import Snapshots
 from taximeter.sinks.history.write import Writer
 from taximeter.sinks.ledger import Ledger, LedgerSnapshot, Standing, TrackCell
 
-MANY = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 FROM_US = T0 + 86_400 * US
 
 

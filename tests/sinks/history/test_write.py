@@ -27,7 +27,9 @@ from taximeter.sinks.history.windows import US, level_start_s
 from taximeter.sinks.history.write import Writer
 from taximeter.sinks.sink import Batch, JournalKeeper, JournalState, Sink
 
-MANY = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def contents(database: Database) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from taximeter.sinks.webhook.store import Outcome, Store
 
 NOW = 1_795_348_800_000_000
 SECOND = 1_000_000
-FEW = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 SUMMED = [name for name in Metrics.__struct_fields__ if name != "model"]
 
 
