@@ -14,9 +14,10 @@ import pytest
 from delivery.test_deliver import delivering, quick
 from journals import MemorySink, call, files, journal, lines, opening, record, records, settled
 from taximeter.core.record import End, Outcome
-from taximeter.journal import TurnJournal, file
+from taximeter.journal import TurnJournal, file, write
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.status import read_status
+from waits import happens
 
 __all__ = ["quick"]
 
@@ -182,6 +183,40 @@ async def test_a_file_that_was_cut_is_ended_and_calls_go_on_in_another(
         assert settled(path) == 0
         whole = [line for line in left[: left.rfind(b"\n") + 1].splitlines() if line.startswith(b'{"close":')]
         assert len([line for line in lines(path) if line.close]) == len(whole) > 0
+
+
+@pytest.mark.parametrize("take", [remove, move, remove_all])
+async def test_an_idle_writer_looks_after_its_files_too(tmp_path: Path, take, monkeypatch) -> None:
+    """No call comes where a load balancer leaves a node alone that is not ready."""
+    monkeypatch.setattr(write, "ATTEND_S", 0.01)
+    writer = journal(tmp_path / "j")
+    call(writer, "a")
+    await looked(writer)
+    (path,) = files(tmp_path / "j")
+    take(path)
+    async with asyncio.TaskGroup() as group:
+        attending = group.create_task(writer.attend())
+        await happens(lambda: writer.repaired == 1 and path.exists(), "the file put back")
+        attending.cancel()
+    assert [each.request_id for each in records(tmp_path / "j")] == ["a"]
+    writer.shutdown()
+
+
+async def test_a_directory_that_is_gone_is_made_anew_and_said_once(tmp_path: Path, quick, caplog) -> None:
+    """Its missing was told again and again, with a traceback each time, for half a processor."""
+    sink, directory = MemorySink(), tmp_path / "j"
+    async with delivering(directory, sink) as delivery:
+        for name in ("a", "b"):
+            writer = journal(directory)
+            call(writer, name)
+            writer.shutdown()
+            assert (await delivery.drain(30)).complete
+            if name == "a":
+                shutil.rmtree(directory)
+                await happens(directory.exists, "the directory")
+    assert sink.names == ["a", "b"]
+    assert sum(each.getMessage().startswith("the journals' directory") for each in caplog.records) == 1
+    assert [each for each in caplog.records if each.exc_info] == []
 
 
 @pytest.mark.parametrize("take", [remove, move, remove_all])

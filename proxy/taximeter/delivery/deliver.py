@@ -33,6 +33,9 @@ commits and round trips."""
 IDLE_S = 0.08
 """Longest wait between two glances: a record may take 100 ms to reach an idle sink."""
 
+TROUBLED_S = 1.0
+"""Wait after a look that failed."""
+
 TEND_S = 0.5
 """How often writers' locks are tried, and the directory is read whether it changed or not."""
 
@@ -195,13 +198,18 @@ class Delivery:
 
     async def _follow(self) -> None:
         await self._first_answers()
+        trouble = ""
         while True:
+            wait_s = BUSY_S
             try:
                 await self._look()
-            except Exception:  # an outer loop: no file, however strange, ends delivery
-                log.exception("cannot follow the journals")
+                trouble = ""
+            except Exception as error:  # an outer loop: no file, however strange, ends delivery
+                if trouble != repr(error):
+                    log.exception("cannot follow the journals")
+                trouble, wait_s = repr(error), TROUBLED_S
             self._notify()
-            self._glance_after(BUSY_S)
+            self._glance_after(wait_s)
             await self._wake.wait()
             if self._timer is not None:
                 self._timer.cancel()

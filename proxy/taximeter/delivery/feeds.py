@@ -45,7 +45,12 @@ class Feeds:
 
         Without `always`, only where the directory changed since; its time is too coarse to trust for good.
         """
-        stamp = self._directory.stat().st_mtime_ns
+        try:
+            stamp = self._directory.stat().st_mtime_ns
+        except FileNotFoundError:  # whoever took it took the files with it; their writers put them back
+            log.error("the journals' directory %s was removed; it is made anew", self._directory)
+            self._directory.mkdir(parents=True)
+            stamp = self._directory.stat().st_mtime_ns
         if stamp == self._stamp and not always:
             return
         self._stamp = stamp

@@ -98,6 +98,7 @@ async def _serve(child: Child, boot: Boot) -> None:
             watches = [
                 group.create_task(_watch(key_file, budget_file, settings.auth, admission)),
                 group.create_task(budgets.watch()),
+                group.create_task(journal.attend()),
             ]
             with child.socket() as listener:
                 await server.serve([listener])

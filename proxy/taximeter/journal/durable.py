@@ -43,6 +43,10 @@ class Syncer:
         self.idle = False
         loop.call_later(self._interval_s, self._due, loop)
 
+    def look(self) -> None:
+        """Have a round though nothing was written: `collect` looks whether the files are still there."""
+        self._request(asyncio.get_running_loop())
+
     async def durable(self) -> OSError | None:
         """Wait until every line written before this call is on stable storage; answers what went wrong, if anything."""
         loop = asyncio.get_running_loop()

@@ -22,6 +22,8 @@ from taximeter.journal.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
+ATTEND_S = 1.0
+"""How often the files of an idle writer are looked after."""
 RETRY_S = 0.1
 """How often a journal that cannot be written is tried again while no call does so by itself."""
 
@@ -355,6 +357,13 @@ class Journal:
             self._created = True
             self.repaired += 1
         self._tell()
+
+    async def attend(self) -> None:
+        """Look after the files while no call does, until it is cancelled: what was taken from an idle writer is put
+        back, too, or it would count as gone."""
+        while not self._closed:
+            await asyncio.sleep(ATTEND_S)
+            self._sync.look()
 
     def _collect(self) -> Round:
         """What the next sync round has to cover."""
