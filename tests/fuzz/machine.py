@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -28,7 +29,7 @@ def machine(url: str) -> type[RuleBasedStateMachine]:
     def ask(method: str, path: str, status: int, body: Any = None) -> Any:
         answer = session.request(method, url + path, json=body, timeout=30)
         assert answer.status_code == status, (method, path, body, answer.text)
-        return answer.json()
+        return json.loads(answer.content, parse_float=Decimal)  # money has more digits than a float
 
     class KeysAndBudgets(RuleBasedStateMachine):
         keys = Bundle("keys")
