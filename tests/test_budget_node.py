@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from faults.house import House
-from upstream import Script, response
+from upstream import STALL, Script, chunk, response, stream_head
 from waits import HANG_S
 
 pytestmark = pytest.mark.xdist_group("processes")
@@ -260,6 +260,31 @@ async def test_what_may_have_been_billed_stays_charged_until_somebody_knows_bett
             return (await client.post("/w/acme/v1/chat/completions", json=CHAT)).status_code == 200
 
         await strict.until(passes, "passing again")
+
+
+async def test_streams_left_in_the_middle_stay_charged_at_their_bound(strict):
+    """A client that reads a little and leaves, again and again: the provider may go on and bill the whole answer."""
+    limit = 1000
+    await budget(strict, workspace="acme", limit=str(limit), unit="tokens", period="total")
+    event = b'data: {"model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{strict.port}", timeout=HANG_S) as client:
+        await until_asked(strict, client, "acme")
+        strict.provider.handler = lambda _request: Script((stream_head(), chunk(event), STALL))
+        statuses = []
+        while 200 in statuses[-1:] or not statuses:
+            body = {**CHAT, "stream": True}
+            async with client.stream("POST", "/w/acme/v1/chat/completions", json=body) as answer:
+                statuses.append(answer.status_code)
+                if answer.status_code == 200:
+                    await anext(answer.aiter_bytes())
+            await strict.settle()
+            assert len(statuses) < 20, "left for nearly nothing"
+        assert statuses[-1] == 429
+        now = await standing(strict)
+    left = statuses.count(200)
+    assert left >= 2
+    assert now["charged"] > 0 and now["held"] == 0
+    assert left * CHAT["max_tokens"] <= now["spent"] + now["charged"] <= limit
 
 
 async def test_a_killed_workers_calls_stay_charged(strict):
