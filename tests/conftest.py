@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import postgres
-from taximeter.embedded import EmbeddedValkey
+from taximeter.node.embedded_valkey import EmbeddedValkey
 
 # No test measures time: how long drawing or running an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

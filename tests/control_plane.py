@@ -17,12 +17,12 @@ import uvicorn
 
 from taximeter.config import Settings
 from taximeter.control.app import create
-from taximeter.control.keyring import KeyRing
-from taximeter.control.live import Live
-from taximeter.control.ports import Services
+from taximeter.control.services.live import Live
+from taximeter.control.services.services import Services
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Operation, Outcome, Record, Source
-from taximeter.keyfile import KeyFile
+from taximeter.keys.file import KeyFile
+from taximeter.keys.store import KeyRing
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.sink import Batch
 from waits import HANG_S

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from taximeter.datadir import Runtime, read_runtime
+from taximeter.node.datadir import Runtime, read_runtime
 from waits import ended, run, until
 
 

@@ -8,7 +8,7 @@ import sys
 
 import msgspec
 
-from taximeter.child import Slot
+from taximeter.node.child import Slot
 
 SERVES = """
 from taximeter.child import Child

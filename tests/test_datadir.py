@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from taximeter.core.errors import DataDirError
-from taximeter.datadir import DataDir, Runtime, read_runtime
+from taximeter.node.datadir import DataDir, Runtime, read_runtime
 
 RUNTIME = Runtime(
     pid=1,
@@ -38,7 +38,7 @@ def test_a_directory_is_made_and_held_until_released(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     script = (
-        "import sys, os; from pathlib import Path; from taximeter.datadir import DataDir\n"
+        "import sys, os; from pathlib import Path; from taximeter.node.datadir import DataDir\n"
         "DataDir(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

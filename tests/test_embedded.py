@@ -15,8 +15,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taximeter import embedded
-from taximeter.embedded import EmbeddedValkey, ValkeyError
+from taximeter.node import embedded_valkey as embedded
+from taximeter.node.embedded_valkey import EmbeddedValkey, ValkeyError
 from waits import HANG_S
 
 
@@ -73,7 +73,7 @@ def test_a_server_left_in_the_directory_is_ended_first(valkey: EmbeddedValkey, t
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from taximeter.embedded import EmbeddedValkey as E\n"
+        "import sys; from pathlib import Path; from taximeter.node.embedded_valkey import EmbeddedValkey as E\n"
         "v = E(Path(sys.argv[1])); v.start(); print(v.process.pid, flush=True); sys.stdin.read()"
     )
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

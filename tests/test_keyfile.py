@@ -2,11 +2,11 @@ import stat
 
 import pytest
 
-from taximeter import keyfile
 from taximeter.config import Auth, Key
 from taximeter.core.errors import DataDirError
-from taximeter.core.keys import ProxyKey, digest
-from taximeter.keyfile import KeyFile
+from taximeter.keys import file as keyfile
+from taximeter.keys.file import KeyFile
+from taximeter.keys.rule import ProxyKey, digest
 
 ONE = ProxyKey(id="k1", sha256=digest("tm-one"), workspace="acme", models=("gpt-*",), created_at=7)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from taximeter.logs import Plain
+from taximeter.node.logs import Plain
 
 ODD = "a\x1b[31m\r\n2026-01-01 00:00:00,000 INFO worker 1: forged\u202e\u2028"
 

@@ -19,7 +19,7 @@ import pytest
 
 from nodes import Node, node, until
 from taximeter.core.visible import visible
-from taximeter.datadir import Runtime
+from taximeter.node.datadir import Runtime
 from upstream import Provider, Request, Script, response
 from waits import HANG_S
 

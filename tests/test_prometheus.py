@@ -21,8 +21,8 @@ import pytest
 
 from ledger_fake import batch, traffic
 from taximeter.delivery.health import DeliveryHealth, SinkHealth
-from taximeter.sinks.metric_families import Exposition
-from taximeter.sinks.metrics import Metrics
+from taximeter.sinks.prometheus.cells import Metrics
+from taximeter.sinks.prometheus.families import Exposition
 from waits import CAP_S, HANG_S, happens
 
 ROOT = Path(__file__).parent.parent

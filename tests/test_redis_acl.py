@@ -10,7 +10,7 @@ import requests
 
 from fuzz.house import ADMIN, house
 from nodes import until
-from taximeter.embedded import EmbeddedValkey
+from taximeter.node.embedded_valkey import EmbeddedValkey
 
 PAGE = Path(__file__).parents[1] / "docs/operations.md"
 SECRET = "0123456789abcdef0123456789abcdef"

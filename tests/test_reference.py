@@ -16,8 +16,8 @@ from msgspec import inspect
 from control_plane import ControlPlane, control, start
 from taximeter.config import Settings
 from taximeter.core import errors
-from taximeter.sinks.metric_families import Exposition
-from taximeter.sinks.metrics import Metrics
+from taximeter.sinks.prometheus.cells import Metrics
+from taximeter.sinks.prometheus.families import Exposition
 
 __all__ = ["control", "start"]
 
@@ -65,7 +65,7 @@ def test_every_setting_is_in_its_section_with_a_meaning() -> None:
 def test_every_metric_that_can_be_exposed_is_there() -> None:
     """Also those that the code exposes in some cases only, by what it says."""
     exposed = {f"{family.name}_total" if family.type == "counter" else family.name for family in bare().collect()}
-    text = (ROOT / "proxy/taximeter/sinks/metric_families.py").read_text()
+    text = (ROOT / "proxy/taximeter/sinks/prometheus/families.py").read_text()
     assert exposed
     assert exposed - words("metrics.md") == set()
     assert {

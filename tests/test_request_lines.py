@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from nodes import Node, node
-from taximeter.datadir import Runtime
+from taximeter.node.datadir import Runtime
 from waits import HANG_S
 
 pytestmark = [

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from nodes import Node, gone, node
-from taximeter.datadir import Runtime
+from taximeter.node.datadir import Runtime
 from upstream import Provider
 from waits import HANG_S, ended, happens, until
 

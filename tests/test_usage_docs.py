@@ -22,20 +22,20 @@ from click.testing import CliRunner
 
 from control_plane import DAY_US, NOON_US, control, embedding, record, start
 from nodes import node
-from taximeter.budgetfile import BudgetFile
+from taximeter.budgets.api import BudgetDesk
+from taximeter.budgets.file import BudgetFile
+from taximeter.budgets.reservations import Reservations
+from taximeter.budgets.store import BudgetRing
 from taximeter.cli import main
 from taximeter.config import JournalSettings
 from taximeter.config import Webhook as WebhookSettings
-from taximeter.control.budgetring import BudgetRing
-from taximeter.control.budgets import BudgetDesk
-from taximeter.control.corrections import Corrections
+from taximeter.control.services.corrections import Corrections
 from taximeter.core.prices import Card, Rates
 from taximeter.core.record import Outcome
 from taximeter.delivery import Delivery
 from taximeter.delivery.aside import Letter
 from taximeter.journal import Journal
-from taximeter.sinks.counters import Counters
-from taximeter.sinks.reservations import Reservations
+from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.sink import Batch
 from taximeter.sinks.webhook.sink import Webhook
 from taximeter.sinks.webhook.store import Outcome as Answer

@@ -10,7 +10,7 @@ from typing import Any
 from reference.markdown import code, filled, flat, page, slug, table
 from taximeter.config import Settings
 from taximeter.control.app import create
-from taximeter.control.ports import Services
+from taximeter.control.services.services import Services
 from taximeter.core.hosts import Hosts
 
 INTRO = """\

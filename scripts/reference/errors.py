@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from reference.markdown import code, flat, page, table
-from taximeter.control.answers import HANDLERS
+from taximeter.control.answers.encoding import HANDLERS
 from taximeter.core.errors import RequestError
 from taximeter.sinks.history.database import HistoryUnavailable
 

@@ -9,9 +9,9 @@ from prometheus_client.core import Metric
 
 from reference.markdown import code, page, table
 from taximeter.core.record import Operation
-from taximeter.sinks import metrics as cells
-from taximeter.sinks.metric_families import Exposition
-from taximeter.sinks.metrics import Metrics, Shape
+from taximeter.sinks.prometheus import cells
+from taximeter.sinks.prometheus.cells import Metrics, Shape
+from taximeter.sinks.prometheus.families import Exposition
 
 INTRO = """\
 What `GET /metrics` on the control port exposes: Prometheus' text format, or OpenMetrics with exemplars (the id of a

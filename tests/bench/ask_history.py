@@ -13,8 +13,8 @@ from itertools import islice
 
 from generate_history import DAY_US, END_US, US
 
-from taximeter.sinks.history.query import Filters
-from taximeter.sinks.history.read import Reader
+from taximeter.sinks.history.read.reader import Reader
+from taximeter.sinks.query import Filters
 
 RUNS = 7
 HOUR_US = 3_600 * US

@@ -18,7 +18,7 @@ from pathlib import Path
 import uvloop
 
 from taximeter import config
-from taximeter.gateway.upstream import Upstream
+from taximeter.gateway.upstream.upstreams import Upstream
 
 HEADERS = [
     (b"host", b"127.0.0.1:8000"),

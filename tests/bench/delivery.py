@@ -20,14 +20,14 @@ import processes
 import uvloop
 
 from taximeter.config import JournalSettings
-from taximeter.control.priority import settle
+from taximeter.control.process.priority import settle
 from taximeter.core.record import Open, Operation, Outcome, Record, Source
 from taximeter.delivery import Delivery
-from taximeter.embedded import EmbeddedValkey
 from taximeter.journal import Journal
-from taximeter.sinks.counters import Counters
+from taximeter.node.embedded_valkey import EmbeddedValkey
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.metrics import Metrics
+from taximeter.sinks.prometheus.cells import Metrics
+from taximeter.sinks.redis.counters import Counters
 
 WORKSPACES, CALLS_A_TRACK = 5, 20
 

@@ -19,8 +19,8 @@ import msgspec
 
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.tag_rollups import TagRoller
-from taximeter.sinks.history.write import Writer
+from taximeter.sinks.history.write.tag_rollups import TagRoller
+from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.sink import Batch
 
 US = 1_000_000

@@ -18,8 +18,8 @@ from pathlib import Path
 from bench.generate_history import END_US
 from control_plane import ControlPlane
 from taximeter.control.dashboard import charts, warm
-from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.sink import History
+from taximeter.sinks.query import Filters
 
 ROUNDS = 15
 PAGES = (

@@ -13,7 +13,7 @@ import time
 import uvloop
 
 from taximeter.flavors.meter import Countable
-from taximeter.gateway.tokenizers import Tokenizers
+from taximeter.gateway.metering.tokenizers import Tokenizers
 
 WORDS = "The journal is the truth; every number anyone sees is a projection of it. "
 TEXTS = {

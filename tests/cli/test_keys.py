@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from taximeter.cli import main
-from taximeter.core.keys import digest
+from taximeter.keys.rule import digest
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from control_plane import DAY_US, NOON_US, embedding, record
 from taximeter.cli import VERBS, main
 from taximeter.config import Auth, Settings
-from taximeter.core.keys import digest
 from taximeter.core.record import Outcome
+from taximeter.keys.rule import digest
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from redis.asyncio import Redis
 
 from control_plane import ControlPlane, record
 from taximeter.cli import main
-from taximeter.sinks.counters import Counters
 from taximeter.sinks.history.sink import History
+from taximeter.sinks.redis.counters import Counters
 
 
 @pytest.fixture

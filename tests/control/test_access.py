@@ -2,8 +2,8 @@ import pytest
 
 from control_plane import record
 from taximeter.config import Auth, Control, Key, Settings
-from taximeter.control.access import ADMIN, Caller, identify
-from taximeter.core.keys import Keys, ProxyKey, digest
+from taximeter.control.door.access import ADMIN, Caller, identify
+from taximeter.keys.rule import Keys, ProxyKey, digest
 
 ADMIN_TOKEN = "the-admin-token"
 ACME, BETA = "tm-acme", "tm-beta"
@@ -135,7 +135,7 @@ async def test_waiting_for_anothers_request_is_as_waiting_for_one_that_does_not_
         return (await control.client.get(path + request_id, headers=bearing(token))).json()["complete"]
 
     assert (await complete("req-1", ACME), await complete("req-1", ADMIN_TOKEN)) == (True, True)
-    monkeypatch.setattr("taximeter.control.usage.AFTER_S", 0.05)
+    monkeypatch.setattr("taximeter.control.api.usage.AFTER_S", 0.05)
     assert (await complete("req-1", BETA), await complete("none", BETA)) == (False, False)
 
 

@@ -8,8 +8,8 @@ import sqlite3
 import pytest
 
 from control_plane import NOON_US, record
-from taximeter.control.times import shown
 from taximeter.core.record import FOREVER_US, Outcome
+from taximeter.core.times import shown
 
 SPOIL = {
     "detail that is no JSON": "UPDATE usage_events SET detail = '{\"x' WHERE request_id = 'req-2'",

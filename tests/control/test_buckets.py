@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.control import buckets
-from taximeter.control.buckets import USAGE_WIDTHS
+from taximeter.control.answers import buckets
+from taximeter.control.answers.buckets import USAGE_WIDTHS
 from taximeter.core.errors import BadRequest
 
 

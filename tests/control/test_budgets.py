@@ -6,14 +6,14 @@ import pytest
 from redis.asyncio import Redis
 
 from control_plane import NOON_US, record
-from taximeter.budgetfile import BudgetFile
-from taximeter.control.budgetring import BudgetRing
-from taximeter.control.budgets import BudgetDesk
-from taximeter.control.keysync import BUDGETS, exchange_budgets
+from taximeter.budgets.api import BudgetDesk
+from taximeter.budgets.file import BudgetFile
+from taximeter.budgets.reservations import Reservations
+from taximeter.budgets.store import BudgetRing
+from taximeter.control.process.sync import BUDGETS, exchange_budgets
 from taximeter.core.errors import DataDirError, NotFound
-from taximeter.sinks.counters import Counters
-from taximeter.sinks.redis_client import RedisServer
-from taximeter.sinks.reservations import Reservations
+from taximeter.sinks.redis.client import RedisServer
+from taximeter.sinks.redis.counters import Counters
 
 
 async def drained(sink):

@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 
 from taximeter.config import Auth, Control, Settings
-from taximeter.control import attempts, trust
-from taximeter.control.attempts import IN_ALL, IN_ALL_S, MOST_ADDRESSES, OF_ADDRESS, OF_ADDRESS_S, Attempts, network
-from taximeter.core import keys
-from taximeter.core.keys import digest
+from taximeter.control.door import attempts, trust
+from taximeter.control.door.attempts import (
+    IN_ALL,
+    IN_ALL_S,
+    MOST_ADDRESSES,
+    OF_ADDRESS,
+    OF_ADDRESS_S,
+    Attempts,
+    network,
+)
+from taximeter.keys import rule as keys
+from taximeter.keys.rule import digest
 
 TOKEN = "the-admin-token"
 SECURED = Settings(auth=Auth(admin_token_sha256=digest(TOKEN)))
@@ -155,7 +163,7 @@ SECRET = re.compile(r"(?i)token|secret|sha256|password|signature|\bmac\b|_mac|pr
 
 
 def test_no_secret_is_compared_with_an_operator():
-    """`==`, `!=` and `in` stop at the first byte that differs; only `matches` of core/keys.py may compare a secret."""
+    """`==`, `!=` and `in` stop at the first byte that differs; only `matches` of keys/rule.py may compare a secret."""
     found = []
     for path in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -175,8 +183,8 @@ def test_no_secret_is_compared_with_an_operator():
 
 OPEN = {
     "config/checks.py",  # the configuration's own hashes with each other, at start
-    "gateway/tokenizing.py",  # a vocabulary's checksum
-    "sinks/counter_rebuild.py",  # whose turn it is in Redis: a name, not a secret
+    "gateway/metering/tokenizing.py",  # a vocabulary's checksum
+    "sinks/redis/rebuild.py",  # whose turn it is in Redis: a name, not a secret
 }
 
 

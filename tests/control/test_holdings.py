@@ -3,11 +3,11 @@
 import pytest
 from redis.asyncio import Redis
 
-from taximeter.control.holdings import GATHER_S, REBUILD_S, Holdings
-from taximeter.core.budgets import Budget
+from taximeter.budgets.holdings import GATHER_S, REBUILD_S, Holdings
+from taximeter.budgets.reservations import Lost, Reservations, Reserved
+from taximeter.budgets.rule import Budget
 from taximeter.core.errors import TaximeterError
-from taximeter.sinks.redis_client import RedisServer
-from taximeter.sinks.reservations import Lost, Reservations, Reserved
+from taximeter.sinks.redis.client import RedisServer
 
 NOW_US = 1_793_707_200_000_000
 B = Budget(id="b1", workspace="acme", unit="tokens", period="total", limit=100)

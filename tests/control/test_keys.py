@@ -1,10 +1,10 @@
 import pytest
 
 from taximeter.config import Auth, Key, Settings
-from taximeter.control.keyring import KeyRing
 from taximeter.core.errors import BadRequest, DataDirError, Forbidden, NotFound
-from taximeter.core.keys import digest
-from taximeter.keyfile import KeyFile
+from taximeter.keys.file import KeyFile
+from taximeter.keys.rule import digest
+from taximeter.keys.store import KeyRing
 
 DECLARED = Auth(keys=[Key(id="conf", sha256=digest("tm-conf"), workspace="beta")])
 

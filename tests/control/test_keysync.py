@@ -3,15 +3,15 @@ import secrets
 import msgspec
 import pytest
 
-from taximeter.budgetfile import BudgetFile
+from taximeter.budgets.file import BudgetFile
+from taximeter.budgets.store import BudgetRing
 from taximeter.config import Auth
-from taximeter.control.budgetring import BudgetRing
-from taximeter.control.keyring import KeyRing
-from taximeter.control.keysync import BUDGETS, KEYS, Sealing, exchange, exchange_budgets
-from taximeter.core.keys import digest
+from taximeter.control.process.sync import BUDGETS, KEYS, Sealing, exchange, exchange_budgets
 from taximeter.core.sealed import Seal
-from taximeter.keyfile import KeyFile
-from taximeter.sinks.redis_client import RedisServer
+from taximeter.keys.file import KeyFile
+from taximeter.keys.rule import digest
+from taximeter.keys.store import KeyRing
+from taximeter.sinks.redis.client import RedisServer
 
 
 @pytest.fixture

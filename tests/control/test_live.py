@@ -1,8 +1,8 @@
 import pytest
 
 from control_plane import record
-from taximeter.control.live import WAITING_RECORDS, Live, matches
-from taximeter.sinks.history.query import Filters
+from taximeter.control.services.live import WAITING_RECORDS, Live, matches
+from taximeter.sinks.query import Filters
 from taximeter.sinks.sink import Batch
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nodes import node
-from taximeter.control.priority import NICENESS
+from taximeter.control.process.priority import NICENESS
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),

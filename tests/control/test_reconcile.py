@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from taximeter.control.reconcile import Difference, Figures, by_model, compare, read
+from taximeter.control.answers.reconcile import Difference, Figures, by_model, compare, read
 from taximeter.core.errors import BadRequest
 
 MIDNIGHT = 1_793_664_000

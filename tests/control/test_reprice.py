@@ -10,13 +10,13 @@ from control_plane import DAY_US, NOON_US, record
 from journals import journal
 from ledger import batch, calls
 from taximeter.config import JournalSettings
-from taximeter.control.corrections import Corrections
-from taximeter.control.reprice import reprice
+from taximeter.control.services.corrections import Corrections
+from taximeter.control.services.reprice import reprice
 from taximeter.core.errors import JournalError
 from taximeter.core.record import Outcome
 from taximeter.delivery import Delivery
-from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.sink import History
+from taximeter.sinks.query import Filters
 
 ALWAYS = Filters()
 

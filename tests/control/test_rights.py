@@ -11,11 +11,11 @@ from litestar.exceptions import LitestarException
 from control_plane import record
 from fuzz.house import ADMIN, house
 from taximeter.config import Auth, Settings
-from taximeter.control import gate
-from taximeter.control.sessions import LASTS_S, Sessions
+from taximeter.control.door import gate
+from taximeter.control.door.sessions import LASTS_S, Sessions
 from taximeter.core.errors import AnswerCut
-from taximeter.core.keys import digest
-from taximeter.gateway.server import _is_news
+from taximeter.keys.rule import digest
+from taximeter.server.server import _is_news
 
 TOKEN = "the-admin-token"
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from control_plane import embedding, record
-from taximeter.control import shares
-from taximeter.control.shapes import COLUMNS
+from taximeter.control.answers.responses import COLUMNS
+from taximeter.control.door import shares
 from taximeter.core.record import Outcome
 from waits import happens
 
@@ -105,7 +105,7 @@ async def test_watchers_are_bounded(control, monkeypatch):
 
 
 async def test_silence_is_broken_by_a_comment(control, monkeypatch):
-    monkeypatch.setattr("taximeter.control.streams.HEARTBEAT_S", 0.01)
+    monkeypatch.setattr("taximeter.control.api.streams.HEARTBEAT_S", 0.01)
     async with Watcher(control) as watcher:
         assert await watcher.next() == (": still here", None)
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.control.times import local, moment_us, shown, zone
 from taximeter.core.errors import BadRequest
+from taximeter.core.times import local, moment_us, shown, zone
 
 UTC, BERLIN = ZoneInfo("UTC"), ZoneInfo("Europe/Berlin")
 

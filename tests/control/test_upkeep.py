@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from taximeter.control import upkeep
+from taximeter.control.process import upkeep
 from taximeter.core.errors import ConfigError
 from waits import HANG_S
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from taximeter.core.budgets import MOST, Budget, Budgets, checked, is_stored, merge, period_name, resets_at_us
+from taximeter.budgets.rule import MOST, Budget, Budgets, checked, is_stored, merge, period_name, resets_at_us
 from taximeter.core.errors import BadRequest
 
 

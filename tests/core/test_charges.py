@@ -2,7 +2,7 @@
 
 import pytest
 
-from taximeter.core.charges import Held, charge
+from taximeter.budgets.charges import Held, charge
 from taximeter.core.record import Operation, Outcome, Record, Source
 
 

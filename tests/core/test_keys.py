@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.core import keys
-from taximeter.core.keys import Keys, ProxyKey
+from taximeter.keys import rule as keys
+from taximeter.keys.rule import Keys, ProxyKey
 
 
 def key(id="k1", secret="tm-one", **more):

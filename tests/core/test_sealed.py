@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.core.budgets import Budget
-from taximeter.core.keys import ProxyKey, digest
+from taximeter.budgets.rule import Budget
 from taximeter.core.sealed import Seal
+from taximeter.keys.rule import ProxyKey, digest
 
 SEAL = Seal([b"a" * 32])
 ENTRY = msgspec.json.encode({"id": "k", "n": 1})

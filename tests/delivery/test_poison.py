@@ -13,15 +13,15 @@ from delivery.test_deliver import delivering, quick
 from journals import AT
 from ledger import T0
 from taximeter.config import Webhook as WebhookSettings
-from taximeter.control.live import Live
+from taximeter.control.services.live import Live
 from taximeter.core.record import Header, Line, Record
 from taximeter.core.totals import FIELDS, add, empty, saturated
 from taximeter.journal.format import encode
 from taximeter.journal.read import decode_record
-from taximeter.sinks.counters import Counters
-from taximeter.sinks.history.query import Filters
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.metrics import Metrics
+from taximeter.sinks.prometheus.cells import Metrics
+from taximeter.sinks.query import Filters
+from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.webhook.sink import Webhook
 
 __all__ = ["quick"]

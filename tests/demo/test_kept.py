@@ -11,8 +11,8 @@ import pytest
 from kept_demo import START_S, Terminal, lines, tool_folder
 from nodes import until
 from taximeter.config import Settings
-from taximeter.datadir import Runtime
 from taximeter.demo import hints
+from taximeter.node.datadir import Runtime
 
 README = Path(__file__).parents[2] / "README.md"
 SECTION = README.read_text().partition("## Where the numbers are")[2].partition("\n## ")[0]

@@ -21,9 +21,9 @@ from taximeter.core.record import Outcome, Record, Source
 from taximeter.core.totals import FIELDS, add, empty
 from taximeter.journal.read import UNREADABLE, decode_line
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.query import Filters
-from taximeter.sinks.history.read import Reader
-from taximeter.sinks.history.tag_rollups import TagRoller
+from taximeter.sinks.history.read.reader import Reader
+from taximeter.sinks.history.write.tag_rollups import TagRoller
+from taximeter.sinks.query import Filters
 from upstream import Billed, Provider
 
 Sums = dict[str, dict[str, int]]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.flavors.lenient import MOST_MEMBERS, Unreadable, plain, unambiguous
+from taximeter.flavors.text.lenient import MOST_MEMBERS, Unreadable, plain, unambiguous
 
 texts = st.text(st.characters(exclude_categories=()))
 values = st.recursive(

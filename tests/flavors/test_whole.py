@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.flavors import openai_usage
 from taximeter.flavors.chat import CHAT
 from taximeter.flavors.embeddings import EMBEDDINGS
 from taximeter.flavors.meter import Answer, Prepared
+from taximeter.flavors.usage import openai as openai_usage
 
 NO_COUNTS = (
     "input_tokens", "output_tokens", "response_model", "upstream_request_id", "service_tier", "failed", "finished",

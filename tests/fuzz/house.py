@@ -9,7 +9,7 @@ from pathlib import Path
 
 from control_plane import embedding, record
 from nodes import Node, node
-from taximeter.core.keys import digest
+from taximeter.keys.rule import digest
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.sink import Batch
 

@@ -17,17 +17,17 @@ import pytest
 from taximeter.config import Limits, Settings
 from taximeter.core.errors import UpstreamError
 from taximeter.core.hosts import Hosts
-from taximeter.core.keys import Keys, ProxyKey
 from taximeter.core.record import Source
-from taximeter.gateway import server as server_module
-from taximeter.gateway.admission import Admission
-from taximeter.gateway.edge import Edge
-from taximeter.gateway.exchange import Exchange
+from taximeter.gateway.admission.admission import Admission
 from taximeter.gateway.gate import Gateway, dropped_headers
-from taximeter.gateway.guard import at_once
-from taximeter.gateway.server import Server
-from taximeter.gateway.upstream import Upstreams
+from taximeter.gateway.http.edge import Edge
+from taximeter.gateway.http.exchange import Exchange
+from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal, writer_for
+from taximeter.keys.rule import Keys, ProxyKey
+from taximeter.server import server as server_module
+from taximeter.server.connection import at_once
+from taximeter.server.server import Server
 from waits import HANG_S, happens
 
 

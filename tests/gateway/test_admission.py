@@ -2,9 +2,9 @@ import pytest
 
 from taximeter.core.errors import BadRequest, Forbidden, Unauthorized
 from taximeter.core.hosts import Hosts
-from taximeter.core.keys import Keys, ProxyKey, digest
 from taximeter.flavors.meter import Demand
-from taximeter.gateway.admission import Admission
+from taximeter.gateway.admission.admission import Admission
+from taximeter.keys.rule import Keys, ProxyKey, digest
 
 SECRET = b"tm-" + b"a" * 64
 KEY = ProxyKey(id="k1", sha256=digest(SECRET), workspace="acme", models=("gpt-4o*",))

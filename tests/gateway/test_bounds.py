@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from taximeter.core.errors import BadRequest
 from taximeter.flavors import find
 from taximeter.flavors.meter import Countable, Demand
-from taximeter.gateway.bound_rules import (
+from taximeter.gateway.bounds.bounds import MOST_TOKENS, OVERHEAD_TOKENS, Limits, bound
+from taximeter.gateway.bounds.rules import (
     COSTLY_PATHS,
     DIALECTS,
     IMAGE_ANSWER_TOKENS,
@@ -24,7 +25,6 @@ from taximeter.gateway.bound_rules import (
     Bounds,
     dialect,
 )
-from taximeter.gateway.bounds import MOST_TOKENS, OVERHEAD_TOKENS, Limits, bound
 
 WINDOW, ANSWER = 128_000, 1_000
 LIMITS = Limits(WINDOW, ANSWER)

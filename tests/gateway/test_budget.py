@@ -7,10 +7,10 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from taximeter.core.budgets import Budget
-from taximeter.gateway import budget as budget_module
-from taximeter.gateway.budget import BudgetGate, connect
-from taximeter.sinks import counter_keys
+from taximeter.budgets.rule import Budget
+from taximeter.gateway.admission import budget as budget_module
+from taximeter.gateway.admission.budget import BudgetGate, connect
+from taximeter.sinks.redis import keys as counter_keys
 from upstream import CLOSE, RESET, STALL, response, stream_head
 from valkeys import known
 from waits import HANG_S, happens
@@ -62,7 +62,7 @@ async def spend(redis, amount, period, field="total_tokens"):
 async def today():
     import time
 
-    from taximeter.core.budgets import period_name
+    from taximeter.budgets.rule import period_name
 
     return period_name("day", time.time_ns() // 1_000)
 

@@ -8,9 +8,9 @@ import json
 import pytest
 
 from taximeter.gateway.eager import Bell, in_task
-from taximeter.gateway.edge import Edge
-from taximeter.gateway.exchange import HELD_BYTES, Exchange
-from taximeter.gateway.guard import MAX_PIPELINED, at_once
+from taximeter.gateway.http.edge import Edge
+from taximeter.gateway.http.exchange import HELD_BYTES, Exchange
+from taximeter.server.connection import MAX_PIPELINED, at_once
 from waits import HANG_S
 
 LENGTH = [(b"content-length", b"3")]

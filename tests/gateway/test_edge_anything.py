@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from taximeter.config import Limits
-from taximeter.gateway.edge import Edge
-from taximeter.gateway.exchange import ClientLeft, Exchange
-from taximeter.gateway.guard import MAX_PIPELINED, METHODS, Guard
-from taximeter.gateway.server import Server
+from taximeter.gateway.http.edge import Edge
+from taximeter.gateway.http.exchange import ClientLeft, Exchange
+from taximeter.server.connection import MAX_PIPELINED, METHODS, Guard
+from taximeter.server.server import Server
 
 LINES = [b"%b %b HTTP/%b\r\n" % (method, target, version)
          for method in (b"GET", b"POST", b"CONNECT", b"TRACE", b"PRI", b"get")

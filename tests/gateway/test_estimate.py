@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter.gateway.estimate import estimated_tokens
+from taximeter.gateway.metering.estimate import estimated_tokens
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taximeter.gateway.eager import Bell
-from taximeter.gateway.exchange import HELD_BYTES, ClientLeft, Exchange
+from taximeter.gateway.http.exchange import HELD_BYTES, ClientLeft, Exchange
 from waits import HANG_S
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -8,14 +8,14 @@ import json
 import pytest
 
 from taximeter.core.errors import RequestError, UpstreamCut
-from taximeter.gateway.call import Call
-from taximeter.gateway.edge import Edge
-from taximeter.gateway.exchange import Exchange
+from taximeter.gateway.http.edge import Edge
+from taximeter.gateway.http.exchange import Exchange
+from taximeter.gateway.metering.call import Call
 from taximeter.gateway.relay import Relay
-from taximeter.gateway.response import Response
 from taximeter.gateway.streaming import Stream
-from taximeter.gateway.uploads import BodyClock
-from taximeter.gateway.wire import Connection
+from taximeter.gateway.upstream.response import Response
+from taximeter.gateway.upstream.wire import Connection
+from taximeter.server.uploads import BodyClock
 from upstream import CLOSE, STALL, chunk, response, stream_head
 from waits import happens
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import BadRequest, Forbidden
-from taximeter.gateway.named import NAMING, canonical, check_choice, check_name, named
+from taximeter.gateway.bounds.models import NAMING, canonical, check_choice, check_name, named
 
 PATH = b"/v1/chat/completions"
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import BadRequest, PayloadTooLarge
-from taximeter.gateway.bound_rules import AUDIO_BYTES_PER_S
-from taximeter.gateway.readable import FORM_PARTS, read
+from taximeter.gateway.bounds.readable import FORM_PARTS, read
+from taximeter.gateway.bounds.rules import AUDIO_BYTES_PER_S
 
 LIMIT = 100_000
 ASKED = {"model": "m", "x": "é"}

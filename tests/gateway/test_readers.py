@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from taximeter.config import Limits
-from taximeter.gateway.edge import Edge
-from taximeter.gateway.exchange import Exchange
-from taximeter.gateway.guard import Guard
-from taximeter.gateway.server import Server
+from taximeter.gateway.http.edge import Edge
+from taximeter.gateway.http.exchange import Exchange
+from taximeter.server.connection import Guard
+from taximeter.server.server import Server
 from waits import HANG_S, happens
 
 PART = b"x" * 50_000

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from taximeter.core.errors import JournalError
-from taximeter.core.keys import ProxyKey, digest
+from taximeter.keys.rule import ProxyKey, digest
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
 from waits import HANG_S, happens
 
@@ -235,7 +235,7 @@ async def test_what_is_refused_is_explained_recorded_and_never_sent(
 
 async def test_a_request_that_cannot_be_sent_as_it_is_has_one_record(serve, provider, client, monkeypatch):
     async with serve(provider) as running:
-        monkeypatch.setattr("taximeter.gateway.upstream._may_be_target", lambda _: None)
+        monkeypatch.setattr("taximeter.gateway.upstream.upstreams._may_be_target", lambda _: None)
         answer = await client.get(running.url + "/v1/models")
         (record,) = running.records
         (opening,) = running.lines("open")

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 import lenient_provider
-from taximeter.core.budgets import Budget
-from taximeter.core.keys import ProxyKey, digest
-from taximeter.gateway.budget import BudgetGate, connect
+from taximeter.budgets.rule import Budget
+from taximeter.gateway.admission.budget import BudgetGate, connect
+from taximeter.keys.rule import ProxyKey, digest
 from upstream import LAST_CHUNK, chunk, stream_head
 from valkeys import known
 

@@ -9,9 +9,9 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from taximeter.core import keys
-from taximeter.core.keys import ProxyKey
-from taximeter.gateway.credentials import Screen
+from taximeter.gateway.upstream.credentials import Screen
+from taximeter.keys import rule as keys
+from taximeter.keys.rule import ProxyKey
 
 KEY = keys.make(bytes(range(32))).encode()
 ADMIN = b"correct horse battery staple"

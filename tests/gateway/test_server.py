@@ -13,10 +13,10 @@ import pytest
 
 from taximeter.config import Limits
 from taximeter.core.errors import UpstreamError
-from taximeter.gateway.edge import Edge
-from taximeter.gateway.exchange import ClientLeft, Exchange, Headers
-from taximeter.gateway.guard import MAX_PIPELINED, Guard
-from taximeter.gateway.server import Server
+from taximeter.gateway.http.edge import Edge
+from taximeter.gateway.http.exchange import ClientLeft, Exchange, Headers
+from taximeter.server.connection import MAX_PIPELINED, Guard
+from taximeter.server.server import Server
 from waits import HANG_S, clock_at_rest
 
 HOST = b"Host: a\r\n"

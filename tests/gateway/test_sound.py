@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.gateway.bound_rules import AUDIO_BYTES_PER_S
-from taximeter.gateway.sound import MP3_BYTES_PER_S, bytes_per_s
+from taximeter.gateway.bounds.audio import MP3_BYTES_PER_S, bytes_per_s
+from taximeter.gateway.bounds.rules import AUDIO_BYTES_PER_S
 
 FRAME = b"\xff\xfb\x90\x64" + bytes(413)  # MPEG-1 layer III, 128 kbit/s, 44.1 kHz
 LOW_FRAME = b"\xff\xf3\x14\xc4" + bytes(20)  # MPEG-2 layer III, 8 kbit/s, 24 kHz: 24 ms in 24 bytes

@@ -12,9 +12,9 @@ import pytest
 
 from taximeter.core.record import Source
 from taximeter.flavors.meter import Countable
-from taximeter.gateway import tokenizers as module
-from taximeter.gateway.tokenizers import Counted, Tokenizers
-from taximeter.gateway.tokenizing import count
+from taximeter.gateway.metering import tokenizers as module
+from taximeter.gateway.metering.tokenizers import Counted, Tokenizers
+from taximeter.gateway.metering.tokenizing import count
 
 
 @pytest.fixture

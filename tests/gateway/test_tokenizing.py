@@ -19,10 +19,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recordings import corpus
-from taximeter.gateway import tokenizing
-from taximeter.gateway.tokenizers import _parts
-from taximeter.gateway.tokenizing import Answer, count, framed, read_jobs, slices
-from taximeter.gateway.vocabularies import VOCABULARIES, vocabulary_of
+from taximeter.gateway.metering import tokenizing
+from taximeter.gateway.metering.tokenizers import _parts
+from taximeter.gateway.metering.tokenizing import Answer, count, framed, read_jobs, slices
+from taximeter.gateway.metering.vocabularies import VOCABULARIES, vocabulary_of
 
 PROXY = Path(__file__).parents[2] / "proxy"
 FRAGMENTS = ["'s", "'LL", " ", "  ", "\n", " \n", "\t", "a", "The", " of the", "Word", "123", "...", "/", "_", "▁"]
@@ -141,7 +141,7 @@ def test_a_tokenizer_file_counts_by_its_own_vocabulary(tmp_path: Path) -> None:
 @given(st.lists(st.text(max_size=20), max_size=12), st.integers(1, 9))
 def test_texts_arrive_as_they_were_sent_whatever_the_parts(texts: list[str], part_chars: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("taximeter.gateway.tokenizers.PART_CHARS", part_chars)
+        patch.setattr("taximeter.gateway.metering.tokenizers.PART_CHARS", part_chars)
         sent = b"".join(framed(part) for _ in range(2) for part in _parts("qwen3", texts))
     assert list(read_jobs(io.BytesIO(sent))) == [("qwen3", texts)] * 2
 
@@ -178,7 +178,7 @@ print(sum(count(name, "hello") > 0 for name in VOCABULARIES))
 def test_a_tokenizer_whose_worker_was_killed_ends_without_a_word() -> None:
     ours, its = socket.socketpair()
     with ours, its:
-        command = [sys.executable, "-m", "taximeter.gateway.tokenizing", str(its.fileno())]
+        command = [sys.executable, "-m", "taximeter.gateway.metering.tokenizing", str(its.fileno())]
         process = subprocess.Popen(command, pass_fds=[its.fileno()], stderr=subprocess.PIPE, text=True)
         its.close()
         ours.sendall(b"".join(framed(part) for part in _parts("o200k_base", ["x"])))

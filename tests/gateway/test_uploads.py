@@ -11,7 +11,7 @@ import pytest
 from control_plane import ControlPlane, control, start  # noqa: F401 -- fixtures
 from taximeter.config import Limits
 from taximeter.control.app import create
-from taximeter.gateway.server import Server
+from taximeter.server.server import Server
 from upstream import STALL
 
 SOON = {"body_timeout_s": 0.1, "body_min_bytes": 1000}

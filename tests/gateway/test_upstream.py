@@ -7,9 +7,9 @@ import pytest
 from taximeter import config
 from taximeter.core.errors import BadRequest, ConfigError, NotFound, UpstreamError
 from taximeter.core.tags import TAG_HEADERS
-from taximeter.gateway import credentials
-from taximeter.gateway.pool import unreachable
-from taximeter.gateway.upstream import Upstream, Upstreams, host_header
+from taximeter.gateway.upstream import credentials
+from taximeter.gateway.upstream.pool import unreachable
+from taximeter.gateway.upstream.upstreams import Upstream, Upstreams, host_header
 from upstream import Provider, response
 
 CLIENT_CREDENTIALS = [

@@ -21,8 +21,8 @@ from taximeter.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from taximeter.gateway.httpx_upstream import _Exchange, map_error
-from taximeter.gateway.upstream import Upstream
+from taximeter.gateway.upstream.httpx_client import _Exchange, map_error
+from taximeter.gateway.upstream.upstreams import Upstream
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
 from waits import HANG_S
 

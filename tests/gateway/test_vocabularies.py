@@ -7,7 +7,7 @@ import tiktoken.model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter.gateway.vocabularies import VOCABULARIES, tokenizer_problem, vocabulary_of
+from taximeter.gateway.metering.vocabularies import VOCABULARIES, tokenizer_problem, vocabulary_of
 
 OURS = {"o200k_base", "cl100k_base", "o200k_harmony"}
 TIKTOKEN = {model: name for model, name in tiktoken.model.MODEL_TO_ENCODING.items() if name in OURS}

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import pytest
 
+from taximeter.budgets.rule import Budget
 from taximeter.config import BudgetSettings, Settings
-from taximeter.core.budgets import Budget
 from taximeter.core.prices import Most
 from taximeter.core.record import Open, Operation, Source
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.gateway import demand
-from taximeter.gateway.wanted import Wanting
+from taximeter.gateway.admission.wanted import Wanting
+from taximeter.gateway.bounds import demand
 from taximeter.pricebook import PriceBook, compile_prices
 from taximeter.pricebook.book import LONG_CONTEXT_TOKENS
 

@@ -18,11 +18,11 @@ from ledger_fake import NOON_US, FakeHistory, batch, fold, folded, record, traff
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Operation, Outcome, Source
 from taximeter.core.totals import FIELDS, Totals, totals
-from taximeter.sinks import counter_keys as keys
-from taximeter.sinks import counter_rebuild
-from taximeter.sinks.counters import Counters, CountersMoved
 from taximeter.sinks.ledger import Ledger
-from taximeter.sinks.redis_client import Call, Script
+from taximeter.sinks.redis import keys
+from taximeter.sinks.redis import rebuild as counter_rebuild
+from taximeter.sinks.redis.client import Call, Script
+from taximeter.sinks.redis.counters import Counters, CountersMoved
 from waits import HANG_S
 
 NOON_S = NOON_US // 1_000_000

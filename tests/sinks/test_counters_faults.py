@@ -17,9 +17,9 @@ import valkeys
 from ledger_fake import NOON_US, FakeHistory, batch, folded, record, traffic
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Record
-from taximeter.sinks.counter_keys import REBUILDING
-from taximeter.sinks.counters import Counters, CountersMoved
-from taximeter.sinks.redis_client import ERRORS, RedisServer
+from taximeter.sinks.redis.client import ERRORS, RedisServer
+from taximeter.sinks.redis.counters import Counters, CountersMoved
+from taximeter.sinks.redis.keys import REBUILDING
 from valkeys import Relay, Server, free_ports, running
 from waits import CAP_S
 

@@ -9,8 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from ledger_fake import NOON_US, batch, folded, traffic
-from taximeter.sinks.counters import Counters
 from taximeter.sinks.history.sink import History
+from taximeter.sinks.redis.counters import Counters
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.record import Operation, Outcome, Record, Source
+from taximeter.sinks.cells import add, empty, merge
 from taximeter.sinks.groups import NULLABLE, QUARTER_US, Group, grouped
-from taximeter.sinks.history.cells import add, empty, merge
 from taximeter.sinks.history.schema import events
 from taximeter.sinks.sink import Batch
 

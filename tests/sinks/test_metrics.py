@@ -16,8 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from ledger_fake import NOON_US, batch, folded, record, traffic
 from taximeter.core.record import Operation, Outcome, Source
 from taximeter.delivery.health import DeliveryHealth, SinkHealth
-from taximeter.sinks.metric_families import Exposition
-from taximeter.sinks.metrics import MAX_MODELS, MAX_SERIES, MAX_WORKSPACES, SECONDS, SHAPE_SERIES, Metrics, Shape
+from taximeter.sinks.prometheus.cells import (
+    MAX_MODELS,
+    MAX_SERIES,
+    MAX_WORKSPACES,
+    SECONDS,
+    SHAPE_SERIES,
+    Metrics,
+    Shape,
+)
+from taximeter.sinks.prometheus.families import Exposition
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -15,19 +15,20 @@ import oddities
 from collector import Collector
 from ledger import T0, batch, call
 from taximeter.config.settings import OtelSettings
-from taximeter.control import rows, shapes
-from taximeter.control.live import Live
+from taximeter.control.answers import responses as shapes
+from taximeter.control.answers import rows
+from taximeter.control.services.live import Live
 from taximeter.core.record import MAX_COST_NUSD, MAX_SUM, Operation, Record
 from taximeter.core.totals import FIELDS, add, empty, saturated
 from taximeter.core.usage import MAX_COUNT
 from taximeter.journal.read import decode_record
-from taximeter.sinks.counters import Counters
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.query import GROUPS, Filters
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.metric_families import Exposition
-from taximeter.sinks.metrics import Metrics
 from taximeter.sinks.otel import Otel
+from taximeter.sinks.prometheus.cells import Metrics
+from taximeter.sinks.prometheus.families import Exposition
+from taximeter.sinks.query import GROUPS, Filters
+from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.sink import Batch, Sink
 from taximeter.sinks.webhook.store import Store
 

@@ -7,11 +7,11 @@ import pytest
 from redis.asyncio import Redis
 
 from ledger_fake import NOON_US, FakeHistory, batch, record
-from taximeter.core.budgets import Budget, Budgets
+from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
+from taximeter.budgets.rule import Budget, Budgets
 from taximeter.core.record import BUDGETS, Outcome
-from taximeter.sinks.counters import Counters
-from taximeter.sinks.redis_client import RedisServer
-from taximeter.sinks.reservations import Lost, Refusal, Reservations, Reserved, Spent
+from taximeter.sinks.redis.client import RedisServer
+from taximeter.sinks.redis.counters import Counters
 from valkeys import known
 
 

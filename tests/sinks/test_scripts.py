@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytest import fixture, mark
 
-from taximeter.sinks.redis_client import Script
+from taximeter.sinks.redis.client import Script
 
 MIN, MAX = -(2**63), 2**63 - 1
 WELL = [0, 1, 7, 2**31, 2**53 - 1, 2**53, 2**53 + 1, 2**62, MAX - 1, MAX]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from taximeter.config.addresses import is_loopback, join, split
-from taximeter.datadir import Runtime
+from taximeter.node.datadir import Runtime
 
 TOKEN = "TAXIMETER_ADMIN_TOKEN"  # noqa: S105 - a variable's name
 _TIMEOUT_S = 5.0

@@ -13,14 +13,14 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from taximeter.budgetfile import BudgetFile
+from taximeter.budgets.file import BudgetFile
+from taximeter.budgets.shown import BudgetInfo, BudgetList, ChargeInfo, ChargeList, info, limit_of
+from taximeter.budgets.store import BudgetRing
 from taximeter.cli.options import place
 from taximeter.cli.show import console, count, echo, money, table
 from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
-from taximeter.control import shapes
-from taximeter.control.budgetinfo import BudgetInfo, BudgetList, ChargeInfo, ChargeList, info, limit_of
-from taximeter.control.budgetring import BudgetRing
+from taximeter.control.answers import responses as shapes
 from taximeter.core.errors import BadRequest
 
 Choices = dict[str, str]

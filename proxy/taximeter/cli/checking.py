@@ -10,7 +10,7 @@ from taximeter.config import Section, Settings
 from taximeter.config.addresses import masked
 from taximeter.config.checks import before_serving
 from taximeter.core.errors import TaximeterError
-from taximeter.datadir import Runtime, read_runtime
+from taximeter.node.datadir import Runtime, read_runtime
 
 
 def understood(settings: Settings) -> str:
@@ -52,7 +52,7 @@ def problems_with(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _admin(settings: Settings) -> str:
-    from taximeter.control.trust import admin_is
+    from taximeter.control.door.trust import admin_is
 
     return admin_is(settings)
 
@@ -77,14 +77,14 @@ def _try_port(setting: str, address: str, running: Runtime | None) -> None:
 
 def _try_redis(settings: Settings) -> None:
     if not settings.redis.url:
-        from taximeter.embedded import binary
+        from taximeter.node.embedded_valkey import binary
 
         binary()
         return
     import asyncio
 
-    from taximeter.sinks.counters import Counters
-    from taximeter.sinks.redis_client import ERRORS
+    from taximeter.sinks.redis.client import ERRORS
+    from taximeter.sinks.redis.counters import Counters
 
     async def ask() -> None:
         counters = Counters(settings.redis.url)

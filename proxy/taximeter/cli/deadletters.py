@@ -11,7 +11,7 @@ from taximeter.cli.options import place
 from taximeter.cli.show import console, echo, table
 from taximeter.cli.sources import Unreachable, acting
 from taximeter.config import load
-from taximeter.control.deadletterinfo import DeadLetter, DeadLetterList, info
+from taximeter.control.answers.deadletters import DeadLetter, DeadLetterList, info
 from taximeter.core.errors import BadRequest
 from taximeter.delivery.aside import Aside
 from taximeter.delivery.health import Replayed

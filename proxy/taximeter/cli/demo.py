@@ -22,10 +22,10 @@ from taximeter.core.errors import TaximeterError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from taximeter.datadir import Runtime
     from taximeter.demo.bills import Row, Rows
     from taximeter.demo.folder import Folder
     from taximeter.demo.provider import Provider
+    from taximeter.node.datadir import Runtime
 
 
 LOOK_S = 1.0
@@ -157,7 +157,7 @@ def _cells(row: Row, bill: Row) -> list[str]:
 async def _serving(provider: Provider) -> AsyncIterator[str]:
     """The provider on a port of its own."""
     from taximeter.config import Limits
-    from taximeter.gateway.server import Server
+    from taximeter.server.server import Server
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(provider, Limits(shutdown_s=1))

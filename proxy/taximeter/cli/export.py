@@ -59,7 +59,7 @@ def _download(source: Proxy, params: Params, kind: str, file: BinaryIO) -> int:
 
 def _dump(source: Database, params: Params, kind: str, file: BinaryIO) -> int:
     """Write the history's records ourselves."""
-    from taximeter.control import rows
+    from taximeter.control.answers import rows
 
     filters = filters_of(params)
     parquet = rows.ParquetWriter(file) if kind == "parquet" else None

@@ -11,7 +11,7 @@ import msgspec
 from taximeter.cli.options import asks_usage
 from taximeter.cli.show import bar, console, count, echo, money, table
 from taximeter.cli.sources import Database, Proxy
-from taximeter.control.insights import Alternatives, Forecast, OfTask, Peaks, Trend, Trends
+from taximeter.control.answers.insights import Alternatives, Forecast, OfTask, Peaks, Trend, Trends
 from taximeter.core.figures import UNKNOWN, change
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from taximeter.cli.options import place
 from taximeter.cli.show import console, echo, table
 from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
-from taximeter.control.keyinfo import CreatedKey, KeyInfo, info
-from taximeter.control.keyring import KeyRing
-from taximeter.keyfile import KeyFile
+from taximeter.keys.file import KeyFile
+from taximeter.keys.shown import CreatedKey, KeyInfo, info
+from taximeter.keys.store import KeyRing
 
 
 @click.group()

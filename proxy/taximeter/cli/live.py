@@ -16,7 +16,7 @@ import msgspec
 from taximeter.cli.options import asks_usage, needs_proxy
 from taximeter.cli.show import OUTCOME_STYLES, console, count, echo, money, table, visible
 from taximeter.cli.sources import Database, Proxy, Refused
-from taximeter.control.shapes import UsageAggregateResponse, encode
+from taximeter.control.answers.responses import UsageAggregateResponse, encode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

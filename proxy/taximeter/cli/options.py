@@ -14,7 +14,7 @@ import click
 from taximeter.cli.show import echo
 from taximeter.cli.sources import Database, Proxy, Refused, Unreachable, find
 from taximeter.core.errors import BadRequest, ConfigError, TaximeterError
-from taximeter.logs import warn_plainly
+from taximeter.node.logs import warn_plainly
 
 FAILED, BAD_USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes; 0 is done (see `taximeter --help`)."""

@@ -13,7 +13,7 @@ import msgspec
 from taximeter.cli.options import asks_usage
 from taximeter.cli.show import bar, console, count, echo, money, table
 from taximeter.cli.sources import Database, Proxy
-from taximeter.control.shapes import Part, UsageAggregateResponse
+from taximeter.control.answers.responses import Part, UsageAggregateResponse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,7 +172,7 @@ def _weight(part: Part) -> tuple[Any, ...]:
 
 
 def _zone(params: dict[str, list[str]]) -> ZoneInfo:
-    from taximeter.control.times import zone
+    from taximeter.core.times import zone
 
     return zone(params.get("tz", ["UTC"])[0])
 

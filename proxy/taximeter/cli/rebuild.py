@@ -40,9 +40,9 @@ def redis(url: str | None, config_file: Path | None, as_json: bool, workspace: s
 
 async def _directly(settings: Settings, workspace: str | None) -> int:
     """A Redis of one's own, while no proxy runs here; other nodes on it may."""
-    from taximeter.sinks.counters import Counters
     from taximeter.sinks.history.sink import History, default_url
-    from taximeter.sinks.redis_client import ERRORS
+    from taximeter.sinks.redis.client import ERRORS
+    from taximeter.sinks.redis.counters import Counters
 
     if not settings.redis.url:
         raise ConfigError("The embedded Redis runs with the proxy only, which rebuilds it by itself: start the proxy.")

@@ -11,11 +11,11 @@ import msgspec
 from taximeter.cli.options import FAILED, asks_proxy
 from taximeter.cli.show import console, count, echo, table
 from taximeter.cli.sources import Database, Proxy
-from taximeter.control import reconcile as books
-from taximeter.control import shapes
-from taximeter.control.reconcile import Reconciliation
-from taximeter.control.shapes import UsageAggregateResponse
-from taximeter.control.times import shown
+from taximeter.control.answers import reconcile as books
+from taximeter.control.answers import responses as shapes
+from taximeter.control.answers.reconcile import Reconciliation
+from taximeter.control.answers.responses import UsageAggregateResponse
+from taximeter.core.times import shown
 
 
 @click.command()

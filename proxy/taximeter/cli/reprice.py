@@ -14,10 +14,10 @@ from taximeter.cli.options import place
 from taximeter.cli.show import console, count, echo, money, table
 from taximeter.cli.sources import acting
 from taximeter.config import Settings, load
-from taximeter.control import shapes
+from taximeter.control.answers import responses as shapes
 
 if TYPE_CHECKING:
-    from taximeter.control.reprice import RepriceResponse, ShownChange
+    from taximeter.control.services.reprice import RepriceResponse, ShownChange
 
 HISTORY_S = 3_600.0
 """A year of a busy node is millions of records."""
@@ -39,7 +39,7 @@ def reprice(
 
     Needed after a price was missing or wrong. Doing it twice changes nothing more.
     """
-    from taximeter.control.reprice import RepriceResponse
+    from taximeter.control.services.reprice import RepriceResponse
 
     period: dict[str, object] = {"from": from_, "to": to, "tz": tz, "dry_run": dry_run}
     settings = load(config_file)
@@ -86,10 +86,10 @@ async def _directly(settings: Settings, period: dict[str, object]) -> RepriceRes
     """
     from msgspec.structs import replace
 
-    from taximeter.control.corrections import WORKER, Corrections, Period, filters_of, prices_now
-    from taximeter.datadir import DataDir
+    from taximeter.control.services.corrections import WORKER, Corrections, Period, filters_of, prices_now
     from taximeter.delivery import Delivery
     from taximeter.journal import Journal
+    from taximeter.node.datadir import DataDir
     from taximeter.sinks.history.sink import History, default_url
 
     asked = msgspec.convert(period, Period)

@@ -18,7 +18,7 @@ from taximeter.core.errors import ConfigError, TaximeterError
 if TYPE_CHECKING:
     from taximeter.config import Settings
     from taximeter.config.found import Found
-    from taximeter.datadir import Runtime
+    from taximeter.node.datadir import Runtime
 
 P = ParamSpec("P")
 
@@ -104,7 +104,7 @@ def status(settings: Settings, _found: Found, as_json: bool) -> None:
     Exit codes: 0 ready, 1 not ready, 3 not running.
     """
     from taximeter.cli.asking import node_state
-    from taximeter.datadir import read_runtime
+    from taximeter.node.datadir import read_runtime
 
     runtime = read_runtime(Path(settings.data_dir))
     if runtime is None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from taximeter.config import Settings
     from taximeter.core.record import Record
-    from taximeter.sinks.history.query import Filters
-    from taximeter.sinks.history.read import Reader
+    from taximeter.sinks.history.read.reader import Reader
+    from taximeter.sinks.query import Filters
 
 Params = Mapping[str, Sequence[str]]
 """Query parameters of the control API by name."""
@@ -123,7 +123,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         """Raises ConfigError when there is no history there."""
-        from taximeter.sinks.history.read import Reader
+        from taximeter.sinks.history.read.reader import Reader
 
         self.reader: Reader = Reader.open(url)
 
@@ -131,8 +131,8 @@ class Database:
         self.reader.close()
 
     def usage(self, params: Params) -> bytes:
-        from taximeter.control import shapes
-        from taximeter.sinks.history.query import Window, checked
+        from taximeter.control.answers import responses as shapes
+        from taximeter.sinks.query import Window, checked
 
         filters = filters_of(params)
         names = checked(params.get("group_by", ()))
@@ -141,9 +141,9 @@ class Database:
         return shapes.encode(shapes.aggregate(groups, filters, names, windowed=window is not None))
 
     def track(self, name: str, params: Params) -> bytes:
-        from taximeter.control import shapes
+        from taximeter.control.answers import responses as shapes
         from taximeter.core.errors import BadRequest
-        from taximeter.sinks.history.query import Filters
+        from taximeter.sinks.query import Filters
 
         workspace = params.get("workspace", [None])[0]
         if workspace is None:
@@ -159,9 +159,10 @@ class Database:
         """`trends`, `peaks` or `forecast`; alternatives need the prices a running proxy holds."""
         import time
 
-        from taximeter.control import insights, shapes
-        from taximeter.control.times import zone
-        from taximeter.sinks.history.query import checked
+        from taximeter.control.answers import insights
+        from taximeter.control.answers import responses as shapes
+        from taximeter.core.times import zone
+        from taximeter.sinks.query import checked
 
         now_us, tz = time.time_ns() // 1_000, _zone(params)
         place, asked, names = zone(tz), filters_of(params), checked(params.get("group_by", ()))
@@ -179,7 +180,7 @@ class Database:
         raise Unreachable(f"`taximeter {name}` needs a running proxy: its prices.")
 
     def records(self, params: Params, limit: int) -> list[dict[str, Any]]:
-        from taximeter.control import shapes
+        from taximeter.control.answers import responses as shapes
 
         found: list[Record] = self.reader.events(filters_of(params), limit)[0]
         return [shapes.record(each) for each in found]
@@ -187,8 +188,8 @@ class Database:
 
 def filters_of(params: Params) -> Filters:
     """Query parameters as history's filters. Raises BadRequest."""
-    from taximeter.control.times import moment_us, zone
-    from taximeter.sinks.history.query import Filters
+    from taximeter.core.times import moment_us, zone
+    from taximeter.sinks.query import Filters
 
     place = zone(_zone(params))
     asked: dict[str, Any] = {name: list(values) for name, values in params.items() if name in Filters.__struct_fields__}
@@ -240,7 +241,7 @@ def acting(url: str | None, settings: Settings) -> Iterator[Proxy | None]:
 
 def running_at(settings: Settings) -> str | None:
     """The control URL of the proxy running with these settings; None where nothing listens there."""
-    from taximeter.datadir import read_runtime
+    from taximeter.node.datadir import read_runtime
 
     runtime = read_runtime(Path(settings.data_dir))
     address = _reachable(runtime.admin_listen if runtime is not None else settings.admin_listen)

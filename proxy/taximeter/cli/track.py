@@ -8,7 +8,7 @@ import msgspec
 from taximeter.cli.options import asks_proxy, in_range
 from taximeter.cli.show import console, count, echo, money, table
 from taximeter.cli.sources import Database, Proxy
-from taximeter.control.shapes import TrackResponse
+from taximeter.control.answers.responses import TrackResponse
 from taximeter.core import views
 
 

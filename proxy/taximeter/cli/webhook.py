@@ -14,7 +14,7 @@ from taximeter.cli.options import place
 from taximeter.cli.show import console, echo, table
 from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
-from taximeter.control.letterinfo import LetterInfo, LetterList, info
+from taximeter.control.answers.letters import LetterInfo, LetterList, info
 from taximeter.core.errors import BadRequest
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.sink import default_url

@@ -10,24 +10,24 @@ from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from taximeter import __version__
-from taximeter.control import node
-from taximeter.control.access import anyone_known
-from taximeter.control.analytics import Analytics
-from taximeter.control.answers import HANDLERS, Json
-from taximeter.control.budgets import BudgetAdmin
-from taximeter.control.corrections import reprice_period
+from taximeter.budgets.api import BudgetAdmin
+from taximeter.control.answers.encoding import HANDLERS, Json
+from taximeter.control.answers.openapi import Money, describe
+from taximeter.control.api import node
+from taximeter.control.api.analytics import Analytics
+from taximeter.control.api.corrections import reprice_period
+from taximeter.control.api.deadletters import DeadLetterAdmin
+from taximeter.control.api.letters import LetterAdmin
+from taximeter.control.api.organization import Organization
+from taximeter.control.api.parameters import Brackets, question
+from taximeter.control.api.rebuild import rebuild_redis
+from taximeter.control.api.streams import Streams
+from taximeter.control.api.usage import Requests, Usage
 from taximeter.control.dashboard import PAGES
-from taximeter.control.deadletters import DeadLetterAdmin
-from taximeter.control.described import Money, describe
-from taximeter.control.gate import Gate
-from taximeter.control.keys import KeyAdmin
-from taximeter.control.letters import LetterAdmin
-from taximeter.control.organization import Organization
-from taximeter.control.ports import Services
-from taximeter.control.questions import Brackets, question
-from taximeter.control.rebuild import rebuild_redis
-from taximeter.control.streams import Streams
-from taximeter.control.usage import Requests, Usage
+from taximeter.control.door.access import anyone_known
+from taximeter.control.door.gate import Gate
+from taximeter.control.services.services import Services
+from taximeter.keys.api import KeyAdmin
 
 BODY_BYTES = 64 * 1024
 """Largest request body: a key or a budget is a few hundred bytes."""

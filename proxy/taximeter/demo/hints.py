@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from taximeter.datadir import Runtime
+from taximeter.node.datadir import Runtime
 
 _REDIS = (
     "import redis; print(redis.Redis.from_url(open({path}).read().strip(), decode_responses=True)"

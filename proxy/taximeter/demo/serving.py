@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 
 from taximeter.config import Settings
 from taximeter.core.errors import TaximeterError
-from taximeter.datadir import Runtime, read_runtime
 from taximeter.demo.folder import CONFIG, LOG, Folder
+from taximeter.node.datadir import Runtime, read_runtime
 
 START_S = 300.0
 """For one that hangs: one that ends is seen at once, and on a busy machine a start may take minutes."""

@@ -13,12 +13,26 @@ from collections.abc import Iterable
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors import cohere_usage, messages, openai_usage, spoken
-from taximeter.flavors.counts import Fields, Members, added, count, decode, fields, first, header_count, items, text
-from taximeter.flavors.frames import FrameMeter
+from taximeter.flavors import messages
+from taximeter.flavors.framing.frames import FrameMeter
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
-from taximeter.flavors.tally import Tally, Verdict
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage import cohere as cohere_usage
+from taximeter.flavors.usage import openai as openai_usage
+from taximeter.flavors.usage.counts import (
+    Fields,
+    Members,
+    added,
+    count,
+    decode,
+    fields,
+    first,
+    header_count,
+    items,
+    text,
+)
+from taximeter.flavors.usage.tally import Tally, Verdict
 
 _METRICS = "amazon-bedrock-invocationMetrics"
 _FLAT = (

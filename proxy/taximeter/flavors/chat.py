@@ -13,12 +13,13 @@ import msgspec
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors import openai_usage, spoken
-from taximeter.flavors.counts import UNREADABLE, Fields, Members, Name, decode, fields, items, one_line
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.splice import include_usage
-from taximeter.flavors.tally import USAGE_RAW_BYTES, Tally, Verdict
+from taximeter.flavors.text import spoken
+from taximeter.flavors.text.splice import include_usage
+from taximeter.flavors.usage import openai as openai_usage
+from taximeter.flavors.usage.counts import UNREADABLE, Fields, Members, Name, decode, fields, items, one_line
+from taximeter.flavors.usage.tally import USAGE_RAW_BYTES, Tally, Verdict
 
 _WRAPPERS = ("data", "result", "orchestration_result", "final_result")
 

@@ -13,11 +13,13 @@ from collections.abc import Iterable
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors import cohere_usage, openai_usage, spoken
-from taximeter.flavors.counts import Fields, Members, decode, fields, first, items
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.tally import Tally, Verdict
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage import cohere as cohere_usage
+from taximeter.flavors.usage import openai as openai_usage
+from taximeter.flavors.usage.counts import Fields, Members, decode, fields, first, items
+from taximeter.flavors.usage.tally import Tally, Verdict
 
 _FLAT = "num_tokens_prompt_total"
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.usage import Reading
-from taximeter.flavors import spoken
 from taximeter.flavors.chat import Chat, ChatTally
-from taximeter.flavors.counts import Fields, Members, count, decode, fields, first, items
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.tally import Verdict
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage.counts import Fields, Members, count, decode, fields, first, items
+from taximeter.flavors.usage.tally import Verdict
 
 _FLAT_INPUT = ("tokens_evaluated", "num_tokens_prompt_total")
 _FLAT_OUTPUT = ("tokens_predicted", "num_tokens_generated")

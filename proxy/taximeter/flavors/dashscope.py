@@ -11,12 +11,13 @@ from collections.abc import Iterable
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors import openai_usage, spoken
-from taximeter.flavors.counts import Fields, decode, fields, items
 from taximeter.flavors.embeddings import Embeddings
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage import openai as openai_usage
+from taximeter.flavors.usage.counts import Fields, decode, fields, items
+from taximeter.flavors.usage.tally import Tally
 
 
 class DashScopeTally(Tally):

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-from taximeter.flavors import spoken
 from taximeter.flavors.chat import Chat, ChatTally
-from taximeter.flavors.counts import Fields, fields, items
 from taximeter.flavors.embeddings import Embeddings
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage.counts import Fields, fields, items
 
 _model = re.compile(
     rb"(?i)/(?:ai/run|workers-ai|serving-endpoints|endpoints|wenxinworkshop/\w+)/(.+?)(?:/invocations)?/?$"

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors import spoken
-from taximeter.flavors.counts import Fields, added, count, fields, first, items
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.openai_usage import parts_exceed
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage.counts import Fields, added, count, fields, first, items
+from taximeter.flavors.usage.openai import parts_exceed
+from taximeter.flavors.usage.tally import Tally
 
 
 class InteractionsTally(Tally):

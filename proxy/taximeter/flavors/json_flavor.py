@@ -14,13 +14,13 @@ import msgspec
 from taximeter.core import routes
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors.body import BlindMeter, BodyMeter, SniffingMeter
-from taximeter.flavors.counts import UNREADABLE, Name, decode, fields, short_text
-from taximeter.flavors.encodings import EncodedMeter, encoding
-from taximeter.flavors.lenient import Unreadable, plain
-from taximeter.flavors.lines import NdjsonMeter, SseMeter
+from taximeter.flavors.framing.body import BlindMeter, BodyMeter, SniffingMeter
+from taximeter.flavors.framing.encodings import EncodedMeter, encoding
+from taximeter.flavors.framing.lines import NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
-from taximeter.flavors.tally import COST_HEADER, Tally, request_id
+from taximeter.flavors.text.lenient import Unreadable, plain
+from taximeter.flavors.usage.counts import UNREADABLE, Name, decode, fields, short_text
+from taximeter.flavors.usage.tally import COST_HEADER, Tally, request_id
 
 METADATA_BYTES = 8 * 1024
 """Largest `metadata` object looked at for tags; OpenAI allows 16 members of 512 characters."""

@@ -8,10 +8,11 @@ Streams end in `image_generation.completed`, `transcript.text.done` or `speech.a
 from __future__ import annotations
 
 from taximeter.core.usage import Reading
-from taximeter.flavors import openai_usage, spoken
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage import openai as openai_usage
+from taximeter.flavors.usage.tally import Tally
 
 
 class MediaTally(Tally):

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors import spoken
-from taximeter.flavors.counts import Fields, added, count, exceeds, fields, first, items, text
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Answer, Countable, Prepared
-from taximeter.flavors.openai_usage import cost_nusd, parts_exceed
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage.counts import Fields, added, count, exceeds, fields, first, items, text
+from taximeter.flavors.usage.openai import cost_nusd, parts_exceed
+from taximeter.flavors.usage.tally import Tally
 
 _PASSES_APART = frozenset(("compaction",))
 """Passes in `iterations` that the top-level figures leave out though they are billed (docs.anthropic.com, "Compaction":

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors import spoken
-from taximeter.flavors.counts import Fields, Members, decode, exceeds, first
 from taximeter.flavors.embeddings import inputs
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.tally import Tally, Verdict
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage.counts import Fields, Members, decode, exceeds, first
+from taximeter.flavors.usage.tally import Tally, Verdict
 
 _COUNTS = ("prompt_eval_count", "prompt_eval_cached_count", "eval_count")
 

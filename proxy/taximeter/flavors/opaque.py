@@ -6,10 +6,10 @@ Polls (responses, runs, batches by id) repeat what another call used, and token 
 
 from __future__ import annotations
 
-from taximeter.flavors.body import BlindMeter
+from taximeter.flavors.framing.body import BlindMeter
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Answer, Meter, Prepared
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.usage.tally import Tally
 
 
 class Opaque(JsonFlavor):

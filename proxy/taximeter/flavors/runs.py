@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors import openai_usage, spoken
-from taximeter.flavors.counts import Fields, Members, fields, items, raw_text
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.tally import Tally, Verdict
+from taximeter.flavors.text import spoken
+from taximeter.flavors.usage import openai as openai_usage
+from taximeter.flavors.usage.counts import Fields, Members, fields, items, raw_text
+from taximeter.flavors.usage.tally import Tally, Verdict
 
 
 class RunsTally(Tally):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from taximeter.core.usage import Reading
 from taximeter.flavors.bedrock import read_native
-from taximeter.flavors.counts import first
 from taximeter.flavors.json_flavor import JsonFlavor
-from taximeter.flavors.openai_usage import cost_nusd
-from taximeter.flavors.tally import Tally
+from taximeter.flavors.usage.counts import first
+from taximeter.flavors.usage.openai import cost_nusd
+from taximeter.flavors.usage.tally import Tally
 
 
 class UnknownTally(Tally):

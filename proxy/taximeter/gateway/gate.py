@@ -14,21 +14,21 @@ from taximeter import flavors
 from taximeter.core import errors, routes, tags
 from taximeter.core.record import Open, Outcome
 from taximeter.flavors.meter import Flavor, Prepared
-from taximeter.gateway import demand, readable
-from taximeter.gateway.admission import KEY_HEADER
-from taximeter.gateway.call import Call, Prices, new_request_id
-from taximeter.gateway.exchange import ClientLeft, Exchange
-from taximeter.gateway.heads import read_baggage, read_tags
+from taximeter.gateway.admission.admission import KEY_HEADER
+from taximeter.gateway.bounds import demand, readable
+from taximeter.gateway.http.exchange import ClientLeft, Exchange
+from taximeter.gateway.http.heads import read_baggage, read_tags
+from taximeter.gateway.metering.call import Call, Prices, new_request_id
 from taximeter.gateway.relay import Relay, refuse
 
 if TYPE_CHECKING:
     from taximeter.config import Settings
-    from taximeter.core.keys import ProxyKey
     from taximeter.core.routes import Route
-    from taximeter.gateway.admission import Admission
-    from taximeter.gateway.counting import Counting
-    from taximeter.gateway.upstream import Upstreams
+    from taximeter.gateway.admission.admission import Admission
+    from taximeter.gateway.metering.counting import Counting
+    from taximeter.gateway.upstream.upstreams import Upstreams
     from taximeter.journal import Journal
+    from taximeter.keys.rule import ProxyKey
 
 log = logging.getLogger("taximeter.gateway")
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 from taximeter.core import errors
 from taximeter.core.record import BUDGETS, Open, Outcome
 from taximeter.flavors.meter import Answer, Flavor, Prepared
-from taximeter.gateway.call import Call
 from taximeter.gateway.eager import in_task
-from taximeter.gateway.exchange import ClientLeft, Exchange
-from taximeter.gateway.metered import Metered
+from taximeter.gateway.http.exchange import ClientLeft, Exchange
+from taximeter.gateway.metering.call import Call
+from taximeter.gateway.metering.metered import Metered
 from taximeter.gateway.streaming import Stream
 
 if TYPE_CHECKING:
     from taximeter.gateway.gate import Gateway
-    from taximeter.gateway.upstream import Response, Upstream
+    from taximeter.gateway.upstream.upstreams import Response, Upstream
 
 log = logging.getLogger("taximeter.gateway")
 

@@ -13,9 +13,9 @@ from taximeter.gateway.eager import Bell
 
 if TYPE_CHECKING:
     from taximeter.flavors.meter import Meter
-    from taximeter.gateway.call import Call
-    from taximeter.gateway.exchange import Exchange
-    from taximeter.gateway.response import Response
+    from taximeter.gateway.http.exchange import Exchange
+    from taximeter.gateway.metering.call import Call
+    from taximeter.gateway.upstream.response import Response
 
 Feed = Callable[["Meter", bytes], bytes]
 

@@ -14,21 +14,21 @@ from pathlib import Path
 
 import uvloop
 
-from taximeter.budgetfile import BudgetFile
-from taximeter.child import Boot, Child
+from taximeter.budgets.file import BudgetFile
 from taximeter.config.settings import Auth
 from taximeter.core.errors import DataDirError
 from taximeter.core.hosts import Hosts
-from taximeter.gateway.admission import Admission
-from taximeter.gateway.budget import BudgetGate, connect
-from taximeter.gateway.edge import Edge
+from taximeter.gateway.admission.admission import Admission
+from taximeter.gateway.admission.budget import BudgetGate, connect
 from taximeter.gateway.gate import Gateway, dropped_headers
-from taximeter.gateway.server import Server
-from taximeter.gateway.tokenizers import Tokenizers
-from taximeter.gateway.upstream import Upstreams
+from taximeter.gateway.http.edge import Edge
+from taximeter.gateway.metering.tokenizers import Tokenizers
+from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import writer_for
-from taximeter.keyfile import KeyFile, in_force
+from taximeter.keys.file import KeyFile, in_force
+from taximeter.node.child import Boot, Child
 from taximeter.pricebook import PriceBook
+from taximeter.server.server import Server
 
 log = logging.getLogger("taximeter.worker")
 
@@ -36,7 +36,7 @@ KEYS_POLL_S = 0.25
 """How soon a key or a budget created or revoked at run time holds; one `stat` each time."""
 
 
-HOLDING = "taximeter.sinks.reservations"
+HOLDING = "taximeter.budgets.reservations"
 """Imports redis-py: only where there is a hard budget."""
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable
 
-from taximeter.core.charges import Held, charge
+from taximeter.budgets.charges import Held, charge
 from taximeter.core.record import MAX_COST_NUSD, SATURATED, End, Line, Open, Outcome, Record, Source, Tick
 from taximeter.journal.format import close_line, encode
 from taximeter.journal.read import UNREADABLE, decode_line

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from taximeter.core.record import Record
-from taximeter.sinks.history.cells import add_alike, empty
-from taximeter.sinks.history.query import TAGS
+from taximeter.sinks.cells import add_alike, empty
+from taximeter.sinks.query import TAGS
 
 QUARTER_US = 900_000_000
 """The finest period anything is summed by."""

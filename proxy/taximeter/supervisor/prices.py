@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from taximeter import __version__
-from taximeter.child import Child
 from taximeter.config import Settings
 from taximeter.core.errors import TaximeterError
+from taximeter.node.child import Child
 from taximeter.pricebook import compile as compiling
 from taximeter.pricebook import compile_prices
 from taximeter.pricebook.catalog import FORMAT

@@ -11,11 +11,11 @@ from typing import IO
 
 import msgspec
 
-from taximeter.child import GO, Slot
+from taximeter.node.child import GO, Slot
 
 
 class Process:
-    """A child that talks as taximeter.child says. Its events are set from the supervisor's loop."""
+    """A child that talks as taximeter.node.child says. Its events are set from the supervisor's loop."""
 
     def __init__(self, module: str, slot: Slot, prepared: asyncio.Event) -> None:
         """Start it; it imports its modules and then waits until `prepared` is set.

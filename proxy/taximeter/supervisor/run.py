@@ -17,19 +17,19 @@ import msgspec
 from msgspec.structs import replace
 
 from taximeter import __version__
-from taximeter.child import Boot, Slot
 from taximeter.config import Settings
 from taximeter.config.addresses import masked
 from taximeter.core.errors import TaximeterError
-from taximeter.datadir import DataDir, Runtime
-from taximeter.embedded import EmbeddedValkey
-from taximeter.logs import log_to_stderr
+from taximeter.node.child import Boot, Slot
+from taximeter.node.datadir import DataDir, Runtime
+from taximeter.node.embedded_valkey import EmbeddedValkey
+from taximeter.node.logs import log_to_stderr
 from taximeter.supervisor.keeper import Keeper, StartError
 from taximeter.supervisor.listening import address_of, listen
 from taximeter.supervisor.process import Process
 from taximeter.supervisor.valkey import ValkeyProcess
 
-WORKER, CONTROL, PRICES = "taximeter.gateway.worker", "taximeter.control.process", "taximeter.supervisor.prices"
+WORKER, CONTROL, PRICES = "taximeter.gateway.worker", "taximeter.control.process.main", "taximeter.supervisor.prices"
 
 VALKEY_WAIT_S = 10.0
 """A Valkey that loads a large file for longer is not waited for: calls are relayed, and counted once it is there."""

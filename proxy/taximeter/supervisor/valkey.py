@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from taximeter.embedded import EmbeddedValkey
+from taximeter.node.embedded_valkey import EmbeddedValkey
 
 _POLL_S = 0.01
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taximeter.control.api.parameters import Question
 from taximeter.control.dashboard.asked import (
     HOUR_US,
     PERIODS,
@@ -15,10 +16,9 @@ from taximeter.control.dashboard.asked import (
     view,
     window_name,
 )
-from taximeter.control.questions import Question
-from taximeter.control.times import moment_us, shown
 from taximeter.core.errors import BadRequest
-from taximeter.sinks.history.query import Filters
+from taximeter.core.times import moment_us, shown
+from taximeter.sinks.query import Filters
 
 UTC = ZoneInfo("UTC")
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -2,8 +2,8 @@ import pytest
 
 from dashboards import ADMIN_TOKEN
 from taximeter.control.dashboard.entering import _own_path
-from taximeter.control.sessions import COOKIE, LASTS_S, MOST, MOST_OF_ONE, Sessions
-from taximeter.sinks.history.query import Filters
+from taximeter.control.door.sessions import COOKIE, LASTS_S, MOST, MOST_OF_ONE, Sessions
+from taximeter.sinks.query import Filters
 
 
 async def sign_in(control, token, **more):

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from taximeter.control import process
 from taximeter.control.dashboard import charts, rendering, warm
+from taximeter.control.process import main as process
 
 
 def test_after_warming_a_page_has_nothing_to_compile():

@@ -9,8 +9,8 @@ import pytest
 import uvloop
 
 from taximeter import config
-from taximeter.gateway.response import Response
-from taximeter.gateway.upstream import Upstream
+from taximeter.gateway.upstream.response import Response
+from taximeter.gateway.upstream.upstreams import Upstream
 from upstream import Provider
 from waits import HANG_S
 

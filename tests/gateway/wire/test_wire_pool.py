@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from taximeter.core.errors import UpstreamTimeout, UpstreamUnreachable
-from taximeter.gateway.pool import Origin, Pool
+from taximeter.gateway.upstream.pool import Origin, Pool
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, chunk, response, stream_head
 from waits import HANG_S, clock_at_rest
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import UpstreamError
-from taximeter.gateway.guard import at_once
-from taximeter.gateway.wire import Connection
+from taximeter.gateway.upstream.wire import Connection
+from taximeter.server.connection import at_once
 from upstream import LAST_CHUNK, chunk
 
 SOCKETS = socket.socketpair()

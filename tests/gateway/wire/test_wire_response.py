@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from taximeter.core.errors import UpstreamCut
-from taximeter.gateway.response import HIGH_BYTES
+from taximeter.gateway.upstream.response import HIGH_BYTES
 from upstream import CLOSE, LAST_CHUNK, STALL, chunk, response, stream_head
 from waits import HANG_S
 

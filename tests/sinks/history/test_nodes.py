@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import select, text
 
 from ledger import T0, US, batch, call, random_call
-from taximeter.sinks.history import cells
+from taximeter.sinks import cells
 from taximeter.sinks.history.database import Database, HistoryUnavailable
-from taximeter.sinks.history.query import Filters
-from taximeter.sinks.history.read import Reader
+from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.schema import events
-from taximeter.sinks.history.write import Writer
+from taximeter.sinks.history.write.writer import Writer
+from taximeter.sinks.query import Filters
 
 NODES = 4
 

@@ -17,15 +17,16 @@ from ledger import T0, US, batch, call, random_call
 from taximeter.core.errors import BadRequest, ConfigError
 from taximeter.core.record import Operation, Outcome, Record
 from taximeter.core.totals import Totals
-from taximeter.sinks.history import cells, database
+from taximeter.sinks import cells
+from taximeter.sinks.history import database
 from taximeter.sinks.history.database import Database, HistoryUnavailable
-from taximeter.sinks.history.query import GROUPS, SERIES, TAGS, Filters
-from taximeter.sinks.history.read import Reader
+from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.schema import VERSION, meta
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.history.tag_rollups import TagRoller
 from taximeter.sinks.history.windows import boundaries
-from taximeter.sinks.history.write import Writer
+from taximeter.sinks.history.write.tag_rollups import TagRoller
+from taximeter.sinks.history.write.writer import Writer
+from taximeter.sinks.query import GROUPS, SERIES, TAGS, Filters
 
 MANY = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

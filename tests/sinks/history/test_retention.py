@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from ledger import T0, US, batch, call
-from taximeter.sinks.history import retention
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.query import Filters
-from taximeter.sinks.history.read import Reader
-from taximeter.sinks.history.retention import Partitions
+from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.schema import QUARTER_S
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.history.write import Writer
+from taximeter.sinks.history.write import retention
+from taximeter.sinks.history.write.retention import Partitions
+from taximeter.sinks.history.write.writer import Writer
+from taximeter.sinks.query import Filters
 
 DAY_US = 86_400 * US
 QUARTER_US = QUARTER_S * US

@@ -8,11 +8,11 @@ from sqlalchemy import event
 from ledger import T0, US, batch, call
 from taximeter.sinks.history.conditions import shape
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.query import Filters
-from taximeter.sinks.history.read import Reader
-from taximeter.sinks.history.rollups import _choose, knows_tag
+from taximeter.sinks.history.read.reader import Reader
+from taximeter.sinks.history.read.rollups import _choose, knows_tag
 from taximeter.sinks.history.schema import series, summaries
-from taximeter.sinks.history.write import Writer
+from taximeter.sinks.history.write.writer import Writer
+from taximeter.sinks.query import Filters
 
 DAY_US = 86_400 * US
 
@@ -89,7 +89,7 @@ def test_no_question_walks_a_large_table(sqlite_url, question):
 
 
 def test_a_statement_is_built_once_for_each_shape_of_a_question(sqlite_url):
-    from taximeter.sinks.history import rollups
+    from taximeter.sinks.history.read import rollups
 
     with Database(sqlite_url) as database:
         Writer(database).apply([batch([call()])])

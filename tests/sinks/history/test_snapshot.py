@@ -11,10 +11,10 @@ from ledger import T0, US, batch, call, calls
 from taximeter.core import totals
 from taximeter.core.record import Record
 from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.read.snapshot import Snapshots
 from taximeter.sinks.history.schema import LEVELS, events, journals, series
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.history.snapshot import Snapshots
-from taximeter.sinks.history.write import Writer
+from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.ledger import Ledger, LedgerSnapshot, Standing, TrackCell
 
 MANY = settings(

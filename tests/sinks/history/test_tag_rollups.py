@@ -15,15 +15,16 @@ from sqlalchemy import Connection, func, select, text
 from ledger import T0, US, batch, call, random_call
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Record
-from taximeter.sinks.history import tag_rollups
-from taximeter.sinks.history.cells import FIELDS
+from taximeter.sinks.cells import FIELDS
 from taximeter.sinks.history.database import Database, HistoryUnavailable
-from taximeter.sinks.history.query import TAGS, Filters
-from taximeter.sinks.history.read import Reader
+from taximeter.sinks.history.marks import due
+from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.schema import TAG_LEVELS, events, journals, meta, tags_done
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.history.tag_rollups import TagRoller, due
-from taximeter.sinks.history.write import Writer
+from taximeter.sinks.history.write import tag_rollups
+from taximeter.sinks.history.write.tag_rollups import TagRoller
+from taximeter.sinks.history.write.writer import Writer
+from taximeter.sinks.query import TAGS, Filters
 
 DAY_US = 86_400 * US
 SPAN_US = 3 * DAY_US
@@ -320,7 +321,7 @@ def test_tags_that_were_gone_before_the_upgrade_are_not_told_to_be_missing(sqlit
 
 
 def test_where_much_is_due_the_records_are_read(sqlite_url, monkeypatch):
-    monkeypatch.setattr("taximeter.sinks.history.sources.MOST_DUE", 10)
+    monkeypatch.setattr("taximeter.sinks.history.read.sources.MOST_DUE", 10)
     rng = Random(4)
     with Database(sqlite_url) as database:
         Writer(database).apply([batch([random_call(rng, SPAN_US) for _ in range(50)])])
@@ -335,7 +336,7 @@ def test_bites_are_as_large_as_they_are_quick(url, monkeypatch):
         roller = TagRoller(database)
         Writer(database).apply([batch([call(track="t")] * 100)])
         now_s = [0.0]
-        monkeypatch.setattr("taximeter.sinks.history.tag_rollups.time.monotonic", lambda: now_s[0])
+        monkeypatch.setattr("taximeter.sinks.history.write.tag_rollups.time.monotonic", lambda: now_s[0])
         take = tag_rollups.bite
         sizes = []
 

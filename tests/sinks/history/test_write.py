@@ -17,14 +17,14 @@ from sqlalchemy import select
 
 from ledger import batch, call, calls
 from taximeter.core.record import Record
-from taximeter.sinks.history import cells
+from taximeter.sinks import cells
 from taximeter.sinks.history.database import Database, HistoryUnavailable
-from taximeter.sinks.history.query import Filters
-from taximeter.sinks.history.read import Reader
+from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.schema import LEVELS, SUMMARY_LEVELS, classes, events, journals, origins, series, summaries
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.history.windows import US, level_start_s
-from taximeter.sinks.history.write import Writer
+from taximeter.sinks.history.write.writer import Writer
+from taximeter.sinks.query import Filters
 from taximeter.sinks.sink import Batch, JournalKeeper, JournalState, Sink
 
 MANY = settings(
@@ -161,7 +161,7 @@ def test_a_crash_between_any_two_statements_leaves_nothing(url, monkeypatch, ste
 
             return wrapped
 
-        from taximeter.sinks.history import intern, statements
+        from taximeter.sinks.history.write import intern, statements
 
         with monkeypatch.context() as patch:
             patch.setattr(intern.Interned, "numbers", fails(intern.Interned.numbers))

@@ -2,7 +2,7 @@
 
 from taximeter.control.dashboard import charts, rendering
 from taximeter.control.dashboard.entering import Entrance
-from taximeter.control.dashboard.foresight import Foresight
+from taximeter.control.dashboard.forecast import Foresight
 from taximeter.control.dashboard.pages import Pages
 
 PAGES = (Pages, Foresight, Entrance)

@@ -10,12 +10,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from taximeter.control.questions import Question
-from taximeter.control.times import local, shown
+from taximeter.control.api.parameters import Question
 from taximeter.core.errors import BadRequest
 from taximeter.core.record import FOREVER_US
-from taximeter.sinks.history.query import Filters, Window
+from taximeter.core.times import local, shown
 from taximeter.sinks.history.windows import boundaries
+from taximeter.sinks.query import Filters, Window
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US

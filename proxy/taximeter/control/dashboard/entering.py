@@ -8,11 +8,11 @@ from litestar import Controller, Response, get, post
 from litestar.datastructures import Cookie
 from litestar.params import FromPath, QueryParameter
 
+from taximeter.control.api.parameters import Given
 from taximeter.control.dashboard.rendering import STATIC, static
 from taximeter.control.dashboard.showing import ERRORS, Asking, show
-from taximeter.control.gate import asked_by
-from taximeter.control.questions import Given
-from taximeter.control.sessions import COOKIE, LASTS_S
+from taximeter.control.door.gate import asked_by
+from taximeter.control.door.sessions import COOKIE, LASTS_S
 from taximeter.core.errors import NotFound
 
 _YEAR = "public, max-age=31536000, immutable"  # their links carry the version

@@ -14,11 +14,11 @@ import msgspec
 from msgspec.structs import replace
 
 from taximeter.control.dashboard.asked import View, last_days, path, same_time_before
-from taximeter.control.ports import History
+from taximeter.control.services.interfaces import History
 from taximeter.core import views
 from taximeter.core.figures import count
 from taximeter.core.totals import Totals
-from taximeter.sinks.history.query import Filters, Group
+from taximeter.sinks.query import Filters, Group
 
 ROWS = 12
 """Groups a table shows; the rest is one row."""

@@ -11,21 +11,21 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, QueryParameter
 from msgspec.structs import replace
 
-from taximeter.control import shapes
-from taximeter.control.access import admin_only, anyone_known, own
+from taximeter.budgets.rule import CHARGED
+from taximeter.control.answers import responses as shapes
+from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, split
+from taximeter.control.api.usage import up_to_date
 from taximeter.control.dashboard import figures
 from taximeter.control.dashboard.asked import DAY_US, NAMES, PERIODS, View, view
-from taximeter.control.dashboard.overtime import over_time
 from taximeter.control.dashboard.showing import ERRORS, Asking, show
+from taximeter.control.dashboard.time_series import over_time
 from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
-from taximeter.control.ports import Services
-from taximeter.control.questions import Asked, Given, Many, only_known_parameters, split
-from taximeter.control.times import shown
-from taximeter.control.usage import up_to_date
-from taximeter.core.budgets import CHARGED
+from taximeter.control.door.access import admin_only, anyone_known, own
+from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest, NotFound
+from taximeter.core.times import shown
 from taximeter.core.views import cost_usd
-from taximeter.sinks.history.query import Filters
+from taximeter.sinks.query import Filters
 
 DIMENSIONS = {"workspace": "workspace", "model": "model", "provider": "provider", "task": "task"}
 """What the overview groups by -> what it is called."""

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from litestar import Response
 
 from taximeter import __version__
-from taximeter.control.times import local, shown
 from taximeter.core import figures, views
+from taximeter.core.times import local, shown
 from taximeter.core.visible import visible
 
 if TYPE_CHECKING:

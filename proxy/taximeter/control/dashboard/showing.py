@@ -11,9 +11,9 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
-from taximeter.control.access import Caller
 from taximeter.control.dashboard.rendering import page
-from taximeter.control.sessions import COOKIE
+from taximeter.control.door.access import Caller
+from taximeter.control.door.sessions import COOKIE
 from taximeter.core.errors import RequestError, Unauthorized
 from taximeter.sinks.history.database import HistoryUnavailable
 

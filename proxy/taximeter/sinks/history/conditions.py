@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, and_, bindparam, or_, select, true
 
 from taximeter.core.errors import BadRequest
-from taximeter.sinks.history.query import SERIES, TAGS, Filters
 from taximeter.sinks.history.schema import classes, events, series
+from taximeter.sinks.query import SERIES, TAGS, Filters
 
 OF_RECORDS = (*TAGS, "request_id")
 OF_CLASSES = ("outcome", "kind")

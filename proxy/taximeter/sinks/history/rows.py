@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from taximeter.core.record import Operation, Outcome, Record, Source
-from taximeter.sinks.history.cells import audio_ms, duration_us
-from taximeter.sinks.history.query import SERIES
+from taximeter.sinks.cells import audio_ms, duration_us
 from taximeter.sinks.history.schema import SEQ_BITS, events
+from taximeter.sinks.query import SERIES
 
 NAME_CHARS, NAME_BYTES = 200, 360
 """Names that clients and providers choose (models, tiers) are cut to this, in characters and as UTF-8: PostgreSQL's

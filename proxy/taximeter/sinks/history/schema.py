@@ -25,9 +25,9 @@ from sqlalchemy import (
     func,
 )
 
-from taximeter.sinks.history.cells import FIELDS
+from taximeter.sinks.cells import FIELDS
 from taximeter.sinks.history.exact import exact_sum, wanted
-from taximeter.sinks.history.query import SERIES, TAGS
+from taximeter.sinks.query import SERIES, TAGS
 
 VERSION = 3
 """Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag. 3: charges."""

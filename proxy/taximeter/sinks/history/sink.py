@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from taximeter.core.record import Record
-from taximeter.sinks.history.charges import Charge
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.query import Filters, Group, Ranked, TrackPart, Window
-from taximeter.sinks.history.read import Reader
-from taximeter.sinks.history.snapshot import Snapshots
-from taximeter.sinks.history.tag_rollups import TagRoller
-from taximeter.sinks.history.write import Writer
+from taximeter.sinks.history.read.charges import Charge
+from taximeter.sinks.history.read.reader import Reader
+from taximeter.sinks.history.read.snapshot import Snapshots
+from taximeter.sinks.history.write.tag_rollups import TagRoller
+from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.ledger import Ledger, Standing
+from taximeter.sinks.query import Filters, Group, Ranked, TrackPart, Window
 from taximeter.sinks.sink import Batch, JournalState
 
 P = ParamSpec("P")

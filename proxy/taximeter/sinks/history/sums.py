@@ -16,12 +16,12 @@ from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, selec
 
 from taximeter.core import totals
 from taximeter.core.record import FOREVER_US, Operation, Outcome, Record, Source
-from taximeter.sinks.history.cells import COUNTS, SUMMED
+from taximeter.sinks.cells import COUNTS, SUMMED
 from taximeter.sinks.history.conditions import Shape, on_records, shape, values
 from taximeter.sinks.history.exact import wanted
-from taximeter.sinks.history.query import SERIES, TAGS, Filters
 from taximeter.sinks.history.rows import TELLING, word
 from taximeter.sinks.history.schema import CLASS, classes, events, series, total
+from taximeter.sinks.query import SERIES, TAGS, Filters
 
 _FIGURES = (
     "input_tokens",

@@ -15,8 +15,8 @@ import msgspec
 from sqlalchemy import Table
 
 from taximeter.core.errors import BadRequest
-from taximeter.sinks.history.query import Window
 from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, LEVELS, MONTH, QUARTER, QUARTER_S, US
+from taximeter.sinks.query import Window
 
 MOST_WINDOWS = 50_000
 """A month of minutes. More is a mistake or an attack, not a question."""

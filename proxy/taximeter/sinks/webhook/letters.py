@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
+from taximeter.budgets.rule import Budget
 from taximeter.core import views
-from taximeter.core.budgets import Budget
 from taximeter.core.record import Record
 from taximeter.core.views import Metrics, ModelSums
-from taximeter.sinks.history.cells import empty, merge, split
+from taximeter.sinks.cells import empty, merge, split
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 900.0
 """Back-off after a failure, doubled each time: with 20 attempts a letter is tried for about two hours and a half."""

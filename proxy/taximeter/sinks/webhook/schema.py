@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, Index, Integer, MetaData, Table, Text
 
-from taximeter.sinks.history.cells import FIELDS
+from taximeter.sinks.cells import FIELDS
 from taximeter.sinks.history.schema import Big
 
 metadata = MetaData()

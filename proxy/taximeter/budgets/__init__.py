@@ -1,0 +1,1 @@
+"""Budgets, from the rule over files and reservations to the API."""

@@ -1,0 +1,167 @@
+"""Holding a part of hard budgets in Redis while a call is in flight, and reading how much of a budget is spent.
+
+What a call holds is let go in the step that counts its record (counters.lua). Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+
+from taximeter.budgets.rule import Budget, period_name
+from taximeter.sinks.redis import keys
+from taximeter.sinks.redis.asking import Asker
+from taximeter.sinks.redis.client import RedisServer, Script, raised
+
+_RESERVE = Script("reserve.lua", __package__)
+_RELEASE = Script("release.lua", __package__)
+_EPOCH = Script("epoch.lua", __package__)
+MOST_HELD = 2**62
+"""More than any limit: a bound beyond it is refused all the same."""
+_REMEMBERED = 10_000
+"""Workspaces whose epoch is remembered; beyond it memory starts over."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why nothing was reserved."""
+
+    budget: Budget
+    spent: int
+    """In the budget's own unit."""
+    charged: int
+    """Likewise, for calls of which it is not known what they used."""
+    over: bool
+    """Not enough is left, whatever becomes of the calls in flight; else it is only held by these."""
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """Nothing was reserved: this Redis does not have all that was spent and held. It is being put together again."""
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """How a budget stands in its period now, in its own unit."""
+
+    spent: int
+    held: int
+    """By calls in flight, an upper bound of what they will use."""
+    charged: int = 0
+    """For calls that ended and of which it is not known what they used: their upper bounds."""
+
+
+class Reserved(msgspec.Struct, frozen=True):
+    """What a call holds, of budgets of one workspace, and the epoch of Redis's memory that knows of it."""
+
+    wanted: Sequence[tuple[Budget, int]]
+    epoch: str
+
+
+class Reservations:
+    """Reservations in one Redis. Methods raise redis_client.ERRORS."""
+
+    def __init__(self, server: RedisServer, *, timeout_s: float = 5.0) -> None:
+        """`timeout_s`: for how long a server that is asked to reserve may be silent."""
+        self._server = server
+        self._reserving = Asker(server, _RESERVE, timeout_s=timeout_s)
+        self._asker = f":{secrets.token_hex(8)}"
+        self._last: dict[str, tuple[str, int]] = {}
+        """Workspace -> the epoch we reserved in last, and how often."""
+
+    async def reserve(
+        self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int, *, in_flight: bool = False
+    ) -> Reserved | Refusal | Lost:
+        """Hold an amount of each of these budgets of one workspace, or of none.
+
+        `call` names the call: a second time for the same one changes nothing. `in_flight`: it is under way already, so
+        it holds its part whatever is left.
+        """
+        workspace = wanted[0][0].workspace
+        names = [keys.prefix(workspace) + "gen", *_places(workspace)]
+        epoch, times = self._last.get(workspace, ("", 0))
+        args: list[str | int] = [call, now_us // 1_000_000, self._asker, epoch, times, int(in_flight)]
+        for budget, amount in wanted:
+            names.append(spent_key(budget, now_us))
+            args += (budget.id, budget.field, budget.charged_field, budget.limit, min(amount, MOST_HELD))
+        [reply] = raised([await self._reserving.ask((names, args))])
+        if reply[0] == b"held":
+            return Reserved(wanted, self._learn(workspace, reply[1].decode().removeprefix("-"), int(reply[2])))
+        if reply[0] == b"lost":
+            return Lost()
+        return Refusal(wanted[reply[1] - 1][0], int(reply[2]), int(reply[3]), over=reply[0] == b"over")
+
+    def _learn(self, workspace: str, epoch: str, times: int) -> str:
+        if len(self._last) >= _REMEMBERED:
+            self._last.clear()
+        self._last[workspace] = epoch, times
+        return epoch
+
+    async def changed(self, workspaces: Sequence[str]) -> dict[str, str]:
+        """Each workspace's epoch now, of these; "" where there is none, or Redis went back since we reserved last."""
+        fields = [
+            ("HMGET", keys.prefix(workspace) + keys.HELD, keys.EPOCH_FIELD, self._asker) for workspace in workspaces
+        ]
+        found: dict[str, str] = {}
+        for workspace, (epoch, times) in zip(workspaces, await self._server.commands(fields), strict=True):
+            now = (epoch or b"").decode().removeprefix("-")
+            last = self._last.get(workspace)
+            stale = last is not None and last[0] == now and int(times or 0) < last[1]
+            found[workspace] = "" if stale else now
+        return found
+
+    async def state(self, workspace: str) -> tuple[str, str]:
+        """The counters' generation and the epoch: "" where there is none."""
+        return await self._state(workspace)
+
+    async def move_epoch(self, workspace: str, expected: str, afterwards: str) -> tuple[str, str]:
+        """Begin an epoch (`-<number>`: what is held is being gathered) or open it (`<number>`), if it is the one
+        expected; answers as `state`."""
+        return await self._state(workspace, expected, afterwards)
+
+    async def _state(self, workspace: str, *args: str) -> tuple[str, str]:
+        names = [keys.prefix(workspace) + "gen", *_places(workspace)]
+        [(generation, epoch)] = raised(await self._server.run(_EPOCH, [(names, args)]))
+        return generation.decode(), epoch.decode()
+
+    async def release(self, workspace: str, calls: Sequence[str]) -> int:
+        """Let go what calls hold whose records are counted; answers how many held something."""
+        [released] = raised(await self._server.run(_RELEASE, [(_places(workspace), list(calls))]))
+        return int(released)
+
+    async def held_before(self, workspace: str, before_s: int, limit: int) -> list[str]:
+        """Calls that reserved before this moment (s since epoch), oldest first."""
+        found = await self._server.command("ZRANGEBYSCORE", _places(workspace)[2], "-inf", before_s, "LIMIT", 0, limit)
+        return [call.decode() for call in found]
+
+    async def close(self) -> None:
+        """Close the server's connections, where this object is its only user."""
+        await self._server.close()
+
+    async def spent(self, budgets: Sequence[Budget], now_us: int) -> list[Spent]:
+        """How each of these budgets stands."""
+        commands: list[tuple[str | int | bytes, ...]] = []
+        for budget in budgets:
+            commands.append(("HMGET", spent_key(budget, now_us), budget.field, budget.charged_field))
+            commands.append(("HGET", keys.prefix(budget.workspace) + keys.HELD, budget.id))
+        replies = await self._server.commands(commands) if commands else []
+        return [
+            Spent(int(spent or 0), int(held or 0), int(charged or 0))
+            for (spent, charged), held in zip(replies[::2], replies[1::2], strict=True)
+        ]
+
+    async def scopes(self, workspace: str) -> set[str]:
+        """The keys and tasks of a workspace that are counted apart now."""
+        return {
+            scope.decode() for scope in await self._server.command("SMEMBERS", keys.prefix(workspace) + keys.SCOPES)
+        }
+
+
+def spent_key(budget: Budget, now_us: int) -> str:
+    """The counters' hash a budget is measured by, of its period now."""
+    period = period_name(budget.period, now_us)
+    return keys.prefix(budget.workspace) + (keys.scope(budget.scope, period) if budget.scope else period)
+
+
+def _places(workspace: str) -> list[str]:
+    prefix = keys.prefix(workspace)
+    return [prefix + keys.HELD, prefix + keys.RESERVED, prefix + keys.RESERVED_AT]

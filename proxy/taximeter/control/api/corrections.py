@@ -1,0 +1,26 @@
+"""`POST /reprice`: a period priced again."""
+
+from __future__ import annotations
+
+from litestar import post
+from litestar.params import JSONBody
+
+from taximeter.control.api.parameters import Given, only_known_parameters
+from taximeter.control.door.access import admin_only
+from taximeter.control.services.corrections import Period, filters_of
+from taximeter.control.services.reprice import RepriceResponse
+from taximeter.core.errors import NotFound
+
+
+@post(
+    "/reprice",
+    status_code=200,
+    tags=["prices"],
+    guards=[admin_only, only_known_parameters],
+    summary="Price a period again from the kept usage; differences become corrections",
+)
+async def reprice_period(services: Given, data: JSONBody[Period]) -> RepriceResponse:
+    """By prices.toml, the environment and genai-prices as they are now. Doing it twice changes nothing more."""
+    if services.corrections is None:
+        raise NotFound("This control plane writes no journal.")
+    return await services.corrections.reprice(filters_of(data), dry_run=data.dry_run)

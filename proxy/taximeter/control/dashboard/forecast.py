@@ -1,0 +1,98 @@
+"""The page of trends, peak hours, the month's end, other models' prices: the answers of /usage/trends and so on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from litestar import Controller, Response, get
+from litestar.di import Provide
+from litestar.params import QueryParameter
+from markupsafe import Markup
+from msgspec.structs import replace
+
+from taximeter.control.answers import insights
+from taximeter.control.answers.insights import Peaks
+from taximeter.control.api.analytics import candidates
+from taximeter.control.api.parameters import Given, Many, only_known_parameters, split
+from taximeter.control.api.usage import up_to_date
+from taximeter.control.dashboard import charts
+from taximeter.control.dashboard.asked import NAMES, PERIODS, View, last_days
+from taximeter.control.dashboard.pages import DIMENSIONS, By, Viewed, one_of, page_view
+from taximeter.control.dashboard.showing import ERRORS, Asking, show
+from taximeter.control.door.access import anyone_known
+from taximeter.core.figures import count
+from taximeter.core.times import local
+from taximeter.sinks.query import Filters
+
+SHOWN = 12
+
+
+class Foresight(Controller):
+    """What the sums of the past say, for people."""
+
+    tags = ("dashboard",)
+    guards = (anyone_known, only_known_parameters)
+    dependencies = {"view": Provide(page_view)}  # noqa: RUF012 - Litestar reads it as a class attribute
+    exception_handlers = ERRORS
+
+    @get("/dashboard/analytics", summary="Trends, peaks, forecast, other prices", media_type="text/html")
+    async def page(
+        self,
+        services: Given,
+        request: Asking,
+        view: Viewed,
+        by: By = None,
+        candidate: Annotated[Many, QueryParameter(description="A further model to compare: provider/model.")] = None,
+    ) -> Response[str]:
+        by = one_of(by, DIMENSIONS, "model")
+        further = candidates([name for name in split(candidate) if name])
+        complete, lag_s = await up_to_date(services, ())
+        history, now_us, tz = services.history, services.now_us(), view.tz.key
+        filters = insights.ranged(view.filters, now_us, view.tz, insights.PEAK_DAYS)
+        monthly = insights.forecast_filters(_without_range(view), now_us, view.tz)
+        now, then, hourly, daily, llm = await asyncio.gather(
+            history.usage(filters, (by,)),
+            history.usage(insights.before(filters), (by,)),
+            history.usage(filters, (), "hour", tz),
+            history.usage(monthly, (), "day", tz),
+            history.usage(replace(filters, operation="llm"), ("task", "provider", "model")),
+        )
+        peaks = insights.peaks(filters, hourly, tz)
+        return show(
+            request,
+            "analytics.html",
+            "Analytics",
+            view=view,
+            periods=PERIODS,
+            dimensions=DIMENSIONS,
+            by=by,
+            shown=SHOWN,
+            trends=insights.trends(filters, now, then),
+            peaks=peaks,
+            hours=await asyncio.to_thread(_hours, peaks, view),
+            forecast=insights.forecast(daily, now_us, tz),
+            month_href=view.within(_month_start_us(view), last_days(now_us, view.tz, 1)[1]),
+            alternatives=insights.alternatives(filters, llm, further, services.card, now_us),
+            complete=complete,
+            lag_seconds=lag_s,
+        )
+
+
+def _hours(peaks: Peaks, view: View) -> Markup:
+    marks = tuple(
+        charts.Mark(each.usage.requests, view.records(), f"{each.hour:02}:00: {count(each.usage.requests)} calls")
+        if each.usage.requests
+        else None
+        for each in peaks.hours
+    )
+    labels = tuple(f"{each.hour:02}" for each in peaks.hours)
+    return charts.stacked((charts.Series("Calls", marks, 0),), labels, "Calls by hour of the day")
+
+
+def _without_range(view: View) -> Filters:
+    return Filters(**{name: getattr(view.filters, name) for name in NAMES})
+
+
+def _month_start_us(view: View) -> int:
+    return last_days(view.now_us, view.tz, local(view.now_us, view.tz).day)[0]

@@ -1,0 +1,127 @@
+"""The middleware before everything of the control plane: Host and Origin, who asks, and whether they still may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from taximeter.control.door.door import READING, Asking, Door
+from taximeter.control.door.shares import asking as whose
+from taximeter.core.errors import AnswerCut, BadRequest, Unauthorized
+from taximeter.core.hosts import Hosts
+
+LOOK_AGAIN_S = 0.5
+"""How often a long answer looks whether its caller still may have it: a revoked key gets nothing after a second."""
+
+ENDED = b'event: ended\r\ndata: {"reason": "The key, session or token this was asked with is no longer valid."}\r\n\r\n'
+"""The last event of a live view whose caller lost the right to it."""
+
+
+class Gate(ASGIMiddleware):
+    """Checks Host and Origin and finds out who asks (`request.auth`), before anything else of the control plane."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, hosts: Hosts, door: Door) -> None:
+        self._hosts = hosts
+        self._door = door
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        head: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in head and name in (b"host", b"origin", b"authorization"):
+                raise BadRequest(f"The header {name.decode()} was sent twice.", param=name.decode())
+            head[name] = value
+        self._hosts.check(head.get(b"host"), head.get(b"origin"))
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            raise BadRequest("A NUL cannot be part of a name.")  # PostgreSQL's texts cannot hold one
+        asking = asked_by(scope, head)
+        caller = scope["auth"] = self._door.caller(asking)
+        with whose(caller.workspace):
+            await self._answer(scope, receive, send, next_app, asking)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp, asking: Asking) -> None:
+        caller = scope["auth"]
+        if not caller.known or asking.method not in READING:  # a change that was begun is carried through
+            await next_app(scope, receive, send)
+            return
+        answer = Answer(send)
+        try:
+            await while_true(lambda: self._door.look(asking) == caller, next_app(scope, receive, answer.send))
+        except NoLonger:
+            await answer.end()
+
+
+def asked_by(scope: Scope, head: dict[bytes, bytes]) -> Asking:
+    """What of a request says who asks."""
+    client = scope["client"]
+    return Asking(
+        peer=None if client is None else client[0],
+        head=head,
+        method=str(scope.get("method")),
+        http_version=scope.get("http_version", "1.1"),
+    )
+
+
+class NoLonger(Exception):
+    """Raised by `while_true`."""
+
+
+async def while_true(holds: Callable[[], bool], act: Awaitable[None]) -> None:
+    """Await `act`, cancelling it as soon as `holds`, asked every LOOK_AGAIN_S, is false: NoLonger."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+    ended = False
+
+    def look() -> None:
+        nonlocal timer, ended
+        if holds():
+            timer = loop.call_later(LOOK_AGAIN_S, look)
+        else:
+            ended = True
+            limit.reschedule(loop.time())
+
+    timer = loop.call_later(LOOK_AGAIN_S, look)
+    try:
+        async with asyncio.timeout(None) as limit:
+            await act
+    except TimeoutError:
+        if not ended:
+            raise
+        raise NoLonger from None
+    finally:
+        timer.cancel()
+
+
+class Answer:
+    """What has been sent of an answer, so that it can be ended at any point."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._started = self._whole = self._events = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._started = True
+            kind = dict(message["headers"]).get(b"content-type", b"")
+            self._events = kind.startswith(b"text/event-stream")
+        elif message["type"] == "http.response.body":
+            self._whole = not message.get("more_body", False)
+        await self._send(message)
+
+    async def end(self) -> None:
+        """Say why in a live view; cut anything else, so that no half of it passes for the whole (AnswerCut).
+
+        Raises Unauthorized where nothing has been sent yet.
+        """
+        if self._whole:
+            return
+        if not self._started:
+            raise Unauthorized("The key, session or token this was asked with is no longer valid.")
+        if not self._events:
+            raise AnswerCut("the right to this answer ended")
+        await self._send({"type": "http.response.body", "body": ENDED, "more_body": False})

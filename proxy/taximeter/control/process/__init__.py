@@ -1,0 +1,1 @@
+"""The control process: delivery, upkeep, and the state they have."""

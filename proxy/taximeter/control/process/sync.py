@@ -1,0 +1,116 @@
+"""Proxy keys and budgets on several nodes: each node's files and a Redis hash each exchange what they know.
+
+A union in which a revocation, or an end, always wins (core.keys.merge, core.budgets.merge), so nodes may do this in any
+order and at any time; a Redis that lost its data gets everything back from the files. Only hashes of secrets are
+exchanged. Without a shared secret whoever may write to this Redis may add keys and budgets; with one (`Seal`) only what
+a node has sealed is taken over. A node's own file is trusted: what is in it is sealed anew where Redis has it
+otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from taximeter.budgets.rule import Budget, is_stored
+from taximeter.budgets.store import BudgetRing
+from taximeter.core.sealed import Opened, Seal
+from taximeter.core.tags import is_valid
+from taximeter.keys.rule import ProxyKey, is_digest
+from taximeter.keys.store import KeyRing
+from taximeter.sinks.redis.client import RedisServer
+
+log = logging.getLogger(__name__)
+
+KEYS = "tm:keys"
+"""Hash key id -> the stored key as JSON."""
+BUDGETS = "tm:budgets"
+"""Hash budget id -> the stored budget as JSON."""
+
+
+class Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Named)
+
+
+class Sealing:
+    """How entries are sealed, and which refused ones the log has told of."""
+
+    def __init__(self, seal: Seal | None = None) -> None:
+        """None: entries are not sealed, and all are taken."""
+        self.seal = seal
+        self._told: set[tuple[str, bytes]] = set()
+
+    def put(self, where: str, name: str, entry: bytes) -> bytes:
+        return entry if self.seal is None else self.seal.put(where, name, entry)
+
+    def open(self, where: str, name: bytes, value: bytes) -> Opened | None:
+        return Opened(value, current=True) if self.seal is None else self.seal.open(where, name, value)
+
+    def tell(self, where: str, name: bytes, words: str) -> None:
+        """Say once what is refused: it is looked at every two seconds."""
+        if (where, name) not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add((where, name))
+            log.warning("Redis: %s holds something under %r that %s", where, name[:80], words)
+
+
+_MOST_TOLD = 1_000
+
+
+async def exchange(server: RedisServer, ring: KeyRing, sealing: Sealing | None = None) -> None:
+    """Bring this node's keys and those in Redis together. Raises redis_client.ERRORS, or DataDirError."""
+
+    def sound(key: ProxyKey) -> bool:
+        return is_digest(key.sha256) and is_valid(key.workspace)
+
+    await _exchange(server, KEYS, ring.absorb, ProxyKey, sound, sealing or Sealing())
+
+
+async def exchange_budgets(server: RedisServer, ring: BudgetRing, sealing: Sealing | None = None) -> None:
+    """Bring this node's budgets and those in Redis together. Raises redis_client.ERRORS, or DataDirError."""
+    await _exchange(server, BUDGETS, ring.absorb, Budget, is_stored, sealing or Sealing())
+
+
+async def _exchange(
+    server: RedisServer,
+    where: str,
+    absorb: Callable[[Iterable[Item]], list[Item]],
+    kind: type[Item],
+    sound: Callable[[Item], bool],
+    sealing: Sealing,
+) -> None:
+    theirs = _read(where, await server.command("HGETALL", where), kind, sound, sealing)
+    merged = await asyncio.to_thread(absorb, [item for item, _ in theirs])
+    known = {item.id: item for item, current in theirs if current}
+    news = [item for item in merged if known.get(item.id) != item]
+    if news:
+        sealed = [(item.id, sealing.put(where, item.id, msgspec.json.encode(item))) for item in news]
+        await server.commands([("HSET", where, name, value) for name, value in sealed])
+
+
+def _read(
+    where: str, flat: dict[bytes, bytes], kind: type[Item], sound: Callable[[Item], bool], sealing: Sealing
+) -> list[tuple[Item, bool]]:
+    """The items of the hash, and whether each is sealed as it is now. What is none is left out and logged."""
+    found = []
+    for name, value in flat.items():
+        opened = sealing.open(where, name, value)
+        if opened is None:
+            sealing.tell(where, name, "is not sealed with the shared secret, so it is not taken over.")
+            continue
+        try:
+            item = msgspec.json.decode(opened.entry, type=kind)
+        except (ValueError, RecursionError):
+            item = None
+        if item is None or item.id.encode() != name or not sound(item):
+            sealing.tell(where, name, "does not belong there")
+            continue
+        found.append((item, opened.current))
+    return found

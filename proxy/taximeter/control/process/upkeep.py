@@ -1,0 +1,41 @@
+"""What the control process does now and then: keeps the node registered, audits Redis, forgets old records."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from taximeter.core.errors import TaximeterError
+from taximeter.sinks.redis.client import ERRORS
+
+log = logging.getLogger("taximeter.upkeep")
+
+RETRY_S = 1.0
+"""A Redis that was replaced serves again within a second; the node must not look broken for longer."""
+DAY_US = 86_400 * 1_000_000
+
+
+async def every(period_s: float, name: str, act: Callable[[], Awaitable[object]], notes: dict[str, str]) -> None:
+    """Do `act` now and every `period_s`, sooner after a failure.
+
+    What goes wrong stands in `notes` under `name`, and the node is not ready, until it goes well again.
+    """
+    while True:
+        pause_s = min(RETRY_S, period_s)
+        try:
+            await act()
+        except (TaximeterError, *ERRORS) as error:
+            if notes.get(name) != str(error):
+                log.error("%s: %s", name, error)
+            notes[name] = str(error)
+        else:
+            notes.pop(name, None)
+            pause_s = period_s
+        await asyncio.sleep(pause_s)
+
+
+def retention_start_us(days: int) -> int:
+    """Single records that ended before this are no longer kept."""
+    return time.time_ns() // 1_000 - days * DAY_US

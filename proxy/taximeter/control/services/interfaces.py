@@ -1,0 +1,119 @@
+"""What the control plane needs from the rest, as interfaces: history's reads, delivery's waits, the node's state."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from typing import Any, Protocol
+
+from taximeter.budgets.rule import Budget
+from taximeter.budgets.shown import BudgetInfo, ChargeInfo, Settlement
+from taximeter.budgets.store import BudgetRing
+from taximeter.control.services.reprice import RepriceResponse
+from taximeter.core.record import Record
+from taximeter.delivery.aside import Aside
+from taximeter.delivery.health import Replayed
+from taximeter.sinks.query import Filters, Group, Ranked, TrackPart, Window
+from taximeter.sinks.webhook.letters import Letter
+
+
+class Sums(Protocol):
+    """The aggregates of sinks.history (see its Reader for what each answers and raises)."""
+
+    async def usage(
+        self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
+    ) -> list[Group]: ...
+
+    async def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked: ...
+
+    async def track(
+        self, workspace: str, track: str, from_us: int | None = None, to_us: int | None = None
+    ) -> list[TrackPart]: ...
+
+
+class Records(Protocol):
+    """The single records of sinks.history."""
+
+    async def record(self, request_id: str) -> list[Record]: ...
+
+    async def arrived(self, request_ids: Collection[str]) -> set[tuple[str, str]]: ...
+
+    async def events(
+        self, filters: Filters, limit: int = 100, page: str | None = None
+    ) -> tuple[list[Record], str | None]: ...
+
+    def export(self, filters: Filters, chunk: int = 2_000) -> AsyncIterator[list[Record]]: ...
+
+    async def count(self, filters: Filters) -> int: ...
+
+
+class History(Sums, Records, Protocol):
+    """Both."""
+
+
+class Drained(Protocol):
+    """How far a drain came."""
+
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def lag_seconds(self) -> float: ...
+
+
+class Delivery(Protocol):
+    """The waits of delivery, all bounded."""
+
+    async def drain(self, timeout_s: float, sinks: Sequence[str] = ("history",)) -> Drained: ...
+
+    async def settled(self, track: str, timeout_s: float, workspace: str | None = None) -> bool: ...
+
+    def in_flight(self, workspace: str | None = None, track: str | None = None) -> int: ...
+
+    def place(self, sink: str) -> int: ...
+
+    async def beyond(self, sink: str, place: int, timeout_s: float) -> bool: ...
+
+
+class Letters(Protocol):
+    """The webhook's outbox (see sinks.webhook.store)."""
+
+    async def letters(self, *, dead: bool | None = None, limit: int = 1_000) -> list[Letter]: ...
+
+    async def resend(self, keys: Sequence[str] | None = None) -> int: ...
+
+
+class DeadLetters(Protocol):
+    """What sinks could not take (see delivery.Delivery)."""
+
+    aside: Aside
+
+    async def replay(self, keys: Sequence[str] | None = None) -> Replayed: ...
+
+
+class Desk(Protocol):
+    """Budgets (see budgets.api.BudgetDesk)."""
+
+    ring: BudgetRing
+
+    async def listing(self) -> list[BudgetInfo]: ...
+
+    async def begin(self, budget: Budget) -> None: ...
+
+
+class Corrections(Protocol):
+    """Prices a period again, settles what was charged (see control.process.corrections)."""
+
+    async def reprice(self, filters: Filters, *, dry_run: bool) -> RepriceResponse: ...
+
+    async def charges(self, workspace: str | None) -> list[ChargeInfo]: ...
+
+    async def settle(self, request_id: str, known: Settlement) -> list[ChargeInfo]: ...
+
+
+class Node(Protocol):
+    """The state of this node."""
+
+    def health(self) -> dict[str, Any]:
+        """What /healthz tells an admin, beside status and version."""
+
+    async def problems(self) -> list[str]:
+        """Why this node is not ready, each in one sentence; empty: it is."""

@@ -1,0 +1,74 @@
+"""Everything the control plane's application is built from: the process makes the real things and passes them in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from taximeter.config import Settings
+from taximeter.control.door.door import Door
+from taximeter.control.door.sessions import Sessions
+from taximeter.control.door.shares import Shares
+from taximeter.control.services.arrivals import Arrivals
+from taximeter.control.services.interfaces import Corrections, DeadLetters, Delivery, Desk, History, Letters, Node
+from taximeter.control.services.live import Live
+from taximeter.control.services.turns import InTurn
+from taximeter.core.hosts import Hosts
+from taximeter.core.prices import Card
+from taximeter.delivery.health import DeliveryHealth
+from taximeter.keys.store import KeyRing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Services:
+    """Everything the application is built from; it holds no state of its own."""
+
+    settings: Settings
+    hosts: Hosts
+    history: History
+    delivery: Delivery
+    keyring: KeyRing
+    live: Live
+    node: Node
+    metrics: Callable[[str], tuple[bytes, str]]
+    """Accept header -> exposition and its content type."""
+    prices: Callable[[], list[dict[str, Any]]]
+    """The price list in force, one row a price."""
+    close_track: Callable[[str, str], Awaitable[bool]] | None = None
+    """Ends a (workspace, track) for the billing webhook, False where all of it was sent before; None: no webhook is
+    configured."""
+    budgets: Desk | None = None
+    """None: this control plane keeps no budgets."""
+    corrections: Corrections | None = None
+    """None: this control plane has no journal to write corrections into."""
+    rebuild: Callable[[str | None], Awaitable[int]] | None = None
+    """Writes the Redis counters of a workspace, or of all, anew; answers how many. None: there are none."""
+    letters: Letters | None = None
+    """What the webhook has not delivered; None: no webhook is configured."""
+    deadletters: DeadLetters | None = None
+    """What sinks could not take; None: nothing is delivered here."""
+    card: Callable[[str, str, int], Card | None] = lambda provider, model, at_us: None
+    """(provider, model, µs) -> the price of an LLM call then; None: none is known."""
+    sessions: Sessions = field(default_factory=Sessions)
+    door: Door = field(init=False)
+    """Who may come in."""
+    shares: Shares = field(default_factory=Shares)
+    """How much a workspace may have at once."""
+    arrivals: Arrivals = field(init=False)
+    """Waits for requests to be in history."""
+    now_us: Callable[[], int] = lambda: time.time_ns() // 1_000
+    delivering: Callable[[], DeliveryHealth] | None = None
+    """How delivery is doing, for the page on the meter's health; None: not told."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "door", Door(self.settings, self.keyring.keys, self.sessions))
+        object.__setattr__(self, "arrivals", Arrivals(self.history, self.delivery))
+
+    def in_turn(self) -> Services:
+        """The same services, with a history in which each workspace reads in turn: for what answers requests."""
+        fair = copy(self)
+        object.__setattr__(fair, "history", InTurn(self.history, self.shares))
+        return fair

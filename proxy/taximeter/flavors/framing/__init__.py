@@ -1,0 +1,1 @@
+"""From bytes to whole events: bodies, lines, frames, encodings. Pure."""

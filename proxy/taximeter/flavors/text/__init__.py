@@ -1,0 +1,1 @@
+"""Texts of a call: read, collected, changed. Pure."""

@@ -1,0 +1,1 @@
+"""Usage objects read into one convention. Pure."""

@@ -1,0 +1,307 @@
+"""What one answer's events and bodies add up to: the part of a meter that knows JSON but no framing.
+
+A `Tally` is fed whole JSON objects (one per stream event, or the one body) and keeps the usage members it finds.
+Each flavor says where they are and converts them; a later figure replaces an earlier one, nothing is ever summed
+unless a flavor says so. It must not know HTTP or how events are framed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from enum import Enum
+from typing import ClassVar
+
+import msgspec
+
+from taximeter.core.usage import Reading, believable
+from taximeter.flavors.meter import Answer, Prepared
+from taximeter.flavors.usage.counts import (
+    NAME_CHARS,
+    Fields,
+    Members,
+    decode,
+    encode,
+    fields,
+    header_count,
+    members,
+    one_line,
+    raw_text,
+    short_text,
+    usd_to_nusd,
+)
+
+USAGE_RAW_BYTES = 16 * 1024
+"""Largest usage object kept as it came; real ones are below 2 KiB."""
+
+MERGED_MEMBERS = 128
+"""Most members several usage objects may add up to; then the last one stands alone. Real ones have 20."""
+
+_REQUEST_IDS = frozenset((b"x-request-id", b"request-id", b"x-amzn-requestid", b"apim-request-id"))
+COST_HEADER = b"x-litellm-response-cost"
+_ENVELOPE_DEPTH = 3
+_SALVAGE_TRIES = 16
+_texts = re.compile(
+    rb'"(?:content|text|reasoning|reasoning_content|thinking|arguments|refusal)"\s*:\s*("(?:[^"\\]|\\.)*")'
+)
+_ended = re.compile(
+    rb'"(?:finish_reason|stop_reason|finishReason|completionReason)"\s*:\s*"(?!(?i:not_finished|null"))'
+).search
+_scan_json = json.JSONDecoder().raw_decode
+
+
+class Verdict(Enum):
+    """What an event was."""
+
+    TAKEN = 0
+    UNREADABLE = 1
+    """No JSON object (yet): the first of several `data:` lines, or garbage."""
+    USAGE_ONLY = 2
+    """Nothing but usage: the event `stream_options.include_usage` asks for."""
+
+
+class Tally:
+    """Base of all tallies. Class members are the flavor's small table of names."""
+
+    usage_keys: ClassVar[tuple[str, ...]] = ("usage",)
+    """Members that hold the usage object, at the top or in an envelope."""
+    envelopes: ClassVar[tuple[str, ...]] = ()
+    """Members whose object is looked into as if it were the top (`response`, `message` …)."""
+    model_keys: ClassVar[tuple[str, ...]] = ("model",)
+    kind_keys: ClassVar[tuple[str, ...]] = ("type",)
+    terminal_kinds: ClassVar[frozenset[str]] = frozenset()
+    failed_kinds: ClassVar[frozenset[str]] = frozenset(("error",))
+    watched: ClassVar[tuple[tuple[bytes, bytes], ...]] = ((b'"usage"', b'"usage":null'),)
+    """A stream chunk without any of these keys (other than as null) and without any mark is not decoded. The null may
+    have a space before it, as Python's `json.dumps` writes it."""
+    marks: ClassVar[tuple[bytes, ...]] = (b"[DONE]", b"error")
+
+    __slots__ = (
+        "_documents",
+        "_inputs",
+        "answer",
+        "failed",
+        "finished",
+        "id",
+        "model",
+        "provider",
+        "raw",
+        "terminal",
+        "tier",
+        "usage",
+    )
+
+    def __init__(self, prepared: Prepared, answer: Answer, provider: str) -> None:
+        self.answer = answer
+        self._inputs = prepared.embedding_inputs
+        self._documents = prepared.rerank_documents
+        self.provider = provider
+        self.terminal = False
+        self.finished = False
+        self.failed = False
+        self.model: str | None = None
+        self.id: str | None = None
+        self.tier: str | None = None
+        self.usage: Fields = {}
+        """The usage members known so far, by their own names."""
+        self.raw: bytes = b""
+        """The last usage object as it came."""
+
+    # -- fed by a meter
+
+    def dull(self, chunk: bytes) -> bool:
+        """True where a stream chunk surely holds nothing to be read; a few hundred nanoseconds."""
+        for key, null in self.watched:
+            seen = chunk.count(key)
+            if seen and seen != chunk.count(null) and seen != chunk.count(null[:-4] + b" null"):
+                return False
+        for mark in self.marks:  # noqa: SIM110  a generator here doubles the cost of a chunk
+            if mark in chunk:
+                return False
+        return True
+
+    def event(self, data: bytes, name: bytes = b"") -> Verdict:
+        """One stream event's payload. `name` is its SSE event name, b"" where there was none."""
+        if data.strip() == b"[DONE]":
+            self.terminal = self.finished = True
+            return Verdict.TAKEN
+        found = members(data)
+        if found is None:
+            return Verdict.UNREADABLE
+        if name == b"error":
+            self.failed = True
+        if not self.finished and _ended(data):
+            self.finished = True
+        return self.take(found)
+
+    def whole(self, body: bytes) -> None:
+        """A whole unary body: one object, or an array of them (Gemini without `alt=sse`, TGI)."""
+        found = members(body)
+        if found is not None:
+            self.take(found)
+            self.finished = True
+            return
+        parts = _array(body)
+        if parts is None:
+            self.cut(body, b"")
+            return
+        for part in parts:
+            inner = members(part)
+            if inner is not None:
+                self.take(inner)
+        self.finished = True
+
+    def cut(self, head: bytes, tail: bytes) -> None:
+        """An object of which only the ends are there: too long to be kept, or cut off."""
+        names = (*self.usage_keys, *self.model_keys, *self.kind_keys, "service_tier")
+        self.take({name: raw for name in names if (raw := self._salvage(head, tail, name)) is not None})
+
+    # -- what a flavor may replace
+
+    def take(self, found: Members) -> Verdict:
+        """Read one object's members, and its envelopes'."""
+        for key in self.kind_keys:
+            if key in found:
+                self.kind(raw_text(found[key]) or "")
+        self._look(found, 0)
+        return Verdict.TAKEN
+
+    def kind(self, kind: str) -> None:
+        """The event's own type."""
+        if kind in self.terminal_kinds:
+            self.terminal = self.finished = True
+        if kind in self.failed_kinds:
+            self.failed = True
+
+    def report(self, usage: Fields, raw: bytes) -> None:
+        """A usage object: its members replace earlier ones of the same name, null says nothing."""
+        known = {key: value for key, value in usage.items() if value is not None}
+        if not known:
+            return
+        if len(raw) > USAGE_RAW_BYTES:
+            known = {key: value for key, value in known.items() if isinstance(value, int | float)}
+        merged = {**self.usage, **known} if 0 < len(self.usage) < MERGED_MEMBERS else known
+        self.usage = merged
+        self.keep_raw(raw if len(merged) == len(known) else b"")
+
+    def keep_raw(self, raw: bytes) -> None:
+        """Keep the last usage object as it came; b"" where it holds only a part of what is known."""
+        self.raw = one_line(raw) if len(raw) <= USAGE_RAW_BYTES else b""
+
+    def convert(self) -> Reading:
+        """The usage so far in our convention."""
+        return Reading()
+
+    def said(self, event: Fields) -> Iterable[str]:
+        """The text the model wrote in one event or body, for local counting."""
+        return ()
+
+    def head_count(self, wanted: bytes) -> int | None:
+        """A count in the answer's head."""
+        return next((header_count(value) for name, value in self.answer.headers if name == wanted), None)
+
+    # -- read by a meter
+
+    def salvage_said(self, head: bytes, tail: bytes) -> list[str]:
+        """Text in a body that is not whole: every string member with one of the names text goes by."""
+        found = [match.group(1) for part in (head, tail) for match in _texts.finditer(part)]
+        return [text for raw in found if isinstance(text := decode(raw), str) and text]
+
+    def reading(self) -> Reading:
+        """The usage as far as known, with what is known about the answer."""
+        reading = self.convert()
+        reading.bare = False  # what follows adds to it
+        reading.response_model = self.model
+        reading.upstream_request_id = self.id
+        reading.service_tier = reading.service_tier or self.tier
+        self._heads(reading)
+        reading.embedding_inputs = self._inputs
+        reading.rerank_documents = self._documents
+        reading.failed = self.failed
+        reading.finished = self.finished
+        reading.usage = self.usage_raw()
+        return believable(reading)
+
+    def _heads(self, reading: Reading) -> None:
+        """What an answer's head tells beside its body: the provider's id for the call, a gateway's cost."""
+        headers = self.answer.headers
+        reading.upstream_request_id = request_id(headers) or reading.upstream_request_id
+        if reading.upstream_cost_nusd is None:
+            cost = self.answer.value_of(COST_HEADER)
+            reading.upstream_cost_nusd = usd_to_nusd(cost[:40].decode("latin-1")) if cost else None
+
+    def usage_raw(self) -> msgspec.Raw:
+        """As it came where the last object holds all that is known, else what several objects add up to."""
+        if not self.usage:
+            return msgspec.Raw(b"null")
+        raw = self.raw or encode(self.usage)
+        return msgspec.Raw(raw if len(raw) <= USAGE_RAW_BYTES else b"null")
+
+    def _look(self, found: Members, depth: int) -> None:
+        if self.model is None:
+            for key in self.model_keys:
+                self.model = self.model or short_text(found.get(key))
+        if self.id is None:
+            self.id = short_text(found.get("id"))
+        if "service_tier" in found:
+            self.tier = short_text(found["service_tier"]) or self.tier
+        if "error" in found and decode(found["error"]):
+            self.failed = True
+        for key in self.usage_keys:
+            if key in found:
+                self._report(found[key])
+        if depth < _ENVELOPE_DEPTH:
+            for envelope in self.envelopes:
+                inner = members(found[envelope]) if envelope in found else None
+                if inner:
+                    self._look(inner, depth + 1)
+
+    def _report(self, raw: msgspec.Raw) -> None:
+        usage = fields(decode(raw))
+        if usage:
+            self.report(usage, bytes(raw))
+
+    def _salvage(self, head: bytes, tail: bytes, name: str) -> msgspec.Raw | None:
+        """The value of member `name`, found by its name: the last one in the tail, else the first in the head.
+
+        Quotes inside JSON strings are escaped, so the pattern cannot match in a text.
+        """
+        wants_object = name in self.usage_keys
+        pattern = re.compile(
+            rb'"' + re.escape(name).encode() + rb'"\s*:\s*(?=' + (rb"\{" if wants_object else rb'"') + rb")"
+        )
+        places = [(tail, match.end()) for match in pattern.finditer(tail)][::-1]
+        fore = [(head, match.end()) for match in pattern.finditer(head)]
+        # while nothing is lost everything is head, and the last usage object is the final one
+        places += fore[::-1] if wants_object and not tail else fore
+        if not wants_object:
+            places = fore + places
+        for source, start in places[:_SALVAGE_TRIES]:
+            piece = source[start : start + USAGE_RAW_BYTES]
+            try:
+                end = _scan_json(piece.decode("latin-1"))[1]
+            except (ValueError, RecursionError):
+                continue
+            if decode(piece[:end]):
+                return msgspec.Raw(piece[:end])
+        return None
+
+
+def request_id(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """The provider's own id for the call, by which its support finds it."""
+    found = None
+    for name, value in headers:
+        if name in _REQUEST_IDS and value:
+            found = value[:NAME_CHARS].decode("latin-1")
+    return found
+
+
+def _array(body: bytes) -> list[msgspec.Raw] | None:
+    try:
+        return _array_decoder.decode(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])

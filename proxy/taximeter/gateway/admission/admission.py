@@ -1,0 +1,114 @@
+"""Who may call: proxy keys, their workspaces and models, and the Host and Origin guard of the data port.
+
+Pure look-ups in memory; a call that needs no budget waits for nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from taximeter.core.errors import Forbidden, Unauthorized
+from taximeter.core.hosts import Hosts
+from taximeter.core.record import BUDGETS, Open
+from taximeter.gateway.bounds.models import check_choice, check_name
+from taximeter.keys.rule import PREFIX, Keys, ProxyKey, bearer
+
+if TYPE_CHECKING:
+    from taximeter.budgets.charges import Held
+    from taximeter.budgets.rule import Budget
+    from taximeter.flavors.meter import Demand, Flavor
+    from taximeter.gateway.admission.budget import BudgetGate
+    from taximeter.gateway.bounds.readable import Headers
+
+KEY_HEADER = b"x-taximeter-key"
+"""For clients whose Authorization is the provider's own and is passed on."""
+CREDENTIAL_HEADERS = (KEY_HEADER, b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+"""Where a proxy key may stand, in the order in which they are looked at."""
+
+_PREFIX = PREFIX.encode()
+
+
+class Admission:
+    """The gate of one worker. `keys` may be replaced at any time; the next request sees the new ones."""
+
+    def __init__(self, keys: Keys, hosts: Hosts, *, required: bool, budgets: BudgetGate | None = None) -> None:
+        """`required`: every call needs a proxy key (`auth.mode = "keys"`)."""
+        self.keys = keys
+        self.hosts = hosts
+        self.required = required
+        self.budgets = budgets
+        self.budgeted: Mapping[str, tuple[Budget, ...]] = {}
+        """Workspaces with a hard budget: a call of any other waits for nothing here."""
+
+    def use_budgets(self, budgets: Sequence[Budget]) -> None:
+        """These hold from now on."""
+        if self.budgets is not None:
+            self.budgets.use(budgets)
+            self.budgeted = self.budgets.hard.workspaces
+
+    def mark(self, opening: Open) -> None:
+        """Write down, where a call has hard budgets, which: Relay then holds a part of them before anything is sent."""
+        budgets = self.budgets.hard.of(opening.workspace, opening.key_id, opening.task) if self.budgets else ()
+        if budgets:
+            opening.tags = {**opening.tags, BUDGETS: ",".join(budget.id for budget in budgets)}
+
+    async def hold(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Held | None:
+        """See BudgetGate.hold."""
+        return None if self.budgets is None else await self.budgets.hold(opening, flavor, demand, tokenizer)
+
+    def restricts(self, key: ProxyKey | None, opening: Open) -> bool:
+        """Whether an allow-list or a hard budget is about a call: only then is more of it looked at than is metered."""
+        if key is not None and key.models:
+            return True
+        if self.budgets is None or opening.workspace not in self.budgeted:
+            return False
+        return bool(self.budgets.hard.of(opening.workspace, opening.key_id, opening.task))
+
+    def let_go(self, opening: Open) -> None:
+        """See BudgetGate.let_go."""
+        if self.budgets is not None:
+            self.budgets.let_go(opening)
+
+    def key_of(self, head: Mapping[bytes, bytes]) -> ProxyKey | None:
+        """The proxy key a call presents, None where it presents none and needs none. Raises Unauthorized."""
+        secret = presented(head)
+        if secret is None:
+            if self.required:
+                raise Unauthorized(
+                    "A proxy key is required: send it as 'Authorization: Bearer tm-…' or in 'X-Taximeter-Key'."
+                )
+            return None
+        key = self.keys.find(secret)
+        if key is None:
+            raise Unauthorized("This proxy key is not known here, or it was revoked.")
+        return key
+
+    def admit(self, key: ProxyKey | None, demand: Demand, headers: Headers, path: bytes, *, free: bool) -> None:
+        """Whether this key may call every model a request names. Raises Forbidden, BadRequest.
+
+        With an allow-list a call must name one, unless it is `free`, and what it starts must name all it calls.
+        """
+        if key is None or not key.models:
+            return
+        check_choice(headers, path)
+        for model in demand.models:
+            check_name(model)
+            if not key.allows(model):
+                raise Forbidden(f"This key may not call the model {model!r}.", param="model")
+        if demand.endless and not free:
+            raise Forbidden(f"This key may call some models only, and cannot be held to them: {demand.endless[0]}.")
+        if not demand.models and not free:
+            raise Forbidden("This key may call some models only, and the request names none.", param="model")
+
+
+def presented(head: Mapping[bytes, bytes]) -> bytes | None:
+    """The proxy key in a request's head (`tm-…`), wherever it stands."""
+    for name in CREDENTIAL_HEADERS:
+        value = head.get(name)
+        if value is None or _PREFIX not in value:
+            continue
+        secret = bearer(value) if name == b"authorization" else value
+        if secret is not None and secret.startswith(_PREFIX):
+            return secret
+    return None

@@ -1,0 +1,103 @@
+"""How much of each of its hard budgets a call must hold: its bound, counted and priced. Asks no Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from taximeter.budgets.charges import Held
+from taximeter.budgets.rule import MOST, Budget
+from taximeter.core.errors import BudgetExceeded, Unbounded
+from taximeter.core.record import Open, Source
+from taximeter.flavors.meter import Countable
+from taximeter.gateway.bounds.bounds import Bound, Limits, bound
+
+if TYPE_CHECKING:
+    from taximeter.config import BudgetSettings
+    from taximeter.core.prices import Most
+    from taximeter.flavors.meter import Demand, Flavor
+    from taximeter.gateway.metering.counting import Counting
+
+
+_SAYS_SO = frozenset(("anthropic",))
+"""Providers at which a request has to ask for a longer window (a header) and for writing into a cache
+(`cache_control`): https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching"""
+
+
+class Prices(Protocol):
+    """What calls may cost at most (see `taximeter.pricebook`)."""
+
+    def dearest_nusd(
+        self, call: Open, models: Iterable[str], tiers: Iterable[str] | None, most: Most
+    ) -> tuple[int, bool]: ...
+
+    def context_tokens(self, provider: str, model: str, *, longest: bool = True) -> int | None: ...
+
+
+class Wanting:
+    """What calls want of their budgets, by one worker's settings."""
+
+    def __init__(self, settings: BudgetSettings, prices: Prices, counting: Counting) -> None:
+        self._settings = settings
+        self._prices = prices
+        self._counting = counting
+
+    async def of(
+        self, budgets: Sequence[Budget], opening: Open, flavor: Flavor, demand: Demand, tokenizer: str
+    ) -> Held:
+        """The most that the call may use.
+
+        Raises Unbounded; BudgetExceeded (no price, and `on_unpriced = "refuse"`); BadRequest on a bound that is no
+        number.
+        """
+        most = await self._bound(opening, flavor, demand, tokenizer)
+        self._check_bounded(most)
+        return Held(most.tokens, self._cost(budgets, opening, demand, most))
+
+    async def _bound(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Bound:
+        text = flavor.input(demand.reading)
+        counted = await self._counting.count(
+            Countable(texts=text.texts), model=opening.request_model, provider=opening.provider, tokenizer=tokenizer
+        )
+        tokens = counted.tokens
+        if (
+            counted.source is Source.ESTIMATED or len(demand.models) > 1
+        ):  # no token is shorter than a byte; a guess is no bound
+            tokens = max(tokens, sum(len(part.encode("utf-8", "replace")) for part in text.texts))
+        windows = [
+            self._prices.context_tokens(
+                opening.provider, model, longest=demand.long_context or opening.provider not in _SAYS_SO
+            )
+            for model in demand.models
+        ]
+        known = [window for window in windows if window is not None]
+        default = self._settings.default_context_tokens
+        context_tokens = max(known) if known and len(known) == len(windows) else max([default, *known])
+        limits = Limits(context_tokens, self._settings.default_max_output_tokens)
+        return bound(flavor, demand, text, tokens + text.tokens, opening.provider, limits)
+
+    def _check_bounded(self, most: Bound) -> None:
+        setting = self._settings.on_unbounded
+        left_open = most.endless + (most.assumed if setting == "refuse" else [])
+        if left_open and setting != "allow":
+            raise Unbounded(
+                "A hard budget is about this call, and what it may cost has no bound: "
+                f"{'; '.join(dict.fromkeys(left_open))}. Bound it in the request, or leave it out."
+            )
+
+    def _cost(self, budgets: Sequence[Budget], opening: Open, demand: Demand, most: Bound) -> int | None:
+        """The most it may cost, where a budget is in USD and one of its models has a price."""
+        if not any(budget.unit == "usd" for budget in budgets):
+            return None
+        at_most = most.most()
+        if not demand.writes_cache and opening.provider in _SAYS_SO:
+            at_most = msgspec.structs.replace(at_most, writes_cache=False)
+        nusd, priced = self._prices.dearest_nusd(opening, demand.models or ("",), most.tiers, at_most)
+        if not priced and most.tokens and self._settings.on_unpriced == "refuse":
+            raise BudgetExceeded(
+                f"Workspace {opening.workspace!r} has a budget in USD, and the model {opening.request_model!r} has "
+                "no price here."
+            )
+        return min(nusd, MOST) if priced or nusd else None

@@ -1,0 +1,1 @@
+"""The most a request may cost, from its body alone. Pure."""

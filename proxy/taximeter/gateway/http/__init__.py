@@ -1,0 +1,1 @@
+"""The data port: a request of a client and its answer."""

@@ -1,0 +1,311 @@
+"""One request of a client and its answer, as the gateway sees them: what has come, what to send, is anybody there.
+
+Writes HTTP/1.1 to the client; reading it is `edge`'s. Knows nothing of upstreams, meters or the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from taximeter.core.errors import InternalError, Overloaded, RequestError
+from taximeter.gateway.eager import Bell, Run
+
+if TYPE_CHECKING:
+    from taximeter.gateway.http.edge import Edge
+
+Headers = list[tuple[bytes, bytes]]
+
+JOINED_BYTES = 64 * 1024
+"""A body up to this is joined with its head: copying is cheaper than a second system call."""
+HELD_BYTES = 64 * 1024
+"""Of a request body that nobody reads so much is held before its client has to wait."""
+RETRY_AFTER_S = 2
+_NO_BODY = (204, 304)
+_as_line = b": ".join
+
+
+class ClientLeft(Exception):
+    """The client closed its connection before its request was complete."""
+
+
+class Exchange:
+    """Made by `Edge` when a request's head is complete; names in `headers` are in lower case."""
+
+    __slots__ = (
+        "_bodiless", "_chunked", "_edge", "_expects_continue", "_head", "_held_bytes", "_kept_bytes", "_left_bytes",
+        "_news", "_parts", "_refusal", "_version", "complete", "headers", "keep_alive", "left", "method", "on_left",
+        "path", "query", "response_complete", "response_started", "run",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        edge: Edge,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        version: str,
+        *,
+        keep_alive: bool,
+        expects_continue: bool,
+    ) -> None:
+        self._edge = edge
+        self.run: Run | None = None
+        """What handles it; to be cancelled."""
+        self.method = method
+        self.path, _, self.query = target.partition(b"?")
+        """Raw: still percent-encoded."""
+        self.headers = headers
+        self.complete = False
+        """The whole request has arrived."""
+        self.left = False
+        """The client has gone before its answer was complete."""
+        self.on_left: Callable[[], None] | None = None
+        """Called at that moment."""
+        self.response_started = False
+        """The answer's head is written."""
+        self.response_complete = False
+        """The answer is complete."""
+        self.keep_alive = keep_alive and version == "1.1"
+        self._version = version
+        self._parts: list[bytes] = []
+        self._held_bytes = 0
+        self._kept_bytes = 0
+        """Of its body, as counted in the edge's `held`."""
+        self._refusal: RequestError | None = None
+        self._expects_continue = expects_continue
+        self._news: Bell | None = None
+        self._head = b""
+
+    # The request, for the gateway.
+
+    def take(self) -> bytes:
+        """What has arrived of the body and was not yet taken."""
+        parts = self._parts
+        if not parts:
+            return b""
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        if self._held_bytes > HELD_BYTES:
+            self._edge.flow.resume_reading()
+            if not self.complete:
+                self._edge.expect_body()  # until now it was us who did not read
+        self._held_bytes = 0
+        return data
+
+    async def part(self) -> bytes:
+        """The next part of the body; b"" after the last.
+
+        Raises ClientLeft: a body cut short is never complete; RequestTimeout where it does not go on.
+        """
+        while not self._parts and not self.complete:
+            if self.left:
+                raise ClientLeft
+            if self._refusal is not None:
+                refusal, self._refusal = self._refusal, None
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # its traceback holds this frame: together they would wait for the collector
+            if self._expects_continue and not self.response_started:
+                self._expects_continue = False
+                self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._news = self._news or Bell()
+            await self._news.wait()
+        return self.take()
+
+    async def body(self, limit_bytes: int) -> tuple[bytes, bool]:
+        """The body as far as it fits, and whether that is all of it. What `part` raises; Overloaded."""
+        parts, size_bytes = [await self._keep()], 0
+        while not self.complete or self._parts:
+            size_bytes += len(parts[-1])
+            if size_bytes > limit_bytes:
+                return b"".join(parts), False
+            parts.append(await self._keep())
+        return b"".join(parts), True
+
+    async def _keep(self) -> bytes:
+        """The next part, which stays in memory until the exchange ends. Raises Overloaded where there is no room."""
+        part = await self.part()
+        held = self._edge.held
+        held.now_bytes += len(part)
+        self._kept_bytes += len(part)
+        if self._kept_bytes > HELD_BYTES and held.now_bytes > self._edge.limits.held_bytes:
+            raise Overloaded("The bodies of other requests leave no room for this one.", retry_after_s=RETRY_AFTER_S)
+        return part
+
+    # The request, for the edge.
+
+    def feed(self, data: bytes) -> None:
+        """A part of the body."""
+        if self.response_complete:
+            return  # nobody will read it
+        self._parts.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > HELD_BYTES:
+            self._edge.flow.pause_reading()
+        if self._news is not None:
+            self._news.ring()
+
+    def end_request(self) -> None:
+        """The body is complete."""
+        self.complete = True
+        if self._news is not None:
+            self._news.ring()
+
+    def refuse(self, error: RequestError) -> None:
+        """The rest of the body is not waited for: whoever does is told so. The connection ends with the answer."""
+        self._refusal = error
+        self.keep_alive = False
+        if self._news is not None:
+            self._news.ring()
+
+    def leave(self) -> None:
+        """The client is gone, or what it sends cannot be read any more."""
+        if self.response_complete or self.left:
+            return
+        self.left = True
+        if self._news is not None:
+            self._news.ring()
+        if self.on_left is not None:
+            self.on_left()
+
+    def ended(self, run: Run, error: BaseException | None) -> None:
+        """Its handler has returned or raised: an answer that is not complete is cut."""
+        edge, self.run, self.on_left = self._edge, None, None  # no cycle is left for the collector
+        edge.tasks.discard(run)
+        if self._kept_bytes:
+            edge.held.now_bytes -= self._kept_bytes
+            self._kept_bytes = 0
+        if error is None and (self.response_complete or self.left):
+            return
+        edge.logger.error("A request's handler failed", exc_info=error)
+        if self.left or self.response_complete:
+            return
+        if not self.response_started:
+            self.keep_alive = False
+            failed = InternalError("Taximeter failed to handle this request.")
+            self.answer(failed.status, failed.headers(), failed.body())
+        elif self._chunked or self._left_bytes is not None:
+            self._flush()
+            edge.then(edge.close, b"")
+        else:
+            _reset(edge.transport)
+
+    # The answer. Silent once the client has gone; RuntimeError where its own framing is broken, so that a body can
+    # never be taken for another one's.
+
+    @property
+    def paused(self) -> bool:
+        """The client reads more slowly than it is written to: `await drain()` before the next write."""
+        return self._edge.flow.write_paused and not self.left
+
+    async def drain(self) -> None:
+        """Wait until the client has read on, or has left."""
+        await self._edge.flow.drain()
+
+    def start(self, status: int, headers: Headers) -> None:
+        """The answer's head. It waits at most until the loop's next turn for a body to go with it.
+
+        `headers`: not empty, names in lower case, none that belongs to the connection.
+        """
+        if not self.left:
+            self._head = self._framed(status, headers)
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def write(self, data: bytes) -> None:
+        """A part of the body."""
+        if not data or self.left:
+            return
+        if self._chunked and not (self._head or self.response_complete):  # the usual chunk of a stream
+            edge = self._edge
+            edge.then(edge.write, b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self._write(data, b"")
+
+    def end(self, data: bytes = b"") -> None:
+        """The last part, maybe an empty one."""
+        if self.left:
+            return
+        self._write(data, b"0\r\n\r\n")
+        self._complete()
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer, in one write. `headers` as `start` takes them."""
+        if self.left:
+            return
+        self._head = self._framed(status, headers)
+        self._write(body, b"0\r\n\r\n")
+        self._complete()
+
+    def _framed(self, status: int, headers: Headers) -> bytes:
+        if self.response_started:
+            raise RuntimeError("a second head")
+        length = dict(headers).get(b"content-length")
+        self._left_bytes = None if length is None else int(length)
+        self._bodiless = self.method == b"HEAD" or status in _NO_BODY
+        self._chunked = length is None and not self._bodiless and self._version == "1.1"
+        if self._edge.server_state.default_headers:  # the server is stopping
+            self.keep_alive = False
+        fields = b"\r\n".join(map(_as_line, headers))
+        if fields.count(b"\n") != len(headers) - 1 or fields.count(b"\r") != len(headers) - 1:
+            raise RuntimeError("a header holds a line break")
+        framing = b"\r\ntransfer-encoding: chunked" if self._chunked else b""
+        ending = b"\r\n\r\n" if self.keep_alive else b"\r\nconnection: close\r\n\r\n"
+        head: bytes = STATUS_LINE[status] + fields + framing + ending
+        self.response_started = True
+        return head
+
+    def _send(self, data: bytes) -> None:
+        edge = self._edge
+        edge.then(edge.write, data)
+
+    def _flush(self) -> None:
+        """Nothing came to go with the head: it goes alone."""
+        if self._head and not self.left:
+            head, self._head = self._head, b""
+            self._send(head)
+
+    def _write(self, body: bytes, end: bytes) -> None:
+        if self.response_complete or not self.response_started:
+            raise RuntimeError("a body before its head, or after the end of the answer")
+        head, self._head = self._head, b""
+        if head and len(body) > JOINED_BYTES:
+            self._send(head)
+            head = b""
+        if self._bodiless:
+            data = head
+        elif self._chunked:
+            data = b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end) if body else head + end
+        else:
+            if self._left_bytes is not None:
+                self._left_bytes -= len(body)
+                if self._left_bytes < 0:
+                    raise RuntimeError("the body is longer than its content-length")
+            data = head + body if head else body
+        if data:
+            edge = self._edge
+            edge.then(edge.write, data)
+
+    def _complete(self) -> None:
+        if self._left_bytes and not self._bodiless:
+            raise RuntimeError("the body is shorter than its content-length")
+        self.response_complete = True
+        self.on_left = None
+        self._parts.clear()  # of an answer that came early; the connection keeps this until its next request
+        if not self.keep_alive:
+            self._edge.then(self._edge.close if self.complete else self._edge.linger, b"")
+        self._edge.on_response_complete()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close with a TCP reset: only so can an answer that ends with its connection be told from a cut one."""
+    raw = transport.get_extra_info("socket")
+    if raw is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

@@ -1,0 +1,1 @@
+"""What a call used: read, counted, written down."""

@@ -1,0 +1,1 @@
+"""The other side: which upstream, its connections, its answers."""

@@ -1,0 +1,170 @@
+"""The upstream seam on httpx2, for upstreams that speak only HTTP/2 and for outbound proxies. Slower than `wire`.
+
+Knows nothing of providers or metering. It drives httpx2's transport alone: no client, so no cookies kept from one
+customer for the next, no redirects, no retries, no decoding, no environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+
+from taximeter import config
+from taximeter.core.errors import (
+    BadRequest,
+    RequestError,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamGarbage,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from taximeter.gateway.upstream.framing import HOP_BY_HOP
+from taximeter.gateway.upstream.pool import KEEP_ALIVE_S, tls_context
+from taximeter.gateway.upstream.response import Response
+from taximeter.server.heads import named_by
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class HttpxTransport:
+    """One origin through httpx2: `settings.http2`, `settings.proxy_url`."""
+
+    def __init__(self, settings: config.Upstream, origin: tuple[str, str, int]) -> None:
+        self.settings = settings
+        self.tasks: set[asyncio.Task[None]] = set()
+        scheme, host, port = origin
+        self._origin = httpx2.URL(scheme=scheme, host=host, port=port)
+        tls = tls_context(settings.ca_file)
+        if settings.http2:
+            tls.set_alpn_protocols(["h2", "http/1.1"])
+        self.http = httpx2.AsyncHTTPTransport(
+            verify=tls,
+            http1=not settings.http2 or scheme == "https",  # without TLS nothing is negotiated: prior knowledge
+            http2=settings.http2,
+            limits=httpx2.Limits(max_connections=settings.max_connections, keepalive_expiry=KEEP_ALIVE_S),
+            proxy=settings.proxy_url or None,
+        )
+
+    async def send(
+        self, method: bytes, target: bytes, headers: Headers, body: bytes | AsyncIterator[bytes], length: int | None
+    ) -> Response:
+        """See `upstream.Transport`."""
+        fields = [*headers, (b"accept-encoding", b"identity")]
+        if length is not None:
+            fields.append((b"content-length", b"%d" % length))
+        url = self._origin.copy_with(raw_path=target)
+        request = httpx2.Request(method.decode("ascii"), url, headers=fields, content=body)
+        exchange = _Exchange(self, request)
+        return await exchange.response.head()
+
+    async def close(self) -> None:
+        """Drop every connection."""
+        for task in tuple(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.http.aclose()
+
+
+class _Exchange:
+    """One request and its answer: a task that reads httpx2's stream into a `Response`; its `Source`."""
+
+    def __init__(self, transport: HttpxTransport, request: httpx2.Request) -> None:
+        settings = transport.settings
+        self._transport = transport
+        self._request = request
+        self._idle_timeout_s = settings.idle_timeout_s
+        self._timeouts = {
+            "connect": settings.connect_timeout_s,
+            "pool": settings.connect_timeout_s,
+            "write": settings.idle_timeout_s,
+            "read": settings.first_byte_timeout_s,
+        }
+        self._sent = False
+        self._readable = asyncio.Event()
+        self._readable.set()
+        request.extensions = {**request.extensions, "timeout": self._timeouts, "trace": self._trace}
+        loop = asyncio.get_running_loop()
+        self.response = Response(self)
+        self._task = loop.create_task(self._run())
+        transport.tasks.add(self._task)
+        self._task.add_done_callback(transport.tasks.discard)
+
+    async def _run(self) -> None:
+        response = self.response
+        try:
+            answer = await self._transport.http.handle_async_request(self._request)
+            try:
+                headers = _relayable(answer.headers.raw, answer.status_code)
+                response.headers, response.status = headers, answer.status_code
+                response.wake()
+                self._timeouts["read"] = self._idle_timeout_s
+                async for chunk in answer.stream:  # type: ignore[union-attr]  # an async transport's is async
+                    response.feed(chunk, False)
+                    await self._readable.wait()
+            finally:
+                await answer.aclose()
+            response.feed(b"", True)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            failure = map_error(self._transport.settings.name, error, answered=response.status != 0)
+            failure.__cause__ = error
+            if isinstance(failure, UpstreamError):
+                failure.sent = self._sent
+            response.fail(failure)
+        except asyncio.CancelledError:
+            response.fail(UpstreamCut(f"Upstream {self._transport.settings.name!r}: the connection was dropped."))
+            raise
+        except Exception as error:  # what the request's body raised: passed on to whoever waits for the answer
+            response.fail(error)
+        finally:
+            self._request.extensions = {}  # `trace` holds this: together they would wait for the collector
+
+    async def _trace(self, event: str, info: dict[str, Any]) -> None:
+        if event.endswith("send_request_headers.started"):  # a proxy's CONNECT is not yet our request
+            request = info.get("request")
+            self._sent = self._sent or getattr(request, "method", b"") != b"CONNECT"
+
+    def pause(self) -> None:
+        self._readable.clear()
+
+    def resume(self) -> None:
+        self._readable.set()
+
+    def drop(self, response: Response) -> None:
+        self._task.cancel()
+
+
+def _relayable(raw: Headers, status: int) -> Headers:
+    """Lower-case names, without what belongs to the connection. Raises RemoteProtocolError on two framings."""
+    headers = [(name.lower(), value) for name, value in raw]
+    names = [name for name, _ in headers]
+    if names.count(b"content-length") > 1 or (b"content-length" in names and b"transfer-encoding" in names):
+        raise httpx2.RemoteProtocolError("Content-Length twice or beside Transfer-Encoding")
+    named = {token for name, value in headers if name == b"connection" for token in named_by(value)}
+    left_out = HOP_BY_HOP | (named - {b"content-type", b"content-length"})
+    if status in (204, 304):
+        left_out |= {b"content-length"}
+    return [field for field in headers if field[0] not in left_out]
+
+
+def map_error(name: str, error: Exception, *, answered: bool) -> RequestError:
+    """What an httpx2 error means here. `answered`: the head of the answer had come."""
+    shown = f"Upstream {name!r}"
+    if isinstance(error, httpx2.TimeoutException):
+        return UpstreamTimeout(f"{shown} did not answer in time.")
+    if isinstance(error, httpx2.LocalProtocolError):
+        return BadRequest("The request cannot be relayed: it is not valid HTTP for this upstream.")
+    if isinstance(error, httpx2.RemoteProtocolError) and not _is_hang_up(str(error)):
+        return UpstreamGarbage(f"{shown} answered something that is not safe HTTP: {error}.")
+    if answered:
+        return UpstreamCut(f"{shown} closed the connection in the middle of its answer.")
+    return UpstreamUnreachable(f"{shown} cannot be reached: {error or type(error).__name__}.")
+
+
+def _is_hang_up(message: str) -> bool:
+    """httpx2 has one class for garbage and for a peer that leaves; only the text tells them apart."""
+    marks = ("Server disconnected", "peer closed connection", "StreamReset", "ConnectionTerminated")
+    return any(mark in message for mark in marks)

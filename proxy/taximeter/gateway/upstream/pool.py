@@ -1,0 +1,213 @@
+"""Connections to one origin: kept alive, last in first out, capped, with one coarse clock for all their timeouts.
+
+Knows nothing of HTTP; what may go back into the pool is decided by `wire.Connection`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import ssl
+from collections import deque
+
+import aiohappyeyeballs
+import msgspec
+
+from taximeter.core.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from taximeter.gateway.eager import in_task
+from taximeter.gateway.upstream.wire import Connection
+from taximeter.server.connection import Then, at_once
+
+KEEP_ALIVE_S = 50.0
+"""Idle connections are closed by us before common servers close them under a request (ALB 60 s, nginx 75 s)."""
+HAPPY_EYEBALLS_S = 0.25
+"""RFC 8305's delay before the next address is tried beside the first."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a base URL leads. `host` without brackets; `tls` None: plain http."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+
+
+def tls_context(ca_file: str = "") -> ssl.SSLContext:
+    """Verifies certificate and host name against the system's authorities and those in `ca_file` (PEM)."""
+    context = ssl.create_default_context()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class Pool:
+    """`take()` an idle connection or `await connect()`; a Connection gives itself back with `release` or `lost`."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        name: str,
+        connect_timeout_s: float = 10.0,
+        first_byte_timeout_s: float = 1_200.0,
+        idle_timeout_s: float = 1_200.0,
+        max_connections: int = 1_000,
+        keep_alive_s: float = KEEP_ALIVE_S,
+        then: Then = at_once,
+    ) -> None:
+        """`then`: see `Journal.then`; no request leaves before its line is written."""
+        self.then = then
+        self.origin = origin
+        self.name = name
+        self.loop: asyncio.AbstractEventLoop
+        self._connect_timeout_s = connect_timeout_s
+        self._max_connections = max_connections
+        shortest_s = min(first_byte_timeout_s, idle_timeout_s, keep_alive_s)
+        self._beat_s = min(1.0, max(0.01, shortest_s / 10))
+        self.first_byte_ticks = math.ceil(first_byte_timeout_s / self._beat_s)
+        self.idle_ticks = math.ceil(idle_timeout_s / self._beat_s)
+        self.keep_alive_ticks = math.ceil(keep_alive_s / self._beat_s)
+        self._idle: list[Connection] = []
+        self._live: set[Connection] = set()
+        self._slots = max_connections
+        """How many more connections may be opened."""
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._beat: asyncio.TimerHandle | None = None
+        self.opened = 0
+        """Connections opened so far."""
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    @property
+    def live(self) -> int:
+        return len(self._live)
+
+    def take(self) -> Connection | None:
+        """The idle connection used last that still stands; None: `connect()`."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.usable():
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(self) -> Connection:
+        """A new connection or, at the cap, the next one that becomes free.
+
+        Raises UpstreamUnreachable, UpstreamTimeout (nothing has been written then).
+        """
+        await in_task()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                while not self._slots:
+                    connection = await self._next_free()
+                    if connection is not None and connection.usable():
+                        return connection
+                    if connection is not None:
+                        connection.abort()
+                self._slots -= 1
+                try:
+                    return await self._open()
+                except BaseException:
+                    self._free_slot()
+                    raise
+        except TimeoutError:
+            full = "" if self._slots else f" All {self._max_connections} connections may be in use."
+            raise UpstreamTimeout(
+                f"No connection to upstream {self.name!r} within the connect timeout.{full}"
+            ) from None
+        except OSError as error:
+            raise unreachable(self.name, error) from error
+
+    async def _open(self) -> Connection:
+        origin = self.origin
+        self.loop = loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        raw = await aiohappyeyeballs.start_connection(
+            found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, interleave=1, loop=loop
+        )
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        name = origin.host if origin.tls is not None else None
+        _, connection = await loop.create_connection(
+            lambda: Connection(self), sock=raw, ssl=origin.tls, server_hostname=name
+        )
+        if connection.closed:
+            raise ConnectionResetError("closed at once")
+        self._live.add(connection)
+        self.opened += 1
+        if self._beat is None:
+            self._beat = loop.call_later(self._beat_s, self._tick)
+        return connection
+
+    async def _next_free(self) -> Connection | None:
+        """Wait for a released connection, or (None) for leave to open one."""
+        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            return await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():  # given to us in the moment we left
+                given = waiter.result()
+                if given is None:
+                    self._wake(None)
+                else:
+                    self.release(given)
+            raise
+
+    def release(self, connection: Connection) -> None:
+        """A connection whose answer is complete and clean."""
+        if self._waiting and self._wake(connection):
+            return
+        self._idle.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """A connection has ended; may be called more than once."""
+        if connection in self._live:
+            self._live.remove(connection)
+            if connection in self._idle:
+                self._idle.remove(connection)
+            self._free_slot()
+
+    def _free_slot(self) -> None:
+        self._slots += 1
+        self._wake(None)
+
+    def _wake(self, connection: Connection | None) -> bool:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return True
+        return False
+
+    def _tick(self) -> None:
+        for connection in tuple(self._live):
+            connection.tick()
+        self._beat = self.loop.call_later(self._beat_s, self._tick) if self._live else None
+
+    async def close(self) -> None:
+        """Drop every connection, also those in use."""
+        for connection in tuple(self._live):
+            connection.abort()
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+        await asyncio.sleep(0)  # transports close their sockets in the next turn
+
+
+def unreachable(name: str, error: OSError | UnicodeError) -> UpstreamError:
+    """What a failed connection attempt means for the client. UnicodeError: a host name that is none."""
+    if isinstance(error, ssl.SSLError):  # its attributes are set only where OpenSSL itself raised it
+        if isinstance(error, ssl.SSLCertVerificationError):
+            why = getattr(error, "verify_message", "") or "verification failed"
+            return UpstreamUnreachable(f"Upstream {name!r}: its certificate is not valid: {why}.")
+        why = getattr(error, "reason", "") or "no reason given"
+        return UpstreamUnreachable(f"Upstream {name!r}: TLS failed: {why}.")
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return UpstreamUnreachable(f"Upstream {name!r}: its host name cannot be resolved.")
+    return UpstreamUnreachable(f"Upstream {name!r} cannot be reached: {error.strerror or error}.")

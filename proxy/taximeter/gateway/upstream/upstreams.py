@@ -1,0 +1,278 @@
+"""The upstreams a worker sends to: which one, which path, which headers and credential; and the seam `send` → Response.
+
+Knows nothing of sockets (`wire`, `pool`; `httpx_upstream` for HTTP/2 and outbound proxies) nor of metering.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from fnmatch import translate
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from taximeter import config
+from taximeter.core import routes
+from taximeter.core.errors import BadRequest, ConfigError, NotFound
+from taximeter.core.tags import TAG_HEADERS
+from taximeter.gateway.upstream import credentials
+from taximeter.gateway.upstream.framing import HOP_BY_HOP
+from taximeter.gateway.upstream.pool import Origin, Pool, tls_context
+from taximeter.gateway.upstream.response import Response
+from taximeter.server.connection import Then, at_once
+from taximeter.server.heads import named_by
+
+__all__ = ["Response", "Upstream", "Upstreams"]
+
+Headers = list[tuple[bytes, bytes]]
+Body = bytes | AsyncIterator[bytes]
+
+_REBUILT = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"})
+_ORDINARY_CONNECTION = frozenset({b"keep-alive", b"close"})
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
+_as_line = b": ".join
+_CACHED_MODELS = 4096
+_CACHED_PATHS = 1024
+_may_be_target = re.compile(rb"/[\x21-\x22\x24-\x7e\x80-\xff]*").fullmatch
+
+
+class Transport(Protocol):
+    """How a request gets to one origin."""
+
+    async def send(self, method: bytes, target: bytes, headers: Headers, body: Body, length: int | None) -> Response:
+        """`headers`: filtered, without framing and Host; this call may add to the list. `length`: a streamed body's.
+
+        Raises UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage with `sent` set.
+        """
+
+    async def close(self) -> None:
+        """Drop every connection."""
+
+
+class Upstream:
+    """One configured provider endpoint."""
+
+    def __init__(
+        self,
+        settings: config.Upstream,
+        drop: frozenset[bytes],
+        environ: Mapping[str, str],
+        then: Then = at_once,
+        screen: credentials.Screen | None = None,
+    ) -> None:
+        self._screen = screen or credentials.Screen()
+        self.settings = settings
+        self.name = settings.name
+        self.provider = settings.provider
+        self._key = _key_of(settings, environ)
+        self._forward = settings.forward_credentials and not self._key
+        withheld = drop if self._forward else drop | credentials.HEADERS
+        self._skip = HOP_BY_HOP | _REBUILT | withheld
+        self._targets: dict[bytes, bytes] = {}
+        base_origin, self._base = _parse(settings, settings.base_url)
+        native_url = settings.native_url or re.sub(r"/v1/?$", "", settings.base_url)
+        native_origin, self._native = _parse(settings, native_url)
+        self._transport = transport = _transport(settings, base_origin, then)
+        self._native_transport = (
+            transport if native_origin == base_origin else _transport(settings, native_origin, then)
+        )
+
+    def send(self, method: bytes, path: bytes, headers: Headers, body: Body) -> Awaitable[Response]:
+        """Send a request as the client made it; await the head of its answer.
+
+        `path` is what follows the tags, with its query. `headers` have lower-case names; hop-by-hop ones, those
+        `Connection` names, tags and credentials that are not the upstream's are left out. Host, framing and
+        `accept-encoding: identity` are ours. A body that streams keeps the client's content-length, or is chunked.
+        Redirects are answers like any other.
+
+        Raises BadRequest (nothing sent), UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage; what `body` raises.
+        """
+        target = self._targets.get(path) or self._target(path)
+        kept = self._filter(headers)
+        if self._key:
+            kept.append(credentials.header_for(self.provider, target, self._key))
+        length = None if isinstance(body, bytes) else _length_of(headers)
+        native = not (path == b"/v1" or path.startswith((b"/v1/", b"/v1?")))
+        transport = self._native_transport if native else self._transport
+        return transport.send(method, target, kept, body, length)
+
+    async def close(self) -> None:
+        """Drop every connection."""
+        await self._transport.close()
+        await self._native_transport.close()
+
+    def _target(self, path: bytes) -> bytes:
+        path, _, query = path.partition(b"?")
+        self._screen.path(path)
+        target = routes.target(path, self._base, self._native)
+        if query:
+            query = self._screen.query(query, self.provider, forward=self._forward)
+        if query:
+            target += b"?" + query
+        if _may_be_target(target) is None:
+            raise BadRequest("The request's path or query holds characters that no request line may.")
+        if not query and len(self._targets) < _CACHED_PATHS:  # clients name paths, so the memory of them is bounded
+            self._targets[path] = target
+        return target
+
+    def _filter(self, headers: Headers) -> Headers:
+        """What of the client's headers goes on, in one pass."""
+        skip, kept = self._skip, []
+        for field in headers:
+            name, value = field
+            if name in skip:
+                if name == b"connection" and value.lower() not in _ORDINARY_CONNECTION:
+                    skip = skip | named_by(value)
+            elif name not in credentials.LOOKED_INTO and credentials.PROXY_KEY not in value:
+                kept.append(field)
+            elif (let := self._screen.header(name, value)) is not None:
+                kept.append(field if let is value else (name, let))
+        return kept if skip is self._skip else [field for field in kept if field[0] not in skip]
+
+
+class Upstreams:
+    """All upstreams of a worker, in the order of the configuration."""
+
+    def __init__(
+        self,
+        settings: Iterable[config.Upstream],
+        *,
+        drop: frozenset[bytes] = frozenset(TAG_HEADERS),
+        environ: Mapping[str, str] = os.environ,
+        then: Then = at_once,
+        admin_token_sha256: str = "",
+    ) -> None:
+        """`drop`: lower-case header names that never reach an upstream (tags, proxy keys). `then`: see `Journal.then`.
+        `admin_token_sha256`: of a token that never reaches one either.
+
+        Raises ConfigError on a base URL or credential that cannot be used.
+        """
+        screen = credentials.Screen(admin_token_sha256)
+        self.all = [Upstream(one, drop, environ, then, screen) for one in settings]
+        self._by_name = {one.name: one for one in self.all}
+        self._patterns = [(_matcher(u.settings.models), u) for u in self.all]
+        self._by_model: dict[str, Upstream] = {}
+
+    def choose(self, name: str | None, model: str | None) -> Upstream:
+        """The named one, else the first whose `models` match, else the first. Raises NotFound on an unknown name."""
+        if name is not None:
+            named = self._by_name.get(name)
+            if named is None:
+                raise NotFound(f"No upstream is called {name!r}.", param="upstream")
+            return named
+        if model is None:
+            return self.all[0]
+        chosen = self._by_model.get(model)
+        if chosen is None:
+            chosen = next((one for match, one in self._patterns if match(model)), self.all[0])
+            if len(self._by_model) < _CACHED_MODELS:  # clients name models, so the memory of them is bounded
+                self._by_model[model] = chosen
+        return chosen
+
+    async def close(self) -> None:
+        """Drop every connection."""
+        for one in self.all:
+            await one.close()
+
+
+class WireTransport:
+    """HTTP/1.1 over `wire`."""
+
+    def __init__(self, pool: Pool, host: bytes) -> None:
+        self.pool = pool
+        self._static = b" HTTP/1.1\r\nhost: " + host + b"\r\naccept-encoding: identity\r\n"
+
+    async def send(self, method: bytes, target: bytes, headers: Headers, body: Body, length: int | None) -> Response:
+        if isinstance(body, bytes):
+            if body or method in _WITH_BODY:
+                headers.append((b"content-length", b"%d" % len(body)))
+        elif length is None:
+            headers.append((b"transfer-encoding", b"chunked"))
+        else:
+            headers.append((b"content-length", b"%d" % length))
+        fields = b"\r\n".join(map(_as_line, headers))
+        breaks = len(headers) - 1 if headers else 0
+        if fields.count(b"\n") != breaks or fields.count(b"\r") != breaks:
+            raise BadRequest("A header holds a line break.")
+        end = b"\r\n\r\n" if headers else b"\r\n"
+        head = b"%b %b%b%b%b" % (method, target, self._static, fields, end)
+        connection = self.pool.take() or await self.pool.connect()
+        if isinstance(body, bytes):
+            response = connection.send(head, body, method == b"HEAD")
+        else:
+            response = connection.send_streamed(head, body, length, method == b"HEAD")
+        return await response.head()
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+
+def _matcher(patterns: list[str]) -> Callable[[str], object]:
+    """Whether a model's name matches one of the shell patterns; no pattern, no match."""
+    return re.compile("|".join(map(translate, patterns)) or "(?!)").match
+
+
+def _transport(settings: config.Upstream, origin: tuple[str, str, int], then: Then) -> Transport:
+    scheme, host, port = origin
+    if settings.http2 or settings.proxy_url:
+        from taximeter.gateway.upstream.httpx_client import HttpxTransport  # 60 ms of imports that few need
+
+        return HttpxTransport(settings, origin)
+    tls = tls_context(settings.ca_file) if scheme == "https" else None
+    pool = Pool(
+        Origin(host, port, tls),
+        name=settings.name,
+        connect_timeout_s=settings.connect_timeout_s,
+        first_byte_timeout_s=settings.first_byte_timeout_s,
+        idle_timeout_s=settings.idle_timeout_s,
+        max_connections=settings.max_connections,
+        then=then,
+    )
+    return WireTransport(pool, host_header(origin))
+
+
+def host_header(origin: tuple[str, str, int]) -> bytes:
+    """The Host header's value: IPv6 addresses in brackets, the scheme's own port left out."""
+    scheme, host, port = origin
+    shown = f"[{host}]" if ":" in host else host
+    return (shown if port == {"http": 80, "https": 443}[scheme] else f"{shown}:{port}").encode()
+
+
+def _parse(settings: config.Upstream, url: str) -> tuple[tuple[str, str, int], bytes]:
+    """(scheme, host, port) and the path without its trailing slash. Raises ConfigError."""
+    where = f"upstream {settings.name!r}: {url!r}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = (parts.hostname or "").encode("idna").decode()
+    except (ValueError, UnicodeError) as error:
+        raise ConfigError(f"{where} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"{where} must be http://host[:port][/path] or https://…")
+    if parts.username or parts.query or parts.fragment:
+        raise ConfigError(f"{where} must hold no user, query or fragment; a credential goes into api_key_env")
+    path = parts.path.rstrip("/").encode()
+    if path and _may_be_target(path) is None:
+        raise ConfigError(f"{where} has a path that no request line may hold; percent-encode it")
+    return (parts.scheme, host, port or (443 if parts.scheme == "https" else 80)), path
+
+
+def _key_of(settings: config.Upstream, environ: Mapping[str, str]) -> bytes:
+    if not settings.api_key_env:
+        return b""
+    key = environ.get(settings.api_key_env, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigError(
+            f"upstream {settings.name!r}: the environment variable {settings.api_key_env}, named by api_key_env, "
+            "is not set or holds no usable key"
+        )
+    return key.encode()
+
+
+def _length_of(headers: Headers) -> int | None:
+    """The client's content-length, which its server has checked to be one number."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return None

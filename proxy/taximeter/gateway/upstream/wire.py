@@ -1,0 +1,299 @@
+"""One HTTP/1.1 connection to an upstream: requests out, answers in, and when it may carry the next one (DESIGN §2.3).
+
+Knows the syntax of answers through `framing`; nothing of providers or metering, nor which requests go where (`pool`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, cast
+
+from taximeter.core.errors import (
+    BadRequest,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamGarbage,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from taximeter.gateway.upstream.framing import CHUNKED, HEAD, UNTIL_CLOSE, Framing
+from taximeter.gateway.upstream.response import Response
+
+if TYPE_CHECKING:
+    from taximeter.gateway.upstream.pool import Pool
+
+WHOLE_BYTES = 64 * 1024
+"""Head and body up to this go out in one write: copying them together is cheaper than a second system call."""
+
+
+class Connection(Framing, asyncio.Protocol):
+    """One connection; one answer at a time. Made by `pool.Pool`."""
+
+    __slots__ = (
+        "_awaits_client", "_closed", "_poller", "_pool", "_pump", "_reading", "_response", "_silence", "_transport",
+        "_writable",
+    )  # fmt: skip
+
+    _transport: asyncio.Transport
+    _poller: select.poll
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self._pool = pool
+        self._response: Response | None = None
+        self._pump: asyncio.Task[None] | None = None
+        """Sends a request body that streams."""
+        self._writable: asyncio.Future[None] | None = None
+        """Set while the transport wants no more bytes."""
+        self._closed = False
+        self._reading = True
+        self._awaits_client = False
+        self._silence = 0
+        """Beats of the pool's clock since something came."""
+
+    # Carrying a request.
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def usable(self) -> bool:
+        """Whether a request may be written: open, and nothing (bytes nobody asked for, a FIN) waits in the kernel."""
+        return not self._closed and not self._transport.is_closing() and not self._poller.poll(0)
+
+    def send(self, head: bytes, body: bytes, head_only: bool) -> Response:
+        """Send a whole request; then wait for `response.head()`. With it comes all of the body that came with it."""
+        self.begin(head_only)
+        self._silence = 0
+        self._response = response = Response(self)
+        if len(body) <= WHOLE_BYTES:
+            self._pool.then(self.write, head + body)
+        else:
+            self._pool.then(self.write, head)
+            self._pool.then(self.write, body)
+        return response
+
+    def write(self, data: bytes) -> None:
+        """To the upstream, if the connection still stands. For `then`."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def send_streamed(self, head: bytes, body: AsyncIterator[bytes], length: int | None, head_only: bool) -> Response:
+        """Send a request whose body is still coming (`length` None: chunked). The answer may overtake the body.
+
+        What `body` raises is raised by the response.
+        """
+        self.begin(head_only)
+        self._silence = 0
+        self._response = response = Response(self)
+        self._pool.then(self.write, head)
+        self._pump = self._pool.loop.create_task(self._send_body(body, length))
+        return response
+
+    async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
+        """Write the body piece by piece, never more than the transport's high-water mark ahead."""
+        left = length
+        self._awaits_client = True
+        try:
+            async for piece in body:
+                if self._closed:
+                    return
+                if not piece:
+                    continue
+                if left is None:
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                else:
+                    left -= len(piece)
+                    if left < 0:
+                        break
+                    self._transport.write(piece)
+                await self._drain()
+            if left:
+                raise BadRequest(f"The request body does not have the {length} bytes its Content-Length says.")
+            if left is None and not self._closed:
+                self._transport.write(b"0\r\n\r\n")
+        except Exception as error:
+            self._pump = None
+            self._fail(error)
+        finally:
+            self._awaits_client = False
+
+    async def _drain(self) -> None:
+        self._silence = 0
+        if self._writable is not None and not self._closed:
+            self._awaits_client = False
+            await self._writable
+            self._awaits_client = True
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        raw: socket.socket = transport.get_extra_info("socket")
+        self._poller = select.poll()
+        self._poller.register(raw.fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        response = self._response
+        if response is None:  # nobody asked for these bytes: whose answer would they be?
+            self._discard()
+            return
+        mode = self.mode
+        if mode == CHUNKED or mode == HEAD:  # noqa: PLR1714, SIM109 -- per chunk, and a tuple costs more
+            self._read(data, response)
+            return
+        self._silence = 0
+        if mode == UNTIL_CLOSE:
+            response.feed(data, False)
+            return
+        left = self.body_left = self.body_left - len(data)
+        if left > 0:
+            response.feed(data, False)
+        else:
+            self.skip_body()
+            self._finish(response, data[:left] if left else data, left == 0)
+
+    def eof_received(self) -> bool:
+        self._lost(None)
+        self._transport.abort()  # close() would first wait until an unread request body has been flushed
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(exc)
+        self.end()
+
+    def pause_writing(self) -> None:
+        self._writable = self._pool.loop.create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # From bytes to the answer.
+
+    def _read(self, data: bytes, response: Response) -> None:
+        """A head, or chunks. Bytes after the end never count as an answer."""
+        in_head = self.mode == HEAD
+        piece = self.feed(data)
+        if in_head and self.status and not self.wrong:
+            response.headers, response.status = self.headers, self.status
+        if self.wrong:
+            if piece:
+                response.feed(piece, False)
+            name = self._pool.name
+            self._fail(UpstreamGarbage(f"Upstream {name!r} answered something that is not safe HTTP: {self.wrong}."))
+        elif self.complete:
+            self._finish(response, piece, self.clean)
+        elif self.mode != HEAD:
+            self._silence = 0
+            if self._pump is not None and self.status >= 300:
+                self._pump.cancel()  # it has been answered; a success may still want the rest of the body
+            if piece:
+                response.feed(piece, False)
+            else:
+                response.wake()
+
+    def _finish(self, response: Response, piece: bytes, clean: bool) -> None:
+        """The answer is complete. The connection goes back only if it is clean and the request was fully sent."""
+        self._response = None
+        pump, self._pump = self._pump, None
+        if pump is not None and (pump.cancelled() or not pump.done()):
+            pump.cancel()
+            clean = False
+        if clean and self.keep_alive and not self._transport.get_write_buffer_size():
+            if not self._reading:
+                self.resume()
+            self._silence = 0
+            self._pool.release(self)
+        else:
+            self._discard()
+        response.feed(piece, True)
+
+    def _fail(self, error: Exception) -> None:
+        response = self._response
+        self._discard()
+        if response is not None:
+            if isinstance(error, UpstreamError):
+                error.sent = True
+            response.fail(error)
+
+    def _lost(self, exc: Exception | None) -> None:
+        """The connection has ended; an answer that had no other end is complete."""
+        response = self._response
+        self._response = None
+        name = self._pool.name
+        self._end()
+        if response is None:
+            return
+        error: UpstreamError
+        if response.status and self.mode == UNTIL_CLOSE and exc is None:
+            response.feed(b"", True)
+            return
+        if response.status:
+            error = UpstreamCut(f"Upstream {name!r} closed the connection in the middle of its answer.")
+        else:
+            error = UpstreamUnreachable(f"Upstream {name!r} closed the connection before it answered.")
+        error.__cause__ = exc
+        error.sent = True
+        response.fail(error)
+
+    def _discard(self) -> None:
+        self._response = None
+        self._end()
+        self._transport.abort()
+
+    def _end(self) -> None:
+        self._closed = True
+        self.resume_writing()
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
+        self._pool.lost(self)
+
+    # What the answer's reader and the pool's clock call.
+
+    def pause(self) -> None:
+        if self._reading and not self._transport.is_closing():
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._silence = 0
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def drop(self, response: Response) -> None:
+        if self._response is response:
+            self._discard()
+
+    def close(self) -> None:
+        """Close an idle connection politely."""
+        self._closed = True
+        self._pool.lost(self)
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once; an answer under way is cut."""
+        self._lost(ConnectionAbortedError())
+        self._transport.abort()
+
+    def tick(self) -> None:
+        """Called at the pool's coarse beat, so that no chunk needs a timer of its own or a look at the clock."""
+        self._silence += 1
+        pool = self._pool
+        if self._response is None:
+            if self._silence > pool.keep_alive_ticks:
+                self.close()
+        elif self._awaits_client or not self._reading:
+            self._silence = 0  # it is not the upstream who is silent
+        elif self.mode == HEAD:
+            if self._silence > pool.first_byte_ticks:
+                self._fail(UpstreamTimeout(f"Upstream {pool.name!r} did not answer in time."))
+        elif self._silence > pool.idle_ticks:
+            self._fail(UpstreamTimeout(f"Upstream {pool.name!r} fell silent in the middle of its answer."))

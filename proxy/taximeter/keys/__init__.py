@@ -1,0 +1,1 @@
+"""Proxy keys, from the rule over the file to the API."""

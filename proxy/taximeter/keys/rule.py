@@ -1,0 +1,101 @@
+"""Proxy keys: what is stored of one (never the key itself) and how a presented one is looked up.
+
+The gateway and the control plane share this; files, Redis and the clock stay outside (see taximeter/keys/file.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from hmac import compare_digest
+
+import msgspec
+
+from taximeter.core.union import union
+
+PREFIX = "tm-"
+"""Every proxy key begins so; a bearer token that does not is never one of ours (DESIGN §10)."""
+
+SESSION_COOKIE = "taximeter_session"
+"""Of a browser signed in to the control port; cookies know no ports, so it comes to the data port too."""
+
+_SECRET_BYTES = 32
+_is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
+
+
+class ProxyKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A key as stored. Only the SHA-256 of the secret is kept; a secret of 256 random bits needs no salt."""
+
+    id: str
+    sha256: str
+    """Hex, of the whole key with its `tm-`."""
+    workspace: str
+    models: tuple[str, ...] = ()
+    """Patterns (`gpt-4o*`) of the models it may call; empty: all."""
+    name: str = ""
+    """What it is for, in the operator's words."""
+    created_at: int = 0
+    """µs since epoch; 0: declared in the configuration."""
+    revoked_at: int = 0
+    """µs since epoch; 0: in force. A revoked key stays listed, so that no other copy can bring it back."""
+
+    def allows(self, model: str | None) -> bool:
+        """Whether the key may call this model; with an allow-list, a call that names no model is not allowed."""
+        if not self.models:
+            return True
+        return model is not None and any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+def digest(secret: str | bytes) -> str:
+    """What is stored of a secret: its SHA-256 in hex."""
+    return sha256(secret.encode() if isinstance(secret, str) else secret).hexdigest()
+
+
+def matches(secret: str | bytes, stored_sha256: str) -> bool:
+    """Whether a secret is the one whose SHA-256 is stored; in constant time. Never true for an empty digest."""
+    return bool(stored_sha256) and compare_digest(digest(secret), stored_sha256.lower())
+
+
+def make(random: bytes) -> str:
+    """A new key from at least 32 random bytes: `tm-` and 64 hex digits. Raises ValueError on fewer bytes."""
+    if len(random) < _SECRET_BYTES:
+        raise ValueError(f"a key needs {_SECRET_BYTES} random bytes, not {len(random)}")
+    return PREFIX + random.hex()
+
+
+class Keys:
+    """All keys in force, by digest: one SHA-256 and one dict look-up a call (about 1 µs)."""
+
+    def __init__(self, keys: Iterable[ProxyKey]) -> None:
+        self._by_digest = {key.sha256.lower(): key for key in keys if not key.revoked_at}
+
+    def __len__(self) -> int:
+        return len(self._by_digest)
+
+    def find(self, secret: str | bytes) -> ProxyKey | None:
+        """The key in force that this secret is, else None.
+
+        The look-up is by a hash the caller cannot steer, so its timing tells nothing about stored secrets.
+        """
+        return self._by_digest.get(digest(secret))
+
+
+def bearer(authorization: bytes | None) -> bytes | None:
+    """The token of an `Authorization: Bearer …` header value; None where there is none."""
+    if authorization is None:
+        return None
+    scheme, _, token = authorization.partition(b" ")
+    token = token.strip()
+    return token if token and scheme.lower() == b"bearer" else None
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-256 in lower-case hex."""
+    return _is_digest(text) is not None
+
+
+def merge(*copies: Iterable[ProxyKey]) -> list[ProxyKey]:
+    """Several copies of the stored keys as one: a revocation in any of them holds; see `union`."""
+    return union(copies, "revoked_at")

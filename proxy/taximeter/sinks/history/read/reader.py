@@ -1,0 +1,252 @@
+"""The read side of history: totals, tracks, single records. Synchronous; `sink.History` wraps it.
+
+Totals come from the coarsest roll-ups that fit; single records answer only what those cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Self
+
+from msgspec.structs import replace
+from sqlalchemy import Connection, func, select
+
+from taximeter.core import totals
+from taximeter.core.errors import BadRequest
+from taximeter.core.record import FOREVER_US, Record
+from taximeter.sinks.cells import empty, merge, split
+from taximeter.sinks.history.conditions import on_names, shape, values
+from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.exact import of_any_size
+from taximeter.sinks.history.read import listing
+from taximeter.sinks.history.read.sources import Sums, cells
+from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta, series
+from taximeter.sinks.history.sums import parts
+from taximeter.sinks.history.windows import boundaries
+from taximeter.sinks.query import SERIES, TAGS, Filters, Group, Ranked, TrackPart, Window, checked, span
+
+
+class Reader:
+    """Reads a history database; safe to use from several threads.
+
+    Every method raises HistoryUnavailable when the database cannot be read, ConfigError when it is no history of ours.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open `sqlite:///path` (read-only) or `postgresql://…` without writing anything.
+
+        Raises ConfigError when there is no history there, or one of a newer Taximeter.
+        """
+        database = Database(url, read_only=True)
+        try:
+            database.prepare()
+        except BaseException:
+            database.dispose()
+            raise
+        return cls(database)
+
+    def close(self) -> None:
+        """Release connections."""
+        self._database.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @of_any_size
+    def usage(
+        self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
+    ) -> list[Group]:
+        """Sums by group and window, exact for any range; ordered by window, then key.
+
+        Groups without records are left out, but without group_by and window there is exactly one (zeros where nothing
+        was used). Windows are cut at local `minute|hour|day|month` starts of the IANA zone `tz`, days of 23 and 25
+        hours included. Where single records are gone (`history.retention_days`), ranges and windows are rounded to
+        15 minutes (grouped by one of query.TAGS: to hours), and of tags before the month nothing is found.
+        Raises BadRequest on an unknown group-by or zone, or on more than 50,000 windows.
+        """
+        names = checked(group_by)
+        with self._database.reading() as connection:
+            marks = self._marks(connection, filters, window, tz)
+            sums = self._sums(connection, filters, names, marks)
+        if not names and window is None:
+            sums.setdefault((0, ()), empty())
+        return [_group(names, marks if window else None, item) for item in sorted(sums.items(), key=_order)]
+
+    def _marks(self, connection: Connection, filters: Filters, window: Window | None, tz: str) -> list[int]:
+        start_us, end_us = span(filters)
+        if window is None:
+            return [start_us, end_us]
+        start_us, end_us = _known_span(connection, start_us, end_us)
+        return boundaries(start_us, end_us, window, tz) if start_us < end_us else [start_us, start_us]
+
+    def _sums(self, connection: Connection, filters: Filters, names: tuple[str, ...], marks: Sequence[int]) -> Sums:
+        sums: Sums = {}
+        for window, key, cell in cells(connection, filters, names, marks):
+            if (window, key) in sums:
+                merge(sums[window, key], cell)
+            else:
+                sums[window, key] = cell
+        return {place: cell for place, cell in sums.items() if any(cell)}
+
+    @of_any_size
+    def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked:
+        """The groups of `by`, and the windows (see `usage`) of the `most` most expensive of them and of all.
+
+        The same figures as `usage` gives, without the windows of groups too small to be shown: a chart needs no more.
+        """
+        names = checked([by])
+        with self._database.reading() as connection:
+            marks = self._marks(connection, filters, window, tz)
+            whole = self._sums(connection, filters, names, list(span(filters)))
+            groups = sorted((_group(names, None, item) for item in whole.items()), key=_weight)
+            first = [group.key[by] or "" for group in groups[:most]]
+            asked = filters if by in TAGS else replace(filters, **{by: first})  # tags are known longer than records
+            largest = self._sums(connection, asked, names, marks) if first else {}
+            largest = {place: cell for place, cell in largest.items() if (place[1][0] or "") in first}
+            if len(groups) > most:
+                everything = self._sums(connection, filters, (), marks)
+            else:
+                everything = {}
+                for (number, _), cell in largest.items():
+                    merge(everything.setdefault((number, ()), empty()), cell)
+        return Ranked(
+            groups=groups,
+            largest=[_group(names, marks, item) for item in sorted(largest.items(), key=_order)],
+            everything=[_group((), marks, item) for item in sorted(everything.items(), key=_order)],
+        )
+
+    def record(self, request_id: str) -> list[Record]:
+        """Every attempt and correction of one request, in order; empty when unknown."""
+        with self._database.reading() as connection:
+            return listing.of_request(connection, request_id)
+
+    def arrived(self, request_ids: Collection[str]) -> set[tuple[str, str]]:
+        """(request, its workspace) of those of these requests that there are records of."""
+        with self._database.reading() as connection:
+            return listing.arrived(connection, request_ids)
+
+    def events(self, filters: Filters, limit: int = 100, page: str | None = None) -> tuple[list[Record], str | None]:
+        """Newest first, at most `limit` (1-1000), and the cursor of the next page (None: that was all).
+
+        Records that arrive while paging neither repeat nor hide others. Raises BadRequest on a bad cursor or limit.
+        """
+        with self._database.reading() as connection:
+            return listing.newest(connection, filters, limit, page)
+
+    def export(self, filters: Filters, chunk: int = 2_000) -> Iterator[list[Record]]:
+        """All matching records, oldest first, in lists of at most `chunk`: bounded memory whatever the range.
+
+        Each list is read in a transaction of its own: a long export holds nothing open.
+        """
+        place = listing.START
+        while True:
+            with self._database.reading() as connection:
+                records, place = listing.oldest(connection, filters, chunk, place)
+            if records:
+                yield records
+            if len(records) < chunk:
+                return
+
+    def count(self, filters: Filters) -> int:
+        """How many records match: for progress bars."""
+        details = self.usage(filters)[0].details
+        return details.attempts + details.corrections
+
+    @of_any_size
+    def track(
+        self, workspace: str, track: str, from_us: int | None = None, to_us: int | None = None
+    ) -> list[TrackPart]:
+        """One track, or a range of it, by document, operation, provider and model; empty when unknown."""
+        filters = Filters(workspace=workspace, track=track, from_us=from_us, to_us=to_us)
+        names = ("document", "operation", "provider", "model")
+        found: dict[tuple[str | None, ...], tuple[int, int, list[int]]] = {}
+        with self._database.reading() as connection:
+            for part in parts(connection, filters, *span(filters), names):
+                first_us, last_us, cell = found.get(part.key, (part.first_us, part.last_us, empty()))
+                merge(cell, part.cell)
+                found[part.key] = (min(first_us, part.first_us), max(last_us, part.last_us), cell)
+        return [_track_part(key, *found[key]) for key in sorted(found, key=_nones_first)]
+
+    def top(self, filters: Filters, by: str, order: str = "cost_nusd", limit: int = 10) -> list[Group]:
+        """The `limit` groups of `by` with the largest sum of a Totals field. Raises BadRequest on an unknown field."""
+        if order not in totals.FIELDS:
+            raise BadRequest(f"Cannot order by {order!r}. Allowed: {', '.join(totals.FIELDS)}.", param="order")
+        groups = self.usage(filters, [by])
+        return sorted(groups, key=lambda group: int(getattr(group.totals, order)), reverse=True)[:limit]
+
+    def identity(self) -> str:
+        """The random id this database was made with."""
+        with self._database.reading() as connection:
+            return str(connection.execute(select(meta.c.value).where(meta.c.name == "id")).scalar_one())
+
+    def values(self, name: str, filters: Filters | None = None) -> list[str]:
+        """Every value seen of one of query.SERIES, sorted, among the series these filters name; for filter menus."""
+        if name not in SERIES:
+            raise BadRequest(f"No list of values of {name!r}. Allowed: {', '.join(SERIES)}.", param="name")
+        column = series.c[name]
+        asked = filters or Filters()
+        query = select(column).where(column != "", on_names(series, shape(asked))).distinct()
+        with self._database.reading() as connection:
+            return sorted(connection.execute(query, values(asked)).scalars())
+
+
+def _known_span(connection: Connection, start_us: int, end_us: int) -> tuple[int, int]:
+    """An unbounded range cut to where there are records: windows have to begin and end somewhere."""
+    # One end a statement: SQLite finds either at once, both together only by reading the whole table.
+    if start_us == 0:
+        start_us = (connection.execute(select(func.min(QUARTER.c.start_s))).scalar() or 0) * US
+    if end_us == FOREVER_US:
+        last_s = connection.execute(select(func.max(QUARTER.c.start_s))).scalar()
+        end_us = start_us if last_s is None else (last_s + QUARTER_S) * US
+    return start_us, end_us
+
+
+def _group(
+    names: tuple[str, ...],
+    marks: Sequence[int] | None,
+    item: tuple[tuple[int, tuple[str | None, ...]], list[int]],
+) -> Group:
+    (window, values), cell = item
+    summed, details = split(cell)
+    return Group(
+        key=dict(zip(names, values, strict=True)),
+        start_us=marks[window] if marks else None,
+        end_us=marks[window + 1] if marks else None,
+        totals=summed,
+        details=details,
+    )
+
+
+def _weight(group: Group) -> tuple[int, int, list[tuple[bool, str]]]:
+    return -group.totals.cost_nusd, -group.totals.total_tokens, _nones_first(tuple(group.key.values()))
+
+
+def _order(item: tuple[tuple[int, tuple[str | None, ...]], list[int]]) -> tuple[int, list[tuple[bool, str]]]:
+    (window, key), _ = item
+    return window, _nones_first(key)
+
+
+def _nones_first(key: tuple[str | None, ...]) -> list[tuple[bool, str]]:
+    return [(value is not None, value or "") for value in key]
+
+
+def _track_part(key: tuple[str | None, ...], first_us: int, last_us: int, cell: list[int]) -> TrackPart:
+    document, operation, provider, model = key
+    summed, details = split(cell)
+    return TrackPart(
+        document=document,
+        operation=operation or "",
+        provider=provider or "",
+        model=model or "",
+        first_us=first_us,
+        last_us=last_us,
+        totals=summed,
+        details=details,
+    )

@@ -1,0 +1,124 @@
+"""Sums from the roll-ups: which of them answers a question, and the query. Rows out, no policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Label, Select, Table, and_, bindparam, select
+
+from taximeter.sinks.cells import FIELDS, negative
+from taximeter.sinks.history.conditions import Shape, on_names, shape, values
+from taximeter.sinks.history.exact import wanted
+from taximeter.sinks.history.schema import (
+    DAY,
+    LEVELS,
+    SUMMARIES,
+    SUMMARY_LEVELS,
+    TAG_LEVELS,
+    US,
+    series,
+    summaries,
+    total,
+)
+from taximeter.sinks.history.windows import Piece, Run, Shifted
+from taximeter.sinks.query import SERIES, TAGS, Filters
+
+Key = tuple[str | None, ...]
+
+Found = Iterator[tuple[int, Key, list[int]]]
+"""(window in the run, key, cell); one key and window may come several times: they add up."""
+
+
+def read(connection: Connection, filters: Filters, names: Sequence[str], run: Run, piece: Piece) -> Found:
+    """The sums of one piece. Where `names` has a tag (see `knows_tag`): of the records that carry it."""
+    windowed = run.count > 1
+    given: dict[str, Any] = {"start_s": piece.start_us // US, "end_s": piece.end_us // US}
+    if windowed:
+        given |= {"run_us": run.start_us, "width_us": run.width_us}
+    query = _query(piece.level or "", tuple(names), shape(filters), windowed, exact=wanted())
+    for number, key, cell in _rows(connection, query, given | values(filters), len(names), windowed):
+        yield number, key, cell if piece.sign > 0 else negative(cell)
+
+
+def read_shifted(connection: Connection, filters: Filters, names: Sequence[str], days: Shifted) -> Found:
+    """The sums of days of another zone: some cells are negative, some keys add up to nothing."""
+    whole = days.days
+    yield from read(connection, filters, names, whole, Piece(DAY.name, whole.start_us, whole.end_us))
+    query = _query(days.level, tuple(names), shape(filters), True, picked=True, exact=wanted())
+    given = {"starts_s": days.starts_s, "run_us": days.strips.start_us, "width_us": days.strips.width_us}
+    for number, key, cell in _rows(connection, query, given | values(filters), len(names), True):
+        mine, before = (cell, negative(cell)) if days.sign > 0 else (negative(cell), cell)
+        if number < whole.count:
+            yield number, key, mine
+        if number:
+            yield number - 1, key, before
+
+
+def knows_tag(names: Sequence[str], asked: Shape) -> bool:
+    """Whether the roll-ups by tag answer a question: by one tag, with nothing else asked but the workspace."""
+    tags = [name for name in names if name in TAGS]
+    return len(tags) == 1 and {"workspace", *tags}.issuperset(names) and all(name == "workspace" for name, _ in asked)
+
+
+def _rows(connection: Connection, query: Select[Any], given: dict[str, Any], n: int, windowed: bool) -> Found:
+    for row in connection.execute(query, given):
+        key = tuple(value or None for value in row[:n])
+        yield row[n] if windowed else 0, key, list(row[n + windowed :])
+
+
+@lru_cache(maxsize=1_000)
+def _query(
+    level: str, names: tuple[str, ...], asked: Shape, windowed: bool, *, picked: bool = False, exact: bool
+) -> Select[Any]:
+    """`picked`: of the cells that begin at `starts_s`, else of those from `start_s` until before `end_s`."""
+    numbered, tables, of = (None, TAG_LEVELS, None) if knows_tag(names, asked) else _choose(names, asked)
+    table = dict(zip((known.name for known in LEVELS[-len(tables) :]), tables, strict=True))[level]
+    inside: ColumnElement[bool] = table.c.start_s.in_(bindparam("starts_s", expanding=True))
+    if not picked:
+        inside = (table.c.start_s >= bindparam("start_s")) & (table.c.start_s < bindparam("end_s"))
+    sums = [total(table.c[field]) for field in FIELDS]
+    windows = []
+    if windowed:
+        windows = [((table.c.start_s * US - bindparam("run_us")) // bindparam("width_us")).label("window")]
+    if numbered is None:
+        return _tag_query(table, names, asked, inside, windows, sums)
+    named = [numbered.c[name] for name in names]
+    if not windowed:
+        # One row for each combination stored: numbers are compared when summing, names looked up afterwards.
+        summed = select(table.c.series_no, *sums).where(inside).group_by(table.c.series_no)
+        if of is not None:
+            summed = summed.where(table.c.series_no.in_(select(numbered.c.series_no).where(of)))
+        cells = summed.subquery()
+        query = select(*named, *(cells.c[field] for field in FIELDS))
+        return query.join(numbered, numbered.c.series_no == cells.c.series_no) if names else query
+    query = select(*named, *windows, *sums).where(inside).group_by(*named, "window")
+    if names or of is not None:
+        query = query.join(numbered, numbered.c.series_no == table.c.series_no)
+    return query if of is None else query.where(of)
+
+
+def _tag_query(
+    table: Table,
+    names: Sequence[str],
+    asked: Shape,
+    inside: ColumnElement[bool],
+    windows: Sequence[Label[int]],
+    sums: Sequence[Label[int]],
+) -> Select[Any]:
+    """Of a roll-up by tag, which has its names in itself."""
+    (tag,) = (name for name in names if name in TAGS)
+    named = [table.c.value if name == tag else table.c[name] for name in names]
+    mine = and_(table.c.tag == tag, on_names(table, asked), inside)
+    return select(*named, *windows, *sums).where(mine).group_by(*named, *(window.key for window in windows))
+
+
+def _choose(names: Sequence[str], asked: Shape) -> tuple[Table, Sequence[Table], ColumnElement[bool] | None]:
+    """The roll-ups with the fewest rows that know every name filtered or grouped by; what numbers their names, and
+    which of these."""
+    filtered = [name for name, _ in asked if name in SERIES]
+    for kept in SUMMARIES:
+        if set(kept).issuperset((*filtered, *names)):
+            return summaries, SUMMARY_LEVELS, (summaries.c.kept == ",".join(kept)) & on_names(summaries, asked)
+    return series, LEVELS, on_names(series, asked) if filtered else None

@@ -1,0 +1,138 @@
+"""Where the sums of a question come from: the coarsest roll-ups that fit, those by tag, single records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import Connection, Table
+
+from taximeter.sinks.cells import empty, merge, negative
+from taximeter.sinks.history.conditions import SINGLY, shape
+from taximeter.sinks.history.marks import Due, count, due, events_since_us, tags_since_us
+from taximeter.sinks.history.read import rollups
+from taximeter.sinks.history.schema import HOUR, HOUR_S, QUARTER, US
+from taximeter.sinks.history.sums import Windows, parts
+from taximeter.sinks.history.windows import (
+    Piece,
+    Run,
+    parted,
+    pieces_of,
+    rolled_up,
+    runs,
+    shifted,
+    singles,
+    snapped,
+    without,
+)
+from taximeter.sinks.query import TAGS, Filters
+
+Sums = dict[tuple[int, tuple[str | None, ...]], list[int]]
+"""(number of the window, values of the group-by) -> cell."""
+
+MOST_DUE = 50_000
+"""Where more records are not in the roll-ups by tag yet, as after an upgrade, questions by tag read the records."""
+
+
+def cells(connection: Connection, filters: Filters, names: tuple[str, ...], marks: Sequence[int]) -> rollups.Found:
+    """The sums of the windows between the marks, in parts that add up."""
+    asked = shape(filters)
+    since_us = events_since_us(connection)
+    tag = next((name for name in names if name in TAGS), None)
+    waiting: list[Due] = []
+    rolled = tag is None and not any(name in SINGLY for name, _ in asked)
+    if rollups.knows_tag(names, asked):
+        waiting = due(connection)
+        rolled = count(waiting) <= MOST_DUE
+    for run in (part for whole in runs(marks) for part in parted(whole, since_us)):
+        if not rolled:
+            found = _records(connection, filters, names, run, Piece(None, run.start_us, run.end_us))
+        elif tag is None:
+            found = _rolled(connection, filters, names, run, since_us, QUARTER)
+        else:
+            found = _by_tag(connection, filters, names, run, since_us, tag, waiting)
+        for window, key, cell in found:
+            yield run.first + window, key, cell
+
+
+def _by_tag(
+    connection: Connection,
+    filters: Filters,
+    names: tuple[str, ...],
+    run: Run,
+    since_us: int,
+    tag: str,
+    waiting: Sequence[Due],
+) -> rollups.Found:
+    """From the roll-ups by tag, which know the records that carry it; those that do not are all the others."""
+    at = names.index(tag)
+    others = (*names[:at], *names[at + 1 :])
+    for each in _answerable(run, tags_since_us(connection)):
+        first = each.first - run.first
+        if each.start_us >= since_us and all(piece.level is None for piece in pieces_of(each, HOUR)):
+            found = _records(connection, filters, names, each, Piece(None, each.start_us, each.end_us))
+            yield from ((first + window, key, cell) for window, key, cell in found)
+            continue
+        carrying: Sums = {}
+        for window, key, cell in _rolled(connection, filters, names, each, since_us, HOUR, tag, waiting):
+            yield first + window, key, cell
+            merge(carrying.setdefault((window, (*key[:at], None, *key[at + 1 :])), empty()), cell)
+        for (window, key), cell in carrying.items():
+            yield first + window, key, negative(cell)
+        for window, key, cell in _rolled(connection, filters, others, each, since_us, HOUR):
+            yield first + window, (*key[:at], None, *key[at:]), cell
+
+
+def _answerable(run: Run, since_us: int) -> Iterator[Run]:
+    """A run as far as tags are known; days that begin at no full hour, as in India, each by itself: from own cells."""
+    for part in without(run, since_us):
+        days = shifted(part)
+        yield from [part] if days is None or days.level == HOUR.name else singles(part)
+
+
+def _rolled(
+    connection: Connection,
+    filters: Filters,
+    names: tuple[str, ...],
+    run: Run,
+    since_us: int,
+    finest: Table,
+    tag: str | None = None,
+    waiting: Sequence[Due] = (),
+) -> rollups.Found:
+    """From roll-ups of which `finest` is the finest level, and from single records what is finer. `tag`, one of
+    `names`: of the records that carry it, of which those `waiting` are in no roll-up yet."""
+    days = shifted(run)
+    if days is not None and (days.level == HOUR.name or finest is QUARTER):
+        yield from rollups.read_shifted(connection, filters, names, days)
+        pieces = [Piece(days.level, run.start_us, run.end_us)]
+    else:
+        pieces = [
+            snapped(piece, finest) if piece.level is None and piece.start_us < since_us else piece
+            for piece in pieces_of(run, finest)
+        ]
+        for piece in pieces:
+            if piece.level is None:
+                yield from _records(connection, filters, names, run, piece, tag)
+            else:
+                yield from rollups.read(connection, filters, names, run, piece)
+    if waiting:
+        missing = Piece(None, *rolled_up(pieces))
+        for each in waiting:
+            yield from _records(connection, filters, names, run, missing, tag, each.ids, HOUR_S * US)
+
+
+def _records(
+    connection: Connection,
+    filters: Filters,
+    names: tuple[str, ...],
+    run: Run,
+    piece: Piece,
+    carrying: str | None = None,
+    ids: tuple[int, int] | None = None,
+    grain_us: int = 1,
+) -> rollups.Found:
+    """From single records of a piece. See sums.parts."""
+    windows = Windows(run.start_us, run.width_us, grain_us) if run.count > 1 else None
+    found = parts(connection, filters, piece.start_us, piece.end_us, names, windows, ids=ids, carrying=carrying)
+    for part in found:
+        yield part.window, part.key, part.cell if piece.sign > 0 else negative(part.cell)

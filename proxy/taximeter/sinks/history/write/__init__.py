@@ -1,0 +1,1 @@
+"""How records get into history, and out of it."""

@@ -1,0 +1,1 @@
+"""The Prometheus sink: cells fed from the journal, and what /metrics says."""

@@ -1,0 +1,273 @@
+"""What /metrics says (DESIGN §6): names, help and labels, from the cells of `metrics` and the health of delivery.
+
+Money is an integer until here, where Prometheus wants a float.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Exemplar as PrometheusExemplar
+
+from taximeter import __version__
+from taximeter.sinks.prometheus import cells
+from taximeter.sinks.prometheus.cells import Exemplar, Metrics, Shape
+
+_LABELS = ("workspace", "provider", "model", "operation")
+
+_SUMS = (
+    ("cached_input_tokens", "Input tokens the provider read from its cache; part of the input tokens."),
+    ("cache_write_input_tokens", "Input tokens the provider wrote to its cache; part of the input tokens."),
+    ("reasoning_output_tokens", "Output tokens spent on reasoning; part of the output tokens."),
+    ("search_units", "Search units billed for reranking."),
+    ("cost_usd", "Cost of the priced attempts, in US dollars."),
+    ("unpriced_requests", "Attempts with known usage and no price."),
+    ("usage_missing", "Attempts that may have been billed and of whose usage nothing is known."),
+)
+"""One for each of `metrics.SUMMED`, in that order."""
+
+_MAX_EXEMPLAR_CHARS = 128
+"""OpenMetrics' bound on an exemplar's label names and values together."""
+
+
+class SinkHealth(Protocol):
+    """Of one sink, what is exposed."""
+
+    @property
+    def lag_records(self) -> int | None: ...
+    @property
+    def errors(self) -> int: ...
+    @property
+    def duplicates_skipped(self) -> int: ...
+    @property
+    def set_aside(self) -> int: ...
+    @property
+    def set_aside_records(self) -> int: ...
+
+
+class Health(Protocol):
+    """Of delivery and the journals, what is exposed; `delivery.DeliveryHealth` is one."""
+
+    @property
+    def sinks(self) -> Mapping[str, SinkHealth]: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def lag_seconds(self) -> float: ...
+    @property
+    def journal_bytes(self) -> int: ...
+    @property
+    def journal_errors(self) -> int: ...
+    @property
+    def records_lost(self) -> int: ...
+    @property
+    def journal_repairs(self) -> int: ...
+    @property
+    def unreadable_lines(self) -> int: ...
+    @property
+    def halted(self) -> Mapping[str, str]: ...
+
+
+class Exposition:
+    """A prometheus-client collector over the cells, and the text of /metrics."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        health: Callable[[], Health] | None = None,
+        redis_drift: Callable[[], int] = lambda: 0,
+        budget_spent_ratio: Callable[[], Mapping[str, float]] = dict,
+        letters: Callable[[], tuple[int, int]] | None = None,
+        node: str = "",
+    ) -> None:
+        """`budget_spent_ratio` answers workspace -> spent / limit of its fullest budget; `letters`, where there is a
+        webhook, how many letters wait and how many were given up."""
+        self._metrics = metrics
+        self._health = health
+        self._redis_drift = redis_drift
+        self._budget_spent_ratio = budget_spent_ratio
+        self._letters = letters
+        self._node = node
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition and its content type: OpenMetrics, with exemplars, where `accept` asks for it.
+
+        About 10 µs a series: with thousands of them, call it in a thread. Cells may move meanwhile.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry need not ask for a whole collection to know our names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family. Called by the registry."""
+        yield from self._counters()
+        yield from self._histograms()
+        yield from self._health_families()
+
+    def _counters(self) -> Iterator[Metric]:
+        requests = _counter("requests", "Requests, by how their first attempt ended.", (*_LABELS, "outcome"))
+        tokens_in = _counter("input_tokens", "Input tokens, cached ones included.", (*_LABELS, "source"))
+        tokens_out = _counter("output_tokens", "Output tokens, reasoning included.", (*_LABELS, "source"))
+        sums = [_counter(name, text, _LABELS) for name, text in _SUMS]
+        exemplars = self._metrics.request_exemplars
+        for key, cell in list(self._metrics.series.items()):
+            workspace, provider, model, operation = key
+            labels = (workspace, provider, model, str(operation))
+            for slot, outcome in enumerate(cells.OUTCOMES):
+                if cell[slot]:
+                    exemplar = _exemplar(exemplars.get((key, slot)))
+                    requests.add_metric((*labels, str(outcome)), cell[slot], exemplar=exemplar)
+            for slot, source in enumerate(cells.SOURCES):
+                if cell[cells.INPUT + slot]:
+                    tokens_in.add_metric((*labels, str(source)), cell[cells.INPUT + slot])
+                if cell[cells.OUTPUT + slot]:
+                    tokens_out.add_metric((*labels, str(source)), cell[cells.OUTPUT + slot])
+            for family, amount in zip(sums, cell[cells.SUMS :], strict=True):
+                if amount:
+                    family.add_metric(labels, amount / 1e9 if family.name == "taximeter_cost_usd" else amount)
+        yield from (requests, tokens_in, tokens_out, *sums)
+
+    def _histograms(self) -> Iterator[Metric]:
+        duration = _histogram("request_duration_seconds", "Time from request to the end of its answer.")
+        ttft = _histogram("time_to_first_token_seconds", "Time from request to the first token of a streamed answer.")
+        overhead = _histogram("overhead_seconds", "Time an attempt spent in the proxy itself.")
+        tokens_in = _histogram("input_tokens_per_request", "Input tokens of an attempt.")
+        tokens_out = _histogram("output_tokens_per_request", "Output tokens of an attempt.")
+        for (provider, model, operation), shape in list(self._metrics.shapes.items()):
+            labels = {"provider": provider, "model": model, "operation": str(operation)}
+            for family, bounds, counts, total, exemplars in _measured(
+                shape, (duration, ttft, overhead, tokens_in, tokens_out)
+            ):
+                _add_histogram(family, labels, bounds, counts, total, exemplars)
+        yield from (duration, ttft, overhead, tokens_in, tokens_out)
+
+    def _health_families(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily(
+            "taximeter_build_info", "Always 1; says what is running.", labels=("version", "python", "node")
+        )
+        build.add_metric((__version__, platform.python_version(), self._node), 1)
+        yield build
+        overflow = _counter("label_overflow", "Times a value was summed under `other`, by what was full.", ("label",))
+        for label, times in self._metrics.overflow.items():
+            overflow.add_metric((label,), times)
+        yield overflow
+        yield _plain(
+            _counter("redis_drift", "Audits that found Redis counters differing from history."), self._redis_drift()
+        )
+        ratio = GaugeMetricFamily(
+            "taximeter_budget_spent_ratio",
+            "Spent part of a workspace's fullest budget; 1 is all.",
+            labels=("workspace",),
+        )
+        for workspace, spent in self._budget_spent_ratio().items():
+            ratio.add_metric((workspace,), spent)
+        yield ratio
+        if self._letters is not None:
+            waiting, dead = self._letters()
+            yield GaugeMetricFamily("taximeter_webhook_letters", "Letters the webhook still tries to send.", waiting)
+            yield GaugeMetricFamily("taximeter_webhook_dead_letters", "Letters the webhook has given up.", dead)
+        if self._health is not None:
+            yield from _delivery(self._health())
+
+
+def _delivery(health: Health) -> Iterator[Metric]:
+    gauges = (
+        ("requests_in_flight", "Calls open in the journals of this node.", health.in_flight),
+        ("journal_lag_seconds", "Age of the oldest record a sink does not have.", health.lag_seconds),
+        ("journal_bytes", "Size of the journal files on disk.", health.journal_bytes),
+        ("journals_halted", "Journal files nothing is delivered from until an operator looks.", len(health.halted)),
+    )
+    for name, text, value in gauges:
+        yield GaugeMetricFamily(f"taximeter_{name}", text, value=value)
+    yield _plain(_counter("journal_errors", "Journal lines that could not be written at once."), health.journal_errors)
+    yield _plain(_counter("records_lost", "Records that could not be kept."), health.records_lost)
+    yield _plain(
+        _counter("journal_repairs", "Journal files taken away, replaced or cut while they were being written."),
+        health.journal_repairs,
+    )
+    yield _plain(_counter("journal_unreadable_lines", "Journal lines that could not be read."), health.unreadable_lines)
+    lag = GaugeMetricFamily("taximeter_sink_lag_records", "Records a sink does not have yet.", labels=("sink",))
+    errors = _counter("sink_errors", "Failed deliveries.", ("sink",))
+    duplicates = _counter("sink_duplicates_skipped", "Records a sink was offered again and had.", ("sink",))
+    aside = _counter("sink_set_aside", "Records a sink could not take, which were set aside.", ("sink",))
+    waiting = GaugeMetricFamily(
+        "taximeter_sink_set_aside_records", "Records set aside that a sink still lacks.", labels=("sink",)
+    )
+    for name, sink in health.sinks.items():
+        aside.add_metric((name,), sink.set_aside)
+        waiting.add_metric((name,), sink.set_aside_records)
+        if sink.lag_records is not None:
+            lag.add_metric((name,), sink.lag_records)
+        errors.add_metric((name,), sink.errors)
+        duplicates.add_metric((name,), sink.duplicates_skipped)
+    yield from (lag, errors, duplicates, aside, waiting)
+
+
+def _counter(name: str, text: str, labels: Sequence[str] = ()) -> CounterMetricFamily:
+    return CounterMetricFamily(f"taximeter_{name}", text, labels=labels)
+
+
+def _plain(family: CounterMetricFamily, value: int) -> CounterMetricFamily:
+    family.add_metric((), value)
+    return family
+
+
+def _histogram(name: str, text: str) -> Metric:
+    return Metric(f"taximeter_{name}", text, "histogram")
+
+
+_Measured = tuple[Metric, Sequence[float], list[int], float, Mapping[int, Exemplar]]
+
+
+def _measured(shape: Shape, families: tuple[Metric, Metric, Metric, Metric, Metric]) -> Iterator[_Measured]:
+    duration, ttft, overhead, tokens_in, tokens_out = families
+    yield duration, cells.SECONDS, shape.duration, shape.duration_us / 1e6, shape.duration_exemplars
+    yield ttft, cells.SECONDS, shape.ttft, shape.ttft_us / 1e6, shape.ttft_exemplars
+    yield overhead, cells.OVERHEAD_SECONDS, shape.overhead, shape.overhead_us / 1e6, {}
+    yield tokens_in, cells.TOKENS, shape.input_tokens, shape.input_tokens_sum, {}
+    yield tokens_out, cells.TOKENS, shape.output_tokens, shape.output_tokens_sum, {}
+
+
+def _add_histogram(
+    family: Metric,
+    labels: dict[str, str],
+    bounds: Sequence[float],
+    counts: list[int],
+    total: float,
+    exemplars: Mapping[int, Exemplar],
+) -> None:
+    """A histogram's samples, buckets cumulated; none at all where nothing was observed."""
+    cumulated = list(accumulate(counts))
+    if not cumulated[-1]:
+        return
+    for slot, (bound, count) in enumerate(zip((*map(_bound, bounds), "+Inf"), cumulated, strict=True)):
+        exemplar = _exemplar(exemplars.get(slot))
+        family.add_sample(f"{family.name}_bucket", labels | {"le": bound}, count, exemplar=exemplar)
+    family.add_sample(f"{family.name}_count", labels, cumulated[-1])
+    family.add_sample(f"{family.name}_sum", labels, total)
+
+
+def _bound(bound: float) -> str:
+    """0.05 and not 0.05000000000000001; 1.0 and not 1, as OpenMetrics asks."""
+    return repr(float(f"{bound:.10g}"))
+
+
+def _exemplar(found: Exemplar | None) -> PrometheusExemplar | None:
+    if found is None:
+        return None
+    request_id, value, at_us = found
+    if len(request_id) + len("request_id") > _MAX_EXEMPLAR_CHARS:
+        return None
+    return PrometheusExemplar({"request_id": request_id}, value, at_us / 1e6)

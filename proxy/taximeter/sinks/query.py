@@ -1,0 +1,111 @@
+"""What can be asked of history and what is answered: values only, no SQL.
+
+Times are µs since epoch, UTC; ranges are half-open; records belong to the moment they ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from taximeter.core.errors import BadRequest
+from taximeter.core.record import FOREVER_US
+from taximeter.core.totals import Totals
+from taximeter.sinks.cells import Details
+
+Names = str | Sequence[str] | None
+"""One value, any of several, or None: no filter. The value "" stands for records that carry none."""
+
+Window = Literal["minute", "hour", "day", "month"]
+
+SERIES = ("workspace", "provider", "model", "task", "operation", "key_id", "service_tier")
+"""Names the roll-ups are kept by: filters and group-bys on these alone never read single records,
+except at the ragged ends of a range."""
+
+TAGS = ("track", "document", "end_user")
+"""Names with too many values for the roll-ups by SERIES. A filter on one reads its records by an index. A group-by on
+one, with no other name than the workspace, has roll-ups of its own; any other reads the records of the range."""
+
+GROUPS = SERIES + TAGS
+
+
+class Filters(msgspec.Struct, kw_only=True, frozen=True):
+    """Which records. All given filters must hold."""
+
+    from_us: int | None = None
+    """First moment included; None: from the beginning."""
+    to_us: int | None = None
+    """First moment no longer included; None: until now and later."""
+    workspace: Names = None
+    provider: Names = None
+    model: Names = None
+    """The served model where the upstream told it, else the one asked for."""
+    task: Names = None
+    operation: Names = None
+    """llm | embedding | rerank | other."""
+    key_id: Names = None
+    service_tier: Names = None
+    track: Names = None
+    document: Names = None
+    end_user: Names = None
+    request_id: Names = None
+    outcome: Names = None
+    kind: Names = None
+    """usage | correction."""
+
+
+class Group(msgspec.Struct, kw_only=True):
+    """Sums of one group in one window."""
+
+    key: dict[str, str | None]
+    """The names of `group_by`; None where the records carry none."""
+    start_us: int | None
+    """Start of the window (not before the range's own start); None without a window."""
+    end_us: int | None
+    """First moment after the window (not after the range's own end); None without a window."""
+    totals: Totals
+    details: Details
+
+
+class Ranked(msgspec.Struct, kw_only=True):
+    """The groups of one name, and over time the largest of them beside all. One snapshot: parts make up the whole."""
+
+    groups: list[Group]
+    """Of the whole range, the most expensive first, then by tokens."""
+    largest: list[Group]
+    """The first groups, by window."""
+    everything: list[Group]
+    """All groups as one, by window."""
+
+
+class TrackPart(msgspec.Struct, kw_only=True):
+    """What one track used for one document, operation and model."""
+
+    document: str | None
+    operation: str
+    provider: str
+    model: str
+    first_us: int
+    last_us: int
+    """`ended_at` of the first and the last record."""
+    totals: Totals
+    details: Details
+
+
+def checked(group_by: Sequence[str]) -> tuple[str, ...]:
+    """`group_by` without repeats. Raises BadRequest on a name that cannot be grouped by."""
+    for name in group_by:
+        if name not in GROUPS:
+            raise BadRequest(f"Cannot group by {name!r}. Allowed: {', '.join(GROUPS)}.", param="group_by")
+    return tuple(dict.fromkeys(group_by))
+
+
+def span(filters: Filters) -> tuple[int, int]:
+    """The range asked for, unbounded ends made explicit. Raises BadRequest where it is beyond the years 1970-9999."""
+    start_us = 0 if filters.from_us is None else filters.from_us
+    end_us = FOREVER_US if filters.to_us is None else filters.to_us
+    if not (0 <= start_us <= FOREVER_US and 0 <= end_us <= FOREVER_US):
+        raise BadRequest("Ranges lie between the years 1970 and 9999.", param="from")
+    return start_us, max(start_us, end_us)

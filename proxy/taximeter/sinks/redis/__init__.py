@@ -1,0 +1,1 @@
+"""The Redis counters: what each workspace used, exactly once, by scripts."""

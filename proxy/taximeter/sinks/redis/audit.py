@@ -1,0 +1,140 @@
+"""Comparing Redis counters with history, a few workspaces at a time, and rebuilding what differs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from taximeter.core.totals import FIELDS, saturated
+from taximeter.sinks.ledger import LedgerSnapshot
+from taximeter.sinks.redis import keys
+from taximeter.sinks.redis.client import RedisServer, Script, raised
+from taximeter.sinks.redis.rebuild import Rebuilder
+
+log = logging.getLogger("taximeter.counters")
+
+_READ = Script("audit.lua")
+GRACE_US = 60_000_000
+"""Records history has and Redis has not are late, and lost when they are still missing after this."""
+
+
+class Audit(msgspec.Struct, kw_only=True):
+    """What one round found."""
+
+    checked: int = 0
+    """Workspaces compared; those history had not caught up with are not."""
+    rebuilt: list[str] = msgspec.field(default_factory=list)
+
+
+class Auditor:
+    """Goes through all workspaces round and round."""
+
+    def __init__(
+        self, server: RedisServer, history: LedgerSnapshot | None, rebuilder: Rebuilder, *, now_us: Callable[[], int]
+    ) -> None:
+        self.drift = 0
+        self._server = server
+        self._history = history
+        self._rebuilder = rebuilder
+        self._now_us = now_us
+        self._next: list[str] = []
+        self._late: dict[str, tuple[object, int]] = {}
+
+    async def audit(self, workspaces: int) -> Audit:
+        """Check the next `workspaces` workspaces. Raises what Redis or history raise."""
+        audit = Audit()
+        history = self._history
+        if history is None or not await self._same_history():
+            return audit
+        if not await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD):
+            self._next = []
+            await self._rebuilder.rebuild(None)
+            audit.rebuilt = await self._everything(history)
+            self.drift += len(audit.rebuilt)
+            return audit
+        if not self._next:
+            self._next = await self._everything(history)
+        for _ in range(min(workspaces, len(self._next))):
+            workspace = self._next.pop(0)
+            fine = await self._fine(history, workspace)
+            audit.checked += fine is not None
+            if fine is False:
+                self.drift += 1
+                self._late.pop(workspace, None)
+                await self._rebuilder.rebuild([workspace])
+                audit.rebuilt.append(workspace)
+        return audit
+
+    async def _everything(self, history: LedgerSnapshot) -> list[str]:
+        known = await self._server.command("SMEMBERS", keys.WORKSPACES)
+        return sorted({name.decode() for name in known} | set(await history.workspaces()))
+
+    async def _same_history(self) -> bool:
+        """Whether the counters here come from our history: an emptier one must not overwrite them unasked."""
+        theirs = await self._server.command("HGET", keys.WATERMARK, keys.HISTORY_FIELD)
+        ours = self._rebuilder.history_id
+        if theirs is None or not ours or theirs.decode() == ours:
+            return True
+        log.error(
+            "The counters in %s come from another history. They are not audited; "
+            "`taximeter rebuild redis` replaces them by what this history knows.",
+            self._server.shown,
+        )
+        return False
+
+    async def _fine(self, history: LedgerSnapshot, workspace: str) -> bool | None:
+        """Whether Redis and history agree; None where it can't be said now."""
+        # In this order: everything up to these watermarks is in the sums read afterwards.
+        marks = await self._server.command("HGETALL", keys.WATERMARK)
+        prefix = keys.prefix(workspace)
+        three = [prefix + k for k in ("gen", "cursor", "total")]
+        [(generation, flat, sums)] = raised(await self._server.run(_READ, [(three, FIELDS)]))
+        own = {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+        at = dict(own)
+        for name, seq in marks.items():
+            journal_id = name.decode()
+            if journal_id not in (keys.GENERATION_FIELD, keys.HISTORY_FIELD):
+                at[journal_id] = max(at.get(journal_id, 0), int(seq))
+        standing = await history.standing(workspace, at)
+        if any(own.get(journal_id, 0) > theirs for journal_id, theirs in standing.behind.items()):
+            return None
+        if generation.startswith(keys.REBUILDING_PREFIX.encode()):
+            return None
+        found = [int(amount or 0) for amount in sums]
+        # Beyond MAX_SUM they only know that it is more: history's sums stop there, Redis' where 64 bits end.
+        if found != standing.total and list(saturated(found)) != list(saturated(standing.total)):
+            differ = {
+                field: f"{ours} in Redis, {theirs} in history"
+                for field, ours, theirs in zip(FIELDS, found, standing.total, strict=True)
+                if ours != theirs
+            }
+            log.error("The counters of %r differ from history: %s", workspace, differ)
+            return False
+        await self._forget_old(prefix, own)
+        return self._in_time(workspace, (generation, at), standing.pending)
+
+    def _in_time(self, workspace: str, state: object, pending: int) -> bool:
+        """False when records are missing and nothing has moved for GRACE_US: they will not come by themselves."""
+        now_us = self._now_us()
+        seen, since_us = self._late.get(workspace, (None, now_us))
+        if not pending:
+            self._late.pop(workspace, None)
+        elif seen != state:
+            self._late[workspace] = (state, now_us)
+        elif now_us - since_us >= GRACE_US:
+            log.error("Redis lacks %d records of %r that history has, and nobody brings them", pending, workspace)
+            return False
+        return True
+
+    async def _forget_old(self, prefix: str, own: dict[str, int]) -> None:
+        """Drop this workspace's cursors in journals of long ago; the watermark keeps them."""
+        if not own:
+            return
+        moved: list[Any] = await self._server.command("HMGET", keys.MOVED, *own)
+        before_s = self._now_us() // 1_000_000 - keys.CURSOR_LIVES_S
+        old = [j for j, at in zip(own, moved, strict=True) if at is not None and int(at) < before_s]
+        if old:
+            await self._server.command("HDEL", f"{prefix}cursor", *old)

@@ -1,0 +1,252 @@
+"""Writing Redis counters anew from history: totals and cursors together, under a new generation.
+
+While it lasts the workspace's generation says `rebuild:<id>`, so no script counts into it; the watermark's
+generation changes first, so that nobody moves a watermark past what is being undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+from taximeter.budgets.rule import CHARGED
+from taximeter.core.errors import TaximeterError
+from taximeter.core.totals import COST, FIELDS, TOTAL, saturated
+from taximeter.sinks.ledger import Cell, Ledger, LedgerSnapshot
+from taximeter.sinks.redis import keys
+from taximeter.sinks.redis.cells import budgeted
+from taximeter.sinks.redis.client import RedisServer, Script, raised
+
+log = logging.getLogger("taximeter.counters")
+
+_REBUILD = Script("rebuild.lua")
+_WATERMARK = Script("watermark.lua")
+_T = TypeVar("_T")
+
+_KEPT = ("gen", keys.HELD, keys.RESERVED, keys.RESERVED_AT)
+"""Of a workspace's keys those that are not sums of records."""
+_LEASE_MS = 10_000
+"""So long others wait for a process that died while it rebuilt. One that lives renews it three times as often."""
+_KEYS_A_CALL = 200
+"""Keeps one script under about 5 ms."""
+
+
+class CountersMoved(TaximeterError):
+    """Redis is not where this sink left it (lost data, rebuilt, being rebuilt): `cursors` has to be asked again."""
+
+
+class _Write(NamedTuple):
+    """A key to be written: nothing in `args` removes it."""
+
+    key: str
+    args: list[str | int]
+    kind: str = "hash"
+    expires: int = 0
+
+
+class Rebuilder:
+    """Rebuilds workspaces one after another; one process at a time (a lease in Redis)."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        history: LedgerSnapshot | None,
+        *,
+        history_id: str,
+        now_us: Callable[[], int],
+        scopes: Callable[[str], Collection[str]] = lambda workspace: (),
+    ) -> None:
+        """`scopes` names the keys and tasks of a workspace that are to be counted apart."""
+        self._server = server
+        self._history = history
+        self.history_id = history_id
+        self._now_us = now_us
+        self._token = secrets.token_hex(8)
+        """Of this process's lease, as long as it may not have been given back."""
+        self._scopes = scopes
+
+    async def rebuild(self, workspaces: list[str] | None) -> int:
+        """Rebuild these workspaces, or all that history or Redis know; answers how many.
+
+        Raises CountersMoved when somebody else is at it, TaximeterError where there is no history to rebuild from.
+        """
+        async with self._lease() as token:
+            marked = await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD)
+            if workspaces is None or not marked:  # where the mark is lost, others may be
+                workspaces = sorted({*await self._everything(), *(workspaces or ())})
+            elif self._history is None:
+                raise TaximeterError("Redis lost counters and this process has no history to rebuild them from.")
+            before = await self._fence(workspaces, token)
+            if self._history is None:
+                log.warning("%s holds no counters yet, and there is no history to fill it from", self._server.shown)
+                return 0
+            stale = await self._stale(workspaces)
+            for workspace in workspaces:
+                await self._one(self._history, workspace, token, before, stale.get(keys.prefix(workspace), []))
+        if workspaces:
+            log.warning("Rebuilt the Redis counters of %d workspaces from history", len(workspaces))
+        return len(workspaces)
+
+    @contextlib.asynccontextmanager
+    async def _lease(self) -> AsyncIterator[str]:
+        token = self._token
+        if (
+            not await self._server.command("SET", keys.REBUILDING, token, "NX", "PX", _LEASE_MS)
+            # Our own of a rebuild that Redis did not live to the end of: nobody has to wait until that runs out.
+            and await self._server.command("GET", keys.REBUILDING) != token.encode()
+        ):
+            raise CountersMoved("another process is rebuilding the Redis counters")
+        renewing = asyncio.create_task(self._renew(token))
+        try:
+            yield token
+        finally:
+            renewing.cancel()
+            if await self._server.command("GET", keys.REBUILDING) == token.encode():
+                await self._server.command("DEL", keys.REBUILDING)
+            self._token = secrets.token_hex(8)
+
+    async def _renew(self, token: str) -> None:
+        """Keep the lease while history is read, however long that takes."""
+        while True:
+            await asyncio.sleep(_LEASE_MS / 3_000)
+            with contextlib.suppress(Exception):  # what is wrong with Redis, the rebuild itself finds out
+                if await self._server.command("GET", keys.REBUILDING) == token.encode():
+                    await self._server.command("PEXPIRE", keys.REBUILDING, _LEASE_MS)
+
+    async def _everything(self) -> list[str]:
+        if self._history is None:
+            return []
+        in_redis = await self._server.command("SMEMBERS", keys.WORKSPACES)
+        return sorted({name.decode() for name in in_redis} | set(await self._history.workspaces()))
+
+    async def _fence(self, workspaces: list[str], token: str) -> dict[str, int]:
+        """Stop counting into these workspaces, then the moving of watermarks; answer the watermarks as they were."""
+        fenced = keys.REBUILDING_PREFIX + token
+        for some in _chunks(workspaces, 500):
+            sets = [("SET", keys.prefix(name) + "gen", fenced) for name in some]
+            await self._server.commands([("SADD", keys.WORKSPACES, *some), *sets])
+        fields: list[str] = [keys.GENERATION_FIELD, token]
+        if self.history_id:
+            fields += (keys.HISTORY_FIELD, self.history_id)
+        await self._server.command("HSET", keys.WATERMARK, *fields)
+        before = await self._server.command("HGETALL", keys.WATERMARK)
+        not_journals = (keys.GENERATION_FIELD, keys.HISTORY_FIELD)
+        return {name.decode(): int(seq) for name, seq in before.items() if name.decode() not in not_journals}
+
+    async def _stale(self, workspaces: list[str]) -> dict[str, list[str]]:
+        """Prefix -> keys it has now, of these workspaces."""
+        wanted = {keys.prefix(workspace): list[str]() for workspace in workspaces}
+        match = f"{next(iter(wanted))}*" if len(wanted) == 1 else "tm:{*"
+        for key in await self._server.scan(match) if wanted else []:
+            of = key[: key.find("}:") + 2]
+            if of in wanted and key.removeprefix(of) not in _KEPT:
+                wanted[of].append(key)
+        return wanted
+
+    async def _one(
+        self, history: LedgerSnapshot, workspace: str, token: str, before: Mapping[str, int], stale: Iterable[str]
+    ) -> None:
+        now_us = self._now_us()
+        ledger = await history.ledger(
+            workspace,
+            days_from_us=now_us - keys.DAY_LIVES_S * 1_000_000,
+            hours_from_us=now_us - keys.HOUR_LIVES_S * 1_000_000,
+            tracks_from_us=now_us - keys.TRACK_LIVES_S * 1_000_000,
+            scopes=sorted(self._scopes(workspace)),
+        )
+        await self._lower(ledger.cursors, before)
+        prefix = keys.prefix(workspace)
+        fenced, generation = keys.REBUILDING_PREFIX + token, secrets.token_hex(8)
+        writes = list(_writes(prefix, ledger))
+        written = {write.key for write in writes}
+        removed = (_Write(key, []) for key in stale if key not in written)
+        for some in _chunks([*removed, *writes], _KEYS_A_CALL):
+            await self._write(prefix, some, fenced, fenced)
+        cursors = [part for cursor in (await self._recent(ledger.cursors)).items() for part in cursor]
+        await self._write(prefix, [_Write(f"{prefix}cursor", cursors)], fenced, generation)
+
+    async def _write(self, prefix: str, writes: list[_Write], fenced: str, afterwards: str) -> None:
+        args: list[str | int] = [fenced, afterwards]
+        for write in writes:
+            args += (write.expires, write.kind, len(write.args), *write.args)
+        [done] = raised(await self._server.run(_REBUILD, [([f"{prefix}gen", *(w.key for w in writes)], args)]))
+        if not done:
+            raise CountersMoved("another process took over the rebuild")
+
+    async def _recent(self, cursors: Mapping[str, int]) -> dict[str, int]:
+        """Those cursors that a workspace keeps: not the ones in journals of long ago."""
+        moved = await self._server.command("HGETALL", keys.MOVED)
+        before_s = self._now_us() // 1_000_000 - keys.CURSOR_LIVES_S
+        old = {journal_id.decode() for journal_id, at in moved.items() if int(at) < before_s}
+        return {journal_id: seq for journal_id, seq in cursors.items() if journal_id not in old}
+
+    async def _lower(self, cursors: Mapping[str, int], before: Mapping[str, int]) -> None:
+        """Lower watermarks that were ahead of history: what the new sums lack has to be sent again."""
+        ahead = {journal_id: seq for journal_id, seq in before.items() if seq > cursors.get(journal_id, 0)}
+        if not ahead:
+            return
+        generation = await self._server.command("HGET", keys.WATERMARK, keys.GENERATION_FIELD)
+        args: list[str | int] = [(generation or b"").decode(), "down", secrets.token_hex(8), 0]
+        for journal_id in ahead:
+            args += (journal_id, cursors.get(journal_id, 0))
+        [done] = raised(await self._server.run(_WATERMARK, [([keys.WATERMARK, keys.MOVED], args)]))
+        if not done:
+            raise CountersMoved("another process moved a watermark back")
+
+
+def _writes(prefix: str, ledger: Ledger) -> Iterator[_Write]:
+    """Every hash and set of a workspace but `gen` and `cursor`."""
+    charged = ledger.charged.get("", {})
+    whole = {"total": ledger.total} | {f"month:{month}": cell for month, cell in ledger.months.items()}
+    whole |= {f"day:{day}": cell for day, cell in ledger.days.items()}
+    for period in whole | charged:
+        cell = whole.get(period, [])
+        yield _hash(prefix + period, cell, _expires(period), charged.get(period, (0, 0)))
+    for hour, cell in ledger.hours.items():
+        yield _hash(f"{prefix}hour:{hour}", cell, keys.hour_expires_s(hour))
+    for track, of in ledger.tracks.items():
+        yield _hash(prefix + keys.track(track), of.cell, keys.track_expires_s(of.last_us))
+    for scope, periods in ledger.scopes.items():
+        charged = ledger.charged.get(scope, {})
+        for period in periods | charged:
+            cell = budgeted(periods[period]) if period in periods else []
+            yield _hash(prefix + keys.scope(scope, period), cell, _expires(period), charged.get(period, (0, 0)))
+    yield _Write(prefix + keys.SCOPES, list(ledger.scopes), "set")
+    models = {keys.model(provider, served): cell for (provider, served), cell in ledger.models.items()}
+    yield from _named(prefix, "model", models)
+    yield from _named(prefix, "task", {keys.task(task): cell for task, cell in ledger.tasks.items()})
+
+
+def _named(prefix: str, kind: str, cells: dict[str, Cell]) -> Iterator[_Write]:
+    """The hashes of models or tasks: those that used most have one each, the others share `other`."""
+    ranked = sorted(cells.items(), key=lambda item: (-item[1][COST], -item[1][TOTAL], item[0]))
+    for name, cell in ranked[: keys.MAX_NAMES]:
+        yield _hash(prefix + name, cell)
+    rest = [cell for _, cell in ranked[keys.MAX_NAMES :]]
+    if rest:
+        yield _hash(f"{prefix}{kind}:other", [sum(amounts) for amounts in zip(*rest, strict=True)])
+    yield _Write(f"{prefix}{kind}s", [prefix + name for name, _ in ranked[: keys.MAX_NAMES]], "set")
+
+
+def _expires(period: str) -> int:
+    return keys.day_expires_s(period.removeprefix("day:")) if period.startswith("day:") else 0
+
+
+def _hash(key: str, cell: Cell, expires: int = 0, charged: tuple[int, int] = (0, 0)) -> _Write:
+    args: list[str | int] = []
+    sums = saturated([*cell[: len(FIELDS)], *charged])
+    for field, amount in zip((*FIELDS, *CHARGED), sums, strict=True):
+        if amount:
+            args += (field, amount)
+    return _Write(key, args, "hash", expires)
+
+
+def _chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
