@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from taximeter.gateway.eager import Bell, in_task
 from taximeter.gateway.http.edge import Edge
 from taximeter.gateway.http.exchange import HELD_BYTES, Exchange
+from taximeter.gateway.inline import Signal, in_task
 from taximeter.server.connection import MAX_PIPELINED, at_once
 from waits import HANG_S
 
@@ -31,7 +31,7 @@ class Bells:
         self.open = open
         self.begun: list[str] = []
         self.tasks: list[object] = []
-        self.bells: dict[str, Bell] = {}
+        self.bells: dict[str, Signal] = {}
         self.exchanges: dict[str, Exchange] = {}
         self.ends: list[tuple[str, str]] = []
         self.bodies: list[bytes] = []
@@ -39,7 +39,7 @@ class Bells:
 
     async def __call__(self, exchange: Exchange) -> None:
         path = exchange.path.decode()
-        bell = self.bells[path] = Bell()
+        bell = self.bells[path] = Signal()
         self.exchanges[path] = exchange
         self.begun.append(path)
         self.tasks.append(asyncio.current_task())
@@ -76,7 +76,7 @@ async def test_a_request_that_waits_for_bells_alone_needs_no_task(edged) -> None
     async with edged(bells) as edge:
         reader, writer = await edge.open(get("/a"))
         await bells.until(lambda: bells.begun)
-        bells.bells["/a"].ring()
+        bells.bells["/a"].fire()
         assert bells.ends == [("/a", "answered")]
         assert await answer_of(reader) == b"aaa"
         writer.close()
@@ -90,11 +90,11 @@ async def test_pipelined_requests_are_handled_one_after_the_other(edged) -> None
         for number, path in enumerate(("/a", "/b", "/c")):
             await bells.until(lambda path=path: path in bells.bells)
             assert len(bells.begun) == number + 1
-            bells.bells[path].ring()
+            bells.bells[path].fire()
             assert await answer_of(reader) == path[-1].encode() * 3
         writer.write(get("/d"))
         await bells.until(lambda: "/d" in bells.bells)
-        bells.bells["/d"].ring()
+        bells.bells["/d"].fire()
         assert await answer_of(reader) == b"ddd"
         writer.close()
     assert bells.bodies == [b"", b"body of b", b"", b""]
@@ -118,7 +118,7 @@ async def test_large_bodies_behind_a_request_in_progress_wait_for_their_turn(edg
         reader, writer = await edge.open(b"".join(post(f"/{number}", body) for number, body in enumerate(bodies)))
         for number in range(4):
             await bells.until(lambda path=f"/{number}": path in bells.bells)
-            bells.bells[f"/{number}"].ring()
+            bells.bells[f"/{number}"].fire()
             assert await answer_of(reader) == b"%d" % number * 3
         writer.close()
     assert bells.bodies == bodies
@@ -187,7 +187,7 @@ async def test_nothing_behind_a_request_that_closes_is_begun(edged, then) -> Non
                 exchange = bells.exchanges["/a"]
                 while not exchange.complete:
                     await asyncio.sleep(0)
-                bells.bells["/a"].ring()
+                bells.bells["/a"].fire()
             assert (await asyncio.wait_for(reader.read(), HANG_S)).count(b"HTTP/1.1") == 1
             writer.close()
         assert bells.begun == ["/a"]
@@ -201,7 +201,7 @@ async def test_a_queued_request_whose_client_has_left_is_never_begun(edged) -> N
         await bells.until(lambda: bells.begun)
         (connection,) = edge.server.server_state.connections
         assert isinstance(connection, Edge)
-        bells.bells["/a"].ring()  # /b is to begin in the next turn
+        bells.bells["/a"].fire()  # /b is to begin in the next turn
         connection.connection_lost(None)
         for _ in range(3):
             await asyncio.sleep(0)
@@ -250,7 +250,7 @@ async def test_a_stop_lets_requests_in_progress_end_and_closes_behind_them(edged
         edge.server.stop()
         await closed.wait()
         await asyncio.sleep(0)
-        bells.bells["/a"].ring()
+        bells.bells["/a"].fire()
         answer = await asyncio.wait_for(reader.read(), HANG_S)
         assert answer == b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\naaa"
         writer.close()
@@ -293,7 +293,7 @@ async def test_nothing_is_begun_behind_the_last_answer_of_a_server_that_stops(ed
         if queued:
             while not bells.exchanges["/a"].complete:
                 await asyncio.sleep(0)
-            bells.bells["/a"].ring()
+            bells.bells["/a"].fire()
         assert (await asyncio.wait_for(reader.read(), HANG_S)).count(b"HTTP/1.1") == 1
         writer.close()
     assert bells.begun == ["/a"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from taximeter.gateway.eager import Bell
 from taximeter.gateway.http.exchange import HELD_BYTES, ClientLeft, Exchange
+from taximeter.gateway.inline import Signal
 from waits import HANG_S
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -335,7 +335,7 @@ async def test_a_body_is_held_as_far_as_it_fits_and_the_rest_is_still_there(edge
 
 
 async def test_a_body_that_nobody_reads_holds_its_client_back_and_then_comes_whole(edged) -> None:
-    go_on, seen = Bell(), bytearray()
+    go_on, seen = Signal(), bytearray()
 
     async def reads(exchange: Exchange) -> None:
         await go_on.wait()
@@ -353,7 +353,7 @@ async def test_a_body_that_nobody_reads_holds_its_client_back_and_then_comes_who
             await asyncio.sleep(0)
         assert writer.transport.get_write_buffer_size() > 0
         assert sum(map(len, exchange._parts)) <= HELD_BYTES + 256 * 1024
-        go_on.ring()
+        go_on.fire()
         assert (await asyncio.wait_for(reader.readuntil(b"ok"), HANG_S)).startswith(b"HTTP/1.1 200")
         writer.close()
     assert seen == sent
@@ -450,7 +450,7 @@ async def test_a_client_that_leaves_while_its_answer_is_made_is_told_at_once_and
         exchange.write(b"abc")
         try:
             if wait == "bell":
-                await Bell().wait()
+                await Signal().wait()
             elif wait == "task":
                 await asyncio.Event().wait()
             while wait == "drain":

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from taximeter.core import errors
 from taximeter.core.record import BUDGETS, Open, Outcome
 from taximeter.flavors.meter import Answer, Flavor, Prepared
-from taximeter.gateway.eager import in_task
 from taximeter.gateway.http.exchange import ClientLeft, Exchange
+from taximeter.gateway.inline import in_task
 from taximeter.gateway.metering.call import Call
 from taximeter.gateway.metering.metered import Metered
 from taximeter.gateway.streaming import Stream

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from taximeter.gateway.eager import Bell
+from taximeter.gateway.inline import Signal
 
 if TYPE_CHECKING:
     from taximeter.flavors.meter import Meter
@@ -48,7 +48,7 @@ class Stream:
         self._error: Exception | None = None
         self._over = False
         self._blocked = False
-        self._news = Bell()
+        self._news = Signal()
 
     async def run(self) -> bytes:
         """Pass chunks on until the stream is over; answers what its end came with, which is not yet passed on.
@@ -89,15 +89,15 @@ class Stream:
                 self._exchange.write(out)
                 if self._exchange.paused:
                     self._blocked = True
-                    self._news.ring()
+                    self._news.fire()
                     return False
             return True
         except Exception as error:  # told to whoever awaits `run`; the upstream's protocol must not see it
             self._error = error
-            self._news.ring()
+            self._news.fire()
             return False
 
     def _on_end(self, error: Exception | None) -> None:
         self._error = self._error or error
         self._over = True
-        self._news.ring()
+        self._news.fire()

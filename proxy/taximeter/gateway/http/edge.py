@@ -1,6 +1,6 @@
 """The data plane's connection: a `Guard` whose requests go to the gateway as `Exchange`s.
 
-Each is handled by a coroutine that is no task while it waits for nothing but its upstream (`eager`).
+Each is handled by a coroutine that is no task while it waits for nothing but its upstream (`inline`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from taximeter.core.errors import RequestError
-from taximeter.gateway.eager import Run
 from taximeter.gateway.http.exchange import Exchange
+from taximeter.gateway.inline import InlineRun
 from taximeter.server.connection import Guard
 
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
@@ -80,7 +80,7 @@ class Edge(Guard):
         if not cycle.complete:
             self.expect_body()
         self._running = cycle
-        cycle.run = run = Run(self.app(cycle), cycle.ended)
+        cycle.run = run = InlineRun(self.app(cycle), cycle.ended)
         self.tasks.add(run)  # type: ignore[arg-type]
         run.step()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from taximeter.core.errors import InternalError, Overloaded, RequestError
-from taximeter.gateway.eager import Bell, Run
+from taximeter.gateway.inline import InlineRun, Signal
 
 if TYPE_CHECKING:
     from taximeter.gateway.http.edge import Edge
@@ -55,7 +55,7 @@ class Exchange:
         expects_continue: bool,
     ) -> None:
         self._edge = edge
-        self.run: Run | None = None
+        self.run: InlineRun | None = None
         """What handles it; to be cancelled."""
         self.method = method
         self.path, _, self.query = target.partition(b"?")
@@ -79,7 +79,7 @@ class Exchange:
         """Of its body, as counted in the edge's `held`."""
         self._refusal: RequestError | None = None
         self._expects_continue = expects_continue
-        self._news: Bell | None = None
+        self._news: Signal | None = None
         self._head = b""
 
     # The request, for the gateway.
@@ -115,7 +115,7 @@ class Exchange:
             if self._expects_continue and not self.response_started:
                 self._expects_continue = False
                 self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._news = self._news or Bell()
+            self._news = self._news or Signal()
             await self._news.wait()
         return self.take()
 
@@ -150,20 +150,20 @@ class Exchange:
         if self._held_bytes > HELD_BYTES:
             self._edge.flow.pause_reading()
         if self._news is not None:
-            self._news.ring()
+            self._news.fire()
 
     def end_request(self) -> None:
         """The body is complete."""
         self.complete = True
         if self._news is not None:
-            self._news.ring()
+            self._news.fire()
 
     def refuse(self, error: RequestError) -> None:
         """The rest of the body is not waited for: whoever does is told so. The connection ends with the answer."""
         self._refusal = error
         self.keep_alive = False
         if self._news is not None:
-            self._news.ring()
+            self._news.fire()
 
     def leave(self) -> None:
         """The client is gone, or what it sends cannot be read any more."""
@@ -171,11 +171,11 @@ class Exchange:
             return
         self.left = True
         if self._news is not None:
-            self._news.ring()
+            self._news.fire()
         if self.on_left is not None:
             self.on_left()
 
-    def ended(self, run: Run, error: BaseException | None) -> None:
+    def ended(self, run: InlineRun, error: BaseException | None) -> None:
         """Its handler has returned or raised: an answer that is not complete is cut."""
         edge, self.run, self.on_left = self._edge, None, None  # no cycle is left for the collector
         edge.tasks.discard(run)

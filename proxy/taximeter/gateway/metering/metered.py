@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from taximeter.core.record import Operation, Outcome, Source
 from taximeter.core.usage import NOTHING
-from taximeter.gateway.eager import in_task
+from taximeter.gateway.inline import in_task
 from taximeter.gateway.metering.counting import Prompt, lacks
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import aiohappyeyeballs
 import msgspec
 
 from taximeter.core.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from taximeter.gateway.eager import in_task
+from taximeter.gateway.inline import in_task
 from taximeter.gateway.upstream.wire import Connection
 from taximeter.server.connection import Then, at_once
 

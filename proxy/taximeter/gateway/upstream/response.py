@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from taximeter.gateway.eager import Bell
+from taximeter.gateway.inline import Signal
 
 HIGH_BYTES = 256 * 1024
 """Held for a reader that does not keep up; one read of a socket gives at most this much more."""
@@ -28,7 +28,7 @@ class Source(Protocol):
         """Nobody wants the rest of this answer. The connection must not serve another one."""
 
 
-class Response(Bell):
+class Response(Signal):
     """One answer. `headers`: lower-case names, hop-by-hop ones gone, `content-length` rebuilt: ready to be relayed.
 
     Pull: `await read()` until it returns b"". Push: `pipe()`. Not both. Whoever has a Response ends it: by reading
@@ -139,7 +139,7 @@ class Response(Bell):
 
     def wake(self) -> None:
         """The head has arrived."""
-        self.ring()
+        self.fire()
 
     def feed(self, data: bytes, last: bool) -> None:
         """Bytes of the body; `last`: the body is complete with them."""
@@ -153,7 +153,7 @@ class Response(Bell):
                 self._held_bytes += len(data)
                 if self._held_bytes > HIGH_BYTES:
                     self._pause()
-            self.ring()
+            self.fire()
             return
         try:
             if data and not on_data(data) and not last:
@@ -170,7 +170,7 @@ class Response(Bell):
         self._source = None
         if not self._paused:
             self._tell_end(error)
-        self.ring()
+        self.fire()
 
     def _pause(self) -> None:
         if not self._paused and self._source is not None:

@@ -1,8 +1,8 @@
-"""Coroutines without a task, as long as they only wait for a `Bell`: a request's path for the price of plain calls.
+"""Coroutines without a task, as long as they only wait for a `Signal`: a request's path for the price of plain calls.
 
-A task costs two turns of the loop for each wait. A `Run` makes its coroutine's first step at once, and the next one in
-the very turn in which the bell it waits for rings. Where it awaits anything else (a future, a sleep), it goes on as an
-ordinary task from there. Knows nothing of HTTP.
+A task costs two turns of the loop for each wait. An `InlineRun` makes its coroutine's first step at once, and the next
+one in the very turn in which the signal it waits for fires. Where it awaits anything else (a future, a sleep), it goes on
+as an ordinary task from there. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from types import coroutine
 from typing import Any
 
 _PARKED = object()
-"""What a coroutine yields to its run when it waits for a bell."""
-_current: Run | None = None
+"""What a coroutine yields to its run when it waits for a signal."""
+_current: InlineRun | None = None
 """The run whose coroutine is being stepped right now; None: a task's, or none."""
 
 
-class Run:
+class InlineRun:
     """One coroutine in progress. `done(error)` is called once, when it has ended (None: by returning)."""
 
     __slots__ = ("_cancelled", "_coroutine", "_done", "_running", "_task")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], done: Callable[[Run, BaseException | None], None]) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, None], done: Callable[[InlineRun, BaseException | None], None]
+    ) -> None:
         self._coroutine = coroutine
         self._done = done
         self._task: asyncio.Task[None] | None = None
@@ -32,7 +34,7 @@ class Run:
         self._cancelled = False
 
     def step(self, error: BaseException | None = None) -> None:
-        """Go on until the next wait. Only for who started it, and for bells."""
+        """Go on until the next wait. Only for who started it, and for signals."""
         global _current  # noqa: PLW0603 -- as asyncio's own current task
         before, _current = _current, self
         self._running = True
@@ -81,17 +83,17 @@ class Run:
             self._done(self, None)
 
 
-class Bell:
-    """Wakes the one coroutine that waits for it. Rung before anybody waits, it wakes nobody."""
+class Signal:
+    """Wakes the one coroutine that waits for it. Fired before anybody waits, it wakes nobody."""
 
     __slots__ = ("_waiter",)
 
     def __init__(self) -> None:
-        self._waiter: Run | asyncio.Future[None] | None = None
+        self._waiter: InlineRun | asyncio.Future[None] | None = None
 
     @coroutine
     def wait(self) -> Generator[object, None, None]:
-        """To be awaited: until the next `ring`."""
+        """To be awaited: until the next `fire`."""
         try:
             if _current is None:
                 self._waiter = waiter = asyncio.get_running_loop().create_future()
@@ -102,12 +104,12 @@ class Bell:
         finally:
             self._waiter = None
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         """Wake who waits: a run goes on before this returns, a task in its next turn."""
         waiter, self._waiter = self._waiter, None
         if waiter is None:
             return
-        if isinstance(waiter, Run):
+        if isinstance(waiter, InlineRun):
             waiter.step()
         elif not waiter.done():
             waiter.set_result(None)

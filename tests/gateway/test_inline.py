@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from taximeter.gateway import eager
-from taximeter.gateway.eager import Bell, Run, in_task
+from taximeter.gateway import inline
+from taximeter.gateway.inline import InlineRun, Signal, in_task
 from waits import HANG_S
 
 
@@ -21,10 +21,10 @@ class Begun:
     def __init__(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self.ends: list[BaseException | None] = []
         self.over = asyncio.Event()
-        self.run = Run(coroutine, self._done)
+        self.run = InlineRun(coroutine, self._done)
         self.run.step()
 
-    def _done(self, run: Run, error: BaseException | None) -> None:
+    def _done(self, run: InlineRun, error: BaseException | None) -> None:
         assert run is self.run
         self.ends.append(error)
         self.over.set()
@@ -44,7 +44,7 @@ async def turns(number: int = 3) -> None:
 @pytest.fixture(autouse=True)
 def nothing_is_current():
     yield
-    assert eager._current is None
+    assert inline._current is None
 
 
 async def test_a_coroutine_that_waits_for_nothing_is_over_at_once() -> None:
@@ -57,78 +57,78 @@ async def test_a_coroutine_that_waits_for_nothing_is_over_at_once() -> None:
 
 
 async def test_a_ring_goes_on_before_it_returns_and_in_order() -> None:
-    bell, seen = Bell(), []
+    signal, seen = Signal(), []
 
     async def job() -> None:
         for number in range(3):
-            await bell.wait()
+            await signal.wait()
             seen.append(number)
 
     begun = Begun(job())
     for number in range(3):
         assert begun.ends == []
-        bell.ring()
+        signal.fire()
         assert seen == list(range(number + 1))
     assert begun.end == "returned"
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_bell_rung_before_anybody_waits_or_after_the_end_wakes_nobody() -> None:
-    bell = Bell()
-    bell.ring()
-    begun = Begun(bell.wait())
+    signal = Signal()
+    signal.fire()
+    begun = Begun(signal.wait())
     assert begun.ends == []
-    bell.ring()
-    bell.ring()
+    signal.fire()
+    signal.fire()
     assert begun.end == "returned"
 
 
 async def test_a_bell_rung_by_the_one_who_waits_for_it_next_is_not_kept() -> None:
-    bell = Bell()
+    signal = Signal()
 
     async def job() -> None:
-        bell.ring()
-        await bell.wait()
+        signal.fire()
+        await signal.wait()
 
     begun = Begun(job())
     assert begun.ends == []
-    bell.ring()
+    signal.fire()
     assert begun.end == "returned"
 
 
 async def test_what_a_coroutine_raises_is_told_once_and_not_to_who_rang() -> None:
-    bell = Bell()
+    signal = Signal()
 
     async def job() -> None:
-        await bell.wait()
+        await signal.wait()
         raise ValueError
 
     begun = Begun(job())
-    bell.ring()
-    bell.ring()
+    signal.fire()
+    signal.fire()
     assert begun.end == "ValueError"
 
 
 @pytest.mark.parametrize("wait", [lambda: asyncio.sleep(0), in_task, lambda: asyncio.wait_for(asyncio.sleep(0), 5)])
 async def test_whatever_is_no_bell_makes_it_a_task(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    bell, tasks = Bell(), []
+    signal, tasks = Signal(), []
 
     async def job() -> None:
-        await bell.wait()
+        await signal.wait()
         assert asyncio.current_task() is caller
         await in_task()
         await wait()
         tasks.append(asyncio.current_task())
-        await bell.wait()
+        await signal.wait()
         tasks.append(asyncio.current_task())
         raise KeyError
 
     caller = asyncio.current_task()
     begun = Begun(job())
-    bell.ring()
+    signal.fire()
     while not tasks:
         await asyncio.sleep(0)
-    bell.ring()
+    signal.fire()
     assert begun.ends == []  # a task goes on in its next turn
     await begun.over.wait()
     assert begun.end == "KeyError"
@@ -157,8 +157,8 @@ class Ends:
     def __init__(self, deals_with_it: bool) -> None:
         self.cancelled = 0
         self.deals_with_it = deals_with_it
-        self.bell = Bell()
-        self.run: Run | None = None
+        self.signal = Signal()
+        self.run: InlineRun | None = None
 
     async def job(self, wait: Callable[[], Any], first: Callable[[], None] = lambda: None) -> None:
         try:
@@ -171,7 +171,7 @@ class Ends:
             assert self.run is not None
             self.run.uncancel()
             async with asyncio.timeout(HANG_S) if self.run._task else self:
-                await self.bell.wait()
+                await self.signal.wait()
 
     async def __aenter__(self) -> None:
         pass
@@ -191,7 +191,7 @@ async def finish(begun: Begun, ends: Ends) -> None:
         assert begun.ends == []
         await turns()
         assert begun.ends == []
-        ends.bell.ring()
+        ends.signal.fire()
     await asyncio.wait_for(begun.over.wait(), HANG_S)
     assert begun.end == ("returned" if ends.deals_with_it else "CancelledError")
     begun.run.cancel()  # too late to matter
@@ -205,11 +205,11 @@ def ends(request) -> Ends:
 
 
 async def test_cancelled_while_it_waits_for_a_bell(ends: Ends) -> None:
-    bell = Bell()
-    begun = Begun(ends.job(bell.wait))
+    signal = Signal()
+    begun = Begun(ends.job(signal.wait))
     ends.run = begun.run
     begun.run.cancel(msg="as uvicorn says it")
-    bell.ring()  # nobody waits for it any more
+    signal.fire()  # nobody waits for it any more
     await finish(begun, ends)
 
 
@@ -225,7 +225,7 @@ async def test_cancelled_in_its_first_step_and_then_waiting_for_a_bell(ends: End
         ends.run = begun[0].run
         ends.run.cancel()
 
-    Early(ends.job(Bell().wait, cancels))
+    Early(ends.job(Signal().wait, cancels))
     await finish(begun[0], ends)
 
 
@@ -233,16 +233,16 @@ async def test_cancelled_in_its_first_step_and_then_waiting_for_a_bell(ends: End
 async def test_cancelled_in_its_first_step_and_then_waiting_for_something_else(
     ends: Ends, wait: Callable[[], Any]
 ) -> None:
-    bell = Bell()
+    signal = Signal()
 
     async def waits() -> None:
-        await bell.wait()
+        await signal.wait()
         ends.run = begun.run
         begun.run.cancel()
         await wait()
 
     begun = Begun(ends.job(waits))
-    bell.ring()
+    signal.fire()
     await turns()
     await finish(begun, ends)
 
@@ -272,25 +272,25 @@ async def _waits_for(task: asyncio.Task[None]) -> None:
 
 
 async def test_a_coroutine_that_returns_without_waiting_was_not_cancelled() -> None:
-    bell = Bell()
+    signal = Signal()
 
     async def job() -> None:
-        await bell.wait()
+        await signal.wait()
         begun.run.cancel()
 
     begun = Begun(job())
-    bell.ring()
+    signal.fire()
     await turns()
     assert begun.end == "returned"
 
 
 async def test_runs_go_on_inside_each_others_steps() -> None:
-    first, second, seen = Bell(), Bell(), []
+    first, second, seen = Signal(), Signal(), []
 
     async def outer() -> None:
         await first.wait()
         seen.append("outer")
-        second.ring()
+        second.fire()
         seen.append("outer again")
         await first.wait()  # still the outer's: it is parked on the right run
         seen.append("end of outer")
@@ -298,58 +298,58 @@ async def test_runs_go_on_inside_each_others_steps() -> None:
     async def inner() -> None:
         await second.wait()
         seen.append("inner")
-        first.ring()  # the outer is running: nobody waits
+        first.fire()  # the outer is running: nobody waits
         await second.wait()
         seen.append("end of inner")
 
     one, two = Begun(outer()), Begun(inner())
-    first.ring()
+    first.fire()
     assert seen == ["outer", "inner", "outer again"]
-    second.ring()
-    first.ring()
+    second.fire()
+    first.fire()
     assert seen[3:] == ["end of inner", "end of outer"]
     assert one.end == two.end == "returned"
 
 
 async def test_tasks_and_callbacks_begun_in_a_step_are_no_part_of_the_run() -> None:
-    bell, start = Bell(), Bell()
+    signal, start = Signal(), Signal()
     current: list[object] = []
     other: list[asyncio.Task[None]] = []
 
     async def task() -> None:
-        current.append(eager._current)
-        await bell.wait()  # as a task: woken in the next turn
+        current.append(inline._current)
+        await signal.wait()  # as a task: woken in the next turn
 
     async def job() -> None:
         await start.wait()
-        assert eager._current is begun.run
+        assert inline._current is begun.run
         other.append(asyncio.create_task(task()))
-        asyncio.get_running_loop().call_soon(lambda: current.append(eager._current))
+        asyncio.get_running_loop().call_soon(lambda: current.append(inline._current))
 
     begun = Begun(job())
-    assert eager._current is None
-    start.ring()
+    assert inline._current is None
+    start.fire()
     assert begun.end == "returned"
     await turns()
     assert current == [None, None]
-    bell.ring()
+    signal.fire()
     assert not other[0].done()
     await other[0]
 
 
 async def test_a_run_that_a_task_woke_is_not_that_task() -> None:
-    """A bell rung from a task steps a run inside the task's step; what it then awaits is its own affair."""
-    bell, go_on, seen = Bell(), asyncio.Event(), []
+    """A signal rung from a task steps a run inside the task's step; what it then awaits is its own affair."""
+    signal, go_on, seen = Signal(), asyncio.Event(), []
 
     async def job() -> None:
-        await bell.wait()
+        await signal.wait()
         await go_on.wait()
         seen.append(asyncio.current_task())
 
     begun = Begun(job())
 
     async def rings() -> None:
-        bell.ring()
+        signal.fire()
         await in_task()  # a task already: nothing to do
         seen.append(asyncio.current_task())
 
@@ -363,15 +363,15 @@ async def test_a_run_that_a_task_woke_is_not_that_task() -> None:
 
 
 async def test_a_task_that_waits_for_a_bell_can_be_cancelled_and_the_bell_used_again() -> None:
-    bell = Bell()
-    waiting = asyncio.create_task(bell.wait())
+    signal = Signal()
+    waiting = asyncio.create_task(signal.wait())
     await turns(1)
-    bell.ring()
+    signal.fire()
     waiting.cancel()  # in the turn in which it was rung
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    begun = Begun(bell.wait())
-    bell.ring()
+    begun = Begun(signal.wait())
+    signal.fire()
     assert begun.end == "returned"
 
 
@@ -381,12 +381,12 @@ async def test_nothing_of_an_ended_run_is_left_for_the_collector(promoted: bool,
     class Held:
         pass
 
-    bell = Bell()
+    signal = Signal()
 
     async def job(held: Held) -> None:
         if promoted:
             await in_task()
-        await bell.wait()
+        await signal.wait()
         if end == "raises":
             raise ValueError
 
@@ -396,7 +396,7 @@ async def test_nothing_of_an_ended_run_is_left_for_the_collector(promoted: bool,
         over = asyncio.Event()
         held = Held()
         seen = weakref.ref(held)
-        run = Run(job(held), lambda *_: over.set())
+        run = InlineRun(job(held), lambda *_: over.set())
         del held
         run.step()
         await turns()
@@ -404,7 +404,7 @@ async def test_nothing_of_an_ended_run_is_left_for_the_collector(promoted: bool,
         if end == "cancelled":
             run.cancel()
         else:
-            bell.ring()
+            signal.fire()
         await over.wait()
         await turns()
         del run
