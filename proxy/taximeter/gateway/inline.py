@@ -1,8 +1,8 @@
 """Coroutines without a task, as long as they only wait for a `Signal`: a request's path for the price of plain calls.
 
 A task costs two turns of the loop for each wait. An `InlineRun` makes its coroutine's first step at once, and the next
-one in the very turn in which the signal it waits for fires. Where it awaits anything else (a future, a sleep), it goes on
-as an ordinary task from there. Knows nothing of HTTP.
+one in the very turn in which the signal it waits for fires. Where it awaits anything else (a future, a sleep), it goes
+on as an ordinary task from there. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
