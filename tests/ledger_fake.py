@@ -11,8 +11,8 @@ from taximeter.core.totals import Totals, add, empty, totals
 from taximeter.sinks.ledger import Cell, Ledger, Standing, TrackCell
 from taximeter.sinks.sink import Batch
 
-NOON_US = 1_795_348_800_000_000
-"""2026-11-22T12:00:00Z."""
+NOON_US = 3_373_272_000_000_000
+"""2076-11-22T12:00:00Z: long after any day the tests run on, because a real Valkey deletes at once what expired."""
 
 
 class FakeHistory:

@@ -79,9 +79,9 @@ async def test_keys_and_fields_are_exactly_the_contract(counters: Counters, redi
     }
     hashes = {
         "tm:{acme}:total": -1,
-        "tm:{acme}:month:2026-11": -1,
-        "tm:{acme}:day:2026-11-22": NOON_S + DAY_S // 2 + 400 * DAY_S,
-        "tm:{acme}:hour:2026-11-22T12": NOON_S + 3_600 + 8 * DAY_S,
+        "tm:{acme}:month:2076-11": -1,
+        "tm:{acme}:day:2076-11-22": NOON_S + DAY_S // 2 + 400 * DAY_S,
+        "tm:{acme}:hour:2076-11-22T12": NOON_S + 3_600 + 8 * DAY_S,
         "tm:{acme}:model:openai/gpt-4o-mini-2024-07-18": -1,
         "tm:{acme}:task:extract": -1,
         "tm:{acme}:track:doc-7": NOON_S + 3_600 + 30 * DAY_S,
@@ -103,8 +103,8 @@ async def test_keys_and_fields_are_exactly_the_contract(counters: Counters, redi
 
 async def test_a_reader_gets_named_totals_and_zeros_for_what_was_never_used(counters: Counters) -> None:
     await counters.deliver([batch([record(1)])])
-    assert await counters.totals("acme", "month:2026-11") == folded([record(1)])
-    assert await counters.totals("acme", "month:2026-12") == Totals()
+    assert await counters.totals("acme", "month:2076-11") == folded([record(1)])
+    assert await counters.totals("acme", "month:2076-12") == Totals()
 
 
 @settings(
@@ -386,7 +386,7 @@ async def test_a_key_that_is_not_a_hash_is_put_right_from_history(
     records = traffic(16, 60, workspaces=["acme"])
     await counters.deliver([batch(records[:30])])
     history.take(batch(records[:30]))
-    await redis.set("tm:{acme}:month:2026-11", "somebody's")
+    await redis.set("tm:{acme}:month:2076-11", "somebody's")
     sent = batch(records[30:])
     with pytest.raises(Exception, match="WRONGTYPE"):
         await counters.deliver([sent])
@@ -395,7 +395,7 @@ async def test_a_key_that_is_not_a_hash_is_put_right_from_history(
     reached = (await counters.cursors(["j1"]))["j1"]
     await counters.deliver([batch(records[reached:])])
     await assert_exact(counters, records)
-    assert await counters.totals("acme", "month:2026-11") == folded(records)
+    assert await counters.totals("acme", "month:2076-11") == folded(records)
 
 
 async def test_a_redis_that_may_evict_counters_is_refused(counters: Counters, redis: Redis) -> None:
