@@ -8,7 +8,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import postgres
+from closing import closing
 from taximeter.node.embedded_valkey import EmbeddedValkey
+
+__all__ = ["closing"]
 
 # No test measures time: how long drawing or running an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ import msgspec
 from taximeter.node.child import Slot
 
 SERVES = """
-from taximeter.child import Child
+from taximeter.node.child import Child
 Child("worker").ready()
 print("goes on")
 """

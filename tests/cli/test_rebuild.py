@@ -28,10 +28,10 @@ async def cost(redis, workspace="acme"):
     return await redis.hget(f"tm:{{{workspace}}}:total", "cost_nusd")
 
 
-async def test_counters_are_rebuilt_through_the_running_proxy(tmp_path, valkey_url, redis):
-    history = History(f"sqlite:///{tmp_path / 'history.db'}")
+async def test_counters_are_rebuilt_through_the_running_proxy(tmp_path, valkey_url, redis, closing):
+    history = closing(History(f"sqlite:///{tmp_path / 'history.db'}"))
     await history.prepare()
-    counters = Counters(valkey_url, history=history)
+    counters = closing(Counters(valkey_url, history=history))
     control = ControlPlane(tmp_path, history)
     control.services = replace(control.services, rebuild=counters.rebuild)
     async with control:
@@ -44,8 +44,6 @@ async def test_counters_are_rebuilt_through_the_running_proxy(tmp_path, valkey_u
         await redis.set("tm:{tm:workspaces}:rebuilding", "somebody")
         busy = await rebuild({}, "--url", control.url)
         assert busy.exit_code == 1 and "another process is rebuilding" in busy.stderr
-    await counters.close()
-    await history.close()
 
 
 async def test_counters_are_rebuilt_directly_while_no_proxy_runs(

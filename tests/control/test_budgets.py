@@ -165,8 +165,8 @@ async def test_without_redis_budgets_are_listed_without_figures(tmp_path, start)
     assert (shown["limit"], shown["spent"], shown["held"]) == (5, None, None)
 
 
-async def test_nodes_share_budgets_and_an_end_wins(tmp_path, valkey_url, redis):
-    server = RedisServer(valkey_url)
+async def test_nodes_share_budgets_and_an_end_wins(tmp_path, valkey_url, redis, closing):
+    server = closing(RedisServer(valkey_url))
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one, other = ring(tmp_path / "a"), ring(tmp_path / "b")
@@ -179,7 +179,6 @@ async def test_nodes_share_budgets_and_an_end_wins(tmp_path, valkey_url, redis):
     for each in (other, one):
         await exchange_budgets(server, each)
     assert one.listing() == [] and one.in_force().workspaces == {}
-    await server.close()
 
 
 def test_the_file_is_followed_and_a_broken_one_changes_nothing(tmp_path, caplog):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from closing import closed
 from control_plane import DAY_US, NOON_US, record
 from journals import journal
 from ledger import batch, calls
@@ -134,8 +135,11 @@ async def test_attempts_of_one_request_are_corrected_apart(books):
 )
 @given(found=st.lists(calls(), max_size=30), rates=st.lists(st.integers(0, 9), max_size=3), fails=st.integers(0, 30))
 async def test_after_any_repricings_each_priced_call_costs_what_it_would_now(tmp_path_factory, found, rates, fails):
-    history = History(f"sqlite:///{tmp_path_factory.mktemp('h') / 'history.db'}")
-    books = Books(history)
+    async with closed(History(f"sqlite:///{tmp_path_factory.mktemp('h') / 'history.db'}")) as history:
+        await repriced_again_and_again(Books(history), found, rates, fails)
+
+
+async def repriced_again_and_again(books, found, rates, fails):
     used = [one for one in found if one.kind == "usage"]
     for number, one in enumerate(used):
         one.request_id, one.attempt = f"req-{number}", 1
@@ -150,7 +154,6 @@ async def test_after_any_repricings_each_priced_call_costs_what_it_would_now(tmp
     assert await books.cost() == expected
     await books.reprice(PerToken(m1=3, m2=4))
     assert books.written == []
-    await history.close()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from closing import closed
 from control_plane import embedding, record
 from nodes import Node, node
 from taximeter.keys.rule import digest
@@ -32,11 +33,10 @@ def house(directory: Path, **environ: str) -> Iterator[tuple[Node, str]]:
 
 
 async def _fill(url: str) -> None:
-    history = History(url)
-    await history.prepare()
-    records = [record(n, track=f"t-{n % 3}", document=f"d-{n}", task="q", end_user="u") for n in range(20)]
-    records += [embedding(n) for n in range(20, 25)]
-    for seq, each in enumerate(records, start=1):
-        each.event_id = f"j1:{seq}"
-    await history.deliver([Batch(journal_id="j1", after=0, upto=len(records), records=records)])
-    await history.close()
+    async with closed(History(url)) as history:
+        await history.prepare()
+        records = [record(n, track=f"t-{n % 3}", document=f"d-{n}", task="q", end_user="u") for n in range(20)]
+        records += [embedding(n) for n in range(20, 25)]
+        for seq, each in enumerate(records, start=1):
+            each.event_id = f"j1:{seq}"
+        await history.deliver([Batch(journal_id="j1", after=0, upto=len(records), records=records)])

@@ -107,9 +107,12 @@ class Edged:
 
     def __init__(self, server: Server, port: int) -> None:
         self.server, self.port = server, port
+        self.opened: list[asyncio.StreamWriter] = []
 
     async def open(self, request: bytes = b"", **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the edge, closed with it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, **options)
+        self.opened.append(writer)
         writer.write(request)
         return reader, writer
 
@@ -132,7 +135,12 @@ def edged() -> Callable[..., Any]:
             server = Server(handler, Limits(**limits), connection=Edge, then=then)
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(server.serve([listener]))
-                yield Edged(server, listener.getsockname()[1])
+                edge = Edged(server, listener.getsockname()[1])
+                try:
+                    yield edge
+                finally:
+                    for writer in edge.opened:
+                        writer.close()
                 server.stop()
                 await task
 

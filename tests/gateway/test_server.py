@@ -97,9 +97,13 @@ Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Served:
     def __init__(self, app: Echo, server: Server, port: int) -> None:
         self.app, self.server, self.port = app, server, port
+        self.opened: list[asyncio.StreamWriter] = []
 
     async def open(self) -> Opened:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        """A connection to the server, closed with it."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.opened.append(writer)
+        return reader, writer
 
     async def exchange(self, *parts: bytes, after: Callable[[], Awaitable[Any]] | None = None) -> bytes:
         """Send the parts and read until the server closes."""
@@ -120,7 +124,12 @@ async def serving(**limits: Any) -> AsyncIterator[Served]:
         server = Server(app_or_handler, Limits(**limits), connection=Echo.connection)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(server.serve([listener]))
-            yield Served(app, server, listener.getsockname()[1])
+            served = Served(app, server, listener.getsockname()[1])
+            try:
+                yield served
+            finally:
+                for writer in served.opened:
+                    writer.close()
             server.stop()
             app.gate.set()
             await task

@@ -165,8 +165,8 @@ def test_every_vocabulary_loads_without_a_network(tmp_path: Path) -> None:
 import socket
 def refuse(*_, **__): raise AssertionError("the network was used")
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
-from taximeter.gateway.tokenizing import count
-from taximeter.gateway.vocabularies import VOCABULARIES, vocabulary_of
+from taximeter.gateway.metering.tokenizing import count
+from taximeter.gateway.metering.vocabularies import VOCABULARIES, vocabulary_of
 print(sum(count(name, "hello") > 0 for name in VOCABULARIES))
 """
     empty = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(PROXY)}

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 import trustme
 
+from closing import Closing
 from taximeter import config
 from taximeter.core.errors import (
     RequestError,
@@ -161,13 +162,12 @@ async def test_errors_after_the_head(provider, through_proxy, steps, error) -> N
         await answer.read()
 
 
-async def test_no_proxy_no_connection(through_proxy) -> None:
+async def test_no_proxy_no_connection(through_proxy, closing: Closing) -> None:
     settings = config.Upstream(base_url="http://far.example/v1", proxy_url="http://127.0.0.1:1")
-    upstream = Upstream(settings, frozenset(), {})
+    upstream = closing(Upstream(settings, frozenset(), {}))
     with pytest.raises(UpstreamUnreachable) as caught:
         await upstream.send(b"POST", b"/v1/x", [], b"{}")
     assert not caught.value.sent
-    await upstream.close()
 
 
 async def test_what_the_body_raises_is_raised(provider, through_proxy) -> None:
@@ -212,23 +212,22 @@ class Http2Server(asyncio.Protocol):
         self.transport.write(self.h2.data_to_send())
 
 
-async def test_an_upstream_that_speaks_only_http2(tmp_path) -> None:
+async def test_an_upstream_that_speaks_only_http2(tmp_path, closing: Closing) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     context.set_alpn_protocols(["h2"])
     seen: list[list[tuple[bytes, bytes]]] = []
-    server = await asyncio.get_running_loop().create_server(lambda: Http2Server(seen), "127.0.0.1", 0, ssl=context)
+    loop = asyncio.get_running_loop()
+    server = closing(await loop.create_server(lambda: Http2Server(seen), "127.0.0.1", 0, ssl=context))
     port = server.sockets[0].getsockname()[1]
     base_url = f"https://127.0.0.1:{port}/v1"
     settings = config.Upstream(base_url=base_url, http2=True, ca_file=str(tmp_path / "ca.pem"), api_key_env="KEY")
-    upstream = Upstream(settings, frozenset(), {"KEY": "sk-1"})
+    upstream = closing(Upstream(settings, frozenset(), {"KEY": "sk-1"}))
     answer = await upstream.send(b"POST", b"/v1/x", [(b"content-type", b"application/json")], b"{}")
     assert (answer.status, answer.headers, await read_all(answer)) == (200, [(b"x-request-id", b"r1")], b"onetwo")
     assert (b":path", b"/v1/x") in seen[0] and (b"authorization", b"Bearer sk-1") in seen[0]
-    await upstream.close()
-    server.close()
 
 
 def every_subclass(kind: type[Exception]) -> list[type[Exception]]:

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 import taximeter_rag
+from closing import Closing
 from rag import venvs
 from taximeter_rag import metered
 from taximeter_rag.clients import REQUEST_ID, Hooks, install, tag
@@ -67,16 +68,15 @@ async def test_uninstalled_hooks_leave_no_trace() -> None:
     assert (httpx2.AsyncClient.send, httpx2.Client.send) == before
 
 
-async def test_one_client_can_be_tagged_alone() -> None:
+async def test_one_client_can_be_tagged_alone(closing: Closing) -> None:
     async with Provider() as provider, httpx2.AsyncClient() as other:
         provider.script(response(b"{}", headers=[(REQUEST_ID, "id-1")]))
-        sdk = tag(openai.AsyncOpenAI(base_url=provider.base_url, api_key="sk", max_retries=0))
+        sdk = closing(tag(openai.AsyncOpenAI(base_url=provider.base_url, api_key="sk", max_retries=0)))
         with metered(**{"workspace": "acme", "track": "t1", "document": "d1"}) as scope:
             await sdk.get("/anything", cast_to=httpx2.Response)
             await other.get(provider.url)
         assert tagged(provider) == [TAGS, {}]
         assert list(scope.calls) == ["id-1"]
-        await sdk.close()
 
 
 def test_a_client_of_another_kind_is_refused() -> None:

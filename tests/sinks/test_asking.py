@@ -54,27 +54,27 @@ async def test_a_loop_that_stood_still_does_not_make_redis_silent(client, holds)
     assert type(await asking) is Reserved
 
 
-async def test_a_server_that_says_nothing_is_away_for_all_who_wait_and_is_asked_anew_afterwards(client, valkey_url):
+async def test_a_server_that_says_nothing_is_away_for_all_who_wait_and_is_asked_anew_afterwards(
+    client, valkey_url, closing
+):
     port = int(valkey_url.rpartition(":")[2].partition("/")[0])
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        nobody = Reservations(
-            RedisServer(f"redis://127.0.0.1:{deaf.getsockname()[1]}/0", timeout_s=None), timeout_s=0.2
+        nobody = closing(
+            Reservations(RedisServer(f"redis://127.0.0.1:{deaf.getsockname()[1]}/0", timeout_s=None), timeout_s=0.2)
         )
         answers = await asyncio.gather(
             *(nobody.reserve(f"r{n}#1", [(budget(100), 10)], NOW_US) for n in range(300)), return_exceptions=True
         )
         assert len(answers) == 300 and all(isinstance(answer, redis.TimeoutError) for answer in answers)
-        await nobody.close()
     async with Relay(port) as relay:
         url = valkey_url.replace(f":{port}", f":{relay.port}")
-        through = Reservations(RedisServer(url, timeout_s=None), timeout_s=0.5)
+        through = closing(Reservations(RedisServer(url, timeout_s=None), timeout_s=0.5))
         relay.drop_replies = True
         with pytest.raises(ERRORS):
             await through.reserve("r1#1", [(budget(100), 10)], NOW_US)
         relay.drop_replies = False
         assert type(await through.reserve("r1#1", [(budget(100), 10)], NOW_US)) is Reserved
         assert type(await through.reserve("r2#1", [(budget(100), 91)], NOW_US)) is Refusal
-        await through.close()
 
 
 async def test_who_leaves_while_waiting_asks_for_nothing(client, holds):

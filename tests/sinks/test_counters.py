@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, TimeoutError
 
+from closing import Closing, closed
 from ledger_fake import NOON_US, FakeHistory, batch, fold, folded, record, traffic
 from taximeter.core.errors import ConfigError
-from taximeter.core.record import Operation, Outcome, Source
+from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.core.totals import FIELDS, Totals, totals
 from taximeter.sinks.ledger import Ledger
 from taximeter.sinks.redis import keys
@@ -117,8 +118,12 @@ async def test_every_hash_is_the_sum_of_its_records(
     valkey_url: str, redis: Redis, seed: int, cuts: list[int], hours: int
 ) -> None:
     await redis.flushall()
-    sink = Counters(valkey_url, now_us=lambda: NOON_US)
-    records = traffic(seed, 120, hours=hours)
+    async with closed(Counters(valkey_url, now_us=lambda: NOON_US)) as sink:
+        await assert_every_hash(sink, traffic(seed, 120, hours=hours), cuts)
+
+
+async def assert_every_hash(sink: Counters, records: list[Record], cuts: list[int]) -> None:
+    """Delivered in pieces, every hash is what its records add up to."""
     edges = sorted({0, *cuts, 120})
     for start, end in pairwise(edges):
         if end > start:
@@ -133,7 +138,6 @@ async def test_every_hash_is_the_sum_of_its_records(
         scopes |= {keys.task(k): v for k, v in ledger.tasks.items()}
         for scope, cell in scopes.items():
             assert (scope, await sink.totals(workspace, scope)) == (scope, totals(cell))
-    await sink.close()
 
 
 async def test_two_journals_of_one_delivery_are_counted_apart(counters: Counters) -> None:
@@ -153,28 +157,26 @@ async def test_a_batch_cut_for_another_cursor_is_not_applied(counters: Counters)
     await assert_exact(counters, records)
 
 
-async def test_a_new_process_knows_where_the_old_one_was(counters: Counters, valkey_url: str) -> None:
+async def test_a_new_process_knows_where_the_old_one_was(counters: Counters, valkey_url: str, closing: Closing) -> None:
     records = traffic(4, 30)
     await counters.deliver([batch(records[:20])])
-    sink = Counters(valkey_url)
+    sink = closing(Counters(valkey_url))
     assert await sink.cursors(["j1", "j2"]) == {"j1": 20, "j2": 0}
     assert await sink.deliver([batch(records[20:])]) == {"j1": 30}
     await assert_exact(sink, records)
-    await sink.close()
 
 
 async def test_records_sent_again_below_the_watermark_are_filtered_by_workspace(
-    counters: Counters, redis: Redis, valkey_url: str
+    counters: Counters, redis: Redis, valkey_url: str, closing: Closing
 ) -> None:
     records = traffic(5, 60)
     await counters.deliver([batch(records[:40])])
     await redis.hset(keys.WATERMARK, "j1", 10)  # as if it had died before the watermark was written
-    sink = Counters(valkey_url)
+    sink = closing(Counters(valkey_url))
     assert await sink.cursors(["j1"]) == {"j1": 10}
     assert await sink.deliver([batch(records[10:])]) == {"j1": 60}
     assert sink.duplicates_skipped == 30
     await assert_exact(sink, records)
-    await sink.close()
 
 
 async def test_a_long_batch_runs_as_several_scripts(counters: Counters) -> None:
@@ -308,20 +310,19 @@ async def test_one_lost_workspace_is_rebuilt_alone(counters: Counters, redis: Re
 
 
 async def test_a_new_process_does_not_take_a_lost_workspace_for_a_new_one(
-    counters: Counters, redis: Redis, history: FakeHistory, valkey_url: str
+    counters: Counters, redis: Redis, history: FakeHistory, valkey_url: str, closing: Closing
 ) -> None:
     records = traffic(12, 60, workspaces=["acme"])
     await counters.deliver([batch(records[:50])])
     history.take(batch(records[:50]))
     await redis.delete(*await redis.keys("tm:{acme}:*"))
-    sink = Counters(valkey_url, history=history)
+    sink = closing(Counters(valkey_url, history=history))
     assert await sink.cursors(["j1"]) == {"j1": 50}
     with pytest.raises(CountersMoved):
         await sink.deliver([batch(records[50:])])
     assert await sink.cursors(["j1"]) == {"j1": 50}
     await sink.deliver([batch(records[50:])])
     await assert_exact(sink, records)
-    await sink.close()
 
 
 async def test_a_workspace_that_went_back_is_read_again_from_its_journal(
@@ -363,8 +364,10 @@ async def test_a_full_redis_takes_nothing_and_loses_nothing(counters: Counters, 
     await assert_exact(counters, records)
 
 
-async def test_a_redis_too_slow_to_answer_has_still_counted_once(redis: Redis, valkey_url: str) -> None:
-    sink, hasty = Counters(valkey_url), Counters(valkey_url, timeout_s=0.2)
+async def test_a_redis_too_slow_to_answer_has_still_counted_once(
+    redis: Redis, valkey_url: str, closing: Closing
+) -> None:
+    sink, hasty = closing(Counters(valkey_url)), closing(Counters(valkey_url, timeout_s=0.2))
     records = traffic(15, 60)
     await sink.deliver([batch(records[:30])])
     await redis.client_pause(600_000, all=False)  # writes wait and are executed afterwards
@@ -373,11 +376,9 @@ async def test_a_redis_too_slow_to_answer_has_still_counted_once(redis: Redis, v
             await hasty.deliver([batch(records[30:])])
     finally:
         await redis.client_unpause()
-    await hasty.close()
     assert (await sink.cursors(["j1"]))["j1"] in (30, 60)
     await sink.deliver([batch(records[30:])])
     await assert_exact(sink, records)
-    await sink.close()
 
 
 async def test_a_key_that_is_not_a_hash_is_put_right_from_history(
@@ -411,13 +412,13 @@ async def test_a_redis_that_may_evict_counters_is_refused(counters: Counters, re
 
 
 async def test_an_acl_user_needs_only_our_keys(
-    redis: Redis, valkey_url: str, history: FakeHistory, caplog: pytest.LogCaptureFixture
+    redis: Redis, valkey_url: str, history: FakeHistory, caplog: pytest.LogCaptureFixture, closing: Closing
 ) -> None:
     password = secrets.token_hex(8)
     allowed = ["+@read", "+@write", "+@scripting", "+@connection", "+time", "-@dangerous"]
     await redis.execute_command("ACL", "SETUSER", "meter", "on", f">{password}", "resetkeys", "~tm:*", *allowed)
     url = f"redis://meter:{password}@{valkey_url.rpartition('@')[2]}"
-    sink = Counters(url, history=history)
+    sink = closing(Counters(url, history=history))
     records = traffic(17, 40)
     await sink.deliver([batch(records[:20])])
     history.take(batch(records))
@@ -427,7 +428,6 @@ async def test_an_acl_user_needs_only_our_keys(
     await assert_exact(sink, records)
     assert "must be noeviction" in caplog.text  # INFO is a dangerous command: it can't be asked
     assert password not in caplog.text
-    await sink.close()
     await redis.execute_command("ACL", "DELUSER", "meter")
 
 
@@ -467,10 +467,10 @@ async def test_audit_takes_neither_lag_for_loss(counters: Counters, history: Fak
 
 
 async def test_records_nobody_brings_are_taken_from_history(
-    redis: Redis, valkey_url: str, history: FakeHistory
+    redis: Redis, valkey_url: str, history: FakeHistory, closing: Closing
 ) -> None:
     now = [NOON_US]
-    sink = Counters(valkey_url, history=history, now_us=lambda: now[0])
+    sink = closing(Counters(valkey_url, history=history, now_us=lambda: now[0]))
     records = traffic(20, 60)
     await sink.deliver([batch(records[:30])])
     history.take(batch(records))
@@ -481,47 +481,44 @@ async def test_records_nobody_brings_are_taken_from_history(
     reached = await sink.cursors(["j1"])
     await sink.deliver([batch(records[reached["j1"] :])])  # and should they come after all, they are not counted again
     await assert_exact(sink, records)
-    await sink.close()
 
 
 async def test_another_history_does_not_overwrite_counters_unasked(
-    counters: Counters, redis: Redis, history: FakeHistory, valkey_url: str
+    counters: Counters, redis: Redis, history: FakeHistory, valkey_url: str, closing: Closing
 ) -> None:
     await counters.register_node("n1", "history-1")
     records = traffic(21, 40)
     await counters.deliver([batch(records)])
     history.take(batch(records))
     await counters.leave("n1")
-    sink = Counters(valkey_url, history=FakeHistory(), history_id="history-2")
+    sink = closing(Counters(valkey_url, history=FakeHistory(), history_id="history-2"))
     assert (await sink.audit()).checked == 0
     await assert_exact(sink, records)
     await sink.rebuild()
     assert await sink.totals("acme") == Totals()
-    await sink.close()
 
 
 async def test_old_cursors_are_forgotten_but_not_the_watermark(
-    counters: Counters, redis: Redis, history: FakeHistory, valkey_url: str
+    counters: Counters, redis: Redis, history: FakeHistory, valkey_url: str, closing: Closing
 ) -> None:
     records = traffic(22, 40, workspaces=["acme"])
     await counters.deliver([batch(records, ended=True)])
     history.take(batch(records))
-    late = Counters(valkey_url, history=history, now_us=lambda: NOON_US + 31 * DAY_S * 1_000_000)
+    late = closing(Counters(valkey_url, history=history, now_us=lambda: NOON_US + 31 * DAY_S * 1_000_000))
     assert (await late.audit()).rebuilt == []
     assert await redis.hgetall("tm:{acme}:cursor") == {}
     assert await late.cursors(["j1"]) == {"j1": 40}
     assert (await late.audit()).rebuilt == []
     await assert_exact(late, records)
-    await late.close()
 
 
 async def test_a_rebuild_beside_a_delivering_node_is_exact(
-    counters: Counters, history: FakeHistory, valkey_url: str
+    counters: Counters, history: FakeHistory, valkey_url: str, closing: Closing
 ) -> None:
     records = traffic(23, 90)
     await counters.deliver([batch(records[:50])])
     history.take(batch(records[:20]))  # history is behind: what Redis knew beyond it must come again
-    other = Counters(valkey_url, history=history)
+    other = closing(Counters(valkey_url, history=history))
     assert await other.rebuild() == 3
     with pytest.raises(CountersMoved):
         await counters.deliver([batch(records[50:])])
@@ -529,16 +526,15 @@ async def test_a_rebuild_beside_a_delivering_node_is_exact(
     assert reached <= 20
     await counters.deliver([batch(records[reached:])])
     await assert_exact(counters, records)
-    await other.close()
 
 
 async def test_a_rebuild_between_counting_and_the_watermark_is_noticed(
-    counters: Counters, history: FakeHistory, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    counters: Counters, history: FakeHistory, valkey_url: str, monkeypatch: pytest.MonkeyPatch, closing: Closing
 ) -> None:
     records = traffic(28, 90)
     await counters.deliver([batch(records[:40])])
     history.take(batch(records[:40]))
-    other = Counters(valkey_url, history=history)
+    other = closing(Counters(valkey_url, history=history))
     run = counters.server.run
 
     async def rebuilt_before_the_watermark(script: Script, calls: Sequence[Call]) -> list[Any]:
@@ -553,7 +549,6 @@ async def test_a_rebuild_between_counting_and_the_watermark_is_noticed(
     assert await counters.cursors(["j1"]) == {"j1": 40}
     await counters.deliver([batch(records[40:])])
     await assert_exact(counters, records)
-    await other.close()
 
 
 async def test_a_rebuild_that_died_half_way_is_taken_over(
@@ -633,8 +628,10 @@ async def test_a_rebuild_writes_the_same_hashes_as_counting(
     assert await state() == before
 
 
-async def test_nodes_on_one_redis_must_share_a_history(counters: Counters, redis: Redis, valkey_url: str) -> None:
-    other = Counters(valkey_url)
+async def test_nodes_on_one_redis_must_share_a_history(
+    counters: Counters, redis: Redis, valkey_url: str, closing: Closing
+) -> None:
+    other = closing(Counters(valkey_url))
     await counters.register_node("n1", "postgres-1")
     await other.register_node("n2", "postgres-1")
     with pytest.raises(ConfigError, match="'n1'"):
@@ -645,11 +642,12 @@ async def test_nodes_on_one_redis_must_share_a_history(counters: Counters, redis
     await redis.hset(keys.NODES, "n0", "sqlite-0 1000")  # not heard of since 1970
     await other.register_node("n2", "sqlite-2")
     assert list(await redis.hgetall(keys.NODES)) == ["n2"]
-    await other.close()
 
 
-async def test_a_second_process_on_the_same_journal_does_not_double(counters: Counters, valkey_url: str) -> None:
-    other = Counters(valkey_url)
+async def test_a_second_process_on_the_same_journal_does_not_double(
+    counters: Counters, valkey_url: str, closing: Closing
+) -> None:
+    other = closing(Counters(valkey_url))
     records = traffic(26, 60)
     await counters.deliver([batch(records[:20])])
     assert await other.cursors(["j1"]) == {"j1": 20}
@@ -657,7 +655,6 @@ async def test_a_second_process_on_the_same_journal_does_not_double(counters: Co
     assert await other.deliver([batch(records[20:40])]) == {"j1": 40}
     await other.deliver([batch(records[40:])])
     await assert_exact(other, records)
-    await other.close()
 
 
 async def test_nothing_known_is_not_counted_as_zero_tokens_known(counters: Counters) -> None:

@@ -14,6 +14,7 @@ import trustme
 from redis.exceptions import ConnectionError, RedisError
 
 import valkeys
+from closing import Closing
 from ledger_fake import NOON_US, FakeHistory, batch, folded, record, traffic
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Record
@@ -51,12 +52,12 @@ async def assert_exact(sink: Counters, records: list[Record]) -> None:
         assert await sink.totals(workspace) == folded(r for r in records if r.workspace == workspace)
 
 
-async def test_a_lost_reply_does_not_count_twice(tmp_path: Path, history: FakeHistory) -> None:
+async def test_a_lost_reply_does_not_count_twice(tmp_path: Path, history: FakeHistory, closing: Closing) -> None:
     [port] = free_ports(1)
     server = Server(tmp_path, port)
     records = traffic(1, 200)
     async with running(server), Relay(port) as relay:
-        sink = Counters(f"redis://127.0.0.1:{relay.port}/0", history=history)
+        sink = closing(Counters(f"redis://127.0.0.1:{relay.port}/0", history=history))
         await sink.deliver([batch(records[:20])])
         for start in range(20, 200, 20):
             relay.drop_replies = True
@@ -67,15 +68,14 @@ async def test_a_lost_reply_does_not_count_twice(tmp_path: Path, history: FakeHi
             assert await sink.deliver([batch(records[start : start + 20])]) == {"j1": start + 20}
         await assert_exact(sink, records)
         assert sink.duplicates_skipped == 180
-        await sink.close()
 
 
-async def test_a_lost_first_reply_does_not_make_a_new_workspace_look_lost(tmp_path: Path) -> None:
+async def test_a_lost_first_reply_does_not_make_a_new_workspace_look_lost(tmp_path: Path, closing: Closing) -> None:
     [port] = free_ports(1)
     server = Server(tmp_path, port)
     records = traffic(2, 20)
     async with running(server), Relay(port) as relay:
-        sink = Counters(f"redis://127.0.0.1:{relay.port}/0")  # no history: a rebuild would fail
+        sink = closing(Counters(f"redis://127.0.0.1:{relay.port}/0"))  # no history: a rebuild would fail
         await sink.cursors(["j1"])
         await sink._meet({"acme", "globex", "initech"})
         relay.drop_replies = True
@@ -85,7 +85,6 @@ async def test_a_lost_first_reply_does_not_make_a_new_workspace_look_lost(tmp_pa
         await sink.cursors(["j1"])
         await sink.deliver([batch(records)])
         await assert_exact(sink, records)
-        await sink.close()
 
 
 class Chaos:
@@ -103,6 +102,9 @@ class Chaos:
 
     def new_life(self) -> Counters:
         return Counters(f"redis://127.0.0.1:{self.relay.port}/0", history=self.history, now_us=lambda: NOON_US)
+
+    async def close(self) -> None:
+        await self.sink.close()
 
     async def deliver(self) -> None:
         """One round of delivery, to the ends of what is written."""
@@ -167,11 +169,13 @@ class Chaos:
 
 @pytest.mark.parametrize("audited", [True, False])
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_happens_the_sums_come_out_exact(seed: int, audited: bool, tmp_path: Path) -> None:
+async def test_whatever_happens_the_sums_come_out_exact(
+    seed: int, audited: bool, tmp_path: Path, closing: Closing
+) -> None:
     [port] = free_ports(1)
     server = Server(tmp_path, port)
     async with running(server), Relay(port) as relay:
-        chaos = Chaos(seed, server, relay, audited=audited)
+        chaos = closing(Chaos(seed, server, relay, audited=audited))
         for _ in range(60):
             relay.replies_left = chaos.rng.choice([None, None, None, chaos.rng.randrange(12)])
             with contextlib.suppress(*TROUBLE):
@@ -180,17 +184,16 @@ async def test_whatever_happens_the_sums_come_out_exact(seed: int, audited: bool
         await server.client.delete(REBUILDING)  # a lease left by a rebuild whose last reply was lost, over by now
         await chaos.settle()
         await assert_exact(chaos.sink, [*chaos.journals["j1"], *chaos.journals["j2"]])
-        await chaos.sink.close()
 
 
 async def test_a_server_restarted_from_an_older_file_gets_everything_again(
-    tmp_path: Path, history: FakeHistory
+    tmp_path: Path, history: FakeHistory, closing: Closing
 ) -> None:
     [port] = free_ports(1)
     server = Server(tmp_path, port, "appendonly yes", "appendfsync always")
     records = traffic(3, 160)
     async with running(server):
-        sink = Counters(server.url, history=history)
+        sink = closing(Counters(server.url, history=history))
         await sink.deliver([batch(records[:40])])
         older = {file: file.read_bytes() for file in (tmp_path / "appendonlydir").iterdir()}
         await sink.deliver([batch(records[40:80])])
@@ -200,15 +203,16 @@ async def test_a_server_restarted_from_an_older_file_gets_everything_again(
         await server.start()
         assert await deliver(sink, records) > 0
         await assert_exact(sink, records)
-        await sink.close()
 
 
-async def test_a_server_that_is_away_for_a_while_is_caught_up_with(tmp_path: Path, history: FakeHistory) -> None:
+async def test_a_server_that_is_away_for_a_while_is_caught_up_with(
+    tmp_path: Path, history: FakeHistory, closing: Closing
+) -> None:
     [port] = free_ports(1)
     server = Server(tmp_path, port, "appendonly yes", "appendfsync always")
     records = traffic(4, 200)
     async with running(server):
-        sink = Counters(server.url, history=history)
+        sink = closing(Counters(server.url, history=history))
         await deliver(sink, records[:80])
         server.kill()
         with pytest.raises(ConnectionError):
@@ -218,10 +222,9 @@ async def test_a_server_that_is_away_for_a_while_is_caught_up_with(tmp_path: Pat
         await server.start()
         assert await deliver(sink, records) == 0
         await assert_exact(sink, records)
-        await sink.close()
 
 
-async def test_tls_with_the_server_verified(tmp_path: Path, history: FakeHistory) -> None:
+async def test_tls_with_the_server_verified(tmp_path: Path, history: FakeHistory, closing: Closing) -> None:
     """The bundled Valkey has no TLS: a relay ends it before the server."""
     [port] = free_ports(1)
     authority = trustme.CA()
@@ -230,14 +233,12 @@ async def test_tls_with_the_server_verified(tmp_path: Path, history: FakeHistory
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with running(Server(tmp_path, port)), Relay(port, context) as relay:
         url = f"rediss://127.0.0.1:{relay.port}/0"
-        sink = Counters(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}", history=history)
+        sink = closing(Counters(f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}", history=history))
         await sink.deliver([batch([record(1)])])
         await assert_exact(sink, [record(1)])
-        await sink.close()
-        stranger = Counters(url, history=history)
+        stranger = closing(Counters(url, history=history))
         with pytest.raises(ConnectionError, match="certificate"):
             await stranger.cursors([])
-        await stranger.close()
 
 
 @pytest.fixture
@@ -246,17 +247,16 @@ async def watched(tmp_path: Path) -> AsyncIterator[tuple[Server, Server, str]]:
         yield servers
 
 
-async def test_sentinel_failover(watched: tuple[Server, Server, str], history: FakeHistory) -> None:
+async def test_sentinel_failover(watched: tuple[Server, Server, str], history: FakeHistory, closing: Closing) -> None:
     primary, replica, url = watched
     records = traffic(5, 300)
-    sink = Counters(url, history=history, timeout_s=5)
+    sink = closing(Counters(url, history=history, timeout_s=5))
     await deliver(sink, records[:160])
     history.take(batch(records[:160]))
     primary.kill()
     assert await deliver(sink, records) > 0
     await assert_exact(sink, records)
     assert (await replica.client.role())[0] == "master"
-    await sink.close()
 
 
 @pytest.fixture
@@ -265,11 +265,15 @@ async def cluster(tmp_path: Path) -> AsyncIterator[list[Server]]:
         yield servers
 
 
-async def test_cluster_with_a_primary_lost_under_way(cluster: list[Server], history: FakeHistory) -> None:
+async def test_cluster_with_a_primary_lost_under_way(
+    cluster: list[Server], history: FakeHistory, closing: Closing
+) -> None:
     workspaces = [f"ws-{n}" for n in range(12)]
     records = traffic(6, 400, workspaces=workspaces)
-    sink = Counters(
-        f"redis+cluster://127.0.0.1:{cluster[0].port},127.0.0.1:{cluster[1].port}", history=history, timeout_s=5
+    sink = closing(
+        Counters(
+            f"redis+cluster://127.0.0.1:{cluster[0].port},127.0.0.1:{cluster[1].port}", history=history, timeout_s=5
+        )
     )
     await deliver(sink, records[:200])
     await assert_exact(sink, records[:200])
@@ -286,13 +290,14 @@ async def test_cluster_with_a_primary_lost_under_way(cluster: list[Server], hist
     assert (await sink.audit()).rebuilt == []
     await sink.rebuild()
     await assert_exact(sink, records)
-    await sink.close()
 
 
-async def test_a_cluster_shard_that_lost_everything_is_rebuilt(cluster: list[Server], history: FakeHistory) -> None:
+async def test_a_cluster_shard_that_lost_everything_is_rebuilt(
+    cluster: list[Server], history: FakeHistory, closing: Closing
+) -> None:
     workspaces = [f"ws-{n}" for n in range(12)]
     records = traffic(7, 300, workspaces=workspaces)
-    sink = Counters(f"redis+cluster://127.0.0.1:{cluster[2].port}", history=history)
+    sink = closing(Counters(f"redis+cluster://127.0.0.1:{cluster[2].port}", history=history))
     await deliver(sink, records[:150])
     history.take(batch(records[:150]))
     for server in cluster[:3]:
@@ -301,7 +306,6 @@ async def test_a_cluster_shard_that_lost_everything_is_rebuilt(cluster: list[Ser
         await deliver(sink, records)
         await assert_exact(sink, records)
         history.take(batch(records))
-    await sink.close()
 
 
 @pytest.mark.parametrize(
@@ -327,7 +331,9 @@ def test_no_message_shows_the_password() -> None:
     assert "s3cret-pass" not in RedisServer("redis+cluster://user:s3cret-pass@127.0.0.1:1,127.0.0.1:2").shown
 
 
-async def test_credentials_reach_sentinel_and_server_apart(tmp_path: Path, history: FakeHistory) -> None:
+async def test_credentials_reach_sentinel_and_server_apart(
+    tmp_path: Path, history: FakeHistory, closing: Closing
+) -> None:
     port, sentinel_port = free_ports(2)
     server = Server(tmp_path / "a", port)
     sentinel = Server(tmp_path / "s", sentinel_port, f"sentinel monitor meter 127.0.0.1 {port} 1", sentinel=True)
@@ -337,24 +343,22 @@ async def test_credentials_reach_sentinel_and_server_apart(tmp_path: Path, histo
         await server.client.execute_command("ACL", "SETUSER", "meter", "on", ">count", "allkeys", "+@all")
         await server.client.execute_command("ACL", "SETUSER", "default", "off")
         url = f"redis+sentinel://meter:count@127.0.0.1:{sentinel_port}/meter/0"
-        sink = Counters(f"{url}?sentinel_username=looker&sentinel_password=look", history=history)
+        sink = closing(Counters(f"{url}?sentinel_username=looker&sentinel_password=look", history=history))
         await sink.deliver([batch([record(1)])])
         await assert_exact(sink, [record(1)])
-        await sink.close()
-        wrong = Counters(f"{url}?sentinel_username=looker&sentinel_password=wrong", history=history)
+        wrong = closing(Counters(f"{url}?sentinel_username=looker&sentinel_password=wrong", history=history))
         with pytest.raises(RedisError):
             await wrong.cursors([])
-        await wrong.close()
 
 
 async def test_a_rebuild_cut_short_is_begun_again_by_its_own_process_at_once(
-    tmp_path: Path, history: FakeHistory
+    tmp_path: Path, history: FakeHistory, closing: Closing
 ) -> None:
     [port] = free_ports(1)
     server = Server(tmp_path, port)
     records = traffic(8, 60)
     async with running(server), Relay(port) as relay:
-        sink = Counters(f"redis://127.0.0.1:{relay.port}/0", history=history)
+        sink = closing(Counters(f"redis://127.0.0.1:{relay.port}/0", history=history))
         await deliver(sink, records)
         history.take(batch(records))
         relay.replies_left = 8
@@ -366,4 +370,3 @@ async def test_a_rebuild_cut_short_is_begun_again_by_its_own_process_at_once(
         assert not await server.client.exists(REBUILDING)
         await deliver(sink, records)
         await assert_exact(sink, records)
-        await sink.close()

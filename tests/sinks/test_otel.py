@@ -2,6 +2,7 @@
 
 import pytest
 
+from closing import closed
 from collector import Collector, plain
 from control_plane import NOON_US, embedding, record
 from taximeter.config.settings import OtelSettings
@@ -34,11 +35,10 @@ async def deliver(sink, *records, after=0, journal="j1"):
 
 
 async def test_a_call_is_a_span_in_the_words_of_the_convention(collector):
-    sink = otel(collector)
-    answered = {"response_model": "gpt-4o-mini-2024-07-18", "upstream_request_id": "chatcmpl-1", "ttft_ms": 100.0}
-    call = record(1, stream=True, track="t", task="query", cached_input_tokens=64, **answered)
-    assert await deliver(sink, call) == {"j1": 1}
-    await sink.close()
+    async with closed(otel(collector)) as sink:
+        answered = {"response_model": "gpt-4o-mini-2024-07-18", "upstream_request_id": "chatcmpl-1", "ttft_ms": 100.0}
+        call = record(1, stream=True, track="t", task="query", cached_input_tokens=64, **answered)
+        assert await deliver(sink, call) == {"j1": 1}
     (span,) = collector.spans
     assert (span.name, span.kind, span.status.code) == ("chat gpt-4o-mini", 3, 0)
     assert (span.start_time_unix_nano, span.end_time_unix_nano) == (call.started_at * 1_000, call.ended_at * 1_000)
@@ -57,15 +57,14 @@ async def test_a_call_is_a_span_in_the_words_of_the_convention(collector):
 
 
 async def test_what_went_wrong_is_an_error_and_what_is_unknown_is_left_out(collector):
-    sink = otel(collector)
-    unknown = {"input_tokens": None, "output_tokens": None, "cost_nusd": None, "duration_ms": None}
-    await deliver(
-        sink,
-        record(1, outcome=Outcome.UPSTREAM_ERROR, status=429, **unknown),
-        record(2, outcome=Outcome.TIMEOUT, status=None, error_code="upstream_timeout", **unknown),
-        record(3, outcome=Outcome.CLIENT_LEFT),
-    )
-    await sink.close()
+    async with closed(otel(collector)) as sink:
+        unknown = {"input_tokens": None, "output_tokens": None, "cost_nusd": None, "duration_ms": None}
+        await deliver(
+            sink,
+            record(1, outcome=Outcome.UPSTREAM_ERROR, status=429, **unknown),
+            record(2, outcome=Outcome.TIMEOUT, status=None, error_code="upstream_timeout", **unknown),
+            record(3, outcome=Outcome.CLIENT_LEFT),
+        )
     errors = {plain(span.attributes)["taximeter.request_id"]: span for span in collector.spans}
     assert [errors[name].status.code for name in ("req-1", "req-2", "req-3")] == [2, 2, 0]
     told = [plain(errors[name].attributes) for name in ("req-1", "req-2")]
@@ -74,9 +73,8 @@ async def test_what_went_wrong_is_an_error_and_what_is_unknown_is_left_out(colle
 
 
 async def test_metrics_add_up_to_the_records(collector):
-    sink = otel(collector)
-    await deliver(sink, record(1), record(2, input_tokens=900), embedding(3), record(4, outcome=Outcome.REFUSED))
-    await sink.close()
+    async with closed(otel(collector)) as sink:
+        await deliver(sink, record(1), record(2, input_tokens=900), embedding(3), record(4, outcome=Outcome.REFUSED))
     sums, counts = {}, {}
     for point in collector.points["gen_ai.client.token.usage"]:
         attributes = plain(point.attributes)
@@ -94,24 +92,21 @@ async def test_a_batch_counts_once_and_begins_where_history_was(collector):
     async def from_two(journal_ids):
         return dict.fromkeys(journal_ids, 2)
 
-    sink = Otel(OtelSettings(endpoint=collector.url), node="n1", start=from_two)
-    assert await sink.cursors(["j1"]) == {"j1": 2}
-    assert await deliver(sink, record(1), record(2)) == {"j1": 2}  # history had these before we began
-    assert await deliver(sink, record(3), after=2) == {"j1": 3}
-    assert await deliver(sink, record(3), after=2) == {"j1": 3}
-    correction = record(4, kind="correction")
-    assert await deliver(sink, correction, after=3) == {"j1": 4}
-    await sink.close()
+    async with closed(Otel(OtelSettings(endpoint=collector.url), node="n1", start=from_two)) as sink:
+        assert await sink.cursors(["j1"]) == {"j1": 2}
+        assert await deliver(sink, record(1), record(2)) == {"j1": 2}  # history had these before we began
+        assert await deliver(sink, record(3), after=2) == {"j1": 3}
+        assert await deliver(sink, record(3), after=2) == {"j1": 3}
+        correction = record(4, kind="correction")
+        assert await deliver(sink, correction, after=3) == {"j1": 4}
     assert [plain(span.attributes)["taximeter.request_id"] for span in collector.spans] == ["req-3"]
 
 
 async def test_attempts_share_a_trace_and_a_call_told_twice_is_one_span(collector):
-    sink = otel(collector, metrics=False)
-    await deliver(sink, record(1), record(1, attempt=2), record(2))
-    await sink.close()
-    again = otel(collector, metrics=False)
-    await deliver(again, record(1))
-    await again.close()
+    async with closed(otel(collector, metrics=False)) as sink:
+        await deliver(sink, record(1), record(1, attempt=2), record(2))
+    async with closed(otel(collector, metrics=False)) as again:
+        await deliver(again, record(1))
     first, second, other, repeated = collector.spans
     assert first.trace_id == second.trace_id != other.trace_id and first.span_id != second.span_id
     assert (repeated.trace_id, repeated.span_id) == (first.trace_id, first.span_id)
@@ -120,9 +115,8 @@ async def test_attempts_share_a_trace_and_a_call_told_twice_is_one_span(collecto
 
 async def test_headers_come_from_the_environment(collector, monkeypatch):
     monkeypatch.setenv("OTLP_KEYS", "x-api-key=secret, x-team = a=b")
-    sink = otel(collector, headers_env="OTLP_KEYS", metrics=False)
-    await deliver(sink, record(1))
-    await sink.close()
+    async with closed(otel(collector, headers_env="OTLP_KEYS", metrics=False)) as sink:
+        await deliver(sink, record(1))
     told = {name.lower(): value for name, value in collector.headers.items()}
     assert (told["x-api-key"], told["x-team"]) == ("secret", "a=b")
 
@@ -136,16 +130,16 @@ def test_headers_that_are_none_are_refused_without_being_shown(monkeypatch, valu
 
 
 async def test_made_up_models_do_not_fill_the_collector(collector):
-    sink = otel(collector, traces=False)
-    await deliver(sink, *(record(number, request_model=f"m-{number}") for number in range(MODELS + 50)))
-    await sink.close()
+    async with closed(otel(collector, traces=False)) as sink:
+        await deliver(sink, *(record(number, request_model=f"m-{number}") for number in range(MODELS + 50)))
     names = {plain(point.attributes)["gen_ai.request.model"] for point in collector.points["taximeter.cost"]}
     assert len(names) == MODELS + 1 and "other" in names
     assert sum(point.as_int for point in collector.points["taximeter.cost"]) == (MODELS + 50) * 33_000
 
 
 async def test_without_a_collector_delivery_goes_on(caplog):
-    sink = Otel(OtelSettings(endpoint="http://127.0.0.1:9", timeout_s=0.2), node="n1", start=nothing_before)
-    assert await deliver(sink, record(1, ended_at=NOON_US)) == {"j1": 1}
-    await sink.close()
+    async with closed(
+        Otel(OtelSettings(endpoint="http://127.0.0.1:9", timeout_s=0.2), node="n1", start=nothing_before)
+    ) as sink:
+        assert await deliver(sink, record(1, ended_at=NOON_US)) == {"j1": 1}
     assert any("Failed to export" in each.getMessage() for each in caplog.records)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 import oddities
+from closing import closed
 from collector import Collector
 from ledger import T0, batch, call
 from taximeter.config.settings import OtelSettings
@@ -151,12 +152,11 @@ async def into_memory(sent: Batch) -> None:
 
 
 async def test_an_otlp_exporter_takes_any_record(collector: Collector) -> None:
-    sink = Otel(OtelSettings(endpoint=collector.url), node="n1", start=from_the_start)
     odd = [({name: value}, None, set()) for name in oddities.FIGURES for value in oddities.NUMBERS]
     odd += [({name: value}, None, set()) for name in ("request_model", "track") for value in oddities.TEXTS]
     sent = read([oddities.line(seq, one) for seq, one in enumerate(odd, start=1)])
-    await take(sink, sent)
-    await sink.close()
+    async with closed(Otel(OtelSettings(endpoint=collector.url), node="n1", start=from_the_start)) as sink:
+        await take(sink, sent)
     assert len(collector.spans) == len(sent.records)
 
 

@@ -74,7 +74,7 @@ def test_the_webhook_takes_a_record_it_has_passed_once(new_url, events):
         assert events or '"call_count":3' in bodies[0]
 
 
-async def test_what_a_database_refuses_is_told_from_one_that_is_away(history, new_url, tmp_path):
+async def test_what_a_database_refuses_is_told_from_one_that_is_away(history, new_url, tmp_path, closing):
     """A value that got past every bound: the sink says so, and nothing of the batch is written."""
     sent = three()
     sent.records[1].input_tokens = 2**63
@@ -82,12 +82,11 @@ async def test_what_a_database_refuses_is_told_from_one_that_is_away(history, ne
         await history.deliver([sent])
     assert is_unfit(refused.value)
     assert await history.cursors(["j1"]) == {"j1": 0}
-    away = History(f"sqlite:///{tmp_path / 'no' / 'such' / 'directory.db'}")
+    away = closing(History(f"sqlite:///{tmp_path / 'no' / 'such' / 'directory.db'}"))
     with pytest.raises(HistoryUnavailable) as unavailable:
         await away.deliver([three()])
     assert not is_unfit(unavailable.value)
     assert not isinstance(unavailable.value, SumTooLarge)
-    await away.close()
 
 
 async def test_a_text_no_database_holds_is_refused_and_not_an_outage(history):

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from closing import Closing
 from taximeter.core.errors import UpstreamTimeout, UpstreamUnreachable
 from taximeter.gateway.upstream.pool import Origin, Pool
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, chunk, response, stream_head
@@ -49,18 +50,17 @@ async def test_an_idle_connection_that_closed_is_not_used(provider, client) -> N
     assert [seen.connection for seen in provider.requests] == [1, 2]
 
 
-async def test_a_close_that_waits_unseen_in_the_kernel_is_seen_before_writing(client_of) -> None:
+async def test_a_close_that_waits_unseen_in_the_kernel_is_seen_before_writing(client_of, closing: Closing) -> None:
     """The loop has not run since the other side closed: only the kernel knows. Nothing may be written to it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         loop = asyncio.get_running_loop()
-        pool = Pool(Origin("127.0.0.1", server.getsockname()[1]), name="p")
+        pool = closing(Pool(Origin("127.0.0.1", server.getsockname()[1]), name="p"))
         connection = await pool.connect()
         accepted, _ = await loop.sock_accept(server)
         assert connection.usable()
         accepted.close()
         assert not connection.usable()
-        await pool.close()
 
 
 async def test_bytes_nobody_asked_for_cost_the_connection_not_the_next_caller(provider, client) -> None:
@@ -244,15 +244,14 @@ async def test_a_reader_that_holds_back_is_not_the_upstreams_silence(provider, c
     answer.abort()
 
 
-async def test_an_idle_connection_is_closed_before_the_upstream_would(provider) -> None:
-    pool = Pool(Origin(provider.host, provider.port), name="p", keep_alive_s=0.05)
+async def test_an_idle_connection_is_closed_before_the_upstream_would(provider, closing: Closing) -> None:
+    pool = closing(Pool(Origin(provider.host, provider.port), name="p", keep_alive_s=0.05))
     connection = await pool.connect()
     pool.release(connection)
     await provider.until(lambda: provider.connections == 1 and provider.open_connections == 0)
     assert (pool.idle, pool.live, pool.take()) == (0, 0, None)
     await asyncio.sleep(0)
     assert pool._beat is None or not pool._beat.cancelled()
-    await pool.close()
 
 
 async def test_closing_the_pool_cuts_what_is_under_way(provider, client) -> None:
@@ -265,8 +264,8 @@ async def test_closing_the_pool_cuts_what_is_under_way(provider, client) -> None
     await provider.until(lambda: provider.open_connections == 0)
 
 
-async def test_a_long_wait_for_an_answer_is_no_idleness_afterwards(provider) -> None:
-    pool = Pool(Origin(provider.host, provider.port), name="p", keep_alive_s=600)
+async def test_a_long_wait_for_an_answer_is_no_idleness_afterwards(provider, closing: Closing) -> None:
+    pool = closing(Pool(Origin(provider.host, provider.port), name="p", keep_alive_s=600))
     go_on = asyncio.Event()
     provider.script(go_on, OK)
     connection = await pool.connect()
@@ -277,4 +276,3 @@ async def test_a_long_wait_for_an_answer_is_no_idleness_afterwards(provider) -> 
     await answer.head()
     connection.tick()
     assert (pool.idle, connection.closed) == (1, False)
-    await pool.close()

@@ -447,18 +447,17 @@ def test_a_password_is_not_shown_in_errors():
     assert "secret" not in Database("postgresql://me:secret@db/x").name
 
 
-async def test_the_command_line_reads_while_the_proxy_writes(sqlite_url):
-    history = History(sqlite_url)
+async def test_the_command_line_reads_while_the_proxy_writes(sqlite_url, closing):
+    history = closing(History(sqlite_url))
     await history.deliver([batch([call()])])
     with Reader.open(sqlite_url) as reader:
         assert reader.usage(Filters())[0].totals.requests == 1
         await history.deliver([batch([call()], after=1)])
         assert reader.usage(Filters())[0].totals.requests == 2
-    await history.close()
 
 
-async def test_every_question_can_be_asked_off_the_loop(sqlite_url):
-    history = History(sqlite_url)
+async def test_every_question_can_be_asked_off_the_loop(sqlite_url, closing):
+    history = closing(History(sqlite_url))
     await history.deliver([batch([call(track="t")])])
     (group,) = await history.usage(Filters(), ["model"])
     assert (group.key, group.totals.requests) == ({"model": "gpt-4o-mini"}, 1)
@@ -468,4 +467,3 @@ async def test_every_question_can_be_asked_off_the_loop(sqlite_url):
     assert await history.count(Filters()) == 1
     assert await history.values("model") == ["gpt-4o-mini"]
     assert [len(some) async for some in history.export(Filters())] == [1]
-    await history.close()

@@ -15,9 +15,9 @@ QUARTER_US = QUARTER_S * US
 MARK = T0 // QUARTER_US * QUARTER_US
 
 
-async def test_single_records_go_and_totals_stay(url, monkeypatch):
+async def test_single_records_go_and_totals_stay(url, monkeypatch, closing):
     monkeypatch.setattr(retention, "BITE", 3)
-    history = History(url)
+    history = closing(History(url))
     old = [call(request_id=f"old{at}", ended_at=T0 - 70 * DAY_US + at, track="t") for at in range(10)]
     await history.deliver([batch([*old, call(request_id="new", track="t")])])
     before = await history.usage(Filters(), ["model"], "day")
@@ -29,7 +29,6 @@ async def test_single_records_go_and_totals_stay(url, monkeypatch):
     assert await history.record("old3") == []
     assert await history.cursors(["j1"]) == {"j1": 11}
     assert await history.deliver([batch([call(request_id="old3", ended_at=T0 - 70 * DAY_US)])]) == {"j1": 11}
-    await history.close()
 
 
 def test_sqlite_deletes_to_the_moment_asked_for_rounded_down_to_15_minutes(sqlite_url):

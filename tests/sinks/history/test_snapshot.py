@@ -106,14 +106,12 @@ def test_more_tracks_than_a_statement_takes_parameters(database):
     assert found["t7"].cell == added([call()])
 
 
-async def test_history_is_what_counters_are_rebuilt_from(url):
-    history = History(url)
+async def test_history_is_what_counters_are_rebuilt_from(url, closing):
+    history = closing(History(url))
     source: LedgerSnapshot = history
     await history.deliver([batch([call(), call(workspace="beta")])])
     assert await source.workspaces() == ["acme", "beta"]
     assert (await source.ledger("acme", days_from_us=0, hours_from_us=0, tracks_from_us=0)).total == added([call()])
     assert (await source.standing("acme", {"j1": 2})).pending == 0
-    again = History(url)
+    again = closing(History(url))
     assert await again.identity() == await history.identity() != ""
-    await again.close()
-    await history.close()

@@ -208,8 +208,8 @@ OLD = T0 // DAY_US * DAY_US - 70 * DAY_US
 """Not at the beginning of a month."""
 
 
-async def test_tags_are_known_until_their_month_has_passed(sqlite_url):
-    history = History(sqlite_url)
+async def test_tags_are_known_until_their_month_has_passed(sqlite_url, closing):
+    history = closing(History(sqlite_url))
     calls = [call(request_id=f"old{at}", ended_at=OLD + at * HOUR_US, document=f"d{at % 3}") for at in range(10)]
     await history.deliver([batch([*calls, call(document="d0")])])
     before = await history.usage(Filters(), ["document"], "day")
@@ -222,11 +222,10 @@ async def test_tags_are_known_until_their_month_has_passed(sqlite_url):
     minutes = Filters(from_us=OLD, to_us=OLD + 2 * HOUR_US)
     found = await history.usage(minutes, ["document"], "minute")
     assert [(group.start_us, group.key["document"]) for group in found] == [(OLD, "d0"), (OLD + HOUR_US, "d1")]
-    await history.close()
 
 
-async def test_of_a_month_that_has_passed_no_tag_is_known_nor_told_to_be_missing(url):
-    history = History(url)
+async def test_of_a_month_that_has_passed_no_tag_is_known_nor_told_to_be_missing(url, closing):
+    history = closing(History(url))
     old = [call(request_id=f"old{at}", ended_at=OLD + at * HOUR_US, document=f"d{at % 3}") for at in range(10)]
     await history.deliver([batch([*old, call(document="d0"), call()])])
     total = await history.usage(Filters())
@@ -241,7 +240,6 @@ async def test_of_a_month_that_has_passed_no_tag_is_known_nor_told_to_be_missing
     ranked = await history.ranked(Filters(), "document", 5, "month")
     assert {group.key["document"] for group in ranked.largest} == {"d0", None}
     assert sorted(ranked.groups, key=repr) == sorted(await history.usage(Filters(), ["document"]), key=repr)
-    await history.close()
 
 
 async def test_what_is_recent_is_told_by_the_minute_though_a_range_begins_where_records_are_gone(sqlite_url):

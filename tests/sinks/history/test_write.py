@@ -293,19 +293,17 @@ def _limit(database: Database, pages: int) -> None:
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
 
 
-async def test_history_is_a_sink_that_keeps_journals(url):
-    history: Sink = History(url)
+async def test_history_is_a_sink_that_keeps_journals(url, closing):
+    history: Sink = closing(History(url))
     assert isinstance(history, JournalKeeper)
     assert await history.cursors(["j1"]) == {"j1": 0}
     assert await history.deliver([batch([call()])]) == {"j1": 1}
     assert await history.cursors(["j1", "j2"]) == {"j1": 1, "j2": 0}
-    await history.close()
 
 
-async def test_a_database_that_is_not_there_raises_until_it_is(tmp_path):
-    history = History(f"sqlite:///{tmp_path}/later/history.db")
+async def test_a_database_that_is_not_there_raises_until_it_is(tmp_path, closing):
+    history = closing(History(f"sqlite:///{tmp_path}/later/history.db"))
     with pytest.raises(HistoryUnavailable, match="directory"):
         await history.cursors(["j1"])
     (tmp_path / "later").mkdir()
     assert await history.deliver([batch([call()])]) == {"j1": 1}
-    await history.close()
