@@ -72,8 +72,9 @@ def questions(reader: Reader) -> dict[str, Callable[[], object]]:
         "newest 100 of the rarest workspace and model": lambda: reader.events(
             Filters(workspace="workspace-049", model="gpt-4o"), 100
         ),
-        "top 10 workspaces of all time": lambda: reader.top(Filters(), "workspace"),
-        "names of models": lambda: reader.values("model"),
+        "top 10 workspaces of all time": lambda: sorted(
+            reader.usage(Filters(), ["workspace"]), key=lambda each: -each.totals.cost_nusd
+        )[:10],
         "export, first 20,000": lambda: list(islice(reader.export(RAGGED), 10)),
     }
     return asked

@@ -17,8 +17,8 @@ from taximeter.budgets.file import BudgetFile
 from taximeter.budgets.shown import BudgetInfo, BudgetList, ChargeInfo, ChargeList, info, limit_of
 from taximeter.budgets.store import BudgetRing
 from taximeter.cli.options import place
+from taximeter.cli.proxy import Proxy, acting
 from taximeter.cli.show import console, count, echo, money, table
-from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
 from taximeter.control.answers import responses as shapes
 from taximeter.core.errors import BadRequest

@@ -8,8 +8,8 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
+from taximeter.cli.proxy import Unreachable, acting
 from taximeter.cli.show import console, echo, table
-from taximeter.cli.sources import Unreachable, acting
 from taximeter.config import load
 from taximeter.control.answers.deadletters import DeadLetter, DeadLetterList, info
 from taximeter.core.errors import BadRequest

@@ -216,7 +216,7 @@ def _otherwise(runtime: Runtime, folder: Folder) -> str:
 
 def _found(runtime: Runtime) -> bool:
     """Whether verbs ask this node where they are given no option."""
-    from taximeter.cli.sources import running_at
+    from taximeter.cli.proxy import running_at
     from taximeter.config import load
 
     url = f"http://{runtime.admin_listen}"

@@ -10,9 +10,11 @@ from typing import BinaryIO
 
 import click
 
+from taximeter.cli.backend import Backend
+from taximeter.cli.database import Database, filters_of
 from taximeter.cli.options import asks_usage
+from taximeter.cli.proxy import Params, Proxy
 from taximeter.cli.show import console, count, echo
-from taximeter.cli.sources import Database, Params, Proxy, filters_of
 from taximeter.core.errors import BadRequest, TaximeterError
 
 FORMATS = ("csv", "jsonl", "parquet")
@@ -25,27 +27,25 @@ Advance = Callable[[int], None]
 @click.option("--output", "-o", required=True, metavar="FILE", help="FILE.csv, FILE.jsonl, FILE.parquet, or - .")
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="Where the file's name does not say it.")
 @asks_usage
-def export(
-    source: Proxy | Database, params: dict[str, list[str]], as_json: bool, output: str, kind: str | None
-) -> None:
+def export(backend: Backend, params: dict[str, list[str]], as_json: bool, output: str, kind: str | None) -> None:
     """Write single records to a file, oldest first."""
     kind = kind or ("jsonl" if output == "-" else Path(output).suffix.lstrip("."))
     if kind not in FORMATS:
         raise BadRequest(f"--output {output!r}: its name must end in .csv, .jsonl or .parquet, or say --format.")
     with _target(output) as file:
-        if isinstance(source, Proxy):
-            written = _download(source, params, kind, file)
+        if isinstance(backend, Proxy):
+            written = _download(backend, params, kind, file)
         else:
-            written = _dump(source, params, kind, file)
+            written = _dump(backend, params, kind, file)
     if as_json:
         echo(f'{{"records":{written}}}', err=output == "-")
     elif output != "-":
         echo(f"{count(written)} records written to {output}", err=True)
 
 
-def _download(source: Proxy, params: Params, kind: str, file: BinaryIO) -> int:
+def _download(backend: Proxy, params: Params, kind: str, file: BinaryIO) -> int:
     """Copy the control port's export. Lines are the records' count (a record's JSON and CSV texts hold no newline)."""
-    with source.stream(f"/usage/export.{kind}", params) as answer:
+    with backend.stream(f"/usage/export.{kind}", params) as answer:
         total = int(answer.headers["x-taximeter-records"])
         seen = 0
         with _progress(total) as advance:
@@ -57,7 +57,7 @@ def _download(source: Proxy, params: Params, kind: str, file: BinaryIO) -> int:
     return total if kind == "parquet" else seen - (kind == "csv")
 
 
-def _dump(source: Database, params: Params, kind: str, file: BinaryIO) -> int:
+def _dump(backend: Database, params: Params, kind: str, file: BinaryIO) -> int:
     """Write the history's records ourselves."""
     from taximeter.control.answers import rows
 
@@ -66,8 +66,8 @@ def _dump(source: Database, params: Params, kind: str, file: BinaryIO) -> int:
     if kind == "csv":
         file.write(rows.csv_header())
     seen = 0
-    with _progress(source.reader.count(filters)) as advance:
-        for records in source.reader.export(filters, PAGE_RECORDS):
+    with _progress(backend.reader.count(filters)) as advance:
+        for records in backend.reader.export(filters, PAGE_RECORDS):
             if parquet is not None:
                 parquet.write(records)
             else:

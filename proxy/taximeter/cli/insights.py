@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_usage
 from taximeter.cli.show import bar, console, count, echo, money, table
-from taximeter.cli.sources import Database, Proxy
 from taximeter.control.answers.insights import Alternatives, Forecast, OfTask, Peaks, Trend, Trends
 from taximeter.core.figures import UNKNOWN, change
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Source = Proxy | Database
 Params = dict[str, list[str]]
 
 DIMENSIONS = ("workspace", "provider", "model", "task", "operation", "key_id")
@@ -26,9 +25,9 @@ DIMENSIONS = ("workspace", "provider", "model", "task", "operation", "key_id")
 @click.command()
 @click.option("--by", type=click.Choice(DIMENSIONS), default="model", show_default=True, help="What is compared.")
 @asks_usage
-def trends(source: Source, params: Params, as_json: bool, by: str) -> None:
+def trends(backend: Backend, params: Params, as_json: bool, by: str) -> None:
     """A range against the one of the same length before it; the last 7 days unless --from says otherwise."""
-    raw = source.insight("trends", {**params, "group_by": [by]})
+    raw = backend.insight("trends", {**params, "group_by": [by]})
     if as_json:
         echo(raw)
         return
@@ -43,9 +42,9 @@ def trends(source: Source, params: Params, as_json: bool, by: str) -> None:
 
 @click.command()
 @asks_usage
-def peaks(source: Source, params: Params, as_json: bool) -> None:
+def peaks(backend: Backend, params: Params, as_json: bool) -> None:
     """Calls by hour of the day; the last 30 days unless --from says otherwise."""
-    raw = source.insight("peaks", params)
+    raw = backend.insight("peaks", params)
     if as_json:
         echo(raw)
         return
@@ -73,9 +72,9 @@ def peaks(source: Source, params: Params, as_json: bool) -> None:
 
 @click.command()
 @asks_usage
-def forecast(source: Source, params: Params, as_json: bool) -> None:
+def forecast(backend: Backend, params: Params, as_json: bool) -> None:
     """This month's cost until its end, and how far off such forecasts were on the data so far."""
-    raw = source.insight("forecast", params)
+    raw = backend.insight("forecast", params)
     if as_json:
         echo(raw)
         return
@@ -97,12 +96,12 @@ def forecast(source: Source, params: Params, as_json: bool) -> None:
 @click.command()
 @click.option("--candidate", multiple=True, metavar="PROVIDER/MODEL", help="A further model to compare.")
 @asks_usage
-def alternatives(source: Source, params: Params, as_json: bool, candidate: tuple[str, ...]) -> None:
+def alternatives(backend: Backend, params: Params, as_json: bool, candidate: tuple[str, ...]) -> None:
     """What each task's tokens cost at other models' list prices: the same tokens, and nothing more.
 
     Compared are the models in use and each --candidate; nothing is said of whether one could do the work.
     """
-    raw = source.insight("alternatives", {**params, **({"candidate": list(candidate)} if candidate else {})})
+    raw = backend.insight("alternatives", {**params, **({"candidate": list(candidate)} if candidate else {})})
     if as_json:
         echo(raw)
         return

@@ -13,8 +13,8 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
+from taximeter.cli.proxy import Proxy, acting
 from taximeter.cli.show import console, echo, table
-from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
 from taximeter.keys.file import KeyFile
 from taximeter.keys.shown import CreatedKey, KeyInfo, info

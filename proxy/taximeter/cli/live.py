@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_usage, needs_proxy
+from taximeter.cli.proxy import Refused
 from taximeter.cli.show import OUTCOME_STYLES, console, count, echo, money, table, visible
-from taximeter.cli.sources import Database, Proxy, Refused
 from taximeter.control.answers.responses import UsageAggregateResponse, encode
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-Source = Proxy | Database
 SILENCE_S = 60.0
 """The live stream sends a comment every 15 s; four of them missing means it is gone."""
 
@@ -38,7 +38,7 @@ _event = msgspec.json.Decoder(dict[str, Any]).decode
 @click.option("--once", is_flag=True, help="Print once and end; so it is anyway where the output is no terminal.")
 @asks_usage
 def top(
-    source: Source,
+    backend: Backend,
     params: dict[str, list[str]],
     as_json: bool,
     names: tuple[str, ...],
@@ -52,7 +52,7 @@ def top(
 
     def look() -> bytes:
         since = datetime.now(UTC) - timedelta(minutes=minutes)
-        return source.usage({"from": [since.isoformat()], **params})
+        return backend.usage({"from": [since.isoformat()], **params})
 
     if as_json:
         echo(look())
@@ -100,7 +100,7 @@ def _minutes(answer: UsageAggregateResponse) -> float:
 @click.option("--no-follow", is_flag=True, help="End after the past calls.")
 @asks_usage
 def tail(
-    source: Source,
+    backend: Backend,
     params: dict[str, list[str]],
     as_json: bool,
     lines: int,
@@ -110,9 +110,9 @@ def tail(
     """Calls as they end, one a line, until Ctrl-C."""
     params = {**params, "outcome": list(outcome)} if outcome else params
     if no_follow:
-        _print(reversed(source.records(params, lines) if lines else []), as_json)
+        _print(reversed(backend.records(params, lines) if lines else []), as_json)
         return
-    proxy = needs_proxy(source, "tail")
+    proxy = needs_proxy(backend, "tail")
     with proxy.stream("/usage/live", params, silence_s=SILENCE_S) as answer:
         past = proxy.records(params, lines) if lines else []
         _print(reversed(past), as_json)

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from taximeter.cli.backend import Backend, find
+from taximeter.cli.proxy import Proxy, Refused, Unreachable
 from taximeter.cli.show import echo
-from taximeter.cli.sources import Database, Proxy, Refused, Unreachable, find
 from taximeter.core.errors import BadRequest, ConfigError, TaximeterError
 from taximeter.node.logs import warn_plainly
 
@@ -58,21 +59,21 @@ def guarded(command: Command) -> Command:
 
 
 def asks_proxy(command: Command) -> Command:
-    """Give the command `source`: a running proxy or, when there is none, its history."""
+    """Give the command `backend`: a running proxy or, when there is none, its history."""
 
     @wraps(command)
     def run(url: str | None, history: str | None, config_file: Path | None, **options: Any) -> None:
-        source, note = find(url, history, config_file)
+        backend, note = find(url, history, config_file)
         if note:
             echo(note, err=True)
-        with closing(source):
-            command(source=source, **options)
+        with closing(backend):
+            command(backend=backend, **options)
 
     return _with(guarded(run), _WHERE)
 
 
 def asks_usage(command: Command) -> Command:
-    """Give the command `source`, `params` (filters and range) and `as_json`."""
+    """Give the command `backend`, `params` (filters and range) and `as_json`."""
 
     @wraps(command)
     def run(params: dict[str, list[str]], **options: Any) -> None:
@@ -107,10 +108,10 @@ def place(command: Command) -> Command:
     return _with(guarded(command), options)
 
 
-def needs_proxy(source: Proxy | Database, verb: str) -> Proxy:
+def needs_proxy(backend: Backend, verb: str) -> Proxy:
     """The running proxy. Raises Unreachable where only a history was found."""
-    if isinstance(source, Proxy):
-        return source
+    if isinstance(backend, Proxy):
+        return backend
     raise Unreachable(f"`taximeter {verb}` needs a running proxy.")
 
 

@@ -10,16 +10,15 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 
+from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_usage
 from taximeter.cli.show import bar, console, count, echo, money, table
-from taximeter.cli.sources import Database, Proxy
 from taximeter.control.answers.responses import Part, UsageAggregateResponse
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-Source = Proxy | Database
 COSTS_DAYS = 30
 
 _decode = msgspec.json.Decoder(UsageAggregateResponse).decode
@@ -27,9 +26,9 @@ _decode = msgspec.json.Decoder(UsageAggregateResponse).decode
 
 @click.command()
 @asks_usage
-def stats(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
+def stats(backend: Backend, params: dict[str, list[str]], as_json: bool) -> None:
     """Calls, tokens and cost in all."""
-    raw = source.usage(params)
+    raw = backend.usage(params)
     if as_json:
         echo(raw)
         return
@@ -39,8 +38,8 @@ def stats(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
 def _breakdown(name: str, title: str) -> click.Command:
     @click.command(f"by-{name}", help=f"Calls, tokens and cost by {name}, the most expensive first.")
     @asks_usage
-    def command(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
-        raw = source.usage({**params, "group_by": [name]})
+    def command(backend: Backend, params: dict[str, list[str]], as_json: bool) -> None:
+        raw = backend.usage({**params, "group_by": [name]})
         if as_json:
             echo(raw)
             return
@@ -64,9 +63,9 @@ by_task = _breakdown("task", "Task Type")
 @click.option("--start", required=True, metavar="TIME", help="First moment or day.")
 @click.option("--end", required=True, metavar="TIME", help="First moment or day no longer included.")
 @asks_usage
-def range_(source: Source, params: dict[str, list[str]], as_json: bool, start: str, end: str) -> None:
+def range_(backend: Backend, params: dict[str, list[str]], as_json: bool, start: str, end: str) -> None:
     """One range: the totals, and each day of it. Ranges are half-open: --end is the first day not included."""
-    raw = source.usage({**params, "from": [start], "to": [end], "window": ["day"]})
+    raw = backend.usage({**params, "from": [start], "to": [end], "window": ["day"]})
     if as_json:
         echo(raw)
         return
@@ -82,13 +81,13 @@ def range_(source: Source, params: dict[str, list[str]], as_json: bool, start: s
 
 @click.command()
 @asks_usage
-def costs(source: Source, params: dict[str, list[str]], as_json: bool) -> None:
+def costs(backend: Backend, params: dict[str, list[str]], as_json: bool) -> None:
     """Cost of each day as bars; the last 30 days unless --from says otherwise."""
     place = _zone(params)
     if "from" not in params:
         first = datetime.now(place).date() - timedelta(days=COSTS_DAYS - 1)
         params = {**params, "from": [first.isoformat()]}
-    raw = source.usage({**params, "window": ["day"]})
+    raw = backend.usage({**params, "window": ["day"]})
     if as_json:
         echo(raw)
         return

@@ -9,8 +9,8 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
+from taximeter.cli.proxy import acting
 from taximeter.cli.show import echo
-from taximeter.cli.sources import acting
 from taximeter.config import Settings, load
 from taximeter.core.errors import ConfigError, TaximeterError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from taximeter.cli.backend import Backend
 from taximeter.cli.options import FAILED, asks_proxy
 from taximeter.cli.show import console, count, echo, table
-from taximeter.cli.sources import Database, Proxy
 from taximeter.control.answers import reconcile as books
 from taximeter.control.answers import responses as shapes
 from taximeter.control.answers.reconcile import Reconciliation
@@ -32,7 +32,7 @@ from taximeter.core.times import shown
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @asks_proxy
 def reconcile(
-    source: Proxy | Database,
+    backend: Backend,
     file: Path,
     provider: str,
     workspace: tuple[str, ...],
@@ -54,7 +54,7 @@ def reconcile(
         **({"operation": sorted(operations or export.operations)} if operations or export.operations else {}),
         **({"workspace": list(workspace)} if workspace else {}),
     }
-    answer = msgspec.json.decode(source.usage(params), type=UsageAggregateResponse)
+    answer = msgspec.json.decode(backend.usage(params), type=UsageAggregateResponse)
     found = books.compare(export, _used(books.ours(answer, models=models)))
     if as_json:
         echo(shapes.encode(found))

@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
+from taximeter.cli.proxy import acting
 from taximeter.cli.show import console, count, echo, money, table
-from taximeter.cli.sources import acting
 from taximeter.config import Settings, load
 from taximeter.control.answers import responses as shapes
 

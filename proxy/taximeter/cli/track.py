@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 import msgspec
 
+from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_proxy, in_range
 from taximeter.cli.show import console, count, echo, money, table
-from taximeter.cli.sources import Database, Proxy
 from taximeter.control.answers.responses import TrackResponse
 from taximeter.core import views
 
@@ -27,7 +27,7 @@ from taximeter.core import views
 @asks_proxy
 @in_range
 def track(
-    source: Proxy | Database,
+    backend: Backend,
     params: dict[str, list[str]],
     track_id: str,
     workspace: str | None,
@@ -37,7 +37,7 @@ def track(
 ) -> None:
     """One track, or a range of it: tokens by operation and document, and its cost."""
     params |= {"workspace": [workspace]} if workspace else {}
-    raw = source.track(track_id, {**params, "wait": [str(wait)]} if wait else params)
+    raw = backend.track(track_id, {**params, "wait": [str(wait)]} if wait else params)
     if as_json or layout == "json":
         echo(raw)
         return

@@ -11,8 +11,8 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
+from taximeter.cli.proxy import Proxy, acting
 from taximeter.cli.show import console, echo, table
-from taximeter.cli.sources import Proxy, acting
 from taximeter.config import Settings, load
 from taximeter.control.answers.letters import LetterInfo, LetterList, info
 from taximeter.core.errors import BadRequest

@@ -46,6 +46,16 @@ def moment_us(text: str, tz: ZoneInfo, param: str) -> int:
     return us
 
 
+def range_us(from_: str | None, to: str | None, tz: str) -> tuple[int | None, int | None]:
+    """A range as written, in µs since epoch; None where it has no such end. Raises BadRequest."""
+    place = zone(tz)
+    from_us = None if from_ is None else moment_us(from_, place, "from")
+    to_us = None if to is None else moment_us(to, place, "to")
+    if from_us is not None and to_us is not None and from_us > to_us:
+        raise BadRequest("'from' is after 'to'.", param="from")
+    return from_us, to_us
+
+
 def shown(us: int | None) -> str | None:
     """RFC 3339 UTC, with a fraction only where there is one; None stays None. Beyond the calendar: its nearest end."""
     if us is None:

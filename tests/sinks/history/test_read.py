@@ -232,7 +232,6 @@ def test_nothing_used_is_one_group_of_zeros(url):
         assert reader.events(Filters()) == ([], None)
         assert reader.track("acme", "no such") == []
         assert list(reader.export(Filters())) == []
-        assert reader.values("model") == []
 
 
 @MANY
@@ -333,20 +332,6 @@ def test_a_track_is_shown_by_document_operation_and_model(url):
     assert (document.details.audio_input_tokens, document.details.accepted_prediction_tokens) == (4, 2)
 
 
-def test_top_is_ordered_by_the_field_asked_for(stored):
-    reader, _ = stored
-    groups = reader.top(Filters(), "end_user", "total_tokens", 2)
-    sums = [group.totals.total_tokens for group in reader.usage(Filters(), ["end_user"])]
-    assert [group.totals.total_tokens for group in groups] == sorted(sums, reverse=True)[:2]
-
-
-def test_values_for_menus(stored):
-    reader, _ = stored
-    assert reader.values("model") == ["m1", "m2", "unknown"]
-    assert reader.values("task", Filters(workspace="acme")) == ["index", "query"]
-    assert reader.values("task", Filters(workspace="nobody")) == []
-
-
 def test_bad_questions_are_refused(stored):
     reader, _ = stored
     for ask in (
@@ -361,8 +346,6 @@ def test_bad_questions_are_refused(stored):
         lambda: reader.events(Filters(), 10, urlsafe_b64encode(b"[18446744073709551616,0]").decode()),
         lambda: reader.usage(Filters(workspace="a\0")),
         lambda: reader.events(Filters(track=["t1", "a\0"])),
-        lambda: reader.top(Filters(), "model", "beauty"),
-        lambda: reader.values("track"),
     ):
         with pytest.raises(BadRequest):
             ask()
@@ -462,8 +445,7 @@ async def test_every_question_can_be_asked_off_the_loop(sqlite_url, closing):
     (group,) = await history.usage(Filters(), ["model"])
     assert (group.key, group.totals.requests) == ({"model": "gpt-4o-mini"}, 1)
     assert len(await history.record("req-1")) == len((await history.events(Filters()))[0]) == 1
-    assert len(await history.track("acme", "t")) == len(await history.top(Filters(), "model")) == 1
+    assert len(await history.track("acme", "t")) == 1
     assert (await history.ranked(Filters(), "model", 1, "day")).groups == [group]
     assert await history.count(Filters()) == 1
-    assert await history.values("model") == ["gpt-4o-mini"]
     assert [len(some) async for some in history.export(Filters())] == [1]

@@ -97,8 +97,6 @@ def aggregate(
     group_by: Sequence[str],
     *,
     windowed: bool,
-    complete: bool = True,
-    lag_seconds: float = 0.0,
 ) -> UsageAggregateResponse:
     """History's finest sums as an answer; totals and groups are added up from them, so they always agree."""
     total = views.summed(group.totals for group in groups)
@@ -109,8 +107,8 @@ def aggregate(
         from_=shown(filters.from_us),
         to=shown(filters.to_us),
         filters=_named(filters),
-        complete=complete,
-        lag_seconds=lag_seconds,
+        complete=True,
+        lag_seconds=0.0,
         usage=views.usage(total),
         estimated_cost_usd=views.cost_usd(total),
         unpriced_requests=total.unpriced_requests,

@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, get
+from litestar import Controller, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from taximeter.control.answers import buckets
 from taximeter.control.answers.buckets import COST_WIDTHS, US, USAGE_WIDTHS, Page
 from taximeter.control.answers.responses import details_of
 from taximeter.control.api.parameters import Given, Many, only_known_parameters, split
-from taximeter.control.api.usage import DRAIN_S, bounded
-from taximeter.control.door.access import Caller, anyone_known, own
+from taximeter.control.door.access import anyone_known, own
+from taximeter.control.services.asking import DRAIN_S, Asking, bounded
 from taximeter.control.services.services import Services
 from taximeter.core import views
 from taximeter.core.errors import BadRequest, NotFound
@@ -105,7 +105,6 @@ EndTime = Annotated[int | None, QueryParameter(description="First second no long
 Limit = Annotated[int | None, QueryParameter(description="Buckets a page.")]
 Cursor = Annotated[str | None, QueryParameter(description="The answer before's `next_page`.")]
 GroupBy = Annotated[Many, QueryParameter(description="Fields to group by.")]
-Asking = Request[Any, Caller, Any]
 
 
 class Organization(Controller):

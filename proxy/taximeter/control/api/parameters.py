@@ -20,7 +20,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from taximeter.control.door.access import Caller, Connection, own
 from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest, NotFound
-from taximeter.core.times import moment_us, zone
+from taximeter.core.times import range_us
 from taximeter.sinks.query import Filters, Window, checked
 
 Many = list[str] | None
@@ -92,16 +92,6 @@ To = Annotated[str | None, QueryParameter(description="First moment no longer in
 Zone = Annotated[str, QueryParameter(description="IANA time zone of dates and windows.")]
 
 
-def ends(from_: str | None, to: str | None, tz: str) -> tuple[int | None, int | None]:
-    """A range as given, in µs. Raises BadRequest."""
-    place = zone(tz)
-    from_us = None if from_ is None else moment_us(from_, place, "from")
-    to_us = None if to is None else moment_us(to, place, "to")
-    if from_us is not None and to_us is not None and from_us > to_us:
-        raise BadRequest("'from' is after 'to'.", param="from")
-    return from_us, to_us
-
-
 def _several(text: str) -> Any:
     return QueryParameter(description=f"{text} Several: repeat it or separate by commas; empty: calls that carry none.")
 
@@ -123,7 +113,7 @@ async def question(
     service_tier: Annotated[Many, _several("Service tier.")] = None,
 ) -> Question:
     """The common filters, as a dependency of the routes that answer about usage."""
-    from_us, to_us = ends(from_, to, tz)
+    from_us, to_us = range_us(from_, to, tz)
     for name in split(operation):
         if name not in ("llm", "embedding", "rerank", "other"):
             raise BadRequest(f"No operation {name[:80]!r}. Allowed: llm, embedding, rerank, other.", param="operation")

@@ -17,8 +17,8 @@ from taximeter.control.answers import responses as shapes
 from taximeter.control.answers import rows
 from taximeter.control.answers.responses import encode
 from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, split
-from taximeter.control.api.usage import DRAIN_S
 from taximeter.control.door.access import anyone_known
+from taximeter.control.services.asking import DRAIN_S
 from taximeter.control.services.live import Live
 from taximeter.control.services.services import Services
 from taximeter.core.record import Record

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Controller, Request, get, post
+from litestar import Controller, get, post
 from litestar.params import FromPath, QueryParameter
 
+from taximeter.control.answers import queries
 from taximeter.control.answers import responses as shapes
 from taximeter.control.answers.responses import EventsPage, TrackResponse, UsageAggregateResponse
 from taximeter.control.api.parameters import (
@@ -19,29 +18,18 @@ from taximeter.control.api.parameters import (
     Many,
     To,
     Zone,
-    ends,
     groups,
     one_workspace,
     only_known_parameters,
     split,
     window_of,
 )
-from taximeter.control.door.access import Caller, anyone_known
-from taximeter.control.services.arrivals import seen
-from taximeter.control.services.services import Services
-from taximeter.core.errors import BadRequest, NotFound
-from taximeter.sinks.query import Filters, Group
+from taximeter.control.door.access import anyone_known
+from taximeter.control.services.asking import DRAIN_S, Asking, answer, run, up_to_date, while_here
+from taximeter.core.errors import NotFound
+from taximeter.core.times import range_us
 
-DRAIN_S = 5.0
-"""Longest a question waits for the journal to be delivered; beyond it the answer says `complete: false`."""
-AFTER_S = 10.0
-"""Longest a question waits for requests of other nodes to arrive in the shared history."""
-MOST_ROWS = 50_000
-"""Of one answer: about 20 MB, and half a second of work in a thread."""
-MAX_AFTER = 100
 MAX_WAIT_S = 300.0
-
-Asking = Request[Any, Caller, Any]
 
 After = Annotated[Many, QueryParameter(description="Wait, bounded, until these requests are counted.")]
 GroupBy = Annotated[Many, QueryParameter(description="Names to group by; several at once are possible.")]
@@ -79,19 +67,8 @@ class Usage(Controller):
         window: Windows = None,
         after: After = None,
     ) -> UsageAggregateResponse:
-        names = groups(group_by)
-        width = window_of(window)
-        complete, lag_s = await up_to_date(services, split(after), request)
-        sums = bounded(await services.history.usage(asked.filters, names, width, asked.tz))
-        return await asyncio.to_thread(
-            shapes.aggregate,
-            sums,
-            asked.filters,
-            names,
-            windowed=width is not None,
-            complete=complete,
-            lag_seconds=lag_s,
-        )
+        query = queries.usage(asked.filters, groups(group_by), window_of(window), asked.tz)
+        return await answer(services, query, split(after), request)
 
     @get("/events", summary="Records, newest first")
     async def events(
@@ -140,13 +117,13 @@ class Requests(Controller):
         tz: Zone = "UTC",
     ) -> TrackResponse:
         """All of it, or what ended from `from` until before `to`."""
-        from_us, to_us = ends(from_, to, tz)
+        from_us, to_us = range_us(from_, to, tz)
         named = one_workspace(request.auth, workspace)
         if wait:
             services.shares.hold("wait")
         settled = await while_here(request, services.delivery.settled(track, wait, named)) if wait else True
         complete, lag_s = await up_to_date(services, split(after), request)
-        owner = await _owner(services, named, track)
+        owner = named or await run(services.history, queries.owner(track))
         return shapes.track(
             await services.history.track(owner, track, from_us, to_us) if owner is not None else [],
             name=track,
@@ -165,75 +142,10 @@ class Requests(Controller):
         workspace: Workspace = None,
     ) -> TrackClosed:
         await services.delivery.drain(DRAIN_S)
-        owner = await _owner(services, one_workspace(request.auth, workspace), track)
+        named = one_workspace(request.auth, workspace)
+        owner = named or await run(services.history, queries.owner(track))
         if owner is None:
             raise NotFound(f"No call of a track {track[:128]!r} is recorded.", param="track")
         if services.close_track is None:
             return TrackClosed(track, owner, "off")
         return TrackClosed(track, owner, "queued" if await services.close_track(owner, track) else "nothing")
-
-
-def bounded(groups: list[Group]) -> list[Group]:
-    """The groups of an answer. Raises BadRequest where there are more than one may hold: it is made in memory."""
-    if len(groups) > MOST_ROWS:
-        raise BadRequest(
-            f"{len(groups):,} rows, at most {MOST_ROWS:,}: take a shorter range, fewer names to group by, or a filter.",
-            param="group_by",
-        )
-    return groups
-
-
-async def up_to_date(
-    services: Services, after: Sequence[str] = (), request: Asking | None = None
-) -> tuple[bool, float]:
-    """Wait, bounded, until what had ended is in history; whether it is, and how many seconds behind it is.
-
-    `after`: requests that have to be there too, of those the caller of `request` may know of. Raises RateLimited where
-    too many of his questions wait for such.
-    """
-    if len(after) > MAX_AFTER:
-        raise BadRequest(f"At most {MAX_AFTER} 'after' values.", param="after")
-    drained = await services.delivery.drain(DRAIN_S)
-    if not after or request is None:
-        return drained.complete, drained.lag_seconds
-    own = request.auth.workspace
-    missing = set(after) - seen(await services.history.arrived(after), own)
-    if missing:
-        services.shares.hold("wait")
-        if await while_here(request, services.arrivals.wait(missing, own, AFTER_S)):
-            missing.clear()
-    return drained.complete and not missing, drained.lag_seconds
-
-
-async def while_here(request: Asking, wait: Coroutine[Any, Any, bool]) -> bool:
-    """What a wait comes to, which ends when its client has left: it would only keep others out. Raises ClientLeft."""
-    waiting, left = asyncio.ensure_future(wait), asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait((waiting, left), return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            raise ClientLeft("The client left.")
-        return waiting.result()
-    finally:
-        waiting.cancel()
-        left.cancel()
-
-
-class ClientLeft(BadRequest):
-    """Answered to nobody."""
-
-
-async def _left(request: Asking) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _owner(services: Services, workspace: str | None, track: str) -> str | None:
-    """Whose track it is. Raises BadRequest where several workspaces use the name and none was said."""
-    if workspace is not None:
-        return workspace
-    found = await services.history.usage(Filters(track=track), ("workspace",))
-    names = [name for each in found if (name := each.key["workspace"]) is not None]
-    if len(names) > 1:
-        shown = ", ".join(names[:10])
-        raise BadRequest(f"Several workspaces have this track ({shown}): say ?workspace=.", param="workspace")
-    return names[0] if names else None

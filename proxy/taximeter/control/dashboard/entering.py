@@ -10,9 +10,10 @@ from litestar.params import FromPath, QueryParameter
 
 from taximeter.control.api.parameters import Given
 from taximeter.control.dashboard.rendering import STATIC, static
-from taximeter.control.dashboard.showing import ERRORS, Asking, show
+from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.door.gate import asked_by
 from taximeter.control.door.sessions import COOKIE, LASTS_S
+from taximeter.control.services.asking import Asking
 from taximeter.core.errors import NotFound
 
 _YEAR = "public, max-age=31536000, immutable"  # their links carry the version

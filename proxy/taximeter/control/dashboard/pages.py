@@ -14,13 +14,13 @@ from msgspec.structs import replace
 from taximeter.budgets.rule import CHARGED
 from taximeter.control.answers import responses as shapes
 from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, split
-from taximeter.control.api.usage import up_to_date
 from taximeter.control.dashboard import figures
 from taximeter.control.dashboard.asked import DAY_US, NAMES, PERIODS, View, view
-from taximeter.control.dashboard.showing import ERRORS, Asking, show
+from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.dashboard.time_series import over_time
 from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
 from taximeter.control.door.access import admin_only, anyone_known, own
+from taximeter.control.services.asking import Asking, up_to_date
 from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.times import shown
@@ -81,7 +81,7 @@ class Pages(Controller):
     ) -> Response[str]:
         own(request.auth, [name])
         track = track_name  # `track` is a filter of every page
-        complete, lag_s = await up_to_date(services, ())
+        complete, lag_s = await up_to_date(services)
         of_track = Filters(workspace=name, track=track)
         parts, (records, _) = await asyncio.gather(
             services.history.track(name, track), services.history.events(of_track, MOST_CALLS)
@@ -119,7 +119,7 @@ class Pages(Controller):
         if outcome:
             view.params["outcome"] = split(outcome)
         asked = replace(view.filters, outcome=split(outcome) or None)
-        complete, lag_s = await up_to_date(services, ())
+        complete, lag_s = await up_to_date(services)
         (records, next_page), sums = await asyncio.gather(
             services.history.events(asked, RECORDS, page), services.history.usage(asked)
         )
@@ -148,7 +148,7 @@ class Pages(Controller):
 
     @get("/dashboard/requests/{request_id:str}", summary="One request, every attempt", media_type="text/html")
     async def request(self, services: Given, request: Asking, request_id: FromPath[str]) -> Response[str]:
-        await up_to_date(services, ())
+        await up_to_date(services)
         records = await services.history.record(request_id)
         records = [each for each in records if request.auth.workspace in (None, each.workspace)]
         if not records:
@@ -165,7 +165,7 @@ class Pages(Controller):
 
     @get("/dashboard/live", summary="Calls as they end", media_type="text/html")
     async def live(self, services: Given, request: Asking, view: Viewed) -> Response[str]:
-        await up_to_date(services, ())
+        await up_to_date(services)
         names = {name: getattr(view.filters, name) for name in NAMES}
         records, _ = await services.history.events(Filters(**names), 30)
         source = view.url("/usage/live", period=None, from_=None, to=None, tz=None, by=None)
@@ -173,7 +173,7 @@ class Pages(Controller):
 
     @get("/dashboard/health", guards=[admin_only], summary="How the meter itself is", media_type="text/html")
     async def health(self, services: Given, request: Asking) -> Response[str]:
-        complete, lag_s = await up_to_date(services, ())
+        complete, lag_s = await up_to_date(services)
         known = await figures.sums(services.history, Filters(from_us=services.now_us() - DAY_US))
         totals = known.totals
         return show(
@@ -202,7 +202,7 @@ async def _overview(
     workspace: str | None,
     **more: Any,
 ) -> Response[str]:
-    complete, lag_s = await up_to_date(services, ())
+    complete, lag_s = await up_to_date(services)
     history = services.history
     others = [name for name in dimensions if name != by]
     over, today, found = await asyncio.gather(

@@ -7,19 +7,18 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from litestar import Request, Response
+from litestar import Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
 from taximeter.control.dashboard.rendering import page
 from taximeter.control.door.access import Caller
 from taximeter.control.door.sessions import COOKIE
+from taximeter.control.services.asking import Asking
 from taximeter.core.errors import RequestError, Unauthorized
 from taximeter.sinks.history.database import HistoryUnavailable
 
 log = logging.getLogger(__name__)
-
-Asking = Request[Any, Caller, Any]
 
 NAV = (
     ("Overview", "/"),

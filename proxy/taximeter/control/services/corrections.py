@@ -17,8 +17,8 @@ from taximeter.budgets.shown import ChargeInfo, Settlement
 from taximeter.config import Settings
 from taximeter.control.services.interfaces import Delivery
 from taximeter.control.services.reprice import Exports, Prices, RepriceResponse, reprice, response
-from taximeter.core.errors import BadRequest, JournalError, NotReady
-from taximeter.core.times import moment_us, zone
+from taximeter.core.errors import JournalError, NotReady
+from taximeter.core.times import range_us
 from taximeter.journal import Journal
 from taximeter.pricebook import PriceBook, compile_prices
 from taximeter.sinks.query import Filters
@@ -137,9 +137,5 @@ class Period(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 def filters_of(period: Period) -> Filters:
     """The period as history's filters. Raises BadRequest."""
-    place = zone(period.tz)
-    from_us = moment_us(period.from_, place, "from")
-    to_us = None if period.to is None else moment_us(period.to, place, "to")
-    if to_us is not None and from_us > to_us:
-        raise BadRequest("'from' is after 'to'.", param="from")
+    from_us, to_us = range_us(period.from_, period.to, period.tz)
     return Filters(from_us=from_us, to_us=to_us)

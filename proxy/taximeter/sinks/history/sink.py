@@ -161,17 +161,9 @@ class History:
         """See read.Reader.track."""
         return await self._read(self._reader.track, workspace, track, from_us, to_us)
 
-    async def top(self, filters: Filters, by: str, order: str = "cost_nusd", limit: int = 10) -> list[Group]:
-        """See read.Reader.top."""
-        return await self._read(self._reader.top, filters, by, order, limit)
-
     async def count(self, filters: Filters) -> int:
         """See read.Reader.count."""
         return await self._read(self._reader.count, filters)
-
-    async def values(self, name: str, filters: Filters | None = None) -> list[str]:
-        """See read.Reader.values."""
-        return await self._read(self._reader.values, name, filters)
 
     async def export(self, filters: Filters, chunk: int = 2_000) -> AsyncIterator[list[Record]]:
         """See read.Reader.export."""

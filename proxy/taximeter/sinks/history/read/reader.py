@@ -11,19 +11,16 @@ from typing import Self
 from msgspec.structs import replace
 from sqlalchemy import Connection, func, select
 
-from taximeter.core import totals
-from taximeter.core.errors import BadRequest
 from taximeter.core.record import FOREVER_US, Record
 from taximeter.sinks.cells import empty, merge, split
-from taximeter.sinks.history.conditions import on_names, shape, values
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.read import listing
 from taximeter.sinks.history.read.sources import Sums, cells
-from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta, series
+from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta
 from taximeter.sinks.history.sums import parts
 from taximeter.sinks.history.windows import boundaries
-from taximeter.sinks.query import SERIES, TAGS, Filters, Group, Ranked, TrackPart, Window, checked, span
+from taximeter.sinks.query import TAGS, Filters, Group, Ranked, TrackPart, Window, checked, span
 
 
 class Reader:
@@ -174,27 +171,10 @@ class Reader:
                 found[part.key] = (min(first_us, part.first_us), max(last_us, part.last_us), cell)
         return [_track_part(key, *found[key]) for key in sorted(found, key=_nones_first)]
 
-    def top(self, filters: Filters, by: str, order: str = "cost_nusd", limit: int = 10) -> list[Group]:
-        """The `limit` groups of `by` with the largest sum of a Totals field. Raises BadRequest on an unknown field."""
-        if order not in totals.FIELDS:
-            raise BadRequest(f"Cannot order by {order!r}. Allowed: {', '.join(totals.FIELDS)}.", param="order")
-        groups = self.usage(filters, [by])
-        return sorted(groups, key=lambda group: int(getattr(group.totals, order)), reverse=True)[:limit]
-
     def identity(self) -> str:
         """The random id this database was made with."""
         with self._database.reading() as connection:
             return str(connection.execute(select(meta.c.value).where(meta.c.name == "id")).scalar_one())
-
-    def values(self, name: str, filters: Filters | None = None) -> list[str]:
-        """Every value seen of one of query.SERIES, sorted, among the series these filters name; for filter menus."""
-        if name not in SERIES:
-            raise BadRequest(f"No list of values of {name!r}. Allowed: {', '.join(SERIES)}.", param="name")
-        column = series.c[name]
-        asked = filters or Filters()
-        query = select(column).where(column != "", on_names(series, shape(asked))).distinct()
-        with self._database.reading() as connection:
-            return sorted(connection.execute(query, values(asked)).scalars())
 
 
 def _known_span(connection: Connection, start_us: int, end_us: int) -> tuple[int, int]:

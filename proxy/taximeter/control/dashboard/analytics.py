@@ -1,4 +1,4 @@
-"""The page of trends, peak hours, the month's end, other models' prices: the answers of /usage/trends and so on."""
+"""The page of trends, peak hours, the month's end, other models' prices: the queries of /usage/trends and so on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from litestar import Controller, Response, get
 from litestar.di import Provide
 from litestar.params import QueryParameter
 from markupsafe import Markup
-from msgspec.structs import replace
 
-from taximeter.control.answers import insights
+from taximeter.control.answers import queries
 from taximeter.control.answers.insights import Peaks
-from taximeter.control.api.analytics import candidates
 from taximeter.control.api.parameters import Given, Many, only_known_parameters, split
-from taximeter.control.api.usage import up_to_date
 from taximeter.control.dashboard import charts
 from taximeter.control.dashboard.asked import NAMES, PERIODS, View, last_days
 from taximeter.control.dashboard.pages import DIMENSIONS, By, Viewed, one_of, page_view
-from taximeter.control.dashboard.showing import ERRORS, Asking, show
+from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.door.access import anyone_known
+from taximeter.control.services.asking import Asking, run, up_to_date
 from taximeter.core.figures import count
 from taximeter.core.times import local
 from taximeter.sinks.query import Filters
@@ -28,7 +26,7 @@ from taximeter.sinks.query import Filters
 SHOWN = 12
 
 
-class Foresight(Controller):
+class AnalyticsPage(Controller):
     """What the sums of the past say, for people."""
 
     tags = ("dashboard",)
@@ -46,19 +44,15 @@ class Foresight(Controller):
         candidate: Annotated[Many, QueryParameter(description="A further model to compare: provider/model.")] = None,
     ) -> Response[str]:
         by = one_of(by, DIMENSIONS, "model")
-        further = candidates([name for name in split(candidate) if name])
-        complete, lag_s = await up_to_date(services, ())
-        history, now_us, tz = services.history, services.now_us(), view.tz.key
-        filters = insights.ranged(view.filters, now_us, view.tz, insights.PEAK_DAYS)
-        monthly = insights.forecast_filters(_without_range(view), now_us, view.tz)
-        now, then, hourly, daily, llm = await asyncio.gather(
-            history.usage(filters, (by,)),
-            history.usage(insights.before(filters), (by,)),
-            history.usage(filters, (), "hour", tz),
-            history.usage(monthly, (), "day", tz),
-            history.usage(replace(filters, operation="llm"), ("task", "provider", "model")),
+        complete, lag_s = await up_to_date(services)
+        now_us, tz = services.now_us(), view.tz.key
+        further = [name for name in split(candidate) if name]
+        trends, peaks, forecast, alternatives = await asyncio.gather(
+            run(services.history, queries.trends(view.filters, (by,), now_us, tz)),
+            run(services.history, queries.peaks(view.filters, now_us, tz)),
+            run(services.history, queries.forecast(_without_range(view), now_us, tz)),
+            run(services.history, queries.alternatives(view.filters, further, services.card, now_us, tz)),
         )
-        peaks = insights.peaks(filters, hourly, tz)
         return show(
             request,
             "analytics.html",
@@ -68,12 +62,12 @@ class Foresight(Controller):
             dimensions=DIMENSIONS,
             by=by,
             shown=SHOWN,
-            trends=insights.trends(filters, now, then),
+            trends=trends,
             peaks=peaks,
             hours=await asyncio.to_thread(_hours, peaks, view),
-            forecast=insights.forecast(daily, now_us, tz),
+            forecast=forecast,
             month_href=view.within(_month_start_us(view), last_days(now_us, view.tz, 1)[1]),
-            alternatives=insights.alternatives(filters, llm, further, services.card, now_us),
+            alternatives=alternatives,
             complete=complete,
             lag_seconds=lag_s,
         )
