@@ -630,7 +630,7 @@ def trouble(writer: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer._waiting, "_bound", 0)
+    monkeypatch.setattr(writer._lines.waiting, "_bound", 0)
     monkeypatch.setattr("taximeter.journal.file.os.write", refuse)
     call(writer, "lost")
 

@@ -23,7 +23,7 @@ from taximeter.gateway.gate import Gateway, dropped_headers
 from taximeter.gateway.http.edge import Edge
 from taximeter.gateway.http.exchange import Exchange
 from taximeter.gateway.upstream.upstreams import Upstreams
-from taximeter.journal import Journal, writer_for
+from taximeter.journal import Journal
 from taximeter.keys.rule import Keys, ProxyKey
 from taximeter.server import server as server_module
 from taximeter.server.connection import at_once
@@ -88,7 +88,7 @@ class Running:
         """Make every further write fail, as a full disk would."""
         import os
 
-        for file in self.journal._files:
+        for file in self.journal._files.all:
             os.close(file.fd)
             file.fd = os.open(file.path, os.O_RDONLY)
 
@@ -163,17 +163,18 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
     ) -> AsyncIterator[Running]:
         base = {"name": "openai", "base_url": provider.base_url, "forward_credentials": True, **(upstream or {})}
         settings = msgspec.convert({"upstream": [base], "data_dir": str(tmp_path), **more}, Settings)
-        journal = writer_for(settings.journal)(
+        journal = Journal(
             tmp_path / "journal",
             node="n",
             worker="w",
             settings=settings.journal,
             now_us=lambda: time.time_ns() // 1000,
+            batched=True,
         )
         upstreams = Upstreams(
             settings.upstream,
             drop=dropped_headers(settings),
-            then=journal.then,
+            then=journal.after_written,
             admin_token_sha256=settings.auth.admin_token_sha256,
         )
         gate = Gateway(
@@ -195,7 +196,7 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
             exchanges.append(exchange)
             await gate(exchange)
 
-        server = Server(handle, settings.limits, connection=Edge, then=journal.then)
+        server = Server(handle, settings.limits, connection=Edge, then=journal.after_written)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await happens(lambda: server.started)
         running = Running(gate, journal, tmp_path / "journal", listener.getsockname()[1])

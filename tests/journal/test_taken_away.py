@@ -14,7 +14,7 @@ import pytest
 from delivery.test_deliver import delivering, quick
 from journals import MemorySink, call, files, journal, lines, opening, record, records, settled
 from taximeter.core.record import End, Outcome
-from taximeter.journal import TurnJournal, file, write
+from taximeter.journal import Journal, file, write
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.status import read_status
 from waits import happens
@@ -74,7 +74,7 @@ async def test_a_file_taken_away_is_put_back_whole_under_its_name(
     writer.shutdown()
     assert [each.request_id for each in records(tmp_path / "j")] == ["a", "b", "c", "open"]
     assert isinstance(lines(path)[-1].end, End)
-    assert (writer.repaired, writer.errors, writer.lost) == (1, 0, 0)
+    assert (writer.status.repaired, writer.status.errors, writer.status.lost) == (1, 0, 0)
     assert "was taken away while it was being written; it is put back, whole" in caplog.text
 
 
@@ -128,7 +128,7 @@ async def test_a_disk_that_refuses_is_asked_again_and_said_once(
             call(writer, f"r{n}")
             await looked(writer)
     assert files(tmp_path) == []
-    assert (writer.errors, writer.repaired) == (3, 0)
+    assert (writer.status.errors, writer.status.repaired) == (3, 0)
     assert caplog.text.count("cannot be put back yet") == 1
     await looked(writer)
     writer.shutdown()
@@ -176,7 +176,7 @@ async def test_a_file_that_was_cut_is_ended_and_calls_go_on_in_another(
     writer.shutdown()
     (other,) = set(files(tmp_path)) - {path}
     assert [line.close.request_id for line in lines(other) if line.close] == ["after", "open"]
-    assert writer.repaired == 1
+    assert writer.status.repaired == 1
     assert "was cut by somebody" in caplog.text
     if kept:
         assert isinstance(lines(path)[-1].end, End)  # nobody settles as interrupted what ended in the other file
@@ -196,7 +196,7 @@ async def test_an_idle_writer_looks_after_its_files_too(tmp_path: Path, take, mo
     take(path)
     async with asyncio.TaskGroup() as group:
         attending = group.create_task(writer.attend())
-        await happens(lambda: writer.repaired == 1 and path.exists(), "the file put back")
+        await happens(lambda: writer.status.repaired == 1 and path.exists(), "the file put back")
         attending.cancel()
     assert [each.request_id for each in records(tmp_path / "j")] == ["a"]
     writer.shutdown()
@@ -224,7 +224,7 @@ async def test_every_call_reaches_the_sinks_once_whatever_is_taken_away_meanwhil
     tmp_path: Path, quick, take: Callable[[Path], None]
 ) -> None:
     sink, directory, names = MemorySink(), tmp_path / "j", [f"r{n}" for n in range(400)]
-    writer = TurnJournal(directory, node="n", worker="1", settings=journal_settings(), now_us=lambda: 0)
+    writer = Journal(directory, node="n", worker="1", settings=journal_settings(), now_us=lambda: 0, batched=True)
     async with delivering(directory, sink) as delivery:
         for n, name in enumerate(names):
             call(writer, name)
@@ -242,7 +242,7 @@ async def test_every_call_reaches_the_sinks_once_whatever_is_taken_away_meanwhil
         assert delivery.health().halted == {}
     assert sink.names == names
     assert all(each.outcome is Outcome.OK for each in sink.applied)
-    assert writer.repaired >= 5
+    assert writer.status.repaired >= 5
 
 
 def journal_settings():

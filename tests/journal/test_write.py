@@ -129,11 +129,11 @@ def test_a_short_write_is_taken_back_and_the_line_written_whole_later(tmp_path: 
     size = place.path.stat().st_size
     writer.close(place, record("a"))
     assert place.path.stat().st_size == size
-    assert (writer.healthy, writer.errors, writer.lost) == (False, 1, 0)
+    assert (writer.status.healthy, writer.status.errors, writer.status.lost) == (False, 1, 0)
     disk.bytes_left = None
     call(writer, "b")
     assert [each.request_id for each in records(tmp_path)] == ["a", "b"]
-    assert (writer.healthy, writer.lost) == (True, 0)
+    assert (writer.status.healthy, writer.status.lost) == (True, 0)
 
 
 def test_a_torn_line_that_could_not_be_taken_back_is_cut_off_before_the_next(
@@ -162,17 +162,17 @@ def test_a_full_disk_loses_just_the_calls_that_had_neither_a_line_nor_room(tmp_p
     disk.full = True
     for n, place in enumerate(guarded):
         writer.close(place, record(f"guarded{n}"))
-    assert writer.lost == 0, "their open lines are on disk: their close lines always have a place"
+    assert writer.status.lost == 0, "their open lines are on disk: their close lines always have a place"
     for n in range(4):
         call(writer, f"late{n}")
-    assert writer.lost == 4
+    assert writer.status.lost == 4
     (status,) = [read_status(path) for path in tmp_path.glob("*.status")]
     assert status is not None
     assert (status.lost, status.unsaved, status.healthy) == (4, 0, False)
     disk.full = False
     call(writer, "after")
     assert [each.request_id for each in records(tmp_path)] == [*(f"guarded{n}" for n in range(5)), "after"]
-    assert (writer.healthy, writer.lost) == (True, 4)
+    assert (writer.status.healthy, writer.status.lost) == (True, 4)
 
 
 def test_calls_opened_on_a_full_disk_wait_in_memory_and_count_as_unsaved(tmp_path: Path, disk: Any) -> None:
@@ -184,7 +184,7 @@ def test_calls_opened_on_a_full_disk_wait_in_memory_and_count_as_unsaved(tmp_pat
     writer.close(places[0], record("r0"))
     writer.close(places[2], record("r2"))
     assert read_status(path).unsaved == 2
-    assert writer.lost == 1
+    assert writer.status.lost == 1
     disk.full = False
     call(writer, "r3")
     writer.close(places[1], record("r1"))
@@ -220,20 +220,20 @@ def test_whatever_the_disk_does_each_call_is_on_disk_once_or_counted_as_lost(
     writer.shutdown()
     on_disk = {each.event_id: each.request_id for each in records(tmp_path)}
     assert on_disk == {each.event_id: each.request_id for each in closed if each.event_id}
-    assert len(on_disk) + writer.lost == len(closed)
+    assert len(on_disk) + writer.status.lost == len(closed)
     assert [settled(path) for path in files(tmp_path)] == [0] * len(files(tmp_path)), "no call is open in any file"
 
 
 def test_a_writer_that_begins_on_a_full_disk_writes_its_calls_when_it_can(tmp_path: Path, disk: Any) -> None:
     disk.full = True
     writer = journal(tmp_path)
-    assert (writer.healthy, list(tmp_path.iterdir())) == (False, [])
+    assert (writer.status.healthy, list(tmp_path.iterdir())) == (False, [])
     call(writer, "a")
     place = writer.open(opening("b"))
     disk.full = False
     writer.close(place, record("b"))
     assert [each.request_id for each in records(tmp_path)] == ["a", "b"]
-    assert (writer.healthy, writer.lost) == (True, 0)
+    assert (writer.status.healthy, writer.status.lost) == (True, 0)
     writer.shutdown()
     assert len(list(tmp_path.glob("*.status"))) == 1
 
@@ -249,8 +249,8 @@ def test_a_roll_the_disk_refuses_goes_on_in_the_old_file(tmp_path: Path, monkeyp
         for n in range(5):
             call(writer, f"r{n}")
         assert len(files(tmp_path)) == 1
-        assert (writer.healthy, writer.lost) == (True, 0)
-        assert 0 < writer.errors < 5, "asked again only after another roll_bytes"
+        assert (writer.status.healthy, writer.status.lost) == (True, 0)
+        assert 0 < writer.status.errors < 5, "asked again only after another roll_bytes"
     for n in range(5, 10):
         call(writer, f"r{n}")
     writer.shutdown()
@@ -265,7 +265,7 @@ def test_a_journal_that_was_shut_down_takes_no_call(tmp_path: Path, on_error: st
     writer.shutdown()
     with pytest.raises(JournalError, match="shut down"):
         writer.open(opening("a"))
-    assert writer.errors == writer.lost == 0
+    assert writer.status.errors == writer.status.lost == 0
 
 
 def test_a_second_shutdown_does_nothing(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_calls_that_wait_when_the_process_ends_are_told_as_lost(tmp_path: Path, 
     writer.shutdown()
     (status,) = [read_status(path) for path in tmp_path.glob("*.status")]
     assert status is not None
-    assert (status.lost, status.unsaved, writer.lost) == (4, 0, 4)
+    assert (status.lost, status.unsaved, writer.status.lost) == (4, 0, 4)
 
 
 def test_a_status_file_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_refuse_raises_before_anything_is_sent_and_keeps_what_was_sent(tmp_path:
     disk.full = False
     call(writer, "after")
     assert [each.request_id for each in records(tmp_path)] == ["r0", "r1", "r2", "r3", "after"]
-    assert writer.lost == 0
+    assert writer.status.lost == 0
 
 
 async def test_a_journal_in_trouble_tries_by_itself_and_tells_when_it_works(tmp_path: Path, disk: Any) -> None:
@@ -314,10 +314,10 @@ async def test_a_journal_in_trouble_tries_by_itself_and_tells_when_it_works(tmp_
     disk.full = True
     with pytest.raises(JournalError):
         writer.open(opening("a"))
-    assert not writer.healthy
+    assert not writer.status.healthy
     size = files(tmp_path)[0].stat().st_size
     disk.full = False
-    while not writer.healthy:
+    while not writer.status.healthy:
         await asyncio.sleep(0.01)
     assert files(tmp_path)[0].stat().st_size == size
     writer.shutdown()
@@ -329,7 +329,7 @@ async def test_lines_that_wait_are_written_without_another_call(tmp_path: Path, 
     for n in range(1_000):
         call(writer, f"r{n}")
     disk.full = False
-    while not writer.healthy:
+    while not writer.status.healthy:
         await asyncio.sleep(0.01)
     assert [each.request_id for each in records(tmp_path)] == [f"r{n}" for n in range(1_000)]
     writer.shutdown()
@@ -412,7 +412,7 @@ async def test_a_failed_sync_is_an_error_where_refusal_is_wanted(
             else:
                 with pytest.raises(JournalError, match="cannot sync"):
                     await writer.durable()
-        assert writer.errors == count
+        assert writer.status.errors == count
         writer.shutdown()
 
 
@@ -430,12 +430,12 @@ for n in range(20):
     call(writer, f"r{n}")
 for n, place in enumerate(open_calls):
     writer.close(place, record(f"open{n}"))
-print(writer.lost, flush=True)
+print(writer.status.lost, flush=True)
 if sys.stdin.readline() == "free\\n":
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     call(writer, "after")
     writer.shutdown()
-    print(writer.lost, flush=True)
+    print(writer.status.lost, flush=True)
 else:
     time.sleep(60)
 """

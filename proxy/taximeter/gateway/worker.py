@@ -24,7 +24,7 @@ from taximeter.gateway.gate import Gateway, dropped_headers
 from taximeter.gateway.http.edge import Edge
 from taximeter.gateway.metering.tokenizers import Tokenizers
 from taximeter.gateway.upstream.upstreams import Upstreams
-from taximeter.journal import writer_for
+from taximeter.journal import Journal
 from taximeter.keys.file import KeyFile, in_force
 from taximeter.node.child import Boot, Child
 from taximeter.pricebook import PriceBook
@@ -65,17 +65,18 @@ async def _serve(child: Child, boot: Boot) -> None:
     admission.use_budgets(budget_file.load())
     if admission.budgeted:
         import_module(HOLDING)
-    journal = writer_for(settings.journal)(
+    journal = Journal(
         data_dir / "journal",
         node=boot.node,
         worker=str(child.slot.number),
         settings=settings.journal,
         now_us=_now_us,
+        batched=True,
     )
     upstreams = Upstreams(
         settings.upstream,
         drop=dropped_headers(settings),
-        then=journal.then,
+        then=journal.after_written,
         admin_token_sha256=settings.auth.admin_token_sha256,
     )
     gateway = Gateway(
@@ -86,7 +87,7 @@ async def _serve(child: Child, boot: Boot) -> None:
         tokenizers=tokenizers,
         admission=admission,
     )
-    server = Server(gateway, settings.limits, connection=Edge, then=journal.then)
+    server = Server(gateway, settings.limits, connection=Edge, then=journal.after_written)
     server.on_started = child.ready  # type: ignore[method-assign]
     server.on_listeners_closed = child.release  # type: ignore[method-assign]
     child.on_stop(server.stop)

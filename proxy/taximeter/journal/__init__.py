@@ -2,7 +2,6 @@
 
 from taximeter.journal.adopt import adopt
 from taximeter.journal.file import JournalFile
-from taximeter.journal.turn import TurnJournal, writer_for
 from taximeter.journal.write import Journal
 
-__all__ = ["Journal", "JournalFile", "TurnJournal", "adopt", "writer_for"]
+__all__ = ["Journal", "JournalFile", "adopt"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from taximeter.core.record import SCHEMA, End, Header, Line, seq_of
 from taximeter.journal.files import create_locked, replace_lost
@@ -27,14 +29,27 @@ class Whereabouts(Enum):
     """Somebody made it shorter: lines are gone."""
 
 
+class Identity(NamedTuple):
+    """Where a writer's files are, and what their headers say."""
+
+    directory: Path
+    node: str
+    worker: str
+    now_us: Callable[[], int]
+
+
 class JournalFile:
     """Lines are appended through `write`. Calls opened in a file close in it."""
 
-    __slots__ = ("_torn_fd", "calls", "dirty", "event_prefix", "fd", "journal_id", "path", "seq", "size", "waiting")
+    __slots__ = (
+        "_torn_fd", "_writer", "calls", "dirty", "event_prefix", "fd", "journal_id", "new", "path", "seq", "size",
+        "waiting",
+    )  # fmt: skip
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, writer: Identity) -> None:
+        self._writer = writer
         self.journal_id = new_journal_id()
-        self.path = directory / f"{self.journal_id}{SUFFIX}"
+        self.path = writer.directory / f"{self.journal_id}{SUFFIX}"
         self.event_prefix = f"{self.journal_id}:"
         self.fd = -1
         """-1 while there is no file, or its tail is torn: every write then fails until `revive`."""
@@ -49,18 +64,22 @@ class JournalFile:
         """Lines that wait in memory for this file."""
         self.dirty = False
         """Written to since the last sync round."""
+        self.new = False
+        """Its name, too, came into being since."""
 
-    def create(self, *, node: str, worker: str, now_us: int) -> None:
-        """Make the file, locked and with its header. Raises OSError; then there is no file."""
-        header = Header(schema=SCHEMA, journal_id=self.journal_id, node=node, worker=worker, started_at=now_us)
+    def revive(self) -> None:
+        """Make the file, locked and with its header; or cut a torn tail off, which a short write left where even that
+        failed. Raises OSError; then it is as before."""
+        if self.size:
+            os.ftruncate(self._torn_fd, self.size)
+            self.fd, self._torn_fd = self._torn_fd, -1
+            return
+        _, node, worker, now_us = self._writer
+        header = Header(schema=SCHEMA, journal_id=self.journal_id, node=node, worker=worker, started_at=now_us())
         head = encode(Line(journal=header))
         self.fd = create_locked(self.path, head, append=True)
         self.size = len(head)
-        self.dirty = True
-
-    @property
-    def created(self) -> bool:
-        return self.size > 0
+        self.dirty = self.new = True
 
     def write(self, line: bytes) -> None:
         """Append a line. Raises OSError, a short write included; the file is then as it was."""
@@ -70,11 +89,6 @@ class JournalFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.size += written
         self.dirty = True
-
-    def repair(self) -> None:
-        """Cut a torn tail off, which a short write left where even that failed. Raises OSError."""
-        os.ftruncate(self._torn_fd, self.size)
-        self.fd, self._torn_fd = self._torn_fd, -1
 
     def probe(self) -> None:
         """Find out whether the disk takes a block, leaving the file as it was. Raises OSError where it does not."""
@@ -97,23 +111,24 @@ class JournalFile:
         return Whereabouts.SOUND if os.path.samestat(ours, there) else Whereabouts.LOST
 
     def put_back(self) -> int:
-        """Put a lost file back in its place, with all of its lines; answers the old descriptor. Raises OSError."""
+        """Put a lost file back in its place, with all of its lines; returns the old descriptor. Raises OSError."""
         old, self.fd = self.fd, replace_lost(self.path, self.fd, self.size)
-        self.dirty = True
+        self.dirty = self.new = True
         return old
 
-    def begin_anew(self, *, node: str, worker: str, now_us: int) -> int:
+    def begin_anew(self) -> int:
         """Go on as another journal, after this one's file was cut by somebody: its lines cannot be followed by others.
 
-        What is left of it is ended, so that nobody settles calls that end elsewhere now. Answers the old descriptor.
+        What is left of it is ended, so that nobody settles calls that end elsewhere now. Returns the old descriptor.
         Raises OSError; then nothing has changed.
         """
-        other = JournalFile(self.path.parent)
-        other.create(node=node, worker=worker, now_us=now_us)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        other = JournalFile(self._writer)
+        other.revive()
         old = self.fd
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            _end_cut(old, now_us)
-        for name in ("journal_id", "path", "event_prefix", "fd", "size", "seq", "dirty"):
+            _end_cut(old, self._writer.now_us())
+        for name in ("journal_id", "path", "event_prefix", "fd", "size", "seq", "dirty", "new"):
             setattr(self, name, getattr(other, name))
         return old
 

@@ -29,6 +29,8 @@ class Waiting:
     """An ordered buffer of open and close lines, at most one a call."""
 
     def __init__(self, bound: int) -> None:
+        self.concerned = False
+        """True while any line waits or an open call has no line: closing has to go through `add_close`."""
         self._unsaved = 0
         self._bound = bound
         self._entries: dict[tuple[Call, bool], Entry] = {}
@@ -42,15 +44,11 @@ class Waiting:
         """Calls none of whose lines is on disk: lost, were the process to die now."""
         return self._unsaved + len(self._turned_away)
 
-    @property
-    def concerned(self) -> bool:
-        """True while any line waits or an open call has no line: closing has to go through `add_close`."""
-        return bool(self._entries or self._turned_away)
-
     def add_open(self, call: Call, file: JournalFile, line: bytes) -> None:
         """Keep the open line of a call if there is room; else remember that this call has no line."""
         if len(self._entries) >= self._bound:
             self._turned_away.add(call)
+            self.concerned = True
         else:
             self._add((call, False), Entry(file, line, False))
 
@@ -62,6 +60,7 @@ class Waiting:
         homeless = call in self._turned_away
         self._turned_away.discard(call)
         if homeless and len(self._entries) >= self._bound:
+            self.concerned = bool(self._entries or self._turned_away)
             return False
         self._add((call, True), Entry(file, line, saved=opened is None and not homeless))
         return True
@@ -75,6 +74,7 @@ class Waiting:
         entry = self._entries.pop(key)
         entry.file.waiting -= 1
         self._unsaved -= not entry.saved
+        self.concerned = bool(self._entries or self._turned_away)
 
     def clear(self) -> None:
         """Forget everything: the process ends, and what was unsaved is lost."""
@@ -82,9 +82,10 @@ class Waiting:
             entry.file.waiting -= 1
         self._entries.clear()
         self._turned_away.clear()
-        self._unsaved = 0
+        self._unsaved, self.concerned = 0, False
 
     def _add(self, key: tuple[Call, bool], entry: Entry) -> None:
         self._entries[key] = entry
+        self.concerned = True
         entry.file.waiting += 1
         self._unsaved += not entry.saved

@@ -55,7 +55,7 @@ class Guard(HttpToolsProtocol):
     limits: Limits  # set on the subclass that `Server` makes
     held: Held
     then: Then = staticmethod(at_once)
-    """How bytes leave: see `Journal.then`."""
+    """How bytes leave: see `Journal.after_written`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -15,12 +15,12 @@ from journals import AT, call, files, lines, now_us, opening, record, records
 from taximeter.config import JournalSettings
 from taximeter.core.errors import JournalError
 from taximeter.core.record import Tick, seq_of
-from taximeter.journal import Journal, TurnJournal, writer_for
+from taximeter.journal import Journal
 
 
-def journal(directory: Path, **settings: object) -> TurnJournal:
+def journal(directory: Path, **settings: object) -> Journal:
     chosen = msgspec.convert({"fsync": "never", **settings}, JournalSettings)
-    return TurnJournal(directory, node="n", worker="1", settings=chosen, now_us=now_us)
+    return Journal(directory, node="n", worker="1", settings=chosen, now_us=now_us, batched=True)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def test_the_lines_of_a_turn_are_one_write_and_what_waits_for_them_comes_a
     writer, left = journal(tmp_path), []
     for name in "abc":
         place = writer.open(opening(name))
-        writer.then(lambda data: left.append((data, len(writes))), name.encode())
+        writer.after_written(lambda data: left.append((data, len(writes))), name.encode())
         writer.close(place, record(name))
     assert left == []
     before = len(writes)  # the header and the status file
@@ -55,12 +55,12 @@ async def test_the_lines_of_a_turn_are_one_write_and_what_waits_for_them_comes_a
 
 async def test_where_no_line_waits_nothing_waits(tmp_path: Path) -> None:
     writer, left = journal(tmp_path), []
-    writer.then(left.append, b"now")
+    writer.after_written(left.append, b"now")
     assert left == [b"now"]
-    writer.open(opening("a"))
-    writer.then(left.append, b"later")
-    writer.tick(writer._file, Tick(request_id="a", at=AT))  # is written at once, and so is what came before
-    writer.then(left.append, b"behind it")
+    place = writer.open(opening("a"))
+    writer.after_written(left.append, b"later")
+    writer.tick(place, Tick(request_id="a", at=AT))  # is written at once, and so is what came before
+    writer.after_written(left.append, b"behind it")
     assert left == [b"now"]
     await asyncio.sleep(0)
     assert left == [b"now", b"later", b"behind it"]
@@ -80,8 +80,8 @@ async def test_what_is_to_be_durable_is_written_first(tmp_path: Path) -> None:
 async def test_one_that_cannot_be_done_hinders_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     writer, left = journal(tmp_path), []
     writer.open(opening("a"))
-    writer.then(lambda _: 1 / 0, b"")  # type: ignore[arg-type,func-returns-value]
-    writer.then(left.append, b"b")
+    writer.after_written(lambda _: 1 / 0, b"")  # type: ignore[arg-type,func-returns-value]
+    writer.after_written(left.append, b"b")
     await asyncio.sleep(0)
     assert left == [b"b"]
     assert "what waited for the journal failed" in caplog.text
@@ -91,7 +91,7 @@ async def test_one_that_cannot_be_done_hinders_no_other(tmp_path: Path, caplog: 
 async def test_a_shutdown_in_the_middle_of_a_turn_keeps_its_lines(tmp_path: Path) -> None:
     writer, left = journal(tmp_path), []
     call(writer, "a")
-    writer.then(left.append, b"a")
+    writer.after_written(left.append, b"a")
     writer.shutdown()
     assert [one.request_id for one in records(tmp_path)] == ["a"]
     assert lines(files(tmp_path)[0])[-1].end is not None
@@ -152,14 +152,21 @@ async def test_on_a_disk_that_comes_and_goes_every_call_is_kept_or_counted_lost_
     writer.shutdown()
     kept = records(tmp_path)
     assert len({one.request_id for one in kept}) == len(kept)
-    assert len(kept) + writer.lost == calls
+    assert len(kept) + writer.status.lost == calls
     by_file: dict[str, list[int]] = {}
     for one in kept:
         by_file.setdefault(one.event_id.rpartition(":")[0], []).append(seq_of(one.event_id))
     assert all(seqs == list(range(1, len(seqs) + 1)) for seqs in by_file.values())
 
 
-def test_who_must_know_at_once_gets_the_writer_that_tells() -> None:
-    assert writer_for(JournalSettings()) is TurnJournal
-    assert writer_for(JournalSettings(on_error="refuse")) is Journal
-    assert writer_for(JournalSettings(fsync="always")) is Journal
+@pytest.mark.parametrize("settings", [{"on_error": "refuse"}, {"fsync": "always"}])
+async def test_who_must_know_at_once_has_every_line_written_at_once(
+    tmp_path: Path, writes: list[bytes], settings: dict[str, str]
+) -> None:
+    writer, left = journal(tmp_path, **settings), []
+    place = writer.open(opening("a"))
+    writer.after_written(left.append, b"a")
+    writer.close(place, record("a"))
+    assert [data.count(b"\n") for data in writes[-2:]] == [1, 1]
+    assert left == [b"a"]
+    writer.shutdown()

@@ -1,0 +1,95 @@
+"""Lines written in batches: all of one turn of the event loop are one `write`; under load one for a dozen calls.
+
+Whatever may leave only after a line was written goes through `after_written`. Not for who must know at once that a line
+is on disk (`journal.on_error = "refuse"`, `journal.fsync = "always"`): that is `LineWriter` itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from taximeter.core.record import Open, Record
+from taximeter.journal.file import JournalFile
+from taximeter.journal.format import close_line
+from taximeter.journal.lines import LineWriter
+
+log = logging.getLogger(__name__)
+
+
+class _Gathered(NamedTuple):
+    file: JournalFile
+    line: bytes
+    item: Open | Record
+
+
+class BatchedWriter:
+    """Gathers lines before a `LineWriter`. Needs a running event loop; `open` and `close` never raise."""
+
+    def __init__(self, lines: LineWriter) -> None:
+        self._lines = lines
+        self._waiting = lines.waiting
+        self._gathered: list[_Gathered] = []
+        """Lines of this turn, in their order."""
+        self._after: list[tuple[Callable[[bytes], None], bytes]] = []
+        """What waits for them."""
+
+    def open(self, file: JournalFile, line: bytes, opening: Open) -> None:
+        """Have a call's open line written at the end of the turn."""
+        if self._waiting.concerned:
+            self.write()
+            self._lines.open(file, line, opening)
+        else:
+            self._gather(file, line, opening)
+
+    def close(self, file: JournalFile, record: Record) -> None:
+        """Number a record, and have its close line written at the end of the turn."""
+        if self._waiting.concerned or self._lines.closed:
+            self.write()
+            self._lines.close(file, record)
+            return
+        file.seq += 1
+        record.event_id = f"{file.event_prefix}{file.seq}"
+        self._gather(file, close_line(record), record)
+
+    def after_written(self, act: Callable[[bytes], None], data: bytes) -> None:
+        """See `Journal.after_written`: that is at the end of this turn."""
+        if self._gathered or self._after:
+            self._after.append((act, data))
+        else:
+            act(data)
+
+    def write(self) -> None:
+        """Write what is gathered, file by file; where that fails, each line by itself."""
+        while self._gathered:
+            file = self._gathered[0].file
+            here = [one for one in self._gathered if one.file is file]
+            self._gathered = [one for one in self._gathered if one.file is not file]
+            if not self._lines.put(file, b"".join([one.line for one in here])):
+                self._write_singly(file, here)
+
+    def end_turn(self) -> None:
+        """Write what is gathered, then do what waits for it."""
+        self.write()
+        after, self._after = self._after, []
+        for act, data in after:
+            try:
+                act(data)
+            except Exception:  # one connection's trouble is not another's
+                log.exception("what waited for the journal failed")
+
+    def _gather(self, file: JournalFile, line: bytes, item: Open | Record) -> None:
+        if not self._gathered and not self._after:
+            asyncio.get_running_loop().call_soon(self.end_turn)
+        self._gathered.append(_Gathered(file, line, item))
+
+    def _write_singly(self, file: JournalFile, gathered: list[_Gathered]) -> None:
+        """What cannot be kept must leave no gap in the numbers, so records are numbered again."""
+        file.seq -= sum(isinstance(one.item, Record) for one in gathered)
+        for one in gathered:
+            if isinstance(one.item, Record):
+                self._lines.close(file, one.item)
+            else:
+                self._lines.open(file, one.line, one.item)
