@@ -257,7 +257,7 @@ def test_an_unreadable_letter_hides_no_other(tmp_path: Path, caplog: pytest.LogC
     again = Aside(tmp_path)
     assert [letter.key for letter in again.letters()] == [f"s/{ID}:1"]
     assert len(again.letters()[0].problem) == 500
-    assert again.seqs("s", ID) == {1, 2}
+    assert again.seqs["s", ID] == {1, 2}
     assert "cannot be read" in caplog.text
 
 

@@ -32,7 +32,7 @@ from journals import (
 from taximeter.config import JournalSettings
 from taximeter.core.errors import JournalError
 from taximeter.core.record import End, Line, Outcome
-from taximeter.delivery import Delivery, deliver, feed, feeds, shipper
+from taximeter.delivery import Delivery, feed, follow, shipper
 from taximeter.journal import Journal, adopt, tail
 from taximeter.sinks.sink import Batch, JournalState, Sink
 from waits import HANG_S
@@ -57,15 +57,15 @@ async def until(delivery: Delivery, done: object) -> None:
     """Wait, without a clock, until a condition holds; every look at the files and every answer lets it be checked."""
     async with asyncio.timeout(HANG_S):
         while not done():  # type: ignore[operator]
-            await delivery._moves.wait()
+            await delivery._follower.moves.wait()
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same waits, shorter."""
     monkeypatch.setattr(shipper, "BACK_OFF_S", (0.001, 0.01))
-    monkeypatch.setattr(deliver, "TEND_S", 0.02)
-    monkeypatch.setattr(deliver, "TIDY_S", 0.02)
+    monkeypatch.setattr(follow, "TEND_S", 0.02)
+    monkeypatch.setattr(follow, "TIDY_S", 0.02)
 
 
 def sinks_of(count: int) -> list[MemorySink]:
@@ -159,7 +159,7 @@ async def test_every_record_is_applied_once_to_every_sink_whatever_fails(
     """Sinks fail before and after the effect and when asked; delivery is killed and begun again; files roll."""
     dice = random.Random(seed)
     monkeypatch.setattr(tail, "SLAB_BYTES", dice.choice([700, 5_000, 256 * 1024]))
-    monkeypatch.setattr(feeds, "BUFFER_RECORDS", dice.choice([1, 20, 8_192]))
+    monkeypatch.setattr(follow, "BUFFER_RECORDS", dice.choice([1, 20, 8_192]))
     monkeypatch.setattr(feed, "MARK_RECORDS", dice.choice([1, 7, 256]))
     monkeypatch.setattr(shipper, "BATCH_RECORDS", dice.choice([1, 10, 1_000]))
     monkeypatch.setattr(shipper, "SLOW_S", dice.choice([0.0, 1.0]))
@@ -206,7 +206,7 @@ async def test_every_record_is_applied_once_to_every_sink_whatever_fails(
 async def test_a_sink_that_fails_holds_nobody_up_and_gets_everything_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "BUFFER_RECORDS", 50)
+    monkeypatch.setattr(follow, "BUFFER_RECORDS", 50)
     writer, good, bad = journal(tmp_path), MemorySink(), MemorySink("bad")
     down = True
 
@@ -231,7 +231,7 @@ async def test_a_sink_that_fails_holds_nobody_up_and_gets_everything_later(
 
 
 async def test_memory_is_bounded_while_a_sink_is_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "BUFFER_RECORDS", 100)
+    monkeypatch.setattr(follow, "BUFFER_RECORDS", 100)
     monkeypatch.setattr(tail, "SLAB_BYTES", 10_000)
     go_on = asyncio.Event()
 
@@ -245,7 +245,7 @@ async def test_memory_is_bounded_while_a_sink_is_behind(tmp_path: Path, monkeypa
         call(writer, f"r{n}")
     (path,) = files(tmp_path)
     async with delivering(tmp_path, slow) as delivery:
-        only = delivery._feeds.by_id
+        only = delivery._files.by_id
         await until(delivery, lambda: path.stem in only and only[path.stem].buffered >= 100)
         assert only[path.stem].buffered < 100 + 10_000 // 200
         assert only[path.stem].seq < 1_000, "a sink that keeps up is waited for, so that each record is decoded once"
@@ -328,7 +328,7 @@ async def test_a_sink_that_lost_an_ended_journal_nobody_had_to_read_gets_it_agai
     sink.trouble = trouble
     async with delivering(tmp_path, sink, other) as delivery:
         assert (await delivery.drain(10)).complete
-        assert delivery._feeds.by_id[path.stem].tail.calls == {}
+        assert delivery._files.by_id[path.stem].tail.calls == {}
         sink.at[path.stem] = 2
         del sink.applied[2:]
         failed = True
@@ -404,9 +404,9 @@ async def test_workers_killed_under_load_leave_every_call_with_one_record(tmp_pa
             child.communicate()
             assert await delivery.drain(10)
         await until(
-            delivery, lambda: delivery.in_flight() == 0 and not delivery._feeds.by_id.keys() - sinks[0].at.keys()
+            delivery, lambda: delivery.in_flight() == 0 and not delivery._files.by_id.keys() - sinks[0].at.keys()
         )
-        await until(delivery, lambda: all(each.ended for each in delivery._feeds.by_id.values()))
+        await until(delivery, lambda: all(each.ended for each in delivery._files.by_id.values()))
         assert (await delivery.drain(10, [sink.name for sink in sinks])).complete
     opened = [
         line.open.request_id
@@ -486,7 +486,7 @@ async def test_an_ended_file_is_removed_when_durable_sinks_have_it_and_it_is_old
         await until(delivery, lambda: not old.exists())
         assert (await delivery.drain(10, ["history", "redis"])).complete
         assert young.exists()
-        assert list(delivery._feeds.by_id) == [young_id]
+        assert list(delivery._files.by_id) == [young_id]
     assert keeper.names == durable.names == ["r1", "r1"]
 
 
@@ -579,9 +579,9 @@ async def test_a_file_removed_undelivered_is_forgotten(tmp_path: Path, caplog: p
     sink.trouble = down
     path = written(tmp_path, [closing(ID, 1), Line(open=opening("x"))], ID)
     async with delivering(tmp_path, sink) as delivery:
-        await until(delivery, lambda: ID in delivery._feeds.by_id)
+        await until(delivery, lambda: ID in delivery._files.by_id)
         path.unlink()
-        await until(delivery, lambda: not delivery._feeds.by_id)
+        await until(delivery, lambda: not delivery._files.by_id)
     assert "was removed before every sink had its records" in caplog.text
 
 

@@ -44,18 +44,15 @@ class Aside:
     def __init__(self, journal: Path) -> None:
         """Reads which letters there are. Raises OSError where the directory is there and cannot be read."""
         self.directory = journal / ASIDE
-        self._seqs: dict[tuple[str, str], set[int]] = {}
+        self.seqs: dict[tuple[str, str], set[int]] = {}
+        """Sink and journal id -> the records that are not delivered to it in turn."""
         for path in self._paths():
             sink, journal_id, seq = _named(path)
-            self._seqs.setdefault((sink, journal_id), set()).add(seq)
-
-    def seqs(self, sink: str, journal_id: str) -> frozenset[int] | set[int]:
-        """The records of a journal that are not delivered to a sink in turn."""
-        return self._seqs.get((sink, journal_id), _NONE)
+            self.seqs.setdefault((sink, journal_id), set()).add(seq)
 
     def waiting(self, sink: str) -> int:
         """How many letters there are for a sink."""
-        return sum(len(seqs) for (name, _), seqs in self._seqs.items() if name == sink)
+        return sum(len(seqs) for (name, _), seqs in self.seqs.items() if name == sink)
 
     def put(self, letter: Letter) -> None:
         """Keep a letter for good. Raises OSError; then there is none."""
@@ -73,7 +70,7 @@ class Aside:
             os.close(fd)
         temp.replace(path)
         sync_directory(self.directory)
-        self._seqs.setdefault(_place(letter), set()).add(seq_of(letter.record.event_id))
+        self.seqs.setdefault(_place(letter), set()).add(seq_of(letter.record.event_id))
 
     def letters(self, sink: str | None = None) -> list[Letter]:
         """The letters, for one sink or for all, oldest first. One that cannot be read is logged and left out."""
@@ -91,7 +88,7 @@ class Aside:
     def taken(self, letter: Letter) -> None:
         """Forget a letter: its sink has the record. Raises OSError."""
         self._path(letter).unlink(missing_ok=True)
-        self._seqs.get(_place(letter), set()).discard(seq_of(letter.record.event_id))
+        self.seqs.get(_place(letter), set()).discard(seq_of(letter.record.event_id))
 
     def _path(self, letter: Letter) -> Path:
         journal_id, _, seq = letter.record.event_id.rpartition(":")
@@ -101,9 +98,6 @@ class Aside:
         if not self.directory.is_dir():
             return []
         return [path for path in self.directory.glob(f"[!.]*{SUFFIX}") if _is_named(path)]
-
-
-_NONE: frozenset[int] = frozenset()
 
 
 def _place(letter: Letter) -> tuple[str, str]:

@@ -1,13 +1,11 @@
-"""Delivery: follows this node's journals and keeps every sink up to date, each exactly once (DESIGN §5).
-
-It remembers nothing of its own: where a sink is, the sink says; what there is, the files say.
+"""Delivery: keeps every sink up to date with this node's journals, each exactly once (DESIGN §5); and what may be asked
+of it. It remembers nothing of its own: where a sink is, the sink says; what there is, the files say.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,34 +14,15 @@ from taximeter.config import JournalSettings
 from taximeter.core.errors import JournalError, NotFound, NotReady
 from taximeter.core.record import seq_of
 from taximeter.delivery.aside import Aside, Letter
-from taximeter.delivery.feeds import Feeds
+from taximeter.delivery.files import JournalFiles
+from taximeter.delivery.follow import Follower
 from taximeter.delivery.health import DeliveryHealth, Drained, Replayed, SinkHealth, Writers
+from taximeter.delivery.setting_aside import SettingAside
 from taximeter.delivery.shipper import Shipper
 from taximeter.journal.recover import Price
 from taximeter.sinks.sink import Retaker, Sink
 
 log = logging.getLogger(__name__)
-
-BUSY_S = 0.06
-"""Wait between two looks at the files while there is traffic; a batch then holds what came meanwhile.
-
-With the time a batch takes, a record is in every sink within 100 ms; a third of it costs half as much again in
-commits and round trips."""
-
-IDLE_S = 0.08
-"""Longest wait between two glances: a record may take 100 ms to reach an idle sink."""
-
-TROUBLED_S = 1.0
-"""Wait after a look that failed."""
-
-TEND_S = 0.5
-"""How often writers' locks are tried, and the directory is read whether it changed or not."""
-
-TIDY_S = 2.0
-"""How often files are removed and status files read."""
-
-FIRST_ASK_S = 1.0
-"""How long reading waits at start for the sinks to tell where they are, so that little is decoded for nothing."""
 
 
 class Delivery:
@@ -70,41 +49,37 @@ class Delivery:
             raise JournalError(f"cannot make the journal's directory {directory}: {error.strerror}") from error
         self.node = node
         self._now_us = now_us
-        self._feeds = Feeds(directory, keep_s=settings.keep_s, now_us=now_us, price=price)
-        self._shippers = {
-            sink.name: Shipper(sink, self._feeds.by_id, self._moved, aside=self.aside, now_us=now_us) for sink in sinks
-        }
-        self._feeds.shippers = list(self._shippers.values())
+        self._files = JournalFiles(directory, keep_s=settings.keep_s, now_us=now_us, price=price)
         self._writers = Writers(directory)
-        self._wake = asyncio.Event()
-        self._moves = asyncio.Event()
-        self._looks = self._covered = 0
-        """Looks at the files begun; the number of the last that saw every file's end."""
-        self._held_up = False
-        """The last look stopped for want of room in memory."""
-        self._open: Counter[tuple[str | None, str | None]] | None = None
-        """Open calls by workspace and track, either None for any; None: not counted since the last look."""
-        self._tend_at = self._tidy_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._follower = Follower(self._files, tidied=self._writers.refresh)
+        answered = self._follower.answered
+        self._shippers = {
+            sink.name: Shipper(sink, self._files.by_id, answered, SettingAside(sink, self.aside, now_us))
+            for sink in sinks
+        }
+        self._files.shippers = list(self._shippers.values())
+        self._open: Counter[tuple[str | None, str | None]] = Counter()
+        """Open calls by workspace and track, either None for any; as counted after the look `_counted`."""
+        self._counted: asyncio.Event | None = None
 
     async def run(self) -> None:
         """Deliver until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for shipper in self._shippers.values():
                 tasks.create_task(shipper.run(), name=f"deliver to {shipper.name}")
-            tasks.create_task(self._follow(), name="follow the journals")
+            tasks.create_task(self._follower.run(), name="follow the journals")
 
     async def drain(self, timeout_s: float, sinks: Sequence[str] = ("history",)) -> Drained:
         """Wait, bounded, until everything on disk now is in these sinks. Raises KeyError for an unknown sink."""
         shippers = [self._shippers[name] for name in sinks]
         try:
             async with asyncio.timeout(timeout_s):
-                await self._look_now()
-                goals = [(feed, feed.seq) for feed in self._feeds.by_id.values() if not feed.halted]
+                await self._follower.look_now()
+                goals = [(feed, feed.seq) for feed in self._files.by_id.values() if not feed.halted]
                 for feed, seq in goals:
                     for shipper in shippers:
                         while feed.cursors.get(shipper.name, 0) < seq and not feed.halted:
-                            await self._moves.wait()
+                            await self._follower.moves.wait()
         except TimeoutError:
             return Drained(complete=False, lag_seconds=max((self._lag_s(s.name) for s in shippers), default=0.0))
         return Drained(complete=not self._halted(), lag_seconds=0.0)
@@ -113,9 +88,9 @@ class Delivery:
         """Wait, bounded, until no call of a track is open on this node. False: some still are."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._look_now()
+                await self._follower.look_now()
                 while self.in_flight(workspace, track):
-                    await self._moves.wait()
+                    await self._follower.moves.wait()
         except TimeoutError:
             return False
         return True
@@ -125,9 +100,9 @@ class Delivery:
 
         They are counted once for all who ask after a look: many may wait for a track.
         """
-        if self._open is None:
-            self._open = Counter()
-            for feed in self._feeds.by_id.values():
+        if self._counted is not self._follower.moves:
+            self._counted, self._open = self._follower.moves, Counter()
+            for feed in self._files.by_id.values():
                 for call in feed.tail.calls.values():
                     of, named = call.workspace, call.track
                     self._open.update({(of, named), (None, named), (of, None), (None, None)})
@@ -136,14 +111,14 @@ class Delivery:
     def place(self, sink: str) -> int:
         """How far a sink is: a number that is another as soon as it has more. Raises KeyError for an unknown sink."""
         name = self._shippers[sink].name
-        return sum(feed.cursors.get(name, 0) for feed in self._feeds.by_id.values())
+        return sum(feed.cursors.get(name, 0) for feed in self._files.by_id.values())
 
     async def beyond(self, sink: str, place: int, timeout_s: float) -> bool:
         """Wait, bounded, until a sink is at another place. False: it is not."""
         try:
             async with asyncio.timeout(timeout_s):
                 while self.place(sink) == place:
-                    await self._moves.wait()
+                    await self._follower.moves.wait()
         except TimeoutError:
             return False
         return True
@@ -179,7 +154,7 @@ class Delivery:
     def health(self) -> DeliveryHealth:
         """The state of sinks, journals and writers now."""
         self._writers.refresh()
-        feeds = list(self._feeds.by_id.values())
+        feeds = list(self._files.by_id.values())
         return DeliveryHealth(
             sinks={name: self._sink_health(shipper) for name, shipper in self._shippers.items()},
             in_flight=self.in_flight(),
@@ -191,99 +166,22 @@ class Delivery:
             records_lost=self._writers.lost,
             journal_repairs=self._writers.repaired,
             unreadable_lines=sum(feed.tail.unreadable for feed in feeds),
-            settled=self._feeds.settled,
+            settled=self._files.settled,
             halted=self._halted(),
             writers=self._writers.living,
         )
 
-    async def _follow(self) -> None:
-        await self._first_answers()
-        trouble = ""
-        while True:
-            wait_s = BUSY_S
-            try:
-                await self._look()
-                trouble = ""
-            except Exception as error:  # an outer loop: no file, however strange, ends delivery
-                if trouble != repr(error):
-                    log.exception("cannot follow the journals")
-                trouble, wait_s = repr(error), TROUBLED_S
-            self._notify()
-            self._glance_after(wait_s)
-            await self._wake.wait()
-            if self._timer is not None:
-                self._timer.cancel()
-
-    def _glance_after(self, wait_s: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self._glance, wait_s)
-
-    def _glance(self, waited_s: float) -> None:
-        """Have a look if anything changed, else glance again a little later: an idle node costs next to nothing."""
-        if self._held_up or time.monotonic() >= self._tend_at or self._feeds.changed():
-            self._wake.set()
-        else:
-            self._glance_after(min(IDLE_S, waited_s * 1.5))
-
-    async def _first_answers(self) -> None:
-        """Find the files, and let the sinks tell where they are before reading begins."""
-        try:
-            self._feeds.scan(always=True)
-            async with asyncio.timeout(FIRST_ASK_S):
-                while not all(shipper.answered for shipper in self._shippers.values()):
-                    await self._moves.wait()
-        except (OSError, TimeoutError):
-            return
-
-    async def _look(self) -> None:
-        """Look at the directory and read its files on."""
-        self._wake.clear()
-        self._looks += 1
-        look, now_s = self._looks, time.monotonic()
-        tend = now_s >= self._tend_at
-        self._feeds.scan(always=tend)
-        self._held_up = not await self._feeds.read()
-        if not self._held_up:
-            self._covered = look
-        self._feeds.forget_delivered()
-        if tend:
-            self._tend_at = now_s + TEND_S
-            if self._feeds.settle_abandoned():
-                self._wake.set()
-        if now_s >= self._tidy_at:
-            self._tidy_at = now_s + TIDY_S
-            self._feeds.remove_delivered()
-            self._writers.refresh()
-
-    async def _look_now(self) -> None:
-        """Have a look begun after this call that sees every file's end."""
-        wanted = self._looks + 1
-        while self._covered < wanted:
-            self._wake.set()
-            await self._moves.wait()
-
-    def _moved(self) -> None:
-        """A sink answered: room in memory may be free, and somebody may wait for just this."""
-        if self._held_up:
-            self._wake.set()
-        self._notify()
-
-    def _notify(self) -> None:
-        """Let everybody who waits look again."""
-        self._open = None
-        self._moves.set()
-        self._moves = asyncio.Event()
-
     def _halted(self) -> dict[str, str]:
-        halted = {feed.tail.path.name: feed.halted for feed in self._feeds.by_id.values() if feed.halted}
-        return {**halted, **self._feeds.strangers}
+        halted = {feed.tail.path.name: feed.halted for feed in self._files.by_id.values() if feed.halted}
+        return {**halted, **self._files.strangers}
 
     def _lag_s(self, name: str) -> float:
-        oldest = [feed.oldest_at(feed.cursors.get(name, 0)) for feed in self._feeds.by_id.values()]
+        oldest = [feed.oldest_at(feed.cursors.get(name, 0)) for feed in self._files.by_id.values()]
         first = min((at for at in oldest if at is not None), default=None)
         return 0.0 if first is None else max(0.0, (self._now_us() - first) / 1_000_000)
 
     def _sink_health(self, shipper: Shipper) -> SinkHealth:
-        feeds = [feed for feed in self._feeds.by_id.values() if not feed.halted]
+        feeds = [feed for feed in self._files.by_id.values() if not feed.halted]
         told = all(shipper.name in feed.cursors for feed in feeds)
         lag = sum(max(0, feed.seq - feed.cursors[shipper.name]) for feed in feeds) if told else None
         return SinkHealth(
@@ -292,6 +190,6 @@ class Delivery:
             errors=shipper.errors,
             duplicates_skipped=shipper.duplicates_skipped,
             failing=shipper.failing,
-            set_aside=shipper.set_aside,
+            set_aside=shipper.setting_aside.records,
             set_aside_records=self.aside.waiting(shipper.name),
         )

@@ -6,15 +6,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-
-from msgspec.structs import replace
+from collections.abc import Callable, Mapping
 
 from taximeter.core.errors import TaximeterError
-from taximeter.core.record import Record, seq_of
-from taximeter.delivery.aside import Aside, Letter
 from taximeter.delivery.feed import RESTORED, Feed
-from taximeter.journal.read import departs, digest_at
+from taximeter.delivery.setting_aside import SettingAside
+from taximeter.journal.read import departs
 from taximeter.sinks.sink import Batch, JournalKeeper, Sink
 from taximeter.sinks.unfit import is_unfit
 
@@ -44,13 +41,10 @@ class Shipper:
         self,
         sink: Sink,
         feeds: Mapping[str, Feed],
-        moved: Callable[[], None],
-        clock_s: Callable[[], float] = time.monotonic,
-        *,
-        aside: Aside,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+        answered: Callable[[], None],
+        setting_aside: SettingAside,
     ) -> None:
-        """`moved` is called after every answer of the sink, good or bad. `aside`: where records go it cannot take."""
+        """`answered` is called after every answer of the sink, good or bad."""
         self.sink = sink
         self.name = sink.name
         self.keeper: JournalKeeper | None = sink if isinstance(sink, JournalKeeper) else None
@@ -58,21 +52,18 @@ class Shipper:
         """Set it when there may be something to deliver."""
         self.errors = 0
         self.duplicates_skipped = 0
-        self.set_aside = 0
-        """Records it could not take, since this process began."""
         self.failing: str | None = None
-        self._aside = aside
-        self._now_us = now_us
+        """What it failed with, while it is failing."""
+        self.setting_aside = setting_aside
         self._feeds = feeds
-        self._moved = moved
-        self._clock_s = clock_s
+        self._answered = answered
         self._since: float | None = None
         self._failures = 0
 
     @property
     def keeps_up(self) -> bool:
         """Neither failing nor slow: memory may be held for it."""
-        return self.failing is None and (self._since is None or self._clock_s() - self._since < SLOW_S)
+        return self.failing is None and (self._since is None or time.monotonic() - self._since < SLOW_S)
 
     @property
     def answered(self) -> bool:
@@ -90,11 +81,17 @@ class Shipper:
                 self._fail(error)
             else:
                 self._recover()
-            self._moved()
+            self._answered()
             if self.failing is not None:
                 await asyncio.sleep(self._back_off_s())
             elif not worked:
                 await self.wake.wait()
+
+    def has_all(self, feed: Feed, upto: int | None = None) -> bool:
+        """It has the records up to `upto` (default: all that were read) and, if it keeps journals, knows of the end."""
+        seq = feed.seq if upto is None else upto
+        told = self.keeper is None or not seq or self.name in feed.told_end
+        return told and feed.cursors.get(self.name, 0 if not seq else -1) >= seq
 
     async def _step(self) -> bool:
         """Ask about journals not asked about yet, then deliver one round. False: there was nothing to do."""
@@ -102,14 +99,13 @@ class Shipper:
         unasked = [feed for feed in feeds if self.name not in feed.asked]
         unverified = [feed for feed in feeds if self.keeper is not None and self.name not in feed.verified]
         try:
-            self._since = self._clock_s()
+            self._since = time.monotonic()
             if unasked:  # all at once: a sink that lost data judges by all its journals what it lost
                 await self._ask(unasked)
             if self.keeper is not None and unverified:
                 await self._verify(self.keeper, unverified[-VERIFIED_AT_ONCE:])
             cut = self._cut()
             if cut:
-                self._since = self._clock_s()
                 await self._deliver(cut)
         finally:
             self._since = None
@@ -118,59 +114,17 @@ class Shipper:
     async def _deliver(self, cut: list[tuple[Feed, Batch]]) -> None:
         """One round; where the sink fails at the records themselves, journal by journal and part by part."""
         try:
-            answers = await self.sink.deliver([batch for _, batch in cut])
+            await self._send(cut)
         except Exception as error:
             if not is_unfit(error):
                 raise
             log.warning("sink %s cannot take a record, which is looked for: %s", self.name, error, exc_info=error)
             for feed, batch in cut:
-                await self._sort_out(feed, batch)
-        else:
-            self._take(cut, answers)
+                await self.setting_aside.sort_out(feed, batch, self._send)
 
-    async def _sort_out(self, feed: Feed, batch: Batch) -> None:
-        """Deliver a batch by halves, down to single records; one that cannot be taken by itself is set aside."""
-        parts = [batch]
-        while parts:
-            part = parts.pop()
-            at = (await self.sink.cursors([feed.journal_id])).get(feed.journal_id, 0)
-            if at != part.after:  # it took effect after all, or went back: it is cut anew
-                feed.cursors[self.name] = at
-                return
-            self._since = self._clock_s()
-            try:
-                answers = await self.sink.deliver([part])
-            except Exception as error:
-                if not is_unfit(error) or not part.records:
-                    raise
-                before = seq_of(part.records[0].event_id) - 1
-                if len(part.records) > 1:
-                    parts += await self._cut_at(feed, part, len(part.records) // 2)
-                elif before > part.after:  # what was set aside before is passed first: a sink that cannot even do that
-                    parts += await self._cut_at(feed, part, 0)  # is out of order, and more must not be set aside
-                else:
-                    await self._put_aside(part.records[0], error)
-                    parts.append(without(part, part.records[:1]))
-                continue
-            self._take([(feed, part)], answers)
-            if feed.cursors[self.name] != part.upto:
-                return
-
-    async def _cut_at(self, feed: Feed, part: Batch, count: int) -> tuple[Batch, Batch]:
-        """All but the first `count` records, and before them these (0: what there is before the first record)."""
-        upto = seq_of(part.records[count - 1].event_id) if count else seq_of(part.records[0].event_id) - 1
-        digest = "" if self.keeper is None else await asyncio.to_thread(digest_at, feed.tail.path, upto)
-        earlier = replace(part, upto=upto, records=part.records[:count], digest=digest, ended=False)
-        return replace(part, after=upto, records=part.records[count:]), earlier
-
-    async def _put_aside(self, record: Record, error: Exception) -> None:
-        """The cursor passes it only when the letter is safe. What keeps nothing will not need it later either."""
-        problem = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
-        if self.sink.durable:
-            letter = Letter(sink=self.name, problem=problem, set_aside_at=self._now_us(), record=record)
-            await asyncio.to_thread(self._aside.put, letter)
-        self.set_aside += 1
-        log.error("sink %s cannot take the record %s, it is set aside: %s", self.name, record.event_id, problem)
+    async def _send(self, cut: list[tuple[Feed, Batch]]) -> None:
+        self._since = time.monotonic()
+        self._take(cut, await self.sink.deliver([batch for _, batch in cut]))
 
     async def _ask(self, feeds: list[Feed]) -> None:
         cursors = await self.sink.cursors([feed.journal_id for feed in feeds])
@@ -204,9 +158,8 @@ class Shipper:
             except FileNotFoundError:  # the next look at the directory drops the feed
                 continue
             if batch is not None:
-                aside = self._aside.seqs(self.name, feed.journal_id)
-                if aside:
-                    batch = without(batch, [each for each in batch.records if seq_of(each.event_id) in aside])
+                if (self.name, feed.journal_id) in self.setting_aside.letters.seqs:
+                    batch = self.setting_aside.left_of(batch)
                 cut.append((feed, batch))
                 room -= len(batch.records)
                 if room <= 0:
@@ -254,10 +207,3 @@ class Shipper:
     def _back_off_s(self) -> float:
         first, longest = BACK_OFF_S
         return min(longest, first * (1 << min(self._failures - 1, 16))) * random.uniform(0.5, 1)  # noqa: S311 (jitter)
-
-
-def without(batch: Batch, records: Sequence[Record]) -> Batch:
-    """The batch without some of its records; the same one where there are none."""
-    gone = {record.event_id for record in records}
-    kept = [record for record in batch.records if record.event_id not in gone]
-    return replace(batch, records=kept) if gone else batch

@@ -1,0 +1,142 @@
+"""The journal files of one directory: found, settled when their writer is gone, removed when every sink has them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from taximeter.delivery.feed import Feed
+from taximeter.delivery.shipper import Shipper
+from taximeter.journal.files import lock_if_free, remove_abandoned, sync_and_close
+from taximeter.journal.format import SUFFIX, is_journal_id
+from taximeter.journal.read import last_line
+from taximeter.journal.recover import Price, settle
+
+log = logging.getLogger(__name__)
+
+
+class JournalFiles:
+    """The feeds of all files by journal id, oldest first."""
+
+    def __init__(self, directory: Path, *, keep_s: float, now_us: Callable[[], int], price: Price | None) -> None:
+        self.by_id: dict[str, Feed] = {}
+        self.shippers: Sequence[Shipper] = ()
+        self.settled = 0
+        """Calls settled for writers that died."""
+        self.strangers: dict[str, str] = {}
+        """Names in the directory that cannot be journals -> why."""
+        self.directory = directory
+        self.stamp = -1
+        """The directory's time when it was last scanned."""
+        self._keep_us = int(keep_s * 1_000_000)
+        self._now_us = now_us
+        self._price = price
+
+    def scan(self) -> None:
+        """Take in new files, drop those that are gone or were replaced. Raises OSError."""
+        if not self.directory.exists():  # whoever took it took the files with it; their writers put them back
+            log.error("the journals' directory %s was removed; it is made anew", self.directory)
+            self.directory.mkdir(parents=True)
+        self.stamp = self.directory.stat().st_mtime_ns
+        found: dict[str, tuple[float, os.DirEntry[str]]] = {}
+        strangers, self.strangers = self.strangers, {}
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(SUFFIX) and not entry.name.startswith("."):
+                    self._found(entry, found)
+        for name in self.strangers.keys() - strangers.keys():
+            log.error("%s in %s is not read: %s", name, self.directory, self.strangers[name])
+        for journal_id in [name for name, feed in self.by_id.items() if name not in found]:
+            self._gone(self.by_id.pop(journal_id))
+        for journal_id, (_, entry) in sorted(found.items(), key=lambda item: item[1][0]):
+            feed = self.by_id.get(journal_id)
+            if feed is not None and feed.inode != entry.inode():
+                log.warning("journal %s was replaced by another file; it is read anew", entry.path)
+                feed = None
+            if feed is None:
+                self.by_id[journal_id] = self._new(Path(entry.path), entry.inode())
+
+    def settle_abandoned(self, read: Callable[[Feed], None]) -> bool:
+        """Settle and end the files whose writer is gone, read on by `read`. True: there were any, and there is more."""
+        worked = False
+        for feed in list(self.by_id.values()):
+            if feed.ended or feed.halted or not feed.tail.at_end:
+                continue
+            try:
+                worked |= self._settle(feed, read)
+            except OSError as error:
+                log.error("journal %s cannot be settled yet: %s", feed.tail.path, error)
+        return worked
+
+    def remove_delivered(self) -> None:
+        """Remove ended files every durable sink has passed and which are old enough."""
+        remove_abandoned(self.directory, self._now_us() / 1_000_000)
+        durable = [shipper for shipper in self.shippers if shipper.sink.durable]
+        if not durable:
+            return
+        for journal_id, feed in list(self.by_id.items()):
+            end = feed.tail.end
+            if end is None or feed.halted or self._now_us() - end.at < self._keep_us:
+                continue
+            if all(shipper.has_all(feed) for shipper in durable):
+                feed.tail.path.unlink(missing_ok=True)
+                del self.by_id[journal_id]
+
+    def skip_known(self, feed: Feed) -> None:
+        """Do not read an ended file at all whose records every sink has: there may be gigabytes after a stop."""
+        if self.shippers and all(shipper.name in feed.asked for shipper in self.shippers):
+            end = last_line(feed.tail.path)
+            if end is not None and all(shipper.has_all(feed, end.seq) for shipper in self.shippers):
+                feed.skip(end)
+
+    def _found(self, entry: os.DirEntry[str], found: dict[str, tuple[float, os.DirEntry[str]]]) -> None:
+        journal_id = entry.name.removesuffix(SUFFIX)
+        if not is_journal_id(journal_id):
+            self.strangers[entry.name] = "its name is not a journal's"
+            return
+        try:
+            found[journal_id] = entry.stat().st_mtime, entry
+        except FileNotFoundError:
+            return
+
+    def _new(self, path: Path, inode: int) -> Feed:
+        feed = Feed(path, inode)
+        feed.sound = not any(shipper.keeper for shipper in self.shippers)
+        for shipper in self.shippers:
+            shipper.wake.set()
+        return feed
+
+    def _gone(self, feed: Feed) -> None:
+        durable = [shipper for shipper in self.shippers if shipper.sink.durable]
+        if not feed.tail.at_end or not all(shipper.has_all(feed) for shipper in durable):
+            log.error("journal %s was removed before every sink had its records", feed.tail.path)
+
+    def _settle(self, feed: Feed, read: Callable[[Feed], None]) -> bool:
+        fd = lock_if_free(feed.tail.path)
+        if fd is None:
+            feed.sound = True
+            return False
+        appended = False
+        try:
+            appended = self._settle_locked(feed, fd, read)
+        finally:
+            if appended:  # a sync may take seconds on a busy disk
+                asyncio.get_running_loop().run_in_executor(None, sync_and_close, fd)
+            else:
+                os.close(fd)
+        return appended
+
+    def _settle_locked(self, feed: Feed, fd: int, read: Callable[[Feed], None]) -> bool:
+        if not feed.sound or max(feed.cursors.values(), default=0) > feed.seq:
+            return False  # it may be a restored copy: nothing must be appended to that
+        while not feed.halted:  # what it wrote between the last look and its death
+            read(feed)
+            if feed.tail.at_end:
+                break
+        if feed.halted or feed.ended:
+            return False
+        self.settled += settle(fd, feed.tail, now_us=self._now_us(), price=self._price)
+        return True
