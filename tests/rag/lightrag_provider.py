@@ -24,6 +24,7 @@ _PART = re.compile(r"part (\d+)")
 DELIMITER, COMPLETE = "<|#|>", "<|COMPLETE|>"
 POISON = "poisonous"
 """A chunk with this word cannot be extracted: the provider refuses it."""
+NUMBERS = 1_000
 SLOW = "slowly"
 """A query with this word is answered by half and then no further."""
 
@@ -42,6 +43,8 @@ class Bill:
     reasoning: int = 0
     complete: bool = True
     headers: dict[str, str] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    """What was embedded; else the one prompt."""
 
 
 class Sums(Counter[str]):
@@ -51,9 +54,11 @@ class Sums(Counter[str]):
 class LightRAGProvider:
     """`async with LightRAGProvider() as provider:` - then `provider.bills` is the truth."""
 
-    def __init__(self, phrases: dict[str, str] | None = None) -> None:
+    def __init__(self, phrases: dict[str, str] | None = None, *, numbered: bool = False) -> None:
         self.phrases = phrases or {}
         """Words that stand for a mark, for texts that bear none."""
+        self.numbered = numbered
+        """Each bill's prompt tokens end in its place in `bills` (modulo NUMBERS): a record tells which call it is."""
         self.bills: list[Bill] = []
         self.mixed: list[set[str]] = []
         """Marks of calls that held several documents: nobody could say whose they are."""
@@ -180,7 +185,8 @@ class LightRAGProvider:
     def _embed(self, path: str, body: dict[str, Any], request: Request) -> bytes:
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
         tokens = sum(len(text.split()) + 1 for text in texts)
-        self._bill("embedding", self._marked("\n".join(texts)), body, request, prompt=tokens)
+        bill = self._bill("embedding", self._marked("\n".join(texts)), body, request, prompt=tokens)
+        bill.texts, tokens = tuple(texts), bill.prompt
         if path.endswith("/api/embed"):
             return _json(
                 {"model": body["model"], "embeddings": [_vector(t) for t in texts], "prompt_eval_count": tokens}
@@ -213,7 +219,9 @@ class LightRAGProvider:
         if len(whose) > 1:
             self.mixed.append(whose)
         mark = min(whose) if whose else "nobody"
+        prompt = prompt * NUMBERS + len(self.bills) if self.numbered else prompt
         bill = Bill(kind, mark, str(body.get("model")), prompt, completion=completion, headers=request.x_headers)
+        bill.texts = (text,)
         self.bills.append(bill)
         return bill
 

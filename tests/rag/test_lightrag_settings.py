@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from argparse import Namespace
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from rag.lightrag_like import one_worker
 from taximeter_rag import Scope, metered, usage
 from taximeter_rag.lightrag import answers
-from taximeter_rag.lightrag.embedding import Owners
 from taximeter_rag.lightrag.queues import carrying
 from taximeter_rag.lightrag.settings import Settings, is_workspace, point, read
 from taximeter_rag.tags import current
@@ -168,48 +167,13 @@ def test_what_is_no_json_object_is_left_alone(body: bytes) -> None:
     assert answers.parsed(body) is None
 
 
-def test_a_batch_is_told_apart_by_who_stored_each_text() -> None:
-    owners = Owners(limit=3)
-    scopes = [Scope(track="t", document=name) for name in ("a", "b")]
-    for scope, texts in zip(scopes, (("one", "two"), ("three",)), strict=True):
-        with metered.within(scope):
-            owners.note({text: {"content": text} for text in texts})
-    owners.note({"x": {"content": "one"}})  # outside any scope: nobody's, nothing forgotten
-    assert owners.groups(["one", "three", "two", "else"]) == [(scopes[0], [0, 2]), (scopes[1], [1]), (None, [3])]
-    with metered.within(scopes[1]):
-        owners.note({"four": {"content": "four"}})
-    assert owners.groups(["one"]) == [(None, [0])]  # the oldest went
-
-
 async def test_a_queued_call_runs_in_its_callers_scope_whatever_the_workers_is() -> None:
     workers: list[asyncio.Task[None]] = []
-
-    def limit() -> Callable[..., Any]:
-        """Like LightRAG up to 1.5.4: one worker, started by the first call, in that one's context."""
-
-        def decorate(func: Callable[..., Any]) -> Callable[..., Any]:
-            queue: asyncio.Queue[Any] = asyncio.Queue()
-
-            async def work() -> None:
-                while True:
-                    future, args, options = await queue.get()
-                    future.set_result(await func(*args, **options))
-
-            async def ask(*args: Any, **options: Any) -> Any:
-                if not workers:
-                    workers.append(asyncio.create_task(work()))
-                future = asyncio.get_running_loop().create_future()
-                queue.put_nowait((future, args, options))
-                return await future
-
-            return ask
-
-        return decorate
 
     async def model(prompt: str, max_token_size: int = 5) -> tuple[str, Scope | None]:
         return prompt, current()
 
-    asked = carrying(limit)()(model)
+    asked = carrying(one_worker(workers))()(model)
     assert list(inspect.signature(asked).parameters) == ["prompt", "max_token_size"]
     for name in ("first", "second"):
         with metered(track=name) as scope:

@@ -1,6 +1,6 @@
 """Every token on the right workspace, track and document, whatever runs at the same time; truth is told by content.
 
-Needs LightRAG's environments: .venv/bin/python tests/rag/venvs.py 1.5.7 1.5.2
+Needs LightRAG's environments: .venv/bin/python tests/rag/venvs.py 1.5.7 1.5.4
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Builds the environments the tests in this folder run LightRAG in: .venv-rag/<name>, from hash-pinned lock files.
 
-    .venv/bin/python tests/rag/venvs.py              # all of them; or name some: 1.5.7 1.5.2 examples
+    .venv/bin/python tests/rag/venvs.py              # all of them; or name some: 1.5.7 1.5.4 examples
     .venv/bin/python -m pytest tests/rag
 
 Each lock is made by `uv pip compile --universal --generate-hashes --no-emit-index-url` from the .in file beside it.
@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1] / ".venv-rag"
 INSTALL = HERE.parents[1] / "scripts/install.py"
-NEWEST, OLDEST = "1.5.7", "1.5.2"
+NEWEST, OLDEST = "1.5.7", "1.5.4"
 VERSIONS = (NEWEST, OLDEST)
 EXAMPLES = "examples"
 

@@ -61,7 +61,7 @@ class TokenTrackingLightRAG:
         plugin = activate(settings)
         if plugin is None:
             raise ValueError("TAXIMETER_PROXY_URL is not set: there is no proxy to count tokens.")
-        instrument(rag, plugin)
+        instrument(rag)
         self.rag, self.token_tracker = rag, token_tracker
         self.last: dict[str, Any] | None = None
         """The last operation's figures, as the control port tells them."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from taximeter_rag.lightrag.embedding import remember, split
+from taximeter_rag.lightrag.embedding import own, split
 from taximeter_rag.lightrag.plugin import Plugin, harmless
 from taximeter_rag.lightrag.queues import carrying
 from taximeter_rag.tags import Scope, enter, metered
@@ -59,27 +59,27 @@ def _hook_instances(kind: Any, plugin: Plugin, made: Callable[[Any], None]) -> N
     @functools.wraps(original)
     def post_init(self: Any, *args: Any, **options: Any) -> None:
         with harmless("embeddings are not told apart by document"):
-            if plugin.by_document and self.embedding_func is not None:
+            if self.embedding_func is not None:
                 given = self.embedding_func
-                self.embedding_func = dataclasses.replace(given, func=split(given.func, plugin.owners))
+                self.embedding_func = dataclasses.replace(given, func=split(given.func))
         original(self, *args, **options)
         with harmless("embeddings are not told apart by document"):
-            _hook_storages(self, plugin)
+            _hook_storages(self)
             made(self)
 
     kind.__post_init__ = post_init
 
 
-def instrument(rag: Any, plugin: Plugin) -> None:
+def instrument(rag: Any) -> None:
     """Hook a LightRAG that was made before the plugin."""
     if not getattr(rag, INSTRUMENTED, False):
-        rag.embedding_func.func = split(rag.embedding_func.func, plugin.owners)  # its storages hold the same object
-        _hook_storages(rag, plugin)
+        rag.embedding_func.func = split(rag.embedding_func.func)  # its storages hold the same object
+        _hook_storages(rag)
 
 
-def _hook_storages(rag: Any, plugin: Plugin) -> None:
+def _hook_storages(rag: Any) -> None:
     for name in VECTOR_STORAGES:
-        remember(getattr(rag, name), plugin.owners)
+        own(getattr(rag, name))
     setattr(rag, INSTRUMENTED, True)
 
 

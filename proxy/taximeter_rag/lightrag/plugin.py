@@ -13,15 +13,14 @@ from typing import Any
 
 from taximeter_rag import usage
 from taximeter_rag.lightrag.answers import ENDED, Figures
-from taximeter_rag.lightrag.embedding import QUERY, Owners
 from taximeter_rag.lightrag.settings import Settings
 from taximeter_rag.reader import Reader, ReadError
 from taximeter_rag.tags import REMEMBERED_CALLS, Scope, safe
 
 logger = logging.getLogger("lightrag")
 
-INDEX = "index"
-"""The task of what a document costs."""
+INDEX, QUERY = "index", "query"
+"""The tasks of what a document costs, and a question."""
 READ_WAIT_S = 10.0
 """Longest an answer waits for calls of its track that are still being counted."""
 END_WAIT_S = 60.0
@@ -35,7 +34,6 @@ class Plugin:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.reader = Reader(settings.control_url, settings.token)
-        self.owners = Owners()
         self.by_document = False
         """The hooks of the pipeline fit; else only workspaces (and queries) are told apart."""
         self._calls: OrderedDict[tuple[str | None, str], deque[str]] = OrderedDict()
@@ -108,7 +106,7 @@ class Plugin:
                 self._idle.notify_all()
 
     async def _until_idle(self, key: tuple[str | None, str]) -> None:
-        """LightRAG up to 1.5.3 calls a document processed and then embeds what it left in the buffer."""
+        """LightRAG 1.5.4 calls a document processed and then embeds what it left in the buffer."""
         try:
             async with self._idle:
                 await asyncio.wait_for(self._idle.wait_for(lambda: key not in self._active), READ_WAIT_S)
