@@ -27,8 +27,9 @@ from taximeter.budgets.file import BudgetFile
 from taximeter.budgets.reservations import Reservations
 from taximeter.budgets.store import BudgetRing
 from taximeter.cli import main
-from taximeter.config import JournalSettings
+from taximeter.config import JournalSettings, Settings
 from taximeter.config import Webhook as WebhookSettings
+from taximeter.config.settings import PriceCodes
 from taximeter.control.services.corrections import Corrections
 from taximeter.core.prices import Card, Rates
 from taximeter.core.record import Outcome
@@ -109,7 +110,9 @@ async def installation(start, tmp_path, valkey_url):
         ring, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
         drained=drained, tell=None, now_us=now_us,
     )  # fmt: skip
+    prices = PriceCodes(rag_embedding=0.0001, rag_llm_input=0.0015, rag_llm_output="0.002")
     control = await start(
+        settings=Settings(price_codes=prices),
         random=random, now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
         letters=webhook, close_track=webhook.cut, deadletters=await refused(webhook, tmp_path / "journal"),
         corrections=Corrections(first.history, first.waits, prices=NewPrices, journal=lambda: journal),

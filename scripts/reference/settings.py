@@ -115,6 +115,8 @@ def _allowed(kind: types.Type, default: object = None) -> str:
             return _bounds(kind)
         case types.ListType(item_type=item):
             return f"list: {_allowed(item)}"
+        case types.UnionType():
+            return "amount of USD, ≥ 0, ≤ 1,000,000, at most 9 decimals"
         case types.DictType():
             return "table: text = text"
         case _:

@@ -4,6 +4,8 @@ from decimal import Decimal
 import msgspec
 
 from control_plane import DAY_US, HOUR_US, NOON_US, embedding, record
+from taximeter.config import Settings
+from taximeter.config.settings import PriceCodes
 from taximeter.core.record import Operation, Outcome, Source
 
 NOTHING = {
@@ -179,6 +181,45 @@ async def test_a_track_has_three_views_and_its_documents(control):
     assert (shown["first_at"], shown["last_at"]) == ("2026-11-03T12:00:01Z", "2026-11-03T12:00:03Z")
 
 
+PRICES = {"rag_embedding": "0.0001", "rag_llm_input": "0.0015", "rag_llm_output": "0.002", "rag_indexation": "0.001"}
+
+
+def priced(**prices):
+    """Settings with these prices of one's own."""
+    return Settings(price_codes=msgspec.convert(prices, PriceCodes))
+
+
+async def test_a_track_at_the_operators_own_prices(start):
+    """The example of the billing backend's documents: 93, 7,850 and 462 tokens, one chunk."""
+    control = await start(settings=priced(**PRICES))
+    await control.add(record(1, track="t", input_tokens=7_850, output_tokens=462))
+    await control.add(embedding(2, track="t", input_tokens=93))
+    assert "price_codes" not in await control.get("/usage/tracks/t")
+    shown = await control.get("/usage/tracks/t", price_codes=1, chunks=1)
+    assert shown["price_codes"] == {
+        "rag_embedding": {"quantity": 93, "unit": 1_000, "price_usd": 0.0001, "cost_usd": 0.0000093},
+        "rag_llm_input": {"quantity": 7_850, "unit": 1_000, "price_usd": 0.0015, "cost_usd": 0.011775},
+        "rag_llm_output": {"quantity": 462, "unit": 1_000, "price_usd": 0.002, "cost_usd": 0.000924},
+        "rag_indexation": {"quantity": 1, "unit": 1, "price_usd": 0.001, "cost_usd": 0.001},
+        "left_out": [],
+        "estimated_cost_usd": 0.0137083,
+    }
+    unsaid = (await control.get("/usage/tracks/t", price_codes="true"))["price_codes"]
+    assert unsaid["rag_indexation"] == {"quantity": None, "unit": 1, "price_usd": 0.001, "cost_usd": None}
+    assert (unsaid["left_out"], unsaid["estimated_cost_usd"]) == (["rag_indexation"], 0.0127083)
+
+
+async def test_what_has_no_price_is_left_out_of_the_bill_by_name(start):
+    control = await start(settings=priced(rag_llm_input="0.3"))
+    await control.add(record(1, track="t", input_tokens=10, output_tokens=20))
+    shown = (await control.get("/usage/tracks/t", price_codes=1, chunks=2))["price_codes"]
+    assert (shown["left_out"], shown["estimated_cost_usd"]) == (["rag_llm_output", "rag_indexation"], 0.003)
+    assert shown["rag_llm_output"] == {"quantity": 20, "unit": 1_000, "price_usd": None, "cost_usd": None}
+    unpriced = await start()
+    await unpriced.add(record(1, track="t"))
+    assert "estimated_cost_usd" not in (await unpriced.get("/usage/tracks/t", price_codes=1))["price_codes"]
+
+
 async def test_an_unknown_track_is_zeros_and_null_models(control):
     shown = await control.get("/usage/tracks/nobody")
     assert shown["workspace"] is None and shown["usage"] == NOTHING and shown["documents"] == {}
@@ -274,7 +315,9 @@ BAD_QUESTIONS = (
     ("/usage/events?limit=ten", "limit", "int"),
     ("/usage/events?page=bogus", "page", ""),
     ("/usage/tracks/t?wait=soon", "wait", "float"),
-    ("/usage/tracks/t?group_by=x", "group_by", "Allowed: after, from, to, tz, wait, workspace"),
+    ("/usage/tracks/t?group_by=x", "group_by", "Allowed: after, chunks, from, price_codes, to, tz, wait, workspace"),
+    ("/usage/tracks/t?price_codes=1&chunks=-1", "chunks", ">= 0"),
+    ("/usage/tracks/t?chunks=1", "chunks", "for price_codes=1"),
     ("/usage/requests/r?x=1", "x", "Allowed: none"),
 )
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from taximeter.config.addresses import is_loopback, masked, split
 from taximeter.config.secret import shared_secrets
 from taximeter.config.settings import Settings, Upstream
-from taximeter.core import tags
+from taximeter.core import pricecodes, tags
 from taximeter.core.errors import ConfigError
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
@@ -110,6 +110,11 @@ def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
     yield from _sink_problems(settings)
     if settings.limits.held_bytes < settings.limits.json_body_bytes:
         yield "limits.held_bytes", "it is less than limits.json_body_bytes: no such body could be read"
+    for code in settings.price_codes.__struct_fields__:
+        try:
+            pricecodes.price(getattr(settings.price_codes, code))
+        except ValueError as error:
+            yield f"price_codes.{code}", str(error)
     for header, tag in settings.tags.headers.items():
         path = f"tags.headers.{header}"
         if not _is_header(header) or header.lower() in _FRAMING:

@@ -19,7 +19,7 @@ from taximeter.config import checks
 from taximeter.config.addresses import masked
 from taximeter.config.found import find
 from taximeter.config.names import PREFIX
-from taximeter.config.settings import Section, Settings
+from taximeter.config.settings import Section, Settings, Usd
 from taximeter.core.errors import ConfigError
 
 _REFERENCE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -182,6 +182,8 @@ def _allowed(kind: typing.Any, path: str) -> str:
         return f"a list of tables: [[{path}]]" if issubclass(typing.get_args(base)[0], Section) else "a list of texts"
     if origin is dict:
         return "a table of texts"
+    if base == Usd:
+        return "an amount of USD"
     said = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[base]
     for meta in metas:
         bounds = (("over", meta.gt), ("at least", meta.ge), ("at most", meta.le))

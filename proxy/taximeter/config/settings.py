@@ -11,6 +11,8 @@ from taximeter.config.addresses import masked
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
+Usd = str | float
+"""An amount of USD, read as it is written; empty: none."""
 
 
 class Section(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -222,6 +224,19 @@ class BudgetSettings(Section):
     """A model's context window where the price list names none: the input of a call that reads what is not in it."""
 
 
+class PriceCodes(Section):
+    """What you charge your customers for documents, in USD; `GET /usage/tracks/{track}?price_codes=1` shows it."""
+
+    rag_embedding: Usd = ""
+    """For 1,000 embedding tokens; empty: no price."""
+    rag_llm_input: Usd = ""
+    """For 1,000 input tokens of LLM calls."""
+    rag_llm_output: Usd = ""
+    """For 1,000 output tokens of LLM calls."""
+    rag_indexation: Usd = ""
+    """For a chunk indexed."""
+
+
 class OtelSettings(Section):
     """OpenTelemetry; needs `pip install 'taximeter[otel]'`."""
 
@@ -268,4 +283,5 @@ class Settings(Section):
     control: Control = field(default_factory=Control)
     webhook: Webhook = field(default_factory=Webhook)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    price_codes: PriceCodes = field(default_factory=PriceCodes)
     otel: OtelSettings = field(default_factory=OtelSettings)

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from taximeter.core import views
+from taximeter.core.pricecodes import PriceCodesBill
 from taximeter.core.record import Record
 from taximeter.core.times import shown
 from taximeter.core.totals import Totals
@@ -82,6 +83,8 @@ class TrackResponse(msgspec.Struct, kw_only=True):
     estimated_cost_usd: Decimal | None
     unpriced_requests: int
     documents: dict[str, TokenUsage]
+    price_codes: PriceCodesBill | UnsetType = UNSET
+    """Where `price_codes=1` asked for it: what you charge for the same tokens, at the prices of `[price_codes]`."""
 
 
 class EventsPage(msgspec.Struct, kw_only=True):

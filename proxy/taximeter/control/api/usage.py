@@ -26,10 +26,12 @@ from taximeter.control.api.parameters import (
 )
 from taximeter.control.door.access import anyone_known
 from taximeter.control.services.asking import DRAIN_S, Asking, answer, run, up_to_date, while_here
-from taximeter.core.errors import NotFound
+from taximeter.core import pricecodes
+from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.times import range_us
 
 MAX_WAIT_S = 300.0
+MOST_CHUNKS = 1_000_000_000
 
 After = Annotated[Many, QueryParameter(description="Wait, bounded, until these requests are counted.")]
 GroupBy = Annotated[Many, QueryParameter(description="Names to group by; several at once are possible.")]
@@ -37,6 +39,10 @@ Windows = Annotated[str | None, QueryParameter(description="Windows of the serie
 Workspace = Annotated[str | None, QueryParameter(description="Needed where several have this track.")]
 Wait = Annotated[
     float, QueryParameter(ge=0, le=MAX_WAIT_S, description="Seconds to wait until no call of it is in flight.")
+]
+
+Chunks = Annotated[
+    int | None, QueryParameter(ge=0, le=MOST_CHUNKS, description="How many chunks were indexed, for price_codes.")
 ]
 
 
@@ -115,8 +121,12 @@ class Requests(Controller):
         from_: From = None,
         to: To = None,
         tz: Zone = "UTC",
+        price_codes: Annotated[bool, QueryParameter(description="Also at the prices of `[price_codes]`.")] = False,
+        chunks: Chunks = None,
     ) -> TrackResponse:
         """All of it, or what ended from `from` until before `to`."""
+        if chunks is not None and not price_codes:
+            raise BadRequest("'chunks' is for price_codes=1.", param="chunks")
         from_us, to_us = range_us(from_, to, tz)
         named = one_workspace(request.auth, workspace)
         if wait:
@@ -124,7 +134,7 @@ class Requests(Controller):
         settled = await while_here(request, services.delivery.settled(track, wait, named)) if wait else True
         complete, lag_s = await up_to_date(services, split(after), request)
         owner = named or await run(services.history, queries.owner(track))
-        return shapes.track(
+        shown = shapes.track(
             await services.history.track(owner, track, from_us, to_us) if owner is not None else [],
             name=track,
             workspace=owner,
@@ -132,6 +142,11 @@ class Requests(Controller):
             complete=complete and settled,
             lag_seconds=lag_s,
         )
+        if price_codes:
+            written = msgspec.structs.asdict(services.settings.price_codes)
+            prices = {code: pricecodes.price(value) for code, value in written.items()}
+            shown.price_codes = pricecodes.bill(shown.token_usage, chunks, prices)
+        return shown
 
     @post("/tracks/{track:str}/close", status_code=200, summary="End a track for the billing webhook")
     async def close(
