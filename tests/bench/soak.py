@@ -23,8 +23,8 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "proxy")]
 
 from bench import processes  # noqa: E402
-from faults.house import House  # noqa: E402
 from faults.load import Load  # noqa: E402
+from faults.running import Node  # noqa: E402
 from upstream import Provider  # noqa: E402
 
 SAMPLE_S = 5.0
@@ -76,22 +76,22 @@ def _target(link: Path) -> str:
         return ""
 
 
-async def held(house: House, folder: Path) -> dict[str, Open]:
+async def held(node: Node, folder: Path) -> dict[str, Open]:
     """What all processes of each title hold now."""
     found: dict[str, Open] = {}
     for title in TITLES:
-        pids = house.pids(title)
-        tasks = sum([await tasks_of(house, pid, folder) for pid in pids]) if title in PYTHON_TITLES else None
+        pids = node.pids(title)
+        tasks = sum([await tasks_of(node, pid, folder) for pid in pids]) if title in PYTHON_TITLES else None
         pairs = [Open.by(pid) for pid in pids]
         found[title] = Open(sum(files for files, _ in pairs), sum(sockets for _, sockets in pairs), tasks)
     return found
 
 
-async def tasks_of(house: House, pid: int, folder: Path) -> int:
+async def tasks_of(node: Node, pid: int, folder: Path) -> int:
     file = folder / str(pid)
     file.unlink(missing_ok=True)
     os.kill(pid, signal.SIGUSR2)
-    await house.until(file.exists, f"told how many tasks process {pid} has")
+    await node.until(file.exists, f"told how many tasks process {pid} has")
     return len(file.read_text().splitlines())
 
 
@@ -100,28 +100,28 @@ async def soak(minutes: float, clients: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="taximeter-soak-") as name:
         folder, tasks = Path(name), Path(name) / "tasks"
         tasks.mkdir()
-        house = House(folder / "node", config=CONFIG, env={"FAULTS_TASKS": str(tasks)},
+        node = Node(folder / "node", config=CONFIG, env={"FAULTS_TASKS": str(tasks)},
                       provider=Provider(chunks=8, chunk_ms=5))  # fmt: skip
-        house.loads = Load([], tracks=200, pause_s=0.05)
-        async with house.provider, house:
-            async with house.load(clients=clients, seed=1, chance_to_leave=0.1):
-                await house.answered(50)
-            await quiet(house)
-            before = await held(house, tasks)
+        node.loads = Load([], tracks=200, pause_s=0.05)
+        async with node.provider, node:
+            async with node.load(clients=clients, seed=1, chance_to_leave=0.1):
+                await node.answered(50)
+            await quiet(node)
+            before = await held(node, tasks)
             begun = time.monotonic()
-            async with house.load(clients=clients, seed=2, chance_to_leave=0.1):
+            async with node.load(clients=clients, seed=2, chance_to_leave=0.1):
                 while (now := time.monotonic() - begun) < minutes * 60:
-                    assert house.process is not None
-                    samples.take(now, processes.pss_bytes(house.process.pid))
-                    house.provider.requests.clear()  # what the provider remembers is no memory of ours, but of this
-                    house.provider.ledger.clear()
-                    house.loads.whole.clear()
+                    assert node.process is not None
+                    samples.take(now, processes.pss_bytes(node.process.pid))
+                    node.provider.requests.clear()  # what the provider remembers is no memory of ours, but of this
+                    node.provider.ledger.clear()
+                    node.loads.whole.clear()
                     await asyncio.sleep(SAMPLE_S)
-            await quiet(house)
-            after = await held(house, tasks)
-            usage = await house.get("/usage")
-            files = len(list((house.data / "journal").glob("*.jsonl")))
-    counted, ended = usage["usage"]["requests"], house.loads.ended
+            await quiet(node)
+            after = await held(node, tasks)
+            usage = await node.get("/usage")
+            files = len(list((node.data / "journal").glob("*.jsonl")))
+    counted, ended = usage["usage"]["requests"], node.loads.ended
     return {
         "calls": ended,
         "counted": counted,
@@ -140,14 +140,14 @@ async def soak(minutes: float, clients: int) -> dict[str, object]:
     }
 
 
-async def quiet(house: House) -> None:
+async def quiet(node: Node) -> None:
     """Everything delivered, and connections that clients left are closed."""
-    await house.settle()
+    await node.settle()
 
     async def idle() -> bool:
-        return await house.metric("taximeter_requests_in_flight") == 0
+        return await node.metric("taximeter_requests_in_flight") == 0
 
-    await house.until(idle, "idle")
+    await node.until(idle, "idle")
     await asyncio.sleep(6)  # longer than connections of the control port's askers are kept
 
 

@@ -27,7 +27,7 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
-    """What a test compared: `figures.add(house.compare())`."""
+    """What a test compared: `figures.add(node.compare())`."""
     found = Figures()
     yield found
     request.node.user_properties.append(("figures", dict(found)))  # goes with the report, also from an xdist worker

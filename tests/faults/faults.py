@@ -16,108 +16,108 @@ from pathlib import Path
 import redis.asyncio
 import redis.exceptions
 
-from faults.house import House
+from faults.running import Node
 
-Fault = Callable[[House, random.Random], Awaitable[None]]
+Fault = Callable[[Node, random.Random], Awaitable[None]]
 
 
-async def kill_one(house: House, dice: random.Random) -> None:
+async def kill_one(node: Node, dice: random.Random) -> None:
     """kill -9 of a worker, of control or of Valkey."""
     title = dice.choice(("worker", "control", "valkey"))
-    victim = dice.choice(house.pids(title))
+    victim = dice.choice(node.pids(title))
     os.kill(victim, signal.SIGKILL)
-    await house.until_replaced(title, [victim])
+    await node.until_replaced(title, [victim])
 
 
-async def kill_at_a_moment(house: House, dice: random.Random) -> None:
+async def kill_at_a_moment(node: Node, dice: random.Random) -> None:
     """kill -9 of the workers when the provider has just got a request, or has just sent the last byte of an answer."""
-    requests = house.provider.requests
+    requests = node.provider.requests
     begun, ended = len(requests), sum(request.answered for request in requests)
     if dice.random() < 0.5:
-        await house.provider.until(lambda: len(requests) > begun)
+        await node.provider.until(lambda: len(requests) > begun)
     else:
-        await house.provider.until(lambda: sum(request.answered for request in requests) > ended)
-    await house.until_replaced("worker", house.kill("worker"))
+        await node.provider.until(lambda: sum(request.answered for request in requests) > ended)
+    await node.until_replaced("worker", node.kill("worker"))
 
 
-async def kill_everything(house: House, dice: random.Random) -> None:
+async def kill_everything(node: Node, dice: random.Random) -> None:
     """The whole machine, as far as processes are concerned."""
-    house.kill_everything()
-    house.start()
-    await house.until_ready()
+    node.kill_everything()
+    node.start()
+    await node.until_ready()
 
 
-async def power_cut_in_mid_line(house: House, dice: random.Random) -> None:
+async def power_cut_in_mid_line(node: Node, dice: random.Random) -> None:
     """Everything ends, and the journals with half a line."""
-    house.kill_everything()
-    tear_last_lines(house, dice)
-    house.start()
-    await house.until_ready()
+    node.kill_everything()
+    tear_last_lines(node, dice)
+    node.start()
+    await node.until_ready()
 
 
-async def kill_supervisor(house: House, dice: random.Random) -> None:
+async def kill_supervisor(node: Node, dice: random.Random) -> None:
     """Its children end with it; the next start waits for them."""
-    assert house.process is not None
-    house.process.kill()
-    await asyncio.to_thread(house.process.wait)
-    house.start()
-    await house.until_ready()
+    assert node.process is not None
+    node.process.kill()
+    await asyncio.to_thread(node.process.wait)
+    node.start()
+    await node.until_ready()
 
 
-async def stop_for_a_while(house: House, dice: random.Random) -> None:
+async def stop_for_a_while(node: Node, dice: random.Random) -> None:
     """SIGSTOP and SIGCONT."""
     title = dice.choice(("worker", "control", "valkey"))
-    async with stopped(house.pids(title)):
+    async with stopped(node.pids(title)):
         await asyncio.sleep(dice.uniform(0.2, 2.5))
 
 
-async def disk_full(house: House, dice: random.Random) -> None:
+async def disk_full(node: Node, dice: random.Random) -> None:
     """No line more fits into the workers' journals; the records wait in memory."""
-    fill_disk(house)
-    await house.answered(dice.randint(5, 60))
-    make_room(house)
-    await house.until_ready()
+    fill_disk(node)
+    await node.answered(dice.randint(5, 60))
+    make_room(node)
+    await node.until_ready()
 
 
-async def redis_flushed(house: House, dice: random.Random) -> None:
+async def redis_flushed(node: Node, dice: random.Random) -> None:
     """FLUSHALL."""
-    async with talking_to_redis(house) as client:
+    async with talking_to_redis(node) as client:
         await client.flushall()
 
 
-async def redis_full(house: House, dice: random.Random) -> None:
+async def redis_full(node: Node, dice: random.Random) -> None:
     """OOM: maxmemory reached, noeviction."""
-    async with talking_to_redis(house) as client:
+    async with talking_to_redis(node) as client:
         await client.config_set("maxmemory", "1")
         await asyncio.sleep(dice.uniform(0.2, 2))
         await client.config_set("maxmemory", "0")
 
 
-async def redis_slow(house: House, dice: random.Random) -> None:
+async def redis_slow(node: Node, dice: random.Random) -> None:
     """Nothing is answered for a while; now and then for longer than our timeout."""
     pause_s = dice.choice((0.3, 1.0, 6.0))
-    async with talking_to_redis(house) as client:
+    async with talking_to_redis(node) as client:
         await client.execute_command("CLIENT", "PAUSE", str(int(pause_s * 1000)), "ALL")
         await asyncio.sleep(pause_s)
 
 
-async def redis_from_an_older_file(house: House, dice: random.Random) -> None:
+async def redis_from_an_older_file(node: Node, dice: random.Random) -> None:
     """It dies and comes back with the append-only file of a while ago."""
-    files, older = house.data / "valkey" / "appendonlydir", house.folder / "older"
+    files, older = node.data / "valkey" / "appendonlydir", node.folder / "older"
     shutil.rmtree(older, ignore_errors=True)
     shutil.copytree(files, older)
-    await house.answered(dice.randint(10, 60))
-    async with stopped(house.pids("supervisor")):  # else it is started again before its file is exchanged
-        gone = house.kill("valkey")
-        await house.until(lambda: not any(map(alive, gone)), "rid of Valkey")
+    await node.answered(dice.randint(10, 60))
+    async with stopped(node.pids("supervisor")):  # else it is started again before its file is exchanged
+        gone = node.kill("valkey")
+        await node.until(lambda: not any(map(alive, gone)), "rid of Valkey")
         shutil.rmtree(files)
         shutil.copytree(older, files)
-    await house.until_replaced("valkey", gone)
+    await node.until_replaced("valkey", gone)
 
 
-async def history_locked(house: House, dice: random.Random) -> None:
+async def history_locked(node: Node, dice: random.Random) -> None:
     """Another connection holds the write lock, now and then for longer than SQLite waits."""
-    uri = f"file:{house.data / 'history.db'}?mode=rw"
+    uri = f"file:{node.data / 'history.db'}?mode=rw"
     try:
         other = await asyncio.to_thread(sqlite3.connect, uri, uri=True, isolation_level=None, check_same_thread=False)
     except sqlite3.OperationalError:  # it is gone just now, and must not be made
@@ -129,19 +129,19 @@ async def history_locked(house: House, dice: random.Random) -> None:
         other.execute("rollback")
 
 
-async def history_gone(house: House, dice: random.Random) -> None:
+async def history_gone(node: Node, dice: random.Random) -> None:
     """The file is moved away, and back."""
-    file, away = house.data / "history.db", house.data / "history.away"
+    file, away = node.data / "history.db", node.data / "history.away"
     file.rename(away)
     await asyncio.sleep(dice.uniform(0.2, 1.5))
     away.rename(file)
 
 
-async def history_fails_after_commit(house: House, dice: random.Random) -> None:
+async def history_fails_after_commit(node: Node, dice: random.Random) -> None:
     """Commits take effect and report an error."""
-    house.commit_fails.touch()
+    node.commit_fails.touch()
     await asyncio.sleep(dice.uniform(0.2, 1.5))
-    house.commit_fails.unlink()
+    node.commit_fails.unlink()
 
 
 DEATHS: tuple[Fault, ...] = (
@@ -165,23 +165,23 @@ TROUBLES: tuple[Fault, ...] = (
 """Last for a while; one of DEATHS may happen meanwhile."""
 
 
-def fill_disk(house: House) -> None:
+def fill_disk(node: Node) -> None:
     """Let no file of the workers grow: a write past its size fails as on a full disk, and only theirs."""
-    _limit_files(house, min(file.stat().st_size for file in (house.data / "journal").glob("*.jsonl")))
+    _limit_files(node, min(file.stat().st_size for file in (node.data / "journal").glob("*.jsonl")))
 
 
-def make_room(house: House) -> None:
-    _limit_files(house, resource.RLIM_INFINITY)
+def make_room(node: Node) -> None:
+    _limit_files(node, resource.RLIM_INFINITY)
 
 
-def _limit_files(house: House, size_bytes: int) -> None:
-    for pid in house.pids("worker"):
+def _limit_files(node: Node, size_bytes: int) -> None:
+    for pid in node.pids("worker"):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
 
 
-def tear_last_lines(house: House, dice: random.Random) -> None:
+def tear_last_lines(node: Node, dice: random.Random) -> None:
     """Append half a line, cut at any byte, to every journal that has not ended. Nothing may be running."""
-    for file in (house.data / "journal").glob("*.jsonl"):
+    for file in (node.data / "journal").glob("*.jsonl"):
         if b'{"end"' not in file.read_bytes().splitlines()[-1]:
             line = b'{"close":{"event_id":"%s:999999","request_id":"req_' % file.stem.encode()
             with file.open("ab") as journal:
@@ -202,9 +202,9 @@ async def stopped(pids: list[int]) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def talking_to_redis(house: House) -> AsyncIterator[redis.asyncio.Redis]:
+async def talking_to_redis(node: Node) -> AsyncIterator[redis.asyncio.Redis]:
     """The node's embedded Valkey."""
-    client = redis.asyncio.Redis.from_url((house.data / "redis.url").read_text().strip())
+    client = redis.asyncio.Redis.from_url((node.data / "redis.url").read_text().strip())
     try:
         yield client
     except redis.exceptions.RedisError:  # it died meanwhile of something else; the next one has its own settings

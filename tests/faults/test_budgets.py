@@ -14,7 +14,7 @@ import pytest
 import redis
 
 import valkeys
-from faults.house import House
+from faults.running import Node
 from valkeys import Server, free_ports, running
 
 pytestmark = pytest.mark.timeout(240)
@@ -29,8 +29,8 @@ PATH = "/w/acme/v1/chat/completions"
 class Spenders:
     """Clients that spend as fast as they may."""
 
-    def __init__(self, house, seed, clients=24):
-        self.house, self.seed, self.clients = house, seed, clients
+    def __init__(self, node, seed, clients=24):
+        self.node, self.seed, self.clients = node, seed, clients
         self.answers = Counter()
         self.last = None
 
@@ -51,7 +51,7 @@ class Spenders:
     @contextlib.asynccontextmanager
     async def spending(self):
         limits = httpx2.Limits(max_connections=None)
-        async with httpx2.AsyncClient(base_url=self.house.url, limits=limits, timeout=60) as client:
+        async with httpx2.AsyncClient(base_url=self.node.url, limits=limits, timeout=60) as client:
             tasks = [asyncio.ensure_future(self._client(n, client)) for n in range(self.clients)]
             try:
                 yield self
@@ -69,43 +69,43 @@ class Spenders:
 
         goal = count() + answers
         try:
-            await self.house.until(lambda: count() >= goal, f"answered {answers} more calls ({kind})")
+            await self.node.until(lambda: count() >= goal, f"answered {answers} more calls ({kind})")
         except TimeoutError as error:
             raise AssertionError(f"{self.answers}: {error}") from None
 
 
-async def make(house):
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}") as control:
+async def make(node):
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.admin}") as control:
         asked = {"workspace": "acme", "limit": str(LIMIT), "unit": "tokens", "period": "total"}
         assert (await control.post("/budgets", json=asked)).status_code == 201
-    async with httpx2.AsyncClient(base_url=house.url) as client:
+    async with httpx2.AsyncClient(base_url=node.url) as client:
         seen = 0
         while seen < 8:  # until every worker knows it
             await client.post("/w/acme/v1/vector_stores", json={})
-            await house.settle()
-            seen = sum("budgets" in record.tags for record in house.records())
+            await node.settle()
+            seen = sum("budgets" in record.tags for record in node.records())
 
 
-def billed(house):
-    return sum(bill.usage["total_tokens"] for bill in house.provider.ledger)
+def billed(node):
+    return sum(bill.usage["total_tokens"] for bill in node.provider.ledger)
 
 
-async def standing(house):
+async def standing(node):
     """Spent, charged, held, once everything is counted and nothing is held any more."""
 
     async def there():
-        found = (await house.get("/budgets") or {}).get("data")
+        found = (await node.get("/budgets") or {}).get("data")
         return found and found[0]["spent"] is not None and found[0]["held"] == 0
 
-    await house.settle()
-    await house.until(there, "counted, and nothing held")
-    (now,) = (await house.get("/budgets"))["data"]
+    await node.settle()
+    await node.until(there, "counted, and nothing held")
+    (now,) = (await node.get("/budgets"))["data"]
     return now
 
 
-async def check(house, spenders, figures):
-    now = await standing(house)
-    assert billed(house) <= now["spent"] + now["charged"] <= LIMIT, (billed(house), now, spenders.answers)
+async def check(node, spenders, figures):
+    now = await standing(node)
+    assert billed(node) <= now["spent"] + now["charged"] <= LIMIT, (billed(node), now, spenders.answers)
     assert spenders.answers["insufficient_quota"] and spenders.answers[None]
     errors = {kind for kind in spenders.answers if kind not in GOOD}
     assert all(kind.endswith(("Error", "upstream_cut")) for kind in errors), spenders.answers
@@ -114,20 +114,20 @@ async def check(house, spenders, figures):
 
 async def test_workers_control_and_the_embedded_redis_are_killed(seed, tmp_path, figures):
     dice = random.Random(seed)
-    async with House(tmp_path, workers=3, config=CONFIG, chunks=4, chunk_ms=3) as house:
-        await make(house)
-        async with Spenders(house, seed).spending() as spenders:
+    async with Node(tmp_path, workers=3, config=CONFIG, chunks=4, chunk_ms=3) as node:
+        await make(node)
+        async with Spenders(node, seed).spending() as spenders:
             for title in dice.sample(["worker", "worker", "control", "valkey", "worker"], 5):
                 await spenders.more(dice.randint(40, 120))
-                gone = house.kill(title)
+                gone = node.kill(title)
                 await spenders.more(20)
-                await house.until_replaced(title, gone)
+                await node.until_replaced(title, gone)
             await spenders.more(50, "insufficient_quota")
             for title in ("worker", "valkey"):
-                gone = house.kill(title)
-                await house.until_replaced(title, gone)
+                gone = node.kill(title)
+                await node.until_replaced(title, gone)
                 await spenders.more(50, "insufficient_quota")
-        await check(house, spenders, figures)
+        await check(node, spenders, figures)
 
 
 async def test_a_redis_is_emptied_restarted_without_its_file_and_restored_from_an_older_copy(seed, tmp_path, figures):
@@ -152,17 +152,17 @@ async def test_a_redis_is_emptied_restarted_without_its_file_and_restored_from_a
 
     async with (
         running(server),
-        House(
+        Node(
             tmp_path / "node",
             workers=3,
             config=config,
             chunks=4,
             chunk_ms=3,
             redis_client=lambda: redis.Redis(port=port, decode_responses=True),
-        ) as house,
+        ) as node,
     ):
-        await make(house)
-        async with Spenders(house, seed).spending() as spenders:
+        await make(node)
+        async with Spenders(node, seed).spending() as spenders:
             for upset in dice.sample([emptied, forgot, went_back, went_back], 4):
                 await spenders.more(dice.randint(20, 60), None)
                 await upset()
@@ -170,28 +170,28 @@ async def test_a_redis_is_emptied_restarted_without_its_file_and_restored_from_a
             for upset in dice.sample([emptied, forgot, went_back], 3):
                 await upset()
                 await spenders.more(50, "insufficient_quota")
-        await check(house, spenders, figures)
+        await check(node, spenders, figures)
 
 
 async def test_a_sentinel_fails_over(seed, tmp_path, figures):
     async with (
         valkeys.watched(tmp_path) as (primary, replica, url),
-        House(
+        Node(
             tmp_path / "node",
             workers=3,
             config=f'{CONFIG}[redis]\nurl = "{url}"\n',
             chunks=4,
             chunk_ms=3,
             redis_client=lambda: redis.Redis(port=replica.port, decode_responses=True),
-        ) as house,
+        ) as node,
     ):
-        await make(house)
-        async with Spenders(house, seed).spending() as spenders:
+        await make(node)
+        async with Spenders(node, seed).spending() as spenders:
             await spenders.more(60, None)
             primary.kill()
             await valkeys.answers(replica.client.role, lambda role: role[0] == "master")
             await spenders.more(50, "insufficient_quota")
-        await check(house, spenders, figures)
+        await check(node, spenders, figures)
 
 
 async def test_two_nodes_share_a_redis_that_is_emptied_while_one_is_killed(seed, tmp_path, figures, postgres_server):
@@ -205,8 +205,8 @@ async def test_two_nodes_share_a_redis_that_is_emptied_while_one_is_killed(seed,
     }
     async with (
         running(server),
-        House(tmp_path / "a", chunks=4, chunk_ms=3, **more) as one,
-        House(tmp_path / "b", provider=one.provider, **more) as other,
+        Node(tmp_path / "a", chunks=4, chunk_ms=3, **more) as one,
+        Node(tmp_path / "b", provider=one.provider, **more) as other,
     ):
         await make(one)
 
@@ -224,5 +224,5 @@ async def test_two_nodes_share_a_redis_that_is_emptied_while_one_is_killed(seed,
             await one.until_replaced("worker", gone)
             await here.more(40, "insufficient_quota")
             await there.more(40, "insufficient_quota")
-        await there.house.settle()
+        await there.node.settle()
         await check(one, here, figures)

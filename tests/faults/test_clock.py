@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.house import House
+from faults.running import Node
 
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 HOUR_US = 3_600_000_000
@@ -19,9 +19,9 @@ pytestmark = [
 STEPS_H = (-36, -5, -2, 2, 36)
 
 
-def hours(house):
+def hours(node):
     """Those in which records ended."""
-    return {record.ended_at // HOUR_US for record in house.records()}
+    return {record.ended_at // HOUR_US for record in node.records()}
 
 
 async def test_a_stepped_clock_moves_records_to_other_hours_and_loses_none(seed, tmp_path, figures):
@@ -38,22 +38,22 @@ async def test_a_stepped_clock_moves_records_to_other_hours_and_loses_none(seed,
         "FAKETIME_FORCE_MONOTONIC_FIX": "0",
     }
     keep = "[journal]\nkeep_s = 1000000.0\n"  # else a step forwards rightly removes delivered files, which are compared
-    async with House(tmp_path, env=env, config=keep) as house:
-        async with house.load(clients=4, seed=seed):
-            await house.answered(40)
+    async with Node(tmp_path, env=env, config=keep) as node:
+        async with node.load(clients=4, seed=seed):
+            await node.answered(40)
             for step_h in dice.sample(STEPS_H, 4):
                 offset.write_text(f"{step_h:+}h\n")
                 hour = time.time_ns() // 1000 // HOUR_US + step_h
-                await house.until(lambda hour=hour: {hour, hour + 1} & hours(house), f"seeing a step of {step_h} h")
-                await house.answered(40)
+                await node.until(lambda hour=hour: {hour, hour + 1} & hours(node), f"seeing a step of {step_h} h")
+                await node.answered(40)
                 if dice.random() < 0.5:
-                    gone = house.kill(dice.choice(("worker", "control")))[:1]
-                    await house.until(lambda gone=gone: not any(map(is_there, gone)), "rid of it")
-            await house.until_ready()
-        await house.settle()
-        assert len(hours(house)) >= 5
-        assert all((record.duration_ms or 0) >= 0 and (record.ttft_ms or 0) >= 0 for record in house.records())
-        figures.add(house.compare())
+                    gone = node.kill(dice.choice(("worker", "control")))[:1]
+                    await node.until(lambda gone=gone: not any(map(is_there, gone)), "rid of it")
+            await node.until_ready()
+        await node.settle()
+        assert len(hours(node)) >= 5
+        assert all((record.duration_ms or 0) >= 0 and (record.ttft_ms or 0) >= 0 for record in node.records())
+        figures.add(node.compare())
 
 
 def is_there(pid):

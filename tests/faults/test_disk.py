@@ -8,85 +8,85 @@ import subprocess
 import pytest
 
 from faults.faults import fill_disk, make_room
-from faults.house import House
+from faults.running import Node
 
 BUFFER = 40
 LENIENT = f"[journal]\nbuffer_records = {BUFFER}\n"
 STRICT = f'[journal]\non_error = "refuse"\nbuffer_records = {BUFFER}\n'
 
 
-async def healthy_again(house):
+async def healthy_again(node):
     async def told():
-        return await house.get("/readyz") is not None
+        return await node.get("/readyz") is not None
 
-    await house.until(told, "ready again")
+    await node.until(told, "ready again")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_lenient_serves_on_and_counts_what_it_lost_to_the_record(seed, tmp_path, workers, figures):
-    async with House(tmp_path, workers=workers, config=LENIENT) as house:
-        async with house.load(clients=6, seed=seed):
-            await house.answered(50)
-            fill_disk(house)
-            await house.answered(400)
-            assert await house.get("/readyz") is None
-            assert await house.metric("taximeter_journal_errors_total")
-            make_room(house)
-            await healthy_again(house)
-            await house.answered(50)
-        await house.settle()
-        lost = int(await house.metric("taximeter_records_lost_total"))
-        assert house.answers.keys() <= {"200", "200 stream"}, house.answers
+    async with Node(tmp_path, workers=workers, config=LENIENT) as node:
+        async with node.load(clients=6, seed=seed):
+            await node.answered(50)
+            fill_disk(node)
+            await node.answered(400)
+            assert await node.get("/readyz") is None
+            assert await node.metric("taximeter_journal_errors_total")
+            make_room(node)
+            await healthy_again(node)
+            await node.answered(50)
+        await node.settle()
+        lost = int(await node.metric("taximeter_records_lost_total"))
+        assert node.answers.keys() <= {"200", "200 stream"}, node.answers
         assert lost >= 400 - (BUFFER + 6) * workers
-        figures.add(house.compare(lost=lost))
+        figures.add(node.compare(lost=lost))
 
 
 async def test_lenient_loses_nothing_while_the_buffer_holds(seed, tmp_path, figures):
-    async with House(tmp_path) as house:
-        async with house.load(clients=6, seed=seed):
+    async with Node(tmp_path) as node:
+        async with node.load(clients=6, seed=seed):
             for _ in range(3):
-                await house.answered(40)
-                fill_disk(house)
-                await house.answered(100)
-                make_room(house)
-                await healthy_again(house)
-        await house.settle()
-        assert house.answers.keys() <= {"200", "200 stream"}, house.answers
-        assert await house.metric("taximeter_records_lost_total") == 0
-        figures.add(house.compare())
+                await node.answered(40)
+                fill_disk(node)
+                await node.answered(100)
+                make_room(node)
+                await healthy_again(node)
+        await node.settle()
+        assert node.answers.keys() <= {"200", "200 stream"}, node.answers
+        assert await node.metric("taximeter_records_lost_total") == 0
+        figures.add(node.compare())
 
 
 async def test_a_worker_killed_on_a_full_disk_has_told_how_much_goes_with_it(seed, tmp_path, figures):
     dice = random.Random(seed)
-    async with House(tmp_path, config=LENIENT) as house:
-        async with house.load(clients=6, seed=seed):
-            await house.answered(50)
-            fill_disk(house)
-            await house.answered(dice.randint(10, 200))
-            gone = house.kill("worker")
-            await house.until_replaced("worker", gone)
-            await house.answered(50)
-        await house.settle()
-        lost = int(await house.metric("taximeter_records_lost_total"))
+    async with Node(tmp_path, config=LENIENT) as node:
+        async with node.load(clients=6, seed=seed):
+            await node.answered(50)
+            fill_disk(node)
+            await node.answered(dice.randint(10, 200))
+            gone = node.kill("worker")
+            await node.until_replaced("worker", gone)
+            await node.answered(50)
+        await node.settle()
+        lost = int(await node.metric("taximeter_records_lost_total"))
         # Clients saw whole answers whose close line waited in memory: lenient mode does not hold those back.
-        house.loads.whole.clear()
-        figures.add(house.compare(lost=lost))
+        node.loads.whole.clear()
+        figures.add(node.compare(lost=lost))
 
 
 async def test_strict_refuses_and_loses_nothing(seed, tmp_path, figures):
-    async with House(tmp_path, config=STRICT) as house:
-        async with house.load(clients=6, seed=seed, chance_to_leave=0.1):
-            await house.answered(50)
-            fill_disk(house)
-            refused = house.answers["503"] + house.answers["503 stream"] + house.answers["left"]
-            await house.answered(300)
-            assert house.answers["503"] > refused
-            make_room(house)
-            await healthy_again(house)
-            await house.answered(50)
-        await house.settle()
-        assert await house.metric("taximeter_records_lost_total") == 0
-        figures.add(house.compare())
+    async with Node(tmp_path, config=STRICT) as node:
+        async with node.load(clients=6, seed=seed, chance_to_leave=0.1):
+            await node.answered(50)
+            fill_disk(node)
+            refused = node.answers["503"] + node.answers["503 stream"] + node.answers["left"]
+            await node.answered(300)
+            assert node.answers["503"] > refused
+            make_room(node)
+            await healthy_again(node)
+            await node.answered(50)
+        await node.settle()
+        assert await node.metric("taximeter_records_lost_total") == 0
+        figures.add(node.compare())
 
 
 async def test_a_disk_that_is_really_full(seed, tmp_path, figures):
@@ -97,9 +97,9 @@ async def test_a_disk_that_is_really_full(seed, tmp_path, figures):
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a small file system")
     try:
-        async with House(tmp_path, config=LENIENT) as house:
-            async with house.load(clients=6, seed=seed):
-                await house.until(lambda: shutil.disk_usage(journal).free < 200_000, "filling its disk")
+        async with Node(tmp_path, config=LENIENT) as node:
+            async with node.load(clients=6, seed=seed):
+                await node.until(lambda: shutil.disk_usage(journal).free < 200_000, "filling its disk")
                 hog = journal.parent / "journal" / ".hog"
                 with hog.open("wb", buffering=0) as file:
                     try:
@@ -107,13 +107,13 @@ async def test_a_disk_that_is_really_full(seed, tmp_path, figures):
                             file.write(b"\0" * 1000)
                     except OSError:
                         pass
-                await house.answered(300)
-                assert await house.get("/readyz") is None
+                await node.answered(300)
+                assert await node.get("/readyz") is None
                 hog.unlink()
-                await healthy_again(house)
-            await house.settle()
-            lost = int(await house.metric("taximeter_records_lost_total"))
-            assert house.answers.keys() <= {"200", "200 stream"}, house.answers
-            figures.add(house.compare(lost=lost))
+                await healthy_again(node)
+            await node.settle()
+            lost = int(await node.metric("taximeter_records_lost_total"))
+            assert node.answers.keys() <= {"200", "200 stream"}, node.answers
+            figures.add(node.compare(lost=lost))
     finally:
         await asyncio.to_thread(subprocess.run, ["umount", "-l", journal], check=False)

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 import postgres
-from faults import books
-from faults.house import House
+from faults import ledger_check
 from faults.load import Load
+from faults.running import Node
 from upstream import Provider
 from valkeys import Server, free_ports, running
 from waits import run
@@ -37,23 +37,23 @@ async def fleet(folder, count):
             Provider(chunks=8, chunk_ms=5) as provider,
             contextlib.AsyncExitStack() as opened,
         ):
-            houses = [
-                House(folder / f"node-{n}", workers=1, config=config, provider=provider, redis_client=client,
+            nodes = [
+                Node(folder / f"node-{n}", workers=1, config=config, provider=provider, redis_client=client,
                       history_url=url)
                 for n in range(count)
             ]  # fmt: skip
-            await asyncio.gather(*(opened.enter_async_context(house) for house in houses))
-            yield houses
+            await asyncio.gather(*(opened.enter_async_context(node) for node in nodes))
+            yield nodes
 
 
 async def test_three_nodes_one_lost_for_good_and_adopted_add_up_exactly(seed, tmp_path, figures):
     dice = random.Random(seed)
-    async with fleet(tmp_path, 3) as houses:
-        first, second, lost = houses
-        load = Load([house.url for house in houses])
+    async with fleet(tmp_path, 3) as nodes:
+        first, second, lost = nodes
+        load = Load([node.url for node in nodes])
         async with load.running(clients=6, seed=seed, chance_to_leave=0.1):
-            for house in houses:
-                house.loads = load
+            for node in nodes:
+                node.loads = load
             await first.answered(dice.randint(100, 200))
             gone = second.kill("control")
             await first.answered(dice.randint(20, 60))
@@ -65,12 +65,12 @@ async def test_three_nodes_one_lost_for_good_and_adopted_add_up_exactly(seed, tm
             assert adopted.startswith("Moved"), adopted
             await first.answered(50)
         assert not list((lost.data / "journal").glob("*.jsonl"))
-        for house in (first, second):
-            await house.settle()
+        for node in (first, second):
+            await node.settle()
         assert len(load.whole) > 100
         with contextlib.closing(first.redis()) as client:
             data_dirs = [first.data, second.data]
-            figures.add(books.compare(data_dirs, first.history_url, client, first.provider, load))
+            figures.add(ledger_check.compare(data_dirs, first.history_url, client, first.provider, load))
 
 
 def _adopt(lost, heir):

@@ -9,7 +9,7 @@ import redis.cluster
 import trustme
 
 import valkeys
-from faults.house import House
+from faults.running import Node
 from valkeys import Relay, Server, free_ports, running
 
 
@@ -18,7 +18,7 @@ def client_of(port):
 
 
 def on(folder, url, client, **more):
-    return House(folder / "node", config=f'[redis]\nurl = "{url}"\n', redis_client=client, **more)
+    return Node(folder / "node", config=f'[redis]\nurl = "{url}"\n', redis_client=client, **more)
 
 
 async def test_tls_and_an_acl_user_on_a_connection_that_loses_replies(seed, tmp_path, figures):
@@ -33,30 +33,30 @@ async def test_tls_and_an_acl_user_on_a_connection_that_loses_replies(seed, tmp_
         allowed = ("+@read", "+@write", "+@scripting", "+@connection", "+time", "-@dangerous")
         await server.client.execute_command("ACL", "SETUSER", "meter", "on", ">count", "resetkeys", "~tm:*", *allowed)
         url = f"rediss://meter:count@127.0.0.1:{relay.port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}"
-        async with on(tmp_path, url, client_of(port)) as house:
-            async with house.load(clients=4, seed=seed):
+        async with on(tmp_path, url, client_of(port)) as node:
+            async with node.load(clients=4, seed=seed):
                 for _ in range(6):
-                    await house.answered(dice.randint(10, 40))
+                    await node.answered(dice.randint(10, 40))
                     relay.replies_left = dice.randint(0, 12)  # pieces until replies get lost
-                    await house.answered(dice.randint(10, 40))
+                    await node.answered(dice.randint(10, 40))
                     relay.replies_left, relay.drop_replies = None, False
-            await house.settle()
-            figures.add(house.compare())
+            await node.settle()
+            figures.add(node.compare())
 
 
 async def test_a_sentinel_fails_over_under_load(seed, tmp_path, figures):
     async with (
         valkeys.watched(tmp_path) as (primary, replica, url),
-        on(tmp_path, url, client_of(replica.port)) as house,
+        on(tmp_path, url, client_of(replica.port)) as node,
     ):
-        async with house.load(clients=4, seed=seed):
-            await house.answered(80)
+        async with node.load(clients=4, seed=seed):
+            await node.answered(80)
             primary.kill()
             await valkeys.answers(replica.client.role, lambda role: role[0] == "master")
-            await house.answered(80)
-        await house.settle()
-        await _evens_out(house)
-        figures.add(house.compare())
+            await node.answered(80)
+        await node.settle()
+        await _evens_out(node)
+        figures.add(node.compare())
 
 
 async def test_a_cluster_loses_a_primary_and_a_shards_memory_under_load(seed, tmp_path, figures):
@@ -67,69 +67,69 @@ async def test_a_cluster_loses_a_primary_and_a_shards_memory_under_load(seed, tm
         def client():
             return redis.cluster.RedisCluster(host="127.0.0.1", port=servers[3].port, decode_responses=True)
 
-        async with on(tmp_path, url, client) as house:
-            async with house.load(clients=4, seed=seed):
-                await house.answered(80)
+        async with on(tmp_path, url, client) as node:
+            async with node.load(clients=4, seed=seed):
+                await node.answered(80)
                 keys = [await server.client.dbsize() for server in servers[:3]]
                 assert sum(map(bool, keys)) >= 2, f"the workspaces are on one shard: {keys}"
                 servers[0].kill()
                 await valkeys.answers(servers[3].client.role, lambda role: role[0] == "master")
-                await house.answered(80)
+                await node.answered(80)
                 await dice.choice(servers[1:4]).client.flushall()
-                await house.answered(80)
-            await house.settle()
-            await _evens_out(house)
-            figures.add(house.compare())
+                await node.answered(80)
+            await node.settle()
+            await _evens_out(node)
+            figures.add(node.compare())
 
 
 async def test_a_redis_without_a_file_comes_back_empty_and_is_rebuilt(seed, tmp_path, figures):
     [port] = free_ports(1)
     server = Server(tmp_path / "redis", port)
-    async with running(server), on(tmp_path, server.url, client_of(port)) as house:
-        async with house.load(clients=4, seed=seed):
-            await house.answered(60)
+    async with running(server), on(tmp_path, server.url, client_of(port)) as node:
+        async with node.load(clients=4, seed=seed):
+            await node.answered(60)
             server.kill()
-            await house.answered(300)
-            await house.until(house.problems, "not ready")
+            await node.answered(300)
+            await node.until(node.problems, "not ready")
             await server.start()
-            await house.answered(60)
-        await house.settle()
-        assert house.answers.keys() <= {"200", "200 stream"}, house.answers
-        figures.add(house.compare())
+            await node.answered(60)
+        await node.settle()
+        assert node.answers.keys() <= {"200", "200 stream"}, node.answers
+        figures.add(node.compare())
 
 
 async def test_a_redis_that_may_evict_is_not_counted_in_until_it_may_not(seed, tmp_path, figures):
     [port] = free_ports(1)
     server = Server(tmp_path / "redis", port, "maxmemory 100mb", "maxmemory-policy allkeys-lru")
     async with running(server):
-        house = on(tmp_path, server.url, client_of(port))
-        house.until_ready = _refused_by(house)
-        async with house:
-            async with house.load(clients=2, seed=seed):
-                await house.answered(30)
+        node = on(tmp_path, server.url, client_of(port))
+        node.until_ready = _refused_by(node)
+        async with node:
+            async with node.load(clients=2, seed=seed):
+                await node.answered(30)
                 assert not await server.client.keys("tm:{alpha}*")
                 await server.client.config_set("maxmemory-policy", "noeviction")
-                await House.until_ready(house)
-            await house.settle()
-            assert house.answers.keys() <= {"200", "200 stream"}, house.answers
-            figures.add(house.compare())
+                await Node.until_ready(node)
+            await node.settle()
+            assert node.answers.keys() <= {"200", "200 stream"}, node.answers
+            figures.add(node.compare())
 
 
-def _refused_by(house):
+def _refused_by(node):
     async def refused():
         async def told():
-            return any("noeviction" in problem for problem in await house.problems())
+            return any("noeviction" in problem for problem in await node.problems())
 
-        await house.until(told, "refusing a Redis that may evict")
+        await node.until(told, "refusing a Redis that may evict")
 
     return refused
 
 
-async def _evens_out(house):
+async def _evens_out(node):
     """A fail-over that lost writes nobody remembers is found by the audit, once a minute."""
     for _ in range(90):
         try:
-            house.compare()
+            node.compare()
         except AssertionError:
             await asyncio.sleep(1)
         else:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
 
-from fuzz.house import ADMIN
+from fuzz.running import ADMIN
 
 ENDLESS = ("/usage/live",)
 """Answers that never end."""

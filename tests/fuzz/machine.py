@@ -10,7 +10,7 @@ import requests
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from fuzz.house import ADMIN
+from fuzz.running import ADMIN
 
 workspaces = st.sampled_from(["acme", "beta", "a.b:c@d-e_f"])
 bad = st.sampled_from(["", " ", "a b", "ü", "x" * 129, "a\0", "../x"])

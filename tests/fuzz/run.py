@@ -22,9 +22,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from fuzz.api import by_schema, operations, with_nasty_values
 from fuzz.data_port import RECORDINGS, batch, meter_a_mutation, request, send
-from fuzz.house import house
 from fuzz.machine import machine
 from fuzz.provider import mutating
+from fuzz.running import running_node
 from fuzz.test_data_port import closed, opened, upstream
 from nodes import until
 
@@ -37,7 +37,7 @@ def one_round(number: int, found: Counter[str]) -> None:
     with (
         tempfile.TemporaryDirectory() as directory,
         mutating(chance) as base_url,
-        house(Path(directory), **upstream(base_url)) as (node, url),
+        running_node(Path(directory), **upstream(base_url)) as (node, url),
         requests.Session() as session,
     ):
         host, port = node._ready().listen.split(":")

@@ -6,13 +6,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from fuzz.api import NASTY, by_schema, operations, with_nasty_values
-from fuzz.house import ADMIN, house
 from fuzz.machine import machine
+from fuzz.running import ADMIN, running_node
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
-    with house(tmp_path_factory.mktemp("house")) as (_, url):
+    with running_node(tmp_path_factory.mktemp("node")) as (_, url):
         yield url
 
 

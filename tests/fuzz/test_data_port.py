@@ -6,8 +6,8 @@ import random
 import pytest
 
 from fuzz.data_port import RECORDINGS, batch, meter_a_mutation, request, send
-from fuzz.house import house
 from fuzz.provider import mutating
+from fuzz.running import running_node
 from nodes import until
 
 
@@ -18,7 +18,7 @@ def test_meters_take_any_bytes():
 @pytest.mark.xdist_group("processes")
 @pytest.mark.timeout(300)
 def test_the_data_port_takes_any_bytes_from_both_sides(tmp_path):
-    with mutating(random.Random(1)) as base_url, house(tmp_path, **upstream(base_url)) as (node, _):
+    with mutating(random.Random(1)) as base_url, running_node(tmp_path, **upstream(base_url)) as (node, _):
         runtime = node._ready()
         host, port = runtime.listen.split(":")
         worker = node.child("worker 1")

@@ -19,7 +19,7 @@ ADMIN = {"authorization": f"Bearer {TOKEN}"}
 
 
 @contextmanager
-def house(directory: Path, **environ: str) -> Iterator[tuple[Node, str]]:
+def running_node(directory: Path, **environ: str) -> Iterator[tuple[Node, str]]:
     """(the running node, the control port's URL). In the end it must still be the same control process, unhurt."""
     data_dir = directory / "data"
     data_dir.mkdir()

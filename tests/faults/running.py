@@ -1,13 +1,13 @@
 """A whole Taximeter node as real processes, and the means to hurt it.
 
-async with House(tmp_path) as house:
-    async with house.load(clients=4):
-        house.kill("worker")
-    await house.settle()
-    house.compare()
+async with Node(tmp_path) as node:
+    async with node.load(clients=4):
+        node.kill("worker")
+    await node.settle()
+    node.compare()
 
 The scripted provider runs in the test's own loop, so a test sees and steers each request; what the books say is in
-books.py, the clients in load.py.
+ledger_check.py, the clients in load.py.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import redis
 
 from bench import processes
-from faults import books
+from faults import ledger_check
 from faults.load import Load
 from taximeter.core.record import Record
 from upstream import Provider
@@ -40,8 +40,8 @@ INJECT = Path(__file__).parent / "inject"
 SOURCES = Path(__file__).parents[2] / "proxy"
 
 
-class House:
-    """One node under test. Houses may share a provider, a Redis and a history (`redis_client`, `history_url`)."""
+class Node:
+    """One node under test. Nodes may share a provider, a Redis and a history (`redis_client`, `history_url`)."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class House:
         self.loads = Load([])
         self._redis_client, self.history_url = redis_client, history_url or f"sqlite:///{self.data}/history.db"
 
-    async def __aenter__(self) -> House:
+    async def __aenter__(self) -> Node:
         async with contextlib.AsyncExitStack() as opened:
             if self.own_provider:
                 await opened.enter_async_context(self.provider)
@@ -118,7 +118,7 @@ class House:
             await asyncio.to_thread(processes.stop, process)
 
     def pids(self, title: str) -> list[int]:
-        """Processes of this house whose title has `title` in it (`worker`, `control`, `valkey`, `supervisor`)."""
+        """Processes of this node whose title has `title` in it (`worker`, `control`, `valkey`, `supervisor`)."""
         assert self.process is not None
         return [pid for pid in tree(self.process.pid) if f"taximeter: {title}" in _command(pid)]
 
@@ -226,7 +226,7 @@ class House:
         """Wait until nothing is open and every record is in every sink."""
 
         async def quiet() -> bool:
-            if books.open_calls([self.data]):  # first: a call that closes from now on would not be asked about
+            if ledger_check.open_calls([self.data]):  # first: a call that closes from now on would not be asked about
                 return False
             usage, health = await self.get("/usage"), await self.get("/healthz")
             if health is None or usage is None or not usage["complete"]:
@@ -242,7 +242,7 @@ class House:
 
     def records(self) -> list[Record]:
         """Every record of this node's journals."""
-        return books.written([self.data])
+        return ledger_check.written([self.data])
 
     def compare(self, lost: int = 0) -> dict[str, int]:
         """Provider = journal = SQL = Redis, and what clients saw. Raises Uneven; answers what was compared.
@@ -250,7 +250,7 @@ class House:
         `lost`: how many calls the journal could not keep, to the record.
         """
         with contextlib.closing(self.redis()) as client:
-            return books.compare([self.data], self.history_url, client, self.provider, self.loads, lost)
+            return ledger_check.compare([self.data], self.history_url, client, self.provider, self.loads, lost)
 
 
 def _get(url: str) -> bytes:
