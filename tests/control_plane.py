@@ -21,8 +21,7 @@ from taximeter.control.services.live import Live
 from taximeter.control.services.services import Services
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Operation, Outcome, Record, Source
-from taximeter.keys.file import KeyFile
-from taximeter.keys.store import KeyRing
+from taximeter.keys.store import KeyStore
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.sink import Batch
 from waits import HANG_S
@@ -135,13 +134,13 @@ class ControlPlane:
         self.waits = Waits()
         self.node = NodeState()
         self.live = Live()
-        self.keyring = KeyRing(KeyFile(data_dir), self.settings.auth, now_us=lambda: NOON_US, random=random)
+        self.keys = KeyStore(data_dir, self.settings.auth, now_us=lambda: NOON_US, random=random)
         self.services = Services(
             settings=self.settings,
             hosts=Hosts(self.settings.control.allowed_hosts),
             history=wrapped(history),
             delivery=self.waits,
-            keyring=self.keyring,
+            keys=self.keys,
             live=self.live,
             node=self.node,
             **{"metrics": lambda accept: (b"up 1\n", "text/plain; version=0.0.4"), "prices": list, **more},

@@ -22,10 +22,9 @@ from click.testing import CliRunner
 
 from control_plane import DAY_US, NOON_US, control, embedding, record, start
 from nodes import node
-from taximeter.budgets.api import BudgetDesk
-from taximeter.budgets.file import BudgetFile
 from taximeter.budgets.reservations import Reservations
-from taximeter.budgets.store import BudgetRing
+from taximeter.budgets.service import BudgetService
+from taximeter.budgets.store import BudgetStore
 from taximeter.cli import main
 from taximeter.config import JournalSettings, Settings
 from taximeter.config import Webhook as WebhookSettings
@@ -100,13 +99,13 @@ async def installation(start, tmp_path, valkey_url):
         return NOON_US + 4 * DAY_US
 
     first = await start()
-    ring = BudgetRing(BudgetFile(tmp_path), now_us=now_us, random=random)
+    ring = BudgetStore(tmp_path, now_us=now_us, random=random)
     counters = Counters(valkey_url, history=first.history, scopes=lambda name: ring.in_force().scopes(name))
     await counters.server.command("FLUSHALL")  # other tests' workspaces are called acme too
     webhook = Webhook(WebhookSettings(url="http://127.0.0.1:9/"), first.history, node=NODE, token="", secret="",
                       now_us=now_us)  # fmt: skip
     journal = Journal(tmp_path / "journal", node=NODE, worker="control", settings=JournalSettings(), now_us=now_us)
-    desk = BudgetDesk(
+    desk = BudgetService(
         ring, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
         drained=drained, tell=None, now_us=now_us,
     )  # fmt: skip

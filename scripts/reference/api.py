@@ -40,7 +40,7 @@ def document() -> dict[str, Any]:
     """The OpenAPI document of a node."""
     nothing: Any = Anything()
     services = Services(
-        settings=Settings(), hosts=Hosts([]), history=nothing, delivery=nothing, keyring=nothing, live=nothing,
+        settings=Settings(), hosts=Hosts([]), history=nothing, delivery=nothing, keys=nothing, live=nothing,
         node=nothing, metrics=nothing, prices=list,
     )  # fmt: skip
     return create(services).openapi_schema.to_schema()

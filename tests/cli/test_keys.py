@@ -24,7 +24,7 @@ def keys(control, tmp_path, free_address, monkeypatch):
 async def test_a_key_is_made_listed_and_revoked(keys, where, control):
     made = await keys(where, "create", "--workspace", "acme", "--name", "ingest", "--model", "gpt-*")
     secret = made.stdout.strip()
-    assert made.exit_code == 0 and control.keyring.keys().find(secret).workspace == "acme"
+    assert made.exit_code == 0 and control.keys.in_force().find(secret).workspace == "acme"
     (shown,) = json.loads((await keys(where, "list", "--json")).stdout)
     assert (shown["workspace"], shown["name"], shown["models"], shown["revoked_at"]) == (
         "acme",
@@ -34,7 +34,7 @@ async def test_a_key_is_made_listed_and_revoked(keys, where, control):
     )
     assert shown["id"] == f"key_{digest(secret)[:12]}" and secret not in (await keys(where, "list")).stdout
     assert (await keys(where, "revoke", shown["id"])).stdout == f"{shown['id']} is revoked.\n"
-    assert control.keyring.keys().find(secret) is None
+    assert control.keys.in_force().find(secret) is None
     assert "revoked 20" in (await keys(where, "list", "--workspace", "acme")).stdout
 
 

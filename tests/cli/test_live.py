@@ -41,7 +41,7 @@ async def test_tail_follows_until_interrupted(control):
 
 
 async def test_tail_says_that_its_key_was_revoked(control):
-    key, secret = control.keyring.create("acme")
+    key, secret = control.keys.create("acme")
     asked = asyncio.ensure_future(
         asyncio.to_thread(
             CliRunner(env={"TAXIMETER_ADMIN_TOKEN": secret}).invoke, main, ["tail", "-n", "0", "--url", control.url]
@@ -49,7 +49,7 @@ async def test_tail_says_that_its_key_was_revoked(control):
     )
     while not control.live.watchers:
         await asyncio.sleep(0.01)
-    control.keyring.revoke(key.id)
+    control.keys.revoke(key.id)
     result = await asked
     assert result.exit_code == 1 and "no longer valid" in result.stderr
 

@@ -109,7 +109,7 @@ async def test_what_makes_no_sense_is_refused(asked):
 
 
 async def test_a_workspace_s_key_is_told_of_its_own(asked):
-    _, secret = asked.keyring.create("acme")
+    _, secret = asked.keys.create("acme")
     await asked.add(at(1, 1), at(1, 2, workspace="beta", request_model="gpt-4o"))
     headers = {"authorization": f"Bearer {secret}"}
     for path in ("trends", "peaks", "forecast", "alternatives"):

@@ -6,11 +6,10 @@ import pytest
 from redis.asyncio import Redis
 
 from control_plane import NOON_US, record
-from taximeter.budgets.api import BudgetDesk
-from taximeter.budgets.file import BudgetFile
 from taximeter.budgets.reservations import Reservations
-from taximeter.budgets.store import BudgetRing
-from taximeter.control.process.sync import BUDGETS, exchange_budgets
+from taximeter.budgets.service import BudgetService
+from taximeter.budgets.store import BudgetStore
+from taximeter.control.process.sync import exchange
 from taximeter.core.errors import DataDirError, NotFound
 from taximeter.sinks.redis.client import RedisServer
 from taximeter.sinks.redis.counters import Counters
@@ -21,7 +20,7 @@ async def drained(sink):
 
 
 def ring(path):
-    return BudgetRing(BudgetFile(path), now_us=lambda: NOON_US, random=secrets.token_bytes)
+    return BudgetStore(path, now_us=lambda: NOON_US, random=secrets.token_bytes)
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ async def desk(tmp_path, valkey_url, redis, start):
     async def tell(budget, spent, period):
         told.append((budget.id, spent.spent, period))
 
-    made = BudgetDesk(
+    made = BudgetService(
         budgets, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
         drained=drained, tell=tell, now_us=lambda: NOON_US,
     )  # fmt: skip
@@ -128,7 +127,7 @@ async def test_a_spent_soft_budget_is_told_once_a_period(desk, redis, caplog):
 async def test_what_counted_calls_still_hold_is_swept_and_nothing_else(desk, redis):
     control, made, _ = desk
     await control.client.post("/budgets", json={"workspace": "acme", "limit": 100, "unit": "tokens"})
-    (budget,) = made.ring.listing()
+    (budget,) = made.store.listing()
     long_ago = NOON_US // 10**6 - 3_600
     for name in ("req-1#1", "req-2#1", "req-3#1"):
         await redis.hset("tm:{acme}:reserved", name, f"{budget.id} 10")
@@ -143,7 +142,7 @@ async def test_what_counted_calls_still_hold_is_swept_and_nothing_else(desk, red
 async def test_what_a_redis_that_went_back_holds_of_ended_calls_is_let_go_before_calls_are_decided(desk, redis):
     control, made, _ = desk
     await control.client.post("/budgets", json={"workspace": "acme", "limit": 100, "unit": "tokens"})
-    (budget,) = made.ring.listing()
+    (budget,) = made.store.listing()
     for name in ("req-1#1", "req-3#1"):
         await redis.hset("tm:{acme}:reserved", name, f"{budget.id} 10")
         await redis.zadd("tm:{acme}:reserved_at", {name: NOON_US // 10**6 - 5})
@@ -157,7 +156,7 @@ async def test_without_redis_budgets_are_listed_without_figures(tmp_path, start)
     made.create("acme", 5, unit="tokens", period="total", mode="hard")
     lost = RedisServer("redis://127.0.0.1:1/0")
     control = await start(
-        budgets=BudgetDesk(
+        budgets=BudgetService(
             made, Reservations(lost), None, rebuild=None, counted=None, drained=None, tell=None, now_us=lambda: NOON_US
         )
     )
@@ -171,13 +170,13 @@ async def test_nodes_share_budgets_and_an_end_wins(tmp_path, valkey_url, redis, 
     (tmp_path / "b").mkdir()
     one, other = ring(tmp_path / "a"), ring(tmp_path / "b")
     made = one.create("acme", 5, unit="usd", period="day", mode="hard")
-    await redis.hset(BUDGETS, "bud_bad", "{}")
+    await redis.hset("tm:budgets", "bud_bad", "{}")
     for each in (one, other, one):
-        await exchange_budgets(server, each)
+        await exchange(server, each)
     assert other.listing() == [made]
     other.end(made.id)
     for each in (other, one):
-        await exchange_budgets(server, each)
+        await exchange(server, each)
     assert one.listing() == [] and one.in_force().workspaces == {}
 
 
@@ -186,7 +185,7 @@ def test_the_file_is_followed_and_a_broken_one_changes_nothing(tmp_path, caplog)
     made = other.create("acme", 5, unit="usd", period="day", mode="hard")
     assert one.in_force().workspaces == {"acme": (made,)}
     (tmp_path / "budgets.json").write_text("{ broken")
-    assert one.in_force().workspaces == {"acme": (made,)} and "cannot read the budgets" in caplog.text
+    assert one.in_force().workspaces == {"acme": (made,)} and "budgets.json: cannot be read" in caplog.text
     with pytest.raises(DataDirError):
         one.create("beta", 5, unit="usd", period="day", mode="hard")
     with pytest.raises(NotFound):

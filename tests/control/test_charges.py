@@ -6,8 +6,8 @@ import pytest
 
 from control_plane import record
 from ledger import batch
+from taximeter.budgets.responses import Settlement
 from taximeter.budgets.settlements import settle
-from taximeter.budgets.shown import Settlement
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.record import BUDGETS, Outcome
 from taximeter.sinks.history.database import Database

@@ -66,7 +66,7 @@ async def test_wrong_bearer_tokens_count_with_those_of_the_form(start, patient):
 
 async def test_who_has_signed_in_and_proxy_keys_go_on_while_tokens_are_refused(start, patient):
     control = await start(SECURED)
-    _, secret = control.keyring.create("acme")
+    _, secret = control.keys.create("acme")
     assert (await form(control, TOKEN)).status_code == 303
     for _ in range(OF_ADDRESS + 1):
         await form(control, "guess")

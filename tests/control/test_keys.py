@@ -2,24 +2,23 @@ import pytest
 
 from taximeter.config import Auth, Key, Settings
 from taximeter.core.errors import BadRequest, DataDirError, Forbidden, NotFound
-from taximeter.keys.file import KeyFile
 from taximeter.keys.rule import digest
-from taximeter.keys.store import KeyRing
+from taximeter.keys.store import KeyStore
 
 DECLARED = Auth(keys=[Key(id="conf", sha256=digest("tm-conf"), workspace="beta")])
 
 
 @pytest.fixture
 def ring(tmp_path):
-    return KeyRing(KeyFile(tmp_path), DECLARED, now_us=lambda: 1_793_707_200_000_000, random=lambda n: bytes(range(n)))
+    return KeyStore(tmp_path, DECLARED, now_us=lambda: 1_793_707_200_000_000, random=lambda n: bytes(range(n)))
 
 
 def test_a_created_key_opens_its_workspace_until_revoked(ring):
     key, secret = ring.create("acme", name="ingest", models=["gpt-*"])
     assert secret.startswith("tm-") and len(secret) == 67
-    assert ring.keys().find(secret) == key
+    assert ring.in_force().find(secret) == key
     revoked = ring.revoke(key.id)
-    assert revoked.revoked_at and ring.keys().find(secret) is None
+    assert revoked.revoked_at and ring.in_force().find(secret) is None
     assert ring.revoke(key.id) == revoked
     assert [each.id for each in ring.listing()] == ["conf", key.id]
 
@@ -30,9 +29,9 @@ def test_the_secret_is_not_in_the_file(ring, tmp_path):
 
 
 def test_a_key_made_by_another_process_is_seen(ring, tmp_path):
-    other = KeyRing(KeyFile(tmp_path), DECLARED, now_us=lambda: 2, random=bytes)
+    other = KeyStore(tmp_path, DECLARED, now_us=lambda: 2, random=bytes)
     _, secret = other.create("gamma")
-    assert ring.keys().find(secret).workspace == "gamma"
+    assert ring.in_force().find(secret).workspace == "gamma"
     ring.create("acme")  # and is not lost when this one writes
     assert {each.workspace for each in other.listing()} == {"beta", "gamma", "acme"}
 
@@ -40,7 +39,7 @@ def test_a_key_made_by_another_process_is_seen(ring, tmp_path):
 def test_a_file_that_got_broken_leaves_the_known_keys_in_force(ring, tmp_path, caplog):
     _, secret = ring.create("acme")
     (tmp_path / "keys.json").write_text("{ broken")
-    assert ring.keys().find(secret).workspace == "acme" and "cannot read the proxy keys" in caplog.text
+    assert ring.in_force().find(secret).workspace == "acme" and "keys.json: cannot be read" in caplog.text
     with pytest.raises(DataDirError):
         ring.create("beta")  # and nothing is written over what may still be saved
 

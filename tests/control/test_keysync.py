@@ -3,15 +3,15 @@ import secrets
 import msgspec
 import pytest
 
-from taximeter.budgets.file import BudgetFile
-from taximeter.budgets.store import BudgetRing
+from taximeter.budgets.store import BudgetStore
 from taximeter.config import Auth
-from taximeter.control.process.sync import BUDGETS, KEYS, Sealing, exchange, exchange_budgets
+from taximeter.control.process.sync import Sealing, exchange
 from taximeter.core.sealed import Seal
-from taximeter.keys.file import KeyFile
 from taximeter.keys.rule import digest
-from taximeter.keys.store import KeyRing
+from taximeter.keys.store import KeyStore
 from taximeter.sinks.redis.client import RedisServer
+
+KEYS, BUDGETS = "tm:keys", "tm:budgets"
 
 
 @pytest.fixture
@@ -31,9 +31,7 @@ def node(tmp_path):
     def start(name):
         (tmp_path / name).mkdir(exist_ok=True)
         random = (bytes([ord(name), next(moments)]) * 16 for _ in iter(int, 1))
-        return KeyRing(
-            KeyFile(tmp_path / name), Auth(), now_us=lambda: next(moments), random=lambda n: next(random)[:n]
-        )
+        return KeyStore(tmp_path / name, Auth(), now_us=lambda: next(moments), random=lambda n: next(random)[:n])
 
     return start
 
@@ -43,12 +41,12 @@ async def test_a_key_made_on_one_node_opens_and_ends_on_all(server, node):
     key, secret = a.create("acme", name="shared", models=["gpt-*"])
     await exchange(server, a)
     await exchange(server, b)
-    assert b.keys().find(secret) == key
+    assert b.in_force().find(secret) == key
     b.revoke(key.id)
     await exchange(server, a)  # knows nothing of it yet
     await exchange(server, b)
     await exchange(server, a)
-    assert a.keys().find(secret) is None and a.listing() == b.listing()
+    assert a.in_force().find(secret) is None and a.listing() == b.listing()
 
 
 async def test_no_copy_brings_a_revoked_key_back(server, node):
@@ -61,7 +59,7 @@ async def test_no_copy_brings_a_revoked_key_back(server, node):
     await server.command("DEL", KEYS)  # Redis lost everything; b still holds the key in force
     for ring in (b, a, b):
         await exchange(server, ring)
-    assert b.keys().find(secret) is None
+    assert b.in_force().find(secret) is None
 
 
 async def test_what_is_no_key_is_left_out(server, node, caplog):
@@ -95,7 +93,7 @@ async def test_without_a_secret_whoever_writes_redis_adds_a_key(server, node):
     await server.command("HSET", KEYS, "key_forged", FORGED)
     ring = node("a")
     await exchange(server, ring)
-    assert ring.keys().find("tm-forged").workspace == "acme"
+    assert ring.in_force().find("tm-forged").workspace == "acme"
 
 
 async def test_with_a_secret_a_key_that_no_node_made_opens_nothing(server, node, caplog):
@@ -104,7 +102,7 @@ async def test_with_a_secret_a_key_that_no_node_made_opens_nothing(server, node,
     await server.command("HSET", KEYS, "key_forged", FORGED)
     for _ in range(3):
         await exchange(server, a, sealed)
-    assert a.keys().find("tm-forged") is None and a.keys().find(secret) is not None
+    assert a.in_force().find("tm-forged") is None and a.in_force().find(secret) is not None
     assert caplog.text.count("b'key_forged' that is not sealed with the shared secret") == 1
     assert "forged" not in (await server.command("HGET", KEYS, a.listing()[0].id)).decode()
 
@@ -114,13 +112,13 @@ async def test_nodes_with_one_secret_share_their_keys_and_with_two_they_do_not(s
     key, secret = a.create("acme", models=["gpt-*"])
     await exchange(server, a, sealing())
     await exchange(server, b, sealing())
-    assert b.keys().find(secret) == key
+    assert b.in_force().find(secret) == key
     await exchange(server, c, sealing(OTHER))
     assert c.keys().find(secret) is None
     b.revoke(key.id)
     for ring in (b, a):
         await exchange(server, ring, sealing())
-    assert a.keys().find(secret) is None
+    assert a.in_force().find(secret) is None
 
 
 @pytest.mark.parametrize("change", ["workspace", "models", "name", "place"])
@@ -134,10 +132,10 @@ async def test_a_sealed_key_cannot_be_changed_in_redis(server, node, change):
     await server.command("DEL", KEYS)
     await server.command("HSET", KEYS, name, value.replace(*new[change]))
     await exchange(server, b, sealing())
-    assert b.keys().find(secret) is None
+    assert b.in_force().find(secret) is None
     await exchange(server, a, sealing())  # its own file has it as it was made: that is what Redis has again
     await exchange(server, b, sealing())
-    assert b.keys().find(secret) == key
+    assert b.in_force().find(secret) == key
 
 
 async def test_keys_made_before_there_was_a_secret_are_sealed_by_the_node_that_has_them(server, node):
@@ -145,10 +143,10 @@ async def test_keys_made_before_there_was_a_secret_are_sealed_by_the_node_that_h
     key, secret = a.create("acme")
     await exchange(server, a)
     await exchange(server, b, sealing())
-    assert b.keys().find(secret) is None
+    assert b.in_force().find(secret) is None
     await exchange(server, a, sealing())
     await exchange(server, b, sealing())
-    assert b.keys().find(secret) == key
+    assert b.in_force().find(secret) == key
 
 
 async def test_a_secret_can_be_exchanged_node_by_node(server, node):
@@ -156,9 +154,9 @@ async def test_a_secret_can_be_exchanged_node_by_node(server, node):
     key, secret = a.create("acme")
     await exchange(server, a, sealing(SECRET))
     await exchange(server, b, sealing(OTHER, SECRET))  # takes the old one, and seals anew
-    assert b.keys().find(secret) == key
+    assert b.in_force().find(secret) == key
     await exchange(server, node("c"), sealing(OTHER))
-    assert node("c").keys().find(secret) == key
+    assert node("c").in_force().find(secret) == key
 
 
 async def test_budgets_are_sealed_as_keys_are(server, tmp_path):
@@ -166,14 +164,14 @@ async def test_budgets_are_sealed_as_keys_are(server, tmp_path):
 
     def ring(name):
         (tmp_path / name).mkdir(exist_ok=True)
-        return BudgetRing(BudgetFile(tmp_path / name), now_us=lambda: 7, random=secrets.token_bytes)
+        return BudgetStore(tmp_path / name, now_us=lambda: 7, random=secrets.token_bytes)
 
     a, b = ring("a"), ring("b")
     made = a.create("acme", 1_000, unit="usd", period="month", mode="hard")
-    await exchange_budgets(server, a, sealing())
+    await exchange(server, a, sealing())
     forged = msgspec.json.encode(msgspec.structs.replace(made, ended_at=8))  # would lift the limit
     await server.command("HSET", BUDGETS, made.id, forged)
-    await exchange_budgets(server, a, sealing())
-    await exchange_budgets(server, b, sealing())
+    await exchange(server, a, sealing())
+    await exchange(server, b, sealing())
     assert [each.id for each in a.listing()] == [each.id for each in b.listing()] == [made.id]
     await server.command("DEL", BUDGETS)

@@ -50,10 +50,10 @@ def test_it_looks_at_least_each_second():
 
 async def test_a_live_view_ends_when_its_key_is_revoked(start):
     control = await start(secured())
-    key, secret = control.keyring.create("acme")
-    _, others = control.keyring.create("acme")
+    key, secret = control.keys.create("acme")
+    _, others = control.keys.create("acme")
     async with watching(control, headers=bearing(secret)) as view, watching(control, headers=bearing(others)) as stays:
-        control.keyring.revoke(key.id)
+        control.keys.revoke(key.id)
         said = await rest(view)
         assert said == gate.ENDED
         await control.add(record(1))
@@ -114,23 +114,23 @@ class Stalling:
 async def test_a_download_is_cut_and_does_not_look_whole(start, kind):
     control = await start(secured(), wrapped=Stalling)
     await control.add(record(1))
-    key, secret = control.keyring.create("acme")
+    key, secret = control.keys.create("acme")
     async with control.client.stream("GET", f"/usage/export.{kind}", headers=bearing(secret)) as answer:
         chunks = answer.aiter_bytes()
         got = b""
         while b"req-1" not in got:
             got += await anext(chunks)
-        control.keyring.revoke(key.id)
+        control.keys.revoke(key.id)
         with pytest.raises(httpx2.RemoteProtocolError):  # closed without its last chunk
             await rest(chunks)
 
 
 async def test_a_download_that_has_not_begun_is_refused(start):
     control = await start(secured(), wrapped=Stalling)
-    key, secret = control.keyring.create("acme")
+    key, secret = control.keys.create("acme")
     asked = asyncio.ensure_future(control.client.get("/usage/export.parquet", headers=bearing(secret)))
     await control.client.get("/healthz")
-    control.keyring.revoke(key.id)
+    control.keys.revoke(key.id)
     answer = await asked
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
 
@@ -144,10 +144,10 @@ async def test_a_wait_is_refused(start):
         await asyncio.Event().wait()
 
     control.waits.settled = settled
-    key, secret = control.keyring.create("acme")
+    key, secret = control.keys.create("acme")
     asked = asyncio.ensure_future(control.client.get("/usage/tracks/t?wait=300", headers=bearing(secret)))
     await waiting.wait()
-    control.keyring.revoke(key.id)
+    control.keys.revoke(key.id)
     assert (await asked).status_code == 401
 
 

@@ -23,7 +23,7 @@ def few(monkeypatch):
 
 
 def keys_of(control, *workspaces):
-    return [{"authorization": f"Bearer {control.keyring.create(name)[1]}"} for name in workspaces]
+    return [{"authorization": f"Bearer {control.keys.create(name)[1]}"} for name in workspaces]
 
 
 def refused(answer):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from taximeter.budgets.shown import ChargeInfo, Settlement
+from taximeter.budgets.responses import ChargeInfo, Settlement
 from taximeter.core.correction import correction
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.record import BUDGETS, Record

@@ -1,30 +1,34 @@
-"""Making, listing and ending budgets: the file of this node. Blocking (a small file): call it in a thread."""
+"""Making, listing and ending budgets: those in `<data_dir>/budgets.json`, which the workers follow."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec.structs import replace
 
-from taximeter.budgets import rule as budgets
-from taximeter.budgets.file import BudgetFile
+from taximeter.budgets import rule
 from taximeter.budgets.rule import Budget, Budgets, Mode, Period, Unit
 from taximeter.core.errors import NotFound
-from taximeter.node.stored_list import StoredRing
+from taximeter.node.stored_list import StoredList
 
 
-class BudgetRing(StoredRing[Budget, Budgets]):
+class BudgetStore(StoredList[Budget, Budgets]):
     """All budgets of this node."""
 
-    def __init__(self, file: BudgetFile, *, now_us: Callable[[], int], random: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         """Raises DataDirError when the file is there and cannot be read."""
         self._now_us = now_us
         self._random = random
-        super().__init__(file, merge=budgets.merge, view=Budgets)
-
-    def in_force(self) -> Budgets:
-        """The budgets that hold now. One `stat` a call."""
-        return self.current()
+        super().__init__(data_dir, "budgets", Budget, merge=rule.merge, view=Budgets, is_sound=rule.is_stored)
 
     def listing(self) -> list[Budget]:
         """Every budget that holds, oldest first."""
@@ -45,14 +49,14 @@ class BudgetRing(StoredRing[Budget, Budgets]):
             mode=mode,
             created_at=self._now_us(),
         )
-        self.absorb([budgets.checked(budget)])
+        self.absorb([rule.checked(budget)])
         return budget
 
     def end(self, budget_id: str) -> Budget:
         """End a budget; a second time changes nothing. Raises NotFound."""
-        for budget in self.stored():
-            if budget.id == budget_id:
-                ended = replace(budget, ended_at=budget.ended_at or self._now_us())
-                self.absorb([ended])
-                return ended
-        raise NotFound(f"No budget {budget_id[:128]!r}.", param="id")
+        budget = next((budget for budget in self.stored() if budget.id == budget_id), None)
+        if budget is None:
+            raise NotFound(f"No budget {budget_id[:128]!r}.", param="id")
+        ended = replace(budget, ended_at=budget.ended_at or self._now_us())
+        self.absorb([ended])
+        return ended

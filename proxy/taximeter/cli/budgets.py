@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import click
 import msgspec
 
-from taximeter.budgets.file import BudgetFile
-from taximeter.budgets.shown import BudgetInfo, BudgetList, ChargeInfo, ChargeList, info, limit_of
-from taximeter.budgets.store import BudgetRing
+from taximeter.budgets.responses import BudgetInfo, BudgetList, ChargeInfo, ChargeList, info, limit_of
+from taximeter.budgets.rule import Unit
+from taximeter.budgets.store import BudgetStore
 from taximeter.cli.options import place
 from taximeter.cli.proxy import Proxy, acting
 from taximeter.cli.show import console, count, echo, money, table
 from taximeter.config import Settings, load
 from taximeter.control.answers import responses as shapes
 from taximeter.core.errors import BadRequest
-
-Choices = dict[str, str]
 
 
 @click.group()
@@ -46,13 +44,18 @@ def create(
     """Make a budget. It counts what the period has used already."""
     if (usd is None) == (tokens is None):
         raise BadRequest("Give the limit as --usd or as --tokens.")
-    unit = "usd" if tokens is None else "tokens"
+    unit: Unit = "usd" if tokens is None else "tokens"
     try:
         limit = Decimal(str(usd if tokens is None else tokens))
     except InvalidOperation:
         raise BadRequest(f"{usd or tokens!r} is no number.") from None
-    with _where(url, config_file) as where:
-        made = where.create(limit, {**asked, "unit": unit})
+    settings = load(config_file)
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            named: dict[str, Any] = {**asked, "unit": unit}
+            made = info(_store(settings).create(limit=limit_of(limit, unit), **named), _now_us())
+        else:
+            made = proxy.send(BudgetInfo, "POST", "/budgets", {**asked, "unit": unit, "limit": str(limit)})
     echo(shapes.encode(made) if as_json else f"{made.id}: {_about(made)} may use {_limit(made)}.")
 
 
@@ -61,8 +64,13 @@ def create(
 @place
 def listing(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
     """List the budgets, and how they stand."""
-    with _where(url, config_file) as where:
-        found = [each for each in where.listing() if workspace in (None, each.workspace)]
+    settings = load(config_file)
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            found = [info(budget, _now_us()) for budget in _store(settings).listing()]
+        else:
+            found = proxy.send(BudgetList, "GET", "/budgets").data
+    found = [each for each in found if workspace in (None, each.workspace)]
     if as_json:
         echo(shapes.encode(found))
         return
@@ -111,54 +119,20 @@ def settle(url: str | None, config_file: Path | None, as_json: bool, request_id:
 @place
 def end(url: str | None, config_file: Path | None, as_json: bool, budget_id: str) -> None:
     """End a budget. Workers forget it within about a second."""
-    with _where(url, config_file) as where:
-        ended = where.end(budget_id)
+    settings = load(config_file)
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            ended = info(_store(settings).end(budget_id), _now_us())
+        else:
+            ended = proxy.send(BudgetInfo, "DELETE", f"/budgets/{quote(budget_id, safe='')}")
     echo(shapes.encode(ended) if as_json else f"{ended.id} is ended.")
 
 
-class _Proxy:
-    """Budgets through the running proxy."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-
-    def create(self, limit: Decimal, asked: Choices) -> BudgetInfo:
-        answer = self._proxy.request("POST", "/budgets", body={**asked, "limit": str(limit)})
-        return msgspec.json.decode(answer.content, type=BudgetInfo)
-
-    def listing(self) -> list[BudgetInfo]:
-        return msgspec.json.decode(self._proxy.request("GET", "/budgets").content, type=BudgetList).data
-
-    def end(self, budget_id: str) -> BudgetInfo:
-        raw = self._proxy.request("DELETE", f"/budgets/{quote(budget_id, safe='')}").content
-        return msgspec.json.decode(raw, type=BudgetInfo)
-
-
-class _File:
-    """Budgets in the data directory, while no proxy runs on it."""
-
-    def __init__(self, settings: Settings) -> None:
-        data_dir = Path(settings.data_dir)
-        data_dir.mkdir(parents=True, exist_ok=True)
-        self._ring = BudgetRing(BudgetFile(data_dir), now_us=_now_us, random=secrets.token_bytes)
-
-    def create(self, limit: Decimal, asked: Choices) -> BudgetInfo:
-        named = {name: value for name, value in asked.items() if name != "workspace"}
-        amount = limit_of(limit, "tokens" if asked["unit"] == "tokens" else "usd")
-        return info(self._ring.create(asked["workspace"], amount, **named), _now_us())  # type: ignore[arg-type]
-
-    def listing(self) -> list[BudgetInfo]:
-        return [info(budget, _now_us()) for budget in self._ring.listing()]
-
-    def end(self, budget_id: str) -> BudgetInfo:
-        return info(self._ring.end(budget_id), _now_us())
-
-
-@contextmanager
-def _where(url: str | None, config_file: Path | None) -> Iterator[_Proxy | _File]:
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
-        yield _File(settings) if proxy is None else _Proxy(proxy)
+def _store(settings: Settings) -> BudgetStore:
+    """The budgets in the data directory, while no proxy runs on it."""
+    data_dir = Path(settings.data_dir)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    return BudgetStore(data_dir)
 
 
 @contextmanager

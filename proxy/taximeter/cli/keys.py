@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,12 +9,10 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
-from taximeter.cli.proxy import Proxy, acting
+from taximeter.cli.proxy import acting
 from taximeter.cli.show import console, echo, table
 from taximeter.config import Settings, load
-from taximeter.keys.file import KeyFile
-from taximeter.keys.shown import CreatedKey, KeyInfo, info
-from taximeter.keys.store import KeyRing
+from taximeter.keys.store import CreatedKey, KeyInfo, KeyStore, created, info
 
 
 @click.group()
@@ -35,8 +29,12 @@ def create(
     url: str | None, config_file: Path | None, as_json: bool, workspace: str, name: str, models: tuple[str, ...]
 ) -> None:
     """Make a key and print it."""
-    with _where(url, config_file) as place:
-        made = place.create(workspace, name, models)
+    settings = load(config_file)
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            made = created(*_store(settings).create(workspace, name=name, models=models))
+        else:
+            made = proxy.send(CreatedKey, "POST", "/keys", {"workspace": workspace, "name": name, "models": models})
     if as_json:
         echo(msgspec.json.encode(made))
         return
@@ -49,8 +47,12 @@ def create(
 @place
 def listing(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
     """List the keys, revoked ones too; never their secrets."""
-    with _where(url, config_file) as place:
-        found = place.listing()
+    settings = load(config_file)
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            found = [info(key) for key in _store(settings).listing()]
+        else:
+            found = proxy.send(dict[str, list[KeyInfo]], "GET", "/keys")["data"]
     found = [each for each in found if workspace in (None, each.workspace)]
     if as_json:
         echo(msgspec.json.encode(found))
@@ -66,55 +68,20 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
 @place
 def revoke(url: str | None, config_file: Path | None, as_json: bool, key_id: str) -> None:
     """End a key. Calls that are running go on; workers refuse it within about a second."""
-    with _where(url, config_file) as place:
-        ended = place.revoke(key_id)
+    settings = load(config_file)
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            ended = info(_store(settings).revoke(key_id))
+        else:
+            ended = proxy.send(KeyInfo, "DELETE", f"/keys/{quote(key_id, safe='')}")
     echo(msgspec.json.encode(ended) if as_json else f"{ended.id} is revoked.")
 
 
-class _Proxy:
-    """Keys through the running proxy."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-
-    def create(self, workspace: str, name: str, models: tuple[str, ...]) -> CreatedKey:
-        body = {"workspace": workspace, "name": name, "models": models}
-        return msgspec.json.decode(self._proxy.request("POST", "/keys", body=body).content, type=CreatedKey)
-
-    def listing(self) -> list[KeyInfo]:
-        return msgspec.json.decode(self._proxy.request("GET", "/keys").content, type=dict[str, list[KeyInfo]])["data"]
-
-    def revoke(self, key_id: str) -> KeyInfo:
-        raw = self._proxy.request("DELETE", f"/keys/{quote(key_id, safe='')}").content
-        return msgspec.json.decode(raw, type=KeyInfo)
-
-
-class _File:
-    """Keys in the data directory, while no proxy runs on it."""
-
-    def __init__(self, settings: Settings) -> None:
-        data_dir = Path(settings.data_dir)
-        data_dir.mkdir(parents=True, exist_ok=True)
-        self._ring = KeyRing(
-            KeyFile(data_dir), settings.auth, now_us=lambda: time.time_ns() // 1_000, random=secrets.token_bytes
-        )
-
-    def create(self, workspace: str, name: str, models: tuple[str, ...]) -> CreatedKey:
-        key, secret = self._ring.create(workspace, name=name, models=models)
-        return CreatedKey(**msgspec.structs.asdict(info(key)), key=secret)
-
-    def listing(self) -> list[KeyInfo]:
-        return [info(key) for key in self._ring.listing()]
-
-    def revoke(self, key_id: str) -> KeyInfo:
-        return info(self._ring.revoke(key_id))
-
-
-@contextmanager
-def _where(url: str | None, config_file: Path | None) -> Iterator[_Proxy | _File]:
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
-        yield _File(settings) if proxy is None else _Proxy(proxy)
+def _store(settings: Settings) -> KeyStore:
+    """The keys in the data directory, while no proxy runs on it."""
+    data_dir = Path(settings.data_dir)
+    data_dir.mkdir(parents=True, exist_ok=True)
+    return KeyStore(data_dir, settings.auth)
 
 
 def _state(key: KeyInfo) -> str:

@@ -7,8 +7,10 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
 
 from taximeter.core.errors import TaximeterError
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from taximeter.config import Settings
 
+T = TypeVar("T")
 Params = Mapping[str, Sequence[str]]
 """Query parameters of the control API by name."""
 
@@ -81,6 +84,10 @@ class Proxy:
             answer = self.client.request(method, path, params=_query(params), json=body, timeout=ANSWER_S + wait_s)
         _check(answer)
         return answer
+
+    def send(self, kind: type[T], method: str, path: str, body: object = None) -> T:
+        """What a successful answer holds. Raises Refused or Unreachable."""
+        return msgspec.json.decode(self.request(method, path, body=body).content, type=kind)
 
     @contextmanager
     def stream(self, path: str, params: Params, *, silence_s: float = ANSWER_S) -> Iterator[Response]:

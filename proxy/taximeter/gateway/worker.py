@@ -14,9 +14,7 @@ from pathlib import Path
 
 import uvloop
 
-from taximeter.budgets.file import BudgetFile
-from taximeter.config.settings import Auth
-from taximeter.core.errors import DataDirError
+from taximeter.budgets.store import BudgetStore
 from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission.admission import Admission
 from taximeter.gateway.admission.budget import BudgetGate, connect
@@ -25,7 +23,7 @@ from taximeter.gateway.http.edge import Edge
 from taximeter.gateway.metering.tokenizers import Tokenizers
 from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
-from taximeter.keys.file import KeyFile, in_force
+from taximeter.keys.store import KeyStore
 from taximeter.node.child import Boot, Child
 from taximeter.pricebook import PriceBook
 from taximeter.server.server import Server
@@ -51,18 +49,18 @@ def main() -> None:
 async def _serve(child: Child, boot: Boot) -> None:
     settings = boot.settings
     data_dir = Path(settings.data_dir)
-    key_file = KeyFile(data_dir)
+    keys = KeyStore(data_dir, settings.auth)
     prices = PriceBook.load(Path(boot.prices_file))
     tokenizers = Tokenizers()
-    budget_file = BudgetFile(data_dir)
+    stored_budgets = BudgetStore(data_dir)
     budgets = BudgetGate(settings.budget, connect=lambda: connect(boot.redis_url), prices=prices, counting=tokenizers)
     admission = Admission(
-        in_force(settings.auth, key_file.load()),
+        keys.in_force(),
         Hosts(settings.control.allowed_hosts),
         required=settings.auth.mode == "keys",
         budgets=budgets,
     )
-    admission.use_budgets(budget_file.load())
+    admission.use_budgets(stored_budgets.stored())
     if admission.budgeted:
         import_module(HOLDING)
     journal = Journal(
@@ -97,7 +95,7 @@ async def _serve(child: Child, boot: Boot) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             watches = [
-                group.create_task(_watch(key_file, budget_file, settings.auth, admission)),
+                group.create_task(_watch(keys, stored_budgets, admission)),
                 group.create_task(budgets.watch()),
                 group.create_task(journal.attend()),
             ]
@@ -112,19 +110,15 @@ async def _serve(child: Child, boot: Boot) -> None:
         journal.shutdown()
 
 
-async def _watch(keys: KeyFile, budgets: BudgetFile, auth: Auth, admission: Admission) -> None:
+async def _watch(keys: KeyStore, budgets: BudgetStore, admission: Admission) -> None:
     """Let keys and budgets hold, or not, that control made or ended."""
     while True:
         await asyncio.sleep(KEYS_POLL_S)
-        try:
-            if keys.changed():
-                admission.keys = in_force(auth, keys.load())
-            if budgets.changed():
-                admission.use_budgets(budgets.load())
-                if admission.budgeted:
-                    await asyncio.to_thread(import_module, HOLDING)  # so that no call waits for it
-        except DataDirError as error:  # those known so far stay in force
-            log.error("%s", error)
+        admission.keys = keys.in_force()
+        if budgets.changed():
+            admission.use_budgets(budgets.stored())
+            if admission.budgeted:
+                await asyncio.to_thread(import_module, HOLDING)  # so that no call waits for it
 
 
 def _now_us() -> int:

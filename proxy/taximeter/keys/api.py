@@ -11,7 +11,7 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from taximeter.control.api.parameters import Given, only_known_parameters
 from taximeter.control.door.access import admin_only
-from taximeter.keys.shown import CreatedKey, KeyInfo, info
+from taximeter.keys.store import CreatedKey, KeyInfo, created, info
 
 
 class NewKey(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -39,16 +39,14 @@ class KeyAdmin(Controller):
         services: Given,
         workspace: Annotated[str | None, QueryParameter(description="Only this workspace's.")] = None,
     ) -> KeyList:
-        keys = await asyncio.to_thread(services.keyring.listing)
+        keys = await asyncio.to_thread(services.keys.listing)
         return KeyList([info(key) for key in keys if workspace in (None, key.workspace)])
 
     @post("/", summary="Create a key")
     async def create(self, services: Given, data: JSONBody[NewKey]) -> CreatedKey:
-        key, secret = await asyncio.to_thread(
-            services.keyring.create, data.workspace, name=data.name, models=data.models
-        )
-        return CreatedKey(**msgspec.structs.asdict(info(key)), key=secret)
+        key, secret = await asyncio.to_thread(services.keys.create, data.workspace, name=data.name, models=data.models)
+        return created(key, secret)
 
     @delete("/{key_id:str}", status_code=200, summary="Revoke a key")
     async def revoke(self, services: Given, key_id: FromPath[str]) -> KeyInfo:
-        return info(await asyncio.to_thread(services.keyring.revoke, key_id))
+        return info(await asyncio.to_thread(services.keys.revoke, key_id))

@@ -1,6 +1,6 @@
 """Proxy keys: what is stored of one (never the key itself) and how a presented one is looked up.
 
-The gateway and the control plane share this; files, Redis and the clock stay outside (see taximeter/keys/file.py).
+The gateway and the control plane share this; files, Redis and the clock stay outside (see store.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from hmac import compare_digest
 
 import msgspec
 
+from taximeter.core.tags import is_valid
 from taximeter.core.union import union
 
 PREFIX = "tm-"
@@ -91,9 +92,9 @@ def bearer(authorization: bytes | None) -> bytes | None:
     return token if token and scheme.lower() == b"bearer" else None
 
 
-def is_digest(text: str) -> bool:
-    """Whether a text is a SHA-256 in lower-case hex."""
-    return _is_digest(text) is not None
+def is_stored(key: ProxyKey) -> bool:
+    """Whether this is a key another node may have made."""
+    return _is_digest(key.sha256) is not None and is_valid(key.workspace)
 
 
 def merge(*copies: Iterable[ProxyKey]) -> list[ProxyKey]:

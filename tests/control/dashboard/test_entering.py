@@ -50,7 +50,7 @@ async def test_signing_out_ends_the_session(guarded):
 
 
 async def test_a_workspace_s_key_sees_its_own_workspace_until_revoked(guarded):
-    key, secret = guarded.keyring.create("acme")
+    key, secret = guarded.keys.create("acme")
     await sign_in(guarded, secret)
     page = await guarded.client.get("/?by=workspace")
     assert page.status_code == 200 and "globex" not in page.text and "Meter health" not in page.text
@@ -62,7 +62,7 @@ async def test_a_workspace_s_key_sees_its_own_workspace_until_revoked(guarded):
     everyones = await guarded.history.events(Filters(workspace="globex"), 1)
     hidden = everyones[0][0].request_id
     assert (await guarded.client.get(f"/dashboard/requests/{hidden}")).status_code == 404
-    guarded.keyring.revoke(key.id)
+    guarded.keys.revoke(key.id)
     assert (await guarded.client.get("/", follow_redirects=False)).status_code == 303
 
 

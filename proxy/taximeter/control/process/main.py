@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from msgspec.structs import replace
 
-from taximeter.budgets.api import BudgetDesk
-from taximeter.budgets.file import BudgetFile
 from taximeter.budgets.reservations import Reservations, Spent
 from taximeter.budgets.rule import Budget
-from taximeter.budgets.store import BudgetRing
+from taximeter.budgets.service import BudgetService
+from taximeter.budgets.store import BudgetStore
 from taximeter.config.secret import shared_secrets
 from taximeter.control.app import create
 from taximeter.control.dashboard import warm
 from taximeter.control.door.trust import warning
 from taximeter.control.process.priority import give_way, settle
 from taximeter.control.process.state import State
-from taximeter.control.process.sync import Sealing, exchange, exchange_budgets
+from taximeter.control.process.sync import Sealing, exchange
 from taximeter.control.process.upkeep import RETRY_S, every, retention_start_us
 from taximeter.control.services.corrections import WORKER, Corrections, prices_now
 from taximeter.control.services.live import Live
@@ -40,8 +39,7 @@ from taximeter.core.sealed import Seal
 from taximeter.core.visible import visible
 from taximeter.delivery import Delivery
 from taximeter.journal import Journal
-from taximeter.keys.file import KeyFile
-from taximeter.keys.store import KeyRing
+from taximeter.keys.store import KeyStore
 from taximeter.node.child import Boot, Child
 from taximeter.pricebook import PriceBook
 from taximeter.server.server import Server
@@ -91,9 +89,9 @@ class Control:
         settings = self.settings = boot.settings
         data_dir = Path(settings.data_dir)
         self.history = History(settings.history.url or default_url(str(data_dir)))
-        self.budgets = BudgetRing(BudgetFile(data_dir), now_us=_now_us, random=os.urandom)
+        budgets = BudgetStore(data_dir)
         self.counters = Counters(
-            boot.redis_url, history=self.history, scopes=lambda name: self.budgets.in_force().scopes(name)
+            boot.redis_url, history=self.history, scopes=lambda name: budgets.in_force().scopes(name)
         )
         self.prices = PriceBook.load(Path(boot.prices_file))
         self.live = Live(self.history.cursors)
@@ -115,8 +113,8 @@ class Control:
         self.corrections = Corrections(
             self.history, self.delivery, prices=lambda: prices_now(settings), journal=self._journal
         )
-        self.desk = BudgetDesk(
-            self.budgets,
+        self.budgets = BudgetService(
+            budgets,
             Reservations(self.counters.server),
             self.history,
             rebuild=self.counters.rebuild,
@@ -128,7 +126,7 @@ class Control:
         self.state = State(boot, self.delivery)
         secrets = shared_secrets(settings.auth, os.environ)
         self.sealing = Sealing(Seal(secrets) if secrets else None)
-        self.keyring = KeyRing(KeyFile(data_dir), settings.auth, now_us=_now_us, random=os.urandom)
+        self.keys = KeyStore(data_dir, settings.auth)
 
     async def run(self, child: Child) -> None:
         """Serve until told to stop; then bring the last records to the sinks."""
@@ -202,7 +200,7 @@ class Control:
             self.metrics,
             health=self.delivery.health,
             redis_drift=lambda: self.counters.drift,
-            budget_spent_ratio=lambda: self.desk.ratios,
+            budget_spent_ratio=lambda: self.budgets.ratios,
             letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
         )
         return Services(
@@ -210,7 +208,7 @@ class Control:
             hosts=Hosts(self.settings.control.allowed_hosts),
             history=self.history,
             delivery=self.delivery,
-            keyring=self.keyring,
+            keys=self.keys,
             live=self.live,
             node=self.state,
             metrics=exposition.render,
@@ -218,7 +216,7 @@ class Control:
             card=self.prices.card,
             delivering=self.delivery.health,
             close_track=None if webhook is None else self._close_track,
-            budgets=self.desk,
+            budgets=self.budgets,
             corrections=self.corrections,
             rebuild=self.counters.rebuild,
             letters=webhook,
@@ -259,12 +257,12 @@ class Control:
 
         async def share_keys() -> None:
             if self.settings.redis.url:  # an embedded one has no other nodes
-                await exchange(self.counters.server, self.keyring, self.sealing)
-                await exchange_budgets(self.counters.server, self.budgets, self.sealing)
+                await exchange(self.counters.server, self.keys, self.sealing)
+                await exchange(self.counters.server, self.budgets.store, self.sealing)
 
         async def watch_budgets() -> None:
-            await self.desk.count_apart()
-            await self.desk.look()
+            await self.budgets.count_apart()
+            await self.budgets.look()
 
         notes = self.state.notes
         sending = [] if self.webhook is None else [self.webhook.run()]
@@ -276,8 +274,8 @@ class Control:
             every(PRUNE_S, "forgetting old records", prune, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),
-            every(SECURE_S, "seeing that Redis knows of budgets", self.desk.secure, notes),
-            every(SWEEP_S, "letting go what ended calls hold of budgets", self.desk.sweep, notes),
+            every(SECURE_S, "seeing that Redis knows of budgets", self.budgets.secure, notes),
+            every(SWEEP_S, "letting go what ended calls hold of budgets", self.budgets.sweep, notes),
         ]
 
     async def _drain(self) -> None:

@@ -1,35 +1,25 @@
-"""Proxy keys and budgets on several nodes: each node's files and a Redis hash each exchange what they know.
+"""Proxy keys and budgets on several nodes: each node's files and a Redis hash each (`tm:keys`, `tm:budgets`) exchange
+what they know.
 
-A union in which a revocation, or an end, always wins (core.keys.merge, core.budgets.merge), so nodes may do this in any
-order and at any time; a Redis that lost its data gets everything back from the files. Only hashes of secrets are
-exchanged. Without a shared secret whoever may write to this Redis may add keys and budgets; with one (`Seal`) only what
-a node has sealed is taken over. A node's own file is trusted: what is in it is sealed anew where Redis has it
-otherwise.
+A union in which a revocation, or an end, always wins (core/union.py), so nodes may do this in any order and at any
+time; a Redis that lost its data gets everything back from the files. Only hashes of secrets are exchanged. Without a
+shared secret whoever may write to this Redis may add keys and budgets; with one (`Seal`) only what a node has sealed is
+taken over. A node's own file is trusted: what is in it is sealed anew where Redis has it otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from taximeter.budgets.rule import Budget, is_stored
-from taximeter.budgets.store import BudgetRing
 from taximeter.core.sealed import Opened, Seal
-from taximeter.core.tags import is_valid
-from taximeter.keys.rule import ProxyKey, is_digest
-from taximeter.keys.store import KeyRing
+from taximeter.node.stored_list import StoredList
 from taximeter.sinks.redis.client import RedisServer
 
 log = logging.getLogger(__name__)
-
-KEYS = "tm:keys"
-"""Hash key id -> the stored key as JSON."""
-BUDGETS = "tm:budgets"
-"""Hash budget id -> the stored budget as JSON."""
 
 
 class Named(Protocol):
@@ -64,30 +54,11 @@ class Sealing:
 _MOST_TOLD = 1_000
 
 
-async def exchange(server: RedisServer, ring: KeyRing, sealing: Sealing | None = None) -> None:
-    """Bring this node's keys and those in Redis together. Raises redis_client.ERRORS, or DataDirError."""
-
-    def sound(key: ProxyKey) -> bool:
-        return is_digest(key.sha256) and is_valid(key.workspace)
-
-    await _exchange(server, KEYS, ring.absorb, ProxyKey, sound, sealing or Sealing())
-
-
-async def exchange_budgets(server: RedisServer, ring: BudgetRing, sealing: Sealing | None = None) -> None:
-    """Bring this node's budgets and those in Redis together. Raises redis_client.ERRORS, or DataDirError."""
-    await _exchange(server, BUDGETS, ring.absorb, Budget, is_stored, sealing or Sealing())
-
-
-async def _exchange(
-    server: RedisServer,
-    where: str,
-    absorb: Callable[[Iterable[Item]], list[Item]],
-    kind: type[Item],
-    sound: Callable[[Item], bool],
-    sealing: Sealing,
-) -> None:
-    theirs = _read(where, await server.command("HGETALL", where), kind, sound, sealing)
-    merged = await asyncio.to_thread(absorb, [item for item, _ in theirs])
+async def exchange(server: RedisServer, store: StoredList[Item, Any], sealing: Sealing | None = None) -> None:
+    """Bring this node's keys, or budgets, and those in Redis together. Raises redis.client.ERRORS, or DataDirError."""
+    where, sealing = f"tm:{store.name}", sealing or Sealing()
+    theirs = _read(where, await server.command("HGETALL", where), store, sealing)
+    merged = await asyncio.to_thread(store.absorb, [item for item, _ in theirs])
     known = {item.id: item for item, current in theirs if current}
     news = [item for item in merged if known.get(item.id) != item]
     if news:
@@ -96,7 +67,7 @@ async def _exchange(
 
 
 def _read(
-    where: str, flat: dict[bytes, bytes], kind: type[Item], sound: Callable[[Item], bool], sealing: Sealing
+    where: str, flat: dict[bytes, bytes], store: StoredList[Item, Any], sealing: Sealing
 ) -> list[tuple[Item, bool]]:
     """The items of the hash, and whether each is sealed as it is now. What is none is left out and logged."""
     found = []
@@ -106,10 +77,10 @@ def _read(
             sealing.tell(where, name, "is not sealed with the shared secret, so it is not taken over.")
             continue
         try:
-            item = msgspec.json.decode(opened.entry, type=kind)
+            item = msgspec.json.decode(opened.entry, type=store.kind)
         except (ValueError, RecursionError):
             item = None
-        if item is None or item.id.encode() != name or not sound(item):
+        if item is None or item.id.encode() != name or not store.is_sound(item):
             sealing.tell(where, name, "does not belong there")
             continue
         found.append((item, opened.current))

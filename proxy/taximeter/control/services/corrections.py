@@ -12,8 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from taximeter.budgets.responses import ChargeInfo, Settlement
 from taximeter.budgets.settlements import Charged, charge_info, settle
-from taximeter.budgets.shown import ChargeInfo, Settlement
 from taximeter.config import Settings
 from taximeter.control.services.interfaces import Delivery
 from taximeter.control.services.reprice import Exports, Prices, RepriceResponse, reprice, response

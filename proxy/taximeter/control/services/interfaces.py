@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Protocol
 
-from taximeter.budgets.rule import Budget
-from taximeter.budgets.shown import BudgetInfo, ChargeInfo, Settlement
-from taximeter.budgets.store import BudgetRing
-from taximeter.control.services.reprice import RepriceResponse
 from taximeter.core.record import Record
 from taximeter.delivery.aside import Aside
 from taximeter.delivery.health import Replayed
@@ -87,26 +83,6 @@ class DeadLetters(Protocol):
     aside: Aside
 
     async def replay(self, keys: Sequence[str] | None = None) -> Replayed: ...
-
-
-class Desk(Protocol):
-    """Budgets (see budgets.api.BudgetDesk)."""
-
-    ring: BudgetRing
-
-    async def listing(self) -> list[BudgetInfo]: ...
-
-    async def begin(self, budget: Budget) -> None: ...
-
-
-class Corrections(Protocol):
-    """Prices a period again, settles what was charged (see control.process.corrections)."""
-
-    async def reprice(self, filters: Filters, *, dry_run: bool) -> RepriceResponse: ...
-
-    async def charges(self, workspace: str | None) -> list[ChargeInfo]: ...
-
-    async def settle(self, request_id: str, known: Settlement) -> list[ChargeInfo]: ...
 
 
 class Node(Protocol):

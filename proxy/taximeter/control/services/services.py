@@ -8,18 +8,20 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+from taximeter.budgets.service import BudgetService
 from taximeter.config import Settings
 from taximeter.control.door.door import Door
 from taximeter.control.door.sessions import Sessions
 from taximeter.control.door.shares import Shares
 from taximeter.control.services.arrivals import Arrivals
-from taximeter.control.services.interfaces import Corrections, DeadLetters, Delivery, Desk, History, Letters, Node
+from taximeter.control.services.corrections import Corrections
+from taximeter.control.services.interfaces import DeadLetters, Delivery, History, Letters, Node
 from taximeter.control.services.live import Live
 from taximeter.control.services.turns import InTurn
 from taximeter.core.hosts import Hosts
 from taximeter.core.prices import Card
 from taximeter.delivery.health import DeliveryHealth
-from taximeter.keys.store import KeyRing
+from taximeter.keys.store import KeyStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +32,7 @@ class Services:
     hosts: Hosts
     history: History
     delivery: Delivery
-    keyring: KeyRing
+    keys: KeyStore
     live: Live
     node: Node
     metrics: Callable[[str], tuple[bytes, str]]
@@ -40,7 +42,7 @@ class Services:
     close_track: Callable[[str, str], Awaitable[bool]] | None = None
     """Ends a (workspace, track) for the billing webhook, False where all of it was sent before; None: no webhook is
     configured."""
-    budgets: Desk | None = None
+    budgets: BudgetService | None = None
     """None: this control plane keeps no budgets."""
     corrections: Corrections | None = None
     """None: this control plane has no journal to write corrections into."""
@@ -64,7 +66,7 @@ class Services:
     """How delivery is doing, for the page on the meter's health; None: not told."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "door", Door(self.settings, self.keyring.keys, self.sessions))
+        object.__setattr__(self, "door", Door(self.settings, self.keys.in_force, self.sessions))
         object.__setattr__(self, "arrivals", Arrivals(self.history, self.delivery))
 
     def in_turn(self) -> Services:

@@ -1,0 +1,136 @@
+"""The control process's part in budgets: how they stand, counting keys and tasks apart, telling, cleaning up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from taximeter.budgets.holdings import Holdings
+from taximeter.budgets.reservations import Reservations, Spent
+from taximeter.budgets.responses import BudgetInfo, info
+from taximeter.budgets.rule import Budget, period_name
+from taximeter.budgets.settlements import Charged
+from taximeter.budgets.store import BudgetStore
+from taximeter.core.errors import TaximeterError
+from taximeter.sinks.redis.client import ERRORS
+
+log = logging.getLogger("taximeter.budget")
+
+SWEPT = 200
+"""Calls looked at in one sweep of a workspace."""
+SWEPT_AT_ONCE = 2_000
+"""Where a Redis that went back is put together again; beyond these, the next sweeps do it."""
+SETTLED_US = 60_000_000
+"""A call that ended this long ago has been counted, unless Redis is behind, which is asked."""
+
+
+class BudgetService:
+    """What the control process does with budgets. Methods but `listing` and `begin` raise redis.client.ERRORS."""
+
+    def __init__(
+        self,
+        store: BudgetStore,
+        reservations: Reservations,
+        history: Charged,
+        *,
+        rebuild: Callable[[str], Awaitable[int]],
+        counted: Callable[[], bool],
+        drained: Callable[[str], Awaitable[bool]],
+        tell: Callable[[Budget, Spent, str], Awaitable[None]] | None,
+        now_us: Callable[[], int],
+    ) -> None:
+        """`rebuild` writes a workspace's counters anew; `counted` says whether Redis has every record history has;
+        `drained` waits, bounded, until a sink has what is in the journals; `tell` sends word of a spent soft budget."""
+        self.store = store
+        self._reservations = reservations
+        self._holdings = Holdings(reservations, rebuild=rebuild, drained=drained, sweep=self._sweep_ended)
+        self._history = history
+        self._rebuild = rebuild
+        self._counted = counted
+        self._tell = tell
+        self._now_us = now_us
+        self._told: set[tuple[str, str]] = set()
+        self.ratios: dict[str, float] = {}
+        """Workspace -> spent part of its fullest budget, as of the last look."""
+
+    async def listing(self) -> list[BudgetInfo]:
+        """Every budget in force and how it stands; amounts null where Redis does not answer."""
+        budgets, now_us = await asyncio.to_thread(self.store.listing), self._now_us()
+        try:
+            spent: list[Spent | None] = [*await self._reservations.spent(budgets, now_us)]
+        except ERRORS:
+            spent = [None] * len(budgets)
+        return [
+            info(budget, now_us) if each is None else info(budget, now_us, each.spent, each.held, each.charged)
+            for budget, each in zip(budgets, spent, strict=True)
+        ]
+
+    async def count_apart(self) -> None:
+        """See that Redis counts the keys and tasks apart that budgets are about: their sums so far from history."""
+        budgets = self.store.in_force()
+        for workspace in budgets.workspaces:
+            wanted = budgets.scopes(workspace)
+            if wanted and not wanted <= await self._reservations.scopes(workspace):
+                await self._rebuild(workspace)
+
+    async def begin(self, budget: Budget) -> None:
+        """Have a budget that was just made enforced as soon as workers know it; where Redis does not answer, later."""
+        others = await asyncio.to_thread(self.store.stored)
+        try:
+            await self.count_apart()
+            if budget.mode == "hard" and not any(
+                each.workspace == budget.workspace and each.mode == "hard" and each.id != budget.id for each in others
+            ):
+                await self._holdings.open(budget.workspace)
+        except (TaximeterError, *ERRORS) as error:
+            log.warning("budget %s counts from the next look at Redis on: %s", budget.id, error)
+
+    async def secure(self) -> None:
+        """See that Redis knows what hard budgets have spent and what calls hold of them (see Holdings)."""
+        budgets = self.store.in_force().workspaces
+        await self._holdings.secure(
+            [workspace for workspace, them in budgets.items() if any(each.mode == "hard" for each in them)]
+        )
+
+    async def look(self) -> None:
+        """See how full budgets are; say once a period that a soft one is spent."""
+        budgets, now_us = await asyncio.to_thread(self.store.listing), self._now_us()
+        ratios: dict[str, float] = {}
+        for budget, each in zip(budgets, await self._reservations.spent(budgets, now_us), strict=True):
+            used = each.spent + max(0, each.charged)
+            ratios[budget.workspace] = max(used / budget.limit, ratios.get(budget.workspace, 0.0))
+            period = period_name(budget.period, now_us)
+            if budget.mode == "soft" and each.spent >= budget.limit and (budget.id, period) not in self._told:
+                self._told.add((budget.id, period))
+                log.warning("budget %s of workspace %r is spent (%s)", budget.id, budget.workspace, period)
+                if self._tell is not None:
+                    await self._tell(budget, each, period)
+        self.ratios = ratios
+
+    async def sweep(self) -> None:
+        """Let go what calls still hold though they are counted: after a rebuild, or a reservation that came too late.
+
+        What a call holds of which nothing is recorded stays held: it may be in flight on any node.
+        """
+        if not self._counted():
+            return
+        before_us = self._now_us() - SETTLED_US
+        for workspace in self.store.in_force().workspaces:
+            await self._sweep(workspace, before_us, SWEPT)
+
+    async def _sweep_ended(self, workspace: str) -> None:
+        """The same of calls that ended by now: history's totals have just been written into Redis."""
+        await self._sweep(workspace, self._now_us(), SWEPT_AT_ONCE)
+
+    async def _sweep(self, workspace: str, before_us: int, most: int) -> None:
+        calls = await self._reservations.held_before(workspace, before_us // 1_000_000, most)
+        counted = [call for call in calls if await self._ended_before(call, before_us)]
+        if counted:
+            released = await self._reservations.release(workspace, counted)
+            log.warning("budgets of workspace %r: %d calls held what they had used already", workspace, released)
+
+    async def _ended_before(self, call: str, before_us: int) -> bool:
+        request_id, _, attempt = call.rpartition("#")
+        records = await self._history.record(request_id)
+        return any(str(each.attempt) == attempt and each.ended_at < before_us for each in records)
