@@ -1,11 +1,11 @@
 """The dashboard on the control port: pages made here, on the server, of the same answers as the usage API."""
 
 from taximeter.control.dashboard import charts, rendering
-from taximeter.control.dashboard.analytics import AnalyticsPage
+from taximeter.control.dashboard.analytics import AnalyticsPages
 from taximeter.control.dashboard.entering import Entrance
 from taximeter.control.dashboard.pages import Pages
 
-PAGES = (Pages, AnalyticsPage, Entrance)
+PAGES = (Pages, AnalyticsPages, Entrance)
 """For Litestar(route_handlers=…)."""
 
 

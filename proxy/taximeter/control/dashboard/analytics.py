@@ -14,7 +14,8 @@ from taximeter.control.answers import queries
 from taximeter.control.answers.insights import Peaks
 from taximeter.control.api.parameters import Given, Many, only_known_parameters, split
 from taximeter.control.dashboard import charts
-from taximeter.control.dashboard.asked import NAMES, PERIODS, View, last_days
+from taximeter.control.dashboard.asked import NAMES, View, last_days
+from taximeter.control.dashboard.contexts import AnalyticsPage
 from taximeter.control.dashboard.pages import DIMENSIONS, By, Viewed, one_of, page_view
 from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.door.access import anyone_known
@@ -26,7 +27,7 @@ from taximeter.sinks.query import Filters
 SHOWN = 12
 
 
-class AnalyticsPage(Controller):
+class AnalyticsPages(Controller):
     """What the sums of the past say, for people."""
 
     tags = ("dashboard",)
@@ -53,12 +54,8 @@ class AnalyticsPage(Controller):
             run(services.history, queries.forecast(_without_range(view), now_us, tz)),
             run(services.history, queries.alternatives(view.filters, further, services.card, now_us, tz)),
         )
-        return show(
-            request,
-            "analytics.html",
-            "Analytics",
+        page = AnalyticsPage(
             view=view,
-            periods=PERIODS,
             dimensions=DIMENSIONS,
             by=by,
             shown=SHOWN,
@@ -71,6 +68,7 @@ class AnalyticsPage(Controller):
             complete=complete,
             lag_seconds=lag_s,
         )
+        return show(request, page)
 
 
 def _hours(peaks: Peaks, view: View) -> Markup:

@@ -9,6 +9,7 @@ from litestar.datastructures import Cookie
 from litestar.params import FromPath, QueryParameter
 
 from taximeter.control.api.parameters import Given
+from taximeter.control.dashboard.contexts import LoginPage
 from taximeter.control.dashboard.rendering import STATIC, static
 from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.door.gate import asked_by
@@ -29,7 +30,7 @@ class Entrance(Controller):
 
     @get("/login", media_type="text/html")
     async def form(self, request: Asking, next_: Annotated[str, QueryParameter(name="next")] = "/") -> Response[str]:
-        return show(request, "login.html", next=_own_path(next_), problem="")
+        return show(request, LoginPage(next=_own_path(next_), problem=""))
 
     @post("/login", status_code=200, media_type="text/html")
     async def enter(self, services: Given, request: Asking) -> Response[str]:
@@ -40,7 +41,7 @@ class Entrance(Controller):
         asking = asked_by(request.scope, dict(request.scope["headers"]))
         caller = services.door.sign_in(asking, token[:MOST_TOKEN])
         if not caller.known:
-            page = show(request, "login.html", status=429 if caller.wait_s else 401, next=where, problem=caller.problem)
+            page = show(request, LoginPage(next=where, problem=caller.problem), 429 if caller.wait_s else 401)
             if caller.wait_s:
                 page.set_header("retry-after", str(caller.wait_s))
             return page

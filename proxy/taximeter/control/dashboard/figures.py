@@ -111,8 +111,10 @@ def table(view: View, name: str, groups: Iterable[Group]) -> Table:
     return Table(name, rows, summed(groups))
 
 
-async def recent_tracks(history: History, view: View, workspace: str) -> list[tuple[Row, int]]:
-    """The tracks used last, each with all it has used and when it was used last (µs)."""
+async def recent_tracks(history: History, view: View, workspace: str | None) -> list[tuple[Row, int]]:
+    """The tracks of a workspace used last, each with all it has used and when it was used last (µs)."""
+    if workspace is None:
+        return []
     records, _ = await history.events(Filters(workspace=workspace, to_us=view.to_us), RECENT)
     last: dict[str, int] = {}
     for record in records:

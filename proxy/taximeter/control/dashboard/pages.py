@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from litestar import Controller, Response, get
@@ -16,6 +16,7 @@ from taximeter.control.answers import responses as shapes
 from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, split
 from taximeter.control.dashboard import figures
 from taximeter.control.dashboard.asked import DAY_US, NAMES, PERIODS, View, view
+from taximeter.control.dashboard.contexts import HealthPage, LivePage, OverviewPage, RecordsPage, RequestPage, TrackPage
 from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.dashboard.time_series import over_time
 from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
@@ -30,6 +31,7 @@ from taximeter.sinks.query import Filters
 DIMENSIONS = {"workspace": "workspace", "model": "model", "provider": "provider", "task": "task"}
 """What the overview groups by -> what it is called."""
 OF_WORKSPACE = {"model": "model", "provider": "provider", "task": "task", "key_id": "key"}
+EXPORTS = {"CSV": "csv", "JSON Lines": "jsonl"}
 RECORDS = 100
 LIVE_ROWS = 200
 
@@ -62,7 +64,7 @@ class Pages(Controller):
     @get("/", summary="Today against yesterday; cost and tokens over time", media_type="text/html")
     async def overview(self, services: Given, request: Asking, view: Viewed, by: By = None) -> Response[str]:
         by = one_of(by, DIMENSIONS, "workspace" if request.auth.admin else "model")
-        return await _overview(services, request, view, by, DIMENSIONS, here="Overview", workspace=None)
+        return await _overview(services, request, view, by, DIMENSIONS)
 
     @get("/dashboard/workspaces/{name:str}", summary="One workspace", media_type="text/html")
     async def workspace(
@@ -72,8 +74,7 @@ class Pages(Controller):
         filters = replace(view.filters, workspace=[name])
         view = replace(view, filters=filters, params=view.params | {"workspace": [name]}, fixed=("workspace",))
         by = one_of(by, OF_WORKSPACE, "model")
-        tracks = figures.recent_tracks(services.history, view, name)
-        return await _overview(services, request, view, by, OF_WORKSPACE, here="", workspace=name, tracks=await tracks)
+        return await _overview(services, request, view, by, OF_WORKSPACE, name)
 
     @get("/dashboard/workspaces/{name:str}/tracks/{track_name:str}", summary="One track", media_type="text/html")
     async def track(
@@ -93,9 +94,7 @@ class Pages(Controller):
         first_us = min((part.first_us for part in parts), default=view.now_us)
         last_us = max((part.last_us for part in parts), default=view.now_us)
         drawn, legend = await asyncio.to_thread(timeline, records)
-        return show(
-            request,
-            "track.html",
+        page = TrackPage(
             view=view,
             answer=answer,
             records=records[:RECORDS],
@@ -106,6 +105,7 @@ class Pages(Controller):
             complete=complete,
             lag_seconds=lag_s,
         )
+        return show(request, page)
 
     @get("/dashboard/records", summary="Single records, newest first", media_type="text/html")
     async def records(
@@ -125,26 +125,19 @@ class Pages(Controller):
         )
         totals = figures.summed(sums).totals
 
-        def export(kind: str) -> str:
-            return view.url(
-                f"/usage/export.{kind}", period=None, by=None, from_=shown(view.from_us), to=shown(view.to_us)
-            )
-
-        return show(
-            request,
-            "records.html",
-            "Records",
+        whole = view.url("", period=None, by=None, from_=shown(view.from_us), to=shown(view.to_us))
+        context = RecordsPage(
             view=view,
-            periods=PERIODS,
             records=records,
             next_page=next_page,
             paged=page is not None,
             totals=totals,
             cost=cost_usd(totals),
-            export=export,
+            exports={name: f"/usage/export.{kind}{whole}" for name, kind in EXPORTS.items()},
             complete=complete,
             lag_seconds=lag_s,
         )
+        return show(request, context)
 
     @get("/dashboard/requests/{request_id:str}", summary="One request, every attempt", media_type="text/html")
     async def request(self, services: Given, request: Asking, request_id: FromPath[str]) -> Response[str]:
@@ -161,7 +154,7 @@ class Pages(Controller):
             known = [(name, _plain(value)) for name, value in fields.items() if value is not None]
             attempts.append((record, known, _pretty(usage)))
             unknown.append([name for name, value in fields.items() if value is None and name not in CHARGED])
-        return show(request, "request.html", request_id=request_id, attempts=attempts, unknown=unknown)
+        return show(request, RequestPage(request_id=request_id, attempts=attempts, unknown=unknown))
 
     @get("/dashboard/live", summary="Calls as they end", media_type="text/html")
     async def live(self, services: Given, request: Asking, view: Viewed) -> Response[str]:
@@ -169,17 +162,14 @@ class Pages(Controller):
         names = {name: getattr(view.filters, name) for name in NAMES}
         records, _ = await services.history.events(Filters(**names), 30)
         source = view.url("/usage/live", period=None, from_=None, to=None, tz=None, by=None)
-        return show(request, "live.html", "Live", view=view, records=records, source=source, most=LIVE_ROWS)
+        return show(request, LivePage(view=view, records=records, source=source, most=LIVE_ROWS))
 
     @get("/dashboard/health", guards=[admin_only], summary="How the meter itself is", media_type="text/html")
     async def health(self, services: Given, request: Asking) -> Response[str]:
         complete, lag_s = await up_to_date(services)
         known = await figures.sums(services.history, Filters(from_us=services.now_us() - DAY_US))
         totals = known.totals
-        return show(
-            request,
-            "health.html",
-            "Meter health",
+        page = HealthPage(
             problems=await services.node.problems(),
             node=services.node.health(),
             delivering=None if services.delivering is None else services.delivering(),
@@ -189,44 +179,36 @@ class Pages(Controller):
             complete=complete,
             lag_seconds=lag_s,
         )
+        return show(request, page)
 
 
 async def _overview(
-    services: Services,
-    request: Asking,
-    view: View,
-    by: str,
-    dimensions: dict[str, str],
-    *,
-    here: str,
-    workspace: str | None,
-    **more: Any,
+    services: Services, request: Asking, view: View, by: str, dimensions: dict[str, str], workspace: str | None = None
 ) -> Response[str]:
     complete, lag_s = await up_to_date(services)
     history = services.history
     others = [name for name in dimensions if name != by]
-    over, today, found = await asyncio.gather(
+    over, today, tracks, found = await asyncio.gather(
         over_time(history, view, by),
         figures.today(history, view),
+        figures.recent_tracks(history, view, workspace),
         asyncio.gather(*(history.usage(view.filters, (name,)) for name in others)),
     )
     groups = dict(zip(others, found, strict=True)) | {by: over.groups}
-    return show(
-        request,
-        "overview.html",
-        here,
+    page = OverviewPage(
+        here="" if workspace else "Overview",
         view=view,
-        periods=PERIODS,
         dimensions=dimensions,
         workspace=workspace,
         over=over,
         today=today,
         tables=[figures.table(view, name, groups[name]) for name in dimensions],
         listen=services.settings.listen,
+        tracks=tracks,
         complete=complete,
         lag_seconds=lag_s,
-        **more,
     )
+    return show(request, page)
 
 
 def one_of(name: str | None, allowed: dict[str, str], usual: str) -> str:

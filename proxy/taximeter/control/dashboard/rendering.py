@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from litestar import Response
+from msgspec.structs import asdict
 
 from taximeter import __version__
+from taximeter.control.dashboard.asked import PERIODS
+from taximeter.control.dashboard.contexts import Frame, Page
 from taximeter.core import figures, views
 from taximeter.core.times import local, shown
 from taximeter.core.visible import visible
@@ -60,7 +63,7 @@ def environment() -> Environment:
         "exact": exact,
         "named": lambda value: "(none)" if value in (None, "") else value,
     }
-    made.globals["version"] = __version__
+    made.globals |= {"version": __version__, "periods": PERIODS}
     return made
 
 
@@ -83,9 +86,9 @@ def compile_templates() -> None:
         environment().get_template(name)
 
 
-def page(template: str, status: int = 200, **given: Any) -> Response[str]:
-    """A page as an answer."""
-    html = environment().get_template(template).render(given)
+def page(frame: Frame, context: Page, status: int = 200) -> Response[str]:
+    """A page as a response."""
+    html = environment().get_template(context.template).render(asdict(frame) | asdict(context))
     return Response(html, status_code=status, media_type="text/html", headers=HEADERS)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import quote
 
 from litestar import Response
 from litestar.exceptions import HTTPException
 from litestar.types import ExceptionHandlersMap
 
+from taximeter.control.dashboard.contexts import ErrorPage, Frame, Page
 from taximeter.control.dashboard.rendering import page
 from taximeter.control.door.access import Caller
 from taximeter.control.door.sessions import COOKIE
@@ -29,18 +29,11 @@ NAV = (
 OF_ADMIN = (("Meter health", "/dashboard/health"),)
 
 
-def show(request: Asking, template: str, here: str = "", status: int = 200, **given: Any) -> Response[str]:
+def show(request: Asking, context: Page, status: int = 200) -> Response[str]:
     """A page for whoever asks."""
     caller: Caller = request.scope.get("auth") or Caller()  # refused before anyone asked who it is
-    return page(
-        template,
-        status,
-        caller=caller,
-        nav=NAV + (OF_ADMIN if caller.admin else ()),
-        here=here,
-        signed_in=COOKIE in request.cookies,
-        **given,
-    )
+    nav = NAV + (OF_ADMIN if caller.admin else ())
+    return page(Frame(caller=caller, nav=nav, signed_in=COOKIE in request.cookies), context, status)
 
 
 def _refused(request: Asking, error: RequestError) -> Response[str]:
@@ -66,7 +59,7 @@ def _unforeseen(request: Asking, error: Exception) -> Response[str]:
 
 
 def _told(request: Asking, status: int, message: str) -> Response[str]:
-    return show(request, "error.html", status=status, title=HTTPStatus(status).phrase, message=message)
+    return show(request, ErrorPage(title=HTTPStatus(status).phrase, message=message), status)
 
 
 ERRORS: ExceptionHandlersMap = {

@@ -1,0 +1,136 @@
+"""What each page's template is given: one struct a page, every member of which the template shows."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import msgspec
+from markupsafe import Markup
+
+from taximeter.budgets.responses import BudgetInfo
+from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Trends
+from taximeter.control.answers.responses import TrackResponse
+from taximeter.control.dashboard.asked import View
+from taximeter.control.dashboard.figures import Figures, Row, Table, Today
+from taximeter.control.dashboard.time_series import OverTime
+from taximeter.control.door.access import Caller
+from taximeter.core.record import Record
+from taximeter.core.totals import Totals
+from taximeter.delivery.health import DeliveryHealth
+
+
+class Frame(msgspec.Struct, kw_only=True):
+    """What stands around every page: who looks, and where one can go."""
+
+    caller: Caller
+    nav: tuple[tuple[str, str], ...]
+    signed_in: bool
+
+
+class Page(msgspec.Struct, kw_only=True):
+    """What every page may have."""
+
+    template: ClassVar[str]
+    here: str = ""
+    """Its name among the links at the top."""
+    view: View | None = None
+    complete: bool = True
+    lag_seconds: float = 0.0
+
+
+class OverviewPage(Page, kw_only=True):
+    """All workspaces, or one."""
+
+    template = "overview.html"
+    view: View
+    dimensions: dict[str, str]
+    workspace: str | None
+    over: OverTime
+    today: Today
+    tables: list[Table]
+    listen: str
+    tracks: list[tuple[Row, int]]
+    """Of a workspace, each with when it was used last (µs)."""
+
+
+class TrackPage(Page, kw_only=True):
+    template = "track.html"
+    view: View
+    answer: TrackResponse
+    records: list[Record]
+    shown_calls: int
+    timeline: Markup
+    legend: list[tuple[str, int]]
+    """(operation, colour)."""
+    records_href: str
+
+
+class RecordsPage(Page, kw_only=True):
+    template = "records.html"
+    here: str = "Records"
+    view: View
+    records: list[Record]
+    next_page: str | None
+    paged: bool
+    totals: Totals
+    cost: Decimal | None
+    exports: dict[str, str]
+    """What the file is called -> its link."""
+
+
+class RequestPage(Page, kw_only=True):
+    template = "request.html"
+    request_id: str
+    attempts: list[tuple[Record, list[tuple[str, str]], str]]
+    """Each with its known fields, and the provider's usage as text."""
+    unknown: list[list[str]]
+    """Of each the fields that are not known."""
+
+
+class LivePage(Page, kw_only=True):
+    template = "live.html"
+    here: str = "Live"
+    view: View
+    records: list[Record]
+    source: str
+    most: int
+
+
+class HealthPage(Page, kw_only=True):
+    template = "health.html"
+    here: str = "Meter health"
+    problems: list[str]
+    node: dict[str, Any]
+    delivering: DeliveryHealth | None
+    known: Figures
+    budgets: list[BudgetInfo] | None
+    reported: int
+    """Tokens that are the providers' own figures."""
+
+
+class AnalyticsPage(Page, kw_only=True):
+    template = "analytics.html"
+    here: str = "Analytics"
+    view: View
+    dimensions: dict[str, str]
+    by: str
+    shown: int
+    trends: Trends
+    peaks: Peaks
+    hours: Markup
+    forecast: Forecast
+    month_href: str
+    alternatives: Alternatives
+
+
+class LoginPage(Page, kw_only=True):
+    template = "login.html"
+    next: str
+    problem: str
+
+
+class ErrorPage(Page, kw_only=True):
+    template = "error.html"
+    title: str
+    message: str
