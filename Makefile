@@ -50,7 +50,7 @@ lock: $(DEV)  ## resolve the lock files anew (ARGS=--upgrade for newer versions)
 	$(LOCK:pyproject.toml=) $(ARGS) --group deploy -c requirements-dev.lock -o requirements-deploy.lock
 	$(LOCK) $(ARGS) --group dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
 
-rag: $(DEV)  ## LightRAG's environments (1.6 GB in .venv-rag), then every test of taximeter-rag in them
+rag: $(DEV)  ## environments of LightRAG, frameworks and clients (2.2 GB in .venv-rag), then every test in them
 	$(BIN)/python tests/rag/venvs.py
 	$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadgroup tests/rag $(ARGS)
 

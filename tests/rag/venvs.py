@@ -1,9 +1,10 @@
-"""Builds the environments the tests in this folder run LightRAG in: .venv-rag/<name>, from hash-pinned lock files.
+"""Builds the environments the tests in this folder run other packages in: .venv-rag/<name>, from locks.
 
-    .venv/bin/python tests/rag/venvs.py              # all of them; or name some: 1.5.7 1.5.4 examples
+    .venv/bin/python tests/rag/venvs.py              # all of them; or name some: 1.5.7 1.5.4 examples clients
     .venv/bin/python -m pytest tests/rag
 
-Each lock is made by `uv pip compile --universal --generate-hashes --no-emit-index-url` from the .in file beside it.
+Each lock is made by `uv pip compile --universal --generate-hashes --no-emit-index-url` from the .in file beside it,
+and names each package by its hash.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ROOT = HERE.parents[1] / ".venv-rag"
 INSTALL = HERE.parents[1] / "scripts/install.py"
 NEWEST, OLDEST = "1.5.7", "1.5.4"
 VERSIONS = (NEWEST, OLDEST)
-EXAMPLES = "examples"
+EXAMPLES, CLIENTS = "examples", "clients"
 
 
 def python(name: str) -> Path:
@@ -36,6 +37,6 @@ def make(name: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or (*VERSIONS, EXAMPLES):
+    for name in sys.argv[1:] or (*VERSIONS, EXAMPLES, CLIENTS):
         make(name)
         print(f"{ROOT / name} is there")

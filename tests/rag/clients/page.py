@@ -1,0 +1,41 @@
+"""docs/clients.md as data: its tables of clients, its `[[upstream]]` blocks."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[3] / "docs/clients.md"
+HERE = "http://127.0.0.1:8000"
+"""Where the page has Taximeter."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A client as the page has it."""
+
+    name: str
+    url: str
+    stream: str
+    """`always`, `with <an option>`, or a dash."""
+
+
+def rows(language: str) -> list[Row]:
+    """The table below a heading."""
+    section = PAGE.read_text().partition(f"\n## {language}\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| `(.+?)` \| .+? \| `(.+?)` \| (.+?) \|$", section, re.MULTILINE)
+    return [Row(name, url, stream.replace("`", "")) for name, url, stream in cells]
+
+
+def blocks() -> list[str]:
+    """Each block of settings, as it stands."""
+    return re.findall(r"^```toml\n(.+?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def upstream(block: str) -> dict[str, Any]:
+    """The one upstream of a block."""
+    [found] = tomllib.loads(block)["upstream"]
+    return found
