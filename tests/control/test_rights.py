@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
+from fuzz.house import ADMIN, house
 from litestar.exceptions import LitestarException
 
 from control_plane import record
-from fuzz.house import ADMIN, house
 from taximeter.config import Auth, Settings
 from taximeter.control.door import gate
 from taximeter.control.door.sessions import LASTS_S, Sessions
