@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
-from fuzz.house import ADMIN, house
 from litestar.exceptions import LitestarException
 
 from control_plane import record
+from fuzz.running import ADMIN, running_node
 from taximeter.config import Auth, Settings
 from taximeter.control.door import gate
 from taximeter.control.door.sessions import LASTS_S, Sessions
@@ -171,7 +171,7 @@ async def test_the_dashboards_page_is_led_to_the_sign_in(start):
 @pytest.mark.xdist_group("processes")
 def test_a_served_live_view_ends_with_its_key_and_the_log_is_quiet(tmp_path):
     """The same with the real server and the key file, as a running Taximeter has them."""
-    with house(tmp_path) as (running, url), httpx2.Client(base_url=url, timeout=20) as client:
+    with running_node(tmp_path) as (running, url), httpx2.Client(base_url=url, timeout=20) as client:
         made = client.post("/keys", json={"workspace": "acme"}, headers=ADMIN).json()
         with client.stream("GET", "/usage/live", headers=bearing(made["key"])) as answer:
             chunks = answer.iter_bytes()
