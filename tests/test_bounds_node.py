@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 import lenient_provider
-from faults.house import House
+from faults.running import Node
 from upstream import Provider
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("processes")]
@@ -55,16 +55,16 @@ ATTACKS = {
 
 
 @pytest.fixture
-async def house(tmp_path):
+async def node(tmp_path):
     provider = Provider()
     async with provider:
         provider.answering = lenient_provider.answer
-        async with House(tmp_path, workers=3, provider=provider) as running:
+        async with Node(tmp_path, workers=3, provider=provider) as running:
             yield running
 
 
-async def budget(house, workspace):
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}") as control:
+async def budget(node, workspace):
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.admin}") as control:
         asked = {"workspace": workspace, "limit": f"{LIMIT_NUSD / 10**9:.9f}", "unit": "usd", "period": "total"}
         answer = await control.post("/budgets", json=asked)
         assert answer.status_code == 201, answer.text
@@ -88,12 +88,12 @@ async def until_in_force(client):
         rounds = rounds + 1 if refused else 0
 
 
-async def test_no_call_costs_more_than_is_held_for_it(house):
+async def test_no_call_costs_more_than_is_held_for_it(node):
     workspaces = {kind: f"w{number}" for number, kind in enumerate(ATTACKS)}
     for workspace in (*workspaces.values(), "last"):
-        await budget(house, workspace)
+        await budget(node, workspace)
     limits = httpx2.Limits(max_connections=CALLS)
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}", limits=limits, timeout=60) as client:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.port}", limits=limits, timeout=60) as client:
         await until_in_force(client)
         over, shut = {}, []
         for kind, (body, headers, path) in ATTACKS.items():

@@ -7,7 +7,7 @@ from collections import Counter
 import httpx2
 import pytest
 
-from faults.house import House
+from faults.running import Node
 from upstream import STALL, Script, chunk, response, stream_head
 from waits import HANG_S
 
@@ -17,37 +17,37 @@ CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"
 
 
 @pytest.fixture
-async def house(tmp_path):
-    async with House(tmp_path, workers=2, chunks=4, chunk_ms=20) as running:
+async def node(tmp_path):
+    async with Node(tmp_path, workers=2, chunks=4, chunk_ms=20) as running:
         yield running
 
 
-async def budget(house, **asked):
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}", timeout=HANG_S) as control:
+async def budget(node, **asked):
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.admin}", timeout=HANG_S) as control:
         answer = await control.post("/budgets", json=asked)
         assert answer.status_code == 201, answer.text
     return answer.json()
 
 
-async def standing(house):
-    return (await house.get("/budgets"))["data"][0]
+async def standing(node):
+    return (await node.get("/budgets"))["data"][0]
 
 
-async def until_it_holds(house, client, path):
+async def until_it_holds(node, client, path):
     """Workers look for budgets four times a second: until a marked call is refused or held, none is in force."""
     seen = 0
     while seen < 8:  # both workers
         await client.post(path, json=CHAT)
-        await house.settle()
-        seen = sum("budgets" in record.tags for record in house.records())
+        await node.settle()
+        seen = sum("budgets" in record.tags for record in node.records())
 
 
-async def test_a_hard_budget_is_never_overspent_and_a_killed_worker_holds_nothing(house):
-    made = await budget(house, workspace="acme", limit="6000", unit="tokens", period="total")
+async def test_a_hard_budget_is_never_overspent_and_a_killed_worker_holds_nothing(node):
+    made = await budget(node, workspace="acme", limit="6000", unit="tokens", period="total")
     assert (made["limit"], made["spent"], made["held"], made["resets_at"]) == (6000, 0, 0, None)
     limits = httpx2.Limits(max_connections=40)
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}", limits=limits, timeout=HANG_S) as client:
-        await until_it_holds(house, client, "/w/acme/v1/chat/completions")
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.port}", limits=limits, timeout=HANG_S) as client:
+        await until_it_holds(node, client, "/w/acme/v1/chat/completions")
         answers = []
 
         async def call(number):
@@ -59,63 +59,63 @@ async def test_a_hard_budget_is_never_overspent_and_a_killed_worker_holds_nothin
             answers.append((answer.status_code, answer.headers.get("x-taximeter-error")))
 
         async def held():
-            return (await standing(house))["held"] > 0
+            return (await standing(node))["held"] > 0
 
         for wave in range(8):
             calls = [asyncio.ensure_future(call(n)) for n in range(40)]
             if wave == 1:
-                await house.until(held, "held")
-                house.kill("worker")
+                await node.until(held, "held")
+                node.kill("worker")
             await asyncio.gather(*calls)
-            now = await standing(house)
+            now = await standing(node)
             assert now["spent"] + now["held"] <= 6000
         kinds = set(answers)
         assert (200, None) in kinds and kinds <= {(200, None), (429, "budget_reserved"), (429, "insufficient_quota")}
         while answers[-1] != (429, "insufficient_quota"):
             await call(1)
-    await house.settle()
-    now = await standing(house)
+    await node.settle()
+    now = await standing(node)
     assert now["held"] == 0 and 0 < now["spent"] <= 6000
-    assert now["spent"] == (await house.get("/usage?workspace=acme"))["usage"]["total_tokens"]
+    assert now["spent"] == (await node.get("/usage?workspace=acme"))["usage"]["total_tokens"]
 
     async def shown():
-        return await house.metric("taximeter_budget_spent_ratio") > 0.9
+        return await node.metric("taximeter_budget_spent_ratio") > 0.9
 
-    await house.until(shown, "the ratio is shown")
+    await node.until(shown, "the ratio is shown")
 
 
-async def test_a_task_budget_counts_what_was_used_before_it_was_made(house):
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}", timeout=HANG_S) as client:
+async def test_a_task_budget_counts_what_was_used_before_it_was_made(node):
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.port}", timeout=HANG_S) as client:
         await client.post("/w/acme/k/query/v1/chat/completions", json=CHAT)
         await client.post("/w/acme/k/extract/v1/chat/completions", json=CHAT)
-        await house.settle()
-        (used,) = [record.total_tokens for record in house.records() if record.task == "query"]
-        made = await budget(house, workspace="acme", task="query", limit=str(used), unit="tokens", period="month")
+        await node.settle()
+        (used,) = [record.total_tokens for record in node.records() if record.task == "query"]
+        made = await budget(node, workspace="acme", task="query", limit=str(used), unit="tokens", period="month")
         assert made["spent"] == used and made["resets_at"] is not None
         refused = 0
         while not refused:
             refused += (await client.post("/w/acme/k/query/v1/chat/completions", json=CHAT)).status_code == 429
         assert (await client.post("/w/acme/k/extract/v1/chat/completions", json=CHAT)).status_code == 200
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.admin}", timeout=HANG_S) as control:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.admin}", timeout=HANG_S) as control:
             ended = (await control.delete(f"/budgets/{made['id']}")).json()
-            assert ended["id"] == made["id"] and await house.get("/budgets") == {"data": []}
+            assert ended["id"] == made["id"] and await node.get("/budgets") == {"data": []}
         passed = 0
         while not passed:
             passed += (await client.post("/w/acme/k/query/v1/chat/completions", json=CHAT)).status_code == 200
 
 
-async def test_calls_that_cost_nothing_do_not_stop_the_counters(house):
-    await budget(house, workspace="acme", limit="600000", unit="tokens", period="total")
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{house.port}") as client:
-        await until_it_holds(house, client, "/w/acme/v1/chat/completions")
+async def test_calls_that_cost_nothing_do_not_stop_the_counters(node):
+    await budget(node, workspace="acme", limit="600000", unit="tokens", period="total")
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.port}") as client:
+        await until_it_holds(node, client, "/w/acme/v1/chat/completions")
         for _ in range(20):
             assert (await client.get("/w/acme/v1/models")).status_code == 200
             await client.post("/w/acme/v1/vector_stores", json={})
             assert (await client.post("/w/acme/v1/chat/completions", json=CHAT)).status_code == 200
-    await house.settle()
-    assert await house.problems() == [] and house.log.read_text().count("Rebuilt the Redis") == 1
-    now = await standing(house)
-    assert (now["held"], now["spent"]) == (0, (await house.get("/usage?workspace=acme"))["usage"]["total_tokens"])
+    await node.settle()
+    assert await node.problems() == [] and node.log.read_text().count("Rebuilt the Redis") == 1
+    now = await standing(node)
+    assert (now["held"], now["spent"]) == (0, (await node.get("/usage?workspace=acme"))["usage"]["total_tokens"])
 
 
 RERANK = {"model": "rerank-v3.5", "query": "hello there", "documents": ["one", "two"]}
@@ -123,7 +123,7 @@ RERANK = {"model": "rerank-v3.5", "query": "hello there", "documents": ["one", "
 
 @pytest.fixture
 async def lone(tmp_path):
-    async with House(tmp_path, workers=1) as running:
+    async with Node(tmp_path, workers=1) as running:
         yield running
 
 
@@ -150,39 +150,39 @@ async def test_of_a_thousand_calls_at_once_exactly_those_pass_that_the_budget_is
     assert kinds == {(200, None): 10, (429, "budget_reserved"): 990}
 
 
-async def held_by_one(house, client):
+async def held_by_one(node, client):
     """What a call of RERANK holds, in tokens."""
-    await budget(house, workspace="probe", limit="1000000", unit="tokens", period="total")
-    await until_asked(house, client, "probe")
+    await budget(node, workspace="probe", limit="1000000", unit="tokens", period="total")
+    await until_asked(node, client, "probe")
     call = asyncio.ensure_future(client.post("/w/probe/v1/rerank", json=RERANK))
 
     async def held():
-        return (await standing(house))["held"] > 0
+        return (await standing(node))["held"] > 0
 
-    await house.until(held, "held")
-    one = (await standing(house))["held"]
-    house.provider.handler, before = None, house.provider.handler
-    house.provider.drop_connections()
+    await node.until(held, "held")
+    one = (await standing(node))["held"]
+    node.provider.handler, before = None, node.provider.handler
+    node.provider.drop_connections()
     await call
-    house.provider.handler = before
+    node.provider.handler = before
     return one
 
 
-async def until_asked(house, client, workspace):
+async def until_asked(node, client, workspace):
     """Until workers know the budget: a call that cannot pass is marked."""
 
     async def known():
         await client.post(f"/w/{workspace}/v1/vector_stores", json={})
-        return any(r.workspace == workspace and "budgets" in r.tags for r in house.records())
+        return any(r.workspace == workspace and "budgets" in r.tags for r in node.records())
 
-    house.provider.handler, before = None, house.provider.handler
-    await house.until(known, "known to the workers")
-    house.provider.handler = before
+    node.provider.handler, before = None, node.provider.handler
+    await node.until(known, "known to the workers")
+    node.provider.handler = before
 
 
 @pytest.fixture
 async def strict(tmp_path):
-    async with House(tmp_path, workers=2, config='[budget]\non_unavailable = "refuse"\n') as running:
+    async with Node(tmp_path, workers=2, config='[budget]\non_unavailable = "refuse"\n') as running:
         yield running
 
 

@@ -8,7 +8,7 @@ import pytest
 import redis
 import requests
 
-from fuzz.house import ADMIN, house
+from fuzz.running import ADMIN, running_node
 from nodes import until
 from taximeter.node.embedded_valkey import EmbeddedValkey
 
@@ -48,7 +48,7 @@ def test_taximeter_lives_with_its_rights_and_nobody_else_writes_keys(tmp_path, s
         "SHARED": SECRET,
     }
     admin.hset("tm:keys", "key_forged", '{"id":"key_forged","sha256":"' + "0" * 64 + '","workspace":"acme"}')
-    with house(tmp_path, **environ) as (node, base):
+    with running_node(tmp_path, **environ) as (node, base):
         made = requests.post(f"{base}/keys", json={"workspace": "acme"}, headers=ADMIN, timeout=30).json()
         budget = requests.post(f"{base}/budgets", json={"workspace": "acme", "limit": 5}, headers=ADMIN, timeout=30)
         assert budget.status_code == 201 and budget.json()["spent"] is not None, budget.text

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from collector import Collector, plain
-from faults.house import House
 from faults.load import WORKSPACES
+from faults.running import Node
 from taximeter.cli import main
 from taximeter.core.figures import count, money
 from taximeter.core.views import usd
@@ -32,24 +32,24 @@ def collector():
 
 
 @pytest.fixture
-async def house(tmp_path, collector):
+async def node(tmp_path, collector):
     """A node that has had some traffic, every record of it in every sink."""
     config = f'[otel]\nendpoint = "{collector.url}"\ninterval_s = 0.2\n'
-    async with House(tmp_path, config=config) as running:
+    async with Node(tmp_path, config=config) as running:
         async with running.load(clients=4, seed=3):
             await running.answered(120)
         await running.settle()
         yield running
 
 
-def from_redis(house):
-    with contextlib.closing(house.redis()) as client:
+def from_redis(node):
+    with contextlib.closing(node.redis()) as client:
         totals = {name: client.hgetall(f"tm:{{{name}}}:total") for name in WORKSPACES}
     fields = ("requests", "llm_input_tokens", "llm_output_tokens", "embedding_tokens", "cost_nusd")
     return {name: tuple(int(total[field]) for field in fields) for name, total in totals.items()}
 
 
-async def from_prometheus(house):
+async def from_prometheus(node):
     found = {name: dict.fromkeys(NAMES, 0) for name in WORKSPACES}
     wanted = {
         ("taximeter_requests_total", None): "requests",
@@ -58,7 +58,7 @@ async def from_prometheus(house):
         ("taximeter_input_tokens_total", "embedding"): "embedding",
         ("taximeter_cost_usd_total", None): "cost_nusd",
     }
-    for family in text_string_to_metric_families(await house.get("/metrics")):
+    for family in text_string_to_metric_families(await node.get("/metrics")):
         for sample in family.samples:
             for (name, operation), figure in wanted.items():
                 if sample.name == name and operation in (None, sample.labels["operation"]):
@@ -67,27 +67,27 @@ async def from_prometheus(house):
     return {name: tuple(figures.values()) for name, figures in found.items()}
 
 
-def from_sql(house):
+def from_sql(node):
     question = """
         select workspace, count(*),
                sum(case operation when 'llm' then input_tokens else 0 end), sum(coalesce(output_tokens, 0)),
                sum(case operation when 'embedding' then input_tokens else 0 end), sum(coalesce(cost_nusd, 0))
         from usage_events join usage_series using (series_no) group by workspace"""
-    with contextlib.closing(sqlite3.connect(house.data / "history.db")) as database:
+    with contextlib.closing(sqlite3.connect(node.data / "history.db")) as database:
         return {name: tuple(figures) for name, *figures in database.execute(question)}
 
 
-async def from_http(house):
+async def from_http(node):
     found = {}
     for name in WORKSPACES:
-        answer = await house.get(f"/usage?workspace={name}")
+        answer = await node.get(f"/usage?workspace={name}")
         usage, cost = answer["usage"], nusd(answer["estimated_cost_usd"])
         llm, embedding = usage["llm"], usage["embedding"]["input_tokens"]
         found[name] = (usage["requests"], llm["input_tokens"], llm["output_tokens"], embedding, cost)
     return found
 
 
-async def from_openais_api(house):
+async def from_openais_api(node):
     """Without the requests, which it tells by kind only."""
     found = {}
     for name in WORKSPACES:
@@ -98,18 +98,18 @@ async def from_openais_api(house):
             ("usage/embeddings", lambda each: {"embedding": each["input_tokens"]}),
             ("costs", lambda each: {"cost": nusd(each["amount"]["value"])}),
         ):
-            async for result in buckets(house, f"/v1/organization/{path}?{asked}"):
+            async for result in buckets(node, f"/v1/organization/{path}?{asked}"):
                 for figure, amount in pick(result).items():
                     sums[figure] += amount
         found[name] = tuple(sums.values())
     return found
 
 
-async def buckets(house, path):
+async def buckets(node, path):
     """The results of every bucket, page by page."""
     page = ""
     while True:
-        answer = await house.get(path + page)
+        answer = await node.get(path + page)
         for result in chain.from_iterable(bucket["results"] for bucket in answer["data"]):
             yield result
         if not answer["has_more"]:
@@ -117,25 +117,23 @@ async def buckets(house, path):
         page = f"&page={answer['next_page']}"
 
 
-def from_cli(house):
+def from_cli(node):
     """The table a person reads: calls, input and output of all operations, cost as shown."""
-    result = CliRunner(env={"COLUMNS": "140"}).invoke(
-        main, ["by-workspace", "--url", f"http://127.0.0.1:{house.admin}"]
-    )
+    result = CliRunner(env={"COLUMNS": "140"}).invoke(main, ["by-workspace", "--url", f"http://127.0.0.1:{node.admin}"])
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines()]
     return {row[0]: (row[1], row[3], row[5]) for row in rows if row and row[0] in WORKSPACES}
 
 
-async def from_the_page(house):
+async def from_the_page(node):
     """The same from the dashboard: calls, cost as shown; and each workspace's own page: output and embedding tokens."""
-    html = await house.get("/")
+    html = await node.get("/")
     table = re.search(r'id="by-workspace".*?<tbody>(.*?)</tbody>', html, re.S)[1]
     rows = [re.findall(r"<td.*?>(.*?)</td>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)]
     cells = [[text(cell) for cell in row] for row in rows]
     found = {}
     for name, calls, _, cost, *_ in cells:
-        own = await house.get(f"/dashboard/workspaces/{name}")
+        own = await node.get(f"/dashboard/workspaces/{name}")
         facts = dict(re.findall(r"<div><dt>(.*?)</dt><dd[^>]*>(.*?)</dd>", own, re.S))
         output, embedding = text(facts["LLM output"]), text(facts["Embedding"])
         llm_input = text(facts["LLM input"]).split()[0]
@@ -166,20 +164,20 @@ def nusd(cost):
     return int((Decimal(str(cost or 0)) * 10**9).to_integral_exact())
 
 
-async def test_the_same_question_gets_the_same_number_everywhere(house, collector):
-    house.compare()  # the provider's own ledger, call by call
-    expected = await from_http(house)
+async def test_the_same_question_gets_the_same_number_everywhere(node, collector):
+    node.compare()  # the provider's own ledger, call by call
+    expected = await from_http(node)
     assert all(min(figures) > 0 for figures in expected.values()), expected
-    assert from_redis(house) == expected
-    assert await from_prometheus(house) == expected
-    assert from_sql(house) == expected
-    assert await from_openais_api(house) == {name: figures[1:] for name, figures in expected.items()}
+    assert from_redis(node) == expected
+    assert await from_prometheus(node) == expected
+    assert from_sql(node) == expected
+    assert await from_openais_api(node) == {name: figures[1:] for name, figures in expected.items()}
     shown = {
         name: (count(calls), count(llm_in), count(llm_out), count(embedding), money(usd(cost)))
         for name, (calls, llm_in, llm_out, embedding, cost) in expected.items()
     }
-    assert await from_the_page(house) == shown
-    told = await asyncio.to_thread(from_cli, house)
+    assert await from_the_page(node) == shown
+    told = await asyncio.to_thread(from_cli, node)
     assert told == {name: (calls, out, cost) for name, (calls, _, out, _, cost) in shown.items()}
-    await house.until(lambda: len(collector.spans) >= sum(calls for calls, *_ in expected.values()), "exported")
+    await node.until(lambda: len(collector.spans) >= sum(calls for calls, *_ in expected.values()), "exported")
     assert from_spans(collector) == expected
