@@ -6,6 +6,7 @@ OpenAI SDK is httpx or httpx2, by version); only calls that go to the proxy are 
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import importlib
 from collections.abc import Callable
@@ -19,6 +20,20 @@ KEY_HEADER = "x-taximeter-key"
 _PORTS = {"http": 80, "https": 443}
 
 Origin = tuple[str, str, int | None]
+
+
+class Passage:
+    """One call of a model, from when it is asked: whether the request it sends passes the proxy."""
+
+    __slots__ = ("kind", "met", "went")
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.met = kind, False
+        self.went = ""
+        """The origin it went to instead; empty where no request was seen."""
+
+
+passage: contextvars.ContextVar[Passage | None] = contextvars.ContextVar("taximeter_rag_passage", default=None)
 
 
 class Hooks:
@@ -102,10 +117,38 @@ def _found(name: str) -> Any:
         return None
 
 
-def _note(headers: Any) -> None:
+def _note(headers: Any, url: Any = None) -> None:
+    """An answer has come, from the proxy: its request id is remembered. Without one it was not the proxy."""
+    request_id = headers.get(REQUEST_ID)
+    if not request_id:
+        if url is not None:
+            _elsewhere(url)
+        return
     scope = current()
-    if scope is not None and (request_id := headers.get(REQUEST_ID)):
+    if scope is not None:
         scope.calls.append(request_id)
+    passing = _passing()
+    if passing is not None:
+        passing.met = True
+        if scope is not None and passing in scope.noticed.streams:
+            scope.noticed.streams.remove(passing)
+
+
+def _elsewhere(url: Any) -> None:
+    """A request is not the proxy's."""
+    passing = _passing()
+    if passing is not None:
+        port = f":{url.port}" if url.port and url.port != _PORTS.get(url.scheme) else ""
+        passing.went = f"{url.scheme}://{url.host}{port}"
+
+
+def _passing() -> Passage | None:
+    """The model's call that a request belongs to; a stream may send it when it is read first."""
+    here = passage.get()
+    if here is None and (scope := current()) is not None and scope.noticed.streams:
+        waiting: Passage = scope.noticed.streams[0]
+        return waiting
+    return here
 
 
 def _tagged(request: Any) -> None:
@@ -132,9 +175,11 @@ def _sync_send(hooks: Hooks, original: Any) -> Any:
         ours = hooks.meets(request.url)
         if ours:
             hooks.put(request.headers)
+        else:
+            _elsewhere(request.url)
         response = original(self, request, **options)
         if ours:
-            _note(response.headers)
+            _note(response.headers, request.url)
         return response
 
     return send
@@ -146,9 +191,11 @@ def _async_send(hooks: Hooks, original: Any) -> Any:
         ours = hooks.meets(request.url)
         if ours:
             hooks.put(request.headers)
+        else:
+            _elsewhere(request.url)
         response = await original(self, request, **options)
         if ours:
-            _note(response.headers)
+            _note(response.headers, request.url)
         return response
 
     return send
@@ -170,10 +217,12 @@ def _trace(aiohttp: Any, hooks: Hooks | None) -> Any:
             _tagged(params)
         elif hooks.meets(params.url):
             hooks.put(params.headers)
+        else:
+            _elsewhere(params.url)
 
     async def ended(session: Any, context: Any, params: Any) -> None:
         if hooks is None or hooks.meets(params.url):
-            _note(params.response.headers)
+            _note(params.response.headers, params.url)
 
     config = aiohttp.TraceConfig()
     config.on_request_start.append(started)

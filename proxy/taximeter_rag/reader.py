@@ -83,6 +83,21 @@ class Reader:
             raise ReadError("This scope has no track to read.")
         return self.track(scope.track, scope.workspace, after=tuple(scope.calls), wait_s=wait_s)
 
+    def documents(self, track: str, workspace: str | None = None) -> dict[str, dict[str, Any]]:
+        """Document -> `usage` and `estimated_cost_usd` of what a track used for it. Raises ReadError."""
+        asked = [("track", track), ("group_by", "document"), *([("workspace", workspace)] if workspace else [])]
+        answer = self._ask("GET", "/usage", asked, self._timeout_s)
+        if not isinstance(answer, dict):
+            raise ReadError(f"{self.url} does not answer like Taximeter's control port.")
+        return {each["document"]: each for each in answer["groups"] if each["document"] is not None}
+
+    def upstreams(self) -> dict[str, str]:
+        """The proxy's upstreams: name -> base URL. Raises ReadError, also where `token` may not know them."""
+        answer = self._ask("GET", "/healthz", [], self._timeout_s)
+        if not isinstance(answer, dict) or not isinstance(answer.get("upstreams"), dict):
+            raise ReadError(f"{self.url} tells its upstreams to an admin only: TAXIMETER_TOKEN.")
+        return dict(answer["upstreams"])
+
     def close_track(self, track: str, workspace: str | None = None) -> bool:
         """End a track, so that the billing webhook is sent; False where no call of it is known. Raises ReadError."""
         try:
@@ -99,6 +114,10 @@ class Reader:
     ) -> dict[str, Any]:
         """`track`, for async code."""
         return await self._away(lambda: self.track(track, workspace, after=after, wait_s=wait_s))
+
+    async def adocuments(self, track: str, workspace: str | None = None) -> dict[str, dict[str, Any]]:
+        """`documents`, for async code."""
+        return await self._away(lambda: self.documents(track, workspace))
 
     async def aread(self, scope: Scope, *, wait_s: float = 0) -> dict[str, Any]:
         """`read`, for async code."""

@@ -34,6 +34,21 @@ REMEMBERED_CALLS = 64
 _is_tag = re.compile(r"[A-Za-z0-9._:@-]{1,128}").fullmatch
 
 
+@dataclass(slots=True)
+class Noticed:
+    """What was seen here of a scope's calls that the proxy cannot know."""
+
+    past: dict[str, str] = field(default_factory=dict)
+    """Kinds of model (llm, embedding, rerank) whose calls did not pass the proxy -> where they went instead."""
+    streams: list[Any] = field(default_factory=list)
+    """Answers that are still to come, and of which it is not known yet."""
+    marks: set[str] = field(default_factory=set)
+
+    def went_past(self) -> dict[str, str]:
+        """`past`, with the streams that nobody has seen pass."""
+        return {**{stream.kind: stream.went for stream in self.streams}, **self.past}
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """The tags of the calls of one piece of work; None where nobody said."""
@@ -45,6 +60,7 @@ class Scope:
     end_user: str | None = None
     calls: deque[str] = field(default_factory=lambda: deque(maxlen=REMEMBERED_CALLS), compare=False)
     """The proxy's ids of the latest calls of this track, filled by the client hooks from any thread."""
+    noticed: Noticed = field(default_factory=Noticed, compare=False)
 
     def headers(self) -> dict[str, str]:
         """The tag headers of a call made in this scope."""

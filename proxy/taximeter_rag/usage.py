@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -67,11 +67,35 @@ def answer_only(token_usage: Mapping[str, Any]) -> dict[str, Any]:
     return {**token_usage, "llm_model": None, "llm_input_tokens": 0, "llm_output_tokens": 0}
 
 
-def usage(track: Mapping[str, Any]) -> dict[str, Any]:
-    """A track's `usage`, with `estimated_cost_usd` where there is a price."""
+_OF_KIND = {
+    "llm": ("llm_model", "llm_input_tokens", "llm_output_tokens"),
+    "embedding": ("embedding_model", "embedding_tokens"),
+}
+"""The fields of `token_usage` for each kind of model."""
+
+
+def unknown() -> dict[str, Any]:
+    """`token_usage` of which nothing is known."""
+    return dict.fromkeys(TOKEN_USAGE)
+
+
+def without(token_usage: Mapping[str, Any], kinds: Collection[str]) -> dict[str, Any]:
+    """`token_usage`, null for the kinds of model whose calls were not metered."""
+    return {**token_usage, **{name: None for kind in kinds for name in _OF_KIND.get(kind, ())}}
+
+
+def usage(track: Mapping[str, Any], unmetered: Collection[str] = ()) -> dict[str, Any]:
+    """A track's, or document's, `usage`, with `estimated_cost_usd` where there is a price.
+
+    With calls that were not metered, their kind of model is null and so are all sums over it.
+    """
     priced = {} if track["estimated_cost_usd"] is None else {"estimated_cost_usd": track["estimated_cost_usd"]}
-    unsure = {} if track["complete"] else {"complete": False}
-    return {**track["usage"], **priced, **unsure}
+    unsure = {} if track.get("complete", True) else {"complete": False}
+    told = {**track["usage"], **priced, **unsure}
+    if unmetered:
+        sums = ("requests", "total_tokens", "estimated_cost_usd", *unmetered)
+        told.update({**dict.fromkeys(sums), "complete": False})
+    return told
 
 
 def langfuse(metrics: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ import pytest
 
 from rag import venvs
 from rag.lightrag_house import EMBEDDING_MODEL, LLM_MODEL, LightRAG, Node
-from rag.lightrag_provider import LightRAGProvider, Sums, document
+from rag.lightrag_provider import POISON, LightRAGProvider, Sums, document
+from rag.operators_polling import billing_data
 from rag.test_lightrag_truth import versions, whole
 from waits import HANG_S, happens
 
@@ -72,9 +73,12 @@ async def test_users_see_what_each_query_and_document_used(tmp_path: Path, site:
         assert uploaded["metrics"] == {"status": "processing", "model": LLM_MODEL, "note": "Token tracking active"}
         status = await rag.until_ended(uploaded["track_id"])
         await one_document(provider, status)
+        await an_operators_polling(provider, rag)
         await plain_query(provider, rag)
         await cached_query(provider, rag)
         await context_only(provider, rag, node)
+        await what_only_looks_like_context_only(provider, rag)
+        await failed_queries(provider, rag)
         await streamed_query(provider, rag)
         await data_query(provider, rag)
         await everything_else_is_lightrags_own(rag)
@@ -89,6 +93,8 @@ async def one_document(provider: LightRAGProvider, status: dict[str, Any]) -> No
     assert found["chunks_count"] > 1
     assert usage == {**token_usage(sums(provider, "docalpha1mark")), "total_chunks": found["chunks_count"]}
     assert found["metadata"]["process_start_time"] > 0  # LightRAG's own stays
+    check_usage(found["metadata"]["usage"], sums(provider, "docalpha1mark"))
+    check_usage(status["usage"], sums(provider, "docalpha1mark"))
     summary = status["status_summary"]
     assert (summary["pending"], summary["processing"], summary["processed"], summary["failed"]) == (0, 0, 1, 0)
 
@@ -100,9 +106,12 @@ async def plain_query(provider: LightRAGProvider, rag: LightRAG) -> None:
     assert answer["references"]
     assert answer["token_usage"] == token_usage(billed)
     check_metrics(answer["metrics"], billed)
-    usage = answer["usage"]
+    check_usage(answer["usage"], billed)
+
+
+def check_usage(usage: dict[str, Any], billed: Sums) -> None:
     assert usage["llm"] == {
-        "requests": 2,
+        "requests": billed["llm_calls"],
         "input_tokens": billed["llm_input_tokens"],
         "cached_input_tokens": billed["cached"],
         "output_tokens": billed["llm_output_tokens"],
@@ -115,7 +124,76 @@ async def plain_query(provider: LightRAGProvider, rag: LightRAG) -> None:
     # gpt-4o-mini: 0.15 / 0.075 / 0.60 USD a million; text-embedding-3-small: 0.02
     fresh = billed["llm_input_tokens"] - billed["cached"]
     micro = fresh * 0.15 + billed["cached"] * 0.075 + billed["llm_output_tokens"] * 0.6
-    assert usage["estimated_cost_usd"] == pytest.approx((micro + billed["embedding_tokens"] * 0.02) / 1e6, abs=1e-9)
+    assert usage["estimated_cost_usd"] == pytest.approx((micro + billed["embedding_tokens"] * 0.02) / 1e6, abs=1e-8)
+
+
+async def an_operators_polling(provider: LightRAGProvider, rag: LightRAG) -> None:
+    """It begins right after the upload's answer, when LightRAG has noted nothing yet, and must not end at once."""
+    text = document("docalpha2mark", 8)
+    for name, word in (("alpha2.txt", "docalpha2mark"), ("alpha3.txt", "docalpha3mark")):
+        uploaded = await rag.upload(document(word, 8), name)
+        status = (await rag.client.get(f"/documents/track_status/{uploaded['track_id']}")).json()
+        assert status["status_summary"]["pending"] + status["status_summary"]["processing"] >= 1
+        billed = sums(provider, word)
+        found = await billing_data(uploaded["track_id"], "alpha", str(rag.client.base_url))
+        billed, chunks = sums(provider, word), found.pop("total_chunks")
+        assert found == {name: billed[name] for name in found}
+        assert found["embedding_tokens"] > 0
+        assert chunks > 1
+    # The same again is refused, in the background: what has ended is no longer pending, whatever came of it.
+    again = await rag.client.post("/documents/text", json={"text": text, "file_source": "alpha2-again.txt"})
+    if again.status_code == 200 and again.json()["track_id"]:
+        found = await billing_data(again.json()["track_id"], "alpha", str(rag.client.base_url))
+        assert found == dict.fromkeys(found, 0)
+    listed = (await rag.client.post("/documents/paginated", json={})).json()["documents"]
+    used = {each["file_path"]: each["metadata"]["token_usage"] for each in listed if each["status"] == "processed"}
+    assert used["alpha2.txt"] == {
+        **token_usage(sums(provider, "docalpha2mark")),
+        "total_chunks": used["alpha2.txt"]["total_chunks"],
+    }
+    every = await rag.client.get("/documents")
+    if rag.version == venvs.OLDEST:  # later ones have it no more
+        groups = every.json()["statuses"]
+        rows = [each for name, group in groups.items() if "processed" in name.lower() for each in group]
+        assert {each["file_path"]: each["metadata"]["token_usage"] for each in rows} == used
+
+
+async def what_only_looks_like_context_only(provider: LightRAGProvider, rag: LightRAG) -> None:
+    """What LightRAG did decides, not what the body seems to say: an answer that was generated is billed."""
+    bodies: list[dict[str, Any]] = [
+        {"only_need_context": "false"},
+        {"only_need_context": "no", "only_need_prompt": "off"},
+        {"only_need_prompt": "0"},
+        {"only_need_context": True, "mode": "bypass"},
+        {"only_need_prompt": "yes", "mode": "bypass"},
+    ]
+    for number, body in enumerate(bodies, start=60):
+        answer = await rag.query(f"What about qryalpha{number}mark ?", **{"mode": "naive", **body})
+        assert answer["response"].startswith("Answer to")
+        assert answer["token_usage"] == token_usage(sums(provider, f"qryalpha{number}mark"))
+        assert answer["token_usage"]["llm_input_tokens"] > 0
+    for number, body in enumerate(({"only_need_context": "yes"}, {"only_need_prompt": 1}), start=70):
+        answer = await rag.query(f"What about qryalpha{number}mark ?", **{"mode": "local", **body})
+        billed = sums(provider, f"qryalpha{number}mark")
+        assert [bill.kind for bill in provider.bills if bill.mark == f"qryalpha{number}mark"] == [
+            "keywords",
+            "embedding",
+        ]
+        assert (answer["token_usage"]["llm_model"], answer["token_usage"]["llm_input_tokens"]) == (None, 0)
+        assert answer["token_usage"]["embedding_tokens"] == billed["embedding_tokens"] > 0
+
+
+async def failed_queries(provider: LightRAGProvider, rag: LightRAG) -> None:
+    """What was used until it failed is in the answer, whatever its status."""
+    for number, path in enumerate(("/query", "/query/stream"), start=80):
+        body = {"query": f"What is {POISON} about qryalpha{number}mark ?", "mode": "mix", "enable_rerank": False}
+        response = await rag.client.post(path, json={**body, "stream": path.endswith("stream")})
+        billed = sums(provider, f"qryalpha{number}mark")
+        told = json.loads(response.text.splitlines()[-1])
+        assert billed["llm_input_tokens"] > 0
+        assert told["token_usage"] == token_usage(billed), response.text
+        assert told["usage"]["errors"] >= 1
+        assert told["usage"]["llm"]["input_tokens"] == billed["llm_input_tokens"]
 
 
 async def cached_query(provider: LightRAGProvider, rag: LightRAG) -> None:
@@ -216,8 +294,13 @@ async def test_without_a_control_port_answers_come_with_null_figures(tmp_path: P
         status = await rag.until_ended(uploaded["track_id"])
         answer = await rag.query("What about qryalpha1mark ?")
         assert answer["response"].startswith("Answer to qryalpha1mark")
-        assert (answer["usage"], answer["token_usage"], answer["metrics"]) == (None, None, None)
-        assert status["documents"][0]["metadata"]["token_usage"] is None
+        assert (answer["usage"], answer["metrics"]) == (None, None)
+        told = status["documents"][0]["metadata"]["token_usage"]
+        assert {told.pop("total_chunks"), answer["unknown_because"], told.pop("unknown_because")} == {
+            status["documents"][0]["chunks_count"],
+            "http://127.0.0.1:9 does not answer: [Errno 111] Connection refused.",
+        }
+        assert told == answer["token_usage"] == dict.fromkeys(told)
         assert "does not answer" in rag.said()
 
 
@@ -256,10 +339,11 @@ async def test_every_way_to_start_it_is_metered(tmp_path: Path, site: Path, comm
     async with whole(tmp_path, site, venvs.NEWEST, command=command) as (provider, _node, rag):
         names = ["alpha1", "alpha2", "alpha3"]
         uploads = await asyncio.gather(*(rag.upload(document(f"doc{name}mark", 6), f"{name}.txt") for name in names))
+        where = str(rag.client.base_url)  # another worker may answer than the one that took the upload
         for name, uploaded in zip(names, uploads, strict=True):
-            status = await rag.until_ended(uploaded["track_id"])
-            used = status["documents"][0]["metadata"]["token_usage"]
-            assert used == {**token_usage(sums(provider, f"doc{name}mark")), "total_chunks": used["total_chunks"]}
+            used = await billing_data(uploaded["track_id"], "alpha", where)
+            assert used.pop("total_chunks") > 1
+            assert used == {field: token_usage(sums(provider, f"doc{name}mark"))[field] for field in used}
         answer = await rag.query("What about qryalpha1mark ?")
         assert answer["token_usage"] == token_usage(sums(provider, "qryalpha1mark"))
         assert provider.mixed == []

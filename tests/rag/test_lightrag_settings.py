@@ -41,7 +41,13 @@ def test_workspaces_are_off_a_number_or_names(said: str, limit: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("TAXIMETER_PROXY_URL", "proxy:8000"), ("TAXIMETER_URL", "http://"), ("TAXIMETER_WORKSPACES", "a,../b")],
+    [
+        ("TAXIMETER_PROXY_URL", "proxy:8000"),
+        ("TAXIMETER_URL", "http://"),
+        ("TAXIMETER_WORKSPACES", "a,../b"),
+        ("TAXIMETER_POINT", "sometimes"),
+        ("TAXIMETER_STRICT", "maybe"),
+    ],
 )
 def test_a_setting_that_cannot_be_is_named(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=name):
@@ -84,6 +90,28 @@ def test_bindings_are_pointed_at_the_proxy(bindings: tuple[str, ...], hosts: tup
     assert found == tuple(None if path is None else f"http://p:8000{path}" for path in hosts)
 
 
+UPSTREAMS = {"openai": "https://api.openai.com/v1", "local": "http://ollama:11434/v1"}
+
+
+@pytest.mark.parametrize(
+    ("binding", "host", "pointed"),
+    [
+        ("openai", "https://api.openai.com/v1", "http://p:8000/u/openai/v1"),
+        ("openai", "https://api.openai.com/v1/", "http://p:8000/u/openai/v1"),
+        ("ollama", "http://ollama:11434", "http://p:8000/u/local"),
+        ("openai", "https://elsewhere/v1", "https://elsewhere/v1"),
+        ("openai", "http://p:8000/w/acme/v1", "http://p:8000/w/acme/v1"),
+        ("bedrock", "https://api.openai.com/v1", "https://api.openai.com/v1"),
+    ],
+)
+def test_a_named_host_is_pointed_at_the_upstream_that_it_is(binding: str, host: str, pointed: str) -> None:
+    args = arguments(llm_binding=binding, llm_binding_host=host)
+    settings = read({"TAXIMETER_PROXY_URL": "http://p:8000/u/x", "TAXIMETER_POINT": "always"})
+    missed = point(args, settings, {"LLM_BINDING_HOST": host}, lambda: UPSTREAMS)
+    assert args.llm_binding_host == pointed
+    assert [(each.kind, each.host) for each in missed] == ([] if pointed.startswith("http://p") else [("llm", host)])
+
+
 def test_azures_embeddings_are_looked_for_in_the_environment() -> None:
     environ: dict[str, str] = {}
     point(arguments(embedding_binding="azure_openai"), Settings("http://p:8000"), environ)
@@ -97,7 +125,7 @@ def test_a_host_that_was_named_stays_and_is_reported_where_it_is_no_proxy() -> N
         embedding_binding_host="http://embed/v1",
         query_llm_binding="bedrock",
     )
-    assert point(args, Settings("http://p:8000"), environ) == [
+    assert [each.text for each in point(args, Settings("http://p:8000"), environ)] == [
         "embedding_binding=openai calls http://embed/v1, not http://p:8000: not metered",
         "query_llm_binding=bedrock calls its own host, not http://p:8000: not metered",
     ]
@@ -121,7 +149,7 @@ FIGURES: dict[str, Any] = {
 
 
 def test_a_querys_fields_say_what_is_priced_unsure_or_unknown() -> None:
-    plain = answers.query_fields(FIGURES, context_only=False)
+    plain = answers.query_fields(FIGURES)
     assert plain == {"usage": {"requests": 2}, "token_usage": FIGURES["token_usage"], "metrics": {"call_count": 1}}
     unsure = answers.query_fields({**FIGURES, "complete": False, "estimated_cost_usd": 0.5}, context_only=True)
     assert unsure["usage"] == {"requests": 2, "estimated_cost_usd": 0.5, "complete": False}
@@ -131,7 +159,41 @@ def test_a_querys_fields_say_what_is_priced_unsure_or_unknown() -> None:
         "llm_input_tokens": 0,
         "llm_output_tokens": 0,
     }
-    assert answers.query_fields(None, context_only=False) == {"usage": None, "token_usage": None, "metrics": None}
+    assert answers.query_fields(None, "the control port does not answer") == {
+        "usage": None,
+        "token_usage": dict.fromkeys(usage.TOKEN_USAGE),
+        "metrics": None,
+        "unknown_because": "the control port does not answer",
+    }
+
+
+def test_what_went_past_the_proxy_is_null_and_not_zero() -> None:
+    figures = {
+        **FIGURES,
+        "estimated_cost_usd": 0.5,
+        "usage": {"requests": 2, "errors": 0, "total_tokens": 10, "llm": {}, "embedding": {}, "rerank": {}},
+    }
+    why = answers.reason({"embedding": "https://api.openai.com", "rerank": ""}, "http://p:8000")
+    assert why == (
+        "embedding calls went to https://api.openai.com, rerank calls went to no proxy that was seen, "
+        "past the proxy http://p:8000"
+    )
+    told = answers.query_fields(figures, why, past={"embedding": "https://api.openai.com"})
+    assert told == {
+        "usage": {
+            **{"requests": None, "errors": 0, "total_tokens": None, "estimated_cost_usd": None, "complete": False},
+            **{"llm": {}, "embedding": None, "rerank": {}},
+        },
+        "token_usage": {**FIGURES["token_usage"], "embedding_model": None, "embedding_tokens": None},
+        "metrics": FIGURES["metrics"],
+        "unknown_because": why,
+    }
+    told = answers.query_fields(figures, why, past={"llm": ""})
+    assert told["metrics"] is None
+    assert told["token_usage"] == {
+        **FIGURES["token_usage"],
+        **dict.fromkeys(("llm_model", "llm_input_tokens", "llm_output_tokens")),
+    }
 
 
 def test_only_documents_that_have_ended_have_token_usage() -> None:
@@ -146,12 +208,17 @@ def test_only_documents_that_have_ended_have_token_usage() -> None:
         ],
     }
     figures = {**FIGURES, "documents": {"d1": FIGURES["token_usage"]}}
-    shown = answers.with_token_usage(answer, figures, lambda name: name)
+    bills = answers.Bills(figures, usages={"d1": {"usage": {"requests": 1}, "estimated_cost_usd": 0.5}})
+    shown = answers.with_bills(answer, lambda _: bills)
     first, second, third = (each["metadata"] for each in shown["documents"])
-    assert first == {"a": 1, "token_usage": {**FIGURES["token_usage"], "total_chunks": 4}}
+    assert first == {
+        "a": 1,
+        "token_usage": {**FIGURES["token_usage"], "total_chunks": 4},
+        "usage": {"requests": 1, "estimated_cost_usd": 0.5},
+    }
     assert second == {"token_usage": {**usage.TOKEN_USAGE, "total_chunks": 0}}
     assert third == {}
-    assert shown["status_summary"] == {
+    assert answers.summary(answer, accepted=True) == {
         "DocStatus.PROCESSED": 1,
         "pending": 0,
         "processing": 1,
@@ -159,7 +226,48 @@ def test_only_documents_that_have_ended_have_token_usage() -> None:
         "failed": 1,
     }
     assert not answers.all_ended(answer)
-    assert answers.with_token_usage(answer, None, str)["documents"][0]["metadata"]["token_usage"] is None
+
+
+def test_a_documents_unknown_figures_are_null_and_say_why() -> None:
+    document = {"id": "d1", "status": "processed", "chunks_count": 4, "metadata": {}}
+    unknown = answers.Bills(None, "no answer").of(document)["token_usage"]
+    assert unknown == {**dict.fromkeys(usage.TOKEN_USAGE), "total_chunks": 4, "unknown_because": "no answer"}
+    never_seen = answers.Bills({**FIGURES, "documents": {}}).of(document)["token_usage"]
+    assert (never_seen["llm_input_tokens"], never_seen["embedding_tokens"]) == (None, None)
+    assert never_seen["unknown_because"] == answers.NOTHING_PASSED
+    figures = {**FIGURES, "documents": {"d1": FIGURES["token_usage"]}}
+    kept = answers.Bills(figures, proxy_url="http://p").of(
+        {**document, "metadata": {answers.PAST: {"llm": "http://x"}}}
+    )
+    assert (kept["token_usage"]["llm_input_tokens"], kept["token_usage"]["embedding_tokens"]) == (None, 3)
+    assert kept["token_usage"]["unknown_because"] == "llm calls went to http://x, past the proxy http://p"
+    assert answers.PAST not in kept
+    seen = answers.Bills(figures, past=lambda doc_id: {"embedding": doc_id}).of(document)["token_usage"]
+    assert (seen["llm_input_tokens"], seen["embedding_tokens"]) == (5, None)
+    without_words = answers.Bills({**FIGURES, "documents": {}}).of({**document, "chunks_count": 0})["token_usage"]
+    assert without_words == {**usage.TOKEN_USAGE, "total_chunks": 0}
+
+
+def test_an_upload_that_is_not_noted_yet_is_pending() -> None:
+    assert answers.summary({"documents": []}, accepted=True)["pending"] == 1
+    assert answers.summary({"documents": []}, accepted=False)["pending"] == 0
+    ended = {"track_id": "scan_1", "documents": [{"status": "processed"}]}
+    assert answers.summary(ended, accepted=True)["pending"] == 1  # a scan notes one document after the other
+    assert answers.summary({**ended, "track_id": "upload_1"}, accepted=True)["pending"] == 0
+
+
+def test_lists_have_what_each_document_used_too() -> None:
+    row = {"id": "d1", "status": "processed", "chunks_count": 4, "track_id": "t", "metadata": {}}
+    bills = {"t": answers.Bills({**FIGURES, "documents": {"d1": FIGURES["token_usage"]}})}
+    for answer in ({"documents": [row, {**row, "track_id": None}]}, {"statuses": {"processed": [row]}, "other": 1}):
+        assert len(list(answers.listed(answer))) in (1, 2)
+        told = answers.with_bills(answer, lambda each: bills.get(each["track_id"]))
+        first = next(iter(answers.listed(told)))
+        assert first["metadata"]["token_usage"]["llm_input_tokens"] == 5
+        assert {name for name in told if name not in ("documents", "statuses")} == set(answer) - {
+            "documents",
+            "statuses",
+        }
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff", b"[" * 100_000])

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from taximeter_rag import clients
@@ -15,6 +15,7 @@ from taximeter_rag.lightrag.dispatch import Dispatcher
 from taximeter_rag.lightrag.plugin import Plugin, logger
 from taximeter_rag.lightrag.server import Server
 from taximeter_rag.middleware import App
+from taximeter_rag.reader import ReadError
 
 SERVER = "lightrag.api.lightrag_server"
 
@@ -49,6 +50,11 @@ def activate(asked: settings.Settings | None = None) -> Plugin | None:
         ", ".join(hooks.names) or "no client library found",
         asked.control_url,
     )
+    _attach(plugin)
+    return plugin
+
+
+def _attach(plugin: Plugin) -> None:
     misfits = pipeline.attach(plugin, _claim)
     if misfits:
         import lightrag  # type: ignore[import-not-found]
@@ -58,19 +64,55 @@ def activate(asked: settings.Settings | None = None) -> Plugin | None:
             getattr(lightrag, "__version__", "?"),
             "; ".join(misfits),
         )
-    return plugin
 
 
 def register() -> None:
-    """The entry point in `lightrag.parsers`: LightRAG's server runs it as it begins to create its application."""
+    """The entry point in `lightrag.parsers`: LightRAG's server runs it as it begins to create its application.
+
+    Raises SystemExit with TAXIMETER_STRICT where something would not be metered. Otherwise a setting that cannot be is
+    a line in the log, and every answer says that, and why, it has no figures.
+    """
     from lightrag.api.config import global_args  # type: ignore[import-not-found]
 
-    plugin = activate()
+    try:
+        strict = settings.strict(os.environ)
+        plugin = activate()
+    except ValueError as error:
+        if "TAXIMETER_STRICT" in os.environ:
+            raise SystemExit(f"taximeter-rag: {error}") from None
+        logger.error("taximeter-rag: %s: nothing is metered", error)
+        plugin, strict = _faulty(str(error)), False
     if plugin is None:
+        if strict:
+            raise SystemExit("taximeter-rag: TAXIMETER_STRICT is set and TAXIMETER_PROXY_URL is not")
         return
-    for line in settings.point(global_args, plugin.settings, os.environ):
-        logger.warning("taximeter-rag: %s", line)
+    if not plugin.fault:
+        _point(plugin, global_args, strict=strict)
     hook_server()
+
+
+def _faulty(fault: str) -> Plugin:
+    """A plugin that meters nothing, and says so in every answer."""
+    if Active.plugin is None:
+        Active.plugin = Plugin(settings.Settings(""), fault)
+        _attach(Active.plugin)
+    return Active.plugin
+
+
+def _point(plugin: Plugin, args: Any, *, strict: bool) -> None:
+    def upstreams() -> Mapping[str, str]:
+        try:
+            return plugin.reader.upstreams()
+        except ReadError as error:
+            logger.warning("taximeter-rag: TAXIMETER_POINT=always: %s", error)
+            return {}
+
+    missed = settings.point(args, plugin.settings, os.environ, upstreams)
+    if missed and strict:
+        raise SystemExit(f"taximeter-rag: TAXIMETER_STRICT is set: {'; '.join(each.text for each in missed)}")
+    for each in missed:
+        logger.warning("taximeter-rag: %s", each.text)
+        plugin.missed.setdefault(each.kind, each.host)
 
 
 def hook_server() -> None:

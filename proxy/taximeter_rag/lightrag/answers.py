@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from taximeter_rag import usage
 
 ENDED = frozenset({"processed", "failed"})
+PAST = "taximeter_past"
+"""Key in a document's metadata, kept by LightRAG: kinds of model whose calls went past the proxy -> where they went."""
+UNKNOWN = "unknown_because"
+"""Field that says why others are null."""
+NOTHING_PASSED = "none of this document's calls passed the proxy, or its records have been deleted"
 Figures = Mapping[str, Any]
 """A track as the control port tells it."""
 
@@ -27,20 +33,28 @@ def shown(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def context_only(request: Mapping[str, Any] | None) -> bool:
-    """Whether a query asks for what would be sent to the model, not for an answer."""
-    return request is not None and bool(request.get("only_need_context") or request.get("only_need_prompt"))
+def reason(past: Mapping[str, str], proxy_url: str) -> str:
+    """Why something is not metered: `past` is kinds of model -> where their calls went."""
+    went = [f"{kind} calls went to {where or 'no proxy that was seen'}" for kind, where in sorted(past.items())]
+    return f"{', '.join(went)}, past the proxy {proxy_url}"
 
 
-def query_fields(figures: Figures | None, *, context_only: bool) -> dict[str, Any]:
-    """`usage`, `token_usage`, `metrics` of a query; null where the control port did not answer."""
+def query_fields(
+    figures: Figures | None, why: str = "", *, context_only: bool = False, past: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """`usage`, `token_usage`, `metrics` of a query; what is not known is null, and `unknown_because` says `why`.
+
+    `past`: the kinds of model whose calls went past the proxy. `context_only`: no answer was generated.
+    """
     if figures is None:
-        return {"usage": None, "token_usage": None, "metrics": None}
-    token_usage = figures["token_usage"]
+        return {"usage": None, "token_usage": usage.unknown(), "metrics": None, UNKNOWN: why}
+    past = past or {}
+    token_usage = usage.without(figures["token_usage"], past)
     return {
-        "usage": usage.usage(figures),
+        "usage": usage.usage(figures, past),
         "token_usage": usage.answer_only(token_usage) if context_only else token_usage,
-        "metrics": figures["metrics"],
+        "metrics": None if "llm" in past else figures["metrics"],
+        **({UNKNOWN: why} if past else {}),
     }
 
 
@@ -51,25 +65,99 @@ def upload_metrics(answer: Mapping[str, Any], model: str | None) -> dict[str, An
     return {"status": "processing" if active else status, "model": model, "note": "Token tracking active"}
 
 
-def with_token_usage(answer: Mapping[str, Any], figures: Figures | None, document_tag: Any) -> dict[str, Any]:
-    """/documents/track_status with `metadata.token_usage` on each document that has ended.
+@dataclass(frozen=True)
+class Bills:
+    """What is known of one track's documents."""
 
-    `document_tag` makes the tag of a document's id. Without figures it is null: not known.
+    figures: Figures | None
+    why: str = ""
+    """Why there are no figures."""
+    proxy_url: str = ""
+    usages: Mapping[str, Any] = field(default_factory=dict)
+    """Document -> its `usage`, with its cost."""
+    tag: Callable[[str], str] = str
+    """Makes the tag of a document's id."""
+    past: Callable[[str], Mapping[str, str]] = lambda _: {}
+    """Kinds of model that were seen to go past the proxy, by a document's id."""
+
+    def of(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """A document's metadata with `token_usage`, and `usage` where it is known."""
+        kept = dict(document.get("metadata") or {})
+        past = {**self.past(document["id"]), **(kept.pop(PAST, None) or {})}
+        chunks = max(document.get("chunks_count") or 0, 0)
+        figures, tag = self.figures, self.tag(document["id"])
+        used = usage.unknown() if figures is None else figures["documents"].get(tag, usage.TOKEN_USAGE)
+        why = self.why
+        if figures is not None and _status(document) == "processed" and chunks and not used["embedding_tokens"]:
+            past.setdefault("embedding", "")  # chunks are always embedded
+            if tag not in figures["documents"]:
+                past, why = {"embedding": "", "llm": "", **past}, NOTHING_PASSED
+        told = {**_in_order(usage.without(used, past), chunks)}
+        if figures is None or past:
+            told[UNKNOWN] = why or reason(past, self.proxy_url)
+        known = self.usages.get(tag)
+        shown = {"usage": usage.usage(known, past)} if known is not None else {}
+        return {**kept, "token_usage": told, **shown}
+
+
+def whole_usage(bills: Bills, answer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The `usage`, and cost, of an upload that has ended; null where a document's is not all known."""
+    figures = bills.figures
+    unknown: set[str] = set()
+    for document in answer.get("documents") or ():
+        told = bills.of(document)["token_usage"]
+        unknown |= {kind for kind, name in _TELLING if told[name] is None}
+    return None if figures is None else usage.usage(figures, sorted(unknown))
+
+
+_TELLING = (("llm", "llm_input_tokens"), ("embedding", "embedding_tokens"))
+
+
+def _in_order(used: Mapping[str, Any], chunks: int) -> dict[str, Any]:
+    return {
+        "embedding_tokens": used["embedding_tokens"],
+        "llm_input_tokens": used["llm_input_tokens"],
+        "llm_output_tokens": used["llm_output_tokens"],
+        "total_chunks": chunks,
+        "embedding_model": used["embedding_model"],
+        "llm_model": used["llm_model"],
+    }
+
+
+def with_bills(answer: Mapping[str, Any], bills: Callable[[Mapping[str, Any]], Bills | None]) -> dict[str, Any]:
+    """Any answer that lists documents, with the metadata of those that have ended; `bills` are those of a document."""
+
+    def billed(document: Mapping[str, Any]) -> Mapping[str, Any]:
+        known = bills(document) if _status(document) in ENDED else None
+        return document if known is None else {**document, "metadata": known.of(document)}
+
+    told = dict(answer)
+    if isinstance(told.get("documents"), list):
+        told["documents"] = [billed(each) for each in told["documents"]]
+    if isinstance(told.get("statuses"), dict):
+        told["statuses"] = {name: [billed(each) for each in group] for name, group in told["statuses"].items()}
+    return told
+
+
+def listed(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The documents of an answer of /documents, /documents/paginated or /documents/track_status."""
+    if isinstance(answer.get("documents"), list):
+        yield from answer["documents"]
+    if isinstance(answer.get("statuses"), dict):
+        for group in answer["statuses"].values():
+            yield from group
+
+
+def summary(answer: Mapping[str, Any], *, accepted: bool) -> dict[str, int]:
+    """LightRAG's own counts (its keys depend on its version), and those that operators wait for.
+
+    `accepted`: the upload is still at work; while it has noted no document, one is pending.
     """
-    documents = [
-        {**each, "metadata": {**(each.get("metadata") or {}), "token_usage": _token_usage(each, figures, document_tag)}}
-        if _status(each) in ENDED
-        else each
-        for each in answer.get("documents") or ()
-    ]
-    return {**answer, "documents": documents, "status_summary": _summary(answer)}
-
-
-def _summary(answer: Mapping[str, Any]) -> dict[str, int]:
-    """LightRAG's own counts (its keys depend on its version), and those that operators wait for."""
     states = [_status(each) for each in answer.get("documents") or ()]
     counts = {name: states.count(name) for name in ("pending", "processed", "failed")}
     counts["processing"] = len(states) - sum(counts.values())  # parsing and analyzing too
+    scan = str(answer.get("track_id", "")).startswith("scan")  # it notes one document after the other
+    counts["pending"] += accepted and (not states or (scan and set(states) <= ENDED))
     return {**(answer.get("status_summary") or {}), **counts}
 
 
@@ -78,20 +166,9 @@ def all_ended(answer: Mapping[str, Any]) -> bool:
     return all(_status(document) in ENDED for document in answer.get("documents") or ())
 
 
+def any_ended(answer: Mapping[str, Any]) -> bool:
+    return any(_status(document) in ENDED for document in listed(answer))
+
+
 def _status(document: Mapping[str, Any]) -> str:
     return str(document.get("status", "")).lower()
-
-
-def _token_usage(document: Mapping[str, Any], figures: Figures | None, document_tag: Any) -> dict[str, Any] | None:
-    if figures is None:
-        return None
-    used = figures["documents"].get(document_tag(document["id"]), usage.TOKEN_USAGE)
-    chunks = document.get("chunks_count")
-    return {
-        "embedding_tokens": used["embedding_tokens"],
-        "llm_input_tokens": used["llm_input_tokens"],
-        "llm_output_tokens": used["llm_output_tokens"],
-        "total_chunks": chunks if chunks is not None and chunks > 0 else 0,
-        "embedding_model": used["embedding_model"],
-        "llm_model": used["llm_model"],
-    }

@@ -14,6 +14,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from taximeter_rag.lightrag.watch import watched
 from taximeter_rag.tags import HEADERS, Scope, current, metered
 
 
@@ -69,6 +70,7 @@ def _tags(scope: Scope | None) -> tuple[Any, ...]:
 
 def split(func: Callable[..., Any]) -> Callable[..., Any]:
     """An embedding function that asks once for each scope in its batch, one after the other (a slot of its queue)."""
+    func = watched(func, "embedding")
 
     @functools.wraps(func)
     async def embed(texts: Any, *args: Any, **options: Any) -> Any:

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from taximeter_rag.lightrag import accepted
+from taximeter_rag.lightrag.answers import ENDED, PAST
 from taximeter_rag.lightrag.embedding import own, split
 from taximeter_rag.lightrag.plugin import Plugin, harmless
 from taximeter_rag.lightrag.queues import carrying
+from taximeter_rag.lightrag.watch import CONTEXT_ONLY, mark
 from taximeter_rag.tags import Scope, enter, metered
 
 QUEUE = "priority_limit_async_func_call"
@@ -28,12 +31,14 @@ def attach(plugin: Plugin, made: Callable[[Any], None]) -> list[str]:
 
     kind = lightrag.LightRAG
     misfits = _misfits(kind)
-    _hook_instances(kind, plugin, made)
+    _hook_instances(kind, made)
+    _hook_queries(kind)
+    accepted.hook_background()
+    for name in QUEUE_MODULES:
+        if hasattr(module := sys.modules.get(name), QUEUE):
+            setattr(module, QUEUE, carrying(getattr(module, QUEUE)))
     if misfits:
         return misfits
-    for name in QUEUE_MODULES:
-        module = sys.modules[name]
-        setattr(module, QUEUE, carrying(getattr(module, QUEUE)))
     kind.process_single_document = _processing(kind.process_single_document, plugin)
     kind._upsert_doc_status_transition = _transition(kind._upsert_doc_status_transition, plugin)
     plugin.by_document = True
@@ -53,7 +58,25 @@ def _misfits(kind: Any) -> list[str]:
     return found
 
 
-def _hook_instances(kind: Any, plugin: Plugin, made: Callable[[Any], None]) -> None:
+def _hook_queries(kind: Any) -> None:
+    """What LightRAG makes of `only_need_context` is told by what it asks itself; a caller may write it in many ways."""
+    original = getattr(kind, "aquery_llm", None)
+    if not inspect.iscoroutinefunction(original) or "param" not in inspect.signature(original).parameters:
+        return  # such queries then show what they used, like all others
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    async def aquery_llm(self: Any, *args: Any, **options: Any) -> Any:
+        with harmless("a query for its context shows what its keywords used"):
+            param = signature.bind(self, *args, **options).arguments.get("param")
+            if getattr(param, "only_need_context", False) or getattr(param, "only_need_prompt", False):
+                mark(CONTEXT_ONLY)
+        return await original(self, *args, **options)
+
+    kind.aquery_llm = aquery_llm
+
+
+def _hook_instances(kind: Any, made: Callable[[Any], None]) -> None:
     original = kind.__post_init__
 
     @functools.wraps(original)
@@ -110,6 +133,7 @@ def _processing(original: Any, plugin: Plugin) -> Any:
 def _transition(original: Any, plugin: Plugin) -> Any:
     """Parse and analyze workers take one document after the other: they say so by setting its status."""
     signature = inspect.signature(original)
+    keeps = "metadata_extra" in signature.parameters
 
     @functools.wraps(original)
     async def upsert_doc_status_transition(self: Any, *args: Any, **options: Any) -> Any:
@@ -120,6 +144,9 @@ def _transition(original: Any, plugin: Plugin) -> Any:
             state = str(getattr(named["status"], "value", named["status"])).lower()
             track = getattr(named["status_doc"], "track_id", None) or ""
             scope = plugin.document(self, named["doc_id"], named["status_doc"])
+            if keeps and state in ENDED and (past := plugin.past(scope)):
+                # With the document, so that every process tells it, also after a restart with other settings.
+                options["metadata_extra"] = {**(named.get("metadata_extra") or {}), PAST: past}
         if scope is not None and state in STARTS:
             enter(scope)
         result = await original(self, *args, **options)

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from taximeter_rag import usage
-from taximeter_rag.lightrag.answers import ENDED, Figures
+from taximeter_rag.lightrag.answers import ENDED, Bills, Figures
 from taximeter_rag.lightrag.settings import Settings
 from taximeter_rag.reader import Reader, ReadError
-from taximeter_rag.tags import REMEMBERED_CALLS, Scope, safe
+from taximeter_rag.tags import REMEMBERED_CALLS, Noticed, Scope, safe
 
 logger = logging.getLogger("lightrag")
 
@@ -26,17 +27,32 @@ READ_WAIT_S = 10.0
 END_WAIT_S = 60.0
 """Longest a track that has ended waits for its last calls (a client that left; late embeddings)."""
 REMEMBERED_TRACKS = 1_000
+REMEMBERED_DOCUMENTS = 10_000
+LISTED_S = 10.0
+"""A list of documents, which a user interface asks for again and again, may be so old."""
+
+Read = tuple[Figures | None, str]
+"""What the control port told; or None, and why not."""
+_NEVER = (float("-inf"), Bills(None))
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Plugin:
     """See the module's docstring."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, fault: str = "") -> None:
         self.settings = settings
         self.reader = Reader(settings.control_url, settings.token)
         self.by_document = False
         """The hooks of the pipeline fit; else only workspaces (and queries) are told apart."""
+        self.fault = fault
+        """Why nothing can be metered, if so."""
+        self.missed: dict[str, str] = {}
+        """Kinds of model whose bindings do not point at the proxy -> where they point."""
         self._calls: OrderedDict[tuple[str | None, str], deque[str]] = OrderedDict()
+        self._noticed: OrderedDict[tuple[str | None, str | None, str], Noticed] = OrderedDict()
+        self._listed: OrderedDict[tuple[str | None, str], tuple[float, Bills]] = OrderedDict()
         self._active: Counter[tuple[str | None, str]] = Counter()
         self._idle = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,41 +70,77 @@ class Plugin:
     def document(self, rag: Any, doc_id: str, status_doc: Any) -> Scope:
         """The scope of a document in the pipeline; its track is the upload's, however late it is worked on."""
         workspace, track = self.workspace(rag), getattr(status_doc, "track_id", None)
-        if not isinstance(track, str) or not track:
-            return Scope(workspace=workspace, document=safe(doc_id), task=INDEX)
-        tag = safe(track)
-        return Scope(workspace, tag, safe(doc_id), INDEX, calls=self.calls(workspace, tag))
+        tag = safe(track) if isinstance(track, str) and track else None
+        noticed = _kept(self._noticed, (workspace, tag, safe(doc_id)), Noticed, REMEMBERED_DOCUMENTS)
+        if tag is None:
+            return Scope(workspace=workspace, document=safe(doc_id), task=INDEX, noticed=noticed)
+        return Scope(workspace, tag, safe(doc_id), INDEX, calls=self.calls(workspace, tag), noticed=noticed)
 
     def calls(self, workspace: str | None, track: str) -> deque[str]:
         """The latest calls of a document track, shared by its documents."""
-        calls = self._calls.setdefault((workspace, track), deque(maxlen=REMEMBERED_CALLS))
-        self._calls.move_to_end((workspace, track))
-        if len(self._calls) > REMEMBERED_TRACKS:
-            self._calls.popitem(last=False)
-        return calls
+        return _kept(self._calls, (workspace, track), lambda: deque(maxlen=REMEMBERED_CALLS), REMEMBERED_TRACKS)
+
+    def past(self, scope: Scope) -> dict[str, str]:
+        """Kinds of model whose calls for a document did not pass the proxy. Embeddings may still be to come."""
+        found = scope.noticed.went_past()
+        if "embedding" in self.missed:
+            found.setdefault("embedding", self.missed["embedding"])
+        return found
+
+    def noticed(self, workspace: str | None, track: str, doc_id: str) -> dict[str, str]:
+        """The same, as far as this process has seen."""
+        noticed = self._noticed.get((workspace, safe(track), safe(doc_id)))
+        return noticed.went_past() if noticed is not None else {}
 
     # ── figures ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def figures(self, scope: Scope) -> Figures | None:
-        """A track's figures; None, and a line in the log, where the control port has none to give."""
+    async def figures(self, scope: Scope) -> Read:
+        """A track's figures; without a control port that has them, why, which is a line in the log too."""
+        if self.fault:
+            return None, self.fault
         try:
-            return await self.reader.aread(scope, wait_s=READ_WAIT_S)
+            return await self.reader.aread(scope, wait_s=READ_WAIT_S), ""
         except ReadError as error:
             logger.warning("taximeter-rag: no figures for %s: %s", scope.track, error)
-            return None
+            return None, str(error)
 
-    async def document_figures(self, workspace: str | None, track: str, *, ended: bool) -> Figures | None:
+    async def document_figures(self, workspace: str | None, track: str, *, ended: bool) -> Read:
         """The figures of a document track; once all of it has ended, with the last embeddings of its batch."""
         scope = Scope(workspace=workspace, track=safe(track))
         scope.calls.extend(self.calls(workspace, safe(track)))
         if ended:
             await self._until_idle((workspace, safe(track)))
             return await self.figures(scope)
+        if self.fault:
+            return None, self.fault
         try:
-            return await self.reader.atrack(safe(track), workspace, after=tuple(scope.calls))
+            return await self.reader.atrack(safe(track), workspace, after=tuple(scope.calls)), ""
         except ReadError as error:
             logger.warning("taximeter-rag: no figures for %s: %s", track, error)
-            return None
+            return None, str(error)
+
+    async def bills(self, workspace: str | None, track: str, *, ended: bool) -> Bills:
+        """What a document track's documents used, and cost."""
+        figures, why = await self.document_figures(workspace, track, ended=ended)
+        usages: Mapping[str, Any] = {}
+        if figures is not None:
+            with harmless("documents go without their cost"):
+                usages = await self.reader.adocuments(safe(track), workspace)
+        return Bills(
+            figures, why, self.settings.proxy_url, usages, safe, lambda doc_id: self.noticed(workspace, track, doc_id)
+        )
+
+    async def many_bills(self, workspace: str | None, tracks: Collection[str]) -> dict[str, Bills]:
+        """The same of several tracks, for lists; what was read of one is used again for a while."""
+        now_s = time.monotonic()
+        missing = [track for track in tracks if self._listed.get((workspace, track), _NEVER)[0] < now_s - LISTED_S]
+        read = await asyncio.gather(*(self.bills(workspace, track, ended=False) for track in missing))
+        for track, bills in zip(missing, read, strict=True):
+            self._listed[workspace, track] = (now_s, bills)
+        told = {track: self._listed[workspace, track][1] for track in tracks}
+        while len(self._listed) > REMEMBERED_TRACKS:
+            self._listed.popitem(last=False)
+        return told
 
     # ── documents at work ────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,6 +205,16 @@ class Plugin:
         """Wait for what is still to be told, at the end of the server."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=READ_WAIT_S)
+
+
+def _kept(known: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:
+    """A value that is made at first use, and stays while it is among the latest used."""
+    if key not in known:
+        known[key] = make()
+    known.move_to_end(key)
+    if len(known) > most:
+        known.popitem(last=False)
+    return known[key]
 
 
 class harmless:  # noqa: N801 - reads as a sentence

@@ -1,4 +1,6 @@
-"""Carries the scope across LightRAG's queues: up to 1.5.4 their workers keep the context they were started in."""
+"""Carries the scope across LightRAG's queues: up to 1.5.4 their workers keep the context they were started in.
+
+What comes out of them is a model's call, so here it is watched too."""
 
 from __future__ import annotations
 
@@ -7,10 +9,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from taximeter_rag.lightrag.watch import ANSWERED, mark, watched
 from taximeter_rag.tags import current, metered
 
 SCOPE = "_taximeter_scope"
 """Keyword a queued call travels with; taken off before LightRAG's own function sees it."""
+WATCHED = frozenset({"llm", "rerank"})
+"""Groups of LightRAG's queues (`llm:query`, `rerank`); embeddings are watched where their batches are told apart."""
+ANSWERING = "query"
+"""The role that answers questions; others find their keywords and extract."""
 
 
 def carrying(limit: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,11 +26,16 @@ def carrying(limit: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(limit)
     def factory(*args: Any, **options: Any) -> Callable[..., Any]:
         decorate = limit(*args, **options)
+        kind, _, role = str(options.get("concurrency_group") or "").partition(":")
 
         def decorator(func: Callable[..., Any]) -> Callable[..., Any]:
+            call = watched(func, kind) if kind in WATCHED else func
+
             async def inner(*args: Any, **options: Any) -> Any:
                 with metered.within(options.pop(SCOPE, None)):
-                    return await func(*args, **options)
+                    if role == ANSWERING:
+                        mark(ANSWERED)
+                    return await call(*args, **options)
 
             queued = decorate(_like(inner, func))
 

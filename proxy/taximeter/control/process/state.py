@@ -22,13 +22,14 @@ class State:
         """What upkeep has found wrong, by what it was doing."""
 
     def health(self) -> dict[str, Any]:
-        """Node, Redis, how many workers can write their journal, and each sink's lag in records (null: unknown)."""
+        """Node, Redis, workers that can write their journal, upstreams, each sink's lag in records (null: unknown)."""
         delivery = self._delivery.health()
         return {
             "node": self._boot.node,
             "redis_url": masked(self._boot.redis_url),
             "redis_url_file": self._boot.redis_url_file or None,
             "workers": self._workers(),
+            "upstreams": {each.name: masked(each.base_url) for each in self._boot.settings.upstream},
             "sinks": {name: sink.lag_records for name, sink in delivery.sinks.items()},
         }
 
