@@ -47,8 +47,10 @@ lock: $(DEV)  ## resolve the lock files anew (ARGS=--upgrade for newer versions)
 	$(LOCK:pyproject.toml=) $(ARGS) --group uv -o requirements-uv.lock
 	$(LOCK:pyproject.toml=) $(ARGS) --group audit -o requirements-audit.lock
 	$(LOCK:pyproject.toml=) $(ARGS) --group docs -o requirements-docs.lock
-	$(LOCK:pyproject.toml=) $(ARGS) --group deploy -c requirements-dev.lock -o requirements-deploy.lock
 	$(LOCK) $(ARGS) --group dev -c requirements.lock -c requirements-build.lock -o requirements-dev.lock
+	$(LOCK:pyproject.toml=) $(ARGS) --group deploy -c requirements-dev.lock -o requirements-deploy.lock
+	$(LOCK) $(ARGS) --extra otel -c requirements-dev.lock -o requirements-otel.lock
+	$(LOCK) $(ARGS) --extra parquet -c requirements-dev.lock -o requirements-parquet.lock
 
 rag: $(DEV)  ## environments of LightRAG, frameworks and clients (2.2 GB in .venv-rag), then every test in them
 	$(BIN)/python tests/rag/venvs.py

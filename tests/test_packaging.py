@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from install.checkout import checkout
+from install.conftest import pins
 from taximeter import __version__, config
 from taximeter.cli import VERBS
 from taximeter.config import checks
@@ -124,6 +126,18 @@ def test_the_image_copies_only_what_there_is_and_what_its_build_is_given() -> No
         for source in sources.split():
             assert (ROOT / source).exists(), source
             assert f"!{source.removeprefix('./').split('/')[0]}\n" in ignored, source
+
+
+def test_each_extra_has_a_lock_for_the_image_that_agrees_with_the_others() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    run, dev = (pins(ROOT / f"requirements{name}.lock") for name in ("", "-dev"))
+    assert set(told) == {"otel", "parquet"}
+    for extra, wanted in told.items():
+        assert f" requirements-{extra}.lock" in dockerfile
+        locked = pins(ROOT / f"requirements-{extra}.lock")
+        assert run.items() < locked.items() <= dev.items()
+        assert {re.split("[>=<]", one)[0] for one in wanted} <= locked.keys()
 
 
 def test_every_setting_is_in_the_operations_guide_or_the_annotated_file() -> None:
