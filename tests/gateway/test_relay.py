@@ -233,6 +233,17 @@ async def test_what_is_refused_is_explained_recorded_and_never_sent(
     assert not provider.requests
 
 
+async def test_an_empty_tag_header_says_nothing_and_goes_nowhere(serve, provider, client):
+    """As a chat server's template leaves it where it has no value."""
+    async with serve(provider) as running:
+        empty = {"X-Workspace": "", "X-Track-Id": "", "X-End-User": "", "LightRAG-Workspace": "acme"}
+        answer = await client.post(running.url + "/t/track-1/v1/chat/completions", json=CHAT, headers=empty)
+        record = await running.record()
+    assert answer.status_code == 200
+    assert (record["workspace"], record["track"], record.get("end_user")) == ("acme", "track-1", None)
+    assert not provider.requests[0].x_headers.keys() & {"x-workspace", "x-track-id", "x-end-user"}
+
+
 async def test_a_request_that_cannot_be_sent_as_it_is_has_one_record(serve, provider, client, monkeypatch):
     async with serve(provider) as running:
         monkeypatch.setattr("taximeter.gateway.upstream.upstreams._may_be_target", lambda _: None)

@@ -32,11 +32,12 @@ def environ(node: Node, site: Path) -> dict[str, str]:
         "TAXIMETER_URL": node.control_url,
         "PATH": "/usr/bin:/bin",
         "HOME": str(node.folder),
+        "HAYSTACK_TELEMETRY_ENABLED": "False",
     }
 
 
 @pytest.mark.venv(venvs.EXAMPLES)
-@pytest.mark.parametrize("name", ["langchain_rag", "llamaindex_rag"])
+@pytest.mark.parametrize("name", ["langchain_rag", "llamaindex_rag", "haystack_rag"])
 async def test_frameworks_are_billed_by_document_and_by_question(tmp_path: Path, site: Path, name: str) -> None:
     phrases = {"fare of a ride": "docalpha1mark", "built in 1891": "docalpha2mark", "When was it": "qryalpha1mark"}
     async with LightRAGProvider(phrases) as provider, Node(tmp_path, provider) as node:

@@ -6,13 +6,16 @@ from taximeter.core import tags
 
 
 def read_tags(head: dict[bytes, bytes], names: dict[bytes, str]) -> dict[str, str]:
-    """Tags from our own headers. `names` maps header names to tags, strongest first. Raises BadTag."""
+    """Tags from our own headers. `names` maps header names to tags, strongest first. Raises BadTag.
+
+    An empty value says nothing: that is what a chat server's template (`{{CHAT_ID}}`) leaves where it has no value.
+    """
     found: dict[str, str] = {}
     if names.keys().isdisjoint(head):
         return found
     for header, tag in names.items():
         value = head.get(header)
-        if value is not None and tag not in found:
+        if value and tag not in found:
             found[tag] = tags.parse(value, f"header {header.decode()}")
     return found
 
