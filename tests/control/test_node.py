@@ -88,5 +88,5 @@ async def test_a_fault_of_ours_is_logged_in_full_and_told_in_general(control, mo
 
     monkeypatch.setattr(control.history, "usage", broken)
     answer = await control.client.get("/usage")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "secret detail" not in answer.text and "secret detail" in caplog.text

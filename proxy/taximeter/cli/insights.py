@@ -11,7 +11,7 @@ import msgspec
 from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_usage
 from taximeter.cli.show import bar, console, count, echo, money, table
-from taximeter.control.answers.insights import Alternatives, Forecast, OfTask, Peaks, Trend, Trends
+from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, TaskAlternatives, Trend, Trends
 from taximeter.core.figures import UNKNOWN, change
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def alternatives(backend: Backend, params: Params, as_json: bool, candidate: tup
     _incomplete(out, answer)
 
 
-def _task(out: Console, task: OfTask) -> None:
+def _task(out: Console, task: TaskAlternatives) -> None:
     tokens = f"{count(task.input_tokens)} → {count(task.output_tokens)} tokens"
     out.print(f"{task.task or '(none)'}: {_calls(task.requests)}, {tokens}, {money(task.estimated_cost_usd)}")
     rows = [

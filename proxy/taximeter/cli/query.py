@@ -13,7 +13,7 @@ import msgspec
 from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_usage
 from taximeter.cli.show import bar, console, count, echo, money, table
-from taximeter.control.answers.responses import Part, UsageAggregateResponse
+from taximeter.control.answers.responses import UsageAggregateResponse, UsageGroup
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +101,7 @@ def costs(backend: Backend, params: dict[str, list[str]], as_json: bool) -> None
 FIGURES = ("Calls", "Input", "Output", "Tokens", "Cost (USD)")
 
 
-def _bars(days: dict[str, Part]) -> Table:
+def _bars(days: dict[str, UsageGroup]) -> Table:
     """A line a day from the first with calls to the last, those without any too."""
     shown = table(["Day"], ["Calls", "Cost (USD)"], [])
     shown.add_column("")
@@ -150,7 +150,7 @@ def _notes(out: Console, answer: UsageAggregateResponse) -> None:
         out.print(f"Not everything that has ended is in: {answer.lag_seconds:.1f} s behind.", style="yellow")
 
 
-def _figures(part: Part | UsageAggregateResponse) -> tuple[str, ...]:
+def _figures(part: UsageGroup | UsageAggregateResponse) -> tuple[str, ...]:
     usage = part.usage
     tokens_in = usage.llm.input_tokens + usage.embedding.input_tokens + usage.rerank.input_tokens
     return (
@@ -166,7 +166,7 @@ def _cost(answer: UsageAggregateResponse) -> str:
     return "unknown (no price)" if answer.estimated_cost_usd is None else f"{money(answer.estimated_cost_usd)} USD"
 
 
-def _weight(part: Part) -> tuple[Any, ...]:
+def _weight(part: UsageGroup) -> tuple[Any, ...]:
     return -(part.estimated_cost_usd or 0), -part.usage.total_tokens, -part.usage.requests
 
 
@@ -176,5 +176,5 @@ def _zone(params: dict[str, list[str]]) -> ZoneInfo:
     return zone(params.get("tz", ["UTC"])[0])
 
 
-def _day(part: Part, place: ZoneInfo) -> str:
+def _day(part: UsageGroup, place: ZoneInfo) -> str:
     return datetime.fromisoformat(str(part.start)).astimezone(place).date().isoformat()

@@ -17,7 +17,7 @@ from taximeter.config import Settings, load
 from taximeter.control.answers import responses as shapes
 
 if TYPE_CHECKING:
-    from taximeter.control.services.reprice import RepriceResponse, ShownChange
+    from taximeter.control.services.reprice import RepricedModel, RepriceResponse
 
 HISTORY_S = 3_600.0
 """A year of a busy node is millions of records."""
@@ -69,7 +69,7 @@ def _show(answer: RepriceResponse) -> None:
         echo(f"{count(answer.total.corrected)} corrections written.")
 
 
-def _figures(each: ShownChange) -> tuple[str, ...]:
+def _figures(each: RepricedModel) -> tuple[str, ...]:
     return (
         count(each.requests),
         count(each.corrected),
@@ -86,13 +86,13 @@ async def _directly(settings: Settings, period: dict[str, object]) -> RepriceRes
     """
     from msgspec.structs import replace
 
-    from taximeter.control.services.corrections import WORKER, Corrections, Period, filters_of, prices_now
+    from taximeter.control.services.corrections import WORKER, Corrections, RepriceRequest, filters_of, prices_now
     from taximeter.delivery import Delivery
     from taximeter.journal import Journal
     from taximeter.node.datadir import DataDir
     from taximeter.sinks.history.sink import History, default_url
 
-    asked = msgspec.convert(period, Period)
+    asked = msgspec.convert(period, RepriceRequest)
     filters = filters_of(asked)
     held = DataDir(Path(settings.data_dir))
     directory, node = held.path / "journal", held.node(settings.node)

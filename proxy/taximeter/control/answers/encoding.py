@@ -12,7 +12,7 @@ from litestar.serialization import default_serializer
 from litestar.types import ExceptionHandlersMap, Serializer
 
 from taximeter.control.answers.responses import encode
-from taximeter.core.errors import BadRequest, RequestError
+from taximeter.core.errors import BadRequest, InternalError, RequestError
 from taximeter.sinks.history.database import HistoryUnavailable
 
 log = logging.getLogger(__name__)
@@ -67,13 +67,7 @@ def _too_deep(_: Request[Any, Any, Any], __: RecursionError) -> Response[bytes]:
 def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """A fault of ours: logged in full, told in general."""
     log.error("control: %s %s failed", request.method, request.url.path, exc_info=error)
-    shown = {"message": "Internal error; the log has it.", "type": "server_error", "param": None, "code": "internal"}
-    return Response(
-        encode({"error": shown}),
-        status_code=500,
-        headers={"x-taximeter-error": "internal"},
-        media_type="application/json",
-    )
+    return _ours(request, InternalError("Internal error; the log has it."))
 
 
 HANDLERS: ExceptionHandlersMap = {

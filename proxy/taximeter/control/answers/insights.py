@@ -32,7 +32,7 @@ Key = str | None | UnsetType
 CardOf = Callable[[str, str, int], Card | None]
 
 
-class Sums(msgspec.Struct, frozen=True):
+class UsageSums(msgspec.Struct, frozen=True):
     """What is compared."""
 
     requests: int
@@ -53,8 +53,8 @@ class Trend(msgspec.Struct, kw_only=True):
     key_id: Key = UNSET
     end_user: Key = UNSET
     service_tier: Key = UNSET
-    now: Sums
-    before: Sums
+    now: UsageSums
+    before: UsageSums
     requests_change: float | None
     tokens_change: float | None
     cost_change: float | None
@@ -73,21 +73,21 @@ class Trends(msgspec.Struct, kw_only=True):
     """The largest change of cost first."""
 
 
-class Hour(msgspec.Struct, kw_only=True):
+class HourOfDay(msgspec.Struct, kw_only=True):
     """An hour of the day, over all days of the range."""
 
     hour: int
-    usage: Sums
+    usage: UsageSums
     share: float | None
     """Of the range's requests."""
 
 
-class Busy(msgspec.Struct, kw_only=True):
+class BusyHour(msgspec.Struct, kw_only=True):
     """One single hour."""
 
     start: str | None
     end: str | None
-    usage: Sums
+    usage: UsageSums
 
 
 class Peaks(msgspec.Struct, kw_only=True):
@@ -98,9 +98,9 @@ class Peaks(msgspec.Struct, kw_only=True):
     tz: str
     complete: bool = True
     lag_seconds: float = 0.0
-    hours: list[Hour]
+    hours: list[HourOfDay]
     """All 24."""
-    busiest: list[Busy]
+    busiest: list[BusyHour]
     """The single hours with most requests."""
 
 
@@ -141,7 +141,7 @@ class Alternative(msgspec.Struct, kw_only=True):
     """Below 0: it would have cost less."""
 
 
-class OfTask(msgspec.Struct, kw_only=True):
+class TaskAlternatives(msgspec.Struct, kw_only=True):
     """One task's LLM calls and the prices of others for the same tokens, the lowest first."""
 
     task: str | None
@@ -167,7 +167,7 @@ class Alternatives(msgspec.Struct, kw_only=True):
     compared: list[str]
     unpriced: list[str]
     """`provider/model` that were to be compared and have no price."""
-    tasks: list[OfTask]
+    tasks: list[TaskAlternatives]
 
 
 def ranged(filters: Filters, now_us: int, place: ZoneInfo, days: int) -> Filters:
@@ -215,7 +215,7 @@ def peaks(filters: Filters, hourly: Sequence[Group], tz: str) -> Peaks:
     for hour, parts in enumerate(of_day):
         total = views.summed(parts)
         portion = total.requests / all_requests if all_requests else None
-        hours.append(Hour(hour=hour, usage=_sums(total), share=portion))
+        hours.append(HourOfDay(hour=hour, usage=_sums(total), share=portion))
     busiest = sorted(hourly, key=lambda group: (-group.totals.requests, group.start_us or 0))[:BUSIEST]
     return Peaks(
         from_=shown(filters.from_us),
@@ -223,7 +223,8 @@ def peaks(filters: Filters, hourly: Sequence[Group], tz: str) -> Peaks:
         tz=tz,
         hours=hours,
         busiest=[
-            Busy(start=shown(group.start_us), end=shown(group.end_us), usage=_sums(group.totals)) for group in busiest
+            BusyHour(start=shown(group.start_us), end=shown(group.end_us), usage=_sums(group.totals))
+            for group in busiest
         ],
     )
 
@@ -289,7 +290,7 @@ def alternatives(
     )
 
 
-def _of_task(task: str | None, groups: Sequence[Group], cards: dict[tuple[str, str], Card]) -> OfTask:
+def _of_task(task: str | None, groups: Sequence[Group], cards: dict[tuple[str, str], Card]) -> TaskAlternatives:
     known = [group for group in groups if not group.totals.unpriced_requests and group.totals.llm_requests]
     total = views.summed(group.totals for group in known)
     found = []
@@ -306,7 +307,7 @@ def _of_task(task: str | None, groups: Sequence[Group], cards: dict[tuple[str, s
                 difference_usd=views.usd(nusd - total.cost_nusd),
             )
         )
-    return OfTask(
+    return TaskAlternatives(
         task=task,
         models=sorted({f"{group.key['provider']}/{group.key['model']}" for group in known}),
         requests=total.llm_requests,
@@ -328,8 +329,8 @@ def _trend(now: Totals, then: Totals) -> Trend:
     )
 
 
-def _sums(totals: Totals) -> Sums:
-    return Sums(totals.requests, totals.total_tokens, views.cost_usd(totals))
+def _sums(totals: Totals) -> UsageSums:
+    return UsageSums(totals.requests, totals.total_tokens, views.cost_usd(totals))
 
 
 def _moved(trend: Trend) -> tuple[Decimal, int]:

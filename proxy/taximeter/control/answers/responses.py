@@ -24,7 +24,7 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 Key = str | None | UnsetType
 
 
-class Part(msgspec.Struct, kw_only=True):
+class UsageGroup(msgspec.Struct, kw_only=True):
     """One group's usage: the names grouped by (null: the calls carry none), then the sums."""
 
     start: str | UnsetType = UNSET
@@ -60,8 +60,8 @@ class UsageAggregateResponse(msgspec.Struct, kw_only=True):
     usage: UsageInfo
     estimated_cost_usd: Decimal | None
     unpriced_requests: int
-    groups: list[Part]
-    series: list[Part]
+    groups: list[UsageGroup]
+    series: list[UsageGroup]
     """One entry a window, and a group where grouped."""
 
 
@@ -173,8 +173,8 @@ def record(one: Record) -> dict[str, Any]:
     return row
 
 
-def _part(totals: Totals, key: dict[str, str | None], window: Group | None = None) -> Part:
-    part = Part(
+def _part(totals: Totals, key: dict[str, str | None], window: Group | None = None) -> UsageGroup:
+    part = UsageGroup(
         usage=views.usage(totals),
         estimated_cost_usd=views.cost_usd(totals),
         unpriced_requests=totals.unpriced_requests,

@@ -7,7 +7,7 @@ from litestar.params import JSONBody
 
 from taximeter.control.api.parameters import Given, only_known_parameters
 from taximeter.control.door.access import admin_only
-from taximeter.control.services.corrections import Period, filters_of
+from taximeter.control.services.corrections import RepriceRequest, filters_of
 from taximeter.control.services.reprice import RepriceResponse
 from taximeter.core.errors import NotFound
 
@@ -19,7 +19,7 @@ from taximeter.core.errors import NotFound
     guards=[admin_only, only_known_parameters],
     summary="Price a period again from the kept usage; differences become corrections",
 )
-async def reprice_period(services: Given, data: JSONBody[Period]) -> RepriceResponse:
+async def reprice_period(services: Given, data: JSONBody[RepriceRequest]) -> RepriceResponse:
     """By prices.toml, the environment and genai-prices as they are now. Doing it twice changes nothing more."""
     if services.corrections is None:
         raise NotFound("This control plane writes no journal.")

@@ -18,7 +18,7 @@ from taximeter.core.errors import NotFound
 from taximeter.delivery import Replayed
 
 
-class Wanted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ReplayRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Which records to have taken."""
 
     keys: Annotated[list[str], msgspec.Meta(max_length=500)] | None = None
@@ -42,7 +42,7 @@ class DeadLetterAdmin(Controller):
         return DeadLetterList([info(letter) for letter in letters])
 
     @post("/replay", status_code=200, summary="Offer them to their sinks again, each once")
-    async def replay(self, services: Given, data: JSONBody[Wanted]) -> Replayed:
+    async def replay(self, services: Given, data: JSONBody[ReplayRequest]) -> Replayed:
         return await _of(services).replay(data.keys)
 
 

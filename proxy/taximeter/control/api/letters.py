@@ -16,7 +16,7 @@ from taximeter.control.services.services import Services
 from taximeter.core.errors import NotFound
 
 
-class Again(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ResendRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Which letters to send again."""
 
     keys: Annotated[list[str], msgspec.Meta(max_length=500)] | None = None
@@ -46,7 +46,7 @@ class LetterAdmin(Controller):
         return LetterList([info(letter) for letter in await _of(services).letters(dead=dead, limit=limit)])
 
     @post("/resend", status_code=200, summary="Send dead letters again, under their own keys")
-    async def resend(self, services: Given, data: JSONBody[Again]) -> Resent:
+    async def resend(self, services: Given, data: JSONBody[ResendRequest]) -> Resent:
         return Resent(await _of(services).resend(data.keys))
 
 

@@ -12,8 +12,8 @@ from taximeter.core.errors import NotFound, NotReady, RequestError, TaximeterErr
 from taximeter.sinks.redis.client import ERRORS
 
 
-class What(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What to rebuild."""
+class RebuildRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """RebuildRequest to rebuild."""
 
     workspace: str | None = None
     """Null: every one."""
@@ -32,7 +32,7 @@ class Rebuilt(msgspec.Struct):
     guards=[admin_only, only_known_parameters],
     summary="Write the Redis counters anew from history",
 )
-async def rebuild_redis(services: Given, data: JSONBody[What]) -> Rebuilt:
+async def rebuild_redis(services: Given, data: JSONBody[RebuildRequest]) -> Rebuilt:
     """Calls go on meanwhile; none is missed or counted twice."""
     if services.rebuild is None:
         raise NotFound("This control plane keeps no Redis counters.")

@@ -122,7 +122,7 @@ def _compile(settings: Settings, path: Path) -> None:
     compile_prices(settings, path)
 
 
-class Period(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class RepriceRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What to price again."""
 
     from_: str = msgspec.field(name="from")
@@ -135,7 +135,7 @@ class Period(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Only show the difference."""
 
 
-def filters_of(period: Period) -> Filters:
+def filters_of(period: RepriceRequest) -> Filters:
     """The period as history's filters. Raises BadRequest."""
     from_us, to_us = range_us(period.from_, period.to, period.tz)
     return Filters(from_us=from_us, to_us=to_us)

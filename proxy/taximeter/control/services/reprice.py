@@ -47,7 +47,7 @@ class Change(msgspec.Struct, kw_only=True):
     after_nusd: int = 0
 
 
-class ShownChange(msgspec.Struct, kw_only=True):
+class RepricedModel(msgspec.Struct, kw_only=True):
     """A change as answered."""
 
     provider: str | None = None
@@ -67,8 +67,8 @@ class RepriceResponse(msgspec.Struct, kw_only=True):
     to: str | None
     dry_run: bool
     """True: nothing was written."""
-    models: list[ShownChange]
-    total: ShownChange
+    models: list[RepricedModel]
+    total: RepricedModel
 
 
 async def reprice(
@@ -137,8 +137,8 @@ def response(changes: list[Change], filters: Filters, *, dry_run: bool) -> Repri
     )
 
 
-def _shown(change: Change) -> ShownChange:
-    return ShownChange(
+def _shown(change: Change) -> RepricedModel:
+    return RepricedModel(
         provider=change.provider or None,
         model=change.model or None,
         requests=change.requests,
