@@ -135,7 +135,7 @@ async def test_waiting_for_anothers_request_is_as_waiting_for_one_that_does_not_
         return (await control.client.get(path + request_id, headers=bearing(token))).json()["complete"]
 
     assert (await complete("req-1", ACME), await complete("req-1", ADMIN_TOKEN)) == (True, True)
-    monkeypatch.setattr("taximeter.control.services.asking.AFTER_S", 0.05)
+    monkeypatch.setattr("taximeter.control.services.querying.AFTER_S", 0.05)
     assert (await complete("req-1", BETA), await complete("none", BETA)) == (False, False)
 
 

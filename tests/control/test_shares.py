@@ -226,7 +226,7 @@ async def test_however_many_wait_there_is_one_look_for_all_each_time_delivery_go
 
 
 async def test_another_workspace_s_request_is_waited_for_as_one_that_does_not_exist(start, monkeypatch):
-    monkeypatch.setattr("taximeter.control.services.asking.AFTER_S", 0.05)
+    monkeypatch.setattr("taximeter.control.services.querying.AFTER_S", 0.05)
     control = await start(SECURED)
     await control.add(record(1))
     acme, beta = keys_of(control, "acme", "beta")
@@ -238,7 +238,7 @@ async def test_another_workspace_s_request_is_waited_for_as_one_that_does_not_ex
 
 @pytest.mark.parametrize("path", ["/usage?group_by=track", "/usage/trends?group_by=track&from=2026-11-01"])
 async def test_an_answer_holds_so_many_rows_and_no_more(start, monkeypatch, path):
-    monkeypatch.setattr("taximeter.control.services.asking.MOST_ROWS", 3)
+    monkeypatch.setattr("taximeter.control.services.querying.MOST_ROWS", 3)
     control = await start()
     await control.add(*(record(n, track=f"t-{n}") for n in range(3)))
     assert (await control.client.get(path)).status_code == 200

@@ -145,7 +145,7 @@ async def test_after_waits_until_another_nodes_request_is_in_the_shared_history(
 
 
 async def test_after_is_bounded_in_time_and_number(control, monkeypatch):
-    monkeypatch.setattr("taximeter.control.services.asking.AFTER_S", 0.05)
+    monkeypatch.setattr("taximeter.control.services.querying.AFTER_S", 0.05)
     assert (await control.get("/usage", after="never"))["complete"] is False
     answer = await control.client.get("/usage", params={"after": ",".join(f"r{n}" for n in range(101))})
     assert answer.status_code == 400

@@ -67,7 +67,7 @@ class BudgetAdmin(Controller):
 
     @post("/charges/{request_id:str}", status_code=200, summary="Say what such a call used, or that it cost nothing")
     async def settle(self, services: Given, request_id: FromPath[str], data: JSONBody[Settlement]) -> ChargeList:
-        """Answers what it was charged until now."""
+        """Returns what it was charged until now."""
         return ChargeList(await _corrections_of(services).settle(request_id, data))
 
     @delete("/{budget_id:str}", status_code=200, summary="End a budget")

@@ -24,9 +24,9 @@ from taximeter.sinks.redis.keys import REBUILDING_PREFIX
 log = logging.getLogger("taximeter.budget")
 
 GATHER_S = 1.0
-"""Four times as long as a worker takes to notice (gateway.budget.LOOK_S)."""
+"""Four times as long as a worker takes to notice (gateway.admission.budget.LOOK_S)."""
 REBUILD_S = 10.0
-"""A rebuild that says it is under way for longer is one whose process died (counter_rebuild._LEASE_MS)."""
+"""A rebuild that says it is under way for longer is one whose process died (sinks.redis.rebuild._LEASE_MS)."""
 
 
 class Holdings:
@@ -62,7 +62,7 @@ class Holdings:
             await self._reservations.move_epoch(workspace, epoch, epoch[1:])
 
     async def secure(self, workspaces: Iterable[str]) -> None:
-        """Take each of these workspaces one step on, if it needs one. Raises redis_client.ERRORS."""
+        """Take each of these workspaces one step on, if it needs one. Raises redis.client.ERRORS."""
         seen: set[tuple[str, str]] = set()
         for workspace in workspaces:
             generation, epoch = await self._reservations.state(workspace)

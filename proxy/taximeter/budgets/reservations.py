@@ -58,7 +58,7 @@ class Reserved(msgspec.Struct, frozen=True):
 
 
 class Reservations:
-    """Reservations in one Redis. Methods raise redis_client.ERRORS."""
+    """Reservations in one Redis. Methods raise redis.client.ERRORS."""
 
     def __init__(self, server: RedisServer, *, timeout_s: float = 5.0) -> None:
         """`timeout_s`: for how long a server that is asked to reserve may be silent."""
@@ -115,7 +115,7 @@ class Reservations:
 
     async def move_epoch(self, workspace: str, expected: str, afterwards: str) -> tuple[str, str]:
         """Begin an epoch (`-<number>`: what is held is being gathered) or open it (`<number>`), if it is the one
-        expected; answers as `state`."""
+        expected; returns what `state` does."""
         return await self._state(workspace, expected, afterwards)
 
     async def _state(self, workspace: str, *args: str) -> tuple[str, str]:
@@ -124,7 +124,7 @@ class Reservations:
         return generation.decode(), epoch.decode()
 
     async def release(self, workspace: str, calls: Sequence[str]) -> int:
-        """Let go what calls hold whose records are counted; answers how many held something."""
+        """Let go what calls hold whose records are counted; returns how many held something."""
         [released] = raised(await self._server.run(_RELEASE, [(_places(workspace), list(calls))]))
         return int(released)
 

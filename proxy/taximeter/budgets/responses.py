@@ -47,7 +47,7 @@ def limit_of(amount: Decimal, unit: Unit) -> int:
     bad = BadRequest("The limit must be a number: USD with at most nine decimals, or whole tokens.", param="limit")
     if not amount.is_finite():
         raise bad
-    if amount.adjusted() > _LARGEST:  # told as too much by `core.budgets.checked`; as a whole number it may not fit
+    if amount.adjusted() > _LARGEST:  # told as too much by `rule.checked`; as a whole number it may not fit
         return MOST + 1 if amount > 0 else -1
     if int(amount.as_tuple().exponent) < _SMALLEST:
         raise bad

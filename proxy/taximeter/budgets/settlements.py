@@ -49,7 +49,7 @@ def charge_info(charge: Charge) -> ChargeInfo:
 async def settle(
     history: Charged, request_id: str, known: Settlement, write: Callable[[Record], None]
 ) -> list[ChargeInfo]:
-    """Set what a request is charged to what is known now; answers what it was charged, each attempt.
+    """Set what a request is charged to what is known now; returns what it was charged, each attempt.
 
     The cost becomes a cost like any other. Tokens stay charged: a correction has none. Where a request was tried
     several times, the last attempt that is charged takes what is known, the others cost nothing. History must hold

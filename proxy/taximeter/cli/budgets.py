@@ -20,7 +20,7 @@ from taximeter.cli.options import place
 from taximeter.cli.proxy import Proxy, acting
 from taximeter.cli.show import console, count, echo, money, table
 from taximeter.config import Settings, load
-from taximeter.control.answers import responses as shapes
+from taximeter.control.answers import responses
 from taximeter.core.errors import BadRequest
 
 
@@ -56,7 +56,7 @@ def create(
             made = info(_store(settings).create(limit=limit_of(limit, unit), **named), _now_us())
         else:
             made = proxy.send(BudgetInfo, "POST", "/budgets", {**asked, "unit": unit, "limit": str(limit)})
-    echo(shapes.encode(made) if as_json else f"{made.id}: {_about(made)} may use {_limit(made)}.")
+    echo(responses.encode(made) if as_json else f"{made.id}: {_about(made)} may use {_limit(made)}.")
 
 
 @budgets.command("list")
@@ -72,7 +72,7 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
             found = proxy.send(BudgetList, "GET", "/budgets").data
     found = [each for each in found if workspace in (None, each.workspace)]
     if as_json:
-        echo(shapes.encode(found))
+        echo(responses.encode(found))
         return
     rows = [
         (each.id, _about(each), each.mode, _limit(each), *(_amount(each, of) for of in _standing(each)))
@@ -125,7 +125,7 @@ def end(url: str | None, config_file: Path | None, as_json: bool, budget_id: str
             ended = info(_store(settings).end(budget_id), _now_us())
         else:
             ended = proxy.send(BudgetInfo, "DELETE", f"/budgets/{quote(budget_id, safe='')}")
-    echo(shapes.encode(ended) if as_json else f"{ended.id} is ended.")
+    echo(responses.encode(ended) if as_json else f"{ended.id} is ended.")
 
 
 def _store(settings: Settings) -> BudgetStore:

@@ -25,7 +25,7 @@ Params = Mapping[str, Sequence[str]]
 
 CONNECT_S = 2.0
 ANSWER_S = 60.0
-"""A question about all records of a large history takes seconds."""
+"""A query over all records of a large history takes seconds."""
 TOKEN_ENV = "TAXIMETER_ADMIN_TOKEN"  # noqa: S105 - the name of a variable
 
 

@@ -11,8 +11,8 @@ import msgspec
 from taximeter.cli.backend import Backend
 from taximeter.cli.options import FAILED, asks_proxy
 from taximeter.cli.show import console, count, echo, table
-from taximeter.control.answers import reconcile as books
-from taximeter.control.answers import responses as shapes
+from taximeter.control.answers import reconcile as comparison
+from taximeter.control.answers import responses
 from taximeter.control.answers.reconcile import Reconciliation
 from taximeter.control.answers.responses import UsageAggregateResponse
 from taximeter.core.times import shown
@@ -43,8 +43,8 @@ def reconcile(
 
     Exit codes: 0 they agree, 1 they differ, 2 the file cannot be read.
     """
-    export = books.read(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
-    models = books.by_model(export)
+    export = comparison.read(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+    models = comparison.by_model(export)
     params = {
         "from": [shown(export.start_s * 1_000_000) or ""],
         "to": [shown(export.end_s * 1_000_000) or ""],
@@ -55,9 +55,9 @@ def reconcile(
         **({"workspace": list(workspace)} if workspace else {}),
     }
     answer = msgspec.json.decode(backend.usage(params), type=UsageAggregateResponse)
-    found = books.compare(export, _used(books.ours(answer, models=models)))
+    found = comparison.compare(export, _used(comparison.ours(answer, models=models)))
     if as_json:
-        echo(shapes.encode(found))
+        echo(responses.encode(found))
     else:
         _show(found)
     if not answer.complete:
@@ -66,9 +66,9 @@ def reconcile(
         sys.exit(FAILED)
 
 
-def _used(mine: dict[books.Key, books.Figures]) -> dict[books.Key, books.Figures]:
+def _used(mine: dict[comparison.DayModel, comparison.Figures]) -> dict[comparison.DayModel, comparison.Figures]:
     """Without the days and models of calls that used nothing: no export lists them."""
-    return {key: each for key, each in mine.items() if any(getattr(each, name) for name in books.FIGURES)}
+    return {key: each for key, each in mine.items() if any(getattr(each, name) for name in comparison.FIGURES)}
 
 
 def _show(found: Reconciliation) -> None:
@@ -84,7 +84,7 @@ def _show(found: Reconciliation) -> None:
         out.print()
     sums = [
         (name, count(getattr(found.ours, name)), count(getattr(found.theirs, name)))
-        for name in (*books.FIGURES, "requests")
+        for name in (*comparison.FIGURES, "requests")
         if getattr(found.theirs, name) is not None
     ]
     out.print(table(["In all"], ["Ours", "Provider's"], sums))

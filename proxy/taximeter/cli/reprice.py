@@ -14,7 +14,7 @@ from taximeter.cli.options import place
 from taximeter.cli.proxy import acting
 from taximeter.cli.show import console, count, echo, money, table
 from taximeter.config import Settings, load
-from taximeter.control.answers import responses as shapes
+from taximeter.control.answers import responses
 
 if TYPE_CHECKING:
     from taximeter.control.services.reprice import RepricedModel, RepriceResponse
@@ -50,7 +50,7 @@ def reprice(
             raw = proxy.request("POST", "/reprice", body=period, wait_s=HISTORY_S).content
             answer = msgspec.json.decode(raw, type=RepriceResponse)
     if as_json:
-        echo(shapes.encode(answer))
+        echo(responses.encode(answer))
     else:
         _show(answer)
 

@@ -103,7 +103,7 @@ def status(settings: Settings, _found: Found, as_json: bool) -> None:
 
     Exit codes: 0 ready, 1 not ready, 3 not running.
     """
-    from taximeter.cli.asking import node_state
+    from taximeter.cli.status import node_state
     from taximeter.node.datadir import read_runtime
 
     runtime = read_runtime(Path(settings.data_dir))

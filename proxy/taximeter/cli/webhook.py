@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import click
 import msgspec
 
 from taximeter.cli.options import place
-from taximeter.cli.proxy import Proxy, acting
+from taximeter.cli.proxy import acting
 from taximeter.cli.show import console, echo, table
 from taximeter.config import Settings, load
-from taximeter.control.answers.letters import LetterInfo, LetterList, info
+from taximeter.control.answers.letters import LetterList, info
 from taximeter.core.errors import BadRequest
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.sink import default_url
@@ -31,8 +31,13 @@ def webhook() -> None:
 @place
 def listing(url: str | None, config_file: Path | None, as_json: bool, dead: bool) -> None:
     """List the letters not accepted yet, oldest first."""
-    with _where(url, config_file) as box:
-        found = box.listing(dead)
+    settings = load(config_file)
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            with _store(settings) as store:
+                found = [info(letter) for letter in store.letters(dead=True if dead else None)]
+        else:
+            found = proxy.send(LetterList, "GET", "/webhook?dead=true" if dead else "/webhook").data
     if as_json:
         echo(msgspec.json.encode(found))
         return
@@ -51,46 +56,20 @@ def resend(url: str | None, config_file: Path | None, as_json: bool, keys: tuple
     """Send dead letters again, under the keys they always had."""
     if bool(keys) == everything:
         raise BadRequest("Name the keys of dead letters (taximeter webhook list --dead), or say --all.")
-    with _where(url, config_file) as box:
-        resent = box.resend(None if everything else keys)
+    settings, named = load(config_file), None if everything else keys
+    with acting(url, settings) as proxy:
+        if proxy is None:
+            with _store(settings) as store:
+                resent = store.resend(named)
+        else:
+            resent = proxy.send(dict[str, int], "POST", "/webhook/resend", {"keys": named})["resent"]
     echo(msgspec.json.encode({"resent": resent}) if as_json else f"{resent} sent again.")
 
 
-class _Proxy:
-    """The outbox through the running proxy."""
-
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
-
-    def listing(self, dead: bool) -> list[LetterInfo]:
-        params = {"dead": ["true"]} if dead else {}
-        return msgspec.json.decode(self._proxy.request("GET", "/webhook", params=params).content, type=LetterList).data
-
-    def resend(self, keys: Sequence[str] | None) -> int:
-        answer = self._proxy.request("POST", "/webhook/resend", body={"keys": keys})
-        return int(answer.json()["resent"])
-
-
-class _Books:
-    """The outbox in the history database, while no proxy runs; the next start sends what is resent here."""
-
-    def __init__(self, database: Database, settings: Settings) -> None:
-        self._store = Store(database, settings.node, events=False, now_us=lambda: time.time_ns() // 1_000)
-        self._store.prepare()
-
-    def listing(self, dead: bool) -> list[LetterInfo]:
-        return [info(letter) for letter in self._store.letters(dead=True if dead else None)]
-
-    def resend(self, keys: Sequence[str] | None) -> int:
-        return self._store.resend(keys)
-
-
 @contextmanager
-def _where(url: str | None, config_file: Path | None) -> Iterator[_Proxy | _Books]:
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
-        if proxy is not None:
-            yield _Proxy(proxy)
-            return
-        with Database(settings.history.url or default_url(settings.data_dir)) as database:
-            yield _Books(database, settings)
+def _store(settings: Settings) -> Iterator[Store]:
+    """The outbox in the history database, while no proxy runs; the next start sends what is resent here."""
+    with Database(settings.history.url or default_url(settings.data_dir)) as database:
+        store = Store(database, settings.node, events=False, now_us=lambda: time.time_ns() // 1_000)
+        store.prepare()
+        yield store

@@ -19,7 +19,7 @@ from taximeter.control.api.corrections import reprice_period
 from taximeter.control.api.deadletters import DeadLetterAdmin
 from taximeter.control.api.letters import LetterAdmin
 from taximeter.control.api.organization import Organization
-from taximeter.control.api.parameters import Brackets, question
+from taximeter.control.api.parameters import Brackets, usage_parameters
 from taximeter.control.api.rebuild import rebuild_redis
 from taximeter.control.api.streams import Streams
 from taximeter.control.api.usage import Requests, Usage
@@ -62,7 +62,7 @@ def create(services: Services) -> Litestar:
             *node.HANDLERS,
             *PAGES,
         ],
-        dependencies={"services": Provide(provide), "asked": Provide(question)},
+        dependencies={"services": Provide(provide), "asked": Provide(usage_parameters)},
         middleware=[
             Gate(services.hosts, services.door),
             Brackets(),

@@ -1,4 +1,4 @@
-"""`/keys`: list, create, revoke proxy keys. The secret leaves once, in the answer that made it."""
+"""`/keys`: list, create, revoke proxy keys. The secret leaves once, in the response to its making."""
 
 from __future__ import annotations
 

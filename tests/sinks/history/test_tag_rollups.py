@@ -319,7 +319,7 @@ def test_tags_that_were_gone_before_the_upgrade_are_not_told_to_be_missing(sqlit
 
 
 def test_where_much_is_due_the_records_are_read(sqlite_url, monkeypatch):
-    monkeypatch.setattr("taximeter.sinks.history.read.sources.MOST_DUE", 10)
+    monkeypatch.setattr("taximeter.sinks.history.read.combining.MOST_DUE", 10)
     rng = Random(4)
     with Database(sqlite_url) as database:
         Writer(database).apply([batch([random_call(rng, SPAN_US) for _ in range(50)])])

@@ -58,7 +58,7 @@ class Page(msgspec.Struct, frozen=True):
 def page(
     start_time: int, end_time: int, widths: dict[str, Width], bucket_width: str, limit: int | None, cursor: str | None
 ) -> Page:
-    """The page a question asks for. Raises BadRequest on anything out of range."""
+    """The page a query asks for. Raises BadRequest on anything out of range."""
     width = widths.get(bucket_width)
     if width is None:
         raise BadRequest(f"No bucket_width {bucket_width[:20]!r}. Allowed: {', '.join(widths)}.", param="bucket_width")

@@ -28,7 +28,7 @@ FORECAST_DAYS = 84
 """How far back a forecast and its test look."""
 BUSIEST = 5
 
-Key = str | None | UnsetType
+GroupName = str | None | UnsetType
 CardOf = Callable[[str, str, int], Card | None]
 
 
@@ -43,16 +43,16 @@ class UsageSums(msgspec.Struct, frozen=True):
 class Trend(msgspec.Struct, kw_only=True):
     """One group now and before. Changes are fractions of before (0.1: ten per cent more); null without a before."""
 
-    workspace: Key = UNSET
-    track: Key = UNSET
-    document: Key = UNSET
-    task: Key = UNSET
-    model: Key = UNSET
-    provider: Key = UNSET
-    operation: Key = UNSET
-    key_id: Key = UNSET
-    end_user: Key = UNSET
-    service_tier: Key = UNSET
+    workspace: GroupName = UNSET
+    track: GroupName = UNSET
+    document: GroupName = UNSET
+    task: GroupName = UNSET
+    model: GroupName = UNSET
+    provider: GroupName = UNSET
+    operation: GroupName = UNSET
+    key_id: GroupName = UNSET
+    end_user: GroupName = UNSET
+    service_tier: GroupName = UNSET
     now: UsageSums
     before: UsageSums
     requests_change: float | None
@@ -91,7 +91,7 @@ class BusyHour(msgspec.Struct, kw_only=True):
 
 
 class Peaks(msgspec.Struct, kw_only=True):
-    """`GET /usage/peaks`: at what hours of the day calls end, in the question's time zone."""
+    """`GET /usage/peaks`: at what hours of the day calls end, in the query's time zone."""
 
     from_: str | None = msgspec.field(name="from")
     to: str | None

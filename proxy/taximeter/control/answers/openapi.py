@@ -18,7 +18,7 @@ _PROBES = ("/healthz", "/readyz")
 
 
 class Money(OpenAPISchemaPlugin):
-    """A decimal is sent as an exact number (`shapes.encode`), not as text."""
+    """A decimal is sent as an exact number (`responses.encode`), not as text."""
 
     @staticmethod
     def is_plugin_supported_type(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """What can be asked of history's sums. Each query says what it reads and makes its response of that; it does no I/O.
 
 A query is a generator: it yields what it reads, is sent the sums, and returns its response. So the same one serves the
-control plane's loop (`services.asking`) and a command that reads the database itself (`read`). Raises BadRequest.
+control plane's loop (`services.querying`) and a command that reads the database itself (`read`). Raises BadRequest.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ FIGURES = ("input_tokens", "cached_input_tokens", "output_tokens")
 """What is compared."""
 DAY_S = 86_400
 
-Key = tuple[str, str | None]
+DayModel = tuple[str, str | None]
 """Day (`2026-11-22`) and model; None: the export does not tell models apart."""
 
 COLUMNS = {
@@ -57,7 +57,7 @@ class Export(msgspec.Struct):
     """The period it is about, half-open."""
     operations: set[str]
     """llm, embedding: which calls it is about; empty: it does not say."""
-    figures: dict[Key, Figures]
+    figures: dict[DayModel, Figures]
 
 
 class Difference(msgspec.Struct):
@@ -213,9 +213,9 @@ def by_model(export: Export) -> bool:
     return (not export.figures) or all(model is not None for _, model in export.figures)
 
 
-def ours(answer: UsageAggregateResponse, *, models: bool) -> dict[Key, Figures]:
+def ours(answer: UsageAggregateResponse, *, models: bool) -> dict[DayModel, Figures]:
     """Our own figures from `GET /usage?window=day`: input of every operation, output of LLM calls."""
-    found: dict[Key, Figures] = {}
+    found: dict[DayModel, Figures] = {}
     for part in answer.series:
         usage = part.usage
         key = str(part.start)[:10], (str(part.model) if isinstance(part.model, str) else "unknown") if models else None
@@ -230,7 +230,7 @@ def ours(answer: UsageAggregateResponse, *, models: bool) -> dict[Key, Figures]:
     return found
 
 
-def compare(export: Export, mine: Mapping[Key, Figures]) -> Reconciliation:
+def compare(export: Export, mine: Mapping[DayModel, Figures]) -> Reconciliation:
     """Every figure the export tells, day by day and model by model; what one side lacks is 0 there."""
     told = [name for name in FIGURES if any(getattr(each, name) is not None for each in export.figures.values())]
     told = told or list(FIGURES)

@@ -21,7 +21,7 @@ from taximeter.sinks.query import Filters, Group, TrackPart
 encode = msgspec.json.Encoder(decimal_format="number").encode
 """JSON with money as exact decimal numbers: a float would drift."""
 
-Key = str | None | UnsetType
+GroupName = str | None | UnsetType
 
 
 class UsageGroup(msgspec.Struct, kw_only=True):
@@ -30,16 +30,16 @@ class UsageGroup(msgspec.Struct, kw_only=True):
     start: str | UnsetType = UNSET
     """Start of the window, in a series."""
     end: str | UnsetType = UNSET
-    workspace: Key = UNSET
-    track: Key = UNSET
-    document: Key = UNSET
-    task: Key = UNSET
-    model: Key = UNSET
-    provider: Key = UNSET
-    operation: Key = UNSET
-    key_id: Key = UNSET
-    end_user: Key = UNSET
-    service_tier: Key = UNSET
+    workspace: GroupName = UNSET
+    track: GroupName = UNSET
+    document: GroupName = UNSET
+    task: GroupName = UNSET
+    model: GroupName = UNSET
+    provider: GroupName = UNSET
+    operation: GroupName = UNSET
+    key_id: GroupName = UNSET
+    end_user: GroupName = UNSET
+    service_tier: GroupName = UNSET
     usage: UsageInfo
     estimated_cost_usd: Decimal | None
     """Of the calls that have a price; null where none has."""

@@ -23,7 +23,7 @@ Lines = Callable[[Sequence[Record]], bytes]
 
 
 def csv_header() -> bytes:
-    """The first line: the names of shapes.COLUMNS."""
+    """The first line: the names of responses.COLUMNS."""
     return _csv_line(COLUMNS)
 
 

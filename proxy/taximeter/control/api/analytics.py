@@ -12,7 +12,7 @@ from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Tr
 from taximeter.control.api.parameters import Asked, Given, Many, groups, only_known_parameters, split
 from taximeter.control.api.usage import GroupBy
 from taximeter.control.door.access import anyone_known
-from taximeter.control.services.asking import answer
+from taximeter.control.services.querying import answer
 
 
 class Analytics(Controller):

@@ -20,7 +20,7 @@ from taximeter.control.answers.buckets import COST_WIDTHS, US, USAGE_WIDTHS, Pag
 from taximeter.control.answers.responses import details_of
 from taximeter.control.api.parameters import Given, Many, only_known_parameters, split
 from taximeter.control.door.access import anyone_known, own
-from taximeter.control.services.asking import DRAIN_S, Asking, bounded
+from taximeter.control.services.querying import DRAIN_S, ApiRequest, bounded
 from taximeter.control.services.services import Services
 from taximeter.core import views
 from taximeter.core.errors import BadRequest, NotFound
@@ -118,7 +118,7 @@ class Organization(Controller):
     async def usage(
         self,
         services: Given,
-        request: Asking,
+        request: ApiRequest,
         kind: FromPath[str],
         start_time: StartTime,
         end_time: EndTime = None,
@@ -161,7 +161,7 @@ class Organization(Controller):
     async def costs(
         self,
         services: Given,
-        request: Asking,
+        request: ApiRequest,
         start_time: StartTime,
         end_time: EndTime = None,
         bucket_width: Annotated[str, QueryParameter(description="1d.")] = "1d",

@@ -74,14 +74,14 @@ def split(values: Many) -> list[str]:
     return found
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """The filters of a question, with the workspaces this caller may see."""
+class UsageParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """The filters of a query, with the workspaces this caller may see."""
 
     filters: Filters
     tz: str
 
 
-Asked = NamedDependency[Question]
+Asked = NamedDependency[UsageParameters]
 """The common filters, in a handler's signature."""
 Given = NamedDependency[Services]
 """What the application was built from, in a handler's signature."""
@@ -96,7 +96,7 @@ def _several(text: str) -> Any:
     return QueryParameter(description=f"{text} Several: repeat it or separate by commas; empty: calls that carry none.")
 
 
-async def question(
+async def usage_parameters(
     request: Request[Any, Caller, Any],
     workspace: Annotated[Many, _several("Workspace.")] = None,
     from_: From = None,
@@ -111,13 +111,13 @@ async def question(
     key_id: Annotated[Many, _several("Id of the proxy key.")] = None,
     end_user: Annotated[Many, _several("End user.")] = None,
     service_tier: Annotated[Many, _several("Service tier.")] = None,
-) -> Question:
+) -> UsageParameters:
     """The common filters, as a dependency of the routes that answer about usage."""
     from_us, to_us = range_us(from_, to, tz)
     for name in split(operation):
         if name not in ("llm", "embedding", "rerank", "other"):
             raise BadRequest(f"No operation {name[:80]!r}. Allowed: llm, embedding, rerank, other.", param="operation")
-    return Question(
+    return UsageParameters(
         filters=Filters(
             from_us=from_us,
             to_us=to_us,
@@ -142,7 +142,7 @@ def groups(group_by: Many) -> tuple[str, ...]:
 
 
 def one_workspace(caller: Caller, asked: str | None) -> str | None:
-    """The workspace a question about one thing is about; None: not said. Raises NotFound for another's."""
+    """The workspace a query about one thing is about; None: not said. Raises NotFound for another's."""
     if caller.workspace is not None and asked not in (None, caller.workspace):
         raise NotFound(f"No workspace {str(asked)[:128]!r}.", param="workspace")
     return caller.workspace or asked

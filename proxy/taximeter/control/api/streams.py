@@ -13,13 +13,12 @@ from litestar import Controller, get
 from litestar.params import QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
 
-from taximeter.control.answers import responses as shapes
-from taximeter.control.answers import rows
+from taximeter.control.answers import responses, rows
 from taximeter.control.answers.responses import encode
 from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, split
 from taximeter.control.door.access import anyone_known
-from taximeter.control.services.asking import DRAIN_S
 from taximeter.control.services.live import Live
+from taximeter.control.services.querying import DRAIN_S
 from taximeter.control.services.services import Services
 from taximeter.core.record import Record
 from taximeter.sinks.query import Filters
@@ -138,5 +137,5 @@ async def _events(live: Live, filters: Filters) -> AsyncIterator[ServerSentEvent
                 yield ServerSentEventMessage(event="missed", data=encode({"records": missed}).decode())
             if record is None:
                 return
-            shown: dict[str, Any] = shapes.record(record)
+            shown: dict[str, Any] = responses.record(record)
             yield ServerSentEventMessage(event="record", id=record.event_id, data=encode(shown).decode())

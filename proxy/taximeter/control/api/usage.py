@@ -1,4 +1,4 @@
-"""`/usage`: totals, groups, series; one track; one request; records in pages. The shapes are in shapes.py."""
+"""`/usage`: totals, groups, series; one track; one request; records in pages. The shapes are in responses.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import msgspec
 from litestar import Controller, get, post
 from litestar.params import FromPath, QueryParameter
 
-from taximeter.control.answers import queries
-from taximeter.control.answers import responses as shapes
+from taximeter.control.answers import queries, responses
 from taximeter.control.answers.responses import EventsPage, TrackResponse, UsageAggregateResponse
 from taximeter.control.api.parameters import (
     Asked,
@@ -25,7 +24,7 @@ from taximeter.control.api.parameters import (
     window_of,
 )
 from taximeter.control.door.access import anyone_known
-from taximeter.control.services.asking import DRAIN_S, Asking, answer, run, up_to_date, while_here
+from taximeter.control.services.querying import DRAIN_S, ApiRequest, answer, run, up_to_date, while_here
 from taximeter.core import pricecodes
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.times import range_us
@@ -67,7 +66,7 @@ class Usage(Controller):
     async def aggregate(
         self,
         services: Given,
-        request: Asking,
+        request: ApiRequest,
         asked: Asked,
         group_by: GroupBy = None,
         window: Windows = None,
@@ -89,7 +88,7 @@ class Usage(Controller):
             await services.delivery.drain(DRAIN_S)
         filters = msgspec.structs.replace(asked.filters, outcome=split(outcome) or None)
         records, next_page = await services.history.events(filters, limit, page)
-        return EventsPage(data=[shapes.record(each) for each in records], next_page=next_page)
+        return EventsPage(data=[responses.record(each) for each in records], next_page=next_page)
 
 
 class Requests(Controller):
@@ -100,20 +99,20 @@ class Requests(Controller):
     guards = (anyone_known, only_known_parameters)
 
     @get("/requests/{request_id:str}", summary="Every attempt of one request")
-    async def request(self, services: Given, request: Asking, request_id: FromPath[str]) -> EventsPage:
+    async def request(self, services: Given, request: ApiRequest, request_id: FromPath[str]) -> EventsPage:
         await services.delivery.drain(DRAIN_S)
         records = await services.history.record(request_id)
         own = request.auth.workspace
         records = [each for each in records if own is None or each.workspace == own]
         if not records:
             raise NotFound(f"No request {request_id[:128]!r} is recorded.", param="request_id")
-        return EventsPage(data=[shapes.record(each) for each in records], next_page=None)
+        return EventsPage(data=[responses.record(each) for each in records], next_page=None)
 
     @get("/tracks/{track:str}", summary="One track: token_usage, metrics, usage, documents")
     async def track(
         self,
         services: Given,
-        request: Asking,
+        request: ApiRequest,
         track: FromPath[str],
         workspace: Workspace = None,
         wait: Wait = 0,
@@ -134,7 +133,7 @@ class Requests(Controller):
         settled = await while_here(request, services.delivery.settled(track, wait, named)) if wait else True
         complete, lag_s = await up_to_date(services, split(after), request)
         owner = named or await run(services.history, queries.owner(track))
-        shown = shapes.track(
+        shown = responses.track(
             await services.history.track(owner, track, from_us, to_us) if owner is not None else [],
             name=track,
             workspace=owner,
@@ -152,7 +151,7 @@ class Requests(Controller):
     async def close(
         self,
         services: Given,
-        request: Asking,
+        request: ApiRequest,
         track: FromPath[str],
         workspace: Workspace = None,
     ) -> TrackClosed:

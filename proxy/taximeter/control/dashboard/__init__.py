@@ -1,4 +1,4 @@
-"""The dashboard on the control port: pages made here, on the server, of the same answers as the usage API."""
+"""The dashboard on the control port: pages made here, on the server, of the same queries as the usage API."""
 
 from taximeter.control.dashboard import charts, rendering
 from taximeter.control.dashboard.analytics import AnalyticsPages

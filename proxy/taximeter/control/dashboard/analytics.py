@@ -19,7 +19,7 @@ from taximeter.control.dashboard.contexts import AnalyticsPage
 from taximeter.control.dashboard.pages import DIMENSIONS, By, Viewed, one_of, page_view
 from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.door.access import anyone_known
-from taximeter.control.services.asking import Asking, run, up_to_date
+from taximeter.control.services.querying import ApiRequest, run, up_to_date
 from taximeter.core.figures import count
 from taximeter.core.times import local
 from taximeter.sinks.query import Filters
@@ -39,7 +39,7 @@ class AnalyticsPages(Controller):
     async def page(
         self,
         services: Given,
-        request: Asking,
+        request: ApiRequest,
         view: Viewed,
         by: By = None,
         candidate: Annotated[Many, QueryParameter(description="A further model to compare: provider/model.")] = None,

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from taximeter.control.api.parameters import Question
+from taximeter.control.api.parameters import UsageParameters
 from taximeter.core.errors import BadRequest
 from taximeter.core.record import FOREVER_US
 from taximeter.core.times import local, shown
@@ -46,7 +46,7 @@ NAMES = (
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """A page's question."""
+    """A page's query."""
 
     filters: Filters
     """With both ends of the range."""
@@ -86,7 +86,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         return day_name(first) if first.date() == last.date() else f"{day_name(first)} – {day_name(last)}"
 
     def url(self, path: str, /, **changes: str | Sequence[str] | None) -> str:
-        """A link that keeps this question but for what is said; None takes a parameter away."""
+        """A link that keeps this query but for what is said; None takes a parameter away."""
         params: dict[str, Any] = {**self.params}
         for name, value in changes.items():
             params.pop(name.rstrip("_"), None)
@@ -117,8 +117,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def view(asked: Question, period: str | None, now_us: int, given: Mapping[str, Sequence[str]]) -> View:
-    """The question of a page from its parameters. Raises BadRequest on an unknown period.
+def view(asked: UsageParameters, period: str | None, now_us: int, given: Mapping[str, Sequence[str]]) -> View:
+    """The query of a page from its parameters. Raises BadRequest on an unknown period.
 
     A given range wins over a period; without either it is the last 30 days. Periods are whole local days, so that
     today's end is the coming midnight.

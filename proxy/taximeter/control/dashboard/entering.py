@@ -14,7 +14,7 @@ from taximeter.control.dashboard.rendering import STATIC, static
 from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.door.gate import asked_by
 from taximeter.control.door.sessions import COOKIE, LASTS_S
-from taximeter.control.services.asking import Asking
+from taximeter.control.services.querying import ApiRequest
 from taximeter.core.errors import NotFound
 
 _YEAR = "public, max-age=31536000, immutable"  # their links carry the version
@@ -29,11 +29,13 @@ class Entrance(Controller):
     exception_handlers = ERRORS
 
     @get("/login", media_type="text/html")
-    async def form(self, request: Asking, next_: Annotated[str, QueryParameter(name="next")] = "/") -> Response[str]:
+    async def form(
+        self, request: ApiRequest, next_: Annotated[str, QueryParameter(name="next")] = "/"
+    ) -> Response[str]:
         return show(request, LoginPage(next=_own_path(next_), problem=""))
 
     @post("/login", status_code=200, media_type="text/html")
-    async def enter(self, services: Given, request: Asking) -> Response[str]:
+    async def enter(self, services: Given, request: ApiRequest) -> Response[str]:
         """Set a session's cookie for a good token; the token itself stays here."""
         given = await request.form()
         token = str(given.get("token", "")).strip().encode()
@@ -56,7 +58,7 @@ class Entrance(Controller):
         return Response("", status_code=303, headers={"location": where}, cookies=[cookie])
 
     @post("/logout", status_code=303)
-    async def leave(self, services: Given, request: Asking) -> Response[str]:
+    async def leave(self, services: Given, request: ApiRequest) -> Response[str]:
         if services.sessions.close(request.headers.get("cookie", "").encode("latin-1")):
             services.door.signed_out(asked_by(request.scope, dict(request.scope["headers"])))
         gone = Cookie(COOKIE, value="", max_age=0, httponly=True, samesite="strict")

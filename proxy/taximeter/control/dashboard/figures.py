@@ -1,6 +1,6 @@
 """What the pages show, gathered from history: totals beside those before, rows for tables.
 
-Figures come from the same questions as `GET /usage`, so a page and the API agree.
+Figures come from the same queries as `GET /usage`, so a page and the API agree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from taximeter.control.dashboard.asked import View, last_days, path, same_time_before
-from taximeter.control.services.interfaces import History
+from taximeter.control.services.interfaces import HistoryReader
 from taximeter.core import views
 from taximeter.core.figures import count
 from taximeter.core.totals import Totals
@@ -75,12 +75,12 @@ def summed(groups: Iterable[Group]) -> Figures:
     return Figures(views.summed(group.totals for group in groups))
 
 
-async def sums(history: History, filters: Filters) -> Figures:
+async def sums(history: HistoryReader, filters: Filters) -> Figures:
     """All of it as one."""
     return summed(await history.usage(filters))
 
 
-async def today(history: History, view: View) -> Today:
+async def today(history: HistoryReader, view: View) -> Today:
     """Today and yesterday of the same filters, whatever the page's range."""
     midnight, next_us = last_days(view.now_us, view.tz, 1)
     before, _ = last_days(view.now_us, view.tz, 2)
@@ -111,7 +111,7 @@ def table(view: View, name: str, groups: Iterable[Group]) -> Table:
     return Table(name, rows, summed(groups))
 
 
-async def recent_tracks(history: History, view: View, workspace: str | None) -> list[tuple[Row, int]]:
+async def recent_tracks(history: HistoryReader, view: View, workspace: str | None) -> list[tuple[Row, int]]:
     """The tracks of a workspace used last, each with all it has used and when it was used last (µs)."""
     if workspace is None:
         return []

@@ -12,7 +12,7 @@ from litestar.params import FromPath, QueryParameter
 from msgspec.structs import replace
 
 from taximeter.budgets.rule import CHARGED
-from taximeter.control.answers import responses as shapes
+from taximeter.control.answers import responses
 from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, split
 from taximeter.control.dashboard import figures
 from taximeter.control.dashboard.asked import DAY_US, NAMES, PERIODS, View, view
@@ -21,7 +21,7 @@ from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.dashboard.time_series import over_time
 from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
 from taximeter.control.door.access import admin_only, anyone_known, own
-from taximeter.control.services.asking import Asking, up_to_date
+from taximeter.control.services.querying import ApiRequest, up_to_date
 from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.times import shown
@@ -36,17 +36,17 @@ RECORDS = 100
 LIVE_ROWS = 200
 
 Viewed = NamedDependency[View]
-"""The page's question, in a handler's signature."""
+"""The page's query, in a handler's signature."""
 By = Annotated[str | None, QueryParameter(description="What the charts are grouped by.")]
 
 
 async def page_view(
-    request: Asking,
+    request: ApiRequest,
     services: Given,
     asked: Asked,
     period: Annotated[str | None, QueryParameter(description=f"Instead of from and to: {', '.join(PERIODS)}.")] = None,
 ) -> View:
-    """The question of a page."""
+    """The query of a page."""
     given = {name: request.query_params.getall(name) for name in request.query_params}
     named = {name: split(values) for name, values in given.items() if name in NAMES}
     kept: dict[str, list[str]] = {name: given[name] for name in ("period", "from", "to", "tz", "by") if name in given}
@@ -62,13 +62,13 @@ class Pages(Controller):
     exception_handlers = ERRORS
 
     @get("/", summary="Today against yesterday; cost and tokens over time", media_type="text/html")
-    async def overview(self, services: Given, request: Asking, view: Viewed, by: By = None) -> Response[str]:
+    async def overview(self, services: Given, request: ApiRequest, view: Viewed, by: By = None) -> Response[str]:
         by = one_of(by, DIMENSIONS, "workspace" if request.auth.admin else "model")
         return await _overview(services, request, view, by, DIMENSIONS)
 
     @get("/dashboard/workspaces/{name:str}", summary="One workspace", media_type="text/html")
     async def workspace(
-        self, services: Given, request: Asking, view: Viewed, name: FromPath[str], by: By = None
+        self, services: Given, request: ApiRequest, view: Viewed, name: FromPath[str], by: By = None
     ) -> Response[str]:
         own(request.auth, [name])
         filters = replace(view.filters, workspace=[name])
@@ -78,7 +78,7 @@ class Pages(Controller):
 
     @get("/dashboard/workspaces/{name:str}/tracks/{track_name:str}", summary="One track", media_type="text/html")
     async def track(
-        self, services: Given, request: Asking, view: Viewed, name: FromPath[str], track_name: FromPath[str]
+        self, services: Given, request: ApiRequest, view: Viewed, name: FromPath[str], track_name: FromPath[str]
     ) -> Response[str]:
         own(request.auth, [name])
         track = track_name  # `track` is a filter of every page
@@ -90,7 +90,7 @@ class Pages(Controller):
         in_flight = services.delivery.in_flight(name, track)
         if not parts and not in_flight:
             raise NotFound(f"No call of a track {track[:128]!r} is recorded in {name[:128]!r}.", param="track")
-        answer = shapes.track(parts, name=track, workspace=name, in_flight=in_flight)
+        answer = responses.track(parts, name=track, workspace=name, in_flight=in_flight)
         first_us = min((part.first_us for part in parts), default=view.now_us)
         last_us = max((part.last_us for part in parts), default=view.now_us)
         drawn, legend = await asyncio.to_thread(timeline, records)
@@ -111,7 +111,7 @@ class Pages(Controller):
     async def records(
         self,
         services: Given,
-        request: Asking,
+        request: ApiRequest,
         view: Viewed,
         outcome: Annotated[Many, QueryParameter(description="How the attempts ended.")] = None,
         page: Annotated[str | None, QueryParameter(description="Cursor of an older page.")] = None,
@@ -140,7 +140,7 @@ class Pages(Controller):
         return show(request, context)
 
     @get("/dashboard/requests/{request_id:str}", summary="One request, every attempt", media_type="text/html")
-    async def request(self, services: Given, request: Asking, request_id: FromPath[str]) -> Response[str]:
+    async def request(self, services: Given, request: ApiRequest, request_id: FromPath[str]) -> Response[str]:
         await up_to_date(services)
         records = await services.history.record(request_id)
         records = [each for each in records if request.auth.workspace in (None, each.workspace)]
@@ -148,7 +148,7 @@ class Pages(Controller):
             raise NotFound(f"No request {request_id[:128]!r} is recorded.", param="request_id")
         attempts, unknown = [], []
         for record in records:
-            fields = shapes.record(record)
+            fields = responses.record(record)
             usage = fields.pop("usage")
             fields["tags"] = fields["tags"] or None
             known = [(name, _plain(value)) for name, value in fields.items() if value is not None]
@@ -157,7 +157,7 @@ class Pages(Controller):
         return show(request, RequestPage(request_id=request_id, attempts=attempts, unknown=unknown))
 
     @get("/dashboard/live", summary="Calls as they end", media_type="text/html")
-    async def live(self, services: Given, request: Asking, view: Viewed) -> Response[str]:
+    async def live(self, services: Given, request: ApiRequest, view: Viewed) -> Response[str]:
         await up_to_date(services)
         names = {name: getattr(view.filters, name) for name in NAMES}
         records, _ = await services.history.events(Filters(**names), 30)
@@ -165,7 +165,7 @@ class Pages(Controller):
         return show(request, LivePage(view=view, records=records, source=source, most=LIVE_ROWS))
 
     @get("/dashboard/health", guards=[admin_only], summary="How the meter itself is", media_type="text/html")
-    async def health(self, services: Given, request: Asking) -> Response[str]:
+    async def health(self, services: Given, request: ApiRequest) -> Response[str]:
         complete, lag_s = await up_to_date(services)
         known = await figures.sums(services.history, Filters(from_us=services.now_us() - DAY_US))
         totals = known.totals
@@ -183,7 +183,12 @@ class Pages(Controller):
 
 
 async def _overview(
-    services: Services, request: Asking, view: View, by: str, dimensions: dict[str, str], workspace: str | None = None
+    services: Services,
+    request: ApiRequest,
+    view: View,
+    by: str,
+    dimensions: dict[str, str],
+    workspace: str | None = None,
 ) -> Response[str]:
     complete, lag_s = await up_to_date(services)
     history = services.history

@@ -14,7 +14,7 @@ from taximeter.control.dashboard.contexts import ErrorPage, Frame, Page
 from taximeter.control.dashboard.rendering import page
 from taximeter.control.door.access import Caller
 from taximeter.control.door.sessions import COOKIE
-from taximeter.control.services.asking import Asking
+from taximeter.control.services.querying import ApiRequest
 from taximeter.core.errors import RequestError, Unauthorized
 from taximeter.sinks.history.database import HistoryUnavailable
 
@@ -29,14 +29,14 @@ NAV = (
 OF_ADMIN = (("Meter health", "/dashboard/health"),)
 
 
-def show(request: Asking, context: Page, status: int = 200) -> Response[str]:
+def show(request: ApiRequest, context: Page, status: int = 200) -> Response[str]:
     """A page for whoever asks."""
     caller: Caller = request.scope.get("auth") or Caller()  # refused before anyone asked who it is
     nav = NAV + (OF_ADMIN if caller.admin else ())
     return page(Frame(caller=caller, nav=nav, signed_in=COOKIE in request.cookies), context, status)
 
 
-def _refused(request: Asking, error: RequestError) -> Response[str]:
+def _refused(request: ApiRequest, error: RequestError) -> Response[str]:
     if isinstance(error, Unauthorized):
         query = request.url.query
         where = request.url.path + (f"?{query}" if query else "")
@@ -44,21 +44,21 @@ def _refused(request: Asking, error: RequestError) -> Response[str]:
     return _told(request, error.status, error.message)
 
 
-def _unknown(request: Asking, error: HTTPException) -> Response[str]:
+def _unknown(request: ApiRequest, error: HTTPException) -> Response[str]:
     return _told(request, error.status_code, error.detail)
 
 
-def _without_history(request: Asking, error: HistoryUnavailable) -> Response[str]:
+def _without_history(request: ApiRequest, error: HistoryUnavailable) -> Response[str]:
     log.warning("dashboard: %s", error)
     return _told(request, 503, "The history database cannot be read now. Calls go on and are counted; try again soon.")
 
 
-def _unforeseen(request: Asking, error: Exception) -> Response[str]:
+def _unforeseen(request: ApiRequest, error: Exception) -> Response[str]:
     log.error("dashboard: %s failed", request.url.path, exc_info=error)
     return _told(request, 500, "Something here failed; the log has it.")
 
 
-def _told(request: Asking, status: int, message: str) -> Response[str]:
+def _told(request: ApiRequest, status: int, message: str) -> Response[str]:
     return show(request, ErrorPage(title=HTTPStatus(status).phrase, message=message), status)
 
 

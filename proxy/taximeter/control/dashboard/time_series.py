@@ -15,7 +15,7 @@ from markupsafe import Markup
 from taximeter.control.dashboard import charts
 from taximeter.control.dashboard.asked import View, label, window_name
 from taximeter.control.dashboard.figures import Figures, Row, own_view, summed
-from taximeter.control.services.interfaces import History
+from taximeter.control.services.interfaces import HistoryReader
 from taximeter.core import views
 from taximeter.core.figures import count, money, short
 from taximeter.core.times import shown
@@ -57,7 +57,7 @@ class Stack(msgspec.Struct, frozen=True):
     cells: dict[int, Totals]
 
 
-async def over_time(history: History, view: View, by: str) -> OverTime:
+async def over_time(history: HistoryReader, view: View, by: str) -> OverTime:
     """Cost and tokens by window and group: the six groups that cost most, and the rest in grey."""
     found = await history.ranked(view.filters, by, OTHER, view.window, view.tz.key)
     marks, unit = _marks(view)

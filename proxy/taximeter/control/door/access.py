@@ -79,7 +79,7 @@ def admin_only(connection: Connection, handler: BaseRouteHandler) -> None:
 
 
 def own(caller: Caller, asked: list[str]) -> list[str]:
-    """The workspaces a caller's question is about, from those it named. Raises NotFound for another's."""
+    """The workspaces a caller's query is about, from those it named. Raises NotFound for another's."""
     if caller.workspace is None:
         return asked
     for workspace in asked:

@@ -29,7 +29,7 @@ _TOO_MANY = "Too many wrong tokens; none is looked at now. Try again later."
 _PREFIX = PREFIX.encode()
 
 
-class Asking(msgspec.Struct, frozen=True):
+class Presented(msgspec.Struct, frozen=True):
     """What of a request says who asks."""
 
     peer: str | None
@@ -51,7 +51,7 @@ class Door:
         self._attempts = attempts or Attempts()
         self._loopback = Loopback(settings)
 
-    def caller(self, asking: Asking) -> Caller:
+    def caller(self, asking: Presented) -> Caller:
         """Who asks; nobody known where too many wrong tokens came from there, as then none is looked at.
 
         A proxy key has 256 random bits and a session too, so only what may be an admin token counts as a try.
@@ -66,14 +66,14 @@ class Door:
             self._tried(asking, caller, "a bearer token")
         return caller
 
-    def look(self, asking: Asking) -> Caller:
+    def look(self, asking: Presented) -> Caller:
         """Who asks, without counting a try: for looking again at who was let in."""
         token = bearer(asking.head.get(b"authorization"))
         if token is None and asking.method in READING:
             token = self._sessions.token(asking.head.get(b"cookie"))
         return self._identify(token, local=self._local(asking))
 
-    def sign_in(self, asking: Asking, token: bytes) -> Caller:
+    def sign_in(self, asking: Presented, token: bytes) -> Caller:
         """Who the form's token stands for. From this machine too it has to be a good one."""
         wait_s = self._attempts.wait_s(asking.peer or "")
         if wait_s:
@@ -84,7 +84,7 @@ class Door:
             log.info("%s signed in as %s", _shown(asking), _named(caller))
         return caller
 
-    def signed_out(self, asking: Asking) -> None:
+    def signed_out(self, asking: Presented) -> None:
         """A session was ended by its browser."""
         log.info("%s signed out", _shown(asking))
 
@@ -92,14 +92,14 @@ class Door:
         admin = self._settings.auth.admin_token_sha256
         return identify(token, local=local, admin_token_sha256=admin, keys=self._keys())
 
-    def _local(self, asking: Asking) -> bool:
+    def _local(self, asking: Presented) -> bool:
         return self._loopback.trusts(asking.peer, asking.head, asking.http_version)
 
-    def _needed(self, asking: Asking) -> bool:
+    def _needed(self, asking: Presented) -> bool:
         """Whether a token decides anything here: on a trusted loopback any is let through."""
         return bool(self._settings.auth.admin_token_sha256) or not self._local(asking)
 
-    def _tried(self, asking: Asking, caller: Caller, where: str) -> None:
+    def _tried(self, asking: Presented, caller: Caller, where: str) -> None:
         if caller.known:
             self._attempts.succeeded(asking.peer or "")
             return
@@ -108,7 +108,7 @@ class Door:
         log.warning("%s was refused: a wrong token in %s%s", _shown(asking), where, more)
 
 
-def _shown(asking: Asking) -> str:
+def _shown(asking: Presented) -> str:
     """The address for the log, and what a reverse proxy says is behind it; a client can make that up."""
     claimed = asking.head.get(b"x-forwarded-for")
     return f"{asking.peer}" + (f" (for {claimed[:80].decode('latin-1')!a})" if claimed is not None else "")

@@ -9,7 +9,7 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from taximeter.control.door.door import READING, Asking, Door
+from taximeter.control.door.door import READING, Door, Presented
 from taximeter.control.door.shares import asking as whose
 from taximeter.core.errors import AnswerCut, BadRequest, Unauthorized
 from taximeter.core.hosts import Hosts
@@ -44,7 +44,7 @@ class Gate(ASGIMiddleware):
         with whose(caller.workspace):
             await self._answer(scope, receive, send, next_app, asking)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp, asking: Asking) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp, asking: Presented) -> None:
         caller = scope["auth"]
         if not caller.known or asking.method not in READING:  # a change that was begun is carried through
             await next_app(scope, receive, send)
@@ -56,10 +56,10 @@ class Gate(ASGIMiddleware):
             await answer.end()
 
 
-def asked_by(scope: Scope, head: dict[bytes, bytes]) -> Asking:
+def asked_by(scope: Scope, head: dict[bytes, bytes]) -> Presented:
     """What of a request says who asks."""
     client = scope["client"]
-    return Asking(
+    return Presented(
         peer=None if client is None else client[0],
         head=head,
         method=str(scope.get("method")),

@@ -26,7 +26,7 @@ from taximeter.config.secret import shared_secrets
 from taximeter.control.app import create
 from taximeter.control.dashboard import warm
 from taximeter.control.door.trust import warning
-from taximeter.control.process.priority import give_way, settle
+from taximeter.control.process.priority import freeze, give_way
 from taximeter.control.process.state import State
 from taximeter.control.process.sync import Sealing, exchange
 from taximeter.control.process.upkeep import RETRY_S, every, retention_start_us
@@ -136,7 +136,7 @@ class Control:
         server = Server(create(self._services()), replace(self.settings.limits, shutdown_s=REQUESTS_S))
 
         def started() -> None:
-            settle()
+            freeze()
             child.ready()
 
         server.on_started = started  # type: ignore[method-assign]

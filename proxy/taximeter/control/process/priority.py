@@ -21,7 +21,7 @@ def give_way() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def settle() -> None:
+def freeze() -> None:
     """Everything is imported and made: the collector need not look at it again, nor often at records, which leave no
     cycles behind."""
     gc.collect()

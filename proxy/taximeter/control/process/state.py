@@ -13,7 +13,7 @@ LAG_S = 30.0
 
 
 class State:
-    """Implements control.interfaces.Node."""
+    """Implements services.interfaces.Node."""
 
     def __init__(self, boot: Boot, delivery: Delivery) -> None:
         self._boot = boot

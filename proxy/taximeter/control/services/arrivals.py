@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from taximeter.sinks.history.database import HistoryUnavailable
 
 if TYPE_CHECKING:
-    from taximeter.control.services.interfaces import Delivery, Records
+    from taximeter.control.services.interfaces import Delivery, RecordsReader
 
 POLL_S = 0.25
 SINK = "history"
 
 
 class Waiter:
-    """One question, and what it still waits for."""
+    """One caller, and what it still waits for."""
 
     def __init__(self, missing: set[str], workspace: str | None) -> None:
         self.missing = missing
@@ -37,7 +37,7 @@ class Waiter:
 class Arrivals:
     """Everybody who waits for requests to be in history."""
 
-    def __init__(self, history: Records, delivery: Delivery) -> None:
+    def __init__(self, history: RecordsReader, delivery: Delivery) -> None:
         self._history = history
         self._delivery = delivery
         self._waiting: set[Waiter] = set()

@@ -93,7 +93,7 @@ class Corrections:
     async def _up_to_date(self) -> None:
         """Corrections on their way must be known, or they would be written twice."""
         if not (await self._delivery.drain(DRAIN_S, ("history",))).complete:
-            raise NotReady("History does not have everything that is in the journal yet; try again later.")
+            raise NotReady("HistoryReader does not have everything that is in the journal yet; try again later.")
 
     def _opened(self) -> Journal:
         if self._journal is None:

@@ -12,8 +12,8 @@ from taximeter.sinks.query import Filters, Group, Ranked, TrackPart, Window
 from taximeter.sinks.webhook.letters import Letter
 
 
-class Sums(Protocol):
-    """The aggregates of sinks.history (see its Reader for what each answers and raises)."""
+class SumsReader(Protocol):
+    """The aggregates of sinks.history (see its Reader for what each returns and raises)."""
 
     async def usage(
         self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
@@ -26,7 +26,7 @@ class Sums(Protocol):
     ) -> list[TrackPart]: ...
 
 
-class Records(Protocol):
+class RecordsReader(Protocol):
     """The single records of sinks.history."""
 
     async def record(self, request_id: str) -> list[Record]: ...
@@ -42,7 +42,7 @@ class Records(Protocol):
     async def count(self, filters: Filters) -> int: ...
 
 
-class History(Sums, Records, Protocol):
+class HistoryReader(SumsReader, RecordsReader, Protocol):
     """Both."""
 
 

@@ -15,7 +15,7 @@ from taximeter.control.door.sessions import Sessions
 from taximeter.control.door.shares import Shares
 from taximeter.control.services.arrivals import Arrivals
 from taximeter.control.services.corrections import Corrections
-from taximeter.control.services.interfaces import DeadLetters, Delivery, History, Letters, Node
+from taximeter.control.services.interfaces import DeadLetters, Delivery, HistoryReader, Letters, Node
 from taximeter.control.services.live import Live
 from taximeter.control.services.turns import InTurn
 from taximeter.core.hosts import Hosts
@@ -30,7 +30,7 @@ class Services:
 
     settings: Settings
     hosts: Hosts
-    history: History
+    history: HistoryReader
     delivery: Delivery
     keys: KeyStore
     live: Live
@@ -47,7 +47,7 @@ class Services:
     corrections: Corrections | None = None
     """None: this control plane has no journal to write corrections into."""
     rebuild: Callable[[str | None], Awaitable[int]] | None = None
-    """Writes the Redis counters of a workspace, or of all, anew; answers how many. None: there are none."""
+    """Writes the Redis counters of a workspace, or of all, anew; returns how many. None: there are none."""
     letters: Letters | None = None
     """What the webhook has not delivered; None: no webhook is configured."""
     deadletters: DeadLetters | None = None

@@ -11,13 +11,13 @@ from taximeter.core.record import Record
 from taximeter.sinks.query import Filters, Group, Ranked, TrackPart, Window
 
 if TYPE_CHECKING:
-    from taximeter.control.services.interfaces import History
+    from taximeter.control.services.interfaces import HistoryReader
 
 
 class InTurn:
-    """Implements control.interfaces.History with another; raises what that raises, and RateLimited."""
+    """Implements services.interfaces.HistoryReader with another; raises what that raises, and RateLimited."""
 
-    def __init__(self, history: History, shares: Shares) -> None:
+    def __init__(self, history: HistoryReader, shares: Shares) -> None:
         self._history = history
         self._turn = shares.turn
 

@@ -1,4 +1,4 @@
-"""Filters as SQL conditions with bound parameters. A question's shape is separate from its values, so that a statement
+"""Filters as SQL conditions with bound parameters. A query's shape is separate from its values, so that a statement
 is built once for each shape: building one takes longer than running it."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from taximeter.sinks.query import SERIES, TAGS, Filters
 OF_RECORDS = (*TAGS, "request_id")
 OF_CLASSES = ("outcome", "kind")
 SINGLY = OF_RECORDS + OF_CLASSES
-"""Filters that only single records can answer."""
+"""Filters that only single records know."""
 
 Shape = tuple[tuple[str, bool], ...]
 """The names filtered by, each with whether "" (carries none) is among the values."""

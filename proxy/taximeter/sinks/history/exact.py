@@ -1,6 +1,6 @@
-"""Sums of any size, for the rare question whose answer does not fit 64 bits: the databases' own sums fail there.
+"""Sums of any size, for the rare query whose result does not fit 64 bits: the databases' own sums fail there.
 
-A question is asked as ever, and once more, slower, where the database says that a sum overflows.
+A query runs as ever, and once more, slower, where the database says that a sum overflows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def exact_sum(column: ColumnElement[Any]) -> Label[int]:
 
 
 class AnySize(TypeDecorator[int]):
-    """A whole number that a database answers as text (SQLite) or as a decimal (PostgreSQL)."""
+    """A whole number that a database returns as text (SQLite) or as a decimal (PostgreSQL)."""
 
     impl = Numeric
     cache_ok = True

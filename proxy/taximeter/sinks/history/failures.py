@@ -17,7 +17,7 @@ class HistoryRefused(HistoryUnavailable, Unfit):
 
 
 class SumTooLarge(HistoryRefused):
-    """A sum in a question does not fit the database's integers (see `exact`)."""
+    """A sum in a query does not fit the database's integers (see `exact`)."""
 
 
 _DATA = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, OverflowError)

@@ -162,8 +162,8 @@ each of these few records, kept as long as sums are."""
 Index("usage_charges_workspace", charges.c.workspace, charges.c.ended_at)
 
 SUMMARIES: tuple[tuple[str, ...], ...] = (("task",), ("provider", "model", "operation"), ("workspace", "key_id"))
-"""Names a coarser roll-up is kept by, beside the one by all of SERIES: the questions asked most, with few rows each.
-Fewest rows first; a question goes to the first that knows all its names."""
+"""Names a coarser roll-up is kept by, beside the one by all of SERIES: the commonest queries, with few rows each.
+Fewest rows first; a query goes to the first that knows all its names."""
 
 summaries = Table(
     "usage_summaries",
@@ -177,7 +177,7 @@ summaries = Table(
 
 
 def total(column: ColumnElement[int]) -> Label[int]:
-    """The column's sum under its own name, as an integer: PostgreSQL answers a sum of integers as a decimal.
+    """The column's sum under its own name, as an integer: PostgreSQL returns a sum of integers as a decimal.
 
     Statements that are kept must be kept by `exact.wanted()` too.
     """

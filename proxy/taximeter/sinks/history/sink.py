@@ -1,4 +1,4 @@
-"""History as the control process sees it: the sink delivery feeds, and every question of read.Reader, off the loop."""
+"""History as the control process sees it: the sink delivery feeds, and every query of read.Reader, off the loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READERS = 3
-"""Questions answered at once; more wait."""
+"""Queries run at once; more wait."""
 
 
 class History:
@@ -72,7 +72,7 @@ class History:
         return {name: known[name].seq if name in known else 0 for name in wanted}
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
-        """Apply each batch whose `after` is the journal's cursor, all in one transaction; answer the actual cursors."""
+        """Apply each batch whose `after` is the journal's cursor, all in one transaction; return the actual cursors."""
         return await self._write(self._writer.apply, batches)
 
     async def retake(self, records: Sequence[Record]) -> None:
@@ -123,7 +123,7 @@ class History:
 
     async def prune(self, before_us: int) -> int:
         """Delete single records that ended before this moment, and what the roll-ups by tag know of months before it;
-        the other roll-ups stay. In bites, so that delivery goes on. Answers how much went.
+        the other roll-ups stay. In bites, so that delivery goes on. Returns how much went.
         """
         await self.roll_up_tags()  # of the month that stays, they know the records that go
         gone = 0

@@ -1,6 +1,6 @@
 """Sums straight from single records: SQL groups those that add up alike, and core.totals.add is asked once a class.
 
-For what the roll-ups cannot answer: ragged ends of a range, filters on tags, and for filling those by tag. Rows out, no
+For what the roll-ups cannot tell: ragged ends of a range, filters on tags, and for filling those by tag. Rows out, no
 policy.
 """
 
@@ -45,7 +45,7 @@ class Windows(NamedTuple):
     """A record is in the window in which the grain begins that it ended in."""
 
 
-class Part(msgspec.Struct):
+class RecordSums(msgspec.Struct):
     """Sums of the records with one key in one window."""
 
     key: tuple[str | None, ...]
@@ -57,7 +57,7 @@ class Part(msgspec.Struct):
     """`ended_at` of the first and the last record."""
 
 
-def parts(
+def record_sums(
     connection: Connection,
     filters: Filters,
     start_us: int,
@@ -67,7 +67,7 @@ def parts(
     *,
     ids: tuple[int, int] | None = None,
     carrying: str | None = None,
-) -> Iterator[Part]:
+) -> Iterator[RecordSums]:
     """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS) and windows.
 
     One key and window may come in several parts: they add up. `ids`: only events from one id to another. `carrying`:
@@ -84,7 +84,7 @@ def parts(
     for row in connection.execute(query, given | values(filters)):
         key = tuple(value or None for value in row[:n])
         first_us, last_us, *rest = row[n:]
-        yield Part(key, rest.pop(0) if windows is not None else 0, _cell(*rest), first_us, last_us)
+        yield RecordSums(key, rest.pop(0) if windows is not None else 0, _cell(*rest), first_us, last_us)
 
 
 def within(bounded_below: bool, bounded_above: bool) -> ColumnElement[bool]:

@@ -19,7 +19,7 @@ from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, LEVELS, MON
 from taximeter.sinks.query import Window
 
 MOST_WINDOWS = 50_000
-"""A month of minutes. More is a mistake or an attack, not a question."""
+"""A month of minutes. More is a mistake or an attack, not a query."""
 
 _WIDTH_S = {QUARTER.name: QUARTER_S, HOUR.name: HOUR_S, DAY.name: DAY_S}
 
@@ -114,7 +114,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def runs(marks: Sequence[int]) -> list[Run]:
-    """Boundaries as runs of equal windows, so that one query answers many of them."""
+    """Boundaries as runs of equal windows, so that one query reads many of them."""
     found: list[Run] = []
     for at, (start_us, end_us) in enumerate(pairwise(marks)):
         width_us = end_us - start_us

@@ -34,7 +34,7 @@ class Asker:
         self._sending: asyncio.Task[None] | None = None
 
     def ask(self, call: Call) -> asyncio.Future[Any]:
-        """The script's reply, which may be a ResponseError; raises redis_client.ERRORS where none came."""
+        """The script's reply, which may be a ResponseError; raises redis.client.ERRORS where none came."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((call, answer))

@@ -78,7 +78,7 @@ class _Part:
 class Counters:
     """The sink `redis`. One object for a process; its methods may be called concurrently and take turns.
 
-    Every method that talks to Redis raises redis-py's errors and OSError (`redis_client.ERRORS`).
+    Every method that talks to Redis raises redis-py's errors and OSError (`redis.client.ERRORS`).
     """
 
     name = "redis"
@@ -95,7 +95,7 @@ class Counters:
         scopes: Callable[[str], Collection[str]] = lambda workspace: (),
     ) -> None:
         """`history` is what lost counters are rebuilt from; `history_id` names it (another one never overwrites).
-        `scopes` names the keys and tasks of a workspace that have a budget (core.budgets): asked at a rebuild.
+        `scopes` names the keys and tasks of a workspace that have a budget (budgets.rule): asked at a rebuild.
 
         Does not connect. Raises ConfigError for a URL that cannot be used.
         """

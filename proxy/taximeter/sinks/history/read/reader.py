@@ -16,9 +16,9 @@ from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.read import listing
-from taximeter.sinks.history.read.sources import Sums, cells
+from taximeter.sinks.history.read.combining import Sums, cells
 from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta
-from taximeter.sinks.history.sums import parts
+from taximeter.sinks.history.sums import record_sums
 from taximeter.sinks.history.windows import boundaries
 from taximeter.sinks.query import TAGS, Filters, Group, Ranked, TrackPart, Window, checked, span
 
@@ -165,7 +165,7 @@ class Reader:
         names = ("document", "operation", "provider", "model")
         found: dict[tuple[str | None, ...], tuple[int, int, list[int]]] = {}
         with self._database.reading() as connection:
-            for part in parts(connection, filters, *span(filters), names):
+            for part in record_sums(connection, filters, *span(filters), names):
                 first_us, last_us, cell = found.get(part.key, (part.first_us, part.last_us, empty()))
                 merge(cell, part.cell)
                 found[part.key] = (min(first_us, part.first_us), max(last_us, part.last_us), cell)

@@ -1,4 +1,4 @@
-"""Sums from the roll-ups: which of them answers a question, and the query. Rows out, no policy."""
+"""Sums from the roll-ups: which of them a query can read, and the SQL. Rows out, no policy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_shifted(connection: Connection, filters: Filters, names: Sequence[str],
 
 
 def knows_tag(names: Sequence[str], asked: Shape) -> bool:
-    """Whether the roll-ups by tag answer a question: by one tag, with nothing else asked but the workspace."""
+    """Whether the roll-ups by tag serve a query: by one tag, with nothing else asked but the workspace."""
     tags = [name for name in names if name in TAGS]
     return len(tags) == 1 and {"workspace", *tags}.issuperset(names) and all(name == "workspace" for name, _ in asked)
 

@@ -1,6 +1,6 @@
 """What the Redis counters are rebuilt from and audited against: sums and journal cursors from one transaction.
 
-Implements sinks.ledger.LedgerSnapshot's questions, synchronously.
+Implements sinks.ledger.LedgerSnapshot's methods, synchronously.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.read import charges
 from taximeter.sinks.history.rows import event_id
 from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, MONTH, US, events, journals, series, total
-from taximeter.sinks.history.sums import parts
+from taximeter.sinks.history.sums import record_sums
 from taximeter.sinks.ledger import Cell, Ledger, Standing, TrackCell
 from taximeter.sinks.query import Filters
 
@@ -29,7 +29,7 @@ TRACKS = 500
 
 
 class Snapshots:
-    """Answers about one workspace, each from one snapshot of the database."""
+    """What is known of one workspace, each from one snapshot of the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -83,7 +83,7 @@ class Snapshots:
                 after = cursors.get(name, 0)
                 if after < seq:
                     ids = event_id(number, after + 1), event_id(number, seq)
-                    for part in parts(connection, Filters(workspace=workspace), 0, FOREVER_US, (), ids=ids):
+                    for part in record_sums(connection, Filters(workspace=workspace), 0, FOREVER_US, (), ids=ids):
                         merge(beyond, part.cell)
             total = _sum(_by_period(connection, workspace, MONTH, 0, "%Y-%m").values())
         details = split(beyond)[1]
@@ -152,7 +152,7 @@ def _tracks(connection: Connection, workspace: str, since_us: int) -> dict[str, 
     found: dict[str, TrackCell] = {}
     while some := list(islice(names, TRACKS)):
         filters = Filters(workspace=workspace, track=some)
-        for part in parts(connection, filters, 0, FOREVER_US, ("track",)):
+        for part in record_sums(connection, filters, 0, FOREVER_US, ("track",)):
             track = found.setdefault(str(part.key[0]), TrackCell(cell=totals.empty(), last_us=0))
             merge(track.cell, part.cell[: len(totals.FIELDS)])
             track.last_us = max(track.last_us, part.last_us)

@@ -33,7 +33,7 @@ def _forget_before(connection: Connection, name: str, before_us: int) -> None:
 
 def delete_tags(database: Database, before_us: int) -> int:
     """Delete the oldest of the months of roll-ups by tag that end at or before this moment, or an hour or day of it;
-    answers how many rows went, 0: none is left. By months, lest a month's sum is there without its days'."""
+    returns how many rows went, 0: none is left. By months, lest a month's sum is there without its days'."""
     until_s = _month_s(before_us // US)
     with database.writing() as connection:
         for level in TAG_LEVELS:
@@ -90,7 +90,7 @@ class Partitions:
         self._made.clear()
 
     def drop_before(self, before_us: int) -> int:
-        """Drop the partitions that end at or before this moment; answer how many."""
+        """Drop the partitions that end at or before this moment; return how many."""
         with self._database.writing() as connection:
             self._database.lock_schema(connection)
             ends = {name: _next_month_s(_start_s(name)) * US for name in _names(connection)}

@@ -15,7 +15,7 @@ from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.marks import BEHIND, DONE, Due, due
 from taximeter.sinks.history.schema import HOUR_S, TAG_LEVELS, US, journals, tags_done
-from taximeter.sinks.history.sums import Windows, parts
+from taximeter.sinks.history.sums import Windows, record_sums
 from taximeter.sinks.history.write.levels import Cells, add_to_levels, put
 from taximeter.sinks.history.write.statements import Statements
 from taximeter.sinks.query import TAGS, Filters
@@ -35,7 +35,7 @@ class TagRoller:
 
     @of_any_size
     def roll_up(self) -> int:
-        """One bite in a transaction of its own; answers how many records it took, 0: nothing is due here now."""
+        """One bite in a transaction of its own; returns how many records it took, 0: nothing is due here now."""
         with self._database.reading() as connection:  # most often this is all: no write transaction for nothing
             if not due(connection):
                 return 0
@@ -49,7 +49,7 @@ class TagRoller:
 
 
 def bite(connection: Connection, most: int) -> int:
-    """Take at most so many records of one journal into the roll-ups; answers how many."""
+    """Take at most so many records of one journal into the roll-ups; returns how many."""
     # Locked as by a delivery, so that neither misses what the other is about to commit. Another node takes another.
     behind = select(journals.c.journal_no, journals.c.seq).select_from(BEHIND).where(journals.c.seq > DONE)
     free = behind.order_by(journals.c.journal_no).limit(1).with_for_update(of=journals, skip_locked=True)
@@ -89,7 +89,7 @@ def _add(connection: Connection, taken: Due) -> None:
     for tag in TAGS:
         hours = Windows(0, HOUR_S * US)
         names = ("workspace", tag)
-        for part in parts(connection, Filters(), 0, FOREVER_US, names, hours, ids=taken.ids, carrying=tag):
+        for part in record_sums(connection, Filters(), 0, FOREVER_US, names, hours, ids=taken.ids, carrying=tag):
             workspace, value = part.key
             if value is not None:
                 put(cells, (part.window * HOUR_S, tag, workspace or "", value), part.cell)

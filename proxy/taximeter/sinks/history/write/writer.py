@@ -70,7 +70,7 @@ class Writer:
     def prune(self, before_us: int) -> int:
         """One bite of deleting what is known of single records that ended before this moment; 0: nothing is left.
 
-        Answers how many records went; PostgreSQL: how many partitions, the month of `before_us` stays whole. Then how
+        Returns how many records went; PostgreSQL: how many partitions, the month of `before_us` stays whole. Then how
         many rows of roll-ups by tag, of whole months too.
         """
         if self._database.dialect == "sqlite":
@@ -89,7 +89,7 @@ class Writer:
         return found
 
     def apply(self, batches: Sequence[Batch]) -> dict[str, int]:
-        """Apply each batch whose `after` is its journal's cursor; answer the actual cursors of these journals.
+        """Apply each batch whose `after` is its journal's cursor; return the actual cursors of these journals.
 
         Raises HistoryUnavailable: then it is not known whether the transaction took effect, and `journals` tells.
         """

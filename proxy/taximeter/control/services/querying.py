@@ -1,4 +1,4 @@
-"""Asking history on behalf of a caller, in the loop, once what had ended is in it; every wait is bounded."""
+"""ApiRequest history on behalf of a caller, in the loop, once what had ended is in it; every wait is bounded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litestar import Request
 from taximeter.control.answers.queries import Query, Returned, advance
 from taximeter.control.door.access import Caller
 from taximeter.control.services.arrivals import seen
-from taximeter.control.services.interfaces import Sums
+from taximeter.control.services.interfaces import SumsReader
 from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest
 from taximeter.sinks.query import Group
@@ -25,7 +25,7 @@ MOST_ROWS = 50_000
 """Of one response: about 20 MB, and half a second of work in a thread."""
 
 T = TypeVar("T")
-Asking = Request[Any, Caller, Any]
+ApiRequest = Request[Any, Caller, Any]
 
 
 class Dated(Protocol):
@@ -38,7 +38,9 @@ class Dated(Protocol):
 D = TypeVar("D", bound=Dated)
 
 
-async def answer(services: Services, query: Query[D], after: Sequence[str] = (), request: Asking | None = None) -> D:
+async def answer(
+    services: Services, query: Query[D], after: Sequence[str] = (), request: ApiRequest | None = None
+) -> D:
     """A query's response, once what had ended is in history (see `up_to_date`). Raises as that and `run` do."""
     complete, lag_s = await up_to_date(services, after, request)
     response = await run(services.history, query)
@@ -46,7 +48,7 @@ async def answer(services: Services, query: Query[D], after: Sequence[str] = (),
     return response
 
 
-async def run(history: Sums, query: Query[T]) -> T:
+async def run(history: SumsReader, query: Query[T]) -> T:
     """A query's response; what it calculates is done in a thread. Raises HistoryUnavailable, BadRequest."""
     found = None
     while not isinstance(step := await asyncio.to_thread(advance, query, found), Returned):
@@ -66,12 +68,12 @@ def bounded(groups: list[Group]) -> list[Group]:
 
 
 async def up_to_date(
-    services: Services, after: Sequence[str] = (), request: Asking | None = None
+    services: Services, after: Sequence[str] = (), request: ApiRequest | None = None
 ) -> tuple[bool, float]:
     """Wait, bounded, until what had ended is in history; whether it is, and how many seconds behind it is.
 
     `after`: requests that have to be there too, of those the caller of `request` may know of. Raises RateLimited where
-    too many of his questions wait for such.
+    too many of their queries wait for such.
     """
     if len(after) > MAX_AFTER:
         raise BadRequest(f"At most {MAX_AFTER} 'after' values.", param="after")
@@ -87,7 +89,7 @@ async def up_to_date(
     return drained.complete and not missing, drained.lag_seconds
 
 
-async def while_here(request: Asking, wait: Coroutine[Any, Any, bool]) -> bool:
+async def while_here(request: ApiRequest, wait: Coroutine[Any, Any, bool]) -> bool:
     """What a wait comes to, which ends when its client has left: it would only keep others out. Raises ClientLeft."""
     waiting, left = asyncio.ensure_future(wait), asyncio.ensure_future(_left(request))
     try:
@@ -104,6 +106,6 @@ class ClientLeft(BadRequest):
     """Answered to nobody."""
 
 
-async def _left(request: Asking) -> None:
+async def _left(request: ApiRequest) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""Where the sums of a question come from: the coarsest roll-ups that fit, those by tag, single records."""
+"""Where the sums of a query come from: the coarsest roll-ups that fit, those by tag, single records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taximeter.sinks.history.conditions import SINGLY, shape
 from taximeter.sinks.history.marks import Due, count, due, events_since_us, tags_since_us
 from taximeter.sinks.history.read import rollups
 from taximeter.sinks.history.schema import HOUR, HOUR_S, QUARTER, US
-from taximeter.sinks.history.sums import Windows, parts
+from taximeter.sinks.history.sums import Windows, record_sums
 from taximeter.sinks.history.windows import (
     Piece,
     Run,
@@ -30,7 +30,7 @@ Sums = dict[tuple[int, tuple[str | None, ...]], list[int]]
 """(number of the window, values of the group-by) -> cell."""
 
 MOST_DUE = 50_000
-"""Where more records are not in the roll-ups by tag yet, as after an upgrade, questions by tag read the records."""
+"""Where more records are not in the roll-ups by tag yet, as after an upgrade, queries by tag read the records."""
 
 
 def cells(connection: Connection, filters: Filters, names: tuple[str, ...], marks: Sequence[int]) -> rollups.Found:
@@ -131,8 +131,8 @@ def _records(
     ids: tuple[int, int] | None = None,
     grain_us: int = 1,
 ) -> rollups.Found:
-    """From single records of a piece. See sums.parts."""
+    """From single records of a piece. See sums.record_sums."""
     windows = Windows(run.start_us, run.width_us, grain_us) if run.count > 1 else None
-    found = parts(connection, filters, piece.start_us, piece.end_us, names, windows, ids=ids, carrying=carrying)
+    found = record_sums(connection, filters, piece.start_us, piece.end_us, names, windows, ids=ids, carrying=carrying)
     for part in found:
         yield part.window, part.key, part.cell if piece.sign > 0 else negative(part.cell)
