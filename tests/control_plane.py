@@ -22,8 +22,8 @@ from taximeter.control.services.services import Services
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.keys.store import KeyStore
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.sink import Batch
 from waits import HANG_S
 
 NOON_US = 1_793_707_200_000_000

@@ -19,7 +19,8 @@ from taximeter.journal.files import lock_if_free
 from taximeter.journal.format import encode, new_journal_id
 from taximeter.journal.recover import settle
 from taximeter.journal.tail import Tail
-from taximeter.sinks.sink import Batch, JournalState
+from taximeter.sinks.batch import Batch
+from taximeter.sinks.sink import JournalState
 
 AT = 1_790_000_000_000_000
 """When everything happens (µs)."""

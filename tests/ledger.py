@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from taximeter.core.record import Operation, Outcome, Record, Source
-from taximeter.sinks.sink import Batch
+from taximeter.sinks.batch import Batch
 
 US = 1_000_000
 T0 = 1_763_800_000 * US

@@ -7,12 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from taximeter.core.record import Operation, Outcome, Record, Source, seq_of
-from taximeter.core.totals import Totals, add, empty, totals
+from taximeter.core.totals import FIELDS, Totals, add, empty
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.ledger import Cell, Ledger, Standing, TrackCell
-from taximeter.sinks.sink import Batch
 
 NOON_US = 3_373_272_000_000_000
 """2076-11-22T12:00:00Z: long after any day the tests run on, because a real Valkey deletes at once what expired."""
+
+
+def named(cell: Sequence[int]) -> Totals:
+    """A cell as named totals."""
+    return Totals(**dict(zip(FIELDS, cell, strict=True)))
 
 
 class FakeHistory:
@@ -113,7 +118,7 @@ def fold(records: Iterable[Record]) -> Cell:
 
 
 def folded(records: Iterable[Record]) -> Totals:
-    return totals(fold(records))
+    return named(fold(records))
 
 
 def record(seq: int, *, journal_id: str = "j1", workspace: str = "acme", **fields: object) -> Record:

@@ -35,8 +35,8 @@ from taximeter.core.record import Outcome
 from taximeter.delivery import Delivery
 from taximeter.delivery.aside import Letter
 from taximeter.journal import Journal
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.redis.counters import Counters
-from taximeter.sinks.sink import Batch
 from taximeter.sinks.webhook.sink import Webhook
 from taximeter.sinks.webhook.store import Outcome as Answer
 from waits import HANG_S

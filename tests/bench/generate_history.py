@@ -18,10 +18,10 @@ from random import Random
 import msgspec
 
 from taximeter.core.record import Operation, Outcome, Record, Source
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.write.tag_rollups import TagRoller
 from taximeter.sinks.history.write.writer import Writer
-from taximeter.sinks.sink import Batch
 
 US = 1_000_000
 DAY_US = 86_400 * US

@@ -9,7 +9,7 @@ from taximeter.cli import main
 from taximeter.config import JournalSettings
 from taximeter.delivery import Delivery
 from taximeter.delivery.aside import Aside, Letter
-from taximeter.sinks.sink import Batch
+from taximeter.sinks.batch import Batch
 
 
 @pytest.fixture

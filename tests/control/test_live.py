@@ -2,8 +2,8 @@ import pytest
 
 from control_plane import record
 from taximeter.control.services.live import WAITING_RECORDS, Live, matches
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.query import Filters
-from taximeter.sinks.sink import Batch
 
 
 def batch(journal, after, *records):

@@ -40,7 +40,7 @@ def summed(*items):
     cell = totals.empty()
     for item in items:
         totals.add(cell, item)
-    return totals.totals(cell)
+    return Totals(**dict(zip(totals.FIELDS, cell, strict=True)))
 
 
 @given(st.lists(records(), max_size=8), st.integers(0, 8))

@@ -17,7 +17,7 @@ from journals import AT, KeepingSink, MemorySink, closing, digest_upto, process,
 from taximeter.core.record import End, Line, Record
 from taximeter.delivery.aside import Aside, Letter
 from taximeter.journal import adopt
-from taximeter.sinks.sink import Batch
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.unfit import Unfit, is_unfit
 
 __all__ = ["quick"]

@@ -34,7 +34,8 @@ from taximeter.core.errors import JournalError
 from taximeter.core.record import End, Line, Outcome
 from taximeter.delivery import Delivery, feed, follow, shipper
 from taximeter.journal import Journal, adopt, tail
-from taximeter.sinks.sink import Batch, JournalState, Sink
+from taximeter.sinks.batch import Batch
+from taximeter.sinks.sink import JournalState, Sink
 from waits import HANG_S
 
 ID = "0123456789abcdef" * 2

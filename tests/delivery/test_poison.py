@@ -17,12 +17,13 @@ from taximeter.control.services.live import Live
 from taximeter.core.record import Header, Line, Record
 from taximeter.core.totals import FIELDS, add, empty, saturated
 from taximeter.journal.format import encode
-from taximeter.journal.read import decode_record
+from taximeter.journal.tail import decode_record
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.query import Filters
 from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.webhook.sink import Webhook
+from valkeys import kept_totals
 
 __all__ = ["quick"]
 ID = "0123456789abcdef" * 2
@@ -71,10 +72,10 @@ async def test_no_line_stops_a_sink_and_all_agree(tmp_path: Path, new_url, valke
         await history.roll_up_tags()
         for workspace, cell in expected.items():
             (group,) = await history.usage(Filters(workspace=workspace))
-            counted = await counters.totals(workspace)
+            counted = await kept_totals(counters, workspace)
             for found in (group.totals, counted):
                 assert list(saturated([getattr(found, name) for name in FIELDS])) == list(saturated(cell))
-        assert (await counters.audit(10_000)).rebuilt == []
+        assert (await counters.auditor.audit(10_000)).rebuilt == []
     finally:
         await counters.close()
         await webhook.close()
@@ -111,7 +112,7 @@ async def test_a_record_a_database_refuses_is_missing_there_until_it_is_taken(
 
     async def requests() -> tuple[int, int]:
         kept = (await history.usage(Filters()))[0].totals.requests
-        return kept, sum([(await counters.totals(name)).requests for name in ("acme", "beta")])
+        return kept, sum([(await kept_totals(counters, name)).requests for name in ("acme", "beta")])
 
     try:
         await history.prepare()
@@ -124,12 +125,12 @@ async def test_a_record_a_database_refuses_is_missing_there_until_it_is_taken(
             assert letter.problem.startswith("HistoryRefused")
             assert (await delivery.replay()).replayed == 0
             assert delivery.health().sinks["history"].failing is None
-            await counters.audit()
+            await counters.auditor.audit()
             assert await requests() == (29, 29)  # Redis follows history, and so it does when history has it
             await execute(ALLOW)
             assert (await delivery.replay()).replayed == 1
             await history.roll_up_tags()
-            await counters.audit()
+            await counters.auditor.audit()
             assert await requests() == (30, 30)
             assert (await delivery.replay()).replayed == 0
     finally:

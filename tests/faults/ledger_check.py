@@ -19,7 +19,7 @@ import redis
 from faults.load import Load
 from taximeter.core.record import Outcome, Record, Source
 from taximeter.core.totals import FIELDS, add, empty
-from taximeter.journal.read import UNREADABLE, decode_line
+from taximeter.journal.format import UNREADABLE, decode_line
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.write.tag_rollups import TagRoller

@@ -11,8 +11,8 @@ from closing import closed
 from control_plane import embedding, record
 from nodes import Node, node
 from taximeter.keys.rule import digest
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.sink import Batch
 
 TOKEN = "the-admin-token"
 ADMIN = {"authorization": f"Bearer {TOKEN}"}

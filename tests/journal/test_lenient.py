@@ -12,7 +12,7 @@ import oddities
 from ledger import T0
 from taximeter.core.record import FOREVER_US, IMPOSSIBLE, MAX_COST_NUSD, SATURATED, Operation, Outcome, Record, Source
 from taximeter.core.usage import COUNTS
-from taximeter.journal.read import decode_record
+from taximeter.journal.tail import decode_record
 
 NOTHING = ({}, None, set())
 

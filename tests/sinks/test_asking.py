@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 
 from taximeter.budgets.reservations import Refusal, Reservations, Reserved
 from taximeter.budgets.rule import Budget
-from taximeter.sinks.redis.asking import within
-from taximeter.sinks.redis.client import ERRORS, RedisServer, answered, is_ours
+from taximeter.sinks.redis.asking import answered, is_ours, within
+from taximeter.sinks.redis.client import ERRORS, RedisServer
 from valkeys import Relay, known
 
 NOW_US = 1_793_707_200_000_000

@@ -15,15 +15,18 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, TimeoutError
 
 from closing import Closing, closed
-from ledger_fake import NOON_US, FakeHistory, batch, fold, folded, record, traffic
+from ledger_fake import NOON_US, FakeHistory, batch, fold, folded, named, record, traffic
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Operation, Outcome, Record, Source
-from taximeter.core.totals import FIELDS, Totals, totals
+from taximeter.core.totals import FIELDS, Totals
 from taximeter.sinks.ledger import Ledger
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis import rebuild as counter_rebuild
 from taximeter.sinks.redis.client import Call, Script
-from taximeter.sinks.redis.counters import Counters, CountersMoved
+from taximeter.sinks.redis.counters import Counters
+from taximeter.sinks.redis.nodes import leave_nodes, refuse_eviction
+from taximeter.sinks.redis.rebuild import CountersMoved
+from valkeys import kept_totals
 from waits import HANG_S
 
 NOON_S = NOON_US // 1_000_000
@@ -57,13 +60,13 @@ async def assert_exact(sink: Counters, records: list) -> None:
     """Every workspace's total, models and tracks are what its records add up to."""
     for workspace in {r.workspace for r in records}:
         mine = [r for r in records if r.workspace == workspace]
-        assert await sink.totals(workspace) == folded(mine)
+        assert await kept_totals(sink, workspace) == folded(mine)
         for model in {(r.provider, r.model) for r in mine}:
-            assert await sink.totals(workspace, keys.model(*model)) == folded(
+            assert await kept_totals(sink, workspace, keys.model(*model)) == folded(
                 r for r in mine if (r.provider, r.model) == model
             )
         for track in {r.track for r in mine if r.track}:
-            assert await sink.totals(workspace, keys.track(track)) == folded(r for r in mine if r.track == track)
+            assert await kept_totals(sink, workspace, keys.track(track)) == folded(r for r in mine if r.track == track)
 
 
 async def test_keys_and_fields_are_exactly_the_contract(counters: Counters, redis: Redis) -> None:
@@ -104,8 +107,8 @@ async def test_keys_and_fields_are_exactly_the_contract(counters: Counters, redi
 
 async def test_a_reader_gets_named_totals_and_zeros_for_what_was_never_used(counters: Counters) -> None:
     await counters.deliver([batch([record(1)])])
-    assert await counters.totals("acme", "month:2076-11") == folded([record(1)])
-    assert await counters.totals("acme", "month:2076-12") == Totals()
+    assert await kept_totals(counters, "acme", "month:2076-11") == folded([record(1)])
+    assert await kept_totals(counters, "acme", "month:2076-12") == Totals()
 
 
 @settings(
@@ -137,7 +140,7 @@ async def assert_every_hash(sink: Counters, records: list[Record], cuts: list[in
         scopes |= {f"day:{k}": v for k, v in ledger.days.items()} | {f"hour:{k}": v for k, v in ledger.hours.items()}
         scopes |= {keys.task(k): v for k, v in ledger.tasks.items()}
         for scope, cell in scopes.items():
-            assert (scope, await sink.totals(workspace, scope)) == (scope, totals(cell))
+            assert (scope, await kept_totals(sink, workspace, scope)) == (scope, named(cell))
 
 
 async def test_two_journals_of_one_delivery_are_counted_apart(counters: Counters) -> None:
@@ -182,7 +185,7 @@ async def test_records_sent_again_below_the_watermark_are_filtered_by_workspace(
 async def test_a_long_batch_runs_as_several_scripts(counters: Counters) -> None:
     records = traffic(6, 2_500, workspaces=["acme"])
     assert await counters.deliver([batch(records)]) == {"j1": 2_500}
-    assert await counters.totals("acme") == folded(records)
+    assert await kept_totals(counters, "acme") == folded(records)
 
 
 async def test_scripts_forgotten_by_the_server_are_sent_again(counters: Counters, redis: Redis) -> None:
@@ -196,10 +199,10 @@ async def test_scripts_forgotten_by_the_server_are_sent_again(counters: Counters
 async def test_models_and_tasks_beyond_200_are_summed_as_other(counters: Counters, redis: Redis) -> None:
     records = [record(n, response_model=f"m-{n:03}", task=f"k-{n:03}") for n in range(1, 251)]
     await counters.deliver([batch(records[:120]), batch(records[120:])])
-    assert await counters.totals("acme", keys.model("openai", "m-200")) == folded(records[199:200])
-    assert await counters.totals("acme", keys.model("openai", "m-201")) == Totals()
-    assert await counters.totals("acme", "model:other") == folded(records[200:])
-    assert await counters.totals("acme", "task:other") == folded(records[200:])
+    assert await kept_totals(counters, "acme", keys.model("openai", "m-200")) == folded(records[199:200])
+    assert await kept_totals(counters, "acme", keys.model("openai", "m-201")) == Totals()
+    assert await kept_totals(counters, "acme", "model:other") == folded(records[200:])
+    assert await kept_totals(counters, "acme", "task:other") == folded(records[200:])
     assert len(await redis.keys("tm:{acme}:model:*")) == len(await redis.keys("tm:{acme}:task:*")) == 201
 
 
@@ -233,15 +236,15 @@ async def test_hostile_names_stay_in_their_workspace(counters: Counters, redis: 
 async def test_corrections_change_cost_only(counters: Counters) -> None:
     down = record(2, kind="correction", cost_nusd=-7_000, input_tokens=None, output_tokens=None)
     await counters.deliver([batch([record(1), down])])
-    assert (await counters.totals("acme")).cost_nusd == 20_000
-    assert (await counters.totals("acme")).requests == 1
+    assert (await kept_totals(counters, "acme")).cost_nusd == 20_000
+    assert (await kept_totals(counters, "acme")).requests == 1
 
 
 async def test_costs_beyond_what_a_double_holds_stay_exact(counters: Counters) -> None:
     huge = 2**62 - 1
     await counters.deliver([batch([record(1, cost_nusd=huge)])])
     await counters.deliver([batch([record(2, cost_nusd=2)])])
-    assert (await counters.totals("acme")).cost_nusd == huge + 2
+    assert (await kept_totals(counters, "acme")).cost_nusd == huge + 2
 
 
 async def test_a_busy_track_keeps_its_expiry_moving(counters: Counters, redis: Redis) -> None:
@@ -396,19 +399,19 @@ async def test_a_key_that_is_not_a_hash_is_put_right_from_history(
     reached = (await counters.cursors(["j1"]))["j1"]
     await counters.deliver([batch(records[reached:])])
     await assert_exact(counters, records)
-    assert await counters.totals("acme", "month:2076-11") == folded(records)
+    assert await kept_totals(counters, "acme", "month:2076-11") == folded(records)
 
 
 async def test_a_redis_that_may_evict_counters_is_refused(counters: Counters, redis: Redis) -> None:
     await redis.config_set("maxmemory-policy", "allkeys-lru")
-    await counters.check()  # without a limit nothing is ever evicted
+    await refuse_eviction(counters.server)  # without a limit nothing is ever evicted
     await redis.config_set("maxmemory", 1_000_000_000)
     with pytest.raises(ConfigError, match="noeviction"):
-        await counters.check()
+        await refuse_eviction(counters.server)
     with pytest.raises(ConfigError, match="noeviction"):
         await counters.cursors(["j1"])
     await redis.config_set("maxmemory-policy", "noeviction")
-    await counters.check()
+    await refuse_eviction(counters.server)
 
 
 async def test_an_acl_user_needs_only_our_keys(
@@ -423,8 +426,8 @@ async def test_an_acl_user_needs_only_our_keys(
     await sink.deliver([batch(records[:20])])
     history.take(batch(records))
     await sink.rebuild()
-    await sink.register_node("n1", "h1")
-    await sink.audit()
+    await sink.rebuilder.register("n1", "h1")
+    await sink.auditor.audit()
     await assert_exact(sink, records)
     assert "must be noeviction" in caplog.text  # INFO is a dangerous command: it can't be asked
     assert password not in caplog.text
@@ -435,10 +438,10 @@ async def test_audit_finds_and_repairs_drift(counters: Counters, redis: Redis, h
     records = traffic(18, 60)
     await counters.deliver([batch(records)])
     history.take(batch(records))
-    assert (await counters.audit()).rebuilt == []
+    assert (await counters.auditor.audit()).rebuilt == []
     await redis.hincrby("tm:{acme}:total", "llm_input_tokens", 5)
-    audit = await counters.audit()
-    assert (audit.checked, audit.rebuilt, counters.drift) == (3, ["acme"], 1)
+    audit = await counters.auditor.audit()
+    assert (audit.checked, audit.rebuilt, counters.auditor.drift) == (3, ["acme"], 1)
     await counters.cursors(["j1"])
     await assert_exact(counters, records)
 
@@ -450,20 +453,20 @@ async def test_audit_notices_an_emptied_redis_without_traffic(
     await counters.deliver([batch(records)])
     history.take(batch(records))
     await redis.flushall()
-    audit = await counters.audit()
-    assert (audit.rebuilt, counters.drift) == (["acme", "globex", "initech"], 3)
+    audit = await counters.auditor.audit()
+    assert (audit.rebuilt, counters.auditor.drift) == (["acme", "globex", "initech"], 3)
     await assert_exact(counters, records)
-    assert (await counters.audit()).rebuilt == []
+    assert (await counters.auditor.audit()).rebuilt == []
 
 
 async def test_audit_takes_neither_lag_for_loss(counters: Counters, history: FakeHistory) -> None:
     records = traffic(19, 60)
     await counters.deliver([batch(records[:30])])
     history.take(batch(records[:20]))  # history behind Redis: it can't judge
-    assert (await counters.audit()).rebuilt == []
+    assert (await counters.auditor.audit()).rebuilt == []
     history.take(batch(records))  # history ahead of Redis: the rest is on its way
-    audit = await counters.audit()
-    assert (audit.checked, audit.rebuilt, counters.drift) == (3, [], 0)
+    audit = await counters.auditor.audit()
+    assert (audit.checked, audit.rebuilt, counters.auditor.drift) == (3, [], 0)
 
 
 async def test_records_nobody_brings_are_taken_from_history(
@@ -474,9 +477,9 @@ async def test_records_nobody_brings_are_taken_from_history(
     records = traffic(20, 60)
     await sink.deliver([batch(records[:30])])
     history.take(batch(records))
-    assert (await sink.audit()).rebuilt == []
+    assert (await sink.auditor.audit()).rebuilt == []
     now[0] += 61_000_000
-    assert sorted((await sink.audit()).rebuilt) == ["acme", "globex", "initech"]
+    assert sorted((await sink.auditor.audit()).rebuilt) == ["acme", "globex", "initech"]
     await assert_exact(sink, records)
     reached = await sink.cursors(["j1"])
     await sink.deliver([batch(records[reached["j1"] :])])  # and should they come after all, they are not counted again
@@ -486,16 +489,16 @@ async def test_records_nobody_brings_are_taken_from_history(
 async def test_another_history_does_not_overwrite_counters_unasked(
     counters: Counters, redis: Redis, history: FakeHistory, valkey_url: str, closing: Closing
 ) -> None:
-    await counters.register_node("n1", "history-1")
+    await counters.rebuilder.register("n1", "history-1")
     records = traffic(21, 40)
     await counters.deliver([batch(records)])
     history.take(batch(records))
-    await counters.leave("n1")
+    await leave_nodes(counters.server, "n1")
     sink = closing(Counters(valkey_url, history=FakeHistory(), history_id="history-2"))
-    assert (await sink.audit()).checked == 0
+    assert (await sink.auditor.audit()).checked == 0
     await assert_exact(sink, records)
     await sink.rebuild()
-    assert await sink.totals("acme") == Totals()
+    assert await kept_totals(sink, "acme") == Totals()
 
 
 async def test_old_cursors_are_forgotten_but_not_the_watermark(
@@ -505,10 +508,10 @@ async def test_old_cursors_are_forgotten_but_not_the_watermark(
     await counters.deliver([batch(records, ended=True)])
     history.take(batch(records))
     late = closing(Counters(valkey_url, history=history, now_us=lambda: NOON_US + 31 * DAY_S * 1_000_000))
-    assert (await late.audit()).rebuilt == []
+    assert (await late.auditor.audit()).rebuilt == []
     assert await redis.hgetall("tm:{acme}:cursor") == {}
     assert await late.cursors(["j1"]) == {"j1": 40}
-    assert (await late.audit()).rebuilt == []
+    assert (await late.auditor.audit()).rebuilt == []
     await assert_exact(late, records)
 
 
@@ -632,15 +635,15 @@ async def test_nodes_on_one_redis_must_share_a_history(
     counters: Counters, redis: Redis, valkey_url: str, closing: Closing
 ) -> None:
     other = closing(Counters(valkey_url))
-    await counters.register_node("n1", "postgres-1")
-    await other.register_node("n2", "postgres-1")
+    await counters.rebuilder.register("n1", "postgres-1")
+    await other.rebuilder.register("n2", "postgres-1")
     with pytest.raises(ConfigError, match="'n1'"):
-        await other.register_node("n2", "sqlite-2")
-    await counters.leave("n1")
-    await other.register_node("n2", "sqlite-2")
+        await other.rebuilder.register("n2", "sqlite-2")
+    await leave_nodes(counters.server, "n1")
+    await other.rebuilder.register("n2", "sqlite-2")
     assert list(await redis.hgetall(keys.NODES)) == ["n2"]
     await redis.hset(keys.NODES, "n0", "sqlite-0 1000")  # not heard of since 1970
-    await other.register_node("n2", "sqlite-2")
+    await other.rebuilder.register("n2", "sqlite-2")
     assert list(await redis.hgetall(keys.NODES)) == ["n2"]
 
 
@@ -671,5 +674,5 @@ async def test_nothing_known_is_not_counted_as_zero_tokens_known(counters: Count
     )
     await counters.deliver([batch([lost])])
     expected = dict.fromkeys(FIELDS, 0) | {"requests": 1, "errors": 1, "unknown_requests": 1, "llm_requests": 1}
-    assert await counters.totals("acme") == Totals(**expected)
+    assert await kept_totals(counters, "acme") == Totals(**expected)
     assert fold([lost]) == list(expected.values())

@@ -19,9 +19,11 @@ from ledger_fake import NOON_US, FakeHistory, batch, folded, record, traffic
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Record
 from taximeter.sinks.redis.client import ERRORS, RedisServer
-from taximeter.sinks.redis.counters import Counters, CountersMoved
+from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.redis.keys import REBUILDING
-from valkeys import Relay, Server, free_ports, running
+from taximeter.sinks.redis.nodes import refuse_eviction
+from taximeter.sinks.redis.rebuild import CountersMoved
+from valkeys import Relay, Server, free_ports, kept_totals, running
 from waits import CAP_S
 
 TROUBLE = (*ERRORS, CountersMoved)
@@ -49,7 +51,7 @@ async def deliver(sink: Counters, records: list[Record]) -> int:
 
 async def assert_exact(sink: Counters, records: list[Record]) -> None:
     for workspace in {r.workspace for r in records}:
-        assert await sink.totals(workspace) == folded(r for r in records if r.workspace == workspace)
+        assert await kept_totals(sink, workspace) == folded(r for r in records if r.workspace == workspace)
 
 
 async def test_a_lost_reply_does_not_count_twice(tmp_path: Path, history: FakeHistory, closing: Closing) -> None:
@@ -136,7 +138,7 @@ class Chaos:
                         await client.restore(key, 0, value)
                     await client.client_kill_filter(_type="normal", skipme=True)
             case 5 if self.audited:
-                await self.sink.audit()
+                await self.sink.auditor.audit()
             case 6:
                 other = self.new_life()
                 try:
@@ -162,7 +164,7 @@ class Chaos:
         for _ in range(20):
             with contextlib.suppress(*TROUBLE):
                 await self.deliver()
-                if not self.audited or not (await self.sink.audit()).rebuilt:
+                if not self.audited or not (await self.sink.auditor.audit()).rebuilt:
                     return
         pytest.fail("it does not settle")
 
@@ -278,16 +280,16 @@ async def test_cluster_with_a_primary_lost_under_way(
     await deliver(sink, records[:200])
     await assert_exact(sink, records[:200])
     history.take(batch(records[:200]))
-    await sink.register_node("n1", "h1")
-    await sink.check()
-    assert (await sink.audit()).checked == 12
+    await sink.rebuilder.register("n1", "h1")
+    await refuse_eviction(sink.server)
+    assert (await sink.auditor.audit()).checked == 12
     keys_on = [await server.client.dbsize() for server in cluster[:3]]
     assert all(keys_on), "the workspaces are spread over all primaries"
     cluster[0].kill()
     assert await deliver(sink, records) > 0
     await assert_exact(sink, records)
     history.take(batch(records))
-    assert (await sink.audit()).rebuilt == []
+    assert (await sink.auditor.audit()).rebuilt == []
     await sink.rebuild()
     await assert_exact(sink, records)
 
@@ -302,7 +304,7 @@ async def test_a_cluster_shard_that_lost_everything_is_rebuilt(
     history.take(batch(records[:150]))
     for server in cluster[:3]:
         await server.client.flushall()
-        await sink.audit()
+        await sink.auditor.audit()
         await deliver(sink, records)
         await assert_exact(sink, records)
         history.take(batch(records))

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.record import Operation, Outcome, Record, Source
-from taximeter.sinks.cells import add, empty, merge
-from taximeter.sinks.groups import NULLABLE, QUARTER_US, Group, grouped
+from taximeter.sinks.batch import NULLABLE, QUARTER_US, Batch, Group, add, grouped
+from taximeter.sinks.cells import empty, merge
 from taximeter.sinks.history.schema import events
-from taximeter.sinks.sink import Batch
 
 _figures = st.none() | st.integers(0, 2**40)
 _FIGURES = [

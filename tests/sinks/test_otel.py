@@ -8,9 +8,9 @@ from control_plane import NOON_US, embedding, record
 from taximeter.config.settings import OtelSettings
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Outcome
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.otel import Otel, convention
 from taximeter.sinks.otel.sink import MODELS, read_headers
-from taximeter.sinks.sink import Batch
 
 
 @pytest.fixture

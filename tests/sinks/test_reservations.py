@@ -115,7 +115,7 @@ async def test_keys_and_tasks_are_counted_apart_from_their_budget_on_with_what_w
 async def test_another_node_counts_apart_too_once_a_budget_is_made(desk):
     key = budget(key_id="k")
     one, other = await desk(key), await desk(key)
-    other.history = other.counters._rebuilder._history = one.history
+    other.history = other.counters.rebuilder.history = one.history
     await other.count(record(1, key_id="k"))
     await one.counters.rebuild("acme")
     step = batch([record(2, key_id="k")])

@@ -4,11 +4,12 @@ import pytest
 
 from ledger import T0, batch, call
 from taximeter.core.totals import FIELDS, add, empty
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.failures import HistoryRefused, HistoryUnavailable, SumTooLarge
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.query import Filters
-from taximeter.sinks.sink import Batch, Retaker
+from taximeter.sinks.sink import Retaker
 from taximeter.sinks.unfit import is_unfit
 from taximeter.sinks.webhook.store import Store
 

@@ -83,15 +83,15 @@ def _try_redis(settings: Settings) -> None:
         return
     import asyncio
 
-    from taximeter.sinks.redis.client import ERRORS
-    from taximeter.sinks.redis.counters import Counters
+    from taximeter.sinks.redis.client import ERRORS, RedisServer
+    from taximeter.sinks.redis.nodes import refuse_eviction
 
     async def ask() -> None:
-        counters = Counters(settings.redis.url)
+        server = RedisServer(settings.redis.url)
         try:
-            await counters.check()
+            await refuse_eviction(server)
         finally:
-            await counters.close()
+            await server.close()
 
     try:
         asyncio.run(ask())

@@ -133,8 +133,3 @@ def saturated(cell: Sequence[int]) -> Sequence[int]:
 def empty() -> list[int]:
     """A new cell of zeros."""
     return [0] * len(FIELDS)
-
-
-def totals(cell: MutableSequence[int]) -> Totals:
-    """A cell as named totals."""
-    return Totals(**dict(zip(FIELDS, cell, strict=True)))

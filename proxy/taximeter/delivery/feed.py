@@ -14,7 +14,7 @@ from typing import NamedTuple
 from taximeter.core.record import End, Record, seq_of
 from taximeter.journal.read import records_between
 from taximeter.journal.tail import Block, Tail
-from taximeter.sinks.sink import Batch
+from taximeter.sinks.batch import Batch
 
 MARK_RECORDS = 256
 """Records between two kept offsets: what is read again at least, and 8,000 times less memory than the file."""

@@ -92,6 +92,20 @@ class JournalFiles:
             if end is not None and all(shipper.has_all(feed, end.seq) for shipper in self.shippers):
                 feed.skip(end)
 
+    def make_room(self, bound: int) -> bool:
+        """Drop records from memory until fewer than `bound` are held; False where a sink that keeps up needs those."""
+        waited_for = [shipper.name for shipper in self.shippers if shipper.keeps_up]
+        excess = sum(feed.buffered for feed in self.by_id.values()) - bound
+        for feed in self.by_id.values():
+            if excess < 0:
+                break
+            if waited_for:
+                excess -= feed.forget(min(feed.cursors.get(name, 0) for name in waited_for))
+            else:
+                while excess >= 0 and feed.buffered:
+                    excess -= feed.forget_oldest()
+        return excess < 0
+
     def _found(self, entry: os.DirEntry[str], found: dict[str, tuple[float, os.DirEntry[str]]]) -> None:
         journal_id = entry.name.removesuffix(SUFFIX)
         if not is_journal_id(journal_id):

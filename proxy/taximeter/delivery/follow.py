@@ -151,7 +151,9 @@ class Follower:
             self._announce()
         if not self._held_up:
             self._covered = look
-        self._forget_delivered()
+        for feed in self._files.by_id.values():
+            if feed.buffered:
+                feed.forget(self._everybody_has(feed))
         if tend:
             self._tend_at = now_s + TEND_S
             if self._files.settle_abandoned(self._read_slab):
@@ -190,7 +192,8 @@ class Follower:
         if not feed.tail.offset:
             self._files.skip_known(feed)
         while not feed.halted:
-            if not self._room():
+            buffered = sum(each.buffered for each in self._files.by_id.values())
+            if buffered >= BUFFER_RECORDS and not self._files.make_room(BUFFER_RECORDS):
                 self._announce(always=True)
                 return False
             self._read_slab(feed)
@@ -203,9 +206,12 @@ class Follower:
 
     def _read_slab(self, feed: Feed) -> None:
         seq = feed.seq
-        everybody_has = min((feed.cursors.get(shipper.name, 0) for shipper in self._files.shippers), default=0)
-        if feed.read(everybody_has) or feed.ended:
+        if feed.read(self._everybody_has(feed)) or feed.ended:
             self._unannounced += feed.seq - seq + feed.ended
+
+    def _everybody_has(self, feed: Feed) -> int:
+        """Up to where every sink has its records."""
+        return min((feed.cursors.get(shipper.name, 0) for shipper in self._files.shippers), default=0)
 
     def _announce(self, *, always: bool = False) -> None:
         """Wake the sinks for what was read."""
@@ -213,27 +219,3 @@ class Follower:
             self._unannounced = 0
             for shipper in self._files.shippers:
                 shipper.wake.set()
-
-    def _forget_delivered(self) -> None:
-        """Drop from memory what every sink has."""
-        for feed in self._files.by_id.values():
-            if feed.buffered:
-                feed.forget(min((feed.cursors.get(shipper.name, 0) for shipper in self._files.shippers), default=0))
-
-    def _room(self) -> bool:
-        """Make room in memory for another slab; False where a sink that keeps up still needs what is there."""
-        feeds = self._files.by_id.values()
-        if sum(feed.buffered for feed in feeds) < BUFFER_RECORDS:
-            return True
-        self._forget_delivered()
-        waited_for = [shipper.name for shipper in self._files.shippers if shipper.keeps_up]
-        excess = sum(feed.buffered for feed in feeds) - BUFFER_RECORDS
-        for feed in feeds:
-            if excess < 0:
-                break
-            if waited_for:
-                excess -= feed.forget(min(feed.cursors.get(name, 0) for name in waited_for))
-            else:
-                while excess >= 0 and feed.buffered:
-                    excess -= feed.forget_oldest()
-        return excess < 0

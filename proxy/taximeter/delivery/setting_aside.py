@@ -12,7 +12,8 @@ from taximeter.core.record import Record, seq_of
 from taximeter.delivery.aside import Aside, Letter
 from taximeter.delivery.feed import Feed
 from taximeter.journal.read import digest_at
-from taximeter.sinks.sink import Batch, JournalKeeper, Sink
+from taximeter.sinks.batch import Batch
+from taximeter.sinks.sink import JournalKeeper, Sink
 from taximeter.sinks.unfit import is_unfit
 
 log = logging.getLogger(__name__)

@@ -9,19 +9,17 @@ import time
 from collections.abc import Callable, Mapping
 
 from taximeter.core.errors import TaximeterError
-from taximeter.delivery.feed import RESTORED, Feed
+from taximeter.delivery.feed import Feed
 from taximeter.delivery.setting_aside import SettingAside
-from taximeter.journal.read import departs
-from taximeter.sinks.sink import Batch, JournalKeeper, Sink
+from taximeter.delivery.verify import verify
+from taximeter.sinks.batch import Batch
+from taximeter.sinks.sink import JournalKeeper, Sink
 from taximeter.sinks.unfit import is_unfit
 
 log = logging.getLogger(__name__)
 
 BATCH_RECORDS = 1_000
 """About how many records one `deliver` gets: what a transaction or a script call is paid for once."""
-
-VERIFIED_AT_ONCE = 16
-"""Journals read for their digest in one step, newest first: after a long stop there may be hundreds of old ones."""
 
 SLOW_S = 1.0
 """A sink that takes longer for one batch is waited for by nobody."""
@@ -103,7 +101,7 @@ class Shipper:
             if unasked:  # all at once: a sink that lost data judges by all its journals what it lost
                 await self._ask(unasked)
             if self.keeper is not None and unverified:
-                await self._verify(self.keeper, unverified[-VERIFIED_AT_ONCE:])
+                await verify(self.keeper, self.name, unverified)
             cut = self._cut()
             if cut:
                 await self._deliver(cut)
@@ -131,20 +129,6 @@ class Shipper:
         for feed in feeds:
             feed.cursors[self.name] = cursors.get(feed.journal_id, 0)
             feed.asked.add(self.name)
-
-    async def _verify(self, keeper: JournalKeeper, feeds: list[Feed]) -> None:
-        """Compare each file with what the keeper knows of it: one restored from a copy must not go on unnoticed."""
-        states = await keeper.journals([feed.journal_id for feed in feeds])
-        for feed in feeds:
-            state = states.get(feed.journal_id)
-            if state is not None and state.seq and state.digest:
-                reason = await asyncio.to_thread(departs, feed.tail.path, state.seq, state.digest, ended=state.ended)
-                if reason is not None:
-                    feed.halt(f"{reason}; {RESTORED}")
-                elif state.ended:
-                    feed.told_end.add(self.name)
-            feed.verified.add(self.name)
-            feed.sound = True
 
     def _cut(self) -> list[tuple[Feed, Batch]]:
         cut: list[tuple[Feed, Batch]] = []

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from taximeter.core.record import SCHEMA, End, Header, Line, seq_of
 from taximeter.journal.files import create_locked, replace_lost
 from taximeter.journal.format import CLOSE, SUFFIX, encode, new_journal_id
-from taximeter.journal.read import decode_record
+from taximeter.journal.tail import decode_record
 
 _PROBE = b" " * 4096
 """What `probe` writes and cuts off again: a block, so that a full disk refuses it."""

@@ -1,6 +1,6 @@
 """The journal's lines as bytes: one JSON object and one newline each (DESIGN §4).
 
-Holds how values become lines and what names files have; knows nothing of descriptors, locks or time.
+Holds how values become lines and back, and what names files have; knows nothing of descriptors, locks or time.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ _KEPT_CHARS = 1024
 
 is_journal_id = re.compile(r"[0-9a-f]{32}").fullmatch
 
+UNREADABLE = (ValueError, RecursionError)
+"""What msgspec raises on bytes that are not the JSON expected; UnicodeDecodeError is a ValueError."""
+
+decode_line = msgspec.json.Decoder(Line).decode
+"""Any line. Raises one of UNREADABLE."""
+
 _encode = msgspec.json.Encoder().encode
 
 _Item = TypeVar("_Item", Open, Record)
@@ -63,6 +69,11 @@ def close_line(record: Record) -> bytes:
         return _line(CLOSE, record, b"}\n")
     except ValueError:
         return _line(CLOSE, salvaged(record), b"}\n")
+
+
+def start_of(journal_id: str, seq: int) -> bytes:
+    """How the close line of a seq begins: `event_id` is the record's first field."""
+    return b'%b{"event_id":"%b:%d",' % (CLOSE, journal_id.encode(), seq)
 
 
 def _line(start: bytes, value: Line | Open | Record, end: bytes) -> bytes:

@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 from taximeter.budgets.charges import Held, charge
 from taximeter.core.record import MAX_COST_NUSD, SATURATED, End, Line, Open, Outcome, Record, Source, Tick
-from taximeter.journal.format import close_line, encode
-from taximeter.journal.read import UNREADABLE, decode_line
+from taximeter.journal.format import UNREADABLE, close_line, decode_line, encode
 from taximeter.journal.tail import InFlight, Tail
 
 log = logging.getLogger(__name__)

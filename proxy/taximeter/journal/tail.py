@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from taximeter.core.record import MAX_SEQ, SCHEMA, End, Record, possible, seq_of
-from taximeter.journal.format import CLOSE, MAX_LINE_BYTES, OPEN, TICK
-from taximeter.journal.read import UNREADABLE, close_of, decode_line, decode_record, read_at
+from taximeter.journal import lenient
+from taximeter.journal.format import CLOSE, MAX_LINE_BYTES, OPEN, TICK, UNREADABLE, decode_line, start_of
 
 log = logging.getLogger(__name__)
 
@@ -69,21 +71,44 @@ class _Ticked(msgspec.Struct):
     attempt: int = 1
 
 
-class _OpenLine(msgspec.Struct):
-    open: _Opened
+def _decoder(name: str, kind: type) -> Callable[[bytes], Any]:
+    """Of lines with one member."""
+    return msgspec.json.Decoder(msgspec.defstruct(name, [(name, kind)])).decode
 
 
-class _ClosedLine(msgspec.Struct):
-    close: _Closed
+_decode_open, _decode_tick = _decoder("open", _Opened), _decoder("tick", _Ticked)
+_decode_closed, _decode_record = _decoder("close", _Closed), _decoder("close", Record)
 
 
-class _TickLine(msgspec.Struct):
-    tick: _Ticked
+def decode_record(line: bytes) -> Record:
+    """The record in a close line, fit for every sink whatever the line holds. Raises one of UNREADABLE."""
+    plain = b"\\" not in line and line.isascii()  # nearly every one
+    if plain or (b"\\u0000" not in line and _is_utf8(line)):  # nothing in it can be text that a database refuses
+        try:
+            record: Record = _decode_record(line).close
+            if plain or lenient.tags_fit(record):
+                return record
+        except UNREADABLE:
+            pass
+    return lenient.record(line)
 
 
-_decode_open = msgspec.json.Decoder(_OpenLine).decode
-_decode_closed = msgspec.json.Decoder(_ClosedLine).decode
-_decode_tick = msgspec.json.Decoder(_TickLine).decode
+def _is_utf8(line: bytes) -> bool:
+    """The provider's usage object is kept as it came, so it need not be."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_at(path: Path, offset: int, most: int) -> bytes:
+    """Bytes of a file from `offset`. No descriptor stays open: there may be more files than descriptors."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(fd, most, offset)
+    finally:
+        os.close(fd)
 
 
 class Tail:
@@ -140,7 +165,7 @@ class Tail:
                     first_at = first_at or ended_at
                     closed_upto = position
                 elif line.startswith(OPEN):
-                    opened = _decode_open(line).open
+                    opened: _Opened = _decode_open(line).open
                     self.calls[opened.request_id, opened.attempt] = InFlight(opened.workspace, opened.track, line)
                     self.last_at = max(self.last_at, possible(opened.started_at))
                 else:
@@ -195,7 +220,7 @@ class Tail:
     def _closed(self, line: bytes, records: list[Record], known: int) -> int:
         """Take in a close line; answers when the call ended (µs)."""
         record = None if self.seq < known else decode_record(line)
-        closed = record or _decode_closed(line).close
+        closed: Record | _Closed = record or _decode_closed(line).close
         seq = self.seq + 1
         if closed.event_id != f"{self._prefix}{seq}":
             seq = self._other_seq(closed.event_id)
@@ -224,7 +249,7 @@ class Tail:
 
     def _other(self, line: bytes) -> None:
         if line.startswith(TICK):
-            tick = _decode_tick(line).tick
+            tick: _Ticked = _decode_tick(line).tick
             call = self.calls.get((tick.request_id, tick.attempt))
             if call is not None:
                 call.tick = line
@@ -253,7 +278,7 @@ class Tail:
         """Count an unreadable line. True: it was a close line, and its seq, still legible, stays taken."""
         self.unreadable += 1
         log.error("journal %s: a line of %d bytes cannot be read: %s", self.path, len(line), error)
-        if not line.startswith(close_of(self.journal_id, self.seq + 1)):
+        if not line.startswith(start_of(self.journal_id, self.seq + 1)):
             return False
         self.seq += 1
         return True

@@ -6,7 +6,7 @@ Pure. The one place that says which sums history keeps; schema, writer and reade
 from __future__ import annotations
 
 import operator
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import msgspec
@@ -59,22 +59,6 @@ COUNTS: frozenset[int] = frozenset(
 """Indices of fields to which a record adds 0 or 1, whatever its figures are."""
 
 _N = len(totals.FIELDS)
-_ATTEMPTS, _CORRECTIONS, _AUDIO_IN, _IMAGE_IN, _AUDIO_OUT, _ACCEPTED, _REJECTED, _INPUTS, _DOCS, _AUDIO, _DURATION = (
-    range(_N, _N + len(Details.__struct_fields__))
-)
-
-
-_FIGURES = tuple(
-    (name, operator.attrgetter(name))
-    for name in (
-        "input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens", "reasoning_output_tokens",
-        "search_units", "cost_nusd", *SUMMED[: SUMMED.index("audio_ms")],
-    )
-)  # fmt: skip
-"""What of a record is added up as it is."""
-
-_MANY = 8
-"""Records from which on `add_alike` is the cheaper."""
 
 
 def empty() -> list[int]:
@@ -90,54 +74,6 @@ def audio_ms(record: Record) -> int | None:
 def duration_us(record: Record) -> int | None:
     """Duration in whole microseconds; None where not measured."""
     return None if record.duration_ms is None else round(record.duration_ms * 1_000)
-
-
-def add(cell: MutableSequence[int], record: Record) -> None:
-    """Add a record to a cell: a list of len(FIELDS) integers in the order of FIELDS."""
-    totals.add(cell, record)
-    if record.kind != "usage":
-        cell[_CORRECTIONS] += 1
-        return
-    cell[_ATTEMPTS] += 1
-    if record.duration_ms is not None:
-        cell[_DURATION] += round(record.duration_ms * 1_000)
-    if record.audio_input_tokens:
-        cell[_AUDIO_IN] += record.audio_input_tokens
-    if record.image_input_tokens:
-        cell[_IMAGE_IN] += record.image_input_tokens
-    if record.audio_output_tokens:
-        cell[_AUDIO_OUT] += record.audio_output_tokens
-    if record.accepted_prediction_tokens:
-        cell[_ACCEPTED] += record.accepted_prediction_tokens
-    if record.rejected_prediction_tokens:
-        cell[_REJECTED] += record.rejected_prediction_tokens
-    if record.embedding_inputs:
-        cell[_INPUTS] += record.embedding_inputs
-    if record.rerank_documents:
-        cell[_DOCS] += record.rerank_documents
-    if record.seconds is not None:
-        cell[_AUDIO] += round(record.seconds * 1_000)
-
-
-def add_alike(cell: MutableSequence[int], records: Sequence[Record]) -> None:
-    """Add records of the same names, outcome, sources and attempt that know the same: what `add` does for each of
-    them is done once, for one that carries their sums, and counted as often as there are records."""
-    count, first = len(records), records[0]
-    if count < _MANY:
-        for record in records:
-            add(cell, record)
-        return
-    sums = {name: sum(map(figure, records)) for name, figure in _FIGURES if getattr(first, name) is not None}
-    one = empty()
-    add(one, msgspec.structs.replace(first, **sums))
-    for field in COUNTS:
-        one[field] *= count
-    if one[_ATTEMPTS]:  # rounded one by one
-        one[_DURATION] = sum([round((record.duration_ms or 0) * 1_000) for record in records])
-        if first.seconds is not None:
-            one[_AUDIO] = sum([round((record.seconds or 0) * 1_000) for record in records])
-    for field, amount in enumerate(one):
-        cell[field] += amount
 
 
 def merge(into: list[int], cell: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""The one interface of all sinks, and the batch delivery hands them."""
+"""The one interface of all sinks."""
 
 from __future__ import annotations
 
@@ -8,32 +8,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from taximeter.core.record import Record
-from taximeter.sinks.groups import Group, grouped
-
-
-class Batch(msgspec.Struct, kw_only=True):
-    """Consecutive records of one journal, cut for one cursor."""
-
-    journal_id: str
-    after: int
-    """The cursor this batch was cut for: the sink applies it only if its own cursor for the journal is just this."""
-    upto: int
-    """`seq` of the last record; the cursor afterwards."""
-    records: list[Record]
-    """In `seq` order: after+1 … upto. A gap only where a line on disk cannot be read any more (alarmed).
-
-    Empty, with `after` == `upto`, where a journal ended after its last record was delivered: only sinks that keep
-    journals (`Ledger`) are told so.
-    """
-    digest: str = ""
-    """Digest of the journal's bytes up to and including the line of `upto` (history keeps it)."""
-    ended: bool = False
-    """The journal has its end line and `upto` is its last record."""
-    groups: list[Group] = []
-    """Of `records`, always."""
-
-    def __post_init__(self) -> None:
-        self.groups = grouped(self.records)
+from taximeter.sinks.batch import Batch
 
 
 class Sink(Protocol):

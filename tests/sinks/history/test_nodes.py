@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select, text
 
 from ledger import T0, US, batch, call, random_call
+from taximeter.sinks import batch as sums_of
 from taximeter.sinks import cells
 from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.read.reader import Reader
@@ -41,7 +42,7 @@ def test_nodes_writing_the_same_roll_up_rows_at_once_lose_and_double_nothing(pos
         for number in range(NODES):
             rng = Random(number)
             for _ in range(200):
-                cells.add(expected, random_call(rng))
+                sums_of.add(expected, random_call(rng))
         (group,) = Reader(database).usage(Filters())
         assert (group.totals, group.details) == cells.split(expected)
 

@@ -17,6 +17,7 @@ from ledger import T0, US, batch, call, random_call
 from taximeter.core.errors import BadRequest, ConfigError
 from taximeter.core.record import Operation, Outcome, Record
 from taximeter.core.totals import Totals
+from taximeter.sinks import batch as sums_of
 from taximeter.sinks import cells
 from taximeter.sinks.history import database
 from taximeter.sinks.history.database import Database, HistoryUnavailable
@@ -70,7 +71,7 @@ def folded(records: list[Record], filters: Filters, group_by: list[str], marks: 
     for record in records:
         if passes(record, filters):
             start = None if marks is None else max(mark for mark in marks if mark <= record.ended_at)
-            cells.add(sums[start, tuple(value(record, name) for name in group_by)], record)
+            sums_of.add(sums[start, tuple(value(record, name) for name in group_by)], record)
     if not group_by and marks is None:
         sums.setdefault((None, ()), cells.empty())
     return {place: cells.split(cell) for place, cell in sums.items()}

@@ -17,7 +17,9 @@ from sqlalchemy import select
 
 from ledger import batch, call, calls
 from taximeter.core.record import Record
+from taximeter.sinks import batch as sums_of
 from taximeter.sinks import cells
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.schema import LEVELS, SUMMARY_LEVELS, classes, events, journals, origins, series, summaries
@@ -25,7 +27,7 @@ from taximeter.sinks.history.sink import History
 from taximeter.sinks.history.windows import US, level_start_s
 from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.query import Filters
-from taximeter.sinks.sink import Batch, JournalKeeper, JournalState, Sink
+from taximeter.sinks.sink import JournalKeeper, JournalState, Sink
 
 MANY = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -65,7 +67,7 @@ def folded(records: list[Record]) -> dict[str, Any]:
             record.key_id or "", record.service_tier or "",
         )  # fmt: skip
         for level in LEVELS:
-            cells.add(rolled[level.name][level_start_s(level.name, record.ended_at // US), names], record)
+            sums_of.add(rolled[level.name][level_start_s(level.name, record.ended_at // US), names], record)
     return rolled
 
 

@@ -5,7 +5,8 @@ import msgspec
 
 from ledger import T0, call
 from taximeter.core.record import Operation
-from taximeter.sinks.cells import add, empty
+from taximeter.sinks.batch import add
+from taximeter.sinks.cells import empty
 from taximeter.sinks.webhook.letters import LONGEST_WAIT_S, Part, event_body, segment_body, signature, wait_s
 
 

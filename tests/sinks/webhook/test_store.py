@@ -12,7 +12,8 @@ from ledger import batch, call, calls
 from taximeter.core import views
 from taximeter.core.record import Operation
 from taximeter.core.views import Metrics, ModelSums
-from taximeter.sinks.cells import add, empty, split
+from taximeter.sinks.batch import add
+from taximeter.sinks.cells import empty, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.webhook.letters import CONTENT_TYPES
 from taximeter.sinks.webhook.store import Outcome, Store

@@ -50,6 +50,7 @@ from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.prometheus.families import Exposition
 from taximeter.sinks.redis.client import ERRORS
 from taximeter.sinks.redis.counters import Counters
+from taximeter.sinks.redis.nodes import leave_nodes
 from taximeter.sinks.sink import Sink
 from taximeter.sinks.webhook import letters
 
@@ -199,7 +200,7 @@ class Control:
         exposition = Exposition(
             self.metrics,
             health=self.delivery.health,
-            redis_drift=lambda: self.counters.drift,
+            redis_drift=lambda: self.counters.auditor.drift,
             budget_spent_ratio=lambda: self.budgets.ratios,
             letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
         )
@@ -246,7 +247,7 @@ class Control:
         await self.delivery.run()
 
     async def _register(self) -> None:
-        await self.counters.register_node(self.boot.node, await self.history.identity())
+        await self.counters.rebuilder.register(self.boot.node, await self.history.identity())
 
     def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
         async def prune() -> None:
@@ -269,7 +270,7 @@ class Control:
         return [
             *sending,
             every(REGISTER_S, "registering this node in Redis", self._register, notes),
-            every(AUDIT_S, "auditing Redis against history", self.counters.audit, notes),
+            every(AUDIT_S, "auditing Redis against history", self.counters.auditor.audit, notes),
             every(TAGS_S, "summing by track, document and end user", self.history.roll_up_tags, notes),
             every(PRUNE_S, "forgetting old records", prune, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
@@ -288,7 +289,7 @@ class Control:
 
     async def _close(self) -> None:
         with contextlib.suppress(TaximeterError, *ERRORS):
-            await self.counters.leave(self.boot.node)
+            await leave_nodes(self.counters.server, self.boot.node)
         for sink in self.sinks:
             with contextlib.suppress(TaximeterError, *ERRORS):
                 await sink.close()

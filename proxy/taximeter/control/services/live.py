@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from taximeter.core.record import Record
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.query import Filters
-from taximeter.sinks.sink import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -138,7 +138,8 @@ class BudgetGate:
     async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> None:
         """Hold the amounts, or raise why not. Waits, bounded, for a Redis that is being put together again."""
         from taximeter.budgets.reservations import Refusal, Reserved
-        from taximeter.sinks.redis.client import ERRORS, answered, is_ours
+        from taximeter.sinks.redis.asking import answered, is_ours
+        from taximeter.sinks.redis.client import ERRORS
 
         if self._holding is None:
             self._holding = self._connect()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from taximeter.core.record import Record
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.read.charges import Charge
 from taximeter.sinks.history.read.reader import Reader
@@ -16,7 +17,7 @@ from taximeter.sinks.history.write.tag_rollups import TagRoller
 from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.ledger import Ledger, Standing
 from taximeter.sinks.query import Filters, Group, Ranked, TrackPart, Window
-from taximeter.sinks.sink import Batch, JournalState
+from taximeter.sinks.sink import JournalState
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from taximeter import __version__
 from taximeter.config.settings import OtelSettings
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Outcome, Record
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.otel import convention
-from taximeter.sinks.sink import Batch
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider

@@ -13,9 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from taximeter.core import totals
 from taximeter.core.record import Operation, Outcome, Record, Source, seq_of
-from taximeter.sinks.groups import Group, grouped
+from taximeter.sinks.batch import Batch, Group, grouped
 from taximeter.sinks.ledger import Cell
-from taximeter.sinks.sink import Batch
 
 MAX_WORKSPACES = 500
 MAX_MODELS = 500

@@ -7,12 +7,21 @@ while this process's own loop runs: a wait that is ours is not Redis's. Knows no
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MaxConnectionsError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import TimeoutError as Silent
 
-from taximeter.sinks.redis.client import Call, RedisServer, Script, is_ours
+from taximeter.sinks.redis.client import Call, RedisServer, Script
 
 BATCH = 128
 """Calls in one round trip: a few milliseconds of either side's time."""
@@ -79,3 +88,26 @@ async def within(work: Coroutine[Any, Any, _T], timeout_s: float) -> _T:
         task.cancel()
     await asyncio.wait((task,))  # its connection is closed: what comes late must not be taken for another's reply
     raise Silent(f"no reply within {timeout_s:g} s")
+
+
+def answered(error: BaseException) -> bool:
+    """Whether a server is there and will not do what it was asked (it is full, or does not let us), as against one that
+    is away, or is not the primary (any more, or yet)."""
+    return isinstance(error, ResponseError) and not isinstance(error, _NOT_PRIMARY)
+
+
+_NOT_PRIMARY = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
+"""Of a fail-over, or of slots that move (MovedError is an AskError, MasterDownError a ClusterDownError)."""
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether a failure to talk to Redis is this process's own: it has no descriptor, port or memory left."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MaxConnectionsError) or (isinstance(seen, OSError) and seen.errno in _OUR_ERRNOS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+_OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from taximeter.core.totals import FIELDS, saturated
 from taximeter.sinks.ledger import LedgerSnapshot
 from taximeter.sinks.redis import keys
-from taximeter.sinks.redis.client import RedisServer, Script, raised
+from taximeter.sinks.redis.client import Script, raised
 from taximeter.sinks.redis.rebuild import Rebuilder
 
 log = logging.getLogger("taximeter.counters")
@@ -32,26 +32,27 @@ class Audit(msgspec.Struct, kw_only=True):
 class Auditor:
     """Goes through all workspaces round and round."""
 
-    def __init__(
-        self, server: RedisServer, history: LedgerSnapshot | None, rebuilder: Rebuilder, *, now_us: Callable[[], int]
-    ) -> None:
+    def __init__(self, rebuilder: Rebuilder, rebuild: Callable[[str | None], Awaitable[int]]) -> None:
+        """`rebuild` writes one workspace, or all, anew; `rebuilder` is what it does that with."""
         self.drift = 0
-        self._server = server
-        self._history = history
-        self._rebuilder = rebuilder
-        self._now_us = now_us
+        """How many audits found a workspace's counters differing from history (taximeter_redis_drift_total)."""
+        self._rebuilder, self._rebuild = rebuilder, rebuild
+        self._server, self._now_us = rebuilder.server, rebuilder.now_us
         self._next: list[str] = []
         self._late: dict[str, tuple[object, int]] = {}
 
-    async def audit(self, workspaces: int) -> Audit:
-        """Check the next `workspaces` workspaces. Raises what Redis or history raise."""
+    async def audit(self, workspaces: int = 20) -> Audit:
+        """Compare the next few workspaces with history, rebuild those that differ. To be called now and then.
+
+        Raises what Redis or history raise.
+        """
         audit = Audit()
-        history = self._history
+        history = self._rebuilder.history
         if history is None or not await self._same_history():
             return audit
         if not await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD):
             self._next = []
-            await self._rebuilder.rebuild(None)
+            await self._rebuild(None)
             audit.rebuilt = await self._everything(history)
             self.drift += len(audit.rebuilt)
             return audit
@@ -64,7 +65,7 @@ class Auditor:
             if fine is False:
                 self.drift += 1
                 self._late.pop(workspace, None)
-                await self._rebuilder.rebuild([workspace])
+                await self._rebuild(workspace)
                 audit.rebuilt.append(workspace)
         return audit
 

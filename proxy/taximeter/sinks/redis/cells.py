@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from taximeter.budgets.rule import CHARGED
 from taximeter.core.record import Record
 from taximeter.core.totals import COST, FIELDS, TOTAL, add, empty, saturated
-from taximeter.sinks.groups import Group
+from taximeter.sinks.batch import Group
 from taximeter.sinks.ledger import Cell
 from taximeter.sinks.redis import keys
 
@@ -67,7 +67,7 @@ def cells(
     for task, cell in tasks.items():
         _put(out, cell, [(prefix + keys.task(task), "t")])
     for track, cell in tracks.items():
-        key, expires = prefix + keys.track(track), keys.track_expires_s(last_us[track])
+        key, expires = prefix + keys.track(track), keys.track_expires_s(last_us[track] // keys.HOUR_US)
         _put(out, cell, [_expiring(out, known, key, expires)])
     if scopes:
         _scopes(out, prefix, groups, known, scopes)

@@ -1,7 +1,7 @@
 """The names of the Redis counters' keys, their periods and how long they live (DESIGN §5).
 
 All keys of a workspace share the hash tag `{workspace}`, so that one script may touch them on a Cluster. Names that
-others chose (models most of all) are escaped and bounded. Pure.
+others chose (models most of all) are escaped and bounded. Each is made once and then remembered. Pure.
 """
 
 from __future__ import annotations
@@ -66,15 +66,18 @@ def prefix(workspace: str) -> str:
     return f"tm:{{{name(workspace)}}}:"
 
 
+@lru_cache(maxsize=4_096)
 def model(provider: str, served: str) -> str:
     """The part of a model's key after the prefix: `model:<provider>/<model>`."""
     return f"model:{name(provider)}/{name(served)}"
 
 
+@lru_cache(maxsize=4_096)
 def task(label: str) -> str:
     return f"task:{name(label)}"
 
 
+@lru_cache(maxsize=4_096)
 def track(label: str) -> str:
     return f"track:{name(label)}"
 
@@ -103,6 +106,7 @@ def hour_expires_s(hour: str) -> int:
     return int(datetime.fromisoformat(f"{hour}:00:00+00:00").timestamp()) + 3_600 + HOUR_LIVES_S
 
 
+@lru_cache(maxsize=4_096)
 def scope(label: str, period: str) -> str:
     """What a budgeted key or task (`key:<id>`, `task:<name>`) used in a period (`total`, `month:…`, `day:…`)."""
     kind, _, named = label.partition(":")
@@ -120,7 +124,8 @@ reservations how often it has reserved in that epoch."""
 EPOCH_FIELD = ":epoch"
 
 
-def track_expires_s(last_us: int) -> int:
-    """When (s since epoch) a track whose last record ended at `last_us` expires: by the full hour, so that most
-    records of a busy track do not move it."""
-    return (last_us // HOUR_US + 1) * 3_600 + TRACK_LIVES_S
+@lru_cache(maxsize=4_096)
+def track_expires_s(hour: int) -> int:
+    """When (s since epoch) a track expires whose last record ended in this hour (since epoch): most records of a busy
+    track do not move it."""
+    return (hour + 1) * 3_600 + TRACK_LIVES_S

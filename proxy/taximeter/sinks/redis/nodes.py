@@ -1,13 +1,39 @@
-"""Which nodes count into a Redis, and from which history: nodes that share one must share the other (DESIGN §1)."""
+"""Whether a Redis may be counted into: it evicts no keys, and nodes that share it share a history (DESIGN §1)."""
 
 from __future__ import annotations
+
+import logging
+
+from redis.exceptions import NoPermissionError, ResponseError
 
 from taximeter.core.errors import ConfigError
 from taximeter.sinks.redis.client import RedisServer
 from taximeter.sinks.redis.keys import NODES
 
+log = logging.getLogger("taximeter.counters")
+
 LIVE_S = 120
 """A node not heard of for this long, by Redis's own clock, is gone."""
+
+
+async def refuse_eviction(server: RedisServer) -> None:
+    """Raise ConfigError if this Redis is allowed to throw counters away to make room."""
+    try:
+        infos = await server.memory()
+    except ResponseError as error:  # a hosted Redis may have removed the command, or not let us ask
+        if not isinstance(error, NoPermissionError) and "unknown command" not in str(error).lower():
+            raise
+        infos = []
+    if not infos or not all("maxmemory_policy" in info for info in infos):
+        log.warning("%s does not tell its eviction policy; it must be noeviction", server.shown)
+        return
+    for info in infos:
+        maxmemory, policy = int(info.get("maxmemory", 0)), str(info["maxmemory_policy"])
+        if maxmemory and policy != "noeviction":
+            raise ConfigError(
+                f"{server.shown} has maxmemory {maxmemory} and maxmemory-policy {policy}: it would drop "
+                "counters to make room. Set maxmemory-policy noeviction, or use a Redis of its own."
+            )
 
 
 async def register_node(server: RedisServer, node: str, history_id: str) -> None:

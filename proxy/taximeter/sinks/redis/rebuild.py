@@ -21,6 +21,7 @@ from taximeter.sinks.ledger import Cell, Ledger, LedgerSnapshot
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.cells import budgeted
 from taximeter.sinks.redis.client import RedisServer, Script, raised
+from taximeter.sinks.redis.nodes import register_node
 
 log = logging.getLogger("taximeter.counters")
 
@@ -62,32 +63,41 @@ class Rebuilder:
         scopes: Callable[[str], Collection[str]] = lambda workspace: (),
     ) -> None:
         """`scopes` names the keys and tasks of a workspace that are to be counted apart."""
-        self._server = server
-        self._history = history
+        self.server = server
+        self.history = history
         self.history_id = history_id
-        self._now_us = now_us
+        self.now_us = now_us
         self._token = secrets.token_hex(8)
         """Of this process's lease, as long as it may not have been given back."""
         self._scopes = scopes
 
-    async def rebuild(self, workspaces: list[str] | None) -> int:
-        """Rebuild these workspaces, or all that history or Redis know; answers how many.
+    async def register(self, node: str, history_id: str) -> None:
+        """Say that this node counts here from this history; call it at start and then at least every 30 s.
 
+        Raises ConfigError when another live node counts here from another history (DESIGN §1, Scale-out).
+        """
+        self.history_id = history_id
+        await register_node(self.server, node, history_id)
+
+    async def rebuild(self, workspaces: list[str] | None) -> int:
+        """Write these workspaces, or all that history or Redis know, anew from history; returns how many.
+
+        May run while nodes deliver: theirs is refused meanwhile, then sent again from where history was.
         Raises CountersMoved when somebody else is at it, TaximeterError where there is no history to rebuild from.
         """
         async with self._lease() as token:
-            marked = await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD)
+            marked = await self.server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD)
             if workspaces is None or not marked:  # where the mark is lost, others may be
                 workspaces = sorted({*await self._everything(), *(workspaces or ())})
-            elif self._history is None:
+            elif self.history is None:
                 raise TaximeterError("Redis lost counters and this process has no history to rebuild them from.")
             before = await self._fence(workspaces, token)
-            if self._history is None:
-                log.warning("%s holds no counters yet, and there is no history to fill it from", self._server.shown)
+            if self.history is None:
+                log.warning("%s holds no counters yet, and there is no history to fill it from", self.server.shown)
                 return 0
             stale = await self._stale(workspaces)
             for workspace in workspaces:
-                await self._one(self._history, workspace, token, before, stale.get(keys.prefix(workspace), []))
+                await self._one(self.history, workspace, token, before, stale.get(keys.prefix(workspace), []))
         if workspaces:
             log.warning("Rebuilt the Redis counters of %d workspaces from history", len(workspaces))
         return len(workspaces)
@@ -96,9 +106,9 @@ class Rebuilder:
     async def _lease(self) -> AsyncIterator[str]:
         token = self._token
         if (
-            not await self._server.command("SET", keys.REBUILDING, token, "NX", "PX", _LEASE_MS)
+            not await self.server.command("SET", keys.REBUILDING, token, "NX", "PX", _LEASE_MS)
             # Our own of a rebuild that Redis did not live to the end of: nobody has to wait until that runs out.
-            and await self._server.command("GET", keys.REBUILDING) != token.encode()
+            and await self.server.command("GET", keys.REBUILDING) != token.encode()
         ):
             raise CountersMoved("another process is rebuilding the Redis counters")
         renewing = asyncio.create_task(self._renew(token))
@@ -106,8 +116,8 @@ class Rebuilder:
             yield token
         finally:
             renewing.cancel()
-            if await self._server.command("GET", keys.REBUILDING) == token.encode():
-                await self._server.command("DEL", keys.REBUILDING)
+            if await self.server.command("GET", keys.REBUILDING) == token.encode():
+                await self.server.command("DEL", keys.REBUILDING)
             self._token = secrets.token_hex(8)
 
     async def _renew(self, token: str) -> None:
@@ -115,26 +125,26 @@ class Rebuilder:
         while True:
             await asyncio.sleep(_LEASE_MS / 3_000)
             with contextlib.suppress(Exception):  # what is wrong with Redis, the rebuild itself finds out
-                if await self._server.command("GET", keys.REBUILDING) == token.encode():
-                    await self._server.command("PEXPIRE", keys.REBUILDING, _LEASE_MS)
+                if await self.server.command("GET", keys.REBUILDING) == token.encode():
+                    await self.server.command("PEXPIRE", keys.REBUILDING, _LEASE_MS)
 
     async def _everything(self) -> list[str]:
-        if self._history is None:
+        if self.history is None:
             return []
-        in_redis = await self._server.command("SMEMBERS", keys.WORKSPACES)
-        return sorted({name.decode() for name in in_redis} | set(await self._history.workspaces()))
+        in_redis = await self.server.command("SMEMBERS", keys.WORKSPACES)
+        return sorted({name.decode() for name in in_redis} | set(await self.history.workspaces()))
 
     async def _fence(self, workspaces: list[str], token: str) -> dict[str, int]:
         """Stop counting into these workspaces, then the moving of watermarks; answer the watermarks as they were."""
         fenced = keys.REBUILDING_PREFIX + token
         for some in _chunks(workspaces, 500):
             sets = [("SET", keys.prefix(name) + "gen", fenced) for name in some]
-            await self._server.commands([("SADD", keys.WORKSPACES, *some), *sets])
+            await self.server.commands([("SADD", keys.WORKSPACES, *some), *sets])
         fields: list[str] = [keys.GENERATION_FIELD, token]
         if self.history_id:
             fields += (keys.HISTORY_FIELD, self.history_id)
-        await self._server.command("HSET", keys.WATERMARK, *fields)
-        before = await self._server.command("HGETALL", keys.WATERMARK)
+        await self.server.command("HSET", keys.WATERMARK, *fields)
+        before = await self.server.command("HGETALL", keys.WATERMARK)
         not_journals = (keys.GENERATION_FIELD, keys.HISTORY_FIELD)
         return {name.decode(): int(seq) for name, seq in before.items() if name.decode() not in not_journals}
 
@@ -142,7 +152,7 @@ class Rebuilder:
         """Prefix -> keys it has now, of these workspaces."""
         wanted = {keys.prefix(workspace): list[str]() for workspace in workspaces}
         match = f"{next(iter(wanted))}*" if len(wanted) == 1 else "tm:{*"
-        for key in await self._server.scan(match) if wanted else []:
+        for key in await self.server.scan(match) if wanted else []:
             of = key[: key.find("}:") + 2]
             if of in wanted and key.removeprefix(of) not in _KEPT:
                 wanted[of].append(key)
@@ -151,7 +161,7 @@ class Rebuilder:
     async def _one(
         self, history: LedgerSnapshot, workspace: str, token: str, before: Mapping[str, int], stale: Iterable[str]
     ) -> None:
-        now_us = self._now_us()
+        now_us = self.now_us()
         ledger = await history.ledger(
             workspace,
             days_from_us=now_us - keys.DAY_LIVES_S * 1_000_000,
@@ -174,14 +184,14 @@ class Rebuilder:
         args: list[str | int] = [fenced, afterwards]
         for write in writes:
             args += (write.expires, write.kind, len(write.args), *write.args)
-        [done] = raised(await self._server.run(_REBUILD, [([f"{prefix}gen", *(w.key for w in writes)], args)]))
+        [done] = raised(await self.server.run(_REBUILD, [([f"{prefix}gen", *(w.key for w in writes)], args)]))
         if not done:
             raise CountersMoved("another process took over the rebuild")
 
     async def _recent(self, cursors: Mapping[str, int]) -> dict[str, int]:
         """Those cursors that a workspace keeps: not the ones in journals of long ago."""
-        moved = await self._server.command("HGETALL", keys.MOVED)
-        before_s = self._now_us() // 1_000_000 - keys.CURSOR_LIVES_S
+        moved = await self.server.command("HGETALL", keys.MOVED)
+        before_s = self.now_us() // 1_000_000 - keys.CURSOR_LIVES_S
         old = {journal_id.decode() for journal_id, at in moved.items() if int(at) < before_s}
         return {journal_id: seq for journal_id, seq in cursors.items() if journal_id not in old}
 
@@ -190,13 +200,23 @@ class Rebuilder:
         ahead = {journal_id: seq for journal_id, seq in before.items() if seq > cursors.get(journal_id, 0)}
         if not ahead:
             return
-        generation = await self._server.command("HGET", keys.WATERMARK, keys.GENERATION_FIELD)
-        args: list[str | int] = [(generation or b"").decode(), "down", secrets.token_hex(8), 0]
-        for journal_id in ahead:
-            args += (journal_id, cursors.get(journal_id, 0))
-        [done] = raised(await self._server.run(_WATERMARK, [([keys.WATERMARK, keys.MOVED], args)]))
-        if not done:
-            raise CountersMoved("another process moved a watermark back")
+        generation = await self.server.command("HGET", keys.WATERMARK, keys.GENERATION_FIELD)
+        await lower(self.server, (generation or b"").decode(), {j: cursors.get(j, 0) for j in ahead})
+
+
+async def lower(server: RedisServer, generation: str, cursors: Mapping[str, int]) -> str:
+    """Move watermarks down, so that journals are sent again; returns the new generation of the watermark.
+
+    Raises CountersMoved where its generation is not this one any more.
+    """
+    afterwards = secrets.token_hex(8)
+    args: list[str | int] = [generation, "down", afterwards, 0]
+    for cursor in cursors.items():
+        args += cursor
+    [done] = raised(await server.run(_WATERMARK, [([keys.WATERMARK, keys.MOVED], args)]))
+    if not done:
+        raise CountersMoved("another process moved a watermark back, or a rebuild began")
+    return afterwards
 
 
 def _writes(prefix: str, ledger: Ledger) -> Iterator[_Write]:
@@ -210,7 +230,7 @@ def _writes(prefix: str, ledger: Ledger) -> Iterator[_Write]:
     for hour, cell in ledger.hours.items():
         yield _hash(f"{prefix}hour:{hour}", cell, keys.hour_expires_s(hour))
     for track, of in ledger.tracks.items():
-        yield _hash(prefix + keys.track(track), of.cell, keys.track_expires_s(of.last_us))
+        yield _hash(prefix + keys.track(track), of.cell, keys.track_expires_s(of.last_us // keys.HOUR_US))
     for scope, periods in ledger.scopes.items():
         charged = ledger.charged.get(scope, {})
         for period in periods | charged:

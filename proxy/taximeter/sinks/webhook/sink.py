@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from taximeter.config import Webhook as Settings
 from taximeter.core.record import Record
+from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.sink import Batch
 from taximeter.sinks.webhook import letters
 from taximeter.sinks.webhook.letters import Letter
 from taximeter.sinks.webhook.sender import Sender

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Table
 
 from taximeter.core.record import MAX_SUM
 from taximeter.core.totals import saturated
-from taximeter.sinks.groups import Known
+from taximeter.sinks.batch import Known
 from taximeter.sinks.history.rows import COLUMNS
 from taximeter.sinks.history.schema import events, journals
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from taximeter.core.record import Record, seq_of
-from taximeter.sinks.groups import Group, Known, grouped
+from taximeter.sinks.batch import Batch, Group, Known, grouped
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.rows import (
     ClassKey,
@@ -40,7 +40,7 @@ from taximeter.sinks.history.write import retention, tag_rollups
 from taximeter.sinks.history.write.intern import Interned, insert_new
 from taximeter.sinks.history.write.levels import Cells, add_to_levels, put
 from taximeter.sinks.history.write.statements import Row, Statements
-from taximeter.sinks.sink import Batch, JournalState
+from taximeter.sinks.sink import JournalState
 
 
 def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:

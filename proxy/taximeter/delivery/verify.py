@@ -1,0 +1,29 @@
+"""Whether a journal file is the one that was delivered: one restored from a copy must not go on unnoticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from taximeter.delivery.feed import RESTORED, Feed
+from taximeter.journal.read import departs
+from taximeter.sinks.sink import JournalKeeper
+
+AT_ONCE = 16
+"""Journals read for their digest in one step, newest first: after a long stop there may be hundreds of old ones."""
+
+
+async def verify(keeper: JournalKeeper, name: str, feeds: Sequence[Feed]) -> None:
+    """Compare files with what the sink of this name keeps of them; one that departs from that is halted."""
+    some = feeds[-AT_ONCE:]
+    states = await keeper.journals([feed.journal_id for feed in some])
+    for feed in some:
+        state = states.get(feed.journal_id)
+        if state is not None and state.seq and state.digest:
+            reason = await asyncio.to_thread(departs, feed.tail.path, state.seq, state.digest, ended=state.ended)
+            if reason is not None:
+                feed.halt(f"{reason}; {RESTORED}")
+            elif state.ended:
+                feed.told_end.add(name)
+        feed.verified.add(name)
+        feed.sound = True

@@ -1,0 +1,152 @@
+"""How far Redis has counted, as this process believes; asked of Redis at the start and after whatever went wrong.
+
+A Redis that lost data or went back in time is noticed: journals are read again, or workspaces rebuilt from history.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from taximeter.sinks.redis import keys
+from taximeter.sinks.redis.client import RedisServer
+from taximeter.sinks.redis.nodes import refuse_eviction
+from taximeter.sinks.redis.rebuild import CountersMoved, Rebuilder, lower
+
+log = logging.getLogger("taximeter.counters")
+
+REMEMBERED = 100_000
+"""Workspaces, and keys with an expiry, remembered; beyond it memory starts over, which only costs time."""
+
+
+class Workspace:
+    """What is believed of one workspace in Redis."""
+
+    __slots__ = ("create", "cursors", "generation", "head", "prefix", "scopes", "tail")
+
+    def __init__(self, name: str, generation: str, scopes: frozenset[str]) -> None:
+        self.prefix = prefix = keys.prefix(name)
+        self.create = not generation
+        self.generation = generation or secrets.token_hex(8)
+        self.cursors: dict[str, int] = {}
+        self.head = [prefix + k for k in ("gen", "cursor", "models", "model:other", "tasks", "task:other")]
+        self.tail = [prefix + k for k in (keys.HELD, keys.RESERVED, keys.RESERVED_AT)]
+        self.scopes = scopes
+        """Keys and tasks counted apart; they change with the generation only."""
+
+
+class Positions:
+    """A guess that the scripts check. Nothing is believed while `in_doubt`."""
+
+    def __init__(self, server: RedisServer, rebuilder: Rebuilder) -> None:
+        self.at: dict[str, int] = {}
+        """journal_id -> up to which `seq` every workspace was counted."""
+        self.workspaces: dict[str, Workspace] = {}
+        self.damaged: set[str] = set()
+        """Workspaces in which a script failed half-way."""
+        self.expiries: dict[str, int] = {}
+        """key -> the expiry (s since epoch) it has."""
+        self.generation = ""
+        self.in_doubt = True
+        self._server, self._rebuilder = server, rebuilder
+
+    def doubt(self) -> None:
+        """Something went wrong, or was written anew: ask before the next count."""
+        self.in_doubt = True
+        self.at.clear()
+        self.expiries.clear()
+
+    async def locate(self, ids: list[str]) -> dict[str, int]:
+        """Ask how far these journals were counted. Raises CountersMoved, and what Redis or history raise."""
+        if self.in_doubt:
+            await self._server.reset()
+            await refuse_eviction(self._server)
+        generation, *found = await self._marks(ids)
+        if not generation:  # a Redis never used, emptied, or restored to before we came
+            await self._rebuilder.rebuild(None)
+            self.workspaces.clear()
+            generation, *found = await self._marks(ids)
+        self.generation = generation.decode()
+        at = {journal_id: int(seq or 0) for journal_id, seq in zip(ids, found, strict=True)}
+        if self.in_doubt:
+            await self._verify(at)
+        self.in_doubt = False
+        self.at |= at
+        return at
+
+    async def meet(self, names: set[str]) -> None:
+        """Learn the generation of workspaces not seen before; find out whether they are new or were lost."""
+        unknown = sorted(names - self.workspaces.keys())
+        if len(self.workspaces) + len(unknown) > REMEMBERED:
+            self.workspaces.clear()
+            unknown = sorted(names)
+        commands: list[tuple[str, ...]] = [("HGET", keys.WATERMARK, keys.GENERATION_FIELD)]
+        for name in unknown:
+            prefix = keys.prefix(name)
+            commands += (("SADD", keys.WORKSPACES, name), ("GET", prefix + "gen"), ("SMEMBERS", prefix + keys.SCOPES))
+        marker, *replies = await self._server.commands(commands)
+        if (marker or b"").decode() != self.generation:
+            raise CountersMoved("Redis was emptied or rebuilt")
+        lost = []
+        for name, added, found, scopes in zip(unknown, replies[::3], replies[1::3], replies[2::3], strict=True):
+            generation = (found or b"").decode()
+            if generation.startswith(keys.REBUILDING_PREFIX) or (not generation and not added):
+                lost.append(name)
+            else:
+                self.workspaces[name] = Workspace(name, generation, frozenset(scope.decode() for scope in scopes))
+        if lost:
+            log.error("Redis lost counters of %s: rebuilding from history", ", ".join(lost[:10]))
+            await self._rebuilder.rebuild(lost)
+            raise CountersMoved(f"{len(lost)} workspaces were rebuilt from history")
+
+    async def _marks(self, ids: list[str]) -> list[bytes]:
+        found: list[bytes] = await self._server.command("HMGET", keys.WATERMARK, keys.GENERATION_FIELD, *ids)
+        return found
+
+    async def _verify(self, at: dict[str, int]) -> None:
+        """Compare Redis with what is remembered of it; lower `at` to where it went back to."""
+        lost, back = [], dict(at)
+        for name, (generation, cursors) in (await self._actual()).items():
+            known = self.workspaces[name]
+            if known.create and not generation:  # new, and its first script did not get through
+                continue
+            if not generation or generation.startswith(keys.REBUILDING_PREFIX) or name in self.damaged:
+                lost.append(name)
+            elif generation != known.generation:  # rebuilt by another node, which lowered the watermark as needed
+                del self.workspaces[name]
+            else:
+                behind = {j: seq for j, seq in cursors.items() if seq < known.cursors[j]}
+                known.cursors |= cursors
+                if all(j in at and (seq or not at[j]) for j, seq in behind.items()):
+                    back |= {j: min(back[j], seq) for j, seq in behind.items()}
+                else:  # the journal's file is gone; or the cursor is, and how much was counted can't be told
+                    lost.append(name)
+        if lost:
+            log.error("Redis lost counters of %d workspaces: rebuilding them from history", len(lost))
+            await self._rebuilder.rebuild(lost)
+            for name in lost:
+                del self.workspaces[name]
+            self.damaged.clear()
+            raise CountersMoved(f"{len(lost)} workspaces were rebuilt from history")
+        lowered = {journal_id: seq for journal_id, seq in back.items() if seq < at[journal_id]}
+        if lowered:
+            log.error("Redis went back in time: reading %d journals again", len(lowered))
+            self.generation = await lower(self._server, self.generation, lowered)
+            at |= lowered
+
+    async def _actual(self) -> dict[str, tuple[str, dict[str, int]]]:
+        """Generation and cursors, as they are in Redis, of every workspace and journal remembered."""
+        actual: dict[str, tuple[str, dict[str, int]]] = {}
+        names = list(self.workspaces)
+        for start in range(0, len(names), 500):
+            some = names[start : start + 500]
+            commands: list[tuple[str, ...]] = []
+            for name in some:
+                known = self.workspaces[name]
+                commands += (("GET", known.head[0]), ("HMGET", known.head[1], "", *known.cursors))
+            replies = await self._server.commands(commands)
+            for name, generation, found in zip(some, replies[::2], replies[1::2], strict=True):
+                journal_ids = self.workspaces[name].cursors
+                cursors = {j: int(seq or 0) for j, seq in zip(journal_ids, found[1:], strict=True)}
+                actual[name] = ((generation or b"").decode(), cursors)
+        return actual
