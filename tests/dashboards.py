@@ -8,8 +8,8 @@ from control_plane import ControlPlane, Start
 from rag_days import calls
 from taximeter.config import Settings
 from taximeter.config.settings import Auth
-from taximeter.delivery.health import DeliveryHealth, SinkHealth
 from taximeter.keys.rule import digest
+from taximeter.sinks.health import DeliveryHealth, SinkHealth
 
 NOW_US = 1_795_354_200_000_000
 """2026-11-22T13:30:00Z, a Sunday."""

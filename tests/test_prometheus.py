@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from ledger_fake import batch, traffic
-from taximeter.delivery.health import DeliveryHealth, SinkHealth
+from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.prometheus.families import Exposition
 from waits import CAP_S, HANG_S, happens

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from prometheus_client.core import Metric
 
 from reference.markdown import code, page, table
 from taximeter.core.record import Operation
+from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.prometheus import cells
 from taximeter.sinks.prometheus.cells import Metrics, Shape
 from taximeter.sinks.prometheus.families import Exposition
@@ -34,30 +34,24 @@ BUCKETS = (
 )  # fmt: skip
 
 
-@dataclass
-class OneSink:
-    """Of a sink, what is exposed."""
-
-    lag_records: int | None = 1
-    errors: int = 1
-    duplicates_skipped: int = 1
-    set_aside: int = 1
-    set_aside_records: int = 1
-
-
-@dataclass
-class AllHealth:
-    """Of delivery and the journals, what is exposed."""
-
-    sinks: dict[str, OneSink] = field(default_factory=lambda: {"redis": OneSink()})
-    in_flight: int = 1
-    lag_seconds: float = 1.0
-    journal_bytes: int = 1
-    journal_errors: int = 1
-    records_lost: int = 1
-    journal_repairs: int = 1
-    unreadable_lines: int = 1
-    halted: dict[str, str] = field(default_factory=dict)
+def health() -> DeliveryHealth:
+    """Of a node with one sink."""
+    sink = SinkHealth(lag_records=1, lag_seconds=1.0, errors=1, duplicates_skipped=1, failing=None)
+    return DeliveryHealth(
+        sinks={"redis": sink},
+        in_flight=1,
+        journal_files=1,
+        journal_bytes=1,
+        lag_seconds=1.0,
+        journal_healthy=True,
+        journal_errors=1,
+        records_lost=1,
+        journal_repairs=1,
+        unreadable_lines=1,
+        settled=1,
+        halted={},
+        writers=[],
+    )
 
 
 def metrics_page() -> str:
@@ -91,7 +85,7 @@ def families() -> list[Metric]:
     for counts in (shape.duration, shape.ttft, shape.overhead, shape.input_tokens, shape.output_tokens):
         counts[0] = 1
     exposition = Exposition(
-        metrics, health=AllHealth, budget_spent_ratio=lambda: {"acme": 0.5}, letters=lambda: (1, 1), node="n1"
+        metrics, health=health, budget_spent_ratio=lambda: {"acme": 0.5}, letters=lambda: (1, 1), node="n1"
     )
     return list(exposition.collect())
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from ledger_fake import NOON_US, batch, folded, record, traffic
 from taximeter.core.record import Operation, Outcome, Source
-from taximeter.delivery.health import DeliveryHealth, SinkHealth
+from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.prometheus.cells import (
     MAX_MODELS,
     MAX_SERIES,

@@ -16,10 +16,11 @@ from taximeter.core.record import seq_of
 from taximeter.delivery.aside import Aside, Letter
 from taximeter.delivery.files import JournalFiles
 from taximeter.delivery.follow import Follower
-from taximeter.delivery.health import DeliveryHealth, Drained, Replayed, SinkHealth, Writers
+from taximeter.delivery.health import Drained, Replayed, Writers
 from taximeter.delivery.setting_aside import SettingAside
 from taximeter.delivery.shipper import Shipper
 from taximeter.journal.recover import Price
+from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.sink import Retaker, Sink
 
 log = logging.getLogger(__name__)

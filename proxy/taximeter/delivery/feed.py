@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
 
 from taximeter.core.record import End, Record, seq_of
 from taximeter.journal.read import records_between
@@ -23,16 +22,6 @@ RESTORED = "it seems to be restored from a copy"
 """What a file is suspected of when sinks know other records of it than it holds."""
 
 _upto = attrgetter("upto")
-
-
-class Mark(NamedTuple):
-    """A place in the file where a batch can be cut, its digest being known."""
-
-    upto: int
-    end_bytes: int
-    digest: str
-    first_at: int
-    """`ended_at` of the first record since the mark before (µs)."""
 
 
 class Feed:
@@ -57,7 +46,8 @@ class Feed:
         """Batches cut of what is in memory, by their `after`: most sinks cut the same ones, and share their sums."""
         self._skipped = False
         self._blocks: list[Block] = []
-        self._marks = [Mark(0, 0, "", 0)]
+        self._marks = [Block(0, 0, [], 0, "", 0)]
+        """Places in the file where a batch can be cut, their digests being known: blocks without their records."""
 
     @property
     def journal_id(self) -> str:
@@ -92,8 +82,7 @@ class Feed:
         block = self.tail.read(known)
         if block is None:
             return False
-        mark = Mark(block.upto, block.end_bytes, block.digest, block.first_at)
-        marks = self._marks
+        mark, marks = block._replace(records=[]), self._marks
         if len(marks) > 1 and mark.upto - marks[-2].upto < MARK_RECORDS:
             marks[-1] = mark._replace(first_at=marks[-1].first_at)
         else:
@@ -128,14 +117,15 @@ class Feed:
         known = self._cuts.get(after)
         if known is not None and (known.upto, known.ended) == (upto, ended):
             return known
-        name, digest = self.journal_id, mark.digest
-        batch = Batch(journal_id=name, after=after, upto=upto, records=records, digest=digest, ended=ended)
+        batch = Batch(
+            journal_id=self.journal_id, after=after, upto=upto, records=records, digest=mark.digest, ended=ended
+        )
         if self._blocks and self._blocks[0].after <= after < upto:
             self._cuts[after] = batch
         return batch
 
     def forget(self, upto: int) -> int:
-        """Drop blocks up to a cursor from memory; answers how many records that were."""
+        """Drop blocks up to a cursor from memory; returns how many records that were."""
         count = bisect_right(self._blocks, upto, key=_upto)
         dropped = sum(len(block.records) for block in self._blocks[:count])
         for after in [after for after in self._cuts if after < upto]:
@@ -145,7 +135,7 @@ class Feed:
         return dropped
 
     def forget_oldest(self) -> int:
-        """Drop the oldest block from memory; answers how many records that were."""
+        """Drop the oldest block from memory; returns how many records that were."""
         return self.forget(self._blocks[0].upto) if self._blocks else 0
 
     def oldest_at(self, cursor: int) -> int | None:
@@ -157,7 +147,7 @@ class Feed:
             return blocks[bisect_right(blocks, cursor, key=_upto)].first_at
         return self._marks[bisect_right(self._marks, cursor, key=_upto)].first_at
 
-    def _from_memory(self, after: int, most: int) -> tuple[Mark, list[Record]]:
+    def _from_memory(self, after: int, most: int) -> tuple[Block, list[Record]]:
         records: list[Record] = []
         start = bisect_right(self._blocks, after, key=_upto)
         block = self._blocks[start]
@@ -168,9 +158,9 @@ class Feed:
                 records += block.records
             if len(records) >= most:
                 break
-        return Mark(block.upto, block.end_bytes, block.digest, block.first_at), records
+        return block, records
 
-    def _from_file(self, after: int, most: int) -> tuple[Mark, list[Record]]:
+    def _from_file(self, after: int, most: int) -> tuple[Block, list[Record]]:
         records: list[Record] = []
         place = bisect_right(self._marks, after, key=_upto)
         mark = self._marks[place]

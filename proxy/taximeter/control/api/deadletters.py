@@ -15,7 +15,7 @@ from taximeter.control.door.access import admin_only
 from taximeter.control.services.interfaces import DeadLetters
 from taximeter.control.services.services import Services
 from taximeter.core.errors import NotFound
-from taximeter.delivery import Replayed
+from taximeter.delivery.health import Replayed
 
 
 class ReplayRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -17,7 +17,7 @@ from taximeter.control.dashboard.time_series import OverTime
 from taximeter.control.door.access import Caller
 from taximeter.core.record import Record
 from taximeter.core.totals import Totals
-from taximeter.delivery.health import DeliveryHealth
+from taximeter.sinks.health import DeliveryHealth
 
 
 class Frame(msgspec.Struct, kw_only=True):

@@ -20,8 +20,8 @@ from taximeter.control.services.live import Live
 from taximeter.control.services.turns import InTurn
 from taximeter.core.hosts import Hosts
 from taximeter.core.prices import Card
-from taximeter.delivery.health import DeliveryHealth
 from taximeter.keys.store import KeyStore
+from taximeter.sinks.health import DeliveryHealth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from taximeter import __version__
+from taximeter.sinks.health import DeliveryHealth
 from taximeter.sinks.prometheus import cells
 from taximeter.sinks.prometheus.cells import Exemplar, Metrics, Shape
 
@@ -36,44 +36,6 @@ _MAX_EXEMPLAR_CHARS = 128
 """OpenMetrics' bound on an exemplar's label names and values together."""
 
 
-class SinkHealth(Protocol):
-    """Of one sink, what is exposed."""
-
-    @property
-    def lag_records(self) -> int | None: ...
-    @property
-    def errors(self) -> int: ...
-    @property
-    def duplicates_skipped(self) -> int: ...
-    @property
-    def set_aside(self) -> int: ...
-    @property
-    def set_aside_records(self) -> int: ...
-
-
-class Health(Protocol):
-    """Of delivery and the journals, what is exposed; `delivery.DeliveryHealth` is one."""
-
-    @property
-    def sinks(self) -> Mapping[str, SinkHealth]: ...
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def lag_seconds(self) -> float: ...
-    @property
-    def journal_bytes(self) -> int: ...
-    @property
-    def journal_errors(self) -> int: ...
-    @property
-    def records_lost(self) -> int: ...
-    @property
-    def journal_repairs(self) -> int: ...
-    @property
-    def unreadable_lines(self) -> int: ...
-    @property
-    def halted(self) -> Mapping[str, str]: ...
-
-
 class Exposition:
     """A prometheus-client collector over the cells, and the text of /metrics."""
 
@@ -81,7 +43,7 @@ class Exposition:
         self,
         metrics: Metrics,
         *,
-        health: Callable[[], Health] | None = None,
+        health: Callable[[], DeliveryHealth] | None = None,
         redis_drift: Callable[[], int] = lambda: 0,
         budget_spent_ratio: Callable[[], Mapping[str, float]] = dict,
         letters: Callable[[], tuple[int, int]] | None = None,
@@ -182,7 +144,7 @@ class Exposition:
             yield from _delivery(self._health())
 
 
-def _delivery(health: Health) -> Iterator[Metric]:
+def _delivery(health: DeliveryHealth) -> Iterator[Metric]:
     gauges = (
         ("requests_in_flight", "Calls open in the journals of this node.", health.in_flight),
         ("journal_lag_seconds", "Age of the oldest record a sink does not have.", health.lag_seconds),
