@@ -58,7 +58,6 @@ async def pulled(upstream: Upstream) -> int:
 
 async def pushed(upstream: Upstream) -> int:
     response = await upstream.send(b"POST", b"/v1/chat/completions", HEADERS, STREAM)
-    done = asyncio.get_running_loop().create_future()
     reads = 0
 
     def on_data(data: bytes) -> bool:
@@ -66,8 +65,7 @@ async def pushed(upstream: Upstream) -> int:
         reads += 1
         return True
 
-    response.pipe(on_data, done.set_result)
-    await done
+    await response.pipe(on_data)
     return reads
 
 

@@ -19,9 +19,10 @@ from taximeter.core.errors import UpstreamError
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Source
 from taximeter.gateway.admission.admission import Admission
-from taximeter.gateway.gate import Gateway, dropped_headers
+from taximeter.gateway.handler import Gateway, dropped_headers
 from taximeter.gateway.http.edge import Edge
 from taximeter.gateway.http.exchange import Exchange
+from taximeter.gateway.metering.call import Metering
 from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
 from taximeter.keys.rule import Keys, ProxyKey
@@ -179,10 +180,8 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
         )
         gate = Gateway(
             settings,
-            journal=journal,
+            metering=Metering(settings, journal=journal, prices=FlatPrices(), tokenizers=Words()),
             upstreams=upstreams,
-            prices=FlatPrices(),
-            tokenizers=Words(),
             admission=Admission(Keys(keys), Hosts(), required=settings.auth.mode == "keys"),
         )
         if warm:

@@ -40,7 +40,10 @@ async def gated(serve, valkey_url):
     def use(running, *budgets, url=valkey_url):
         gate = running.gate
         gate.admission.budgets = BudgetGate(
-            gate.settings.budget, connect=lambda: connect(url), prices=gate.prices, counting=gate.tokenizers
+            gate.settings.budget,
+            connect=lambda: connect(url),
+            prices=gate.metering.prices,
+            counting=gate.metering.tokenizers,
         )
         gates.append(gate.admission.budgets)
         gate.admission.use_budgets(budgets)

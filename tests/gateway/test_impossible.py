@@ -35,7 +35,7 @@ async def record(request, serve, provider):
             sent = body
         asked = {**CHAT, "stream": True, "stream_options": {"include_usage": True}} if request.param else CHAT
         async with serve(provider) as running, httpx2.AsyncClient() as client:
-            running.gate.prices = prices or running.gate.prices
+            running.gate.metering.prices = prices or running.gate.metering.prices
             answer = await client.post(running.url + "/v1/chat/completions", json=asked)
         assert answer.content == sent
         (found,) = running.records

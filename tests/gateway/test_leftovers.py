@@ -10,16 +10,16 @@ import pytest
 from taximeter.core.errors import RequestError, UpstreamCut
 from taximeter.gateway.http.edge import Edge
 from taximeter.gateway.http.exchange import Exchange
+from taximeter.gateway.inline import Signal
 from taximeter.gateway.metering.call import Call
 from taximeter.gateway.relay import Relay
-from taximeter.gateway.streaming import Stream
 from taximeter.gateway.upstream.response import Response
 from taximeter.gateway.upstream.wire import Connection
 from taximeter.server.uploads import BodyClock
 from upstream import CLOSE, STALL, chunk, response, stream_head
 from waits import happens
 
-OF_A_CALL = (Relay, Stream, Response, Call, UpstreamCut, asyncio.CancelledError)
+OF_A_CALL = (Relay, Signal, Response, Call, UpstreamCut, asyncio.CancelledError)
 EVENT = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 UNARY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "one two three"}]}

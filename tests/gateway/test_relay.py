@@ -463,7 +463,7 @@ async def test_a_journal_that_fails_in_mid_stream_cuts_it_and_adds_no_second_ans
             async with client.stream("POST", running.url + "/v1/chat/completions", json=STREAM) as answer:
                 async for part in answer.aiter_raw():
                     received += part
-                    monkeypatch.setattr(running.gate.journal, "durable", _full_disk)
+                    monkeypatch.setattr(running.gate.metering.journal, "durable", _full_disk)
                     go_on.set()
         assert len(running.records) == 1
     assert delta(b"hello ").startswith(received)
@@ -471,7 +471,7 @@ async def test_a_journal_that_fails_in_mid_stream_cuts_it_and_adds_no_second_ans
 
 async def test_a_process_whose_journal_has_ended_relays_nothing(serve, provider, client):
     async with serve(provider) as running:
-        running.gate.journal.shutdown()
+        running.gate.metering.journal.shutdown()
         answer = await client.post(running.url + "/v1/chat/completions", json=CHAT)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "journal_unavailable")
     assert provider.requests == []

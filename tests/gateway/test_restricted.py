@@ -45,7 +45,10 @@ async def budgeted(serve, provider, redis, valkey_url):
     async with serve(provider, limits={"json_body_bytes": 1_000_000}) as running:
         gate = running.gate
         gate.admission.budgets = BudgetGate(
-            gate.settings.budget, connect=lambda: connect(valkey_url), prices=gate.prices, counting=gate.tokenizers
+            gate.settings.budget,
+            connect=lambda: connect(valkey_url),
+            prices=gate.metering.prices,
+            counting=gate.metering.tokenizers,
         )
         tokens = Budget(id="b1", workspace="acme", unit="tokens", period="total", limit=2**52)
         gate.admission.use_budgets([tokens, Budget(id="b2", workspace="acme", period="total", limit=2**52)])

@@ -44,7 +44,7 @@ async def read_all(answer) -> bytes:
         got = b""
         while piece := await answer.read():
             got += piece
-    assert answer.at_end()
+    assert answer.ended
     return got
 
 

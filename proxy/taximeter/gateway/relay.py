@@ -1,6 +1,6 @@
-"""A call from its upstream request to its settled record: `Relay.run`, and each way it can end.
+"""A call's bytes from its upstream request to the end of its answer; how it can end is `ends`.
 
-send upstream → head → each chunk: meter, pass on → close line → last bytes → (count what nobody reported)
+send upstream → head → each part: meter, pass on → close line → what ends the answer → (count what nobody reported)
 """
 
 from __future__ import annotations
@@ -12,21 +12,32 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING
 
 from taximeter.core import errors
-from taximeter.core.record import BUDGETS, Open, Outcome
-from taximeter.flavors.meter import Answer, Flavor, Prepared
+from taximeter.core.record import BUDGETS, Outcome
+from taximeter.flavors.meter import Answer
+from taximeter.gateway.ends import (
+    ASKING,
+    DELIVERED,
+    ENDED,
+    ENDS,
+    HELD,
+    PASSING,
+    UPLOADING,
+    WAITING,
+    By,
+    Shown,
+    Told,
+    Use,
+)  # fmt: skip
 from taximeter.gateway.http.exchange import ClientLeft, Exchange
 from taximeter.gateway.inline import in_task
-from taximeter.gateway.metering.call import Call
-from taximeter.gateway.metering.metered import Metered
-from taximeter.gateway.streaming import Stream
 
 if TYPE_CHECKING:
-    from taximeter.gateway.gate import Gateway
-    from taximeter.gateway.upstream.upstreams import Response, Upstream
+    from taximeter.gateway.admission.admission import Admission
+    from taximeter.gateway.metering.call import Call, Metering
+    from taximeter.gateway.upstream.response import Response
+    from taximeter.gateway.upstream.upstreams import Upstream
 
 log = logging.getLogger("taximeter.gateway")
-
-Headers = list[tuple[bytes, bytes]]
 
 USAGE_HEADERS_BYTES = 64 * 1024
 """A unary answer up to this is held until whole where `usage_headers` is on."""
@@ -39,72 +50,101 @@ REFUSAL_BODY_BYTES = 64 * 1024
 REFUSALS = (400, 422)
 """What servers answer to a member they do not know: 422 where they check bodies against a schema (Mistral, FastAPI)."""
 
+_JSON = (b"application/json", b"application/json; charset=utf-8")
+"""Says nothing about how the answer comes."""
+_EVENTS = (b"event-stream", b"ndjson", b"jsonl", b"json-seq", b"stream+json", b"eventstream")
 
-class Relay(Metered):
+
+class Relay:
     """One call in progress. Whatever happens in `run`, the call is settled once, and its connection given back."""
 
-    __slots__ = ("_bound", "_exchange", "_response")
+    __slots__ = (
+        "_admission", "_bound", "_call", "_exchange", "_metering", "_pending", "_response", "_state", "_streams",
+        "_upstream",
+    )  # fmt: skip
 
     def __init__(
-        self, gate: Gateway, exchange: Exchange, call: Call, flavor: Flavor, prepared: Prepared, upstream: Upstream
+        self, metering: Metering, admission: Admission, exchange: Exchange, call: Call, upstream: Upstream
     ) -> None:
-        super().__init__(gate, call, flavor, prepared, upstream)
+        self._metering = metering
+        self._admission = admission
         self._exchange = exchange
+        self._call = call
+        self._upstream = upstream
+        self._state = ASKING
         self._response: Response | None = None
+        self._streams = call.prepared.stream
+        """It is generated while it is read: as the answer's head says, before it comes as the request asks."""
+        self._pending = b""
+        """Metered, and not yet with the client."""
         self._bound: asyncio.TimerHandle | None = None
+        """When an answer that nobody waits for any more is given up."""
 
-    async def run(self, path: bytes, body: bytes, whole: bool) -> None:
+    async def run(self, path: bytes, body: bytes, *, whole: bool) -> None:
         """Send upstream, pass the answer back, settle. Raises AnswerCut where the client must see a cut."""
-        exchange = self._exchange
         try:
-            if self._gate.durable:
-                await self._gate.journal.durable()
+            if self._metering.durable:
+                await self._metering.journal.durable()
             if BUDGETS in self._call.opening.tags:
                 await self._hold()
-                if exchange.left:
-                    raise ClientLeft
-            begun = b""
+            call, begun = self._call, b""
             if whole:
                 self._watch()
-                self._keep_prompt(self._prepared.reading or body)
-                response = self._response = await self._sending(path, self._prepared.body)
-                self._call.status = response.status
-                if response.status in REFUSALS and self._prepared.injected:
+                if len(body) > self._metering.count_prompt_bytes:
+                    call.shorten_prompt()
+                response = self._response = await self._sending(path, call.prepared.body)
+                call.status = response.status
+                if response.status in REFUSALS and call.prepared.injected:
                     response, begun = await self._again_without_usage(response, path, body)
             else:
+                self._state = UPLOADING
                 response = self._response = await self._sending(path, self._upload(body))
-                self._call.status = response.status
+                call.status = response.status
             await self._pass_on(response, begun)
         except errors.UpstreamError as error:
-            await self._upstream_failed(error)
-        except errors.RequestError as error:  # cannot be sent as it is
-            self._refuse(error)
+            await self._end(By.FAILED, error)
+        except errors.RequestError as error:
+            await self._end(By.REFUSED, error)
         except errors.JournalError as error:
             log.error("%s refused: %s", self._call.opening.request_id, error)
-            if self._response is not None:  # it was sent and is billed: only its answer is refused
-                self._settle_now(Outcome.INTERRUPTED)
-            self._refuse(errors.JournalUnavailable())
+            await self._end(By.UNWRITTEN, errors.JournalUnavailable())
+        except ClientLeft:
+            await self._end(By.LEFT)
         except asyncio.CancelledError:
-            run = exchange.run
-            if run is None or not self._has_left():
-                self._settle_now(Outcome.INTERRUPTED)  # the server is stopping: nothing more can be awaited
+            run = self._exchange.run
+            if run is None or not self._exchange.left:
+                await self._end(By.STOPPED)
                 raise
             run.uncancel()
-            await self._client_has_left()
-        except ClientLeft:  # in the middle of its upload, or while its budget was asked
-            self._never_sent()
-            self._settle_now(Outcome.CLIENT_LEFT)
+            await self._end(By.LEFT)
         finally:
-            if exchange.on_left is not None or self._bound is not None:
-                self._unwatch()
-            if self._response is not None and not self._response.at_end():
+            self._exchange.on_left = None
+            if self._bound is not None:
+                self._bound.cancel()
+            if self._response is not None and not self._response.ended:
                 self._response.abort()
             if not self._call.closed:
-                self._settle_now(Outcome.INTERRUPTED)
+                self._call.settle_now(Outcome.INTERRUPTED)
             if BUDGETS in self._call.opening.tags:
-                self._gate.admission.let_go(self._call.opening)
+                self._admission.let_go(self._call.opening)
 
     # ── the request ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _hold(self) -> None:
+        """Hold a part of the call's budgets; its record lets it go. Raises RequestError where there is not enough."""
+        call, metering = self._call, self._metering
+        demand = call.prepared.demand
+        if demand is not None:
+            await in_task()
+            tokenizer = self._upstream.settings.tokenizer
+            held = await self._admission.hold(call.opening, call.flavor, demand, tokenizer)
+            if held is not None:
+                if not call.hold(held) and metering.refuses:
+                    raise errors.JournalError("what is held of its budgets cannot be written down")
+                if metering.durable:
+                    await metering.journal.durable()
+        if self._exchange.left:
+            raise ClientLeft
 
     def _sending(self, path: bytes, body: bytes | AsyncIterator[bytes]) -> Awaitable[Response]:
         call, exchange = self._call, self._exchange
@@ -126,31 +166,28 @@ class Relay(Metered):
     async def _again_without_usage(self, response: Response, path: bytes, body: bytes) -> tuple[Response, bytes]:
         """An upstream that does not know `stream_options` refuses it: send the client's own bytes, and remember.
 
-        Answers the response to pass on and what was read of it already. The refusal was an attempt of its own and gets
+        Returns the response to pass on and what was read of it already. The refusal was an attempt of its own and gets
         its own record (old Azure api-versions and some local servers answer so).
         """
         refusal = b""
-        while len(refusal) < REFUSAL_BODY_BYTES:
-            part = await response.read()
-            if not part:
-                break
+        while len(refusal) < REFUSAL_BODY_BYTES and (part := await response.read()):
             refusal += part
         if b"stream_options" not in refusal and b"include_usage" not in refusal:
             return response, refusal
-        first, gate, prepared = self._call, self._gate, self._prepared
+        first = self._call
         first.response_bytes = len(refusal)
         first.settle(Outcome.UPSTREAM_ERROR, time.perf_counter_ns())
         if BUDGETS in first.opening.tags:
-            gate.admission.let_go(first.opening)
+            self._admission.let_go(first.opening)
         response.abort()
-        gate.no_stream_usage.add(self._upstream.name)
+        self._upstream.takes_stream_options = False
         log.warning("upstream %s refuses stream_options: its streams are counted here", self._upstream.name)
-        prepared.body, prepared.injected = body, False
-        opening = Open(**{name: getattr(first.opening, name) for name in Open.__struct_fields__})
-        opening.attempt, opening.started_at = first.opening.attempt + 1, gate.now_us()
-        self._call = Call(gate.journal, gate.prices, opening, time.perf_counter_ns())
-        if BUDGETS in opening.tags:
+        self._unwatch()
+        self._state = ASKING
+        self._call = first.again(body)
+        if BUDGETS in self._call.opening.tags:
             await self._hold()
+        self._watch()
         response = self._response = await self._sending(path, body)
         self._call.status = response.status
         return response, b""
@@ -159,79 +196,91 @@ class Relay(Metered):
 
     async def _pass_on(self, response: Response, begun: bytes) -> None:
         """Pass the answer on as it comes (after what was read before); only what ends it waits for the journal line."""
-        call, prepared, exchange = self._call, self._prepared, self._exchange
+        call, exchange = self._call, self._exchange
         head = dict(response.headers)
         kind = head.get(b"content-type", b"")
         answer = Answer(status=response.status, content_type=kind, headers=response.headers)
         headers = [*response.headers, (b"x-taximeter-request-id", call.opening.request_id.encode())]
-        if prepared.injected:  # the answer will be shorter than the upstream's by the usage event
+        if call.prepared.injected:  # the answer will be shorter than the upstream's by the usage event
             headers = [field for field in headers if field[0] != b"content-length"]
-        streamed = prepared.stream or b"event-stream" in kind or b"ndjson" in kind
-        arrived = begun or (b"" if streamed else response.take())
-        whole = bool(arrived) and response.at_end()  # the usual unary answer: all of it came with its head
-        held = not streamed and self._gate.settings.usage_headers and _length(head) <= USAGE_HEADERS_BYTES
-        if not (whole or held):
-            exchange.start(response.status, headers)
+        if self._streams or kind not in _JSON:
+            self._streams = streams(head, asked=self._streams)
+        arrived = begun or response.take()
+        whole = bool(arrived) and response.ended  # the usual unary answer: all of it came with its head
+        usage_headers = self._metering.usage_headers and not self._streams and _length(head) <= USAGE_HEADERS_BYTES
         reading = None
-        if whole:
-            call.read(len(arrived), time.perf_counter_ns())
-            reading, pending = self._read_whole(answer, arrived), arrived
-        if reading is None:
-            self._meter = meter = self._flavor.meter(prepared, answer, self._upstream.provider)
-            if whole:
-                pending = self._feed(meter, arrived)
-            elif streamed and not (begun or self._gate.durable):
-                pending = await Stream(response, meter, call, exchange, self._feed, self._settle_if_known).run()
-            else:
-                pending = await self._pull(response, arrived, streamed=streamed, held=held)
-            pending += meter.finish()
-        if not call.closed:
-            self._settle_if_known(reading)
-            if self._gate.durable:
-                await self._gate.journal.durable()
-        self._unwatch()
-        if held:
-            headers += call.usage_headers()
-        if whole or held:
-            exchange.answer(response.status, headers, pending)
+        if whole or usage_headers:
+            self._state = HELD
+            reading = call.read_whole(answer, arrived) if whole else None
         else:
-            exchange.end(pending)
+            self._state = PASSING
+            exchange.start(response.status, headers)
+            if exchange.left:
+                self._on_left()  # it may be another kind of answer than was asked for
+        if reading is not None:
+            self._pending = arrived
+        else:
+            meter = call.begin_answer(answer)
+            await self._pump(response, arrived)
+            self._pending += meter.finish()
+        delivered = self._state is DELIVERED
         if not call.closed:
-            await self._count_and_settle(self._outcome(left=exchange.left))
+            call.settle_if_known(reading, left=exchange.left and not delivered)
+            if self._metering.durable:
+                await self._metering.journal.durable()
+        if self._bound is not None:
+            self._bound.cancel()
+        if self._state is not HELD:
+            exchange.end(self._pending)
+        else:
+            exchange.answer(
+                response.status, headers + call.usage_headers() if usage_headers else headers, self._pending
+            )
+        self._state = ENDED
+        if not call.closed:
+            await call.count_and_settle(call.outcome(left=exchange.left and not delivered))
 
-    async def _pull(self, response: Response, begun: bytes, *, streamed: bool, held: bool) -> bytes:
-        """Read until the end; of a unary answer one read is always kept back. Answers what is not yet passed on."""
-        call, meter, exchange = self._call, self._meter, self._exchange
-        assert meter is not None  # noqa: S101
-        pending = b""
-        while chunk := begun or await response.read():
-            begun = b""
-            now_ns = time.perf_counter_ns()
-            call.read(len(chunk), now_ns)
-            out = self._feed(meter, chunk)
-            if response.at_end():
-                return pending + out if pending else out
-            if held:
-                pending += out
-                continue
-            if streamed:
-                if meter.terminal and not call.closed:
-                    self._settle_if_known()
-                    if self._gate.durable:
-                        await self._gate.journal.durable()
-                elif now_ns > call.tick_at_ns:
-                    call.tick(now_ns, meter.progress_tokens())
-            else:
-                pending, out = out, pending
-            exchange.write(out)
-            if exchange.paused:
-                await exchange.drain()
-        return pending
+    async def _pump(self, response: Response, arrived: bytes) -> None:
+        """Have all of the answer passed on, beginning with what has arrived."""
+        goes_on = not arrived or self._pass(arrived)
+        while not (goes_on and await response.pipe(self._pass)):
+            goes_on = True
+            if self._metering.durable and self._call.closed:
+                await self._metering.journal.durable()
+                self._exchange.write(self._pending)
+                self._pending = b""
+            if self._exchange.paused:
+                await self._exchange.drain()
+
+    def _pass(self, chunk: bytes) -> bool:
+        """Meter a part and pass it on. False: wait until the client has read, or the journal is on stable storage."""
+        call, exchange = self._call, self._exchange
+        now_ns = time.perf_counter_ns()
+        out = call.feed(chunk, now_ns)
+        if self._state is HELD or self._response.ended:  # type: ignore[union-attr]  # it is what feeds this
+            self._pending += out
+            return True
+        if call.meter.terminal and self._state is PASSING:  # type: ignore[union-attr]  # begun before
+            if not call.closed:
+                call.settle_if_known(None, left=exchange.left)
+            if not exchange.left:
+                self._state = DELIVERED
+            if self._metering.durable:
+                self._pending = out
+                return False
+        elif now_ns > call.tick_at_ns:
+            call.tick(now_ns)
+        if not out:
+            return True
+        exchange.write(out)
+        return not exchange.paused
 
     # ── ends that are not the usual one ──────────────────────────────────────────────────────────────────────
 
     def _watch(self) -> None:
         """The request is through: from now on a client that leaves ends the call."""
+        if self._state in (ASKING, UPLOADING):
+            self._state = WAITING
         self._exchange.on_left = self._on_left
         if self._exchange.left:
             self._on_left()
@@ -240,81 +289,67 @@ class Relay(Metered):
         self._exchange.on_left = None
         if self._bound is not None:
             self._bound.cancel()
-
-    def _has_left(self) -> bool:
-        return self._exchange.left
+            self._bound = None
 
     def _on_left(self) -> None:
         """Cancel the upstream of a stream, as it would be without us; await what the provider bills anyway."""
-        run = self._exchange.run
+        run, meter = self._exchange.run, self._call.meter
         assert run is not None  # noqa: S101
-        if not self._prepared.stream or self._upstream.settings.on_client_left == "drain":
+        if self._bound is not None:
+            self._bound.cancel()
+        if not self._streams or self._upstream.settings.on_client_left == "drain":
             wait_s = ANSWER_WAIT_S
-        elif self._meter is not None and self._meter.reading().finished:
+        elif meter is not None and meter.reading().finished:
             wait_s = USAGE_EVENT_WAIT_S
         else:
             run.cancel()
             return
         self._bound = asyncio.get_running_loop().call_later(wait_s, run.cancel)
 
-    async def _hold(self) -> None:
-        """Hold a part of the call's budgets; its record lets it go. Raises RequestError where there is not enough."""
-        demand = self._prepared.demand
-        if demand is None:
-            return
-        await in_task()
-        tokenizer = self._upstream.settings.tokenizer
-        held = await self._gate.admission.hold(self._call.opening, self._flavor, demand, tokenizer)
-        if held is None:
-            return
-        if not self._call.hold(held, time.perf_counter_ns()) and self._gate.settings.journal.on_error == "refuse":
-            raise errors.JournalError("what is held of its budgets cannot be written down")
-        if self._gate.durable:
-            await self._gate.journal.durable()
-
-    def _never_sent(self) -> None:
-        """No whole request left: nothing of it can be billed."""
-        if self._call.held is not None:
-            self._call.held.sent = False
-
-    def _refuse(self, error: errors.RequestError) -> None:
-        """Nothing, or no whole request, was sent."""
+    async def _end(self, by: By, error: errors.RequestError | None = None) -> None:
+        """End the call as its row in `ENDS` says. Raises AnswerCut."""
         self._unwatch()
-        self._call.settle(Outcome.REFUSED, time.perf_counter_ns(), prepared=self._prepared, error_code=error.code)
-        refuse(self._exchange, error, self._call.opening.request_id)
-
-    async def _client_has_left(self) -> None:
-        """The upstream was cancelled: what was received is counted; where nothing had come, nothing is known."""
-        self._unwatch()
+        call, exchange, left = self._call, self._exchange, self._exchange.left
+        end = ENDS[self._state, by]
         if self._response is not None:
             self._response.abort()
-        if self._meter is None:
-            self._settle_now(Outcome.CLIENT_LEFT)
+        outcome = end.outcome
+        if outcome is Told.BY_ERROR:
+            outcome = Outcome.CLIENT_LEFT if left else _outcome_of(error)
+        elif outcome is Told.BY_STATUS:
+            outcome = call.outcome(left=False)
+        if isinstance(error, errors.UpstreamError):
+            unsent = call.meter is None and not error.sent
         else:
-            self._meter.finish()
-            await self._count_and_settle(Outcome.CLIENT_LEFT)
+            unsent = by is By.LEFT and self._state in (ASKING, UPLOADING)
+        if unsent:
+            call.never_sent()
+        code = None if error is None else error.code
+        if end.use is Use.COUNTED:
+            rest = call.finish()
+            if end.shown is Shown.CUT:
+                exchange.write(rest)
+            await call.count_and_settle(outcome, code)
+        else:
+            call.settle_now(outcome, code)
+        if error is not None and end.shown is Shown.ERROR:
+            refuse(exchange, error, call.opening.request_id)
+        elif error is not None and end.shown is Shown.CUT and not left:
+            raise errors.AnswerCut(f"{call.opening.request_id}: {error.message}") from error
 
-    async def _upstream_failed(self, error: errors.UpstreamError) -> None:
-        """No answer, or one that ended early: what came is passed on and counted, and the client sees the cut."""
-        self._unwatch()
-        left = self._has_left()
-        outcome = Outcome.CLIENT_LEFT if left else _outcome_of(error)
-        meter = self._meter
-        if meter is None:
-            if not error.sent:
-                self._never_sent()
-            self._call.settle(outcome, time.perf_counter_ns(), prepared=self._prepared, error_code=error.code)
-            refuse(self._exchange, error, self._call.opening.request_id)
-            return
-        started = self._exchange.response_started
-        rest = meter.finish()
-        if started:
-            self._exchange.write(rest)
-        await self._count_and_settle(outcome, error.code)
-        if not started:  # held back for its `usage_headers`
-            refuse(self._exchange, error, self._call.opening.request_id)
-        elif not left:
-            raise errors.AnswerCut(f"{self._call.opening.request_id}: {error.message}") from error
+
+def streams(head: dict[bytes, bytes], *, asked: bool) -> bool:
+    """Whether an answer is generated while it is read: as its own head says; what says nothing is as it was asked for.
+
+    JSON of unknown length is both: an answer sent in chunks, and what Gemini streams as an array. Anything else of
+    unknown length (speech, text) is worth no more than what its reader takes of it.
+    """
+    kind = head.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind.endswith(_EVENTS):
+        return True
+    if b"content-length" in head:
+        return False
+    return asked if not kind or kind.endswith((b"/json", b"+json")) else True
 
 
 def refuse(exchange: Exchange, error: errors.RequestError, request_id: str) -> None:
@@ -323,7 +358,7 @@ def refuse(exchange: Exchange, error: errors.RequestError, request_id: str) -> N
     exchange.answer(error.status, headers, error.body())
 
 
-def _outcome_of(error: errors.UpstreamError) -> Outcome:
+def _outcome_of(error: errors.RequestError | None) -> Outcome:
     """An error before or in the middle of an answer as an outcome. What was sent may have been billed."""
     if isinstance(error, errors.UpstreamTimeout):
         return Outcome.TIMEOUT

@@ -18,8 +18,9 @@ from taximeter.budgets.store import BudgetStore
 from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission.admission import Admission
 from taximeter.gateway.admission.budget import BudgetGate, connect
-from taximeter.gateway.gate import Gateway, dropped_headers
+from taximeter.gateway.handler import Gateway, dropped_headers
 from taximeter.gateway.http.edge import Edge
+from taximeter.gateway.metering.call import Metering
 from taximeter.gateway.metering.tokenizers import Tokenizers
 from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
@@ -77,14 +78,8 @@ async def _serve(child: Child, boot: Boot) -> None:
         then=journal.after_written,
         admin_token_sha256=settings.auth.admin_token_sha256,
     )
-    gateway = Gateway(
-        settings,
-        journal=journal,
-        upstreams=upstreams,
-        prices=prices,
-        tokenizers=tokenizers,
-        admission=admission,
-    )
+    metering = Metering(settings, journal=journal, prices=prices, tokenizers=tokenizers)
+    gateway = Gateway(settings, metering=metering, upstreams=upstreams, admission=admission)
     server = Server(gateway, settings.limits, connection=Edge, then=journal.after_written)
     server.on_started = child.ready  # type: ignore[method-assign]
     server.on_listeners_closed = child.release  # type: ignore[method-assign]

@@ -41,7 +41,7 @@ async def read_all(response: Response) -> bytes:
         data = b""
         while piece := await response.read():
             data += piece
-    assert response.at_end()
+    assert response.ended
     return data
 
 

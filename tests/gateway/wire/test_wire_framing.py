@@ -143,7 +143,7 @@ async def test_an_unsafe_body_ends_in_garbage_after_what_was_whole(provider, cli
     with pytest.raises(UpstreamGarbage):
         await read_to_end(answer, got)
     assert b"hi".startswith(b"".join(got))
-    assert not answer.at_end()
+    assert not answer.ended
     await provider.until(lambda: provider.open_connections == 0)
 
 
@@ -195,7 +195,7 @@ async def test_interim_answers_are_skipped(provider, client, interim) -> None:
 async def test_head_has_no_body_whatever_its_answer_says(provider, client, raw) -> None:
     provider.script(raw)
     answer = await client.send(b"", method=b"HEAD")
-    assert await answer.read() == b"" and answer.at_end()
+    assert await answer.read() == b"" and answer.ended
     provider.script(OK)
     assert await client.answer() == (200, b"fine")
 
@@ -238,7 +238,7 @@ async def test_a_body_that_ends_early_is_cut_after_what_came(provider, client, s
     with pytest.raises(UpstreamCut) as caught:
         await answer.read()
     assert caught.value.sent
-    assert not answer.at_end()
+    assert not answer.ended
     assert client.pool.live == 0
 
 
@@ -312,18 +312,18 @@ async def test_a_unary_answer_costs_one_suspension(provider, client) -> None:
     with pytest.raises(StopIteration) as read:
         answer.read().send(None)
     assert read.value.value == b"fine"
-    assert answer.at_end()
+    assert answer.ended
 
 
 async def test_all_that_has_arrived_is_read_at_once(provider, client) -> None:
     provider.script(stream_head() + chunk(b"a") + chunk(b"b") + chunk(b"c") + LAST_CHUNK)
     answer = await client.send()
     assert await answer.read() == b"abc"
-    assert answer.at_end()
+    assert answer.ended
     assert await answer.read() == b""
 
 
 async def test_trailers_never_become_headers(provider, client) -> None:
     provider.script(CHUNKED + b"2\r\nhi\r\n0\r\nSet-Cookie: a=1\r\nConnection: close\r\n\r\n")
     answer = await client.send()
-    assert (answer.headers, await answer.read(), answer.at_end()) == ([], b"hi", True)
+    assert (answer.headers, await answer.read(), answer.ended) == ([], b"hi", True)

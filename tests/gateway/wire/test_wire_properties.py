@@ -72,7 +72,7 @@ def outcome(pieces: list[bytes], *, eof: bool) -> tuple:
     error = answer._error
     assert error is None or isinstance(error, UpstreamError)
     kept = bool(pool.released) and not connection.closed
-    return answer.status, answer.headers, body, answer.at_end(), type(error), kept
+    return answer.status, answer.headers, body, answer.ended, type(error), kept
 
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:

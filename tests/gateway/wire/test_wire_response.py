@@ -19,19 +19,18 @@ class Sink:
         self.answer = answer
         self.takes = takes
         self.data: list[bytes] = []
-        self.ends: list[Exception | None] = []
-        self.at_end_during_data: list[bool] = []
+        self.ended_during_data: list[bool] = []
         self.news = asyncio.Event()
 
     def on_data(self, data: bytes) -> bool:
         self.data.append(data)
-        self.at_end_during_data.append(self.answer.at_end())
+        self.ended_during_data.append(self.answer.ended)
         self.news.set()
         return self.takes
 
-    def on_end(self, error: Exception | None) -> None:
-        self.ends.append(error)
-        self.news.set()
+    async def pipe(self) -> bool:
+        async with asyncio.timeout(HANG_S):
+            return await self.answer.pipe(self.on_data)
 
     async def until(self, condition) -> None:
         async with asyncio.timeout(HANG_S):
@@ -43,83 +42,90 @@ class Sink:
 async def test_pushed_frames_that_came_together_leave_together(provider, client) -> None:
     first, second = asyncio.Event(), asyncio.Event()
     provider.script(stream_head() + chunk(b"a"), first, chunk(b"b") + chunk(b"c"), second, chunk(b"d") + LAST_CHUNK)
-    answer = await client.send()
-    sink = Sink(answer)
-    answer.pipe(sink.on_data, sink.on_end)
-    assert sink.data == [b"a"]
+    sink = Sink(await client.send())
+    piping = asyncio.ensure_future(sink.pipe())
+    await sink.until(lambda: sink.data == [b"a"])
     first.set()
     await sink.until(lambda: len(sink.data) == 2)
     second.set()
-    await sink.until(lambda: sink.ends)
+    assert await piping
     assert sink.data == [b"a", b"bc", b"d"]
-    assert sink.at_end_during_data == [False, False, True]
-    assert sink.ends == [None]
+    assert sink.ended_during_data == [False, False, True]
     assert client.pool.idle == 1
 
 
-async def test_pushing_a_complete_answer_calls_back_at_once(provider, client) -> None:
+async def test_a_complete_answer_is_pushed_at_once(provider, client) -> None:
     provider.script(response(b"fine"))
-    answer = await client.send()
-    sink = Sink(answer)
-    answer.pipe(sink.on_data, sink.on_end)
-    assert (sink.data, sink.at_end_during_data, sink.ends) == ([b"fine"], [True], [None])
+    sink = Sink(await client.send(), takes=False)
+    assert await sink.pipe()  # there is nothing left that could wait for its reader
+    assert (sink.data, sink.ended_during_data) == ([b"fine"], [True])
+    assert await sink.pipe()
+    assert sink.data == [b"fine"]
 
 
-async def test_the_end_alone_is_pushed_alone(provider, client) -> None:
+async def test_the_end_alone_pushes_nothing(provider, client) -> None:
     go_on = asyncio.Event()
     provider.script(stream_head() + chunk(b"a"), go_on, LAST_CHUNK)
-    answer = await client.send()
-    sink = Sink(answer)
-    answer.pipe(sink.on_data, sink.on_end)
+    sink = Sink(await client.send())
     go_on.set()
-    await sink.until(lambda: sink.ends)
-    assert (sink.data, sink.ends) == ([b"a"], [None])
+    assert await sink.pipe()
+    assert sink.data == [b"a"]
 
 
-async def test_a_cut_is_pushed_after_what_came(provider, client) -> None:
+async def test_a_cut_is_told_after_what_came(provider, client) -> None:
     go_on = asyncio.Event()
     provider.script(stream_head() + chunk(b"a"), go_on, chunk(b"b"), CLOSE)
-    answer = await client.send()
-    sink = Sink(answer)
-    answer.pipe(sink.on_data, sink.on_end)
+    sink = Sink(await client.send())
     go_on.set()
-    await sink.until(lambda: sink.ends)
+    with pytest.raises(UpstreamCut):
+        await sink.pipe()
     assert b"".join(sink.data) == b"ab"
-    assert isinstance(sink.ends[0], UpstreamCut) and len(sink.ends) == 1
 
 
-async def test_a_pushed_answer_waits_for_resume(provider, client) -> None:
+async def test_a_pushed_answer_waits_for_its_reader(provider, client) -> None:
     total = 8 * 1024 * 1024
     provider.script(response(b"x" * total))
-    answer = await client.send()
-    sink = Sink(answer, takes=False)
-    answer.pipe(sink.on_data, sink.on_end)
-    await sink.until(lambda: sink.data)
-    while not sink.ends:
-        calls = len(sink.data)
+    sink = Sink(await client.send(), takes=False)
+    while not await sink.pipe():
         assert not provider.requests[0].answered or sum(map(len, sink.data)) > total // 4
-        answer.resume()
-        await sink.until(lambda calls=calls: len(sink.data) > calls or sink.ends)
     assert sum(map(len, sink.data)) == total
     assert max(map(len, sink.data)) <= 4 * HIGH_BYTES
-    assert sink.ends == [None]
     assert client.pool.idle == 1
 
 
-async def test_an_abort_from_within_on_data_ends_everything(provider, client) -> None:
+async def test_what_a_pushs_receiver_raises_is_told_to_who_pipes(provider, client) -> None:
     go_on = asyncio.Event()
     provider.script(stream_head() + chunk(b"a"), go_on, chunk(b"b"), STALL)
-    answer = await client.send()
-    sink = Sink(answer)
+    sink = Sink(await client.send())
 
-    def leave(data: bytes) -> bool:
+    def fail(data: bytes) -> bool:
         sink.on_data(data)
-        answer.abort()
+        if data == b"b":
+            raise ZeroDivisionError
         return True
 
-    answer.pipe(leave, sink.on_end)
+    piping = asyncio.ensure_future(sink.answer.pipe(fail))
+    await sink.until(lambda: sink.data == [b"a"])
+    go_on.set()
+    with pytest.raises(ZeroDivisionError):
+        await piping
+    sink.answer.abort()
     await provider.until(lambda: provider.requests[0].client_left)
-    assert (sink.data, sink.ends, client.pool.live) == ([b"a"], [], 0)
+    assert (sink.data, client.pool.live) == ([b"a", b"b"], 0)
+
+
+async def test_a_pipe_that_is_cancelled_pushes_no_more(provider, client) -> None:
+    go_on = asyncio.Event()
+    provider.script(stream_head() + chunk(b"a"), go_on, chunk(b"b") + LAST_CHUNK)
+    sink = Sink(await client.send())
+    piping = asyncio.ensure_future(sink.pipe())
+    await sink.until(lambda: sink.data == [b"a"])
+    piping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await piping
+    go_on.set()
+    assert await sink.answer.read() == b"b"
+    assert sink.data == [b"a"]
 
 
 async def test_a_slow_reader_holds_the_upstream_back(provider, client) -> None:
@@ -131,7 +137,7 @@ async def test_a_slow_reader_holds_the_upstream_back(provider, client) -> None:
     while piece := await answer.read():
         assert len(piece) <= 4 * HIGH_BYTES
         got += len(piece)
-    assert got == total and answer.at_end()
+    assert got == total and answer.ended
     assert client.pool.idle == 1
 
 
@@ -155,7 +161,7 @@ async def test_abort_hangs_up_and_is_harmless_afterwards(provider, client) -> No
     assert client.pool.live == 0
     done = await client.send()
     await done.read()
-    await done.close()
+    done.abort()
     assert client.pool.idle == 1
 
 

@@ -1,26 +1,39 @@
-"""One upstream attempt from its `open` line to its `close` line: what is known of it, and how it is settled.
+"""One upstream attempt from its `open` line to its `close` line: its meter, its prompt, and how it is settled.
 
-Knows the journal and prices; nothing of sockets.
+Moves no bytes: `relay` does, hands over what has come and says how it ended. Knows nothing of sockets.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from taximeter.budgets.charges import Held, charge
-from taximeter.core.record import IMPOSSIBLE, MAX_COST_NUSD, SATURATED, Open, Outcome, Record, Source, Tick
+from taximeter.core.record import IMPOSSIBLE, MAX_COST_NUSD, SATURATED, Open, Operation, Outcome, Record, Source, Tick
 from taximeter.core.usage import NOTHING, Reading
+from taximeter.flavors.meter import Flavor, Meter, Prepared
+from taximeter.flavors.opaque import OPAQUE
+from taximeter.gateway.inline import in_task
+from taximeter.gateway.metering.counting import Completed, Prompt, lacks
 
 if TYPE_CHECKING:
-    from taximeter.flavors.meter import Prepared
+    from collections.abc import Callable
+
+    from taximeter.config import Settings
+    from taximeter.flavors.meter import Answer
+    from taximeter.gateway.metering.counting import Counting
     from taximeter.journal import Journal, JournalFile
+
+log = logging.getLogger("taximeter.gateway")
 
 TICK_EVERY_NS = 1_000_000_000
 
 _worker_bits = os.urandom(4).hex()
 _numbers = count()
+_NOTHING_SENT = Prepared(body=b"")
 
 
 def new_request_id(now_us: int) -> str:
@@ -35,17 +48,49 @@ class Prices(Protocol):
         """(cost in nano-USD, price_ref), or (None, None) where there is no price."""
 
 
+class Metering:
+    """What one worker meters all its calls with."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        journal: Journal,
+        prices: Prices,
+        tokenizers: Counting,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.journal = journal
+        self.prices = prices
+        self.tokenizers = tokenizers
+        self.now_us = now_us
+        self.durable = settings.journal.fsync == "always"
+        """Each line has to be on stable storage before what it speaks of goes on."""
+        self.usage_headers = settings.usage_headers
+        """Answers that can be held until they are whole tell in their head what they used."""
+        self.refuses = settings.journal.on_error == "refuse"
+        self.count_prompt_bytes = settings.limits.count_prompt_bytes
+        """A prompt up to this is kept while it may have to be counted."""
+        self.silent: set[tuple[str, str]] = set()
+        """(upstream, api) whose last whole answer carried no usage: their prompts will have to be counted."""
+
+
 class Call:
-    """An attempt in progress. `settle` writes its record, exactly once, whatever happens."""
+    """An attempt in progress, settled exactly once whatever happens: settling again does nothing."""
 
     __slots__ = (
         "_file",
-        "_journal",
+        "_metering",
+        "_prompt",
+        "_text",
+        "_tokenizer",
         "closed",
+        "flavor",
         "held",
+        "meter",
         "opening",
         "overhead_ns",
-        "prices",
+        "prepared",
         "read_ns",
         "record",
         "request_bytes",
@@ -56,15 +101,35 @@ class Call:
         "ttft_ns",
     )
 
-    def __init__(self, journal: Journal, prices: Prices, opening: Open, started_ns: int) -> None:
-        """Writes the `open` line. Raises JournalError where the journal must not be outrun and cannot be written."""
-        self._journal = journal
-        self.prices = prices
+    def __init__(
+        self,
+        metering: Metering,
+        opening: Open,
+        started_ns: int,
+        flavor: Flavor = OPAQUE,
+        prepared: Prepared = _NOTHING_SENT,
+        *,
+        text: bytes | None = None,
+        tokenizer: str = "",
+    ) -> None:
+        """Writes the `open` line. `text`: the request's body, where it may have to be counted.
+
+        Raises JournalError where the journal must not be outrun and cannot be written.
+        """
+        self._metering = metering
+        self.flavor = flavor
+        self._text = None if opening.operation is Operation.OTHER else text
+        """None: nothing of this call is ever counted."""
+        self._tokenizer = tokenizer
+        self._prompt: Prompt | None = None
+        self.prepared = prepared
         self.opening = opening
         self.started_ns = started_ns
         self.request_bytes = opening.request_bytes
         self.response_bytes = 0
         self.status: int | None = None
+        self.meter: Meter | None = None
+        """None before an answer has come, and for a whole one that is read at once."""
         self.read_ns: int | None = None
         """When the last of the answer was read."""
         self.ttft_ns: int | None = None
@@ -77,31 +142,91 @@ class Call:
         """What is held of its hard budgets, where it has any."""
         self.record: Record | None = None
         """What was written at the close."""
-        self._file: JournalFile = journal.open(opening)
+        self._file: JournalFile = metering.journal.open(opening)
 
-    def read(self, size_bytes: int, now_ns: int) -> None:
-        """A part of the answer has come."""
+    def again(self, body: bytes) -> Call:
+        """The next attempt of the same request, with another body."""
+        opening, metering = Open(**{n: getattr(self.opening, n) for n in Open.__struct_fields__}), self._metering
+        opening.attempt, opening.started_at = self.opening.attempt + 1, metering.now_us()
+        self.prepared.body, self.prepared.injected = body, False
+        return Call(
+            metering,
+            opening,
+            time.perf_counter_ns(),
+            self.flavor,
+            self.prepared,
+            text=self._text,
+            tokenizer=self._tokenizer,
+        )
+
+    # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def shorten_prompt(self) -> None:
+        """Drop a text too long to be kept; where it will have to be counted, count it first, in the pool."""
+        if self._text is not None:
+            silent = (self.opening.upstream, self.opening.api) in self._metering.silent
+            prompt = self._its_prompt()
+            prompt.shorten(self._metering.tokenizers if silent or self.prepared.stream else None)
+            self._text = b""
+
+    def read_whole(self, answer: Answer, body: bytes) -> Reading | None:
+        """All of an answer has come: its reading, where it needs no meter; else None, and it is to be fed."""
+        now_ns = time.perf_counter_ns()
+        try:
+            reading = self.flavor.whole(self.prepared, answer, self.opening.provider, body)
+        except Exception:  # metering never breaks the relay
+            log.exception("%s: an answer could not be read at once", self.opening.request_id)
+            return None
+        if reading is not None:
+            self.ttft_ns = now_ns - self.started_ns
+            self.read_ns = now_ns
+            self.response_bytes = len(body)
+        return reading
+
+    def begin_answer(self, answer: Answer) -> Meter:
+        """Meter an answer's parts from now on."""
+        self.meter = meter = self.flavor.meter(self.prepared, answer, self.opening.provider)
+        return meter
+
+    def feed(self, chunk: bytes, now_ns: int) -> bytes:
+        """A part of the answer has come; returns what of it may go to the client now."""
         if self.ttft_ns is None:
             self.ttft_ns = now_ns - self.started_ns
         self.read_ns = now_ns
-        self.response_bytes += size_bytes
+        self.response_bytes += len(chunk)
+        try:
+            return self.meter.feed(chunk)  # type: ignore[union-attr]  # begun by `begin_answer`
+        except Exception:  # metering never breaks the relay
+            log.exception("%s: a meter failed; the answer goes on, its usage is unknown", self.opening.request_id)
+            return chunk
 
-    def tick(self, now_ns: int, output_tokens: int | None) -> None:
+    def finish(self) -> bytes:
+        """The answer is over, for whatever reason; returns what was held back of it."""
+        return b"" if self.meter is None else self.meter.finish()
+
+    # ── while it goes on ─────────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self, now_ns: int) -> None:
         """Write down a long stream's progress, at most once a second."""
         self.tick_at_ns = now_ns + TICK_EVERY_NS
-        self._tick(now_ns, output_tokens)
+        self._tick(now_ns, None if self.meter is None else self.meter.progress_tokens())
 
-    def hold(self, held: Held, now_ns: int) -> bool:
+    def hold(self, held: Held) -> bool:
         """Write down, before it is sent, the most it may use: should nobody learn what it did use, that is charged.
 
         False: the journal cannot be written now.
         """
         self.held = held
-        return self._tick(now_ns, None)
+        return self._tick(time.perf_counter_ns(), None)
+
+    def never_sent(self) -> None:
+        """No whole request left: nothing of it can be billed."""
+        if self.held is not None:
+            self.held.sent = False
 
     def _tick(self, now_ns: int, output_tokens: int | None) -> bool:
         opening, held = self.opening, self.held
-        return self._journal.tick(
+        return self._metering.journal.tick(
             self._file,
             Tick(
                 request_id=opening.request_id,
@@ -114,30 +239,85 @@ class Call:
             ),
         )
 
+    # ── how it is settled ────────────────────────────────────────────────────────────────────────────────────
+
+    def settle_if_known(self, reading: Reading | None, *, left: bool) -> None:
+        """Write the record of an answer that came to its end, unless something still has to be counted: that comes
+        after the answer's end.
+
+        `reading`: None where the meter has it. `left`: the client has gone.
+        """
+        if reading is None:
+            assert self.meter is not None  # noqa: S101
+            reading = self.meter.reading()
+        outcome = self.outcome(left=left)
+        if self._text is not None and outcome is not Outcome.UPSTREAM_ERROR:
+            silent, place = self._metering.silent, (self.opening.upstream, self.opening.api)
+            if lacks(self.flavor.operation, reading):
+                silent.add(place)
+                return
+            if silent:
+                silent.discard(place)
+        settled_ns = time.perf_counter_ns()
+        self.overhead_ns = (self.overhead_ns or 0) + settled_ns - (self.read_ns or settled_ns)
+        self.settle(outcome, settled_ns, reading)
+
+    def outcome(self, *, left: bool) -> Outcome:
+        """How an answer that came to its end ended."""
+        if self.status is not None and self.status >= 400:
+            return Outcome.UPSTREAM_ERROR
+        return Outcome.CLIENT_LEFT if left else Outcome.OK
+
+    async def count_and_settle(self, outcome: Outcome, error_code: str | None = None) -> None:
+        """Tokenize, off the loop, what no figure was reported for; then settle."""
+        meter = self.meter
+        if self.closed or meter is None:
+            return
+        ended_ns = time.perf_counter_ns()
+        reading = meter.reading()
+        if self._text is None or self.status is None or self.status >= 400:
+            self.settle(outcome, ended_ns, reading, error_code=error_code)
+            return
+        await in_task()
+        counted = await self._its_prompt().complete(self._metering.tokenizers, reading, meter)
+        partial = outcome is not Outcome.OK and not reading.finished
+        self.settle(outcome, ended_ns, counted.reading, error_code=error_code, partial=partial, counted=counted)
+
+    def settle_now(self, outcome: Outcome, error_code: str | None = None) -> None:
+        """Settle with what is known this instant, where nothing can be awaited."""
+        meter = self.meter
+        if self.closed:
+            return
+        now_ns = time.perf_counter_ns()
+        if meter is None:
+            self.settle(outcome, now_ns, error_code=error_code)
+            return
+        meter.finish()
+        reading = meter.reading()
+        sources = None
+        if self._text is not None and self.status == 200 and reading.output_tokens is None and not reading.impossible:
+            reading.output_tokens = meter.progress_tokens()
+            if reading.output_tokens is not None:
+                sources = Completed(reading, _reported(reading.input_tokens), Source.ESTIMATED, None)
+        self.settle(outcome, now_ns, reading, error_code=error_code, partial=not reading.finished, counted=sources)
+
     def settle(
         self,
         outcome: Outcome,
         now_ns: int,
         reading: Reading = NOTHING,
         *,
-        prepared: Prepared | None = None,
         error_code: str | None = None,
         partial: bool = False,
-        input_source: Source | None = None,
-        output_source: Source | None = None,
-        tokenizer: str | None = None,
-    ) -> Record | None:
-        """Price the reading and write the `close` line. A second call does nothing and answers None."""
+        counted: Completed | None = None,
+    ) -> None:
+        """Price the reading and write the `close` line. `counted`: where a figure that nobody reported comes from."""
         if self.closed:
-            return None
+            return
         self.closed = True
         opening = self.opening
         if reading.failed and outcome is Outcome.OK:  # status 200, and then an error in the stream
             outcome, partial = Outcome.UPSTREAM_ERROR, not reading.finished
-        if input_source is None:
-            input_source = Source.NONE if reading.input_tokens is None else Source.REPORTED
-        if output_source is None:
-            output_source = Source.NONE if reading.output_tokens is None else Source.REPORTED
         spent_ns = now_ns - self.started_ns
         record = Record(
             request_id=opening.request_id,
@@ -166,9 +346,9 @@ class Call:
             status=self.status,
             outcome=outcome,
             partial=partial,
-            input_source=input_source,
-            output_source=output_source,
-            tokenizer=tokenizer,
+            input_source=_reported(reading.input_tokens) if counted is None else counted.input_source,
+            output_source=_reported(reading.output_tokens) if counted is None else counted.output_source,
+            tokenizer=None if counted is None else counted.tokenizer,
             input_tokens=reading.input_tokens,
             output_tokens=reading.output_tokens,
             total_tokens=_total(reading),
@@ -179,19 +359,17 @@ class Call:
         )
         if not reading.bare:
             _take_details(record, reading)
-        if prepared is not None:
-            if record.embedding_inputs is None:
-                record.embedding_inputs = prepared.embedding_inputs
-            if record.rerank_documents is None:
-                record.rerank_documents = prepared.rerank_documents
-        record.cost_nusd, record.price_ref = self.prices.cost(record)
+        if record.embedding_inputs is None:
+            record.embedding_inputs = self.prepared.embedding_inputs
+        if record.rerank_documents is None:
+            record.rerank_documents = self.prepared.rerank_documents
+        record.cost_nusd, record.price_ref = self._metering.prices.cost(record)
         if self.held is not None:
             charge(record, self.held)
         if record.cost_nusd == MAX_COST_NUSD:
             record.cost_note = SATURATED
         self.record = record
-        self._journal.close(self._file, record)
-        return record
+        self._metering.journal.close(self._file, record)
 
     def usage_headers(self) -> list[tuple[bytes, bytes]]:
         """`x-taximeter-…` headers of a settled call; what is not known is left out."""
@@ -207,6 +385,17 @@ class Call:
             cost_usd = f"{record.cost_nusd // 10**9}.{record.cost_nusd % 10**9:09d}"
             found.append((b"x-taximeter-cost-usd", cost_usd.encode()))
         return found
+
+    def _its_prompt(self) -> Prompt:
+        """Made when it is needed, which it seldom is."""
+        if self._prompt is None:
+            model, provider = self.prepared.model, self.opening.provider
+            self._prompt = Prompt(self.flavor, self._text or b"", model, provider, self._tokenizer)
+        return self._prompt
+
+
+def _reported(figure: int | None) -> Source:
+    return Source.NONE if figure is None else Source.REPORTED
 
 
 def _take_details(record: Record, reading: Reading) -> None:

@@ -102,12 +102,16 @@ class _Exchange:
                 response.headers, response.status = headers, answer.status_code
                 response.wake()
                 self._timeouts["read"] = self._idle_timeout_s
+                length = dict(headers).get(b"content-length")
+                left_bytes = -1 if length is None else int(length)
                 async for chunk in answer.stream:  # type: ignore[union-attr]  # an async transport's is async
-                    response.feed(chunk, False)
+                    left_bytes -= len(chunk)
+                    response.feed(chunk, left_bytes == 0)  # its last bytes are its end, whatever else may follow
                     await self._readable.wait()
             finally:
                 await answer.aclose()
-            response.feed(b"", True)
+            if not response.ended:
+                response.feed(b"", True)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             failure = map_error(self._transport.settings.name, error, answered=response.status != 0)
             failure.__cause__ = error

@@ -1,7 +1,7 @@
 """An upstream's answer on its way to the client: status, headers, and a bounded buffer between producer and reader.
 
-Knows nothing of sockets or HTTP syntax. The producer (`wire`, `httpx_upstream`) calls `feed` and `fail`;
-the gateway either pulls with `read()` or has the bytes pushed to it with `pipe()`.
+Knows nothing of sockets or HTTP syntax. The producer (`wire`, `httpx_client`) calls `wake`, `feed` and `fail`; the
+gateway has the bytes pushed to it with `pipe()`, or pulls the few it wants to look at first with `read()`.
 """
 
 from __future__ import annotations
@@ -28,53 +28,75 @@ class Source(Protocol):
         """Nobody wants the rest of this answer. The connection must not serve another one."""
 
 
-class Response(Signal):
+class Response:
     """One answer. `headers`: lower-case names, hop-by-hop ones gone, `content-length` rebuilt: ready to be relayed.
 
-    Pull: `await read()` until it returns b"". Push: `pipe()`. Not both. Whoever has a Response ends it: by reading
-    it to its end, or with `abort()` (which is harmless after the end).
+    Whoever has a Response ends it: by taking it to its end, or with `abort()` (which is harmless after the end).
     """
 
     __slots__ = (
-        "_chunks", "_ended", "_error", "_held_bytes", "_on_data", "_on_end", "_paused", "_source", "headers",
-        "status",
+        "_chunks", "_error", "_held_bytes", "_news", "_on_data", "_paused", "_source", "ended", "headers", "status",
     )  # fmt: skip
 
     def __init__(self, source: Source) -> None:
-        self._waiter = None
+        self._news = Signal()
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
+        self.ended = False
+        """The body is complete; what of it was not taken yet is held."""
         self._source: Source | None = source
         self._chunks: list[bytes] = []
         self._held_bytes = 0
-        self._ended = False
         self._paused = False
         self._error: Exception | None = None
         self._on_data: Callable[[bytes], bool] | None = None
-        self._on_end: Callable[[Exception | None], None] | None = None
 
     # The gateway's side.
+
+    async def pipe(self, on_data: Callable[[bytes], bool]) -> bool:
+        """Have the body pushed: no switch of coroutines between the socket and the gateway. True at its end.
+
+        `on_data(data)` is called in the loop turn in which the bytes arrived, once for all frames that came together,
+        and at once for what is already here. During the call with the last bytes `ended` is already true if the end
+        came with them. Where it returns False before the end, it is left alone and this returns False; at most one
+        more read of the socket is held until the next `pipe`.
+
+        Raises what `on_data` raises; UpstreamCut, UpstreamTimeout or UpstreamGarbage when the body ended early, after
+        what came before it has been handed on.
+        """
+        data = self.take()
+        if data and not on_data(data) and not self.ended:
+            self._pause()
+            return False
+        self._on_data = on_data
+        try:
+            while not self.ended:
+                if self._error is not None:
+                    raise self._error
+                await self._news.wait()
+                if self._on_data is None and self._error is None:
+                    return self.ended
+        finally:
+            self._on_data = None
+        return True
 
     async def read(self) -> bytes:
         """All bytes that have arrived, waiting only when there are none; b"" at the end of a complete body.
 
-        Raises UpstreamCut, UpstreamTimeout or UpstreamGarbage when the body ended early, after what came before it
-        has been read.
+        Raises what `pipe` raises when the body ended early, after what came before it has been read.
         """
         while not self._chunks:
             if self._error is not None:
                 raise self._error
-            if self._ended:
+            if self.ended:
                 return b""
-            await self.wait()
+            await self._news.wait()
         return self.take()
 
     def take(self) -> bytes:
         """What has arrived and is not yet read, without waiting; b"" when there is nothing."""
         chunks = self._chunks
-        if not chunks:
-            return b""
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        data = b"" if not chunks else chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
         self._held_bytes = 0
         if self._paused:
@@ -83,45 +105,13 @@ class Response(Signal):
                 self._source.resume()
         return data
 
-    def at_end(self) -> bool:
-        """Whether the body is complete and all of it has been read (in `pipe`: handed to `on_data`)."""
-        return self._ended and not self._chunks
-
-    def pipe(self, on_data: Callable[[bytes], bool], on_end: Callable[[Exception | None], None]) -> None:
-        """Push instead of pull: no task switch between the socket and the gateway.
-
-        `on_data(data)` is called in the loop turn in which the bytes arrived, once for all frames that came
-        together, and at once for what is already here. During the call with the last bytes `at_end()` is already
-        true if the end came with them. It returns False to be left alone until `resume()`; at most one more read
-        of the socket is held meanwhile. `on_end(None)` follows a complete body, `on_end(error)` one that ended
-        early (the errors `read` raises); exactly one of them, once, unless `abort()` comes first. Neither may raise.
-        """
-        self._on_data = on_data
-        self._on_end = on_end
-        if self._paused:
-            self.resume()
-        elif self._chunks or self._ended or self._error is not None:
-            self._push()
-
-    def resume(self) -> None:
-        """After `on_data` returned False (never from inside it): hand on what is held, and read again."""
-        if self._paused:
-            self._paused = False
-            self._push()
-            if not self._paused and self._source is not None:
-                self._source.resume()
-
     def abort(self) -> None:
         """Give up the rest; the connection is dropped unless the answer is complete already."""
-        self._on_data = self._on_end = None
+        self._on_data = None
         self._error = None  # once raised, its traceback holds this
         source, self._source = self._source, None
         if source is not None:
             source.drop(self)
-
-    async def close(self) -> None:
-        """The same as `abort`, for those who close what they opened."""
-        self.abort()
 
     # The producer's side.
 
@@ -131,7 +121,7 @@ class Response(Signal):
             while not self.status:
                 if self._error is not None:
                     raise self._error
-                await self.wait()
+                await self._news.wait()
         except BaseException:
             self.abort()
             raise
@@ -139,57 +129,40 @@ class Response(Signal):
 
     def wake(self) -> None:
         """The head has arrived."""
-        self.fire()
+        self._news.fire()
 
     def feed(self, data: bytes, last: bool) -> None:
         """Bytes of the body; `last`: the body is complete with them."""
         if last:
-            self._ended = True
+            self.ended = True
             self._source = None
         on_data = self._on_data
-        if on_data is None or self._paused:
+        if on_data is None:
             if data:
                 self._chunks.append(data)
                 self._held_bytes += len(data)
                 if self._held_bytes > HIGH_BYTES:
                     self._pause()
-            self.fire()
-            return
-        try:
-            if data and not on_data(data) and not last:
+        elif data:
+            try:
+                if on_data(data) and not last:
+                    return
+                self._on_data = None
                 self._pause()
-        finally:
-            if last:
-                self._tell_end(None)
+            except Exception as error:  # told to whoever awaits `pipe`; the upstream's protocol must not see it
+                self._on_data = None
+                self._error = error
+        self._news.fire()
 
     def fail(self, error: Exception) -> None:
         """The answer ended early; what was fed before can still be read."""
-        if self._ended or self._error is not None:
+        if self.ended or self._error is not None:
             return
         self._error = error
         self._source = None
-        if not self._paused:
-            self._tell_end(error)
-        self.fire()
+        self._news.fire()
 
     def _pause(self) -> None:
         if not self._paused and self._source is not None:
             self._paused = True
             self._source.pause()
-
-    def _push(self) -> None:
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._held_bytes = 0
-        if data and self._on_data is not None and not self._on_data(data) and self._source is not None:
-            self._paused = True
-            self._source.pause()
-        elif self._ended or self._error is not None:
-            self._tell_end(self._error)
-
-    def _tell_end(self, error: Exception | None) -> None:
-        """Once; the reader is let go of, as it holds this."""
-        on_end = self._on_end
-        self._on_data = self._on_end = None
-        if on_end is not None:
-            on_end(error)

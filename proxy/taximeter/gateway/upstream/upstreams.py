@@ -65,6 +65,8 @@ class Upstream:
         self.settings = settings
         self.name = settings.name
         self.provider = settings.provider
+        self.takes_stream_options = settings.stream_usage == "inject"
+        """Told not to ask for usage, or an answer said it does not know how: False."""
         self._key = _key_of(settings, environ)
         self._forward = settings.forward_credentials and not self._key
         withheld = drop if self._forward else drop | credentials.HEADERS

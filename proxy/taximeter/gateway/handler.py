@@ -1,13 +1,12 @@
-"""The data plane: a request's path, top to bottom, is `Gateway.__call__`.
+"""The data plane's handler of requests: a request's path, top to bottom, is `Gateway.__call__`.
 
-head → route → tags → body → flavor → upstream → key → open line → relay (upstream, meter, close line)
+head → route → tags → key → flavor → body → upstream → open line → relay (upstream, meter, close line)
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from taximeter import flavors
@@ -18,16 +17,15 @@ from taximeter.gateway.admission.admission import KEY_HEADER
 from taximeter.gateway.bounds import demand, readable
 from taximeter.gateway.http.exchange import ClientLeft, Exchange
 from taximeter.gateway.http.heads import read_baggage, read_tags
-from taximeter.gateway.metering.call import Call, Prices, new_request_id
+from taximeter.gateway.metering.call import Call, new_request_id
 from taximeter.gateway.relay import Relay, refuse
 
 if TYPE_CHECKING:
     from taximeter.config import Settings
     from taximeter.core.routes import Route
     from taximeter.gateway.admission.admission import Admission
-    from taximeter.gateway.metering.counting import Counting
+    from taximeter.gateway.metering.call import Metering
     from taximeter.gateway.upstream.upstreams import Upstreams
-    from taximeter.journal import Journal
     from taximeter.keys.rule import ProxyKey
 
 log = logging.getLogger("taximeter.gateway")
@@ -36,35 +34,17 @@ log = logging.getLogger("taximeter.gateway")
 class Gateway:
     """What one worker does with each exchange; everything it works with is passed in."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        journal: Journal,
-        upstreams: Upstreams,
-        prices: Prices,
-        tokenizers: Counting,
-        admission: Admission,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
-    ) -> None:
+    def __init__(self, settings: Settings, *, metering: Metering, upstreams: Upstreams, admission: Admission) -> None:
         self.settings = settings
-        self.journal = journal
+        self.metering = metering
         self.upstreams = upstreams
-        self.prices = prices
-        self.tokenizers = tokenizers
         self.admission = admission
-        self.now_us = now_us
         self.tag_headers = tag_headers(settings)
         self.weak_tags = settings.tags.baggage or settings.tags.body
-        self.durable = settings.journal.fsync == "always"
-        self.no_stream_usage = {u.name for u in settings.upstream if u.stream_usage == "off"}
-        """Upstreams that get no `stream_options` from us: told so, or they answered 400 to it."""
-        self.silent: set[tuple[str, str]] = set()
-        """(upstream, api) whose last whole answer carried no usage: their prompts will have to be counted."""
 
     async def __call__(self, exchange: Exchange) -> None:
         """A request's path, top to bottom. `opening` gathers what is known of it: should it be refused, its record."""
-        started_us, started_ns = self.now_us(), time.perf_counter_ns()
+        started_us, started_ns = self.metering.now_us(), time.perf_counter_ns()
         opening = Open(
             request_id=new_request_id(started_us),
             started_at=started_us,
@@ -104,7 +84,7 @@ class Gateway:
 
             upstream = self.upstreams.choose(route.upstream, prepared.model)
             opening.upstream, opening.provider = upstream.name, upstream.provider
-            if prepared.injected and upstream.name in self.no_stream_usage:
+            if prepared.injected and not upstream.takes_stream_options:
                 prepared.body, prepared.injected = body, False
             whose = tags.resolve(
                 key_workspace=None if key is None else key.workspace,
@@ -117,9 +97,12 @@ class Gateway:
             if whose.workspace in self.admission.budgeted or (key is not None and key.models):
                 self._restrict(key, opening, exchange, flavor, route.path, prepared, body if whole else None)
 
-            call = Call(self.journal, self.prices, opening, started_ns)
+            text = (prepared.reading or body) if whole else None
+            call = Call(
+                self.metering, opening, started_ns, flavor, prepared, text=text, tokenizer=upstream.settings.tokenizer
+            )
             path = route.path + b"?" + exchange.query if exchange.query else route.path
-            await Relay(self, exchange, call, flavor, prepared, upstream).run(path, body, whole)
+            await Relay(self.metering, self.admission, exchange, call, upstream).run(path, body, whole=whole)
         except errors.RequestError as error:  # refused: nothing has been sent
             self._record_unsent(opening, started_ns, Outcome.REFUSED, error.code)
             refuse(exchange, error, opening.request_id)
@@ -204,7 +187,7 @@ class Gateway:
     def _record_unsent(self, opening: Open, started_ns: int, outcome: Outcome, code: str | None) -> None:
         """A record of a request that never left, with what is known of it."""
         try:
-            call = Call(self.journal, self.prices, opening, started_ns)
+            call = Call(self.metering, opening, started_ns)
         except errors.JournalError:
             return  # it was refused for another reason already; nothing was used
         call.settle(outcome, time.perf_counter_ns(), error_code=code)
