@@ -62,15 +62,18 @@ class Reader:
         self.close()
 
     def track(
-        self, track: str, workspace: str | None = None, *, after: Iterable[str] = (), wait_s: float = 0
+        self, track: str, workspace: str | None = None, *, after: Iterable[str] = (), wait_s: float = 0, since: str = ""
     ) -> dict[str, Any]:
         """A track's `token_usage`, `metrics`, `usage`, `documents` … (docs/design.md, Control API).
+
+        `since`: only what ended from then on, in RFC 3339.
 
         Waits, bounded, until the requests `after` are counted and, with `wait_s`, until no call of it is in flight.
         Raises ReadError.
         """
         asked = [("workspace", workspace)] if workspace else []
         asked += [("wait", f"{wait_s:g}")] if wait_s else []
+        asked += [("from", since)] if since else []
         asked += [("after", each) for each in list(after)[-MAX_AFTER:]]
         answer = self._ask("GET", f"/usage/tracks/{quote(track, safe='')}", asked, self._timeout_s + wait_s)
         if not isinstance(answer, dict):
@@ -110,10 +113,10 @@ class Reader:
         return True
 
     async def atrack(
-        self, track: str, workspace: str | None = None, *, after: Iterable[str] = (), wait_s: float = 0
+        self, track: str, workspace: str | None = None, *, after: Iterable[str] = (), wait_s: float = 0, since: str = ""
     ) -> dict[str, Any]:
         """`track`, for async code."""
-        return await self._away(lambda: self.track(track, workspace, after=after, wait_s=wait_s))
+        return await self._away(lambda: self.track(track, workspace, after=after, wait_s=wait_s, since=since))
 
     async def adocuments(self, track: str, workspace: str | None = None) -> dict[str, dict[str, Any]]:
         """`documents`, for async code."""

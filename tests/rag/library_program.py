@@ -1,6 +1,6 @@
 """A program that uses LightRAG as a library, run in LightRAG's environment; prints what it was told, as JSON.
 
-python library_program.py FOLDER OPENAI_BASE_URL MODE      MODE: wrapper | manager | late
+python library_program.py FOLDER OPENAI_BASE_URL MODE      MODE: wrapper | manager | late | everything | sync
 """
 
 from __future__ import annotations
@@ -65,10 +65,76 @@ async def use(tracked: Any) -> dict[str, Any]:
     return told
 
 
+async def use_everything(rag: Any) -> dict[str, Any]:
+    """Every public entry point that calls a model, and two wrappers at once; what each step told the tracker."""
+    steps: dict[str, Any] = {}
+    tracked, other = TokenTrackingLightRAG(rag), TokenTrackingLightRAG(rag)
+    tracked.set_token_tracker(tracker := TokenTracker())
+    other.set_token_tracker(others := TokenTracker())
+
+    async def step(name: str, work: Any) -> Any:
+        tracker.reset()
+        try:
+            answer = await work
+        except Exception as error:
+            answer = repr(error)
+        steps[name] = {"llm": tracker.get_llm_usage(), "embedding": tracker.get_embedding_usage()}
+        return answer
+
+    track = await step("enqueue", tracked.apipeline_enqueue_documents(text("docpair1mark", 9), file_paths=["pair.txt"]))
+    await step("process", tracked.apipeline_process_enqueue_documents())
+    steps["process"]["documents"] = tracked.last["documents"]
+    raw = await rag.apipeline_enqueue_documents(text("docraw1mark", 9), file_paths=["raw.txt"])
+    await step("process what another enqueued", tracked.apipeline_process_enqueue_documents())
+    await step("insert", tracked.ainsert(text("docnamed1mark", 5), file_paths=["one.txt"], track_id=track))
+    await step("insert again", tracked.ainsert(text("docnamed2mark", 5), file_paths=["two.txt"], track_id=raw))
+    kg = {
+        "chunks": [{"content": text("dockg1mark", 2), "source_id": "s"}],
+        "entities": [
+            {"entity_name": "dockg1mark A", "entity_type": "x", "description": "dockg1mark", "source_id": "s"}
+        ],
+        "relationships": [],
+    }
+    await step("custom kg", tracked.ainsert_custom_kg(kg))
+    entity = {"description": "docgraph1mark is new", "entity_type": "x"}
+    await step("create entity", tracked.acreate_entity("docgraph1mark B", entity))
+    await step("edit entity", tracked.aedit_entity("docgraph1mark B", {"description": "docgraph1mark is changed"}))
+    await step(
+        "query data", tracked.aquery_data("What about qrydata1mark ?", QueryParam(mode="mix", enable_rerank=False))
+    )
+    both = await asyncio.gather(
+        other.ainsert(text("docother1mark", 12), file_paths=["other.txt"]),
+        step("at once", tracked.ainsert(text("docmine1mark", 7), file_paths=["mine.txt"])),
+    )
+    steps["both"] = both
+    steps["other"] = {"llm": others.get_llm_usage(), "embedding": others.get_embedding_usage()}
+    await step("finalize", tracked.finalize_storages())
+    return steps
+
+
+def use_sync() -> dict[str, Any]:
+    """The forms for programs without a loop."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    rag = loop.run_until_complete(made())
+    tracked = TokenTrackingLightRAG(rag)
+    tracked.set_token_tracker(tracker := TokenTracker())
+    tracked.insert(text("docalpha1mark", 9), file_paths=["one.txt"])
+    told = {"insert": {"llm": tracker.get_llm_usage(), "embedding": tracker.get_embedding_usage()}}
+    tracker.reset()
+    told["answer"] = tracked.query("What about qryalpha1mark ?", QueryParam(mode="mix", enable_rerank=False))
+    told["query"] = {"llm": tracker.get_llm_usage(), "embedding": tracker.get_embedding_usage()}
+    loop.run_until_complete(rag.finalize_storages())
+    return told
+
+
 async def main() -> None:
     if MODE != "late":
         activate()
     rag = await made()
+    if MODE == "everything":
+        print("TOLD " + json.dumps(await use_everything(rag)))
+        return
     if MODE == "manager":
         async with track_lightrag_operations(rag) as tracked:
             told = await use(tracked)
@@ -78,4 +144,8 @@ async def main() -> None:
     print("TOLD " + json.dumps(told))
 
 
-asyncio.run(main())
+if MODE == "sync":
+    activate()
+    print("TOLD " + json.dumps(use_sync()))
+else:
+    asyncio.run(main())

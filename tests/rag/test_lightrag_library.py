@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rag import venvs
-from rag.lightrag_house import LightRAG, Node, tiktoken_files
+from rag.lightrag_house import EMBEDDING_MODEL, LLM_MODEL, LightRAG, Node, tiktoken_files
 from rag.lightrag_provider import LightRAGProvider, Sums, document
 from rag.test_clients import asyncio_run
 from rag.test_lightrag_answers import check_metrics, newest, sums, token_usage
@@ -29,23 +29,87 @@ def check_usage(usage: dict[str, Any], billed: Sums) -> None:
     assert usage["total_tokens"] == billed["llm_input_tokens"] + billed["llm_output_tokens"] > 0
 
 
+async def run(tmp_path: Path, site: Path, node: Node, version: str, mode: str) -> dict[str, Any]:
+    """What library_program.py was told, run in LightRAG's environment."""
+    environ = {
+        "PYTHONPATH": str(site),
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "TIKTOKEN_CACHE_DIR": str(tiktoken_files(tmp_path / "tiktoken")),
+        "TAXIMETER_PROXY_URL": node.url,
+        "TAXIMETER_URL": node.control_url,
+    }
+    program = [str(venvs.python(version)), str(HERE / "library_program.py")]
+    output = await asyncio_run([*program, str(tmp_path / "rag"), f"{node.url}/v1", mode], environ)
+    found: dict[str, Any] = json.loads(next(line for line in output.splitlines() if line.startswith("TOLD "))[5:])
+    return found
+
+
+def told_as(*billed: Sums) -> dict[str, Any]:
+    """What a tracker says of what these marks were billed for."""
+    whole = Sums()
+    for each in billed:
+        whole.update(each)
+    tokens = whole["llm_input_tokens"], whole["llm_output_tokens"]
+    llm = {"model": LLM_MODEL if sum(tokens) else None, "input_tokens": tokens[0], "output_tokens": tokens[1]}
+    return {
+        "llm": {**llm, "total_tokens": sum(tokens), "call_count": whole["llm_calls"]},
+        "embedding": {
+            "model": EMBEDDING_MODEL if whole["embedding_tokens"] else None,
+            "total_tokens": whole["embedding_tokens"],
+        },
+    }
+
+
+def without_calls(step: dict[str, Any]) -> dict[str, Any]:
+    embedding = {name: value for name, value in step["embedding"].items() if name != "call_count"}
+    return {"llm": step["llm"], "embedding": embedding}
+
+
+@versions
+async def test_every_way_into_the_library_is_counted_once(tmp_path: Path, site: Path, version: str) -> None:
+    async with LightRAGProvider() as provider, Node(tmp_path, provider) as node:
+        steps = await run(tmp_path, site, node, version, "everything")
+        marks = {
+            "enqueue": (),
+            "process": ("docpair1mark",),
+            "process what another enqueued": ("docraw1mark",),
+            "insert": ("docnamed1mark",),
+            "insert again": ("docnamed2mark",),
+            "custom kg": ("dockg1mark",),
+            "query data": ("qrydata1mark",),
+            "at once": ("docmine1mark",),
+            "other": ("docother1mark",),
+        }
+        for step, billed in marks.items():
+            assert without_calls(steps[step]) == told_as(*(sums(provider, mark) for mark in billed)), step
+        assert list(steps["process"]["documents"].values()) == [token_usage(sums(provider, "docpair1mark"))]
+        graph = [steps[name]["embedding"]["total_tokens"] for name in ("create entity", "edit entity", "finalize")]
+        assert sum(graph) == sums(provider, "docgraph1mark")["embedding_tokens"] > 0
+        assert graph[0] > 0
+        everything = [step for step in steps.values() if isinstance(step, dict)]
+        truth = provider.sums().values()
+        for name, kind in (("llm_input_tokens", "llm"), ("embedding_tokens", "embedding")):
+            field = "input_tokens" if kind == "llm" else "total_tokens"
+            assert sum(step[kind][field] for step in everything) == sum(each[name] for each in truth)
+
+
+@newest
+async def test_the_forms_without_a_loop_are_counted_too(tmp_path: Path, site: Path) -> None:
+    async with LightRAGProvider() as provider, Node(tmp_path, provider) as node:
+        found = await run(tmp_path, site, node, venvs.NEWEST, "sync")
+        assert found["answer"].startswith("Answer to qryalpha1mark")
+        assert without_calls(found["insert"]) == told_as(sums(provider, "docalpha1mark"))
+        assert without_calls(found["query"]) == told_as(sums(provider, "qryalpha1mark"))
+
+
 @versions
 @pytest.mark.parametrize("mode", ["wrapper", "manager", "late"])
 async def test_as_a_library_it_reads_the_same_figures_back(tmp_path: Path, site: Path, version: str, mode: str) -> None:
     if mode == "late" and version == venvs.OLDEST:
         pytest.skip("before 1.5.5 the plugin has to be active before a LightRAG is made, as documented")
     async with LightRAGProvider() as provider, Node(tmp_path, provider) as node:
-        environ = {
-            "PYTHONPATH": str(site),
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(tmp_path),
-            "TIKTOKEN_CACHE_DIR": str(tiktoken_files(tmp_path / "tiktoken")),
-            "TAXIMETER_PROXY_URL": node.url,
-            "TAXIMETER_URL": node.control_url,
-        }
-        program = [str(venvs.python(version)), str(HERE / "library_program.py")]
-        output = await asyncio_run([*program, str(tmp_path / "rag"), f"{node.url}/v1", mode], environ)
-        found = json.loads(next(line for line in output.splitlines() if line.startswith("TOLD "))[5:])
+        found = await run(tmp_path, site, node, version, mode)
         billed = sums(provider, "docalpha1mark")
         check_usage(found["insert"], billed)
         assert list(found["documents"].values()) == [token_usage(billed)]

@@ -20,6 +20,7 @@ from taximeter_rag.tags import Scope, enter, metered
 QUEUE = "priority_limit_async_func_call"
 QUEUE_MODULES = ("lightrag.utils", "lightrag.lightrag", "lightrag.llm_roles")
 VECTOR_STORAGES = ("chunks_vdb", "entities_vdb", "relationships_vdb")
+RUN = "apipeline_process_enqueue_documents"
 STARTS = frozenset({"parsing", "analyzing"})
 INSTRUMENTED = "_taximeter_rag"
 """Attribute of a LightRAG whose embeddings and storages are hooked."""
@@ -41,6 +42,8 @@ def attach(plugin: Plugin, made: Callable[[Any], None]) -> list[str]:
         return misfits
     kind.process_single_document = _processing(kind.process_single_document, plugin)
     kind._upsert_doc_status_transition = _transition(kind._upsert_doc_status_transition, plugin)
+    if inspect.iscoroutinefunction(getattr(kind, RUN, None)):
+        setattr(kind, RUN, _running(getattr(kind, RUN), plugin))
     plugin.by_document = True
     return []
 
@@ -128,6 +131,15 @@ def _processing(original: Any, plugin: Plugin) -> Any:
             plugin.document_ended(self, scope, track)
 
     return process_single_document
+
+
+def _running(original: Any, plugin: Plugin) -> Any:
+    @functools.wraps(original)
+    async def run(self: Any, *args: Any, **options: Any) -> Any:
+        async with plugin.running(self):
+            return await original(self, *args, **options)
+
+    return run
 
 
 def _transition(original: Any, plugin: Plugin) -> Any:

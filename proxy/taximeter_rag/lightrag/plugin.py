@@ -6,11 +6,13 @@ Nothing in it may break LightRAG: what goes wrong is a line in the log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from taximeter_rag import usage
 from taximeter_rag.lightrag.answers import ENDED, Bills, Figures
@@ -28,6 +30,8 @@ END_WAIT_S = 60.0
 """Longest a track that has ended waits for its last calls (a client that left; late embeddings)."""
 REMEMBERED_TRACKS = 1_000
 REMEMBERED_DOCUMENTS = 10_000
+LOOK_S = 1.0
+"""How often one that waits for documents looks, where nothing tells it."""
 LISTED_S = 10.0
 """A list of documents, which a user interface asks for again and again, may be so old."""
 
@@ -54,6 +58,10 @@ class Plugin:
         self._noticed: OrderedDict[tuple[str | None, str | None, str], Noticed] = OrderedDict()
         self._listed: OrderedDict[tuple[str | None, str], tuple[float, Bills]] = OrderedDict()
         self._active: Counter[tuple[str | None, str]] = Counter()
+        self._runs: Counter[int] = Counter()
+        """Runs of the pipeline at work, by their LightRAG's id()."""
+        self._watching: list[tuple[Any, Touched]] = []
+        self._claims: WeakValueDictionary[tuple[str | None, str], Any] = WeakValueDictionary()
         self._idle = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -71,7 +79,10 @@ class Plugin:
         """The scope of a document in the pipeline; its track is the upload's, however late it is worked on."""
         workspace, track = self.workspace(rag), getattr(status_doc, "track_id", None)
         tag = safe(track) if isinstance(track, str) and track else None
-        noticed = _kept(self._noticed, (workspace, tag, safe(doc_id)), Noticed, REMEMBERED_DOCUMENTS)
+        noticed: Noticed = _kept(self._noticed, (workspace, tag, safe(doc_id)), Noticed, REMEMBERED_DOCUMENTS)
+        for watched, touched in self._watching:
+            if watched is rag and tag is not None:
+                touched.tracks.setdefault(tag, []).append(noticed)
         if tag is None:
             return Scope(workspace=workspace, document=safe(doc_id), task=INDEX, noticed=noticed)
         return Scope(workspace, tag, safe(doc_id), INDEX, calls=self.calls(workspace, tag), noticed=noticed)
@@ -79,6 +90,23 @@ class Plugin:
     def calls(self, workspace: str | None, track: str) -> deque[str]:
         """The latest calls of a document track, shared by its documents."""
         return _kept(self._calls, (workspace, track), lambda: deque(maxlen=REMEMBERED_CALLS), REMEMBERED_TRACKS)
+
+    @contextlib.contextmanager
+    def watching(self, rag: Any, touched: Touched) -> Iterator[None]:
+        """Write down the tracks of the documents that this LightRAG works on meanwhile."""
+        entry = (rag, touched)
+        self._watching.append(entry)
+        try:
+            yield
+        finally:
+            self._watching.remove(entry)
+
+    def claim(self, workspace: str | None, track: str, owner: Any) -> None:
+        """What a track uses is for `owner` to tell, as long as there is one."""
+        self._claims[workspace, track] = owner
+
+    def is_mine(self, workspace: str | None, track: str, asking: Any) -> bool:
+        return self._claims.get((workspace, track), asking) is asking
 
     def past(self, scope: Scope) -> dict[str, str]:
         """Kinds of model whose calls for a document did not pass the proxy. Embeddings may still be to come."""
@@ -157,6 +185,29 @@ class Plugin:
             async with self._idle:
                 self._idle.notify_all()
 
+    @contextlib.asynccontextmanager
+    async def running(self, rag: Any) -> AsyncIterator[None]:
+        """A run of the pipeline; there is one at a time, and it takes all documents."""
+        self._runs[id(rag)] += 1
+        try:
+            yield
+        finally:
+            self._runs[id(rag)] -= 1
+            async with self._idle:
+                self._idle.notify_all()
+
+    async def documents_end(self, rag: Any, track: str) -> None:
+        """Wait while a run of the pipeline is at work on documents of this track."""
+        while self._runs[id(rag)]:
+            documents = await rag.doc_status.get_docs_by_track_id(track)
+            if _states(documents) <= ENDED:
+                break
+            async with self._idle:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._idle.wait(), LOOK_S)
+        if self._runs[id(rag)]:
+            await self._until_idle((self.workspace(rag), safe(track)))
+
     async def _until_idle(self, key: tuple[str | None, str]) -> None:
         """LightRAG 1.5.4 calls a document processed and then embeds what it left in the buffer."""
         try:
@@ -179,8 +230,7 @@ class Plugin:
 
     async def _end_documents(self, rag: Any, scope: Scope, track: str) -> None:
         documents = await rag.doc_status.get_docs_by_track_id(track)
-        states = {str(getattr(each.status, "value", each.status)).lower() for each in documents.values()}
-        if states <= ENDED and (scope.workspace, scope.track) not in self._active:
+        if _states(documents) <= ENDED and (scope.workspace, scope.track) not in self._active:
             await self._end(scope, None)
 
     async def _end(self, scope: Scope, figures: Figures | None) -> None:
@@ -205,6 +255,17 @@ class Plugin:
         """Wait for what is still to be told, at the end of the server."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=READ_WAIT_S)
+
+
+def _states(documents: Mapping[str, Any]) -> set[str]:
+    return {str(getattr(each.status, "value", each.status)).lower() for each in documents.values()}
+
+
+class Touched:
+    """The tracks of documents that were worked on during an operation, and what was noticed of each document."""
+
+    def __init__(self) -> None:
+        self.tracks: dict[str, list[Noticed]] = {}
 
 
 def _kept(known: OrderedDict[K, V], key: K, make: Callable[[], V], most: int) -> V:
