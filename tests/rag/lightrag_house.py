@@ -28,11 +28,11 @@ LLM_MODEL, EMBEDDING_MODEL = "gpt-4o-mini", "text-embedding-3-small"
 TERMINAL = {"processed", "failed"}
 
 
-def install_wheel(folder: Path) -> Path:
+def install_wheel(folder: Path, project: Path = PROJECT) -> Path:
     """The built wheel of taximeter-rag, unpacked with its entry points where PYTHONPATH can find it."""
     wheels, site = folder / "wheels", folder / "site"
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]
-    subprocess.run(build, cwd=PROJECT, check=True, capture_output=True)
+    subprocess.run(build, cwd=project, check=True, capture_output=True)
     wheel = next(wheels.glob("*.whl"))
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
     subprocess.run([*pip, "--disable-pip-version-check", str(wheel)], check=True, capture_output=True)
