@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.record import Operation, Outcome, Record, Source
-from taximeter.sinks.batch import NULLABLE, QUARTER_US, Batch, Group, add, grouped
+from taximeter.sinks.batch import QUARTER_US, Batch, Group, add, grouped
 from taximeter.sinks.cells import empty, merge
 from taximeter.sinks.history.schema import events
+from taximeter.sinks.history.write.statements import NULLABLE, known_of
 
 _figures = st.none() | st.integers(0, 2**40)
 _FIGURES = [
@@ -98,7 +99,10 @@ def test_what_a_record_may_not_know_are_the_columns_that_may_be_null() -> None:
 @pytest.mark.parametrize("name", NULLABLE)
 def test_records_that_know_different_things_are_apart(name: str) -> None:
     groups = grouped([ONE, msgspec.structs.replace(ONE, **{name: 1})])
-    assert [group.known for group in groups] == [(False,) * len(NULLABLE), tuple(each == name for each in NULLABLE)]
+    assert [known_of(group.record) for group in groups] == [
+        (False,) * len(NULLABLE),
+        tuple(each == name for each in NULLABLE),
+    ]
 
 
 NAMES = ("kind", "workspace", "task", "key_id", "upstream", "provider", "api", "request_model", "response_model",

@@ -11,6 +11,7 @@ from pytest import fixture, mark
 
 from taximeter.sinks.redis.client import Script
 
+BUDGETS = ("reserve.lua", "release.lua", "epoch.lua")
 MIN, MAX = -(2**63), 2**63 - 1
 WELL = [0, 1, 7, 2**31, 2**53 - 1, 2**53, 2**53 + 1, 2**62, MAX - 1, MAX]
 numbers = st.sampled_from(WELL) | st.integers(0, 2**63 - 1)
@@ -65,7 +66,8 @@ def run(server, script, keys, args):
     """(reply or None after an error, state before, state afterwards); after an error both are the same."""
     before = state(server)
     try:
-        reply = server.eval(Script(script).source, len(keys), *keys, *args)
+        package = "taximeter.budgets" if script in BUDGETS else "taximeter.sinks.redis"
+        reply = server.eval(Script(script, package).source, len(keys), *keys, *args)
     except redis.ResponseError:
         reply = None
     after = state(server)

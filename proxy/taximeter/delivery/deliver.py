@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from taximeter.config import JournalSettings
@@ -24,6 +25,9 @@ from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.sink import Retaker, Sink
 
 log = logging.getLogger(__name__)
+
+FIRST_ASK_S = 1.0
+"""How long reading waits at start for the sinks to tell where they are, so that little is decoded for nothing."""
 
 
 class Delivery:
@@ -68,6 +72,11 @@ class Delivery:
         async with asyncio.TaskGroup() as tasks:
             for shipper in self._shippers.values():
                 tasks.create_task(shipper.run(), name=f"deliver to {shipper.name}")
+            with suppress(OSError, TimeoutError):  # find the files, and hear where the sinks are, before reading begins
+                self._files.scan()
+                async with asyncio.timeout(FIRST_ASK_S):
+                    while not all(shipper.answered for shipper in self._shippers.values()):
+                        await self._follower.moves.wait()
             tasks.create_task(self._follower.run(), name="follow the journals")
 
     async def drain(self, timeout_s: float, sinks: Sequence[str] = ("history",)) -> Drained:

@@ -152,10 +152,8 @@ class Feed:
         start = bisect_right(self._blocks, after, key=_upto)
         block = self._blocks[start]
         for block in self._blocks[start:]:
-            if block.after < after:
-                records += [record for record in block.records if seq_of(record.event_id) > after]
-            else:
-                records += block.records
+            whole = block.after >= after
+            records += block.records if whole else [each for each in block.records if seq_of(each.event_id) > after]
             if len(records) >= most:
                 break
         return block, records

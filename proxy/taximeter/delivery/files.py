@@ -81,7 +81,7 @@ class JournalFiles:
             end = feed.tail.end
             if end is None or feed.halted or self._now_us() - end.at < self._keep_us:
                 continue
-            if all(shipper.has_all(feed) for shipper in durable):
+            if all(_has_all(shipper, feed) for shipper in durable):
                 feed.tail.path.unlink(missing_ok=True)
                 del self.by_id[journal_id]
 
@@ -89,7 +89,7 @@ class JournalFiles:
         """Do not read an ended file at all whose records every sink has: there may be gigabytes after a stop."""
         if self.shippers and all(shipper.name in feed.asked for shipper in self.shippers):
             end = last_line(feed.tail.path)
-            if end is not None and all(shipper.has_all(feed, end.seq) for shipper in self.shippers):
+            if end is not None and all(_has_all(shipper, feed, end.seq) for shipper in self.shippers):
                 feed.skip(end)
 
     def make_room(self, bound: int) -> bool:
@@ -125,7 +125,7 @@ class JournalFiles:
 
     def _gone(self, feed: Feed) -> None:
         durable = [shipper for shipper in self.shippers if shipper.sink.durable]
-        if not feed.tail.at_end or not all(shipper.has_all(feed) for shipper in durable):
+        if not feed.tail.at_end or not all(_has_all(shipper, feed) for shipper in durable):
             log.error("journal %s was removed before every sink had its records", feed.tail.path)
 
     def _settle(self, feed: Feed, read: Callable[[Feed], None]) -> bool:
@@ -154,3 +154,10 @@ class JournalFiles:
             return False
         self.settled += settle(fd, feed.tail, now_us=self._now_us(), price=self._price)
         return True
+
+
+def _has_all(shipper: Shipper, feed: Feed, upto: int | None = None) -> bool:
+    """A sink has the records up to `upto` (default: all that were read) and, if it keeps journals, knows of the end."""
+    seq = feed.seq if upto is None else upto
+    told = shipper.keeper is None or not seq or shipper.name in feed.told_end
+    return told and feed.cursors.get(shipper.name, 0 if not seq else -1) >= seq

@@ -35,9 +35,6 @@ TEND_S = 0.5
 TIDY_S = 2.0
 """How often files are removed and status files read."""
 
-FIRST_ASK_S = 1.0
-"""How long reading waits at start for the sinks to tell where they are, so that little is decoded for nothing."""
-
 BUFFER_RECORDS = 8_192
 """Records held in memory for sinks that have not got them yet; about 2 KB each."""
 
@@ -64,7 +61,6 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        await self._first_answers()
         trouble = ""
         while True:
             wait_s = BUSY_S
@@ -126,16 +122,6 @@ class Follower:
             return os.stat(self._files.directory).st_mtime_ns != self._files.stamp  # noqa: PTH116
         except OSError:
             return True
-
-    async def _first_answers(self) -> None:
-        """Find the files, and let the sinks tell where they are before reading begins."""
-        try:
-            self._files.scan()
-            async with asyncio.timeout(FIRST_ASK_S):
-                while not all(shipper.answered for shipper in self._files.shippers):
-                    await self.moves.wait()
-        except (OSError, TimeoutError):
-            return
 
     async def _look(self) -> None:
         """Read all files on, then wake the sinks: once for all that was read, as every batch has its price."""

@@ -36,11 +36,7 @@ class Shipper:
     """Brings every feed's records to one sink."""
 
     def __init__(
-        self,
-        sink: Sink,
-        feeds: Mapping[str, Feed],
-        answered: Callable[[], None],
-        setting_aside: SettingAside,
+        self, sink: Sink, feeds: Mapping[str, Feed], answered: Callable[[], None], setting_aside: SettingAside
     ) -> None:
         """`answered` is called after every answer of the sink, good or bad."""
         self.sink = sink
@@ -84,12 +80,6 @@ class Shipper:
                 await asyncio.sleep(self._back_off_s())
             elif not worked:
                 await self.wake.wait()
-
-    def has_all(self, feed: Feed, upto: int | None = None) -> bool:
-        """It has the records up to `upto` (default: all that were read) and, if it keeps journals, knows of the end."""
-        seq = feed.seq if upto is None else upto
-        told = self.keeper is None or not seq or self.name in feed.told_end
-        return told and feed.cursors.get(self.name, 0 if not seq else -1) >= seq
 
     async def _step(self) -> bool:
         """Ask about journals not asked about yet, then deliver one round. False: there was nothing to do."""

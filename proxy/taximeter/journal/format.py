@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
-from taximeter.core.record import BUDGETS, Line, Open, Record
+from taximeter.core.record import BUDGETS, SCHEMA, Header, Line, Open, Record
 
 OPEN = b'{"open":'
 TICK = b'{"tick":'
@@ -69,6 +69,21 @@ def close_line(record: Record) -> bytes:
         return _line(CLOSE, record, b"}\n")
     except ValueError:
         return _line(CLOSE, salvaged(record), b"}\n")
+
+
+def header_of(line: bytes, journal_id: str) -> Header:
+    """The header in a file's first line. Raises ValueError where that is not this journal's, or not one we can read."""
+    try:
+        header = decode_line(line).journal
+    except UNREADABLE:
+        header = None
+    if header is None:
+        raise ValueError("its first line is not a journal's header")
+    if header.schema > SCHEMA:
+        raise ValueError(f"it has schema {header.schema}; this version reads up to {SCHEMA}")
+    if header.journal_id != journal_id:
+        raise ValueError(f"it is the journal {header.journal_id} under another name")
+    return header
 
 
 def start_of(journal_id: str, seq: int) -> bytes:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taximeter.core.record import MAX_SEQ, SCHEMA, End, Record, possible, seq_of
+from taximeter.core.record import MAX_SEQ, End, Record, possible, seq_of
 from taximeter.journal import lenient
-from taximeter.journal.format import CLOSE, MAX_LINE_BYTES, OPEN, TICK, UNREADABLE, decode_line, start_of
+from taximeter.journal.format import CLOSE, MAX_LINE_BYTES, OPEN, TICK, UNREADABLE, decode_line, header_of, start_of
 
 log = logging.getLogger(__name__)
 
@@ -83,23 +83,16 @@ _decode_closed, _decode_record = _decoder("close", _Closed), _decoder("close", R
 def decode_record(line: bytes) -> Record:
     """The record in a close line, fit for every sink whatever the line holds. Raises one of UNREADABLE."""
     plain = b"\\" not in line and line.isascii()  # nearly every one
-    if plain or (b"\\u0000" not in line and _is_utf8(line)):  # nothing in it can be text that a database refuses
-        try:
+    try:
+        if plain or b"\\u0000" not in line:  # nothing in it can be text that a database refuses
+            if not plain:
+                line.decode()  # the provider's usage object is kept as it came, so it need not be UTF-8
             record: Record = _decode_record(line).close
             if plain or lenient.tags_fit(record):
                 return record
-        except UNREADABLE:
-            pass
+    except UNREADABLE:
+        pass
     return lenient.record(line)
-
-
-def _is_utf8(line: bytes) -> bool:
-    """The provider's usage object is kept as it came, so it need not be."""
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def read_at(path: Path, offset: int, most: int) -> bytes:
@@ -154,10 +147,13 @@ class Tail:
         lines.pop()
         if not self.begun:
             position = len(lines[0]) + 1
-            self._header(lines.pop(0))
-        for line in lines:
-            if self.broken:
+            try:
+                self.last_at = possible(header_of(lines.pop(0), self.journal_id).started_at)
+            except ValueError as error:
+                self.break_off(str(error))
                 return None
+            self.begun = True
+        for line in lines:
             position += len(line) + 1
             try:
                 if line.startswith(CLOSE):
@@ -258,21 +254,6 @@ class Tail:
             self.end = decode_line(line).end
             if self.end is None:
                 raise ValueError("it is none of the journal's lines")
-
-    def _header(self, line: bytes) -> None:
-        try:
-            header = decode_line(line).journal
-        except UNREADABLE:
-            header = None
-        if header is None:
-            self.break_off("its first line is not a journal's header")
-        elif header.schema > SCHEMA:
-            self.break_off(f"it has schema {header.schema}; this version reads up to {SCHEMA}")
-        elif header.journal_id != self.journal_id:
-            self.break_off(f"it is the journal {header.journal_id} under another name")
-        else:
-            self.begun = True
-            self.last_at = possible(header.started_at)
 
     def _skip(self, line: bytes, error: BaseException) -> bool:
         """Count an unreadable line. True: it was a close line, and its seq, still legible, stays taken."""

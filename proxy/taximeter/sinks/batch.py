@@ -14,23 +14,9 @@ import msgspec
 from taximeter.core import totals
 from taximeter.core.record import Record
 from taximeter.sinks.cells import COUNTS, FIELDS, SUMMED
-from taximeter.sinks.query import TAGS
 
 QUARTER_US = 900_000_000
 """The finest period anything is summed by."""
-
-NULLABLE = (
-    *TAGS, "duration_ms", "input_tokens", "cached_input_tokens", "cache_write_input_tokens",
-    "output_tokens", "reasoning_output_tokens", "total_tokens", "audio_input_tokens", "image_input_tokens",
-    "audio_output_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens", "search_units",
-    "embedding_inputs", "rerank_documents", "seconds", "cost_nusd",
-)  # fmt: skip
-"""What a record may know or not: the columns of `usage_events` that may be null, in their order."""
-
-Known = tuple[bool, ...]
-"""For each of NULLABLE, whether a record knows it."""
-
-_nullable = attrgetter(*NULLABLE)
 
 _ATTEMPTS, _CORRECTIONS, _AUDIO_IN, _IMAGE_IN, _AUDIO_OUT, _ACCEPTED, _REJECTED, _INPUTS, _DOCS, _AUDIO, _DURATION = (
     range(len(totals.FIELDS), len(FIELDS))
@@ -78,14 +64,13 @@ class Batch(msgspec.Struct, kw_only=True):
 class Group:
     """Records of one quarter of an hour with the same names, outcome, sources and attempt, knowing the same."""
 
-    __slots__ = ("cell", "known", "quarter_s", "record", "records")
+    __slots__ = ("cell", "quarter_s", "record", "records")
 
     def __init__(self, record: Record) -> None:
         self.record = record
         """One of them: its names are those of all."""
         self.records: list[Record] = []
         """In the order in which they came."""
-        self.known: Known = tuple([value is not None for value in _nullable(record)])
         self.quarter_s = record.ended_at // QUARTER_US * 900
         """When the quarter began (s since epoch)."""
         self.cell = [0] * len(FIELDS)

@@ -11,18 +11,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 from redis.exceptions import ResponseError
 
 from taximeter.core.record import BUDGETS, Record, reservation_of, seq_of
-from taximeter.sinks.batch import Batch, Group, grouped
+from taximeter.sinks.batch import Batch, grouped
 from taximeter.sinks.ledger import LedgerSnapshot
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.audit import Auditor
-from taximeter.sinks.redis.cells import cells
+from taximeter.sinks.redis.budgeted import add_budgeted
+from taximeter.sinks.redis.cells import Sums
 from taximeter.sinks.redis.client import Call, RedisServer, Script, raised
-from taximeter.sinks.redis.positions import REMEMBERED, Positions, Workspace
+from taximeter.sinks.redis.positions import REMEMBERED, Part, Positions
 from taximeter.sinks.redis.rebuild import CountersMoved, Rebuilder
 
 _APPLY = Script("counters.lua")
@@ -31,20 +31,6 @@ _RECORDS_A_CALL = 1_000
 """A script holds up the whole Redis while it runs: about 30 ms at this many records."""
 _JOURNALS = 64
 """Journals remembered a workspace, more than deliver at a time."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """One workspace's records of one journal in a delivery."""
-
-    workspace: str
-    journal_id: str
-    records: list[Record] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
-    """Of these records."""
-    after: int = 0
-    last: int = 0
-    expiries: dict[str, int] = field(default_factory=dict)
 
 
 class Counters:
@@ -122,7 +108,7 @@ class Counters:
         if positions.in_doubt or any(batch.journal_id not in positions.at for batch in batches):
             await positions.locate(list(dict.fromkeys(batch.journal_id for batch in batches)))
         reached = {batch.journal_id: positions.at[batch.journal_id] for batch in batches}
-        parts: dict[tuple[str, str], _Part] = {}
+        parts: dict[tuple[str, str], Part] = {}
         for batch in batches:
             if reached[batch.journal_id] == batch.after:
                 reached[batch.journal_id] = batch.upto
@@ -135,12 +121,12 @@ class Counters:
         positions.at |= reached
         return reached
 
-    async def _count(self, parts: list[_Part]) -> None:
+    async def _count(self, parts: list[Part]) -> None:
         """Run the script for each part; cut again those of which Redis had counted some already."""
         positions = self._positions
         for _ in range(3):  # once; again where a reply had been lost; a third time says that somebody else counts here
             calls: list[Call] = []
-            owners: list[_Part] = []
+            owners: list[Part] = []
             for part in parts:
                 of_part = self._calls(part)
                 calls += of_part
@@ -154,7 +140,7 @@ class Counters:
             for part, reply in {id(part): (part, reply) for part, reply in zip(owners, replies, strict=True)}.values():
                 workspace = positions.workspaces[part.workspace]
                 if reply != 1:
-                    self._cut_again(part, workspace, reply)
+                    self.duplicates_skipped += part.cut_again(workspace, reply)
                     again.append(part)
                     continue
                 workspace.create = False
@@ -169,7 +155,7 @@ class Counters:
                 return
         raise CountersMoved("the cursors move without us: another process delivers the same journals")
 
-    def _calls(self, part: _Part) -> list[Call]:
+    def _calls(self, part: Part) -> list[Call]:
         """The script calls of a part: one, or a chain for a very long one, each on the cursor the one before leaves."""
         positions = self._positions
         workspace = positions.workspaces[part.workspace]
@@ -182,28 +168,18 @@ class Counters:
             groups = part.groups if whole else grouped(records)
             first, last = seq_of(records[0].event_id), seq_of(records[-1].event_id)
             budgeted = [record for record in records if BUDGETS in record.tags]
-            out = cells(workspace.prefix, groups, positions.expiries, workspace.scopes, budgeted)
-            part.expiries |= out.expiries
+            sums = Sums(workspace.prefix, positions.expiries)
+            sums.add(groups)
+            if workspace.scopes or budgeted:
+                add_budgeted(sums, groups, budgeted, workspace.scopes)
+            part.expiries |= sums.expiries
             head = (workspace.generation, int(workspace.create), part.journal_id, expected, first, last)
-            call: Call = [*workspace.head, *out.keys], [*head, keys.MAX_NAMES, out.words]
+            call: Call = [*workspace.head, *sums.keys], [*head, keys.MAX_NAMES, sums.words()]
             held = [reservation_of(record) for record in budgeted]
             calls.append(([*call[0], *workspace.tail], [*call[1], " ".join(held)]) if held else call)
             expected = last
         part.last = expected
         return calls
-
-    def _cut_again(self, part: _Part, workspace: Workspace, reply: list[bytes]) -> None:
-        """Keep of a refused part what Redis has not counted. Raises CountersMoved if Redis went back."""
-        why, actual = reply[0], reply[1].decode()
-        if why != b"cursor":
-            raise CountersMoved(f"the counters of {part.workspace!r} were lost or rebuilt")
-        if int(actual) < part.after:
-            raise CountersMoved(f"the counters of {part.workspace!r} went back from {part.after} to {actual}")
-        kept = [record for record in part.records if seq_of(record.event_id) > int(actual)]
-        self.duplicates_skipped += len(part.records) - len(kept)
-        part.records, part.groups = kept, grouped(kept)
-        workspace.create = False
-        workspace.cursors[part.journal_id] = int(actual)
 
     async def _raise_watermarks(self, cursors: dict[str, int]) -> None:
         """Say that every workspace has been counted up to here. Raises CountersMoved if a rebuild began meanwhile."""
@@ -217,13 +193,13 @@ class Counters:
             raise CountersMoved("a rebuild began")
 
 
-def _cut(batch: Batch, parts: dict[tuple[str, str], _Part]) -> None:
+def _cut(batch: Batch, parts: dict[tuple[str, str], Part]) -> None:
     """Sort a batch's records by workspace."""
-    of: dict[str, _Part] = {}
+    of: dict[str, Part] = {}
     for group in batch.groups:
         name = group.record.workspace
         if name not in of:
-            of[name] = parts.setdefault((name, batch.journal_id), _Part(name, batch.journal_id))
+            of[name] = parts.setdefault((name, batch.journal_id), Part(name, batch.journal_id))
         of[name].groups.append(group)
     if len(of) == 1:
         of[name].records += batch.records

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import dataclass, field
 
+from taximeter.core.record import Record, seq_of
+from taximeter.sinks.batch import Group, grouped
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.client import RedisServer
 from taximeter.sinks.redis.nodes import refuse_eviction
@@ -33,6 +36,37 @@ class Workspace:
         self.tail = [prefix + k for k in (keys.HELD, keys.RESERVED, keys.RESERVED_AT)]
         self.scopes = scopes
         """Keys and tasks counted apart; they change with the generation only."""
+
+
+@dataclass(slots=True)
+class Part:
+    """One workspace's records of one journal in a delivery."""
+
+    workspace: str
+    journal_id: str
+    records: list[Record] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    """Of these records."""
+    after: int = 0
+    last: int = 0
+    expiries: dict[str, int] = field(default_factory=dict)
+
+    def cut_again(self, known: Workspace, reply: list[bytes]) -> int:
+        """After Redis refused it: keep what it has not counted; returns how many records it has.
+
+        Raises CountersMoved if Redis went back.
+        """
+        why, actual = reply[0], reply[1].decode()
+        if why != b"cursor":
+            raise CountersMoved(f"the counters of {self.workspace!r} were lost or rebuilt")
+        if int(actual) < self.after:
+            raise CountersMoved(f"the counters of {self.workspace!r} went back from {self.after} to {actual}")
+        kept = [record for record in self.records if seq_of(record.event_id) > int(actual)]
+        counted = len(self.records) - len(kept)
+        self.records, self.groups = kept, grouped(kept)
+        known.create = False
+        known.cursors[self.journal_id] = int(actual)
+        return counted
 
 
 class Positions:

@@ -19,7 +19,7 @@ from taximeter.core.errors import TaximeterError
 from taximeter.core.totals import COST, FIELDS, TOTAL, saturated
 from taximeter.sinks.ledger import Cell, Ledger, LedgerSnapshot
 from taximeter.sinks.redis import keys
-from taximeter.sinks.redis.cells import budgeted
+from taximeter.sinks.redis.budgeted import budgeted
 from taximeter.sinks.redis.client import RedisServer, Script, raised
 from taximeter.sinks.redis.nodes import register_node
 

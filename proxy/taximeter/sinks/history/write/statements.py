@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
 from itertools import chain, compress
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from taximeter.core.record import MAX_SUM
+from taximeter.core.record import MAX_SUM, Record
 from taximeter.core.totals import saturated
-from taximeter.sinks.batch import Known
 from taximeter.sinks.history.rows import COLUMNS
 from taximeter.sinks.history.schema import events, journals
+from taximeter.sinks.query import TAGS
 
 Row = tuple[Any, ...]
 Place = tuple[Any, ...]
@@ -27,11 +27,28 @@ Place = tuple[Any, ...]
 Packed = tuple[tuple[bool, ...], tuple[int, ...]]
 """A cell's shape, which of its fields the statement is given values for, and these values."""
 
+NULLABLE = (
+    *TAGS, "duration_ms", "input_tokens", "cached_input_tokens", "cache_write_input_tokens",
+    "output_tokens", "reasoning_output_tokens", "total_tokens", "audio_input_tokens", "image_input_tokens",
+    "audio_output_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens", "search_units",
+    "embedding_inputs", "rerank_documents", "seconds", "cost_nusd",
+)  # fmt: skip
+"""What a record may know or not: the columns of `usage_events` that may be null, in their order. Records of one group
+know the same of these."""
+Known = tuple[bool, ...]
+"""For each of NULLABLE, whether a record knows it."""
+_nullable = attrgetter(*NULLABLE)
+
 _FIRST = COLUMNS.index("track")
-"""Where the columns of groups.NULLABLE begin; behind them is only `detail`."""
+"""Where the columns of NULLABLE begin; behind them is only `detail`."""
 
 _SHAPES = 512
 """Statements remembered; a node's traffic has a few dozen shapes."""
+
+
+def known_of(record: Record) -> Known:
+    """What a record knows."""
+    return tuple([value is not None for value in _nullable(record)])
 
 
 class Statements:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from taximeter.core.record import Record, seq_of
-from taximeter.sinks.batch import Batch, Group, Known, grouped
+from taximeter.sinks.batch import Batch, Group, grouped
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.rows import (
     ClassKey,
@@ -39,7 +39,7 @@ from taximeter.sinks.history.schema import (
 from taximeter.sinks.history.write import retention, tag_rollups
 from taximeter.sinks.history.write.intern import Interned, insert_new
 from taximeter.sinks.history.write.levels import Cells, add_to_levels, put
-from taximeter.sinks.history.write.statements import Row, Statements
+from taximeter.sinks.history.write.statements import Known, Row, Statements, known_of
 from taximeter.sinks.sink import JournalState
 
 
@@ -182,7 +182,7 @@ class Writer:
             number = series_no[name]  # the same for names that are stored alike, being cut
             named[number] = name
             numbers = number, origin_no[origin], class_no[kind]
-            rows.setdefault(group.known, []).extend(
+            rows.setdefault(known_of(group.record), []).extend(
                 [to_row(record, event_id(journal_no, seq_of(record.event_id)), *numbers) for record in group.records]
             )
             put(quarters, (group.quarter_s, number), group.cell)
