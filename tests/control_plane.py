@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,6 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
-import uvicorn
 
 from taximeter.config import Settings
 from taximeter.control.app import create
@@ -22,6 +22,8 @@ from taximeter.control.services.services import Services
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.keys.store import KeyStore
+from taximeter.server.asgi import asgi
+from taximeter.server.server import Server
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.sink import History
 from waits import HANG_S
@@ -162,20 +164,18 @@ class ControlPlane:
         await self.live.deliver([batch])
 
     async def __aenter__(self) -> ControlPlane:
-        config = uvicorn.Config(create(self.services), port=0, log_level="warning", lifespan="off", proxy_headers=False)
-        config.load()
-        self._server = uvicorn.Server(config)
-        self._server.lifespan = config.lifespan_class(config)
-        await self._server.startup()  # without the main loop: it looks only every 0.1 s whether to stop
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self._server = Server(asgi(create(self.services)), self.settings.limits)
+        self._serving = asyncio.create_task(self._server.serve([listener]))
         self.client = httpx2.AsyncClient(base_url=self.url, timeout=HANG_S)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.client.aclose()
         await self.live.close()
-        await self._server.shutdown()
+        self._server.stop()
+        await self._serving
 
     async def get(self, path: str, **params: Any) -> Any:
         """The JSON of a 200 answer."""

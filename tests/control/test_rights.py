@@ -1,7 +1,6 @@
 """Long answers look again whether their caller still may have them, and end by themselves once he may not."""
 
 import asyncio
-import logging
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -15,7 +14,7 @@ from taximeter.control.door import gate
 from taximeter.control.door.sessions import LASTS_S, Sessions
 from taximeter.core.errors import AnswerCut
 from taximeter.keys.rule import digest
-from taximeter.server.server import _is_news
+from taximeter.server.exchange import _is_expected
 
 TOKEN = "the-admin-token"
 
@@ -188,7 +187,4 @@ def test_an_answer_that_was_cut_is_no_news():
     other = LitestarException("Exception caught after response started")
     other.__cause__ = ValueError("a fault")
 
-    def entry(error):
-        return logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "", (), (type(error), error, None))
-
-    assert not _is_news(entry(wrapped)) and _is_news(entry(other))
+    assert _is_expected(wrapped) and not _is_expected(other)

@@ -20,14 +20,13 @@ from taximeter.core.hosts import Hosts
 from taximeter.core.record import Source
 from taximeter.gateway.admission.admission import Admission
 from taximeter.gateway.handler import Gateway, dropped_headers
-from taximeter.gateway.http.edge import Edge
-from taximeter.gateway.http.exchange import Exchange
 from taximeter.gateway.metering.call import Metering
 from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
 from taximeter.keys.rule import Keys, ProxyKey
 from taximeter.server import server as server_module
-from taximeter.server.connection import at_once
+from taximeter.server.client import at_once
+from taximeter.server.exchange import Exchange
 from taximeter.server.server import Server
 from waits import HANG_S, happens
 
@@ -104,7 +103,7 @@ class Running:
 
 
 class Edged:
-    """A handler of exchanges behind an `Edge`."""
+    """A handler of exchanges on our connections."""
 
     def __init__(self, server: Server, port: int) -> None:
         self.server, self.port = server, port
@@ -133,7 +132,7 @@ def edged() -> Callable[..., Any]:
     @contextlib.asynccontextmanager
     async def serving(handler: Callable[[Exchange], Any], *, then=at_once, **limits: Any) -> AsyncIterator[Edged]:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = Server(handler, Limits(**limits), connection=Edge, then=then)
+            server = Server(handler, Limits(**limits), then=then)
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(server.serve([listener]))
                 edge = Edged(server, listener.getsockname()[1])
@@ -195,7 +194,7 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
             exchanges.append(exchange)
             await gate(exchange)
 
-        server = Server(handle, settings.limits, connection=Edge, then=journal.after_written)
+        server = Server(handle, settings.limits, then=journal.after_written)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await happens(lambda: server.started)
         running = Running(gate, journal, tmp_path / "journal", listener.getsockname()[1])

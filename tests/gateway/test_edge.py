@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from taximeter.gateway.http.edge import Edge
-from taximeter.gateway.http.exchange import HELD_BYTES, Exchange
-from taximeter.gateway.inline import Signal, in_task
-from taximeter.server.connection import MAX_PIPELINED, at_once
+from taximeter.server.client import at_once
+from taximeter.server.connection import MAX_PIPELINED
+from taximeter.server.exchange import HELD_BYTES, Exchange
+from taximeter.server.inline import Signal, in_task
 from waits import HANG_S
 
 LENGTH = [(b"content-length", b"3")]
@@ -199,8 +199,7 @@ async def test_a_queued_request_whose_client_has_left_is_never_begun(edged) -> N
     async with edged(bells) as edge:
         _, writer = await edge.open(get("/a") + get("/b") + get("/c"))
         await bells.until(lambda: bells.begun)
-        (connection,) = edge.server.server_state.connections
-        assert isinstance(connection, Edge)
+        (connection,) = edge.server.connections
         bells.bells["/a"].fire()  # /b is to begin in the next turn
         connection.connection_lost(None)
         for _ in range(3):
@@ -214,7 +213,7 @@ async def test_a_client_that_leaves_takes_along_what_is_in_progress_and_what_wai
     async with edged(bells) as edge:
         _, writer = await edge.open(get("/a") + b"".join(get("/b") for _ in range(5)))
         await bells.until(lambda: bells.begun)
-        bells.exchanges["/a"]._edge.flow.resume_reading()  # which waits for the answer while others are queued
+        bells.exchanges["/a"]._client.resume_reading()  # which waits for the answer while others are queued
         writer.transport.abort()
         await bells.until(lambda: bells.ends)
     assert (bells.begun, bells.ends) == (["/a"], [("/a", "CancelledError")])
@@ -287,7 +286,7 @@ async def test_nothing_is_begun_behind_the_last_answer_of_a_server_that_stops(ed
         edge.server.on_listeners_closed = closed.set
         edge.server.stop()
         await closed.wait()
-        while not edge.server.server_state.default_headers:
+        while not edge.server.service.stopping:
             await asyncio.sleep(0)
         writer.write(request[-1:] + get("/b"))
         if queued:

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from taximeter.config import Limits
-from taximeter.gateway.http.edge import Edge
-from taximeter.gateway.http.exchange import ClientLeft, Exchange
-from taximeter.server.connection import MAX_PIPELINED, METHODS, Guard
+from taximeter.server.asgi import asgi
+from taximeter.server.connection import MAX_PIPELINED
+from taximeter.server.exchange import ClientLeft, Exchange
+from taximeter.server.framing import METHODS
 from taximeter.server.server import Server
 
 LINES = [b"%b %b HTTP/%b\r\n" % (method, target, version)
@@ -117,7 +118,7 @@ class Seen:
         await send({"type": "http.response.body", "body": b""})
 
 
-@pytest.mark.parametrize("kind", [Guard, Edge])
+@pytest.mark.parametrize("kind", ["application", "handler"])
 @settings(
     max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
 )
@@ -125,26 +126,23 @@ class Seen:
 @example(sent=[ONES[2]] * 40, cut=0)
 @example(sent=[ONES[0]] * 60, cut=7)
 @given(sent=SENT, cut=st.integers(0, 40))
-def test_any_bytes_in_any_pieces(
-    kind: type[Guard], sent: list[bytes], cut: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_any_bytes_in_any_pieces(kind: str, sent: list[bytes], cut: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.clear()
     asyncio.run(feed(kind, b"".join(sent), cut))
     assert [entry.getMessage() for entry in caplog.records if entry.levelname in ("ERROR", "CRITICAL")] == []
 
 
-async def feed(kind: type[Guard], data: bytes, cut: int) -> None:
+async def feed(kind: str, data: bytes, cut: int) -> None:
     seen = Seen()
-    server = Server(seen.handle if kind is Edge else seen.asgi, Limits(head_bytes=2000), connection=kind)
-    server.config.load()
-    protocol = server.config.http_protocol_class(server.config, server.server_state, {})
+    server = Server(seen.handle if kind == "handler" else asgi(seen.asgi), Limits(head_bytes=2000))
+    protocol = server.connection()
     wire = wire_of(protocol)
     parts = [data[at : at + cut] for at in range(0, len(data), cut)] if cut else [data]
     for part in parts:
         if wire.closed or wire.protocol is not protocol:
             break
         protocol.data_received(part)
-        assert len(protocol.pipeline) <= MAX_PIPELINED
+        assert len(protocol._waiting) <= MAX_PIPELINED
         await asyncio.sleep(0)
     for _ in range(3 * MAX_PIPELINED):
         await asyncio.sleep(0)
@@ -155,8 +153,8 @@ async def feed(kind: type[Guard], data: bytes, cut: int) -> None:
     (wire.protocol or protocol).connection_lost(None)
     for _ in range(3):
         await asyncio.sleep(0)
-    assert not server.server_state.connections
-    assert not server.server_state.tasks
+    assert not server.connections
+    assert not server.service.runs
 
 
 def wire_of(protocol: Any) -> Wire:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from taximeter.gateway.http.exchange import HELD_BYTES, ClientLeft, Exchange
-from taximeter.gateway.inline import Signal
+from taximeter.server.exchange import HELD_BYTES, ClientLeft, Exchange
+from taximeter.server.inline import Signal
 from waits import HANG_S
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -349,7 +349,7 @@ async def test_a_body_that_nobody_reads_holds_its_client_back_and_then_comes_who
         reader, writer = await edge.open(post(len(sent)))
         writer.write(sent)
         exchange = await handler.exchange()
-        while not exchange._edge.flow.read_paused:
+        while not exchange._client.reading_paused:
             await asyncio.sleep(0)
         assert writer.transport.get_write_buffer_size() > 0
         assert sum(map(len, exchange._parts)) <= HELD_BYTES + 256 * 1024
@@ -491,9 +491,9 @@ async def test_a_client_that_leaves_after_its_answer_has_had_it(edged) -> None:
     async with edged(handler) as edge:
         reader, writer = await edge.open(GET)
         await reader.readuntil(b"ok")
-        connection = handler.exchanges[0]._edge
+        connection = handler.exchanges[0]._carrier
         writer.close()
-        while connection in edge.server.server_state.connections:
+        while connection in edge.server.connections:
             await asyncio.sleep(0)
         assert not handler.exchanges[0].left
         go_on.set()

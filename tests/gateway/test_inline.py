@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from taximeter.gateway import inline
-from taximeter.gateway.inline import InlineRun, Signal, in_task
+from taximeter.server import inline
+from taximeter.server.inline import InlineRun, Signal, in_task
 from waits import HANG_S
 
 
@@ -208,7 +208,7 @@ async def test_cancelled_while_it_waits_for_a_bell(ends: Ends) -> None:
     signal = Signal()
     begun = Begun(ends.job(signal.wait))
     ends.run = begun.run
-    begun.run.cancel(msg="as uvicorn says it")
+    begun.run.cancel(msg="as a task's")
     signal.fire()  # nobody waits for it any more
     await finish(begun, ends)
 

@@ -8,14 +8,13 @@ import json
 import pytest
 
 from taximeter.core.errors import RequestError, UpstreamCut
-from taximeter.gateway.http.edge import Edge
-from taximeter.gateway.http.exchange import Exchange
-from taximeter.gateway.inline import Signal
 from taximeter.gateway.metering.call import Call
 from taximeter.gateway.relay import Relay
 from taximeter.gateway.upstream.response import Response
 from taximeter.gateway.upstream.wire import Connection
-from taximeter.server.uploads import BodyClock
+from taximeter.server.connection import Connection as ClientConnection
+from taximeter.server.exchange import Exchange
+from taximeter.server.inline import Signal
 from upstream import CLOSE, STALL, chunk, response, stream_head
 from waits import happens
 
@@ -33,7 +32,7 @@ def request_of(body, path="/v1/chat/completions"):
     return f"{head}\r\n\r\n".encode() + data
 
 
-EVER = (*OF_A_CALL, Exchange, Edge, BodyClock, RequestError)
+EVER = (*OF_A_CALL, Exchange, ClientConnection, RequestError)
 _before: list[object] = []
 
 
@@ -94,7 +93,7 @@ async def test_a_call_that_is_over_leaves_nothing(serve, provider, no_collection
             await running.record(number)
         del reader, writer
         running.exchanges.clear()
-        await happens(lambda: not alive(*OF_A_CALL, Exchange, Edge))
+        await happens(lambda: not alive(*OF_A_CALL, Exchange, ClientConnection))
         (upstream,) = running.gate.upstreams.all
         await happens(lambda: set(alive(Connection)) == upstream._transport.pool._live)
 
@@ -117,7 +116,7 @@ async def test_an_upload_that_is_over_leaves_nothing(serve, provider, no_collect
             if limits:
                 assert (await reader.readuntil(b"\r\n")).split()[1] in (b"408", b"429")
             else:
-                await happens(lambda: running.server.config.http_protocol_class.held.now_bytes == 400_000)
+                await happens(lambda: running.server.service.held_bytes == 400_000)
             writer.transport.abort()
             await running.record(number)
         del reader, writer

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from taximeter.config import Limits
-from taximeter.gateway.http.edge import Edge
-from taximeter.gateway.http.exchange import Exchange
-from taximeter.server.connection import Guard
+from taximeter.server.asgi import asgi
+from taximeter.server.exchange import Exchange, Handler
 from taximeter.server.server import Server
 from waits import HANG_S, happens
 
@@ -21,7 +20,7 @@ LENGTH = [(b"content-length", b"%d" % (len(PART) * PARTS))]
 ASK = b"GET /a HTTP/1.1\r\nHost: a\r\n%b\r\n"
 
 
-async def asgi(scope: Any, receive: Any, send: Any) -> None:
+async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": LENGTH})
     for number in range(1, PARTS + 1):
         await send({"type": "http.response.body", "body": PART, "more_body": number < PARTS})
@@ -42,10 +41,10 @@ async def at_once(exchange: Exchange) -> None:
 
 
 class Served:
-    def __init__(self, kind: type[Guard], app: Any, answer_timeout_s: float) -> None:
+    def __init__(self, handler: Handler, answer_timeout_s: float) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # the kernel's own buffers hold little
-        self.server = Server(app, Limits(answer_timeout_s=answer_timeout_s, keep_alive_s=60), connection=kind)
+        self.server = Server(handler, Limits(answer_timeout_s=answer_timeout_s, keep_alive_s=60))
 
     async def __aenter__(self) -> Served:
         self.task = asyncio.create_task(self.server.serve([self.listener]))
@@ -67,18 +66,18 @@ class Served:
 
 
 kinds = pytest.mark.parametrize(
-    ("kind", "app"), [(Guard, asgi), (Edge, held_back), (Edge, at_once)], ids=["control", "held back", "at once"]
+    "handler", [asgi(application), held_back, at_once], ids=["control", "held back", "at once"]
 )
 endings = pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["kept", "closing"])
 
 
 @kinds
 @endings
-async def test_a_client_that_takes_nothing_is_cut_off(kind: type[Guard], app: Any, more: bytes) -> None:
-    async with Served(kind, app, answer_timeout_s=0.2) as served:
+async def test_a_client_that_takes_nothing_is_cut_off(handler: Handler, more: bytes) -> None:
+    async with Served(handler, answer_timeout_s=0.2) as served:
         client = await served.ask(more)
-        await happens(lambda: served.server.server_state.connections)
-        await happens(lambda: not served.server.server_state.connections, "the end of a connection nobody reads from")
+        await happens(lambda: served.server.connections)
+        await happens(lambda: not served.server.connections, "the end of a connection nobody reads from")
         received = 0
         with client, pytest.raises(ConnectionResetError):
             while part := await asyncio.get_running_loop().sock_recv(client, 1 << 20):
@@ -88,8 +87,8 @@ async def test_a_client_that_takes_nothing_is_cut_off(kind: type[Guard], app: An
 
 
 @kinds
-async def test_a_client_that_goes_on_slowly_gets_everything(kind: type[Guard], app: Any) -> None:
-    async with Served(kind, app, answer_timeout_s=1) as served:
+async def test_a_client_that_goes_on_slowly_gets_everything(handler: Handler) -> None:
+    async with Served(handler, answer_timeout_s=1) as served:
         client, received, loop = await served.ask(b"Connection: close\r\n"), bytearray(), asyncio.get_running_loop()
         began, slept = loop.time(), 0
         with client:

@@ -13,9 +13,9 @@ import pytest
 
 from taximeter.config import Limits
 from taximeter.core.errors import UpstreamError
-from taximeter.gateway.http.edge import Edge
-from taximeter.gateway.http.exchange import ClientLeft, Exchange, Headers
-from taximeter.server.connection import MAX_PIPELINED, Guard
+from taximeter.server.asgi import asgi
+from taximeter.server.connection import MAX_PIPELINED
+from taximeter.server.exchange import ClientLeft, Exchange, Headers
 from taximeter.server.server import Server
 from waits import HANG_S, clock_at_rest
 
@@ -27,10 +27,10 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 class Echo:
     """Answers what it received as JSON; `gate` holds an answer back, `calls` are the requests it saw.
 
-    An ASGI application behind a `Guard`, a handler of exchanges behind an `Edge`.
+    An ASGI application (the control port's kind), or a handler of exchanges (the data port's).
     """
 
-    connection: type[Guard] = Guard
+    is_application = True
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -86,9 +86,9 @@ class Echo:
             raise UpstreamError("cut")
 
 
-@pytest.fixture(autouse=True, params=[Guard, Edge])
+@pytest.fixture(autouse=True, params=[True, False], ids=["application", "handler"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Echo, "connection", request.param)
+    monkeypatch.setattr(Echo, "is_application", request.param)
 
 
 Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -120,8 +120,7 @@ class Served:
 async def serving(**limits: Any) -> AsyncIterator[Served]:
     app = Echo()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        app_or_handler = app.handle if Echo.connection is Edge else app
-        server = Server(app_or_handler, Limits(**limits), connection=Echo.connection)
+        server = Server(asgi(app) if Echo.is_application else app.handle, Limits(**limits))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(server.serve([listener]))
             served = Served(app, server, listener.getsockname()[1])
@@ -439,7 +438,7 @@ async def test_a_stop_lets_a_running_answer_end_and_takes_no_new_connection() ->
         writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
         await edge.app.called.wait()
         closed = asyncio.Event()
-        edge.server.on_listeners_closed = closed.set  # type: ignore[method-assign]
+        edge.server.on_listeners_closed = closed.set
         edge.server.stop()
         await closed.wait()
         with pytest.raises(ConnectionError):
@@ -456,7 +455,7 @@ async def test_a_request_on_a_kept_connection_is_still_answered_right_after_the_
         writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
         await reader.readuntil(b"}")
         closed = asyncio.Event()
-        edge.server.on_listeners_closed = closed.set  # type: ignore[method-assign]
+        edge.server.on_listeners_closed = closed.set
         edge.server.stop()
         await closed.wait()
         writer.write(b"GET /b HTTP/1.1\r\n" + HOST + b"\r\n")

@@ -11,6 +11,7 @@ import pytest
 from control_plane import ControlPlane, control, start  # noqa: F401 -- fixtures
 from taximeter.config import Limits
 from taximeter.control.app import create
+from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
 from upstream import STALL
 
@@ -55,7 +56,7 @@ async def test_an_upload_that_stalls_is_answered_408_and_recorded_as_refused(ser
     async with serve(provider, limits=SOON) as running:
         status, headers, body = await rest(*await open_to(running.port, head(200_000), begun))
         (record,) = running.records
-        await until(lambda: not running.server.server_state.connections)
+        await until(lambda: not running.server.connections)
     assert (status, headers["x-taximeter-error"], headers["connection"]) == (408, "request_timeout", "close")
     assert json.loads(body)["error"]["code"] == "request_timeout"
     assert (record["outcome"], record["error_code"]) == ("refused", "request_timeout")
@@ -117,12 +118,12 @@ async def test_an_upstream_that_does_not_read_makes_no_client_late(serve, provid
     async with serve(provider, limits=SOON) as running:
         reader, writer = await open_to(running.port, head(size, "application/octet-stream"))
         writer.write(b"x" * size)
-        (connection,) = running.server.server_state.connections
-        await until(lambda: connection.flow.read_paused)
-        ends = connection._body_clock._span_ends
-        await until(lambda: connection._body_clock._span_ends > ends)
-        ends = connection._body_clock._span_ends
-        await until(lambda: connection._body_clock._span_ends > ends)
+        (connection,) = running.server.connections
+        await until(lambda: connection.client.reading_paused)
+        ends = connection._body_late_at
+        await until(lambda: connection._body_late_at > ends)
+        ends = connection._body_late_at
+        await until(lambda: connection._body_late_at > ends)
         assert not reader.at_eof() and not running.records
         writer.transport.abort()
 
@@ -148,9 +149,9 @@ async def test_what_a_worker_holds_of_bodies_is_bounded(serve, provider) -> None
     limits = {"held_bytes": 2 * MB, "json_body_bytes": 2 * MB}
     body = body_of(MB)
     async with serve(provider, limits=limits) as running:
-        (edge,) = [running.server.config.http_protocol_class]
+        service = running.server.service
         stalled = [await open_to(running.port, head(MB), body[:-100]) for _ in range(2)]
-        await until(lambda: edge.held.now_bytes == 2 * (MB - 100))
+        await until(lambda: service.held_bytes == 2 * (MB - 100))
         reader, writer = await open_to(
             running.port, head(MB), body, head(50)[:-2] + b"Connection: close\r\n\r\n", body_of(50)
         )
@@ -163,43 +164,43 @@ async def test_what_a_worker_holds_of_bodies_is_bounded(serve, provider) -> None
         await until(lambda: len(running.records) == 2)
         assert running.records[0]["outcome"] == "refused"
         assert running.records[0]["error_code"] == "overloaded"
-        await until(lambda: edge.held.now_bytes == 2 * (MB - 100))
+        await until(lambda: service.held_bytes == 2 * (MB - 100))
 
         for _, one in stalled[:1]:
             one.transport.abort()
-        await until(lambda: edge.held.now_bytes == MB - 100)
+        await until(lambda: service.held_bytes == MB - 100)
         opened = await open_to(running.port, head(MB)[:-2] + b"Connection: close\r\n\r\n", body)
         assert (await rest(*opened))[0] == 200
         stalled[1][1].transport.abort()
-        await until(lambda: edge.held.now_bytes == 0)
+        await until(lambda: service.held_bytes == 0)
     assert [len(request.body) for request in provider.requests] == [50, MB]
 
 
 async def test_a_body_is_held_until_its_call_has_ended(serve, provider) -> None:
     provider.script(STALL)
     async with serve(provider) as running:
-        edge = running.server.config.http_protocol_class
+        service = running.server.service
         body = body_of(MB)[:-1] + b',"stream":true}'
         _, writer = await open_to(running.port, head(len(body)), body)
         await provider.until(lambda: provider.requests and provider.requests[0].complete)
-        assert edge.held.now_bytes == len(body)
+        assert service.held_bytes == len(body)
         writer.transport.abort()
-        await until(lambda: edge.held.now_bytes == 0)
+        await until(lambda: service.held_bytes == 0)
 
 
 async def test_bodies_that_stream_through_are_not_held(serve, provider) -> None:
     async with serve(provider, limits={"held_bytes": 100_000, "json_body_bytes": 100_000}) as running:
-        edge = running.server.config.http_protocol_class
+        service = running.server.service
         closing = head(5 * MB, "application/octet-stream")[:-2] + b"Connection: close\r\n\r\n"
         opened = await open_to(running.port, closing, b"x" * 5 * MB)
         assert (await rest(*opened))[0] != 429
-        assert edge.held.now_bytes == 0
+        assert service.held_bytes == 0
     assert provider.requests[0].body_bytes == 5 * MB
 
 
 async def test_the_control_port_does_not_wait_for_a_body_either(control: ControlPlane, caplog) -> None:  # noqa: F811
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(create(control.services), Limits(**SOON))
+        server = Server(asgi(create(control.services)), Limits(**SOON))
         serving = asyncio.create_task(server.serve([listener]))
         port = listener.getsockname()[1]
         opening = (

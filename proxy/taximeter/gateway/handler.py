@@ -15,10 +15,9 @@ from taximeter.core.record import Open, Outcome
 from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.admission.admission import KEY_HEADER
 from taximeter.gateway.bounds import demand, readable
-from taximeter.gateway.http.exchange import ClientLeft, Exchange
-from taximeter.gateway.http.heads import read_baggage, read_tags
 from taximeter.gateway.metering.call import Call, new_request_id
 from taximeter.gateway.relay import Relay, refuse
+from taximeter.server.exchange import ClientLeft, Exchange
 
 if TYPE_CHECKING:
     from taximeter.config import Settings
@@ -57,7 +56,7 @@ class Gateway:
             head = dict(exchange.headers)
             self.admission.hosts.check(head.get(b"host"), head.get(b"origin"))
             route = routes.resolve(exchange.path)
-            named = read_tags(head, self.tag_headers)
+            named = tags.from_headers(head, self.tag_headers)
             if named:
                 opening.workspace, opening.track = named.get("workspace", opening.workspace), named.get("track")
             key = self.admission.key_of(head)
@@ -181,7 +180,7 @@ class Gateway:
         if self.settings.tags.body:
             weak.update({name: value for name, value in prepared.metadata.items() if name in tags.FIELDS})
         if self.settings.tags.baggage and b"baggage" in head:
-            weak.update(read_baggage(head[b"baggage"]))
+            weak.update(tags.from_baggage(head[b"baggage"]))
         return weak
 
     def _record_unsent(self, opening: Open, started_ns: int, outcome: Outcome, code: str | None) -> None:

@@ -28,8 +28,8 @@ from taximeter.gateway.ends import (
     Told,
     Use,
 )  # fmt: skip
-from taximeter.gateway.http.exchange import ClientLeft, Exchange
-from taximeter.gateway.inline import in_task
+from taximeter.server.exchange import ClientLeft, Exchange
+from taximeter.server.inline import in_task
 
 if TYPE_CHECKING:
     from taximeter.gateway.admission.admission import Admission

@@ -19,7 +19,6 @@ from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission.admission import Admission
 from taximeter.gateway.admission.budget import BudgetGate, connect
 from taximeter.gateway.handler import Gateway, dropped_headers
-from taximeter.gateway.http.edge import Edge
 from taximeter.gateway.metering.call import Metering
 from taximeter.gateway.metering.tokenizers import Tokenizers
 from taximeter.gateway.upstream.upstreams import Upstreams
@@ -80,9 +79,9 @@ async def _serve(child: Child, boot: Boot) -> None:
     )
     metering = Metering(settings, journal=journal, prices=prices, tokenizers=tokenizers)
     gateway = Gateway(settings, metering=metering, upstreams=upstreams, admission=admission)
-    server = Server(gateway, settings.limits, connection=Edge, then=journal.after_written)
-    server.on_started = child.ready  # type: ignore[method-assign]
-    server.on_listeners_closed = child.release  # type: ignore[method-assign]
+    server = Server(gateway, settings.limits, then=journal.after_written)
+    server.on_started = child.ready
+    server.on_listeners_closed = child.release
     child.on_stop(server.stop)
     gc.collect()
     gc.freeze()  # what was made at start stays: the collector need not look at it again

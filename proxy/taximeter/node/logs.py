@@ -30,11 +30,10 @@ class Plain(logging.Formatter):
 
 
 def log_to_stderr(name: str) -> None:
-    """Log with the process's name, warnings and what ends the process included; of uvicorn only what is wrong."""
+    """Log with the process's name, warnings and what ends the process included."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Plain(f"%(asctime)s %(levelname)s {name}: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     logging.captureWarnings(True)
     sys.excepthook = _ends
 

@@ -1,400 +1,247 @@
-"""uvicorn's HTTP/1.1 connection with a stricter edge, for both ports.
+"""A client's HTTP/1.1 connection, of both ports: its requests one after the other, their bounds, and what is refused.
 
-uvicorn with httptools refuses bad framing, but bounds neither the size of a head nor the time it takes, drops the body
-of a request that asks for an upgrade, lets chunk trailers join the headers and takes any method. `Guard` closes these.
-It serves ASGI applications (the control plane); the data plane's `Edge` serves the gateway.
+`framing` reads the bytes, `client` sends them, an `Exchange` is one request and its answer; a request is handled by a
+coroutine that is no task while it waits for signals only (`inline`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from collections import deque
+from typing import cast
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from taximeter.core.errors import Overloaded, RequestError, RequestTimeout
+from taximeter.server.client import Client
+from taximeter.server.exchange import STATUS_LINE, Exchange, Service
+from taximeter.server.framing import Head, RequestFraming
+from taximeter.server.inline import InlineRun
 
-from taximeter.core.errors import (
-    BadRequest,
-    MethodNotAllowed,
-    Overloaded,
-    PayloadTooLarge,
-    RequestError,
-)
-from taximeter.server.heads import without_upgrade
-from taximeter.server.readers import ReaderClock
-from taximeter.server.uploads import BodyClock, Held
-
-if TYPE_CHECKING:
-    from asyncio import TimerHandle
-
-    from taximeter.config import Limits
-
-LINGER_S = 2.0
-"""How long a refused client may go on sending before its connection is closed."""
 MAX_PIPELINED = 32
 """Requests that may wait on a connection behind the one being answered."""
-METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
-"""All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
-operator's credential back to the client; WebDAV's and others mean nothing here and at no provider."""
-_CLOSE = (b"connection", b"close")
+TOO_MANY = (
+    f"More than {MAX_PIPELINED} requests were sent on one connection before their answers. Those before this one are "
+    "answered; send the rest again."
+)
 
 
-Then = Callable[[Callable[[bytes], None], bytes], None]
+class Connection(asyncio.Protocol):
+    """Refuses, in OpenAI's error shape, what cannot be relayed safely, then closes."""
 
+    __slots__ = (
+        "_body_bytes", "_body_late_at", "_body_mark_bytes", "_body_timer", "_connections", "_framing", "_head_timer",
+        "_idle_since", "_idle_timer", "_last_words", "_loop", "_reading", "_running", "_service", "_waiting", "client",
+    )  # fmt: skip
 
-def at_once(act: Callable[[bytes], None], data: bytes) -> None:
-    """Where nothing has to be written before."""
-    act(data)
+    client: Client
 
-
-class Guard(HttpToolsProtocol):
-    """One client connection. Refuses, in OpenAI's error shape, what cannot be relayed safely, then closes."""
-
-    limits: Limits  # set on the subclass that `Server` makes
-    held: Held
-    then: Then = staticmethod(at_once)
-    """How bytes leave: see `Journal.after_written`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._in_head = False
-        self._head_bytes = 0
-        """Bytes of an unfinished head in earlier reads."""
-        self._read_bytes = 0
-        """Upper bound of the size of a head that ends in the current read."""
-        self._fresh: Any = None
-        """A request that is handed on when all that came with its head has been read."""
-        self._idle_since: float | None = None
-        """Loop time since when the connection waits for its next request."""
-        self._version = ""
-        self._hosts = 0
-        self._codings = 0
-        self._odd_coding = False
-        self._upgrades = False
-        self._refusal: RequestError | None = None
+    def __init__(self, service: Service, connections: set[Connection]) -> None:
+        """`connections`: where it stands among its server's as long as it lasts."""
+        self._service = service
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._framing = RequestFraming(service.limits.head_bytes, service.limits.head_fields)
+        self._reading: Exchange | None = None
+        """The request read last."""
+        self._running: Exchange | None = None
+        """Being answered."""
+        self._waiting: deque[Exchange] = deque()
         self._last_words: RequestError | None = None
         """To be said when the requests that were accepted are answered."""
-        self._head_timer: TimerHandle | None = None
-        self._body_clock: BodyClock | None = None
-        self._reader_clock: ReaderClock | None = None
-        self.body_bytes = 0
+        self._idle_since: float | None = None
+        """Loop time since when the connection waits for its next request."""
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._body_bytes = 0
         """Of bodies on this connection, read so far."""
-        self._in_body = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        service = self._service
+        self.client = Client(cast(asyncio.Transport, transport), service.then, service.limits.answer_timeout_s)
+        self._connections.add(self)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unset_head_timer()
-        if self._body_clock is not None:
-            self._body_clock.stop()
-            self._body_clock = None  # it holds this
-        self._unset_reader_clock()
-        self.connections.discard(self)
+        if self not in self._connections:
+            return
+        self._connections.discard(self)
         self._idle_since = None
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-        if self.cycle is not None:
-            self._give_up()
-        self.flow.resume_writing()
+        for timer in (self._head_timer, self._idle_timer, self._body_timer):
+            if timer is not None:
+                timer.cancel()
+        self._leave()
+        self.client.lost()
         if exc is None:
-            self.transport.close()
-        self.parser = None  # type: ignore[assignment]  # it holds this
+            self.client.transport.close()
+        self._framing.end()
+        self._reading = self._running = None  # no cycle of references is left
+        self._waiting.clear()
 
     def data_received(self, data: bytes) -> None:
+        if self._last_words is not None or self.client.lingering:
+            return
         self._idle_since = None
-        self._read_bytes = self._head_bytes + len(data)
-        try:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                self._go_on_without_upgrade(memoryview(data)[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            if self._last_words is None:
-                self._refuse(self._refusal or BadRequest("The request is not valid HTTP/1.1."))
-                return
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.limits.head_bytes:
-                self._refuse(self._too_large())
-            elif self._head_timer is None:
-                self._expect_head()
-        elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._expect_head()  # blank lines between requests: they must not hold a connection for ever
-        if self._fresh is not None:
-            fresh, self._fresh = self._fresh, None
+        framing = self._framing
+        framing.feed(data)
+        fresh = None
+        for event in framing.events:
+            if isinstance(event, Head):
+                fresh = self._begin(event) or fresh
+            elif self._last_words is not None or self._reading is None:
+                break
+            elif event:
+                self._body_bytes += len(event)
+                self._reading.feed(event)
+            else:
+                self._reading.end_request()
+        framing.events.clear()
+        if framing.refusal is not None and self._last_words is None:
+            self._refuse(framing.refusal)
+            return
+        if self._head_timer is None and (framing.in_head or self._reading is None or self._reading.response_complete):
+            self._expect_head()  # also behind blank lines between requests: they must not hold a connection for ever
+        if fresh is not None:  # all that came with its head has been read
             self._start(fresh)
 
-    # Parser callbacks
+    def pause_writing(self) -> None:
+        self.client.pause_writing()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = self._hosts = self._codings = 0
-        self._odd_coding = self._upgrades = False
+    def resume_writing(self) -> None:
+        self.client.resume_writing()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a chunk trailer: it must not become a header after the headers were judged
-        name = name.lower()
-        if name == b"host":
-            self._hosts += 1
-        elif name == b"transfer-encoding":
-            self._codings += 1
-            self._odd_coding = self._codings > 1 or value.strip(b" \t").lower() != b"chunked"
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+    # From one request to the next.
 
-    def on_headers_complete(self) -> None:
-        self._in_head = False
+    def _begin(self, head: Head) -> Exchange | None:
+        """Returns the request if it can be handled now; else it waits, or will never be."""
         if self._head_timer is not None:
             self._unset_head_timer()
-        refusal = self._judge_head()
-        if refusal is not None:
-            self._refusal = refusal
-            raise refusal  # stops the parser; data_received answers
-        if self.parser.should_upgrade():
-            self._upgrades = True  # the parser ends here; data_received feeds the request again without it
-            return
-        self._begin_cycle()
-
-    def _begin_cycle(self) -> None:
-        """Hand the request to the application, or queue it behind the one in progress (pipelining)."""
-        scope, parser, version = self.scope, self.parser, self._version
-        raw_path, _, query = self.url.partition(b"?")
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        scope["path"] = unquote(raw_path.decode("latin-1")) if b"%" in raw_path else raw_path.decode("latin-1")
-        scope["raw_path"] = raw_path
-        scope["query_string"] = query
-        self._in_body = True
-        before = self.cycle
-        self.cycle = cycle = RequestResponseCycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
+        before = self._reading
+        exchange = Exchange(self._service, self.client, self, head)
         if before is None or before.response_complete:
-            self._fresh = cycle
+            self._reading = exchange
+            return exchange if before is None or before.keep_alive else None  # that answer was the connection's last
+        self.client.pause_reading()
+        if len(self._waiting) >= MAX_PIPELINED:
+            self._last_words = Overloaded(TOO_MANY, retry_after_s=1)
         else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft(cycle)  # type: ignore[arg-type]
+            self._reading = exchange
+            self._waiting.append(exchange)
+        return None
 
-    def on_body(self, body: bytes) -> None:
-        self.body_bytes += len(body)
-        super().on_body(body)
+    def _start(self, exchange: Exchange) -> None:
+        """Hand a request on: it is the first, or the answer before it is complete."""
+        if exchange.left or self.client.transport.is_closing():
+            return  # nobody would have its answer
+        if not exchange.complete:
+            self.expect_body()
+        self._running = exchange
+        service = self._service
+        exchange.run = run = InlineRun(service.handler(exchange), exchange.ended)
+        service.runs.add(run)
+        run.step()
 
-    def on_message_complete(self) -> None:
-        if not self._upgrades:
-            self._in_body = False
-            super().on_message_complete()
+    def answered(self) -> None:
+        """The answer in progress is complete."""
+        client = self.client
+        if client.transport.is_closing():
+            return
+        if client.reading_paused and self._last_words is None:
+            client.resume_reading()
+        if self._waiting:
+            running, following = self._running, self._waiting.popleft()
+            if running is not None and not running.keep_alive:
+                return  # that answer was the connection's last
+            self._running = following  # should its client leave before it starts
+            self._loop.call_soon(self._start, following)  # not on top of the one just completed
+        elif self._last_words is not None:
+            self._refuse(self._last_words)
+        else:
+            self._idle_since = self._loop.time()
+            if self._idle_timer is None:
+                self._idle_timer = self._loop.call_later(self._service.limits.keep_alive_s, self._look_if_idle)
 
-    def _judge_head(self) -> RequestError | None:
-        self._version = version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            return BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        if self.parser.get_method() not in METHODS:
-            return MethodNotAllowed("This method is not served here.", allowed=b", ".join(METHODS))
-        if self.url[:1] != b"/":
-            return BadRequest("The request target must be a path: use Taximeter as a base URL, not as an HTTP proxy.")
-        if b"#" in self.url:
-            return BadRequest("The request target must not contain #.")
-        if self._hosts != 1 and (self._hosts or version == "1.1"):
-            return BadRequest("A request needs exactly one Host header.", param="host")
-        if self._odd_coding:
-            return BadRequest("The only Transfer-Encoding accepted is chunked, once.", param="transfer-encoding")
-        if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
-            return BadRequest("HTTP/1.0 has no Transfer-Encoding.", param="transfer-encoding")
-        limit = self.limits.head_bytes
-        if len(self.headers) > self.limits.head_fields or (self._read_bytes > limit and self._head_size() > limit):
-            return self._too_large()
-        if len(self.pipeline) >= MAX_PIPELINED:
-            self._last_words = Overloaded(
-                f"More than {MAX_PIPELINED} requests were sent on one connection before their answers. Those before "
-                "this one are answered; send the rest again.",
-                retry_after_s=1,
-            )
-        return self._last_words
+    def shutdown(self) -> None:
+        """The server is stopping: end behind the answer in progress."""
+        if self._reading is None or self._reading.response_complete:
+            self.client.then(self.client.close, b"")
+        else:
+            self._reading.keep_alive = False
 
-    def _head_size(self) -> int:
-        return len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
+    @property
+    def unread(self) -> bool:
+        """Whether a request may be on its way."""
+        return self._reading is None or self._reading.response_complete
 
-    def _too_large(self) -> RequestError:
-        limits = self.limits
-        return PayloadTooLarge(f"The head is over {limits.head_bytes} bytes or {limits.head_fields} header fields.")
-
-    def _go_on_without_upgrade(self, rest: memoryview) -> None:
-        """Serve a request that offers an upgrade (Java's HttpClient offers h2c) as if it had not, body included.
-
-        `rest` is what follows its head; requests pipelined there may offer one too. Each round takes a head off it,
-        and the head that is read again offers nothing. Raises HttpParserError.
-        """
-        while True:
-            version = self.parser.get_http_version().encode()
-            head = without_upgrade(self.parser.get_method(), self.url, version, self.headers)
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-            self.parser.feed_data(head)
-            if not rest:
-                return
-            try:
-                self.parser.feed_data(rest)
-            except httptools.HttpParserUpgrade as upgrade:
-                rest = rest[upgrade.args[0] :]
-            else:
-                return
-
-    # Refusing and timing
+    def _leave(self) -> None:
+        """Nothing more can be read from the client: no request under way will be completed."""
+        for exchange in (self._running, self._reading, *self._waiting):
+            if exchange is not None:
+                exchange.leave()
 
     def _refuse(self, error: RequestError) -> None:
         """Answer, where an answer can still be told from another's, and close."""
-        cycle = self.cycle
         self._unset_head_timer()
-        if cycle is not None and not cycle.response_complete:
-            mixed = cycle.response_started or self._in_head or error is self._refusal or bool(self.pipeline)
-            self._give_up()
-        else:
-            mixed = False
-        if mixed:
-            self.then(self.close, b"")
-            return
-        lines = b"".join([b"%b: %b\r\n" % field for field in (*error.headers(), _CLOSE)])
-        self.then(self.linger, STATUS_LINE[error.status] + lines + b"\r\n" + error.body())
+        exchange, client = self._reading, self.client
+        if exchange is not None and not exchange.response_complete:
+            mixed = exchange.complete or exchange.response_started or bool(self._waiting)
+            self._leave()
+            if mixed:
+                client.then(client.close, b"")
+                return
+        lines = b"".join([b"%b: %b\r\n" % field for field in (*error.headers(), (b"connection", b"close"))])
+        client.then(client.linger, STATUS_LINE[error.status] + lines + b"\r\n" + error.body())
 
-    def write(self, data: bytes) -> None:
-        """To the client, if it is still there. For `then`."""
-        if not self.transport.is_closing():
-            self.transport.write(data)
-
-    def close(self, _: bytes = b"") -> None:
-        """Let what was written leave, and close. For `then`."""
-        self.transport.close()
-        if self._reader_clock is None and self.transport.get_write_buffer_size():
-            self._reader_clock = ReaderClock(self)
-
-    def linger(self, last: bytes) -> None:
-        """Close behind `last`, but in a way that it is read by a client that is still sending. For `then`."""
-        if not self.transport.is_closing():
-            self.transport.write(last)
-            self.transport.set_protocol(_Lingering(self))
+    # A head has to come in time. One lazy timer a connection for idle ones, instead of one made and cancelled for each.
 
     def _expect_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.limits.head_timeout_s, self._head_is_late)
-
-    def _head_is_late(self) -> None:
-        self._head_timer = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.close()
-
-    def _start(self, cycle: Any) -> None:
-        """Hand a request to the application: it is the first, or the answer before it is complete."""
-        if self._in_body:
-            self.expect_body()
-        self._start_asgi_task(cycle, self.app)
-
-    _start_queued = _start
-
-    def _give_up(self) -> None:
-        """Nothing more can be read from the client: a request under way will not be completed."""
-        self._fresh = None
-        if not self.cycle.response_complete:
-            self.cycle.disconnected = True
-        self.cycle.message_event.set()
-
-    # A body that does not come with its head has to go on.
-
-    def expect_body(self) -> None:
-        """From now on the client has `limits.body_timeout_s` for more of its body."""
-        if self._body_clock is None:
-            self._body_clock = BodyClock(self)
-        else:
-            self._body_clock.begin_span()
-
-    def awaits_body(self) -> bool:
-        return self._in_body
-
-    def body_is_late(self, error: RequestError) -> None:
-        if self.cycle.response_complete:  # answered before it was read, as where its key is unknown
-            self.then(self.close, b"")
-        else:
-            self._refuse(error)
-
-    # An answer that its client does not take
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._reader_clock is None:
-            self._reader_clock = ReaderClock(self)
-
-    def resume_writing(self) -> None:
-        self._unset_reader_clock()
-        super().resume_writing()
-
-    def _unset_reader_clock(self) -> None:
-        if self._reader_clock is not None:
-            self._reader_clock.stop()
-            self._reader_clock = None  # it holds this
-
-    # One lazy timer a connection, instead of one made and cancelled for each request
-
-    def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        if self.flow.read_paused and self._last_words is None:
-            self.flow.resume_reading()
-        if self.pipeline:
-            self._start_queued(self.pipeline.pop())
-            return
-        if self._last_words is not None:
-            self._refuse(self._last_words)
-            return
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that has been idle for long enough; else look again when it may have been."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None:  # busy: the next complete answer sets the timer again
-            return
-        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
-        elif not self.transport.is_closing():
-            self.close()
+        self._head_timer = self._loop.call_later(self._service.limits.head_timeout_s, self._head_is_late)
 
     def _unset_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self.unread:
+            self.client.close()
 
-class _Lingering(asyncio.Protocol):
-    """A refused connection: discards what the client still sends, so that its kernel does not discard our answer."""
+    def _look_if_idle(self) -> None:
+        """Close a connection that has been idle for long enough; else look again when it may have been."""
+        self._idle_timer = None
+        if self._idle_since is None:  # busy: the next complete answer sets the timer again
+            return
+        left_s = self._idle_since + self._service.limits.keep_alive_s - self._loop.time()
+        if left_s > 0:
+            self._idle_timer = self._loop.call_later(left_s, self._look_if_idle)
+        elif not self.client.transport.is_closing():
+            self.client.close()
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._timer = guard.loop.call_later(LINGER_S, guard.close)
-        guard.transport.write_eof()
+    # A body that does not come with its head has to go on: one lazy timer, which is not touched by what comes.
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
-        self._guard.connection_lost(exc)
+    def expect_body(self) -> None:
+        """From now on the client has `limits.body_timeout_s` for the next `limits.body_min_bytes` of its body."""
+        timeout_s = self._service.limits.body_timeout_s
+        self._body_mark_bytes = self._body_bytes
+        self._body_late_at = self._loop.time() + timeout_s
+        if self._body_timer is None:
+            self._body_timer = self._loop.call_later(timeout_s, self._look_at_body)
+
+    def _look_at_body(self) -> None:
+        self._body_timer = None
+        exchange, limits = self._reading, self._service.limits
+        if exchange is None or exchange.complete:
+            return
+        left_s = self._body_late_at - self._loop.time()
+        if left_s > 0:
+            self._body_timer = self._loop.call_later(left_s, self._look_at_body)
+        elif self.client.reading_paused or self._body_bytes - self._body_mark_bytes >= limits.body_min_bytes:
+            self.expect_body()  # it is us who do not read, or the client goes on
+        elif exchange.response_started:  # answered before it was read, as where its key is unknown
+            self._leave()
+            self.client.then(self.client.close, b"")
+        else:
+            said = f"Less than {limits.body_min_bytes} bytes of the request's body came in {limits.body_timeout_s:g} s."
+            exchange.refuse(RequestTimeout(said))

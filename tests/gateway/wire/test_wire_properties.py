@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from taximeter.core.errors import UpstreamError
 from taximeter.gateway.upstream.wire import Connection
-from taximeter.server.connection import at_once
+from taximeter.server.client import at_once
 from upstream import LAST_CHUNK, chunk
 
 SOCKETS = socket.socketpair()

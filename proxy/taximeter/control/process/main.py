@@ -42,6 +42,7 @@ from taximeter.journal import Journal
 from taximeter.keys.store import KeyStore
 from taximeter.node.child import Boot, Child
 from taximeter.pricebook import PriceBook
+from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
 from taximeter.sinks.history.database import HistoryUnavailable
 from taximeter.sinks.history.sink import History, default_url
@@ -134,13 +135,13 @@ class Control:
         if words := warning(self.settings):
             log.warning("%s", words)
         opened = await self._open()
-        server = Server(create(self._services()), replace(self.settings.limits, shutdown_s=REQUESTS_S))
+        server = Server(asgi(create(self._services())), replace(self.settings.limits, shutdown_s=REQUESTS_S))
 
         def started() -> None:
             freeze()
             child.ready()
 
-        server.on_started = started  # type: ignore[method-assign]
+        server.on_started = started
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(act) for act in (self._deliver(opened), _warm(), *self._upkeep())]

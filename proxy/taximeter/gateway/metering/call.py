@@ -16,8 +16,8 @@ from taximeter.core.record import IMPOSSIBLE, MAX_COST_NUSD, SATURATED, Open, Op
 from taximeter.core.usage import NOTHING, Reading
 from taximeter.flavors.meter import Flavor, Meter, Prepared
 from taximeter.flavors.opaque import OPAQUE
-from taximeter.gateway.inline import in_task
 from taximeter.gateway.metering.counting import Completed, Prompt, lacks
+from taximeter.server.inline import in_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable

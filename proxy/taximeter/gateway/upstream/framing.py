@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import httptools
 
-from taximeter.server.heads import named_by
+from taximeter.server.framing import named_by
 
 HEAD_BYTES = 64 * 1024
 HEAD_FIELDS = 200

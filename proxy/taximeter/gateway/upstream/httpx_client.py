@@ -25,7 +25,7 @@ from taximeter.core.errors import (
 from taximeter.gateway.upstream.framing import HOP_BY_HOP
 from taximeter.gateway.upstream.pool import KEEP_ALIVE_S, tls_context
 from taximeter.gateway.upstream.response import Response
-from taximeter.server.heads import named_by
+from taximeter.server.framing import named_by
 
 Headers = list[tuple[bytes, bytes]]
 

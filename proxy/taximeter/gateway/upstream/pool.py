@@ -15,9 +15,9 @@ import aiohappyeyeballs
 import msgspec
 
 from taximeter.core.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from taximeter.gateway.inline import in_task
 from taximeter.gateway.upstream.wire import Connection
-from taximeter.server.connection import Then, at_once
+from taximeter.server.client import Then, at_once
+from taximeter.server.inline import in_task
 
 KEEP_ALIVE_S = 50.0
 """Idle connections are closed by us before common servers close them under a request (ALB 60 s, nginx 75 s)."""
@@ -57,7 +57,7 @@ class Pool:
         keep_alive_s: float = KEEP_ALIVE_S,
         then: Then = at_once,
     ) -> None:
-        """`then`: see `Journal.then`; no request leaves before its line is written."""
+        """`then`: see `Journal.after_written`; no request leaves before its line is written."""
         self.then = then
         self.origin = origin
         self.name = name

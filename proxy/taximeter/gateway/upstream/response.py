@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from taximeter.gateway.inline import Signal
+from taximeter.server.inline import Signal
 
 HIGH_BYTES = 256 * 1024
 """Held for a reader that does not keep up; one read of a socket gives at most this much more."""

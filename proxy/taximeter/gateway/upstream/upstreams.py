@@ -20,8 +20,8 @@ from taximeter.gateway.upstream import credentials
 from taximeter.gateway.upstream.framing import HOP_BY_HOP
 from taximeter.gateway.upstream.pool import Origin, Pool, tls_context
 from taximeter.gateway.upstream.response import Response
-from taximeter.server.connection import Then, at_once
-from taximeter.server.heads import named_by
+from taximeter.server.client import Then, at_once
+from taximeter.server.framing import named_by
 
 __all__ = ["Response", "Upstream", "Upstreams"]
 
@@ -145,7 +145,7 @@ class Upstreams:
         then: Then = at_once,
         admin_token_sha256: str = "",
     ) -> None:
-        """`drop`: lower-case header names that never reach an upstream (tags, proxy keys). `then`: see `Journal.then`.
+        """`drop`: lower-case header names that never reach an upstream (tags, proxy keys). `then`: how it leaves.
         `admin_token_sha256`: of a token that never reaches one either.
 
         Raises ConfigError on a base URL or credential that cannot be used.

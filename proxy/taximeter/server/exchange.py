@@ -1,31 +1,37 @@
-"""One request of a client and its answer, as the gateway sees them: what has come, what to send, is anybody there.
+"""One request of a client and its answer, as a handler sees them: what has come, what to send, is anybody there.
 
-Writes HTTP/1.1 to the client; reading it is `edge`'s. Knows nothing of upstreams, meters or the journal.
+Writes HTTP/1.1 to the client; reading it is `framing`'s. Knows nothing of upstreams, meters, journals or ASGI.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
-from taximeter.core.errors import InternalError, Overloaded, RequestError
-from taximeter.gateway.inline import InlineRun, Signal
+from taximeter.core.errors import AnswerCut, InternalError, Overloaded, RequestError, TaximeterError
+from taximeter.server.client import Client, Then
+from taximeter.server.framing import Head
+from taximeter.server.inline import InlineRun, Signal
 
 if TYPE_CHECKING:
-    from taximeter.gateway.http.edge import Edge
+    from taximeter.config import Limits
+
+log = logging.getLogger("taximeter.server")
 
 Headers = list[tuple[bytes, bytes]]
+Handler = Callable[["Exchange"], Coroutine[Any, Any, None]]
+"""Answers one exchange. What it raises closes the connection: the client sees that its answer was cut."""
 
 JOINED_BYTES = 64 * 1024
 """A body up to this is joined with its head: copying is cheaper than a second system call."""
 HELD_BYTES = 64 * 1024
 """Of a request body that nobody reads so much is held before its client has to wait."""
 RETRY_AFTER_S = 2
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+STATUS_LINE = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
 _NO_BODY = (204, 304)
 _as_line = b": ".join
 
@@ -34,33 +40,54 @@ class ClientLeft(Exception):
     """The client closed its connection before its request was complete."""
 
 
+class Service:
+    """What all connections of one server share."""
+
+    __slots__ = ("handler", "held_bytes", "limits", "runs", "stopping", "then")
+
+    def __init__(self, handler: Handler, limits: Limits, then: Then) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.then = then
+        self.runs: set[InlineRun] = set()
+        """Handlers in progress."""
+        self.held_bytes = 0
+        """Of request bodies that are read whole."""
+        self.stopping = False
+        """Each answer is its connection's last."""
+
+
+class Carrier(Protocol):
+    """A connection, as its exchanges see it."""
+
+    def expect_body(self) -> None:
+        """From now on it is the client who has to go on with its body."""
+
+    def answered(self) -> None:
+        """The answer is complete."""
+
+
 class Exchange:
-    """Made by `Edge` when a request's head is complete; names in `headers` are in lower case."""
+    """Made by a connection when a request's head is complete; names in `headers` are in lower case."""
 
     __slots__ = (
-        "_bodiless", "_chunked", "_edge", "_expects_continue", "_head", "_held_bytes", "_kept_bytes", "_left_bytes",
-        "_news", "_parts", "_refusal", "_version", "complete", "headers", "keep_alive", "left", "method", "on_left",
-        "path", "query", "response_complete", "response_started", "run",
+        "_bodiless", "_carrier", "_chunked", "_client", "_expects_continue", "_head", "_held_bytes", "_kept_bytes",
+        "_left_bytes", "_news", "_parts", "_refusal", "_service", "complete", "headers", "keep_alive", "left", "method",
+        "on_left", "path", "query", "response_complete", "response_started", "run", "version",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        edge: Edge,
-        method: bytes,
-        target: bytes,
-        headers: Headers,
-        version: str,
-        *,
-        keep_alive: bool,
-        expects_continue: bool,
-    ) -> None:
-        self._edge = edge
+    def __init__(self, service: Service, client: Client, carrier: Carrier, head: Head) -> None:
+        self._service = service
+        self._client = client
+        self._carrier = carrier
         self.run: InlineRun | None = None
         """What handles it; to be cancelled."""
-        self.method = method
-        self.path, _, self.query = target.partition(b"?")
+        self.method = head.method
+        self.path, _, self.query = head.target.partition(b"?")
         """Raw: still percent-encoded."""
-        self.headers = headers
+        self.headers = head.headers
+        self.version = head.version
+        """1.1 or 1.0."""
         self.complete = False
         """The whole request has arrived."""
         self.left = False
@@ -71,18 +98,22 @@ class Exchange:
         """The answer's head is written."""
         self.response_complete = False
         """The answer is complete."""
-        self.keep_alive = keep_alive and version == "1.1"
-        self._version = version
+        self.keep_alive = head.keep_alive
         self._parts: list[bytes] = []
         self._held_bytes = 0
         self._kept_bytes = 0
-        """Of its body, as counted in the edge's `held`."""
+        """Of its body, as counted in the service's `held_bytes`."""
         self._refusal: RequestError | None = None
-        self._expects_continue = expects_continue
+        self._expects_continue = head.expects_continue
         self._news: Signal | None = None
         self._head = b""
 
-    # The request, for the gateway.
+    def address(self, whose: str) -> tuple[str, int] | None:
+        """Host and port of the client's ("peername") or of our end ("sockname"); None: gone, or not TCP."""
+        found = self._client.transport.get_extra_info(whose)
+        return (str(found[0]), int(found[1])) if isinstance(found, (tuple, list)) else None
+
+    # The request, for its handler.
 
     def take(self) -> bytes:
         """What has arrived of the body and was not yet taken."""
@@ -92,9 +123,9 @@ class Exchange:
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         if self._held_bytes > HELD_BYTES:
-            self._edge.flow.resume_reading()
+            self._client.resume_reading()
             if not self.complete:
-                self._edge.expect_body()  # until now it was us who did not read
+                self._carrier.expect_body()  # until now it was us who did not read
         self._held_bytes = 0
         return data
 
@@ -132,14 +163,14 @@ class Exchange:
     async def _keep(self) -> bytes:
         """The next part, which stays in memory until the exchange ends. Raises Overloaded where there is no room."""
         part = await self.part()
-        held = self._edge.held
-        held.now_bytes += len(part)
+        service = self._service
+        service.held_bytes += len(part)
         self._kept_bytes += len(part)
-        if self._kept_bytes > HELD_BYTES and held.now_bytes > self._edge.limits.held_bytes:
+        if self._kept_bytes > HELD_BYTES and service.held_bytes > service.limits.held_bytes:
             raise Overloaded("The bodies of other requests leave no room for this one.", retry_after_s=RETRY_AFTER_S)
         return part
 
-    # The request, for the edge.
+    # The request, for its connection.
 
     def feed(self, data: bytes) -> None:
         """A part of the body."""
@@ -148,7 +179,7 @@ class Exchange:
         self._parts.append(data)
         self._held_bytes += len(data)
         if self._held_bytes > HELD_BYTES:
-            self._edge.flow.pause_reading()
+            self._client.pause_reading()
         if self._news is not None:
             self._news.fire()
 
@@ -177,14 +208,16 @@ class Exchange:
 
     def ended(self, run: InlineRun, error: BaseException | None) -> None:
         """Its handler has returned or raised: an answer that is not complete is cut."""
-        edge, self.run, self.on_left = self._edge, None, None  # no cycle is left for the collector
-        edge.tasks.discard(run)
+        service, client = self._service, self._client
+        self.run = self.on_left = None  # no cycle is left for the collector
+        service.runs.discard(run)
         if self._kept_bytes:
-            edge.held.now_bytes -= self._kept_bytes
+            service.held_bytes -= self._kept_bytes
             self._kept_bytes = 0
         if error is None and (self.response_complete or self.left):
             return
-        edge.logger.error("A request's handler failed", exc_info=error)
+        if not _is_expected(error):
+            log.error("A request's handler failed", exc_info=error)
         if self.left or self.response_complete:
             return
         if not self.response_started:
@@ -193,9 +226,9 @@ class Exchange:
             self.answer(failed.status, failed.headers(), failed.body())
         elif self._chunked or self._left_bytes is not None:
             self._flush()
-            edge.then(edge.close, b"")
+            client.then(client.close, b"")
         else:
-            _reset(edge.transport)
+            client.reset()
 
     # The answer. Silent once the client has gone; RuntimeError where its own framing is broken, so that a body can
     # never be taken for another one's.
@@ -203,16 +236,16 @@ class Exchange:
     @property
     def paused(self) -> bool:
         """The client reads more slowly than it is written to: `await drain()` before the next write."""
-        return self._edge.flow.write_paused and not self.left
+        return self._client.paused and not self.left
 
     async def drain(self) -> None:
         """Wait until the client has read on, or has left."""
-        await self._edge.flow.drain()
+        await self._client.drain()
 
     def start(self, status: int, headers: Headers) -> None:
         """The answer's head. It waits at most until the loop's next turn for a body to go with it.
 
-        `headers`: not empty, names in lower case, none that belongs to the connection.
+        `headers`: names in lower case, none that belongs to the connection.
         """
         if not self.left:
             self._head = self._framed(status, headers)
@@ -223,8 +256,8 @@ class Exchange:
         if not data or self.left:
             return
         if self._chunked and not (self._head or self.response_complete):  # the usual chunk of a stream
-            edge = self._edge
-            edge.then(edge.write, b"%x\r\n%b\r\n" % (len(data), data))
+            client = self._client
+            client.then(client.write, b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self._write(data, b"")
 
@@ -249,21 +282,23 @@ class Exchange:
         length = dict(headers).get(b"content-length")
         self._left_bytes = None if length is None else int(length)
         self._bodiless = self.method == b"HEAD" or status in _NO_BODY
-        self._chunked = length is None and not self._bodiless and self._version == "1.1"
-        if self._edge.server_state.default_headers:  # the server is stopping
+        self._chunked = length is None and not self._bodiless and self.version == "1.1"
+        if self._service.stopping:
             self.keep_alive = False
         fields = b"\r\n".join(map(_as_line, headers))
-        if fields.count(b"\n") != len(headers) - 1 or fields.count(b"\r") != len(headers) - 1:
+        if fields:
+            fields += b"\r\n"
+        if fields.count(b"\n") != len(headers) or fields.count(b"\r") != len(headers):
             raise RuntimeError("a header holds a line break")
-        framing = b"\r\ntransfer-encoding: chunked" if self._chunked else b""
-        ending = b"\r\n\r\n" if self.keep_alive else b"\r\nconnection: close\r\n\r\n"
-        head: bytes = STATUS_LINE[status] + fields + framing + ending
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        ending = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        head = STATUS_LINE[status] + fields + framing + ending
         self.response_started = True
         return head
 
     def _send(self, data: bytes) -> None:
-        edge = self._edge
-        edge.then(edge.write, data)
+        client = self._client
+        client.then(client.write, data)
 
     def _flush(self) -> None:
         """Nothing came to go with the head: it goes alone."""
@@ -289,8 +324,8 @@ class Exchange:
                     raise RuntimeError("the body is longer than its content-length")
             data = head + body if head else body
         if data:
-            edge = self._edge
-            edge.then(edge.write, data)
+            client = self._client
+            client.then(client.write, data)
 
     def _complete(self) -> None:
         if self._left_bytes and not self._bodiless:
@@ -299,13 +334,13 @@ class Exchange:
         self.on_left = None
         self._parts.clear()  # of an answer that came early; the connection keeps this until its next request
         if not self.keep_alive:
-            self._edge.then(self._edge.close if self.complete else self._edge.linger, b"")
-        self._edge.on_response_complete()
+            client = self._client
+            client.then(client.close if self.complete else client.linger, b"")
+        self._carrier.answered()
 
 
-def _reset(transport: asyncio.Transport) -> None:
-    """Close with a TCP reset: only so can an answer that ends with its connection be told from a cut one."""
-    raw = transport.get_extra_info("socket")
-    if raw is not None:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+def _is_expected(error: BaseException | None) -> bool:
+    """An upstream's cut is signalled by raising, a stop by cancelling."""
+    if isinstance(error, Exception) and isinstance(error.__cause__, AnswerCut):  # Litestar wraps what cuts an answer
+        error = error.__cause__
+    return isinstance(error, (TaximeterError, asyncio.CancelledError))

@@ -1,1 +1,0 @@
-"""The data port: a request of a client and its answer."""

@@ -1,0 +1,194 @@
+"""The syntax of HTTP/1.1 requests: bytes in; heads, pieces of bodies and their ends out; or why they are refused.
+
+Pure; `connection` adds the socket. llhttp itself refuses bare LF, obs-fold, bad field names, a doubled or bad
+Content-Length and one beside Transfer-Encoding. What it lets pass is guarded here: other methods, versions, targets and
+transfer codings, missing or doubled hosts, sizes, offered upgrades (whose body it drops) and trailers.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import httptools
+import msgspec
+
+from taximeter.core.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, RequestError
+
+METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
+"""All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
+operator's credential back to the client; WebDAV's and others mean nothing here and at no provider."""
+END = b""
+"""The event that a request's body is complete; a piece of it is never empty."""
+_UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
+
+
+class Head(msgspec.Struct):
+    """A request without its body. `target` is raw; names in `headers` are in lower case."""
+
+    method: bytes
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    version: str
+    keep_alive: bool
+    expects_continue: bool
+
+
+class _Stop(Exception):
+    """Raised in a parser callback to stop the parser at that byte."""
+
+
+class RequestFraming:
+    """Reads requests one after another. After `feed`, take what is in `events` out of it, then look at `refusal`."""
+
+    __slots__ = (
+        "_codings", "_continue", "_head_bytes", "_headers", "_hosts", "_max_bytes", "_max_fields", "_odd_coding",
+        "_parser", "_read_bytes", "_target", "events", "in_head", "on_body", "on_message_complete", "on_url", "refusal",
+    )  # fmt: skip
+
+    def __init__(self, head_bytes: int, head_fields: int) -> None:
+        """At most so many bytes and fields in a head."""
+        self._max_bytes = head_bytes
+        self._max_fields = head_fields
+        self.events: list[Head | bytes] = []
+        """Heads, pieces of bodies and END, in the order in which they came."""
+        self.refusal: RequestError | None = None
+        """Why nothing behind the events can be read; for good."""
+        self.in_head = False
+        """A head has begun and is not complete."""
+        self._head_bytes = 0
+        """Of an unfinished head, in earlier reads."""
+        self._read_bytes = 0
+        """Upper bound of the size of a head that ends in the current read."""
+        self._target: list[bytes] = []
+        self.on_body = self.events.append  # straight from the parser into the list, without a Python frame
+        self.on_message_complete = partial(self.events.append, END)
+        self.on_url = self._target.append
+        self._parser = self._new_parser()
+
+    def feed(self, data: bytes) -> None:
+        """Parse what came."""
+        self._read_bytes = self._head_bytes + len(data)
+        try:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._go_on_without_upgrade(memoryview(data)[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            if self.refusal is None:
+                self.refusal = BadRequest("The request is not valid HTTP/1.1.")
+        if self.in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._max_bytes and self.refusal is None:
+                self.refusal = self._too_large()
+
+    def end(self) -> None:
+        """Nothing will be read any more: let go of the parser, which holds this in turn (a worker seldom collects)."""
+        del self._parser
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        self.in_head = True
+        self._target.clear()
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = self._hosts = self._codings = 0
+        self._odd_coding = self._continue = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_head:
+            return  # a chunk trailer: it must not become a header after the headers were judged
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            self._codings += 1
+            self._odd_coding = self._codings > 1 or value.strip(b" \t").lower() != b"chunked"
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self._continue = True
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        parser, target = self._parser, b"".join(self._target)
+        method, version = parser.get_method(), parser.get_http_version()
+        self.refusal = self._judge(method, target, version)
+        if self.refusal is not None:
+            raise _Stop
+        if parser.should_upgrade():  # the parser ends here, as if there were no body; `feed` reads the request again
+            return
+        current = version == "1.1"
+        keep_alive = current and parser.should_keep_alive()
+        self.events.append(Head(method, target, self._headers, version, keep_alive, current and self._continue))
+
+    # The rules.
+
+    def _judge(self, method: bytes, target: bytes, version: str) -> RequestError | None:
+        if version not in ("1.1", "1.0"):
+            return BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        if method not in METHODS:
+            return MethodNotAllowed("This method is not served here.", allowed=b", ".join(METHODS))
+        if target[:1] != b"/":
+            return BadRequest("The request target must be a path: use Taximeter as a base URL, not as an HTTP proxy.")
+        if b"#" in target:
+            return BadRequest("The request target must not contain #.")
+        if self._hosts != 1 and (self._hosts or version == "1.1"):
+            return BadRequest("A request needs exactly one Host header.", param="host")
+        if self._odd_coding:
+            return BadRequest("The only Transfer-Encoding accepted is chunked, once.", param="transfer-encoding")
+        if self._codings and version == "1.0":
+            return BadRequest("HTTP/1.0 has no Transfer-Encoding.", param="transfer-encoding")
+        limit = self._max_bytes
+        if len(self._headers) > self._max_fields or (
+            self._read_bytes > limit
+            and len(target) + sum([len(name) + len(value) + 4 for name, value in self._headers]) > limit
+        ):
+            return self._too_large()
+        return None
+
+    def _too_large(self) -> RequestError:
+        return PayloadTooLarge(f"The head is over {self._max_bytes} bytes or {self._max_fields} header fields.")
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # What is pipelined behind a request that closes must not make a fault of that request; `connection` drops it.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    def _go_on_without_upgrade(self, rest: memoryview) -> None:
+        """Read a request that offers an upgrade (Java's HttpClient offers h2c) as if it had not, body included.
+
+        `rest` is what follows its head; requests pipelined there may offer one too. Each round takes a head off it,
+        and the head that is read again offers nothing. Raises HttpParserError.
+        """
+        while True:
+            self.events.pop()  # the END of a request that has no Head
+            method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+            line = b"%b %b HTTP/%b\r\n" % (method, b"".join(self._target), version)
+            self._parser = parser = self._new_parser()
+            parser.feed_data(line + _without_upgrade(self._headers))
+            if not rest:
+                return
+            try:
+                parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+            else:
+                return
+
+
+def named_by(connection: bytes) -> set[bytes]:
+    """The lower-case names in a Connection header's value."""
+    return {token.strip(b" \t").lower() for token in connection.split(b",")}
+
+
+def _without_upgrade(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The fields of a head as bytes again, as if it had offered no upgrade; what else `Connection` says stays."""
+    lines = []
+    for name, value in headers:
+        if name == b"connection":
+            kept = b", ".join(sorted(named_by(value).difference(_UPGRADE_FIELDS)))
+            if kept:
+                lines.append(b"connection: %b\r\n" % kept)
+        elif name not in _UPGRADE_FIELDS:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join(lines) + b"\r\n"

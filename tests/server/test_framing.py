@@ -1,0 +1,84 @@
+"""However the network cuts requests, the same requests are read; and nothing is read behind one that is refused."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taximeter.server.framing import END, METHODS, Head, RequestFraming
+
+HOST = b"Host: a\r\n"
+GOOD = [
+    b"GET /a?b=c HTTP/1.1\r\n" + HOST + b"\r\n",
+    b"POST /a HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello",
+    b"POST /a HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"5\r\nhello\r\n3;x=y\r\nyou\r\n0\r\nHost: b\r\n\r\n",
+    b"POST /a HTTP/1.1\r\n" + HOST + b"Connection: Upgrade, X-Hop\r\nX-Hop: 1\r\nUpgrade: h2c\r\n"
+    b"Content-Length: 5\r\n\r\nhello",
+    b"HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+]
+BAD = [
+    b"GET /a HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
+    b"TRACE /a HTTP/1.1\r\n" + HOST + b"\r\n",
+    b"POST /a HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"POST /a HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",
+    b"\x16\x03\x01",
+]
+
+
+def read(parts: list[bytes]) -> tuple[list[Head | bytes], str | None]:
+    """The events, pieces of one body joined, and the code of the refusal."""
+    framing, events = RequestFraming(2_000, 50), []
+    for part in parts:
+        framing.feed(part)
+        for event in framing.events:
+            if events and isinstance(event, bytes) and isinstance(events[-1], bytes) and event and events[-1]:
+                events[-1] += event
+            else:
+                events.append(event)
+        framing.events.clear()
+        if framing.refusal is not None:
+            break
+    framing.end()
+    return events, None if framing.refusal is None else framing.refusal.code
+
+
+@given(
+    sent=st.lists(st.sampled_from(GOOD), max_size=6),
+    last=st.sampled_from([b"", *BAD]),
+    at=st.lists(st.integers(0, 10**6)),
+)
+def test_cuts_change_nothing(sent: list[bytes], last: bytes, at: list[int]) -> None:
+    data = b"".join(sent) + last
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in at)})
+    pieces = [data[one:other] for one, other in pairwise(edges)]
+    events, refused = read(pieces)
+    assert (events, refused) == read([data] if data else [])
+    assert (refused is not None) == bool(last)
+    heads = [event for event in events if isinstance(event, Head)]
+    assert len(sent) <= len(heads) <= len(sent) + 1  # the one whose chunks are bad has a head
+    assert events.count(END) == len(sent)
+    assert all(head.method in METHODS and head.target.startswith(b"/") for head in heads)
+    for head, one in zip(heads, sent, strict=False):
+        assert head.keep_alive == (b"HTTP/1.0" not in one)
+        assert head.expects_continue == (b"Expect" in one)
+        assert [value for name, value in head.headers if name == b"host"] == ([] if b"HTTP/1.0" in one else [b"a"])
+        assert b"upgrade" not in dict(head.headers)
+
+
+def test_nothing_is_read_behind_a_request_that_closes() -> None:
+    closing = b"DELETE /a HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+    (head, end), refused = read([closing + GOOD[0] + BAD[0]])
+    assert isinstance(head, Head) and (head.method, head.keep_alive, end, refused) == (b"DELETE", False, END, None)
+
+
+def test_a_head_is_bounded_however_it_comes() -> None:
+    fits = b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 1_900 + b"\r\n\r\n"
+    large = fits.replace(b"x" * 100, b"x" * 250, 1)
+    for data, code in ((fits, None), (large, "payload_too_large"), (large[:-4], "payload_too_large")):
+        assert read([data])[1] == code
+        assert read([data[at : at + 1] for at in range(len(data))])[1] == code
+    assert read([fits * 3])[1] is None
+    assert read([b"GET / HTTP/1.1\r\n" + HOST + b"X: y\r\n" * 50 + b"\r\n"])[1] == "payload_too_large"
