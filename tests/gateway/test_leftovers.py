@@ -11,8 +11,8 @@ from taximeter.core.errors import RequestError, UpstreamCut
 from taximeter.gateway.metering.call import Call
 from taximeter.gateway.relay import Relay
 from taximeter.gateway.upstream.response import Response
-from taximeter.gateway.upstream.wire import Connection
-from taximeter.server.connection import Connection as ClientConnection
+from taximeter.gateway.upstream.wire import WireConnection
+from taximeter.server.connection import Connection
 from taximeter.server.exchange import Exchange
 from taximeter.server.inline import Signal
 from upstream import CLOSE, STALL, chunk, response, stream_head
@@ -32,7 +32,7 @@ def request_of(body, path="/v1/chat/completions"):
     return f"{head}\r\n\r\n".encode() + data
 
 
-EVER = (*OF_A_CALL, Exchange, ClientConnection, RequestError)
+EVER = (*OF_A_CALL, Exchange, Connection, RequestError)
 _before: list[object] = []
 
 
@@ -93,9 +93,9 @@ async def test_a_call_that_is_over_leaves_nothing(serve, provider, no_collection
             await running.record(number)
         del reader, writer
         running.exchanges.clear()
-        await happens(lambda: not alive(*OF_A_CALL, Exchange, ClientConnection))
+        await happens(lambda: not alive(*OF_A_CALL, Exchange, Connection))
         (upstream,) = running.gate.upstreams.all
-        await happens(lambda: set(alive(Connection)) == upstream._transport.pool._live)
+        await happens(lambda: set(alive(WireConnection)) == upstream._transport.pool._live)
 
 
 UPLOADS = {

@@ -268,7 +268,7 @@ async def test_a_long_wait_for_an_answer_is_no_idleness_afterwards(provider, clo
     provider.script(go_on, OK)
     connection = await pool.connect()
     answer = connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", False)
-    for _ in range(pool.keep_alive_ticks):
+    for _ in range(pool._terms.keep_alive_ticks):
         connection.tick()
     go_on.set()
     await answer.head()

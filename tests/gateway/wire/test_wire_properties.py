@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import UpstreamError
-from taximeter.gateway.upstream.wire import Connection
-from taximeter.server.client import at_once
+from taximeter.gateway.upstream.wire import Terms, WireConnection
 from upstream import LAST_CHUNK, chunk
 
 SOCKETS = socket.socketpair()
@@ -45,23 +42,19 @@ class FakeTransport:
 
 
 class FakePool:
-    name = "fake"
-    then = staticmethod(at_once)
-
     def __init__(self) -> None:
-        self.loop = SimpleNamespace(create_future=asyncio.Future)
-        self.released: list[Connection] = []
+        self.released: list[WireConnection] = []
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: WireConnection) -> None:
         self.released.append(connection)
 
-    def lost(self, connection: Connection) -> None: ...
+    def lost(self, connection: WireConnection) -> None: ...
 
 
 def outcome(pieces: list[bytes], *, eof: bool) -> tuple:
     """(status, headers, body, complete, error's class, connection kept) of an answer that arrives in these pieces."""
     pool = FakePool()
-    connection = Connection(pool)
+    connection = WireConnection(pool, Terms("fake", 100, 100, 100))
     connection.connection_made(FakeTransport())
     answer = connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", False)
     for piece in pieces:

@@ -1,6 +1,6 @@
 """The syntax of HTTP/1.1 answers: bytes in; status, headers and pieces of a body out; and whether doubt remains.
 
-Pure; `wire.Connection` adds the socket. llhttp itself refuses bare LF, obs-fold, bad field names, a doubled or bad
+Pure; `wire` adds the socket. llhttp itself refuses bare LF, obs-fold, bad field names, a doubled or bad
 Content-Length and one beside Transfer-Encoding. What it lets pass is guarded here: other versions, other transfer
 codings, a HEAD's missing body, sizes, an unasked switch of protocols, trailers, bytes after the end.
 """
@@ -34,7 +34,7 @@ class _Stop(Exception):
     """Raised in a parser callback to stop the parser at that byte."""
 
 
-class Framing:
+class ResponseFraming:
     """Reads answers one after another. After `feed`, look at `wrong`, then `complete` and `clean`, then `mode`."""
 
     __slots__ = (

@@ -1,6 +1,6 @@
 """Connections to one origin: kept alive, last in first out, capped, with one coarse clock for all their timeouts.
 
-Knows nothing of HTTP; what may go back into the pool is decided by `wire.Connection`.
+Knows nothing of HTTP; what may go back into the pool is decided by `wire`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import aiohappyeyeballs
 import msgspec
 
 from taximeter.core.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from taximeter.gateway.upstream.wire import Connection
+from taximeter.gateway.upstream.wire import Terms, WireConnection
 from taximeter.server.client import Then, at_once
 from taximeter.server.inline import in_task
 
@@ -43,7 +43,7 @@ def tls_context(ca_file: str = "") -> ssl.SSLContext:
 
 
 class Pool:
-    """`take()` an idle connection or `await connect()`; a Connection gives itself back with `release` or `lost`."""
+    """`take()` an idle connection or `await connect()`; a WireConnection gives itself back with `release` or `lost`."""
 
     def __init__(
         self,
@@ -58,22 +58,24 @@ class Pool:
         then: Then = at_once,
     ) -> None:
         """`then`: see `Journal.after_written`; no request leaves before its line is written."""
-        self.then = then
         self.origin = origin
         self.name = name
-        self.loop: asyncio.AbstractEventLoop
         self._connect_timeout_s = connect_timeout_s
         self._max_connections = max_connections
         shortest_s = min(first_byte_timeout_s, idle_timeout_s, keep_alive_s)
         self._beat_s = min(1.0, max(0.01, shortest_s / 10))
-        self.first_byte_ticks = math.ceil(first_byte_timeout_s / self._beat_s)
-        self.idle_ticks = math.ceil(idle_timeout_s / self._beat_s)
-        self.keep_alive_ticks = math.ceil(keep_alive_s / self._beat_s)
-        self._idle: list[Connection] = []
-        self._live: set[Connection] = set()
+        self._terms = Terms(
+            name=name,
+            first_byte_ticks=math.ceil(first_byte_timeout_s / self._beat_s),
+            idle_ticks=math.ceil(idle_timeout_s / self._beat_s),
+            keep_alive_ticks=math.ceil(keep_alive_s / self._beat_s),
+            then=then,
+        )
+        self._idle: list[WireConnection] = []
+        self._live: set[WireConnection] = set()
         self._slots = max_connections
         """How many more connections may be opened."""
-        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._waiting: deque[asyncio.Future[WireConnection | None]] = deque()
         self._beat: asyncio.TimerHandle | None = None
         self.opened = 0
         """Connections opened so far."""
@@ -86,7 +88,7 @@ class Pool:
     def live(self) -> int:
         return len(self._live)
 
-    def take(self) -> Connection | None:
+    def take(self) -> WireConnection | None:
         """The idle connection used last that still stands; None: `connect()`."""
         idle = self._idle
         while idle:
@@ -96,7 +98,7 @@ class Pool:
             connection.abort()
         return None
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> WireConnection:
         """A new connection or, at the cap, the next one that becomes free.
 
         Raises UpstreamUnreachable, UpstreamTimeout (nothing has been written then).
@@ -124,9 +126,9 @@ class Pool:
         except OSError as error:
             raise unreachable(self.name, error) from error
 
-    async def _open(self) -> Connection:
+    async def _open(self) -> WireConnection:
         origin = self.origin
-        self.loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
         raw = await aiohappyeyeballs.start_connection(
             found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, interleave=1, loop=loop
@@ -134,7 +136,7 @@ class Pool:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         name = origin.host if origin.tls is not None else None
         _, connection = await loop.create_connection(
-            lambda: Connection(self), sock=raw, ssl=origin.tls, server_hostname=name
+            lambda: WireConnection(self, self._terms), sock=raw, ssl=origin.tls, server_hostname=name
         )
         if connection.closed:
             raise ConnectionResetError("closed at once")
@@ -144,9 +146,9 @@ class Pool:
             self._beat = loop.call_later(self._beat_s, self._tick)
         return connection
 
-    async def _next_free(self) -> Connection | None:
+    async def _next_free(self) -> WireConnection | None:
         """Wait for a released connection, or (None) for leave to open one."""
-        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[WireConnection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
             return await waiter
@@ -159,13 +161,13 @@ class Pool:
                     self.release(given)
             raise
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: WireConnection) -> None:
         """A connection whose answer is complete and clean."""
         if self._waiting and self._wake(connection):
             return
         self._idle.append(connection)
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: WireConnection) -> None:
         """A connection has ended; may be called more than once."""
         if connection in self._live:
             self._live.remove(connection)
@@ -177,7 +179,7 @@ class Pool:
         self._slots += 1
         self._wake(None)
 
-    def _wake(self, connection: Connection | None) -> bool:
+    def _wake(self, connection: WireConnection | None) -> bool:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -188,7 +190,7 @@ class Pool:
     def _tick(self) -> None:
         for connection in tuple(self._live):
             connection.tick()
-        self._beat = self.loop.call_later(self._beat_s, self._tick) if self._live else None
+        self._beat = asyncio.get_running_loop().call_later(self._beat_s, self._tick) if self._live else None
 
     async def close(self) -> None:
         """Drop every connection, also those in use."""

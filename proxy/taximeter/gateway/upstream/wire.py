@@ -9,7 +9,9 @@ import asyncio
 import select
 import socket
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
+
+import msgspec
 
 from taximeter.core.errors import (
     BadRequest,
@@ -19,30 +21,50 @@ from taximeter.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from taximeter.gateway.upstream.framing import CHUNKED, HEAD, UNTIL_CLOSE, Framing
+from taximeter.gateway.upstream.framing import CHUNKED, HEAD, UNTIL_CLOSE, ResponseFraming
 from taximeter.gateway.upstream.response import Response
-
-if TYPE_CHECKING:
-    from taximeter.gateway.upstream.pool import Pool
+from taximeter.server.client import Then, at_once
 
 WHOLE_BYTES = 64 * 1024
 """Head and body up to this go out in one write: copying them together is cheaper than a second system call."""
 
 
-class Connection(Framing, asyncio.Protocol):
-    """One connection; one answer at a time. Made by `pool.Pool`."""
+class Terms(msgspec.Struct):
+    """What holds for every connection of one upstream. Times are in beats of the pool's clock."""
+
+    name: str
+    first_byte_ticks: int
+    idle_ticks: int
+    keep_alive_ticks: int
+    then: Then = at_once
+    """How bytes leave: no request before its line is written."""
+
+
+class Keeper(Protocol):
+    """Who has made a connection, as it sees them."""
+
+    def release(self, connection: WireConnection) -> None:
+        """Its answer is complete and clean: it may carry another request."""
+
+    def lost(self, connection: WireConnection) -> None:
+        """It has ended; may be called more than once."""
+
+
+class WireConnection(asyncio.Protocol):
+    """One connection; one answer at a time."""
 
     __slots__ = (
-        "_awaits_client", "_closed", "_poller", "_pool", "_pump", "_reading", "_response", "_silence", "_transport",
-        "_writable",
+        "_awaits_client", "_closed", "_framing", "_keeper", "_poller", "_pump", "_reading", "_response", "_silence",
+        "_terms", "_transport", "_writable",
     )  # fmt: skip
 
     _transport: asyncio.Transport
     _poller: select.poll
 
-    def __init__(self, pool: Pool) -> None:
-        super().__init__()
-        self._pool = pool
+    def __init__(self, keeper: Keeper, terms: Terms) -> None:
+        self._keeper = keeper
+        self._terms = terms
+        self._framing = ResponseFraming()
         self._response: Response | None = None
         self._pump: asyncio.Task[None] | None = None
         """Sends a request body that streams."""
@@ -66,14 +88,14 @@ class Connection(Framing, asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes, head_only: bool) -> Response:
         """Send a whole request; then wait for `response.head()`. With it comes all of the body that came with it."""
-        self.begin(head_only)
+        self._framing.begin(head_only)
         self._silence = 0
         self._response = response = Response(self)
         if len(body) <= WHOLE_BYTES:
-            self._pool.then(self.write, head + body)
+            self._terms.then(self.write, head + body)
         else:
-            self._pool.then(self.write, head)
-            self._pool.then(self.write, body)
+            self._terms.then(self.write, head)
+            self._terms.then(self.write, body)
         return response
 
     def write(self, data: bytes) -> None:
@@ -86,11 +108,11 @@ class Connection(Framing, asyncio.Protocol):
 
         What `body` raises is raised by the response.
         """
-        self.begin(head_only)
+        self._framing.begin(head_only)
         self._silence = 0
         self._response = response = Response(self)
-        self._pool.then(self.write, head)
-        self._pump = self._pool.loop.create_task(self._send_body(body, length))
+        self._terms.then(self.write, head)
+        self._pump = asyncio.get_running_loop().create_task(self._send_body(body, length))
         return response
 
     async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
@@ -141,7 +163,8 @@ class Connection(Framing, asyncio.Protocol):
         if response is None:  # nobody asked for these bytes: whose answer would they be?
             self._discard()
             return
-        mode = self.mode
+        framing = self._framing
+        mode = framing.mode
         if mode == CHUNKED or mode == HEAD:  # noqa: PLR1714, SIM109 -- per chunk, and a tuple costs more
             self._read(data, response)
             return
@@ -149,11 +172,11 @@ class Connection(Framing, asyncio.Protocol):
         if mode == UNTIL_CLOSE:
             response.feed(data, False)
             return
-        left = self.body_left = self.body_left - len(data)
+        left = framing.body_left = framing.body_left - len(data)
         if left > 0:
             response.feed(data, False)
         else:
-            self.skip_body()
+            framing.skip_body()
             self._finish(response, data[:left] if left else data, left == 0)
 
     def eof_received(self) -> bool:
@@ -163,10 +186,10 @@ class Connection(Framing, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost(exc)
-        self.end()
+        self._framing.end()
 
     def pause_writing(self) -> None:
-        self._writable = self._pool.loop.create_future()
+        self._writable = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
         writable, self._writable = self._writable, None
@@ -177,20 +200,21 @@ class Connection(Framing, asyncio.Protocol):
 
     def _read(self, data: bytes, response: Response) -> None:
         """A head, or chunks. Bytes after the end never count as an answer."""
-        in_head = self.mode == HEAD
-        piece = self.feed(data)
-        if in_head and self.status and not self.wrong:
-            response.headers, response.status = self.headers, self.status
-        if self.wrong:
+        framing = self._framing
+        in_head = framing.mode == HEAD
+        piece = framing.feed(data)
+        if in_head and framing.status and not framing.wrong:
+            response.headers, response.status = framing.headers, framing.status
+        if framing.wrong:
             if piece:
                 response.feed(piece, False)
-            name = self._pool.name
-            self._fail(UpstreamGarbage(f"Upstream {name!r} answered something that is not safe HTTP: {self.wrong}."))
-        elif self.complete:
-            self._finish(response, piece, self.clean)
-        elif self.mode != HEAD:
+            what = f"Upstream {self._terms.name!r} answered something that is not safe HTTP: {framing.wrong}."
+            self._fail(UpstreamGarbage(what))
+        elif framing.complete:
+            self._finish(response, piece, framing.clean)
+        elif framing.mode != HEAD:
             self._silence = 0
-            if self._pump is not None and self.status >= 300:
+            if self._pump is not None and framing.status >= 300:
                 self._pump.cancel()  # it has been answered; a success may still want the rest of the body
             if piece:
                 response.feed(piece, False)
@@ -204,11 +228,11 @@ class Connection(Framing, asyncio.Protocol):
         if pump is not None and (pump.cancelled() or not pump.done()):
             pump.cancel()
             clean = False
-        if clean and self.keep_alive and not self._transport.get_write_buffer_size():
+        if clean and self._framing.keep_alive and not self._transport.get_write_buffer_size():
             if not self._reading:
                 self.resume()
             self._silence = 0
-            self._pool.release(self)
+            self._keeper.release(self)
         else:
             self._discard()
         response.feed(piece, True)
@@ -225,12 +249,12 @@ class Connection(Framing, asyncio.Protocol):
         """The connection has ended; an answer that had no other end is complete."""
         response = self._response
         self._response = None
-        name = self._pool.name
+        name = self._terms.name
         self._end()
         if response is None:
             return
         error: UpstreamError
-        if response.status and self.mode == UNTIL_CLOSE and exc is None:
+        if response.status and self._framing.mode == UNTIL_CLOSE and exc is None:
             response.feed(b"", True)
             return
         if response.status:
@@ -252,7 +276,7 @@ class Connection(Framing, asyncio.Protocol):
         if self._pump is not None:
             self._pump.cancel()
             self._pump = None
-        self._pool.lost(self)
+        self._keeper.lost(self)
 
     # What the answer's reader and the pool's clock call.
 
@@ -275,7 +299,7 @@ class Connection(Framing, asyncio.Protocol):
     def close(self) -> None:
         """Close an idle connection politely."""
         self._closed = True
-        self._pool.lost(self)
+        self._keeper.lost(self)
         self._transport.close()
 
     def abort(self) -> None:
@@ -286,14 +310,14 @@ class Connection(Framing, asyncio.Protocol):
     def tick(self) -> None:
         """Called at the pool's coarse beat, so that no chunk needs a timer of its own or a look at the clock."""
         self._silence += 1
-        pool = self._pool
+        terms = self._terms
         if self._response is None:
-            if self._silence > pool.keep_alive_ticks:
+            if self._silence > terms.keep_alive_ticks:
                 self.close()
         elif self._awaits_client or not self._reading:
             self._silence = 0  # it is not the upstream who is silent
-        elif self.mode == HEAD:
-            if self._silence > pool.first_byte_ticks:
-                self._fail(UpstreamTimeout(f"Upstream {pool.name!r} did not answer in time."))
-        elif self._silence > pool.idle_ticks:
-            self._fail(UpstreamTimeout(f"Upstream {pool.name!r} fell silent in the middle of its answer."))
+        elif self._framing.mode == HEAD:
+            if self._silence > terms.first_byte_ticks:
+                self._fail(UpstreamTimeout(f"Upstream {terms.name!r} did not answer in time."))
+        elif self._silence > terms.idle_ticks:
+            self._fail(UpstreamTimeout(f"Upstream {terms.name!r} fell silent in the middle of its answer."))
