@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading
+from taximeter.core.usage import Reading, parts_exceed
 from taximeter.flavors import messages
 from taximeter.flavors.framing.frames import FrameMeter
 from taximeter.flavors.json_flavor import JsonFlavor
@@ -140,7 +140,7 @@ class InvokeTally(Tally):
         native.output_tokens = _either(billed.output_tokens, native.output_tokens)
         native.cached_input_tokens = billed.cached_input_tokens
         native.cache_write_input_tokens = billed.cache_write_input_tokens
-        native.inconsistent = openai_usage.parts_exceed(native)
+        native.inconsistent = parts_exceed(native)
         return native
 
     def said(self, event: Fields) -> Iterable[str]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
@@ -18,8 +16,9 @@ from taximeter.flavors.meter import Countable, Prepared
 from taximeter.flavors.text import spoken
 from taximeter.flavors.text.splice import include_usage
 from taximeter.flavors.usage import openai as openai_usage
-from taximeter.flavors.usage.counts import UNREADABLE, Fields, Members, Name, decode, fields, items, one_line
-from taximeter.flavors.usage.tally import USAGE_RAW_BYTES, Tally, Verdict
+from taximeter.flavors.usage import usual
+from taximeter.flavors.usage.counts import Fields, Members, decode, fields, items
+from taximeter.flavors.usage.tally import Tally, Verdict
 
 _WRAPPERS = ("data", "result", "orchestration_result", "final_result")
 
@@ -59,26 +58,6 @@ class ChatTally(Tally):
         return spoken.chat_output(event)
 
 
-class _PlainAnswer(msgspec.Struct):
-    """What OpenAI's own answer holds of interest; one with any of the members typed None is not usual."""
-
-    model: Name
-    usage: msgspec.Raw
-    id: Name | None = None
-    service_tier: Name | None = None
-    error: None = None
-    type: None = None
-    base_resp: None = None
-    x_groq: None = None
-    data: None = None
-    result: None = None
-    orchestration_result: None = None
-    final_result: None = None
-
-
-_plain_answer = msgspec.json.Decoder(_PlainAnswer)
-
-
 class Chat(JsonFlavor):
     """Flavor of `/chat/completions`."""
 
@@ -94,19 +73,7 @@ class Chat(JsonFlavor):
 
     def plain(self, body: bytes, provider: str) -> Reading | None:
         """As OpenAI and most who speak its API answer."""
-        try:
-            found = _plain_answer.decode(body)
-        except UNREADABLE:
-            return None
-        reading = openai_usage.plain(found.usage, provider)
-        if reading is not None:
-            if len(found.usage) > USAGE_RAW_BYTES:  # blanks, or members named a thousand times
-                return None
-            reading.response_model = found.model
-            reading.upstream_request_id = found.id
-            reading.service_tier = found.service_tier
-            reading.usage = msgspec.Raw(one_line(bytes(found.usage)))
-        return reading
+        return None if provider in openai_usage.REASONING_BESIDE else usual.chat(body)
 
     def input(self, body: bytes) -> Countable:
         return spoken.chat_input(body)

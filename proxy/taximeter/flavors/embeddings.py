@@ -7,16 +7,15 @@ from the head (Jina writes it before the data).
 
 from __future__ import annotations
 
-import msgspec
-
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
 from taximeter.flavors.text import spoken
 from taximeter.flavors.usage import openai as openai_usage
-from taximeter.flavors.usage.counts import UNREADABLE, Members, Name, decode, first, items, one_line
-from taximeter.flavors.usage.tally import USAGE_RAW_BYTES, Tally, Verdict
+from taximeter.flavors.usage import usual
+from taximeter.flavors.usage.counts import Members, decode, first, items
+from taximeter.flavors.usage.tally import Tally, Verdict
 
 _FLAT = "input_token_count"
 
@@ -59,42 +58,10 @@ class Embeddings(JsonFlavor):
 
     def plain(self, body: bytes, provider: str) -> Reading | None:
         """As OpenAI and most who speak its API answer."""
-        try:
-            found = _plain_answer.decode(body)
-            usage = _plain_usage.decode(found.usage)
-        except UNREADABLE:
-            return None
-        if usage.total_tokens not in (None, usage.prompt_tokens) or len(found.usage) > USAGE_RAW_BYTES:
-            return None
-        raw = msgspec.Raw(one_line(bytes(found.usage)))
-        return Reading(
-            input_tokens=usage.prompt_tokens, response_model=found.model, upstream_request_id=found.id, usage=raw
-        )
+        return usual.embeddings(body)
 
     def input(self, body: bytes) -> Countable:
         return spoken.embedding_input(body, "input", "inputs")
-
-
-class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
-    prompt_tokens: openai_usage.Count
-    total_tokens: openai_usage.Count | None = None
-
-
-class _PlainAnswer(msgspec.Struct):
-    """What OpenAI's own answer holds of interest; one with any of the members typed None is not usual."""
-
-    model: Name
-    usage: msgspec.Raw
-    id: Name | None = None
-    service_tier: None = None
-    error: None = None
-    type: None = None
-    result: None = None
-    input_token_count: None = None
-
-
-_plain_answer = msgspec.json.Decoder(_PlainAnswer)
-_plain_usage = msgspec.json.Decoder(_PlainUsage)
 
 
 def inputs(raw: bytes) -> int | None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading
+from taximeter.core.usage import Reading, parts_exceed
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
 from taximeter.flavors.text import spoken
 from taximeter.flavors.usage.counts import Fields, added, count, fields, first, items
-from taximeter.flavors.usage.openai import parts_exceed
 from taximeter.flavors.usage.tally import Tally
 
 

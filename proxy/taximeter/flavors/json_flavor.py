@@ -19,8 +19,9 @@ from taximeter.flavors.framing.encodings import EncodedMeter, encoding
 from taximeter.flavors.framing.lines import NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.text.lenient import Unreadable, plain
-from taximeter.flavors.usage.counts import UNREADABLE, Name, decode, fields, short_text
-from taximeter.flavors.usage.tally import COST_HEADER, Tally, request_id
+from taximeter.flavors.usage.counts import decode, fields, short_text
+from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.usual import COST_HEADER, UNREADABLE, Name, request_id
 
 METADATA_BYTES = 8 * 1024
 """Largest `metadata` object looked at for tags; OpenAI allows 16 members of 512 characters."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading
+from taximeter.core.usage import Reading, exceeds, parts_exceed
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Answer, Countable, Prepared
 from taximeter.flavors.text import spoken
-from taximeter.flavors.usage.counts import Fields, added, count, exceeds, fields, first, items, text
-from taximeter.flavors.usage.openai import cost_nusd, parts_exceed
+from taximeter.flavors.usage.counts import Fields, added, count, fields, first, items, text
+from taximeter.flavors.usage.openai import cost_nusd
 from taximeter.flavors.usage.tally import Tally
 
 _PASSES_APART = frozenset(("compaction",))

@@ -13,7 +13,7 @@ import re
 
 import msgspec
 
-from taximeter.flavors.usage.counts import UNREADABLE
+from taximeter.flavors.usage.usual import UNREADABLE
 
 MOST_MEMBERS = 100_000
 """In all objects of a body together: each is looked at, on the event loop, in about 5 µs."""

@@ -6,8 +6,8 @@ The billed figure is the one recorded: it equals Cohere's own header `num_tokens
 
 from __future__ import annotations
 
-from taximeter.core.usage import Reading
-from taximeter.flavors.usage.counts import Fields, added, exceeds, fields, first
+from taximeter.core.usage import Reading, exceeds
+from taximeter.flavors.usage.counts import Fields, added, fields, first
 
 
 def is_cohere(usage: Fields) -> bool:

@@ -6,24 +6,16 @@ Nothing here raises on any input. It must not know any API's names.
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import Annotated
 
 import msgspec
+
+from taximeter.flavors.usage.usual import NAME_CHARS, UNREADABLE
 
 Fields = dict[str, object]
 """A decoded JSON object."""
 
 Members = dict[str, msgspec.Raw]
 """A JSON object's members, each still as its bytes."""
-
-UNREADABLE = (ValueError, RecursionError)
-"""What msgspec raises on bytes it cannot read: bad JSON, bad UTF-8 (both ValueError), nesting too deep."""
-
-NAME_CHARS = 256
-"""Longest model name, id or tier kept; real ones are below 100."""
-
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS)]
-"""A name or id in a typed decode; what is longer or empty is no usual one."""
 
 _members = msgspec.json.Decoder(Members)
 _decode = msgspec.json.Decoder()
@@ -85,11 +77,6 @@ def encode(value: object) -> bytes:
         return b"null"
 
 
-def one_line(raw: bytes) -> bytes:
-    """Valid JSON without line breaks (it goes into a journal of lines); otherwise as it came."""
-    return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
-
-
 def count(value: object) -> int | None:
     """A whole number from 0 on. Integral floats count (Bedrock guardrails report `28.0`); anything else is unknown.
 
@@ -122,11 +109,6 @@ def added(*parts: int | None) -> int | None:
     """The sum of what is known; None where nothing is."""
     known = [part for part in parts if part is not None]
     return sum(known) if known else None
-
-
-def exceeds(part: int | None, whole: int | None) -> bool:
-    """Both known, and the part is larger than the whole."""
-    return part is not None and whole is not None and part > whole
 
 
 def duration_s(value: object) -> float | None:

@@ -8,17 +8,14 @@ equation can show stands in REASONING_BESIDE and REST_IS_REASONING. It must not 
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
-from taximeter.core.usage import MAX_COUNT, Reading
+from taximeter.core.usage import Reading, parts_exceed
+from taximeter.flavors.usage import usual
 from taximeter.flavors.usage.counts import (
-    UNREADABLE,
     Fields,
     count,
     duration_s,
-    exceeds,
     fields,
     first,
     header_count,
@@ -26,8 +23,6 @@ from taximeter.flavors.usage.counts import (
     ticks_to_nusd,
     usd_to_nusd,
 )
-
-Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details", "input_token_details")
 _OUTPUT_DETAILS = (
@@ -109,56 +104,8 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
 
 
 def plain(raw: bytes | msgspec.Raw, provider: str) -> Reading | None:
-    """The reading of a usage object in OpenAI's own shape with nothing odd in it, as nearly all are; else None.
-
-    The same as `read` in a tenth of the time: one typed decode, and the equation holds.
-    """
-    if provider in REASONING_BESIDE:
-        return None
-    try:
-        usage = _plain.decode(raw)
-    except UNREADABLE:
-        return None
-    into, out = usage.prompt_tokens, usage.completion_tokens
-    if usage.total_tokens != into + out:
-        return None
-    if usage.prompt_tokens_details is None and usage.completion_tokens_details is None:
-        return Reading(input_tokens=into, output_tokens=out, bare=True)
-    reading = Reading(input_tokens=into, output_tokens=out)
-    prompt = usage.prompt_tokens_details
-    if prompt is not None:
-        reading.cached_input_tokens = prompt.cached_tokens
-        reading.audio_input_tokens = prompt.audio_tokens
-    completion = usage.completion_tokens_details
-    if completion is not None:
-        reading.reasoning_output_tokens = completion.reasoning_tokens
-        reading.audio_output_tokens = completion.audio_tokens
-        reading.accepted_prediction_tokens = completion.accepted_prediction_tokens
-        reading.rejected_prediction_tokens = completion.rejected_prediction_tokens
-    return None if parts_exceed(reading) else reading
-
-
-class _PlainInput(msgspec.Struct, forbid_unknown_fields=True):
-    cached_tokens: Count | None = None
-    audio_tokens: Count | None = None
-
-
-class _PlainOutput(msgspec.Struct, forbid_unknown_fields=True):
-    reasoning_tokens: Count | None = None
-    audio_tokens: Count | None = None
-    accepted_prediction_tokens: Count | None = None
-    rejected_prediction_tokens: Count | None = None
-
-
-class _Plain(msgspec.Struct, forbid_unknown_fields=True):
-    prompt_tokens: Count
-    completion_tokens: Count
-    total_tokens: Count
-    prompt_tokens_details: _PlainInput | None = None
-    completion_tokens_details: _PlainOutput | None = None
-
-
-_plain = msgspec.json.Decoder(_Plain)
+    """The same as `read` in a tenth of the time, for a usage object in OpenAI's own shape; None: it is not in it."""
+    return None if provider in REASONING_BESIDE else usual.chat_usage(raw)
 
 
 def cost_nusd(usage: Fields) -> int | None:
@@ -179,21 +126,6 @@ def cost_nusd(usage: Fields) -> int | None:
     if stated is None:
         stated = usd_to_nusd(fields(usage.get("pydantic_ai_gateway")).get("cost_estimate"))
     return stated
-
-
-def parts_exceed(reading: Reading) -> bool:
-    """A part is larger than its whole: the provider contradicts itself, or counts by a rule nobody published."""
-    into, out = reading.input_tokens, reading.output_tokens
-    return (
-        exceeds(reading.cached_input_tokens, into)
-        or exceeds(reading.cache_write_input_tokens, into)
-        or exceeds(reading.audio_input_tokens, into)
-        or exceeds(reading.image_input_tokens, into)
-        or exceeds(reading.reasoning_output_tokens, out)
-        or exceeds(reading.audio_output_tokens, out)
-        or exceeds(reading.accepted_prediction_tokens, out)
-        or exceeds(reading.rejected_prediction_tokens, out)
-    )
 
 
 def _balance(reading: Reading, usage: Fields, provider: str, model: str | None) -> None:

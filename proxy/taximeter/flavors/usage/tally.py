@@ -18,7 +18,6 @@ import msgspec
 from taximeter.core.usage import Reading, believable
 from taximeter.flavors.meter import Answer, Prepared
 from taximeter.flavors.usage.counts import (
-    NAME_CHARS,
     Fields,
     Members,
     decode,
@@ -26,20 +25,15 @@ from taximeter.flavors.usage.counts import (
     fields,
     header_count,
     members,
-    one_line,
     raw_text,
     short_text,
     usd_to_nusd,
 )
-
-USAGE_RAW_BYTES = 16 * 1024
-"""Largest usage object kept as it came; real ones are below 2 KiB."""
+from taximeter.flavors.usage.usual import COST_HEADER, USAGE_RAW_BYTES, one_line, request_id
 
 MERGED_MEMBERS = 128
 """Most members several usage objects may add up to; then the last one stands alone. Real ones have 20."""
 
-_REQUEST_IDS = frozenset((b"x-request-id", b"request-id", b"x-amzn-requestid", b"apim-request-id"))
-COST_HEADER = b"x-litellm-response-cost"
 _ENVELOPE_DEPTH = 3
 _SALVAGE_TRIES = 16
 _texts = re.compile(
@@ -286,15 +280,6 @@ class Tally:
             if decode(piece[:end]):
                 return msgspec.Raw(piece[:end])
         return None
-
-
-def request_id(headers: list[tuple[bytes, bytes]]) -> str | None:
-    """The provider's own id for the call, by which its support finds it."""
-    found = None
-    for name, value in headers:
-        if name in _REQUEST_IDS and value:
-            found = value[:NAME_CHARS].decode("latin-1")
-    return found
 
 
 def _array(body: bytes) -> list[msgspec.Raw] | None:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from taximeter.core import routes
 from taximeter.core.errors import BadRequest, Forbidden
 from taximeter.flavors.text.lenient import Unreadable, unambiguous
-from taximeter.flavors.usage.counts import NAME_CHARS
+from taximeter.flavors.usage.usual import NAME_CHARS
 
 if TYPE_CHECKING:
     from taximeter.gateway.bounds.readable import Headers
