@@ -11,7 +11,7 @@ from taximeter.core.totals import Totals
 from taximeter.core.views import ModelSums
 
 NO_DETAILS = SimpleNamespace(
-    audio_input_tokens=0, audio_output_tokens=0, accepted_prediction_tokens=0, rejected_prediction_tokens=0
+    attempts=2, audio_input_tokens=0, audio_output_tokens=0, accepted_prediction_tokens=0, rejected_prediction_tokens=0
 )
 
 
@@ -89,6 +89,13 @@ def test_metrics_derive_what_langfuse_shows():
         "call_count": 2, "model": "gpt-5-mini-2025-08-07", "input_usage": 7648, "input": 2016,
         "output_usage": 7831, "output": 1303, "total_usage": 15479,
     }  # fmt: skip
+
+
+def test_failed_and_refused_calls_are_no_calls_that_used_something():
+    """Five attempts: two ended well, one was refused here, two failed at the provider."""
+    details = SimpleNamespace(**{**vars(NO_DETAILS), "attempts": 5})
+    shown = views.metrics(Totals(llm_requests=5, errors=3, llm_input_tokens=10), details, None)
+    assert (shown.call_count, shown.prompt_tokens) == (2, 10)
 
 
 def test_langfuse_lists_names_and_figures_in_the_documented_order():

@@ -193,6 +193,7 @@ async def failed_queries(provider: LightRAGProvider, rag: LightRAG) -> None:
         assert billed["llm_input_tokens"] > 0
         assert told["token_usage"] == token_usage(billed), response.text
         assert told["usage"]["errors"] >= 1
+        assert told["metrics"]["call_count"] == billed["llm_calls"] == 1  # the failed ones are apart
         assert told["usage"]["llm"]["input_tokens"] == billed["llm_input_tokens"]
 
 

@@ -20,6 +20,8 @@ class Details(Protocol):
     """The sums beside Totals that `metrics` shows."""
 
     @property
+    def attempts(self) -> int: ...
+    @property
     def audio_input_tokens(self) -> int: ...
     @property
     def audio_output_tokens(self) -> int: ...
@@ -91,6 +93,7 @@ class Metrics(msgspec.Struct, kw_only=True):
     output_accepted_prediction_tokens: int
     output_rejected_prediction_tokens: int
     call_count: int
+    """Calls that ended well, or that the client left; failed and refused ones are `usage.errors`."""
     model: str | None
     input_usage: int
     input: int
@@ -183,7 +186,7 @@ def metrics(totals: Totals, details: Details, model: str | None) -> Metrics:
         output_audio_tokens=details.audio_output_tokens,
         output_accepted_prediction_tokens=details.accepted_prediction_tokens,
         output_rejected_prediction_tokens=details.rejected_prediction_tokens,
-        call_count=totals.llm_requests,
+        call_count=max(0, details.attempts - totals.errors),
         model=model,
         input_usage=prompt,
         input=prompt - cached,
