@@ -17,6 +17,7 @@ import pytest
 
 from taximeter.config import Settings
 from taximeter.control.app import create
+from taximeter.control.services.interfaces import Readiness
 from taximeter.control.services.live import Live
 from taximeter.control.services.services import Services
 from taximeter.core.hosts import Hosts
@@ -104,6 +105,7 @@ class Waits:
 @dataclass
 class NodeState:
     troubles: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def health(self) -> dict[str, Any]:
         return {
@@ -114,8 +116,8 @@ class NodeState:
             "sinks": {},
         }
 
-    async def problems(self) -> list[str]:
-        return self.troubles
+    def readiness(self) -> Readiness:
+        return Readiness(problems=self.troubles, warnings=self.warnings)
 
 
 class ControlPlane:

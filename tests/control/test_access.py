@@ -65,7 +65,8 @@ async def test_without_a_token_only_the_probes_answer_and_tell_nothing(start):
         assert answer.status_code == 401, path
         assert answer.json()["error"]["code"] == "invalid_api_key"
         assert answer.headers["www-authenticate"] == "Bearer"
-    assert (await control.client.get("/healthz")).json() == {"status": "ok"}
+    for path in ("/healthz", "/livez"):
+        assert (await control.client.get(path)).json() == {"status": "ok"}
     ready = await control.client.get("/readyz")
     assert (ready.status_code, ready.json()) == (503, {"ready": False})
 
@@ -79,7 +80,7 @@ async def test_the_admin_token_opens_everything(start):
     health = (await control.client.get("/healthz", headers=bearing(ADMIN_TOKEN))).json()
     assert health["version"] and health["node"] == "n1"
     ready = await control.client.get("/readyz", headers=bearing(ADMIN_TOKEN))
-    assert ready.json() == {"ready": False, "problems": ["Redis does not answer."]}
+    assert ready.json() == {"ready": False, "problems": ["Redis does not answer."], "warnings": []}
 
 
 async def test_a_workspaces_key_sees_its_own_usage_and_nothing_else(start):

@@ -9,10 +9,13 @@ async def test_health_is_alive_even_when_not_ready(control):
     ready = await control.client.get("/readyz")
     assert (ready.status_code, ready.json()) == (
         503,
-        {"ready": False, "problems": ["The journal cannot be written."]},
+        {"ready": False, "problems": ["The journal cannot be written."], "warnings": []},
     )
-    control.node.troubles = []
-    assert await control.get("/readyz") == {"ready": True, "problems": []}
+    assert await control.get("/livez") == {"status": "ok"}
+    control.node.troubles, control.node.warnings = [], ["sink redis: it does not answer"]
+    assert await control.get("/readyz") == {
+        "ready": True, "problems": [], "warnings": ["sink redis: it does not answer"],
+    }  # fmt: skip
 
 
 async def test_metrics_answer_in_the_format_that_was_asked_for(start):
@@ -46,7 +49,7 @@ async def test_the_schema_names_every_path_and_needs_no_network(control):
         "/usage", "/usage/events", "/usage/requests/{request_id}", "/usage/tracks/{track}",
         "/usage/tracks/{track}/close", "/usage/export.csv", "/usage/export.jsonl", "/usage/export.parquet",
         "/usage/live", "/v1/organization/usage/{kind}", "/v1/organization/costs", "/keys", "/keys/{key_id}",
-        "/prices", "/metrics", "/healthz", "/readyz",
+        "/prices", "/metrics", "/healthz", "/livez", "/readyz",
     }  # fmt: skip
     assert "UsageAggregateResponse" in schema["components"]["schemas"]
     assert schema == await control.get("/schema/openapi.json")

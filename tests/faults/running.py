@@ -179,15 +179,15 @@ class Node:
         return json.loads(text) if text[:1] in b"{[" else text.decode()
 
     async def problems(self) -> list[str]:
-        """Why the node is not ready; empty where it is, or where control does not answer."""
+        """What is wrong with the node, ready or not; empty where nothing is, or where control does not answer."""
         try:
-            await asyncio.to_thread(_get, f"http://127.0.0.1:{self.admin}/readyz")
+            told = await asyncio.to_thread(_get, f"http://127.0.0.1:{self.admin}/readyz")
         except urllib.error.HTTPError as error:
-            told: list[str] = json.loads(error.read())["problems"]
-            return told
+            told = error.read()
         except OSError:
-            pass
-        return []
+            return []
+        found: dict[str, list[str]] = json.loads(told)
+        return [*found["problems"], *found["warnings"]]
 
     async def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""

@@ -67,7 +67,7 @@ async def test_a_node_serves_while_its_history_has_not_answered_yet(seed, tmp_pa
                     node.start()
                     answered = node.answers["200"]
                     await node.until(lambda: node.answers["200"] > answered + 40, "serving without its history")
-                    await node.until(node.problems, "not ready")
+                    await node.until(node.problems, "its word of it")
                     relay.refuses = False
                     await node.until_ready()
                 await node.settle()

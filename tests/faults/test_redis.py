@@ -90,7 +90,7 @@ async def test_a_redis_without_a_file_comes_back_empty_and_is_rebuilt(seed, tmp_
             await node.answered(60)
             server.kill()
             await node.answered(300)
-            await node.until(node.problems, "not ready")
+            await node.until(node.problems, "its word of it")
             await server.start()
             await node.answered(60)
         await node.settle()

@@ -21,12 +21,13 @@ class State(msgspec.Struct, kw_only=True):
     runtime: Runtime
     ready: bool
     problems: list[str]
+    warnings: list[str]
     health: dict[str, Any]
 
     def as_json(self) -> str:
-        """One object: the runtime file's names, then `ready`, `problems` and what /healthz says."""
-        told = {**msgspec.to_builtins(self.runtime), **self.health, "ready": self.ready, "problems": self.problems}
-        return json.dumps(told, indent=1)
+        """One object: the runtime file's names, then `ready`, `problems`, `warnings` and what /healthz says."""
+        told = {**msgspec.to_builtins(self.runtime), **self.health, "ready": self.ready}
+        return json.dumps(told | {"problems": self.problems, "warnings": self.warnings}, indent=1)
 
     def as_lines(self) -> list[str]:
         """For people."""
@@ -34,7 +35,7 @@ class State(msgspec.Struct, kw_only=True):
         lines = [
             f"Taximeter {runtime.version}, node {runtime.node}, process {runtime.pid}: "
             + ("ready" if self.ready else "NOT READY"),
-            *(f"  ! {problem}" for problem in self.problems),
+            *(f"  ! {each}" for each in self.problems + self.warnings),
             f"  data port        http://{runtime.listen}/v1",
             f"  control port     http://{runtime.admin_listen}",
             f"  Redis            {runtime.redis_url}",
@@ -59,11 +60,17 @@ def node_state(runtime: Runtime) -> State:
         with httpx2.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, verify=False) as control:
             ready = control.get("/readyz")
             health = control.get("/healthz")
-            problems = ready.json().get("problems", [])
-            return State(runtime=runtime, ready=ready.is_success, problems=problems, health=health.json())
+            told = ready.json()
+            return State(
+                runtime=runtime,
+                ready=ready.is_success,
+                problems=told.get("problems", []),
+                warnings=told.get("warnings", []),
+                health=health.json(),
+            )
     except (httpx2.HTTPError, ValueError) as error:
         problem = f"the control port does not answer: {error or type(error).__name__}"
-        return State(runtime=runtime, ready=False, problems=[problem], health={})
+        return State(runtime=runtime, ready=False, problems=[problem], warnings=[], health={})
 
 
 def _behind(lag: int | None) -> str:

@@ -13,7 +13,7 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 
 _HTML = "text/html"
-_PROBES = ("/healthz", "/readyz")
+_PROBES = ("/livez", "/healthz", "/readyz")
 """Answer everyone."""
 
 

@@ -1,4 +1,4 @@
-"""The node's own state: `/healthz`, `/readyz`, `/metrics`, `/prices`."""
+"""The node's own state: `/livez`, `/readyz`, `/healthz`, `/metrics`, `/prices`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, cast
 
 from litestar import Request, Response, get
 from litestar.params import QueryParameter
+from msgspec.structs import asdict
 
 from taximeter import __version__
 from taximeter.control.answers.encoding import Json
@@ -17,7 +18,7 @@ from taximeter.control.door.access import Caller, admin_only, anyone_known
 from taximeter.core.globs import glob
 
 
-@get("/healthz", tags=["node"], summary="Alive; to an admin also the state of the node")
+@get("/healthz", tags=["node"], summary="For people and scripts: alive, and to an admin the state of the node")
 async def healthz(services: Given, request: Request[Any, Caller, Any]) -> dict[str, Any]:
     """`{"status": "ok"}`; an admin sees version, node, Redis, workers and the sinks' lag as well."""
     if not request.auth.admin:
@@ -25,12 +26,19 @@ async def healthz(services: Given, request: Request[Any, Caller, Any]) -> dict[s
     return {"status": "ok", "version": __version__, **services.node.health()}
 
 
-@get("/readyz", tags=["node"], summary="Ready for traffic: 200, or 503 with the reasons")
+@get("/livez", tags=["node"], summary="For a liveness probe: this process answers")
+async def livez() -> dict[str, str]:
+    """`{"status": "ok"}` to everyone. Nothing is looked at: what restarting would not mend is no reason to restart."""
+    return {"status": "ok"}
+
+
+@get("/readyz", tags=["node"], summary="For a readiness probe: 200 while calls are relayed and written down, else 503")
 async def readyz(services: Given, request: Request[Any, Caller, Any]) -> Json[dict[str, Any]]:
-    """`{"ready": true}`, or 503; the reasons are shown to an admin."""
-    problems = await services.node.problems()
-    shown = {"problems": problems} if request.auth.admin else {}
-    return Json({"ready": not problems, **shown}, status_code=503 if problems else 200)
+    """`{"ready": true}`, or 503. An admin sees the `problems` that keep it from being ready, and `warnings`: what else
+    is wrong, such as a sink that does not answer, which is made up for later."""
+    found = services.node.readiness()
+    shown = asdict(found) if request.auth.admin else {}
+    return Json({"ready": not found.problems, **shown}, status_code=503 if found.problems else 200)
 
 
 @get("/metrics", tags=["node"], summary="Prometheus or OpenMetrics exposition", media_type="text/plain")
@@ -65,4 +73,4 @@ def _shown(prices: Callable[[], list[dict[str, Any]]]) -> tuple[list[dict[str, A
     return rows, encode({"data": rows})
 
 
-HANDLERS = (healthz, readyz, metrics, prices)
+HANDLERS = (livez, healthz, readyz, metrics, prices)

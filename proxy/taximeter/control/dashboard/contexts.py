@@ -15,6 +15,7 @@ from taximeter.control.dashboard.asked import View
 from taximeter.control.dashboard.figures import Figures, Row, Table, Today
 from taximeter.control.dashboard.time_series import OverTime
 from taximeter.control.door.access import Caller
+from taximeter.control.services.interfaces import Readiness
 from taximeter.core.record import Record
 from taximeter.core.totals import Totals
 from taximeter.sinks.health import DeliveryHealth
@@ -100,7 +101,7 @@ class LivePage(Page, kw_only=True):
 class HealthPage(Page, kw_only=True):
     template = "health.html"
     here: str = "Meter health"
-    problems: list[str]
+    readiness: Readiness
     node: dict[str, Any]
     delivering: DeliveryHealth | None
     known: Figures

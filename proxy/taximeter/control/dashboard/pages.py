@@ -170,7 +170,7 @@ class Pages(Controller):
         known = await figures.sums(services.history, Filters(from_us=services.now_us() - DAY_US))
         totals = known.totals
         page = HealthPage(
-            problems=await services.node.problems(),
+            readiness=services.node.readiness(),
             node=services.node.health(),
             delivering=None if services.delivering is None else services.delivering(),
             known=known,

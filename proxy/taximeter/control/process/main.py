@@ -27,7 +27,7 @@ from taximeter.control.app import create
 from taximeter.control.dashboard import warm
 from taximeter.control.door.trust import warning
 from taximeter.control.process.priority import freeze, give_way
-from taximeter.control.process.state import State
+from taximeter.control.process.state import ASKING_BUDGETS, State
 from taximeter.control.process.sync import Sealing, exchange
 from taximeter.control.process.upkeep import RETRY_S, every, retention_start_us
 from taximeter.control.services.corrections import WORKER, Corrections, prices_now
@@ -276,7 +276,7 @@ class Control:
             every(PRUNE_S, "forgetting old records", prune, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),
-            every(SECURE_S, "seeing that Redis knows of budgets", self.budgets.secure, notes),
+            every(SECURE_S, ASKING_BUDGETS, self.budgets.secure, notes),
             every(SWEEP_S, "letting go what ended calls hold of budgets", self.budgets.sweep, notes),
         ]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from taximeter.config.addresses import masked
+from taximeter.control.services.interfaces import Readiness
 from taximeter.delivery import Delivery
 from taximeter.node.child import Boot
 
 LAG_S = 30.0
-"""A sink further behind than this makes the node not ready; a query would not see its caller's own usage."""
+"""A query waits for its caller's own usage, but not so long as a sink that is further behind than this will take."""
+ASKING_BUDGETS = "seeing that Redis knows of budgets"
+"""The part of upkeep that fails while calls under hard budgets cannot be decided."""
 
 
 class State:
@@ -33,21 +36,25 @@ class State:
             "sinks": {name: sink.lag_records for name, sink in delivery.sinks.items()},
         }
 
-    async def problems(self) -> list[str]:
-        """Why this node is not ready; empty: it is."""
-        health = self._delivery.health()
-        found = [f"{what}: {problem}" for what, problem in self.notes.items()]
-        if (workers := self._workers()) < self._boot.settings.workers:
-            found.append(f"{workers} of {self._boot.settings.workers} workers are running")
+    def readiness(self) -> Readiness:
+        """Whether calls are relayed and written down. What is behind the journal makes nobody's call fail."""
+        health, settings = self._delivery.health(), self._boot.settings
+        problems: list[str] = []
+        warnings = [f"{what}: {problem}" for what, problem in self.notes.items()]
+        workers = self._workers()
+        if workers < settings.workers:
+            (warnings if workers else problems).append(f"{workers} of {settings.workers} workers are running")
         if not health.journal_healthy:
-            found.append("the journal cannot be written: records wait in memory")
-        found += [f"journal file {file}: {why}" for file, why in health.halted.items()]
+            problems.append("the journal cannot be written: records wait in memory")
+        if settings.budget.on_unavailable == "refuse" and ASKING_BUDGETS in self.notes:
+            problems.append("calls under hard budgets are refused (budget.on_unavailable)")
+        warnings += [f"journal file {file}: {why}" for file, why in health.halted.items()]
         for name, sink in health.sinks.items():
             if sink.failing:
-                found.append(f"sink {name}: {sink.failing}")
+                warnings.append(f"sink {name}: {sink.failing}")
             elif sink.lag_seconds > LAG_S:
-                found.append(f"sink {name} is {sink.lag_seconds:.0f} s behind")
-        return found
+                warnings.append(f"sink {name} is {sink.lag_seconds:.0f} s behind")
+        return Readiness(problems=problems, warnings=warnings)
 
     def _workers(self) -> int:
         return len({status.worker for status in self._delivery.health().writers if status.worker != "control"})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from taximeter.core.record import Record
 from taximeter.delivery.aside import Aside
 from taximeter.delivery.health import Replayed
@@ -85,11 +87,19 @@ class DeadLetters(Protocol):
     async def replay(self, keys: Sequence[str] | None = None) -> Replayed: ...
 
 
+class Readiness(msgspec.Struct, kw_only=True):
+    """How this node does, each entry one sentence."""
+
+    problems: list[str]
+    """Why it should get no calls; empty: it is ready."""
+    warnings: list[str]
+    """What else is wrong. Calls are relayed and written down all the same, and nothing is lost."""
+
+
 class Node(Protocol):
     """The state of this node."""
 
     def health(self) -> dict[str, Any]:
         """What /healthz tells an admin, beside status and version."""
 
-    async def problems(self) -> list[str]:
-        """Why this node is not ready, each in one sentence; empty: it is."""
+    def readiness(self) -> Readiness: ...
