@@ -121,7 +121,10 @@ class NodeState:
 
 
 class ControlPlane:
-    """`async with ControlPlane(tmp_path, history) as control`: `control.client` asks, `control.add` records."""
+    """`async with ControlPlane(tmp_path, history) as control`: `control.client` asks, `control.add` records.
+
+    It is an hour after noon, so that "the last seven days" hold the records of `record`; or what `now_us` says.
+    """
 
     def __init__(
         self,
@@ -147,7 +150,12 @@ class ControlPlane:
             keys=self.keys,
             live=self.live,
             node=self.node,
-            **{"metrics": lambda accept: (b"up 1\n", "text/plain; version=0.0.4"), "prices": list, **more},
+            **{
+                "metrics": lambda accept: (b"up 1\n", "text/plain; version=0.0.4"),
+                "prices": list,
+                "now_us": lambda: NOON_US + HOUR_US,
+                **more,
+            },
         )
         self._seq = 0
 

@@ -89,9 +89,9 @@ async def from_http(node):
 
 async def from_openais_api(node):
     """Without the requests, which it tells by kind only."""
-    found = {}
+    found, start_s = {}, min(record.ended_at for record in house.records()) // 1_000_000 - 33 * 86_400  # two pages
     for name in WORKSPACES:
-        asked = f"start_time=1735689600&bucket_width=1d&limit=31&project_ids={name}"
+        asked = f"start_time={start_s}&bucket_width=1d&limit=31&project_ids={name}"
         sums = dict.fromkeys(("input", "output", "embedding", "cost"), 0)
         for path, pick in (
             ("usage/completions", lambda each: {"input": each["input_tokens"], "output": each["output_tokens"]}),

@@ -15,8 +15,8 @@ from taximeter.core.prices import Card, Rates
 async def asked(start):
     """`await asked(where, "trends", …)` on two weeks of calls until now."""
     card = Card(ref="c", rates=Rates(input=100_000, output=300_000))
-    control = await start(card=lambda provider, model, at: card if model != "none" else None)
-    now_us = time.time_ns() // 1_000
+    now_us = time.time_ns() // 1_000  # what asks a history directly has no other clock
+    control = await start(now_us=lambda: now_us, card=lambda provider, model, at: card if model != "none" else None)
     await control.add(*(record(day, ended_at=now_us - day * DAY_US - DAY_US // 48, task="query") for day in range(14)))
 
     async def ask(where, *args):

@@ -5,7 +5,8 @@ import secrets
 import pytest
 from redis.asyncio import Redis
 
-from control_plane import NOON_US, record
+import control_plane
+from ledger_fake import NOON_US
 from taximeter.budgets.reservations import Reservations
 from taximeter.budgets.service import BudgetService
 from taximeter.budgets.store import BudgetStore
@@ -17,6 +18,11 @@ from taximeter.sinks.redis.counters import Counters
 
 async def drained(sink):
     return True
+
+
+def record(number, **given):
+    """A call just after noon of a day whose counters a real Redis keeps."""
+    return control_plane.record(number, **{"ended_at": NOON_US + number * 10**6, **given})
 
 
 def ring(path):
@@ -58,12 +64,12 @@ async def test_a_budget_is_made_shown_and_ended(desk, redis):
     assert answer.status_code == 201 and made == {
         "id": made["id"], "workspace": "acme", "key_id": None, "task": None, "unit": "usd", "period": "month",
         "mode": "hard", "limit": 12.5, "spent": 0, "held": 0, "charged": 0,
-        "resets_at": "2026-12-01T00:00:00Z",
-        "created_at": "2026-11-03T12:00:00Z",
+        "resets_at": "2076-12-01T00:00:00Z",
+        "created_at": "2076-11-22T12:00:00Z",
     }  # fmt: skip
-    await redis.hset("tm:{acme}:month:2026-11", "cost_nusd", 2_000_000_001)
+    await redis.hset("tm:{acme}:month:2076-11", "cost_nusd", 2_000_000_001)
     await redis.hset("tm:{acme}:held", made["id"], 5 * 10**8)
-    await redis.hset("tm:{acme}:month:2026-11", "charged_cost_nusd", 3 * 10**8)
+    await redis.hset("tm:{acme}:month:2076-11", "charged_cost_nusd", 3 * 10**8)
     (shown,) = (await control.get("/budgets"))["data"]
     assert (shown["spent"], shown["held"], shown["charged"]) == (2.000000001, 0.5, 0.3)
     assert (await control.get("/budgets", workspace="beta"))["data"] == []
@@ -117,10 +123,10 @@ async def test_a_spent_soft_budget_is_told_once_a_period(desk, redis, caplog):
     assert budget["held"] is None
     await made.look()
     assert told == [] and made.ratios == {"acme": 0.0}
-    await redis.hset("tm:{acme}:day:2026-11-03", "total_tokens", 130)
+    await redis.hset("tm:{acme}:day:2076-11-22", "total_tokens", 130)
     await made.look()
     await made.look()
-    assert told == [(budget["id"], 130, "day:2026-11-03")] and made.ratios == {"acme": 1.3}
+    assert told == [(budget["id"], 130, "day:2076-11-22")] and made.ratios == {"acme": 1.3}
     assert f"budget {budget['id']} of workspace 'acme' is spent" in caplog.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,12 @@ def running_node(directory: Path, **environ: str) -> Iterator[tuple[Node, str]]:
 
 
 async def _fill(url: str) -> None:
+    ended_at = time.time_ns() // 1_000  # a node forgets records that are 400 days old
+    given = {"task": "q", "end_user": "u", "ended_at": ended_at}
     async with closed(History(url)) as history:
         await history.prepare()
-        records = [record(n, track=f"t-{n % 3}", document=f"d-{n}", task="q", end_user="u") for n in range(20)]
-        records += [embedding(n) for n in range(20, 25)]
+        records = [record(n, track=f"t-{n % 3}", document=f"d-{n}", **given) for n in range(20)]
+        records += [embedding(n, ended_at=ended_at) for n in range(20, 25)]
         for seq, each in enumerate(records, start=1):
             each.event_id = f"j1:{seq}"
         await history.deliver([Batch(journal_id="j1", after=0, upto=len(records), records=records)])
