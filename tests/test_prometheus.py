@@ -18,9 +18,10 @@ from typing import Any
 import httpx2
 import msgspec
 import pytest
+import yaml
 
-from ledger_fake import batch, traffic
 from taximeter.sinks.health import DeliveryHealth, SinkHealth
+from ledger_fake import batch, record, traffic
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.prometheus.families import Exposition
 from waits import CAP_S, HANG_S, happens
@@ -57,10 +58,12 @@ def test_alerts_fire_when_they_should_and_only_then(file: Path) -> None:
     promtool("test", "rules", file)
 
 
-def panels() -> Iterator[tuple[str, str, str]]:
-    """(dashboard, panel, query) of every query there is."""
+def panels(*, healthy: bool = False) -> Iterator[tuple[str, str, str]]:
+    """(dashboard, panel, query) of every query there is; `healthy`: but those whose panel says what no data means."""
     for file in DASHBOARDS:
         for panel in json.loads(file.read_text())["panels"]:
+            if healthy and "noValue" in panel.get("fieldConfig", {}).get("defaults", {}):
+                continue
             for target in panel.get("targets", []):
                 yield file.stem, panel["title"], target["expr"]
 
@@ -68,11 +71,42 @@ def panels() -> Iterator[tuple[str, str, str]]:
 def test_there_is_an_alert_for_each_thing_that_can_go_wrong() -> None:
     alerts = set(re.findall(r"alert: Taximeter(\w+)", RULES[1].read_text()))
     assert alerts >= {
-        "JournalTakenAway",
+        "JournalTakenAway", "UnreadableLines", "WebhookDeadLetters", "WebhookWaiting", "Absent",
         "RecordsSetAside",
         "CostSpike", "UsageMissing", "SinkLagging", "JournalErrors", "ErrorRate", "SlowFirstToken", "RecordsLost",
         "RedisDrift", "SinkFailing", "JournalHalted", "BudgetNearlySpent", "Unpriced", "Down", "LabelOverflow",
     }  # fmt: skip
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    """Name -> rule."""
+    groups = yaml.safe_load(RULES[1].read_text())["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def test_each_alert_leads_to_what_to_do() -> None:
+    """A section of its own in the guide, which says how urgent it is; and no section is left over."""
+    page = (ROOT / "docs/monitoring.md").read_text()
+    sections = dict(re.findall(r"^### (Taximeter\w+)\n\n(\w+)[.,:]", page, re.MULTILINE))
+    assert sections == {name: rule["labels"]["severity"] for name, rule in alerts().items()}
+    for name, rule in alerts().items():
+        assert rule["annotations"]["runbook_url"] == f"docs/monitoring.md#{name.lower()}"
+
+
+def test_what_cannot_wait_is_paged() -> None:
+    paged = {name.removeprefix("Taximeter") for name, rule in alerts().items() if rule["labels"]["severity"] == "page"}
+    assert paged == {
+        "Down", "Absent", "RecordsLost", "JournalErrors", "JournalHalted", "JournalTakenAway", "UnreadableLines",
+        "RecordsSetAside", "WebhookDeadLetters",
+    }  # fmt: skip
+
+
+def test_the_guide_says_what_each_metric_is_for() -> None:
+    page = (ROOT / "docs/monitoring.md").read_text()
+    table = page.partition("## What each metric is for")[2].partition("## Alerts")[0]
+    listed = re.findall(r"^\| `(taximeter_\w+)`", (ROOT / "docs/reference/metrics.md").read_text(), re.MULTILINE)
+    assert len(listed) > 30
+    assert set(listed) == set(re.findall(r"`(taximeter_\w+)`", table))
 
 
 async def test_rules_and_panels_ask_only_for_what_is_exposed() -> None:
@@ -158,20 +192,23 @@ async def at_zero(journal_ids: Iterable[str]) -> dict[str, int]:
     return dict.fromkeys(journal_ids, 0)
 
 
-async def metered(count: int) -> Metrics:
+async def metered(count: int, *, healthy: bool = False) -> Metrics:
     metrics = Metrics(at_zero)
     await metrics.cursors(["j1"])
-    await deliver(metrics, 1, count)
+    await deliver(metrics, 1, count, healthy=healthy)
     return metrics
 
 
-async def deliver(metrics: Metrics, first: int, count: int) -> None:
+async def deliver(metrics: Metrics, first: int, count: int, *, healthy: bool = False) -> None:
+    """Varied calls; `healthy`: of LLMs alone, all well, none streamed or cached, priced and reported."""
     now_us = time.time_ns() // 1_000
-    records = traffic(first, count, first=first)
+    records = [record(first + i) for i in range(count)] if healthy else traffic(first, count, first=first)
+    records = [msgspec.structs.replace(r, cached_input_tokens=None) for r in records] if healthy else records
     await metrics.deliver([batch([msgspec.structs.replace(r, ended_at=now_us) for r in records])])
 
 
-def exposition(metrics: Metrics) -> Exposition:
+def exposition(metrics: Metrics, *, healthy: bool = False) -> Exposition:
+    """`healthy`: without a budget or a webhook, too."""
     sink = SinkHealth(lag_records=3, lag_seconds=0.1, errors=1, duplicates_skipped=2, failing=None)
     health = DeliveryHealth(
         sinks={"redis": sink, "history": sink},
@@ -188,7 +225,11 @@ def exposition(metrics: Metrics) -> Exposition:
         halted={},
         writers=[],
     )
-    return Exposition(metrics, health=lambda: health, budget_spent_ratio=lambda: {"acme": 0.3}, node="n1")
+    if healthy:
+        return Exposition(metrics, health=lambda: health, node="n1")
+    return Exposition(
+        metrics, health=lambda: health, budget_spent_ratio=lambda: {"acme": 0.3}, letters=lambda: (1, 0), node="n1"
+    )
 
 
 class Scraped:
@@ -266,18 +307,21 @@ async def values(client: httpx2.AsyncClient, query: str) -> list[float]:
 
 
 @with_prometheus
-async def test_every_panel_and_recording_rule_has_data(tmp_path: Path) -> None:
-    metrics = await metered(100)
-    scraped = Scraped(exposition(metrics))
-    recorded = re.findall(r"record: (\S+)", RULES[0].read_text())
-    waiting = [*panels(), *(("recording.yml", name, name) for name in recorded)]
+@pytest.mark.parametrize("healthy", [False, True], ids=["troubled", "healthy"])
+async def test_every_panel_and_recording_rule_has_data(healthy: bool, tmp_path: Path) -> None:
+    """Where all is well, too: an empty panel would say neither that there was nothing nor that it is broken."""
+    metrics = await metered(100, healthy=healthy)
+    scraped = Scraped(exposition(metrics, healthy=healthy))
+    recorded = set() if healthy else set(re.findall(r"record: (\S+)", RULES[0].read_text()))
+    waiting = [*panels(healthy=healthy), *(("recording.yml", name, name) for name in sorted(recorded))]
+    assert len(waiting) > 40
     try:
         async with prometheus(tmp_path, scraped.port) as client, asyncio.timeout(CAP_S):
             first = 101
             while waiting:
                 for _ in range(6):
                     await scraped.times.acquire()
-                    await deliver(metrics, first, 100)
+                    await deliver(metrics, first, 100, healthy=healthy)
                     first += 100
                 waiting = [one for one in waiting if not await values(client, one[2])]
             # A scrape that a busy machine failed leaves nothing until the next.

@@ -24,7 +24,7 @@ capped at {workspaces}, {models} and {series:,}; what is more is summed under `o
 own: don't add them.
 
 Alerts, recording rules and Grafana dashboards over these metrics are in `config/prometheus` and `config/grafana`; which
-figure to watch for what: [What to watch](../operations.md#what-to-watch)."""
+metric is for what, and what to do at each alert: [Monitoring](../monitoring.md)."""
 
 HEAD = ("metric", "meaning", "type", "labels")
 SERIES = ("acme", "openai", "gpt-4o-mini", Operation.LLM)

@@ -306,6 +306,12 @@ def test_rules_and_dashboards_are_those_of_the_repository() -> None:
     [rule] = of_kind(text, "PrometheusRule")
     files = [yaml.safe_load((REPO / f"config/prometheus/{name}.yml").read_text()) for name in ("recording", "alerts")]
     assert rule["spec"]["groups"] == [group for file in files for group in file["groups"]]
+    [moved] = of_kind(
+        rendered("several", "--set", "prometheusRule.runbooks=https://docs.example/m.html"), "PrometheusRule"
+    )
+    runbooks = [each["annotations"]["runbook_url"] for group in moved["spec"]["groups"] for each in group["rules"]
+                if "alert" in each]  # fmt: skip
+    assert len(runbooks) > 15 and all(each.startswith("https://docs.example/m.html#") for each in runbooks)
     boards: dict[str, Any] = {}
     for one in of_kind(text, "ConfigMap"):
         if one["metadata"]["labels"].get("grafana_dashboard") == "1":
