@@ -20,8 +20,8 @@ import msgspec
 import pytest
 import yaml
 
-from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from ledger_fake import batch, record, traffic
+from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.prometheus.families import Exposition
 from waits import CAP_S, HANG_S, happens

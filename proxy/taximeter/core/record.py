@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import types
 from enum import StrEnum
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 import msgspec
 
-from taximeter.core.usage import MAX_COUNT, MAX_SECONDS
+from taximeter.core.usage import MAX_COUNT, MAX_SECONDS, Reading
 
 SCHEMA = 1
 
@@ -90,28 +90,6 @@ class Header(msgspec.Struct, kw_only=True):
     worker: str
     started_at: int
     """µs since epoch, UTC, as every time in the journal."""
-
-
-class Open(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A call that is about to be sent upstream."""
-
-    request_id: str
-    attempt: int = 1
-    started_at: int
-    workspace: str
-    track: str | None = None
-    document: str | None = None
-    task: str | None = None
-    end_user: str | None = None
-    key_id: str | None = None
-    tags: dict[str, str] = msgspec.field(default_factory=dict)
-    upstream: str
-    provider: str
-    api: str
-    operation: Operation = Operation.OTHER
-    stream: bool = False
-    request_model: str | None = None
-    request_bytes: int = 0
 
 
 class Tick(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -212,6 +190,74 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
         """The served model where the upstream told it, else the one asked for, else `unknown`."""
         return self.response_model or self.request_model or "unknown"
 
+    def take(self, reading: Reading) -> None:
+        """Write down what an answer used, and what it told of itself."""
+        self.response_model = reading.response_model
+        self.upstream_request_id = reading.upstream_request_id
+        self.service_tier = reading.service_tier
+        self.usage = reading.usage
+        input_tokens, output_tokens = reading.input_tokens, reading.output_tokens
+        if input_tokens is not None:
+            self.input_tokens = self.total_tokens = input_tokens
+            self.input_source = Source.REPORTED
+        if output_tokens is not None:
+            self.output_tokens = output_tokens
+            self.output_source = Source.REPORTED
+            self.total_tokens = output_tokens if input_tokens is None else input_tokens + output_tokens
+        if not reading.bare:
+            self._take_details(reading)
+
+    def _take_details(self, reading: Reading) -> None:
+        self.cached_input_tokens = reading.cached_input_tokens
+        self.cache_write_input_tokens = reading.cache_write_input_tokens
+        self.cache_write_input_tokens_5m = reading.cache_write_input_tokens_5m
+        self.cache_write_input_tokens_1h = reading.cache_write_input_tokens_1h
+        self.audio_input_tokens = reading.audio_input_tokens
+        self.image_input_tokens = reading.image_input_tokens
+        self.reasoning_output_tokens = reading.reasoning_output_tokens
+        self.audio_output_tokens = reading.audio_output_tokens
+        self.accepted_prediction_tokens = reading.accepted_prediction_tokens
+        self.rejected_prediction_tokens = reading.rejected_prediction_tokens
+        self.search_units = reading.search_units
+        self.rerank_documents = reading.rerank_documents
+        self.embedding_inputs = reading.embedding_inputs
+        self.web_search_requests = reading.web_search_requests
+        self.seconds = reading.seconds
+        self.inconsistent = reading.inconsistent
+        self.upstream_cost_nusd = reading.upstream_cost_nusd
+        if reading.impossible:
+            self.cost_note = IMPOSSIBLE
+
+
+class Open(Record, kw_only=True, omit_defaults=True):
+    """A record while its call goes on: its `open` line says what is known when it is about to be sent; the same object,
+    once it has ended, is its `close` line. What is not known yet is left out of either."""
+
+    ended_at: Moment = -1
+    outcome: Outcome = cast("Outcome", msgspec.UNSET)
+
+    def again(self, started_at: int) -> Open:
+        """The next attempt of the same request."""
+        return Open(
+            request_id=self.request_id,
+            attempt=self.attempt + 1,
+            started_at=started_at,
+            workspace=self.workspace,
+            track=self.track,
+            document=self.document,
+            task=self.task,
+            end_user=self.end_user,
+            key_id=self.key_id,
+            tags=self.tags,
+            upstream=self.upstream,
+            provider=self.provider,
+            api=self.api,
+            operation=self.operation,
+            stream=self.stream,
+            request_model=self.request_model,
+            request_bytes=self.request_bytes,
+        )
+
 
 class Line(msgspec.Struct, omit_defaults=True):
     """Any journal line: exactly one member is set."""
@@ -227,7 +273,7 @@ BUDGETS = "budgets"
 """Member of `tags` of a call that reserved a part of hard budgets: their ids, with commas."""
 
 
-def reservation_of(call: Open | Record) -> str:
+def reservation_of(call: Record) -> str:
     """The name under which a call holds a part of its budgets."""
     return f"{call.request_id}#{call.attempt}"
 

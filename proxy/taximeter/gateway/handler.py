@@ -42,9 +42,9 @@ class Gateway:
         self.weak_tags = settings.tags.baggage or settings.tags.body
 
     async def __call__(self, exchange: Exchange) -> None:
-        """A request's path, top to bottom. `opening` gathers what is known of it: should it be refused, its record."""
+        """A request's path, top to bottom. `record` gathers what is known of it, whatever becomes of it."""
         started_us, started_ns = self.metering.now_us(), time.perf_counter_ns()
-        opening = Open(
+        record = Open(
             request_id=new_request_id(started_us),
             started_at=started_us,
             workspace=tags.DEFAULT_WORKSPACE,
@@ -58,12 +58,12 @@ class Gateway:
             route = routes.resolve(exchange.path)
             named = tags.from_headers(head, self.tag_headers)
             if named:
-                opening.workspace, opening.track = named.get("workspace", opening.workspace), named.get("track")
+                record.workspace, record.track = named.get("workspace", record.workspace), named.get("track")
             key = self.admission.key_of(head)
             if key is not None:
-                opening.key_id, opening.workspace = key.id, key.workspace
+                record.key_id, record.workspace = key.id, key.workspace
             flavor = flavors.find(exchange.method, route.path)
-            opening.api, opening.operation = flavor.api, flavor.operation
+            record.api, record.operation = flavor.api, flavor.operation
 
             reading = None
             if self._streams_through(head):
@@ -75,14 +75,14 @@ class Gateway:
                 body, whole = exchange.take(), True
             else:
                 body, whole = await exchange.body(self.settings.limits.json_body_bytes)
-            prepared = _prepare(flavor, (reading or body) if whole else b"", route.path, opening.request_id)
+            prepared = _prepare(flavor, (reading or body) if whole else b"", route.path, record.request_id)
             if reading is not None and reading is not body:
                 prepared.reading, prepared.body, prepared.injected = reading, body, False
-            opening.request_model, opening.stream = prepared.model, prepared.stream
-            opening.request_bytes = len(body)
+            record.request_model, record.stream = prepared.model, prepared.stream
+            record.request_bytes = len(body)
 
             upstream = self.upstreams.choose(route.upstream, prepared.model)
-            opening.upstream, opening.provider = upstream.name, upstream.provider
+            record.upstream, record.provider = upstream.name, upstream.provider
             if prepared.injected and not upstream.takes_stream_options:
                 prepared.body, prepared.injected = body, False
             whose = tags.resolve(
@@ -92,24 +92,24 @@ class Gateway:
                 weak=self._weak_tags(head, prepared) if self.weak_tags else None,
                 upstream_workspace=upstream.settings.workspace,
             )
-            whose.mark(opening)
+            whose.mark(record)
             if whose.workspace in self.admission.budgeted or (key is not None and key.models):
-                self._restrict(key, opening, exchange, flavor, route.path, prepared, body if whole else None)
+                self._restrict(key, record, exchange, flavor, route.path, prepared, body if whole else None)
 
             text = (prepared.reading or body) if whole else None
             call = Call(
-                self.metering, opening, started_ns, flavor, prepared, text=text, tokenizer=upstream.settings.tokenizer
+                self.metering, record, started_ns, flavor, prepared, text=text, tokenizer=upstream.settings.tokenizer
             )
             path = route.path + b"?" + exchange.query if exchange.query else route.path
             await Relay(self.metering, self.admission, exchange, call, upstream).run(path, body, whole=whole)
         except errors.RequestError as error:  # refused: nothing has been sent
-            self._record_unsent(opening, started_ns, Outcome.REFUSED, error.code)
-            refuse(exchange, error, opening.request_id)
+            self._record_unsent(record, started_ns, Outcome.REFUSED, error.code)
+            refuse(exchange, error, record.request_id)
         except errors.JournalError as error:
-            log.error("%s refused: %s", opening.request_id, error)
-            refuse(exchange, errors.JournalUnavailable(), opening.request_id)
+            log.error("%s refused: %s", record.request_id, error)
+            refuse(exchange, errors.JournalUnavailable(), record.request_id)
         except ClientLeft:
-            self._record_unsent(opening, started_ns, Outcome.CLIENT_LEFT, None)
+            self._record_unsent(record, started_ns, Outcome.CLIENT_LEFT, None)
 
     def _streams_through(self, head: dict[bytes, bytes]) -> bool:
         """JSON is read whole to learn model and stream; any other body, and one that is too long, is not held."""
@@ -147,7 +147,7 @@ class Gateway:
     def _restrict(
         self,
         key: ProxyKey | None,
-        opening: Open,
+        record: Open,
         exchange: Exchange,
         flavor: Flavor,
         path: bytes,
@@ -158,7 +158,7 @@ class Gateway:
 
         Raises Forbidden, BadRequest or PayloadTooLarge where it does not let the call through, or cannot tell.
         """
-        if not self.admission.restricts(key, opening):
+        if not self.admission.restricts(key, record):
             return
         readable.check_head(exchange.headers)
         listed = key is not None and bool(key.models)
@@ -172,7 +172,7 @@ class Gateway:
             self.admission.admit(key, asked, exchange.headers, path, free=free)
         if not free:
             prepared.demand = asked
-            self.admission.mark(opening)
+            self.admission.mark(record)
 
     def _weak_tags(self, head: dict[bytes, bytes], prepared: Prepared) -> dict[str, object]:
         """Tags from where end users can write, only where switched on; baggage before body."""
@@ -183,10 +183,10 @@ class Gateway:
             weak.update(tags.from_baggage(head[b"baggage"]))
         return weak
 
-    def _record_unsent(self, opening: Open, started_ns: int, outcome: Outcome, code: str | None) -> None:
+    def _record_unsent(self, record: Open, started_ns: int, outcome: Outcome, code: str | None) -> None:
         """A record of a request that never left, with what is known of it."""
         try:
-            call = Call(self.metering, opening, started_ns)
+            call = Call(self.metering, record, started_ns)
         except errors.JournalError:
             return  # it was refused for another reason already; nothing was used
         call.settle(outcome, time.perf_counter_ns(), error_code=code)

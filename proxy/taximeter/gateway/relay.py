@@ -85,7 +85,7 @@ class Relay:
         try:
             if self._metering.durable:
                 await self._metering.journal.durable()
-            if BUDGETS in self._call.opening.tags:
+            if BUDGETS in self._call.record.tags:
                 await self._hold()
             call, begun = self._call, b""
             if whole:
@@ -93,20 +93,20 @@ class Relay:
                 if len(body) > self._metering.count_prompt_bytes:
                     call.shorten_prompt()
                 response = self._response = await self._sending(path, call.prepared.body)
-                call.status = response.status
+                call.record.status = response.status
                 if response.status in REFUSALS and call.prepared.injected:
                     response, begun = await self._again_without_usage(response, path, body)
             else:
                 self._state = UPLOADING
                 response = self._response = await self._sending(path, self._upload(body))
-                call.status = response.status
+                call.record.status = response.status
             await self._pass_on(response, begun)
         except errors.UpstreamError as error:
             await self._end(By.FAILED, error)
         except errors.RequestError as error:
             await self._end(By.REFUSED, error)
         except errors.JournalError as error:
-            log.error("%s refused: %s", self._call.opening.request_id, error)
+            log.error("%s refused: %s", self._call.record.request_id, error)
             await self._end(By.UNWRITTEN, errors.JournalUnavailable())
         except ClientLeft:
             await self._end(By.LEFT)
@@ -125,8 +125,8 @@ class Relay:
                 self._response.abort()
             if not self._call.closed:
                 self._call.settle_now(Outcome.INTERRUPTED)
-            if BUDGETS in self._call.opening.tags:
-                self._admission.let_go(self._call.opening)
+            if BUDGETS in self._call.record.tags:
+                self._admission.let_go(self._call.record)
 
     # ── the request ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -137,7 +137,7 @@ class Relay:
         if demand is not None:
             await in_task()
             tokenizer = self._upstream.settings.tokenizer
-            held = await self._admission.hold(call.opening, call.flavor, demand, tokenizer)
+            held = await self._admission.hold(call.record, call.flavor, demand, tokenizer)
             if held is not None:
                 if not call.hold(held) and metering.refuses:
                     raise errors.JournalError("what is held of its budgets cannot be written down")
@@ -156,9 +156,9 @@ class Relay:
     async def _upload(self, begun: bytes) -> AsyncIterator[bytes]:
         """The request body as the client sends it; the watch begins when it is through."""
         call, part = self._call, begun
-        call.request_bytes = 0
+        call.record.request_bytes = 0
         while part or (part := await self._exchange.part()):
-            call.request_bytes += len(part)
+            call.record.request_bytes += len(part)
             yield part
             part = b""
         self._watch()
@@ -175,21 +175,21 @@ class Relay:
         if b"stream_options" not in refusal and b"include_usage" not in refusal:
             return response, refusal
         first = self._call
-        first.response_bytes = len(refusal)
+        first.record.response_bytes = len(refusal)
         first.settle(Outcome.UPSTREAM_ERROR, time.perf_counter_ns())
-        if BUDGETS in first.opening.tags:
-            self._admission.let_go(first.opening)
+        if BUDGETS in first.record.tags:
+            self._admission.let_go(first.record)
         response.abort()
         self._upstream.takes_stream_options = False
         log.warning("upstream %s refuses stream_options: its streams are counted here", self._upstream.name)
         self._unwatch()
         self._state = ASKING
         self._call = first.again(body)
-        if BUDGETS in self._call.opening.tags:
+        if BUDGETS in self._call.record.tags:
             await self._hold()
         self._watch()
         response = self._response = await self._sending(path, body)
-        self._call.status = response.status
+        self._call.record.status = response.status
         return response, b""
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────
@@ -200,7 +200,7 @@ class Relay:
         head = dict(response.headers)
         kind = head.get(b"content-type", b"")
         answer = Answer(status=response.status, content_type=kind, headers=response.headers)
-        headers = [*response.headers, (b"x-taximeter-request-id", call.opening.request_id.encode())]
+        headers = [*response.headers, (b"x-taximeter-request-id", call.record.request_id.encode())]
         if call.prepared.injected:  # the answer will be shorter than the upstream's by the usage event
             headers = [field for field in headers if field[0] != b"content-length"]
         if self._streams or kind not in _JSON:
@@ -333,9 +333,9 @@ class Relay:
         else:
             call.settle_now(outcome, code)
         if error is not None and end.shown is Shown.ERROR:
-            refuse(exchange, error, call.opening.request_id)
+            refuse(exchange, error, call.record.request_id)
         elif error is not None and end.shown is Shown.CUT and not left:
-            raise errors.AnswerCut(f"{call.opening.request_id}: {error.message}") from error
+            raise errors.AnswerCut(f"{call.record.request_id}: {error.message}") from error
 
 
 def streams(head: dict[bytes, bytes], *, asked: bool) -> bool:

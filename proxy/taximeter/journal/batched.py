@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
-from taximeter.core.record import Open, Record
+from taximeter.core.record import Record
 from taximeter.journal.file import JournalFile
-from taximeter.journal.format import close_line
+from taximeter.journal.format import CLOSE, close_line
 from taximeter.journal.lines import LineWriter
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class _Gathered(NamedTuple):
     file: JournalFile
     line: bytes
-    item: Open | Record
+    record: Record
 
 
 class BatchedWriter:
@@ -36,7 +36,7 @@ class BatchedWriter:
         self._after: list[tuple[Callable[[bytes], None], bytes]] = []
         """What waits for them."""
 
-    def open(self, file: JournalFile, line: bytes, opening: Open) -> None:
+    def open(self, file: JournalFile, line: bytes, opening: Record) -> None:
         """Have a call's open line written at the end of the turn."""
         if self._waiting.concerned:
             self.write()
@@ -80,16 +80,16 @@ class BatchedWriter:
             except Exception:  # one connection's trouble is not another's
                 log.exception("what waited for the journal failed")
 
-    def _gather(self, file: JournalFile, line: bytes, item: Open | Record) -> None:
+    def _gather(self, file: JournalFile, line: bytes, record: Record) -> None:
         if not self._gathered and not self._after:
             asyncio.get_running_loop().call_soon(self.end_turn)
-        self._gathered.append(_Gathered(file, line, item))
+        self._gathered.append(_Gathered(file, line, record))
 
     def _write_singly(self, file: JournalFile, gathered: list[_Gathered]) -> None:
         """What cannot be kept must leave no gap in the numbers, so records are numbered again."""
-        file.seq -= sum(isinstance(one.item, Record) for one in gathered)
+        file.seq -= sum(one.line.startswith(CLOSE) for one in gathered)
         for one in gathered:
-            if isinstance(one.item, Record):
-                self._lines.close(file, one.item)
+            if one.line.startswith(CLOSE):
+                self._lines.close(file, one.record)
             else:
-                self._lines.open(file, one.line, one.item)
+                self._lines.open(file, one.line, one.record)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 import os
 import re
-from typing import TypeVar
 
 import msgspec
 
@@ -42,8 +41,6 @@ decode_line = msgspec.json.Decoder(Line).decode
 
 _encode = msgspec.json.Encoder().encode
 
-_Item = TypeVar("_Item", Open, Record)
-
 
 def new_journal_id() -> str:
     """128 random bits as 32 hex digits: unique per file, on every node, for ever."""
@@ -60,7 +57,7 @@ def open_line(opening: Open) -> bytes:
     try:
         return _line(OPEN, opening, b"}\n")
     except ValueError:
-        return _line(OPEN, salvaged(opening), b"}\n")
+        return _line(OPEN, salvaged(opening, opens=True), b"}\n")
 
 
 def close_line(record: Record) -> bytes:
@@ -91,7 +88,7 @@ def start_of(journal_id: str, seq: int) -> bytes:
     return b'%b{"event_id":"%b:%d",' % (CLOSE, journal_id.encode(), seq)
 
 
-def _line(start: bytes, value: Line | Open | Record, end: bytes) -> bytes:
+def _line(start: bytes, value: Line | Record, end: bytes) -> bytes:
     data = _encode(value)
     if b"\n" in data:  # only from a provider's pretty-printed usage object, kept as it came
         data = msgspec.json.format(data, indent=-1)
@@ -100,7 +97,7 @@ def _line(start: bytes, value: Line | Open | Record, end: bytes) -> bytes:
     return start + data + end
 
 
-def salvaged(item: _Item) -> _Item:
+def salvaged(item: Record, *, opens: bool = False) -> Record:
     """A copy that can be written: texts cut and made Unicode, the provider's usage object and tags left out.
 
     A call must be counted even where something in it cannot be encoded; its figures are kept in any case.
@@ -111,6 +108,6 @@ def salvaged(item: _Item) -> _Item:
         if isinstance(value, str) and not isinstance(value, enum.Enum):
             changes[name] = value[:_KEPT_CHARS].encode("utf-8", "replace").decode()
     changes["tags"] = {BUDGETS: item.tags[BUDGETS]} if BUDGETS in item.tags else {}
-    if isinstance(item, Record):
+    if not opens:  # there it is not known yet
         changes["usage"] = msgspec.Raw(b"null")
     return msgspec.structs.replace(item, **changes)

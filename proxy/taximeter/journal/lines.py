@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from taximeter.config import JournalSettings
 from taximeter.core.errors import JournalError
-from taximeter.core.record import Open, Record
+from taximeter.core.record import Record
 from taximeter.journal.durable import Syncer
 from taximeter.journal.file import JournalFile
 from taximeter.journal.format import close_line
@@ -49,7 +49,7 @@ class LineWriter:
         self._current, self._flushed = current, flushed
         self._retrying = False
 
-    def open(self, file: JournalFile, line: bytes, opening: Open) -> None:
+    def open(self, file: JournalFile, line: bytes, opening: Record) -> None:
         """Write a call's open line. Raises JournalError where `on_error` is "refuse" and it could not be written."""
         if self.put(file, line):
             return

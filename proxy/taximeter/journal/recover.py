@@ -57,10 +57,10 @@ def interrupted(call: InFlight, request_id: str, attempt: int, *, ended_at: int)
 
     `ended_at`: the writer's last sign of life (µs). When the call really ended nobody knows, nor how long it took.
     """
-    opening = _opening(call, request_id, attempt, ended_at)
+    record = _opening(call, request_id, attempt, ended_at)
     tick = _tick(call)
-    shared = {name: getattr(opening, name) for name in Open.__struct_fields__}
-    record = Record(ended_at=max(ended_at, opening.started_at), outcome=Outcome.INTERRUPTED, **shared)
+    record.ended_at = max(ended_at, record.started_at)
+    record.outcome = Outcome.INTERRUPTED
     if tick is None:
         return record
     record.partial = tick.response_bytes > 0

@@ -12,7 +12,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from taximeter.budgets.charges import Held, charge
-from taximeter.core.record import IMPOSSIBLE, MAX_COST_NUSD, SATURATED, Open, Operation, Outcome, Record, Source, Tick
+from taximeter.core.record import MAX_COST_NUSD, SATURATED, Open, Operation, Outcome, Record, Source, Tick
 from taximeter.core.usage import NOTHING, Reading
 from taximeter.flavors.meter import Flavor, Meter, Prepared
 from taximeter.flavors.opaque import OPAQUE
@@ -88,23 +88,18 @@ class Call:
         "flavor",
         "held",
         "meter",
-        "opening",
         "overhead_ns",
         "prepared",
         "read_ns",
         "record",
-        "request_bytes",
-        "response_bytes",
         "started_ns",
-        "status",
         "tick_at_ns",
-        "ttft_ns",
     )
 
     def __init__(
         self,
         metering: Metering,
-        opening: Open,
+        record: Open,
         started_ns: int,
         flavor: Flavor = OPAQUE,
         prepared: Prepared = _NOTHING_SENT,
@@ -118,21 +113,18 @@ class Call:
         """
         self._metering = metering
         self.flavor = flavor
-        self._text = None if opening.operation is Operation.OTHER else text
+        self._text = None if record.operation is Operation.OTHER else text
         """None: nothing of this call is ever counted."""
         self._tokenizer = tokenizer
         self._prompt: Prompt | None = None
         self.prepared = prepared
-        self.opening = opening
+        self.record = record
+        """What is known of the call: as it is, its open line; as it will be at its end, its close line."""
         self.started_ns = started_ns
-        self.request_bytes = opening.request_bytes
-        self.response_bytes = 0
-        self.status: int | None = None
         self.meter: Meter | None = None
         """None before an answer has come, and for a whole one that is read at once."""
         self.read_ns: int | None = None
         """When the last of the answer was read."""
-        self.ttft_ns: int | None = None
         self.overhead_ns: int | None = None
         self.tick_at_ns = started_ns + TICK_EVERY_NS
         """From when on a long stream's progress is to be written down again."""
@@ -140,18 +132,14 @@ class Call:
         """Its record is written."""
         self.held: Held | None = None
         """What is held of its hard budgets, where it has any."""
-        self.record: Record | None = None
-        """What was written at the close."""
-        self._file: JournalFile = metering.journal.open(opening)
+        self._file: JournalFile = metering.journal.open(record)
 
     def again(self, body: bytes) -> Call:
         """The next attempt of the same request, with another body."""
-        opening, metering = Open(**{n: getattr(self.opening, n) for n in Open.__struct_fields__}), self._metering
-        opening.attempt, opening.started_at = self.opening.attempt + 1, metering.now_us()
         self.prepared.body, self.prepared.injected = body, False
         return Call(
-            metering,
-            opening,
+            self._metering,
+            self.record.again(self._metering.now_us()),
             time.perf_counter_ns(),
             self.flavor,
             self.prepared,
@@ -164,7 +152,7 @@ class Call:
     def shorten_prompt(self) -> None:
         """Drop a text too long to be kept; where it will have to be counted, count it first, in the pool."""
         if self._text is not None:
-            silent = (self.opening.upstream, self.opening.api) in self._metering.silent
+            silent = (self.record.upstream, self.record.api) in self._metering.silent
             prompt = self._its_prompt()
             prompt.shorten(self._metering.tokenizers if silent or self.prepared.stream else None)
             self._text = b""
@@ -173,31 +161,32 @@ class Call:
         """All of an answer has come: its reading, where it needs no meter; else None, and it is to be fed."""
         now_ns = time.perf_counter_ns()
         try:
-            reading = self.flavor.whole(self.prepared, answer, self.opening.provider, body)
+            reading = self.flavor.whole(self.prepared, answer, self.record.provider, body)
         except Exception:  # metering never breaks the relay
-            log.exception("%s: an answer could not be read at once", self.opening.request_id)
+            log.exception("%s: an answer could not be read at once", self.record.request_id)
             return None
         if reading is not None:
-            self.ttft_ns = now_ns - self.started_ns
             self.read_ns = now_ns
-            self.response_bytes = len(body)
+            self.record.ttft_ms = (now_ns - self.started_ns) // 1000 / 1000
+            self.record.response_bytes = len(body)
         return reading
 
     def begin_answer(self, answer: Answer) -> Meter:
         """Meter an answer's parts from now on."""
-        self.meter = meter = self.flavor.meter(self.prepared, answer, self.opening.provider)
+        self.meter = meter = self.flavor.meter(self.prepared, answer, self.record.provider)
         return meter
 
     def feed(self, chunk: bytes, now_ns: int) -> bytes:
         """A part of the answer has come; returns what of it may go to the client now."""
-        if self.ttft_ns is None:
-            self.ttft_ns = now_ns - self.started_ns
+        record = self.record
+        if self.read_ns is None:
+            record.ttft_ms = (now_ns - self.started_ns) // 1000 / 1000
         self.read_ns = now_ns
-        self.response_bytes += len(chunk)
+        record.response_bytes += len(chunk)
         try:
             return self.meter.feed(chunk)  # type: ignore[union-attr]  # begun by `begin_answer`
         except Exception:  # metering never breaks the relay
-            log.exception("%s: a meter failed; the answer goes on, its usage is unknown", self.opening.request_id)
+            log.exception("%s: a meter failed; the answer goes on, its usage is unknown", self.record.request_id)
             return chunk
 
     def finish(self) -> bytes:
@@ -225,14 +214,14 @@ class Call:
             self.held.sent = False
 
     def _tick(self, now_ns: int, output_tokens: int | None) -> bool:
-        opening, held = self.opening, self.held
+        record, held = self.record, self.held
         return self._metering.journal.tick(
             self._file,
             Tick(
-                request_id=opening.request_id,
-                attempt=opening.attempt,
-                at=opening.started_at + (now_ns - self.started_ns) // 1000,
-                response_bytes=self.response_bytes,
+                request_id=record.request_id,
+                attempt=record.attempt,
+                at=record.started_at + (now_ns - self.started_ns) // 1000,
+                response_bytes=record.response_bytes,
                 output_tokens=output_tokens,
                 bound_tokens=None if held is None else held.tokens,
                 bound_cost_nusd=None if held is None else held.cost_nusd,
@@ -252,7 +241,7 @@ class Call:
             reading = self.meter.reading()
         outcome = self.outcome(left=left)
         if self._text is not None and outcome is not Outcome.UPSTREAM_ERROR:
-            silent, place = self._metering.silent, (self.opening.upstream, self.opening.api)
+            silent, place = self._metering.silent, (self.record.upstream, self.record.api)
             if lacks(self.flavor.operation, reading):
                 silent.add(place)
                 return
@@ -264,7 +253,7 @@ class Call:
 
     def outcome(self, *, left: bool) -> Outcome:
         """How an answer that came to its end ended."""
-        if self.status is not None and self.status >= 400:
+        if self.record.status is not None and self.record.status >= 400:
             return Outcome.UPSTREAM_ERROR
         return Outcome.CLIENT_LEFT if left else Outcome.OK
 
@@ -275,7 +264,7 @@ class Call:
             return
         ended_ns = time.perf_counter_ns()
         reading = meter.reading()
-        if self._text is None or self.status is None or self.status >= 400:
+        if self._text is None or self.record.status is None or self.record.status >= 400:
             self.settle(outcome, ended_ns, reading, error_code=error_code)
             return
         await in_task()
@@ -294,12 +283,18 @@ class Call:
             return
         meter.finish()
         reading = meter.reading()
-        sources = None
-        if self._text is not None and self.status == 200 and reading.output_tokens is None and not reading.impossible:
+        counted = None
+        if (
+            self._text is not None
+            and self.record.status == 200
+            and reading.output_tokens is None
+            and not reading.impossible
+        ):
             reading.output_tokens = meter.progress_tokens()
             if reading.output_tokens is not None:
-                sources = Completed(reading, _reported(reading.input_tokens), Source.ESTIMATED, None)
-        self.settle(outcome, now_ns, reading, error_code=error_code, partial=not reading.finished, counted=sources)
+                known = Source.NONE if reading.input_tokens is None else Source.REPORTED
+                counted = Completed(reading, known, Source.ESTIMATED, None)
+        self.settle(outcome, now_ns, reading, error_code=error_code, partial=not reading.finished, counted=counted)
 
     def settle(
         self,
@@ -315,50 +310,19 @@ class Call:
         if self.closed:
             return
         self.closed = True
-        opening = self.opening
+        record = self.record
         if reading.failed and outcome is Outcome.OK:  # status 200, and then an error in the stream
             outcome, partial = Outcome.UPSTREAM_ERROR, not reading.finished
-        spent_ns = now_ns - self.started_ns
-        record = Record(
-            request_id=opening.request_id,
-            attempt=opening.attempt,
-            started_at=opening.started_at,
-            ended_at=opening.started_at + spent_ns // 1000,
-            duration_ms=spent_ns // 1000 / 1000,
-            ttft_ms=None if self.ttft_ns is None else self.ttft_ns // 1000 / 1000,
-            overhead_us=None if self.overhead_ns is None else self.overhead_ns // 1000,
-            workspace=opening.workspace,
-            track=opening.track,
-            document=opening.document,
-            task=opening.task,
-            end_user=opening.end_user,
-            key_id=opening.key_id,
-            tags=opening.tags,
-            upstream=opening.upstream,
-            provider=opening.provider,
-            api=opening.api,
-            operation=opening.operation,
-            stream=opening.stream,
-            request_model=opening.request_model,
-            response_model=reading.response_model,
-            upstream_request_id=reading.upstream_request_id,
-            service_tier=reading.service_tier,
-            status=self.status,
-            outcome=outcome,
-            partial=partial,
-            input_source=_reported(reading.input_tokens) if counted is None else counted.input_source,
-            output_source=_reported(reading.output_tokens) if counted is None else counted.output_source,
-            tokenizer=None if counted is None else counted.tokenizer,
-            input_tokens=reading.input_tokens,
-            output_tokens=reading.output_tokens,
-            total_tokens=_total(reading),
-            request_bytes=self.request_bytes,
-            response_bytes=self.response_bytes,
-            error_code=error_code,
-            usage=reading.usage,
-        )
-        if not reading.bare:
-            _take_details(record, reading)
+        spent_us = (now_ns - self.started_ns) // 1000
+        record.ended_at = record.started_at + spent_us
+        record.duration_ms = spent_us / 1000
+        if self.overhead_ns is not None:
+            record.overhead_us = self.overhead_ns // 1000
+        record.outcome, record.partial, record.error_code = outcome, partial, error_code
+        record.take(reading)
+        if counted is not None:
+            record.input_source, record.output_source = counted.input_source, counted.output_source
+            record.tokenizer = counted.tokenizer
         if record.embedding_inputs is None:
             record.embedding_inputs = self.prepared.embedding_inputs
         if record.rerank_documents is None:
@@ -368,15 +332,11 @@ class Call:
             charge(record, self.held)
         if record.cost_nusd == MAX_COST_NUSD:
             record.cost_note = SATURATED
-        self.record = record
         self._metering.journal.close(self._file, record)
 
     def usage_headers(self) -> list[tuple[bytes, bytes]]:
-        """`x-taximeter-…` headers of a settled call; what is not known is left out."""
-        record = self.record
-        if record is None:
-            return []
-        found = []
+        """`x-taximeter-…` headers of what is known of its use; the rest is left out."""
+        record, found = self.record, []
         if record.input_tokens is not None:
             found.append((b"x-taximeter-input-tokens", str(record.input_tokens).encode()))
         if record.output_tokens is not None:
@@ -389,40 +349,6 @@ class Call:
     def _its_prompt(self) -> Prompt:
         """Made when it is needed, which it seldom is."""
         if self._prompt is None:
-            model, provider = self.prepared.model, self.opening.provider
+            model, provider = self.prepared.model, self.record.provider
             self._prompt = Prompt(self.flavor, self._text or b"", model, provider, self._tokenizer)
         return self._prompt
-
-
-def _reported(figure: int | None) -> Source:
-    return Source.NONE if figure is None else Source.REPORTED
-
-
-def _take_details(record: Record, reading: Reading) -> None:
-    record.cached_input_tokens = reading.cached_input_tokens
-    record.cache_write_input_tokens = reading.cache_write_input_tokens
-    record.cache_write_input_tokens_5m = reading.cache_write_input_tokens_5m
-    record.cache_write_input_tokens_1h = reading.cache_write_input_tokens_1h
-    record.audio_input_tokens = reading.audio_input_tokens
-    record.image_input_tokens = reading.image_input_tokens
-    record.reasoning_output_tokens = reading.reasoning_output_tokens
-    record.audio_output_tokens = reading.audio_output_tokens
-    record.accepted_prediction_tokens = reading.accepted_prediction_tokens
-    record.rejected_prediction_tokens = reading.rejected_prediction_tokens
-    record.search_units = reading.search_units
-    record.rerank_documents = reading.rerank_documents
-    record.embedding_inputs = reading.embedding_inputs
-    record.web_search_requests = reading.web_search_requests
-    record.seconds = reading.seconds
-    record.inconsistent = reading.inconsistent
-    record.upstream_cost_nusd = reading.upstream_cost_nusd
-    if reading.impossible:
-        record.cost_note = IMPOSSIBLE
-
-
-def _total(reading: Reading) -> int | None:
-    if reading.input_tokens is None:
-        return reading.output_tokens
-    if reading.output_tokens is None:
-        return reading.input_tokens
-    return reading.input_tokens + reading.output_tokens
