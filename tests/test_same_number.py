@@ -89,7 +89,7 @@ async def from_http(node):
 
 async def from_openais_api(node):
     """Without the requests, which it tells by kind only."""
-    found, start_s = {}, min(record.ended_at for record in house.records()) // 1_000_000 - 33 * 86_400  # two pages
+    found, start_s = {}, min(record.ended_at for record in node.records()) // 1_000_000 - 33 * 86_400  # two pages
     for name in WORKSPACES:
         asked = f"start_time={start_s}&bucket_width=1d&limit=31&project_ids={name}"
         sums = dict.fromkeys(("input", "output", "embedding", "cost"), 0)
