@@ -36,7 +36,7 @@ MOVED = {
     "SECURITY.md": "security.md",
 }
 """Pages of the root, and what they are called in the site."""
-FILES = ("LICENSE", "Dockerfile", "config/taximeter.toml", "config/prices.toml")
+FILES = ("LICENSE", "Dockerfile", "compose.yaml", "config/taximeter.toml", "config/prices.toml")
 """What pages link to besides pages; taken along as it is."""
 
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]+)?\)")
