@@ -39,3 +39,14 @@ def upstream(block: str) -> dict[str, Any]:
     """The one upstream of a block."""
     [found] = tomllib.loads(block)["upstream"]
     return found
+
+
+def above_blocks() -> dict[str, str]:
+    """Upstream -> the base URL for OpenAI's clients that the text above its block names last, where it does."""
+    found: dict[str, str] = {}
+    before = PAGE.read_text().partition("\n## Ready upstream blocks\n")[2]
+    for block in blocks():
+        text, _, before = before.partition(f"```toml\n{block}```")
+        if urls := re.findall(rf"`({HERE}[^`]*)`", text):
+            found[upstream(block)["name"]] = urls[-1]
+    return found

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from nodes import Node, node
@@ -124,7 +125,8 @@ async def as_directly(rows: list[page.Row], program: list[str], provider: Provid
         half = len(provider.requests) // 2
         first, second = provider.requests[:half], provider.requests[half:]
         assert sorted(each.target for each in second) == sorted(each.target for each in first)
-        credentials_are_the_operators(second)
+        for request in second:
+            is_what_the_provider_expects(request)
         records = await asyncio.to_thread(recorded, running, len(second))
     billed(rows, records, told)
 
@@ -137,12 +139,28 @@ def shows_as_the_page_says(row: page.Row, told: Any) -> None:
     assert streams == expected, (row, told)
 
 
-def credentials_are_the_operators(requests: list[Request]) -> None:
-    """No client's own key reaches a provider whose upstream has one, and each gets it where it looks for it."""
-    for request in requests:
-        sent = {value.removeprefix("Bearer ") for name, value in request.headers if "auth" in name or "key" in name}
-        assert len(sent) == 1 or request.target.startswith("/api/"), request.headers
-        assert all(each in secrets().values() or each == "access-token" for each in sent), (request.target, sent)
+APIS = (
+    (r"/v1/chat/completions", "authorization"),
+    (r"/v1/messages", "x-api-key"),
+    (r"/v1(beta)?/models/gemini-2\.5-flash:(g|streamG)enerateContent", "x-goog-api-key"),
+    (r"/v2/chat", "authorization"),
+    (r"/api/(chat|show)", None),
+    (r"/v1/responses", "authorization"),
+    (r"/openai/deployments/my-deployment/chat/completions", "api-key"),
+    (r"/model/amazon\.nova-lite-v1(:|%3A)0/converse", "authorization"),
+    (r"/v1/projects/my-project/locations/us-central1/publishers/anthropic/models/[^/]+:(r|streamR)awPredict",
+     "authorization"),
+)  # fmt: skip
+"""The paths of the providers' own API references, and the header in which each wants its credential (Ollama: none)."""
+
+
+def is_what_the_provider_expects(request: Request) -> None:
+    """The path is one it has, and the operator's credential stands where it looks for it, the client's own nowhere."""
+    path = request.target.partition("?")[0]
+    [header] = [header for pattern, header in APIS if re.fullmatch(pattern, path)] or [f"no such API: {path}"]
+    sent = {name: value.removeprefix("Bearer ") for name, value in request.headers if "auth" in name or "key" in name}
+    assert set(sent) == ({header} if header else set())
+    assert all(each in secrets().values() or each == "access-token" for each in sent.values()), (path, sent)
 
 
 def recorded(running: Node, number: int) -> list[dict[str, Any]]:
@@ -201,3 +219,33 @@ def npm() -> Path:
 
 async def test_javascript_clients(npm: Path, provider: Provider, tmp_path: Path) -> None:
     await as_directly(page.rows("JavaScript"), ["node", str(npm / "node_clients.mjs")], provider, tmp_path)
+
+
+AS_OPENAI = {
+    "azure": ("my-deployment", "/openai/v1/chat/completions"),
+    "anthropic": ("claude-sonnet-4-5", "/v1/chat/completions"),
+    "gemini": ("gemini-2.5-flash", "/v1beta/openai/chat/completions"),
+    "bedrock": ("openai.gpt-oss-20b-1:0", "/openai/v1/chat/completions"),
+    "vertex": (
+        "google/gemini-2.5-flash",
+        "/v1/projects/my-project/locations/us-central1/endpoints/openapi/chat/completions",
+    ),
+}
+"""Upstream -> a model of it, and the path of the provider's OpenAI-compatible API."""
+
+
+async def test_openais_clients_use_other_providers_at_the_urls_that_stand_above_their_blocks(
+    provider: Provider, tmp_path: Path
+) -> None:
+    above = page.above_blocks()
+    (tmp_path / "taximeter.toml").write_text("\n".join(rewritten(block, provider) for block in page.blocks()))
+    with node(tmp_path, **secrets()) as running:
+        runtime = await asyncio.to_thread(running.start)
+        for name, (model, path) in AS_OPENAI.items():
+            url = above[name].replace(page.HERE, f"http://{runtime.listen}/w/acme")
+            async with openai.AsyncOpenAI(base_url=url, api_key="access-token", max_retries=0) as client:
+                answer = await client.chat.completions.create(model=model, messages=python_clients.MESSAGES)
+            assert provider.requests[-1].target == path
+            records = await asyncio.to_thread(recorded, running, len(provider.requests))
+            assert (records[-1]["upstream"], records[-1]["workspace"]) == (name, "acme")
+            assert records[-1]["input_tokens"] == answer.usage.prompt_tokens
