@@ -46,7 +46,7 @@ __all__ = ["control", "start"]
 PAGE = Path(__file__).parent.parent / "docs" / "usage.md"
 README = PAGE.parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:(?!```).*\n)*)```")
-SERVING = re.compile(r"taximeter (serve|check|status)\b|curl .*localhost:8001/(healthz|readyz|metrics|prices)\b")
+SERVING = re.compile(r"taximeter (serve|check|status)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b")
 """Commands about a node as a whole; they are run with one."""
 IN_README = {"demo"}
 """Verbs whose output README.md shows (tests/demo compares it)."""

@@ -11,8 +11,8 @@ from faults.running import Node
 from taximeter.config import Settings
 from taximeter.config.settings import BudgetSettings
 from taximeter.control.process.state import ASKING_BUDGETS, State
-from taximeter.delivery.health import SinkHealth
 from taximeter.journal.status import Status
+from taximeter.sinks.health import SinkHealth
 from waits import HANG_S
 
 WORKER = Status(node="n1", worker="1", pid=1)
