@@ -1,5 +1,20 @@
-"""`python -m taximeter`, the same as the `taximeter` command."""
+"""The `taximeter` command, also as `python -m taximeter`."""
 
-from taximeter.cli import main
+import os
+import sys
 
-main()
+
+def main() -> None:
+    """Run a verb. `status`, which health checks run all the time, starts without click where it can."""
+    data_dir = os.environ.get("TAXIMETER_DATA_DIR")
+    if data_dir and sys.argv[1:] in (["status"], ["status", "--json"]):
+        from taximeter.node.status import show
+
+        sys.exit(show(data_dir, as_json="--json" in sys.argv))
+    from taximeter.cli import main as command
+
+    command(prog_name="taximeter")
+
+
+if __name__ == "__main__":
+    main()

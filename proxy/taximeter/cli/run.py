@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-FAILED, BAD_SETTINGS, NOT_RUNNING = 1, 2, 3
+FAILED, BAD_SETTINGS = 1, 2
 _DEFAULT = "Settings; default: config/taximeter.toml, else taximeter.toml."
 
 
@@ -103,14 +103,6 @@ def status(settings: Settings, _found: Found, as_json: bool) -> None:
 
     Exit codes: 0 ready, 1 not ready, 3 not running.
     """
-    from taximeter.cli.status import node_state
-    from taximeter.node.datadir import read_runtime
+    from taximeter.node.status import show
 
-    runtime = read_runtime(Path(settings.data_dir))
-    if runtime is None:
-        echo(f"No Taximeter runs on {Path(settings.data_dir).absolute()}.", err=True)
-        sys.exit(NOT_RUNNING)
-    state = node_state(runtime)
-    for part in [state.as_json().encode()] if as_json else state.as_lines():
-        echo(part)
-    sys.exit(0 if state.ready else FAILED)
+    sys.exit(show(settings.data_dir, as_json=as_json))
