@@ -7,12 +7,14 @@ import json
 
 import pytest
 
+from taximeter.gateway import relay
 from upstream import CLOSE, LAST_CHUNK, STALL, chunk, stream_head
 from waits import HANG_S, happens
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "one two three"}]}
 STREAM = {**CHAT, "stream": True}
 EVENT = b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
 
 
 def head_of(*fields: bytes) -> bytes:
@@ -136,3 +138,19 @@ async def test_who_leaves_an_answer_that_is_no_stream_whatever_was_asked_for_has
         go_on.set()
         record = await running.record()
     assert (record["outcome"], record["output_tokens"]) == ("client_left", 5)
+
+
+@pytest.mark.parametrize("ends", ["with its last chunk", "never", "cut"])
+async def test_who_leaves_at_done_had_everything(serve, provider, monkeypatch, ends):
+    monkeypatch.setattr(relay, "USAGE_EVENT_WAIT_S", 0.05 if ends == "never" else HANG_S)
+    left = asyncio.Event()
+    last = {"with its last chunk": [LAST_CHUNK], "never": [STALL], "cut": [b"no chunk"]}[ends]
+    provider.script(stream_head(), chunk(EVENT), chunk(DONE), left, *last)
+    async with serve(provider) as running:
+        async with client_of(running, chat(STREAM)) as (reader, _):
+            await reader.readuntil(DONE)
+            assert not running.records  # no usage was reported: it is counted after the end
+        await happens(running.watched_left)
+        left.set()
+        record = await running.record()
+    assert (record["outcome"], record.get("partial", False), record["output_source"]) == ("ok", False, "counted")

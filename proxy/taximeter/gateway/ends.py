@@ -11,6 +11,8 @@ added is asked again: an attempt of its own, which begins at the top.
     delivered   the answer's own last event is with the client; what ends its framing is still to come
     ended       all of the answer has come and gone on; what nobody reported is being counted
 
+The outcome follows what was delivered: a client that leaves with the last event has all it wanted.
+
 What `ENDS` has no row for cannot be: no upstream fails before it is asked, nothing is refused that has been answered.
 """
 
@@ -122,9 +124,9 @@ ENDS: dict[tuple[State, By], End] = {
     (PASSING,   By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
     (DELIVERED, By.COMPLETE):  End(_STATUS,  Use.COUNTED, Shown.ANSWER),
     (DELIVERED, By.REFUSED):   End(_REFUSED, Use.COUNTED, Shown.CUT),
-    (DELIVERED, By.FAILED):    End(_ERROR,   Use.COUNTED, Shown.CUT),
+    (DELIVERED, By.FAILED):    End(_STATUS,  Use.COUNTED, Shown.CUT),
     (DELIVERED, By.UNWRITTEN): End(_STOPPED, Use.KNOWN,   Shown.CUT),
-    (DELIVERED, By.LEFT):      End(_LEFT,    Use.COUNTED, Shown.NOTHING),
+    (DELIVERED, By.LEFT):      End(_STATUS,  Use.COUNTED, Shown.NOTHING),
     (DELIVERED, By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
     (ENDED,     By.LEFT):      End(_LEFT,    Use.COUNTED, Shown.NOTHING),
     (ENDED,     By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
