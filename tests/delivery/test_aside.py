@@ -235,10 +235,11 @@ asyncio.run(delivery.run())
 @pytest.mark.parametrize("moment", ["before the letter", "after the letter"])
 async def test_killed_between_the_steps_nothing_is_lost_or_counted_twice(tmp_path: Path, moment: str) -> None:
     journal_of(tmp_path, 6)
-    running = process(KILLED, tmp_path, moment)
-    assert await asyncio.to_thread(running.wait, 60) == -signal.SIGKILL
-    running.stdout.close()
-    running.stdin.close()
+    with process(KILLED, tmp_path, moment) as running:
+        try:
+            assert await asyncio.to_thread(running.wait, 60) == -signal.SIGKILL
+        finally:
+            running.kill()
     assert [letter.record.request_id for letter in Aside(tmp_path).letters()] == (["r3"] if "after" in moment else [])
     sink = Picky("history", [] if "after" in moment else ["r3"])  # what could be taken now stays aside all the same
     async with delivering(tmp_path, sink) as delivery:
