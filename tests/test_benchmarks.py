@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import latency, otel, page, workers
+from bench import latency, lightrag, otel, page, workers
 from bench.figures import Load, Measured, Spread, Turn, by_title_us, of_proxy, ratios
 from bench.paced import Latency, request
 from bench.peers import Running
@@ -126,3 +126,13 @@ def test_a_request_goes_out_with_its_length_and_the_names_a_proxy_wants():
 
 def test_turns_are_found_by_proxy():
     assert [each.number for each in of_proxy(SWINGING, "nginx")] == [0, 1, 2]
+
+
+def test_a_plugins_overhead_is_taken_within_a_round():
+    taken = {lightrag.WITHOUT: [(10.0, 20.0), (30.0, 60.0)], lightrag.WITH: [(12.0, 25.0), (33.0, 66.0)]}
+    lines = lightrag._table(taken)
+    assert lines[2:4] == [
+        "| LightRAG | 20.0 (10.0–30.0) | 40.0 (20.0–60.0) |",
+        "| LightRAG with the plugin | 22.5 (12.0–33.0) | 45.5 (25.0–66.0) |",
+    ]
+    assert lines[5].startswith("The plugin adds 2.5 (2.0–3.0) ms of CPU and 5.5 (5.0–6.0) ms to a query")

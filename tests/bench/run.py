@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import latency, otel, page, peers, processes, resident, rounds, workers, wrk
+from bench import latency, lightrag, otel, page, peers, processes, resident, rounds, workers, wrk
 from bench.figures import LeftOut
 from bench.node import taximeter
 from bench.scenarios import SCENARIOS, Scenario
@@ -77,6 +77,7 @@ SECTIONS: dict[str, Section] = {
     "start": lambda _: resident.start(),
     "delivery": lambda _: program("delivery.py", "--records", "60000"),
     "otel": lambda asked: otel.measure(asked.rounds, asked.seconds),
+    "lightrag": lambda asked: lightrag.measure(asked.rounds or 3),
     "tokenizing": lambda _: program("tokenizing.py"),
     "queries": lambda asked: on_history(asked, "ask_history.py"),
     "dashboard": lambda asked: on_history(asked, "pages.py"),

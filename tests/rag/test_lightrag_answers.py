@@ -373,6 +373,12 @@ async def test_ollama_and_rerankers_are_tagged_too(tmp_path: Path, site: Path) -
         billed = sums(provider, "qryalpha1mark")
         assert billed["rerank_tokens"] > 0
         assert answer["usage"]["rerank"]["requests"] == 1
+        body = {"query": "Stream qryalpha2mark !", "mode": "naive", "stream": True, "enable_rerank": False}
+        streamed = (await rag.client.post("/query/stream", json=body)).text.splitlines()[-1]
+        billed = sums(provider, "qryalpha2mark")  # its request is sent when the stream is read, and passed the proxy
+        assert json.loads(streamed)["token_usage"]["llm_output_tokens"] == billed["llm_output_tokens"] > 0
+        assert "unknown_because" not in json.loads(streamed)
+        billed = sums(provider, "qryalpha1mark")
         assert answer["token_usage"]["llm_output_tokens"] == billed["llm_output_tokens"]
         assert answer["token_usage"]["embedding_tokens"] == billed["embedding_tokens"]
 

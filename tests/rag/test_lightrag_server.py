@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from rag.test_lightrag_settings import FIGURES
+from taximeter_rag.lightrag import plugin as plugins
 from taximeter_rag.lightrag.plugin import Plugin
 from taximeter_rag.lightrag.server import Server
 from taximeter_rag.lightrag.settings import Settings
 from taximeter_rag.middleware import ASGIScope, Message, Receive, Send
+from taximeter_rag.reader import ReadError
 from taximeter_rag.tags import Scope, current
 
 
@@ -72,3 +74,24 @@ async def test_a_query_that_fails_says_what_it_used_until_then(path: str, status
 async def test_a_query_that_is_refused_at_once_stays_as_it_is() -> None:
     _, answer = await asked("/query", 422, calls=0)
     assert answer == {"detail": "boom"}
+
+
+class Crowded(Figures):
+    """A control port at which too many wait, for a while."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    async def aread(self, scope: Scope, *, wait_s: float = 0) -> dict[str, Any]:
+        if self.refusals:
+            self.refusals -= 1
+            raise ReadError("too many waits", 429)
+        return FIGURES
+
+
+async def test_a_crowded_control_port_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "CROWDED_S", (0.0, 0.0))
+    plugin = Plugin(Settings("http://p:8000"))
+    for refusals, told in ((2, (FIGURES, "")), (3, (None, "too many waits"))):
+        plugin.reader = Crowded(refusals)  # type: ignore[assignment]
+        assert await plugin.figures(Scope(track="t")) == told

@@ -32,11 +32,15 @@ REMEMBERED_TRACKS = 1_000
 REMEMBERED_DOCUMENTS = 10_000
 LOOK_S = 1.0
 """How often one that waits for documents looks, where nothing tells it."""
-LISTED_S = 10.0
+LISTED_S = 30.0
 """A list of documents, which a user interface asks for again and again, may be so old."""
+LISTED_AT_ONCE = 4
+CROWDED_S = (0.2, 0.5, 1.0, 2.0)
+"""Pauses before the control port is asked again where too many waited there at once."""
 
 Read = tuple[Figures | None, str]
 """What the control port told; or None, and why not."""
+TOO_MANY = 429
 _NEVER = (float("-inf"), Bills(None))
 K = TypeVar("K")
 V = TypeVar("V")
@@ -126,11 +130,15 @@ class Plugin:
         """A track's figures; without a control port that has them, why, which is a line in the log too."""
         if self.fault:
             return None, self.fault
-        try:
-            return await self.reader.aread(scope, wait_s=READ_WAIT_S), ""
-        except ReadError as error:
-            logger.warning("taximeter-rag: no figures for %s: %s", scope.track, error)
-            return None, str(error)
+        for pause_s in (*CROWDED_S, None):
+            try:
+                return await self.reader.aread(scope, wait_s=READ_WAIT_S), ""
+            except ReadError as error:
+                if error.status != TOO_MANY or pause_s is None:
+                    logger.warning("taximeter-rag: no figures for %s: %s", scope.track, error)
+                    return None, str(error)
+                await asyncio.sleep(pause_s)
+        raise AssertionError("the last of these answers")
 
     async def document_figures(self, workspace: str | None, track: str, *, ended: bool) -> Read:
         """The figures of a document track; once all of it has ended, with the last embeddings of its batch."""
@@ -147,11 +155,11 @@ class Plugin:
             logger.warning("taximeter-rag: no figures for %s: %s", track, error)
             return None, str(error)
 
-    async def bills(self, workspace: str | None, track: str, *, ended: bool) -> Bills:
-        """What a document track's documents used, and cost."""
+    async def bills(self, workspace: str | None, track: str, *, ended: bool, costs: bool = True) -> Bills:
+        """What a document track's documents used, and what they cost."""
         figures, why = await self.document_figures(workspace, track, ended=ended)
         usages: Mapping[str, Any] = {}
-        if figures is not None:
+        if figures is not None and costs:
             with harmless("documents go without their cost"):
                 usages = await self.reader.adocuments(safe(track), workspace)
         return Bills(
@@ -159,11 +167,15 @@ class Plugin:
         )
 
     async def many_bills(self, workspace: str | None, tracks: Collection[str]) -> dict[str, Bills]:
-        """The same of several tracks, for lists; what was read of one is used again for a while."""
-        now_s = time.monotonic()
+        """What the documents of several tracks used, for lists; what was read of one is used again for a while."""
+        now_s, turn = time.monotonic(), asyncio.Semaphore(LISTED_AT_ONCE)
+
+        async def read(track: str) -> Bills:
+            async with turn:
+                return await self.bills(workspace, track, ended=False, costs=False)
+
         missing = [track for track in tracks if self._listed.get((workspace, track), _NEVER)[0] < now_s - LISTED_S]
-        read = await asyncio.gather(*(self.bills(workspace, track, ended=False) for track in missing))
-        for track, bills in zip(missing, read, strict=True):
+        for track, bills in zip(missing, await asyncio.gather(*map(read, missing)), strict=True):
             self._listed[workspace, track] = (now_s, bills)
         told = {track: self._listed[workspace, track][1] for track in tracks}
         while len(self._listed) > REMEMBERED_TRACKS:
