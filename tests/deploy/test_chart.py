@@ -190,6 +190,15 @@ def test_a_changed_setting_or_price_rolls_the_pods() -> None:
                 checksum("--set", "prices=")}) == 3  # fmt: skip
 
 
+def test_the_packaged_chart_renders_the_same(tmp_path: Path) -> None:
+    """Rules and dashboards are links in the repository, and files in a package."""
+    done = helm("package", CHART, "-d", tmp_path)
+    assert done.returncode == 0, done.stderr
+    [package] = tmp_path.glob("taximeter-*.tgz")
+    again = helm("template", "t", package, "-f", VALUES / "several.yaml")
+    assert again.stdout == rendered("several") and again.stderr == ""
+
+
 # --- secrets --------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,4 +113,7 @@ async def test_it_meters_a_call_and_writes_to_its_volume_only(image: Image, data
             assert told_usage["llm"]["output_tokens"] == used["completion_tokens"]
             ready = await client.get(f"http://127.0.0.1:{control}/readyz")
             assert ready.status_code == 200
+            # The health check: the host's python here, since another process cannot enter the run's mounts.
+            command = [sys.executable, "-I", "-S", str(image.root / "opt/taximeter/probe.py")]
+            assert subprocess.run(command, env={"TAXIMETER_DATA_DIR": str(data)}, check=False).returncode == 0
     assert {"journal", "history.db", "valkey"} <= {file.name for file in data.iterdir()}
