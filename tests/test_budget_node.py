@@ -106,7 +106,7 @@ async def test_a_task_budget_counts_what_was_used_before_it_was_made(node):
 
 async def test_calls_that_cost_nothing_do_not_stop_the_counters(node):
     await budget(node, workspace="acme", limit="600000", unit="tokens", period="total")
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.port}") as client:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.port}", timeout=HANG_S) as client:
         await until_it_holds(node, client, "/w/acme/v1/chat/completions")
         for _ in range(20):
             assert (await client.get("/w/acme/v1/models")).status_code == 200

@@ -8,7 +8,7 @@ import pytest
 from control_plane import record
 from taximeter.config import Auth, Settings
 from taximeter.control.door import shares
-from taximeter.control.door.shares import BOUNDS, RUNNING, WAITING, Bound, Shares, asking
+from taximeter.control.door.shares import BOUNDS, RUNNING, WAITING, Bound, Shares, request_of
 from taximeter.core.errors import RateLimited
 from taximeter.keys.rule import digest
 
@@ -172,7 +172,7 @@ def test_another_s_query_always_finds_a_reader():
 def test_what_a_request_held_is_let_go_with_it():
     held = Shares()
     for _ in range(3):
-        with pytest.raises(ValueError), asking("acme"):
+        with pytest.raises(ValueError), request_of("acme"):
             for _ in range(BOUNDS["live"].each):
                 held.hold("live")
             with pytest.raises(RateLimited):

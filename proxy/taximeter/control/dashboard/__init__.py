@@ -2,10 +2,10 @@
 
 from taximeter.control.dashboard import charts, rendering
 from taximeter.control.dashboard.analytics import AnalyticsPages
-from taximeter.control.dashboard.entering import Entrance
 from taximeter.control.dashboard.pages import Pages
+from taximeter.control.dashboard.sign_in import SignIn
 
-PAGES = (Pages, AnalyticsPages, Entrance)
+PAGES = (Pages, AnalyticsPages, SignIn)
 """For Litestar(route_handlers=…)."""
 
 

@@ -14,10 +14,10 @@ from taximeter.control.answers import queries
 from taximeter.control.answers.insights import Peaks
 from taximeter.control.api.parameters import Given, Many, only_known_parameters, split
 from taximeter.control.dashboard import charts
-from taximeter.control.dashboard.asked import NAMES, View, last_days
 from taximeter.control.dashboard.contexts import AnalyticsPage
 from taximeter.control.dashboard.pages import DIMENSIONS, By, Viewed, one_of, page_view
 from taximeter.control.dashboard.showing import ERRORS, show
+from taximeter.control.dashboard.view import NAMES, View, last_days
 from taximeter.control.door.access import anyone_known
 from taximeter.control.services.querying import ApiRequest, run, up_to_date
 from taximeter.core.figures import count

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from taximeter.budgets.responses import BudgetInfo
 from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Trends
 from taximeter.control.answers.responses import TrackResponse
-from taximeter.control.dashboard.asked import View
 from taximeter.control.dashboard.figures import Figures, Row, Table, Today
-from taximeter.control.dashboard.time_series import OverTime
+from taximeter.control.dashboard.time_series import TimeSeries
+from taximeter.control.dashboard.view import View
 from taximeter.control.door.access import Caller
 from taximeter.control.services.interfaces import Readiness
 from taximeter.core.record import Record
@@ -47,7 +47,7 @@ class OverviewPage(Page, kw_only=True):
     view: View
     dimensions: dict[str, str]
     workspace: str | None
-    over: OverTime
+    series: TimeSeries
     today: Today
     tables: list[Table]
     listen: str

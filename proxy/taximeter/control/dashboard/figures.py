@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from taximeter.control.dashboard.asked import View, last_days, path, same_time_before
+from taximeter.control.dashboard.view import View, last_days, path, same_time_before
 from taximeter.control.services.interfaces import HistoryReader
 from taximeter.core import views
 from taximeter.core.figures import count

@@ -15,11 +15,11 @@ from taximeter.budgets.rule import CHARGED
 from taximeter.control.answers import responses
 from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, split
 from taximeter.control.dashboard import figures
-from taximeter.control.dashboard.asked import DAY_US, NAMES, PERIODS, View, view
 from taximeter.control.dashboard.contexts import HealthPage, LivePage, OverviewPage, RecordsPage, RequestPage, TrackPage
 from taximeter.control.dashboard.showing import ERRORS, show
-from taximeter.control.dashboard.time_series import over_time
+from taximeter.control.dashboard.time_series import time_series
 from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
+from taximeter.control.dashboard.view import DAY_US, NAMES, PERIODS, View, view
 from taximeter.control.door.access import admin_only, anyone_known, own
 from taximeter.control.services.querying import ApiRequest, up_to_date
 from taximeter.control.services.services import Services
@@ -193,19 +193,19 @@ async def _overview(
     complete, lag_s = await up_to_date(services)
     history = services.history
     others = [name for name in dimensions if name != by]
-    over, today, tracks, found = await asyncio.gather(
-        over_time(history, view, by),
+    series, today, tracks, found = await asyncio.gather(
+        time_series(history, view, by),
         figures.today(history, view),
         figures.recent_tracks(history, view, workspace),
         asyncio.gather(*(history.usage(view.filters, (name,)) for name in others)),
     )
-    groups = dict(zip(others, found, strict=True)) | {by: over.groups}
+    groups = dict(zip(others, found, strict=True)) | {by: series.groups}
     page = OverviewPage(
         here="" if workspace else "Overview",
         view=view,
         dimensions=dimensions,
         workspace=workspace,
-        over=over,
+        series=series,
         today=today,
         tables=[figures.table(view, name, groups[name]) for name in dimensions],
         listen=services.settings.listen,

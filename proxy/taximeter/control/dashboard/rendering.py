@@ -11,8 +11,8 @@ from litestar import Response
 from msgspec.structs import asdict
 
 from taximeter import __version__
-from taximeter.control.dashboard.asked import PERIODS
 from taximeter.control.dashboard.contexts import Frame, Page
+from taximeter.control.dashboard.view import PERIODS
 from taximeter.core import figures, views
 from taximeter.core.times import local, shown
 from taximeter.core.visible import visible

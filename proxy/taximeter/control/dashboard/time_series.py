@@ -13,8 +13,8 @@ import msgspec
 from markupsafe import Markup
 
 from taximeter.control.dashboard import charts
-from taximeter.control.dashboard.asked import View, label, window_name
 from taximeter.control.dashboard.figures import Figures, Row, own_view, summed
+from taximeter.control.dashboard.view import View, label, window_name
 from taximeter.control.services.interfaces import HistoryReader
 from taximeter.core import views
 from taximeter.core.figures import count, money, short
@@ -35,7 +35,7 @@ class Window(msgspec.Struct, frozen=True):
     href: str
 
 
-class OverTime(msgspec.Struct, frozen=True):
+class TimeSeries(msgspec.Struct, frozen=True):
     """Two charts of the same groups, and the table of the same windows."""
 
     by: str
@@ -57,7 +57,7 @@ class Stack(msgspec.Struct, frozen=True):
     cells: dict[int, Totals]
 
 
-async def over_time(history: HistoryReader, view: View, by: str) -> OverTime:
+async def time_series(history: HistoryReader, view: View, by: str) -> TimeSeries:
     """Cost and tokens by window and group: the six groups that cost most, and the rest in grey."""
     found = await history.ranked(view.filters, by, OTHER, view.window, view.tz.key)
     marks, unit = _marks(view)
@@ -77,7 +77,7 @@ async def over_time(history: HistoryReader, view: View, by: str) -> OverTime:
 
     cost, tokens = await asyncio.to_thread(pictures)
     legend = [stack.row for stack in stacks]
-    return OverTime(by, unit, cost, tokens, legend, windows, summed(found.groups), found.groups)
+    return TimeSeries(by, unit, cost, tokens, legend, windows, summed(found.groups), found.groups)
 
 
 def _marks(view: View) -> tuple[list[int], str]:

@@ -10,7 +10,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from taximeter.control.door.door import READING, Door, Presented
-from taximeter.control.door.shares import asking as whose
+from taximeter.control.door.shares import request_of as whose
 from taximeter.core.errors import AnswerCut, BadRequest, Unauthorized
 from taximeter.core.hosts import Hosts
 

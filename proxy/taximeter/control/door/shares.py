@@ -1,6 +1,6 @@
 """What one workspace may have at a time, so that it cannot keep others waiting: live views, waits, downloads, queries.
 
-Who asks is known from the request's context (`asking`). What is held is let go when the request ends, however it does.
+Who asks is known from the request's context (`request_of`). What is held is let go when the request ends, in any way.
 An admin has as much as all workspaces together, and a count of his own.
 """
 
@@ -42,7 +42,7 @@ WAITING = 64
 """Further ones that wait for these; a page of the dashboard makes up to eight."""
 
 
-class Asker:
+class Holder:
     """A request as it is bounded: whose, and what it holds until it ends."""
 
     def __init__(self, workspace: str | None) -> None:
@@ -51,19 +51,19 @@ class Asker:
         self.held = ExitStack()
 
 
-_ASKER: ContextVar[Asker | None] = ContextVar("asker", default=None)
+_HOLDER: ContextVar[Holder | None] = ContextVar("holder", default=None)
 
 
 @contextmanager
-def asking(workspace: str | None) -> Iterator[None]:
+def request_of(workspace: str | None) -> Iterator[None]:
     """A request of a workspace, or of the admin (None), while the context lasts."""
-    asker = Asker(workspace)
-    before = _ASKER.set(asker)
+    holder = Holder(workspace)
+    before = _HOLDER.set(holder)
     try:
-        with asker.held:
+        with holder.held:
             yield
     finally:
-        _ASKER.reset(before)
+        _HOLDER.reset(before)
 
 
 class Shares:
@@ -76,9 +76,9 @@ class Shares:
 
     def hold(self, kind: Kind) -> None:
         """One more, until this request ends. Raises RateLimited where that were too many."""
-        asker = _ASKER.get()
-        if asker is not None:
-            asker.held.enter_context(self._one(kind, asker.workspace))
+        holder = _HOLDER.get()
+        if holder is not None:
+            holder.held.enter_context(self._one(kind, holder.workspace))
 
     @contextmanager
     def _one(self, kind: Kind, workspace: str | None) -> Iterator[None]:
@@ -100,11 +100,11 @@ class Shares:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """A turn to read history: at most RUNNING of a workspace at once. Raises RateLimited where too many wait."""
-        asker = _ASKER.get()
-        if asker is None or asker.workspace is None:
+        holder = _HOLDER.get()
+        if holder is None or holder.workspace is None:
             yield
             return
-        queue = self._queues.setdefault(asker.workspace, Queue())
+        queue = self._queues.setdefault(holder.workspace, Queue())
         if queue.length >= RUNNING + WAITING:
             raise RateLimited(f"{queue.length} queries of this workspace are being answered.", retry_after_s=1)
         queue.length += 1
@@ -114,7 +114,7 @@ class Shares:
         finally:
             queue.length -= 1
             if not queue.length:
-                self._queues.pop(asker.workspace, None)
+                self._queues.pop(holder.workspace, None)
 
 
 class Queue:

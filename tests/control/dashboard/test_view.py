@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.control.api.parameters import Question
-from taximeter.control.dashboard.asked import (
+from taximeter.control.api.parameters import UsageParameters
+from taximeter.control.dashboard.view import (
     HOUR_US,
     PERIODS,
     label,
@@ -26,7 +26,7 @@ NOW_US = moment_us("2026-11-22T13:30:00Z", UTC, "now")
 
 
 def asked(period=None, tz="UTC", params=None, **filters):
-    return view(Question(filters=Filters(**filters), tz=tz), period, NOW_US, params or {})
+    return view(UsageParameters(filters=Filters(**filters), tz=tz), period, NOW_US, params or {})
 
 
 def test_periods_are_whole_local_days():

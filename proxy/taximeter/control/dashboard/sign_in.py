@@ -21,7 +21,7 @@ _YEAR = "public, max-age=31536000, immutable"  # their links carry the version
 MOST_TOKEN = 1_024
 
 
-class Entrance(Controller):
+class SignIn(Controller):
     """Open to everyone."""
 
     path = "/dashboard"

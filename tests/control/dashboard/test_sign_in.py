@@ -1,7 +1,7 @@
 import pytest
 
 from dashboards import ADMIN_TOKEN
-from taximeter.control.dashboard.entering import _own_path
+from taximeter.control.dashboard.sign_in import _own_path
 from taximeter.control.door.sessions import COOKIE, LASTS_S, MOST, MOST_OF_ONE, Sessions
 from taximeter.sinks.query import Filters
 
