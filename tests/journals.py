@@ -17,7 +17,7 @@ from taximeter.core.record import Header, Line, Open, Operation, Outcome, Record
 from taximeter.journal import Journal
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.format import encode, new_journal_id
-from taximeter.journal.recover import settle
+from taximeter.journal.recover import close_open_calls
 from taximeter.journal.tail import Tail
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.sink import JournalState
@@ -111,7 +111,7 @@ def settled(path: Path) -> int:
     assert fd is not None
     try:
         tail = read_whole(path)
-        return settle(fd, tail, now_us=now_us()) if tail.end is None else 0
+        return close_open_calls(fd, tail, now_us=now_us()) if tail.end is None else 0
     finally:
         os.close(fd)
 

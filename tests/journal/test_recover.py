@@ -82,7 +82,7 @@ def test_interrupted_calls_are_priced_where_a_price_is_given(tmp_path: Path) -> 
     path = written(tmp_path, [Line(open=opening("a"))], ID)
     fd = lock_if_free(path)
     assert fd is not None
-    recover.settle(fd, read_whole(path), now_us=AT, price=lambda settled: (len(settled.request_id), "list"))
+    recover.close_open_calls(fd, read_whole(path), now_us=AT, price=lambda settled: (len(settled.request_id), "list"))
     os.close(fd)
     assert [(each.cost_nusd, each.price_ref) for each in records(tmp_path)] == [(1, "list")]
 

@@ -13,7 +13,7 @@ from taximeter.delivery.shipper import Shipper
 from taximeter.journal.files import lock_if_free, remove_abandoned, sync_and_close
 from taximeter.journal.format import SUFFIX, is_journal_id
 from taximeter.journal.read import last_line
-from taximeter.journal.recover import Price, settle
+from taximeter.journal.recover import Price, close_open_calls
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class JournalFiles:
             if feed is None:
                 self.by_id[journal_id] = self._new(Path(entry.path), entry.inode())
 
-    def settle_abandoned(self, read: Callable[[Feed], None]) -> bool:
+    def close_abandoned(self, read: Callable[[Feed], None]) -> bool:
         """Settle and end the files whose writer is gone, read on by `read`. True: there were any, and there is more."""
         worked = False
         for feed in list(self.by_id.values()):
@@ -152,7 +152,7 @@ class JournalFiles:
                 break
         if feed.halted or feed.ended:
             return False
-        self.settled += settle(fd, feed.tail, now_us=self._now_us(), price=self._price)
+        self.settled += close_open_calls(fd, feed.tail, now_us=self._now_us(), price=self._price)
         return True
 
 

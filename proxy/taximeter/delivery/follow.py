@@ -142,7 +142,7 @@ class Follower:
                 feed.forget(self._everybody_has(feed))
         if tend:
             self._tend_at = now_s + TEND_S
-            if self._files.settle_abandoned(self._read_slab):
+            if self._files.close_abandoned(self._read_slab):
                 self._wake.set()
             self._announce()  # written between the last look and its writer's end
         if now_s >= self._tidy_at:

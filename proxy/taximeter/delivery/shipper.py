@@ -140,11 +140,11 @@ class Shipper:
                     break
         return cut
 
-    def _take(self, cut: list[tuple[Feed, Batch]], answers: Mapping[str, int]) -> None:
+    def _take(self, cut: list[tuple[Feed, Batch]], cursors: Mapping[str, int]) -> None:
         """Believe the sink's answer, whatever was sent."""
         moved = False
         for feed, batch in cut:
-            actual = answers.get(batch.journal_id)
+            actual = cursors.get(batch.journal_id)
             if actual is None:
                 feed.asked.discard(self.name)
                 continue

@@ -13,7 +13,7 @@ from taximeter.journal.format import ASIDE, STATUS_SUFFIX, SUFFIX
 
 
 def adopt(source: Path, into: Path) -> list[str]:
-    """Move every journal of directory `source` into directory `into`; answers the journal ids, in order.
+    """Move every journal of directory `source` into directory `into`; returns the journal ids, in order.
 
     Both are journal directories (`<data_dir>/journal`). Delivery finds the files there, settles their open calls and
     brings them to each sink from where that sink is. May be repeated after a crash: what was moved is not moved twice.

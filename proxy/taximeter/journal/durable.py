@@ -48,7 +48,7 @@ class Syncer:
         self._request(asyncio.get_running_loop())
 
     async def durable(self) -> OSError | None:
-        """Wait until every line written before this call is on stable storage; answers what went wrong, if anything."""
+        """Wait until every line written before this call is on stable storage; returns what went wrong, if anything."""
         loop = asyncio.get_running_loop()
         return await asyncio.shield(self._request(loop))  # one waiter that leaves takes nobody else along
 

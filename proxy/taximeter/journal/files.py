@@ -51,7 +51,7 @@ def create_locked(path: Path, head: bytes, *, append: bool) -> int:
 def replace_lost(path: Path, fd: int, size: int) -> int:
     """Put the first `size` bytes of an open file under `path` again, where it was removed or another file stands now.
 
-    Answers a descriptor for it that holds its lock, as `create_locked`; `fd` stays as it is. What stands there is kept
+    Returns a descriptor for it that holds its lock, as `create_locked`; `fd` stays as it is. What stands there is kept
     under another name. A link to `fd` would do on Linux only, and not there once the last name is gone (ENOENT), so the
     bytes are copied: 64 MiB take 50 ms, once. Raises OSError; then nothing has changed but that.
     """

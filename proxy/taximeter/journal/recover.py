@@ -21,8 +21,8 @@ Price = Callable[[Record], tuple[int | None, str | None]]
 """cost_nusd and price_ref of a record."""
 
 
-def settle(fd: int, tail: Tail, *, now_us: int, price: Price | None = None) -> int:
-    """Settle every open call of a file whose lock `fd` holds and which `tail` has read to its end; answers how many.
+def close_open_calls(fd: int, tail: Tail, *, now_us: int, price: Price | None = None) -> int:
+    """Settle every open call of a file whose lock `fd` holds and which `tail` has read to its end; returns how many.
 
     It does not sync. Raises OSError where the disk refuses; what is written by then is whole and can be read on.
     """
@@ -102,7 +102,7 @@ def _tick(call: InFlight) -> Tick | None:
 
 
 def _append(fd: int, size: int, line: bytes) -> int:
-    """Write one line whole at the end, which is at `size`; answers the new size. Raises OSError, the file as it was."""
+    """Write one line whole at the end, which is at `size`; returns the new size. Raises OSError, the file as it was."""
     if os.write(fd, line) != len(line):
         os.ftruncate(fd, size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -105,7 +105,7 @@ def read_at(path: Path, offset: int, most: int) -> bytes:
 
 
 class Tail:
-    """Follows one journal file from its first byte. `read` answers what it found; the rest is state for everybody."""
+    """Follows one journal file from its first byte. `read` returns what it found; the rest is state for everybody."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -214,7 +214,7 @@ class Tail:
         return data[:cut]
 
     def _closed(self, line: bytes, records: list[Record], known: int) -> int:
-        """Take in a close line; answers when the call ended (µs)."""
+        """Take in a close line; returns when the call ended (µs)."""
         record = None if self.seq < known else decode_record(line)
         closed: Record | _Closed = record or _decode_closed(line).close
         seq = self.seq + 1

@@ -42,20 +42,10 @@ SUMMED: tuple[str, ...] = Details.__struct_fields__[2:]
 FIELDS: tuple[str, ...] = totals.FIELDS + Details.__struct_fields__
 """The columns of every roll-up table, in the order of a cell."""
 
-COUNTS: frozenset[int] = frozenset(
-    (
-        totals.REQUESTS,
-        totals.ERRORS,
-        totals.UNKNOWN,
-        totals.UNPRICED,
-        totals.LLM_REQUESTS,
-        totals.EMBEDDING_REQUESTS,
-        totals.RERANK_REQUESTS,
-        totals.OTHER_REQUESTS,
-        len(totals.FIELDS),
-        len(totals.FIELDS) + 1,
-    )
-)
+COUNTS: frozenset[int] = frozenset((
+    totals.REQUESTS, totals.ERRORS, totals.UNKNOWN, totals.UNPRICED, totals.LLM_REQUESTS, totals.EMBEDDING_REQUESTS,
+    totals.RERANK_REQUESTS, totals.OTHER_REQUESTS, len(totals.FIELDS), len(totals.FIELDS) + 1,
+))  # fmt: skip
 """Indices of fields to which a record adds 0 or 1, whatever its figures are."""
 
 _N = len(totals.FIELDS)

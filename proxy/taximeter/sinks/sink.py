@@ -25,7 +25,7 @@ class Sink(Protocol):
         """Where the sink is in each journal: last `seq` applied, 0 where it knows nothing of it."""
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
-        """Apply each batch whose `after` is the sink's cursor; answer the actual cursors of these journals."""
+        """Apply each batch whose `after` is the sink's cursor; returns the actual cursors of these journals."""
 
     async def close(self) -> None:
         """Release connections and files."""

@@ -92,7 +92,7 @@ class Shape:
 def _timed(
     counts: list[int], exemplars: dict[int, Exemplar], records: Sequence[Record], times_ms: Sequence[float | None]
 ) -> int:
-    """Count the times known by bucket, the last of each as its exemplar; answers their sum (µs)."""
+    """Count the times known by bucket, the last of each as its exemplar; returns their sum (µs)."""
     total_us = 0
     last: dict[int, int] = {}
     for at, ms in enumerate(times_ms):
@@ -107,7 +107,7 @@ def _timed(
 
 
 def _tally(counts: list[int], bounds: list[int], values: Iterable[int | None]) -> int:
-    """Count the values known by bucket; answers their sum."""
+    """Count the values known by bucket; returns their sum."""
     known = [value for value in values if value is not None]
     for value in known:
         counts[bisect_left(bounds, value)] += 1
@@ -194,7 +194,7 @@ class Metrics:
         return {journal_id: self._at[journal_id] for journal_id in ids}
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
-        """Count each batch whose `after` is the journal's cursor; answer the cursors of these journals."""
+        """Count each batch whose `after` is the journal's cursor; returns the cursors of these journals."""
         at = await self.cursors(batch.journal_id for batch in batches)
         assert self._at is not None  # noqa: S101 - cursors has set it
         for batch in batches:

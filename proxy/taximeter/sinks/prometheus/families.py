@@ -49,7 +49,7 @@ class Exposition:
         letters: Callable[[], tuple[int, int]] | None = None,
         node: str = "",
     ) -> None:
-        """`budget_spent_ratio` answers workspace -> spent / limit of its fullest budget; `letters`, where there is a
+        """`budget_spent_ratio` returns workspace -> spent / limit of its fullest budget; `letters`, where there is a
         webhook, how many letters wait and how many were given up."""
         self._metrics = metrics
         self._health = health
@@ -116,9 +116,7 @@ class Exposition:
         yield from (duration, ttft, overhead, tokens_in, tokens_out)
 
     def _health_families(self) -> Iterator[Metric]:
-        build = GaugeMetricFamily(
-            "taximeter_build_info", "Always 1; says what is running.", labels=("version", "python", "node")
-        )
+        build = _gauge("build_info", "Always 1; says what is running.", ("version", "python", "node"))
         build.add_metric((__version__, platform.python_version(), self._node), 1)
         yield build
         overflow = _counter("label_overflow", "Times a value was summed under `other`, by what was full.", ("label",))
@@ -128,60 +126,59 @@ class Exposition:
         yield _plain(
             _counter("redis_drift", "Audits that found Redis counters differing from history."), self._redis_drift()
         )
-        ratio = GaugeMetricFamily(
-            "taximeter_budget_spent_ratio",
-            "Spent part of a workspace's fullest budget; 1 is all.",
-            labels=("workspace",),
-        )
+        ratio = _gauge("budget_spent_ratio", "Spent part of a workspace's fullest budget; 1 is all.", ("workspace",))
         for workspace, spent in self._budget_spent_ratio().items():
             ratio.add_metric((workspace,), spent)
         yield ratio
         if self._letters is not None:
             waiting, dead = self._letters()
-            yield GaugeMetricFamily("taximeter_webhook_letters", "Letters the webhook still tries to send.", waiting)
-            yield GaugeMetricFamily("taximeter_webhook_dead_letters", "Letters the webhook has given up.", dead)
+            yield _plain(_gauge("webhook_letters", "Letters the webhook still tries to send."), waiting)
+            yield _plain(_gauge("webhook_dead_letters", "Letters the webhook has given up."), dead)
         if self._health is not None:
             yield from _delivery(self._health())
 
 
 def _delivery(health: DeliveryHealth) -> Iterator[Metric]:
-    gauges = (
-        ("requests_in_flight", "Calls open in the journals of this node.", health.in_flight),
-        ("journal_lag_seconds", "Age of the oldest record a sink does not have.", health.lag_seconds),
-        ("journal_bytes", "Size of the journal files on disk.", health.journal_bytes),
-        ("journals_halted", "Journal files nothing is delivered from until an operator looks.", len(health.halted)),
-    )
-    for name, text, value in gauges:
-        yield GaugeMetricFamily(f"taximeter_{name}", text, value=value)
-    yield _plain(_counter("journal_errors", "Journal lines that could not be written at once."), health.journal_errors)
-    yield _plain(_counter("records_lost", "Records that could not be kept."), health.records_lost)
-    yield _plain(
-        _counter("journal_repairs", "Journal files taken away, replaced or cut while they were being written."),
-        health.journal_repairs,
-    )
-    yield _plain(_counter("journal_unreadable_lines", "Journal lines that could not be read."), health.unreadable_lines)
-    lag = GaugeMetricFamily("taximeter_sink_lag_records", "Records a sink does not have yet.", labels=("sink",))
-    errors = _counter("sink_errors", "Failed deliveries.", ("sink",))
-    duplicates = _counter("sink_duplicates_skipped", "Records a sink was offered again and had.", ("sink",))
-    aside = _counter("sink_set_aside", "Records a sink could not take, which were set aside.", ("sink",))
-    waiting = GaugeMetricFamily(
-        "taximeter_sink_set_aside_records", "Records set aside that a sink still lacks.", labels=("sink",)
-    )
-    for name, sink in health.sinks.items():
-        aside.add_metric((name,), sink.set_aside)
-        waiting.add_metric((name,), sink.set_aside_records)
-        if sink.lag_records is not None:
-            lag.add_metric((name,), sink.lag_records)
-        errors.add_metric((name,), sink.errors)
-        duplicates.add_metric((name,), sink.duplicates_skipped)
-    yield from (lag, errors, duplicates, aside, waiting)
+    taken = "Journal files taken away, replaced or cut while they were being written."
+    for kind, name, text, value in (
+        (_gauge, "requests_in_flight", "Calls open in the journals of this node.", health.in_flight),
+        (_gauge, "journal_lag_seconds", "Age of the oldest record a sink does not have.", health.lag_seconds),
+        (_gauge, "journal_bytes", "Size of the journal files on disk.", health.journal_bytes),
+        (
+            _gauge,
+            "journals_halted",
+            "Journal files nothing is delivered from until an operator looks.",
+            len(health.halted),
+        ),
+        (_counter, "journal_errors", "Journal lines that could not be written at once.", health.journal_errors),
+        (_counter, "records_lost", "Records that could not be kept.", health.records_lost),
+        (_counter, "journal_repairs", taken, health.journal_repairs),
+        (_counter, "journal_unreadable_lines", "Journal lines that could not be read.", health.unreadable_lines),
+    ):
+        yield _plain(kind(name, text), value)
+    for kind, name, text, of_sink in (
+        (_gauge, "sink_lag_records", "Records a sink does not have yet.", "lag_records"),
+        (_counter, "sink_errors", "Failed deliveries.", "errors"),
+        (_counter, "sink_duplicates_skipped", "Records a sink was offered again and had.", "duplicates_skipped"),
+        (_counter, "sink_set_aside", "Records a sink could not take, which were set aside.", "set_aside"),
+        (_gauge, "sink_set_aside_records", "Records set aside that a sink still lacks.", "set_aside_records"),
+    ):
+        family = kind(name, text, ("sink",))
+        for sink, its in health.sinks.items():
+            if (figure := getattr(its, of_sink)) is not None:
+                family.add_metric((sink,), figure)
+        yield family
+
+
+def _gauge(name: str, text: str, labels: Sequence[str] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"taximeter_{name}", text, labels=labels)
 
 
 def _counter(name: str, text: str, labels: Sequence[str] = ()) -> CounterMetricFamily:
     return CounterMetricFamily(f"taximeter_{name}", text, labels=labels)
 
 
-def _plain(family: CounterMetricFamily, value: int) -> CounterMetricFamily:
+def _plain(family: CounterMetricFamily | GaugeMetricFamily, value: float) -> Metric:
     family.add_metric((), value)
     return family
 

@@ -53,11 +53,11 @@ class Auditor:
         if not await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD):
             self._next = []
             await self._rebuild(None)
-            audit.rebuilt = await self._everything(history)
+            audit.rebuilt = await self._rebuilder.everything()
             self.drift += len(audit.rebuilt)
             return audit
         if not self._next:
-            self._next = await self._everything(history)
+            self._next = await self._rebuilder.everything()
         for _ in range(min(workspaces, len(self._next))):
             workspace = self._next.pop(0)
             fine = await self._fine(history, workspace)
@@ -68,10 +68,6 @@ class Auditor:
                 await self._rebuild(workspace)
                 audit.rebuilt.append(workspace)
         return audit
-
-    async def _everything(self, history: LedgerSnapshot) -> list[str]:
-        known = await self._server.command("SMEMBERS", keys.WORKSPACES)
-        return sorted({name.decode() for name in known} | set(await history.workspaces()))
 
     async def _same_history(self) -> bool:
         """Whether the counters here come from our history: an emptier one must not overwrite them unasked."""

@@ -22,7 +22,7 @@ from taximeter.sinks.redis.audit import Auditor
 from taximeter.sinks.redis.budgeted import add_budgeted
 from taximeter.sinks.redis.cells import Sums
 from taximeter.sinks.redis.client import Call, RedisServer, Script, raised
-from taximeter.sinks.redis.positions import REMEMBERED, Part, Positions
+from taximeter.sinks.redis.positions import REMEMBERED, Positions, WorkspaceBatch
 from taximeter.sinks.redis.rebuild import CountersMoved, Rebuilder
 
 _APPLY = Script("counters.lua")
@@ -108,7 +108,7 @@ class Counters:
         if positions.in_doubt or any(batch.journal_id not in positions.at for batch in batches):
             await positions.locate(list(dict.fromkeys(batch.journal_id for batch in batches)))
         reached = {batch.journal_id: positions.at[batch.journal_id] for batch in batches}
-        parts: dict[tuple[str, str], Part] = {}
+        parts: dict[tuple[str, str], WorkspaceBatch] = {}
         for batch in batches:
             if reached[batch.journal_id] == batch.after:
                 reached[batch.journal_id] = batch.upto
@@ -121,12 +121,12 @@ class Counters:
         positions.at |= reached
         return reached
 
-    async def _count(self, parts: list[Part]) -> None:
+    async def _count(self, parts: list[WorkspaceBatch]) -> None:
         """Run the script for each part; cut again those of which Redis had counted some already."""
         positions = self._positions
         for _ in range(3):  # once; again where a reply had been lost; a third time says that somebody else counts here
             calls: list[Call] = []
-            owners: list[Part] = []
+            owners: list[WorkspaceBatch] = []
             for part in parts:
                 of_part = self._calls(part)
                 calls += of_part
@@ -155,7 +155,7 @@ class Counters:
                 return
         raise CountersMoved("the cursors move without us: another process delivers the same journals")
 
-    def _calls(self, part: Part) -> list[Call]:
+    def _calls(self, part: WorkspaceBatch) -> list[Call]:
         """The script calls of a part: one, or a chain for a very long one, each on the cursor the one before leaves."""
         positions = self._positions
         workspace = positions.workspaces[part.workspace]
@@ -193,13 +193,13 @@ class Counters:
             raise CountersMoved("a rebuild began")
 
 
-def _cut(batch: Batch, parts: dict[tuple[str, str], Part]) -> None:
+def _cut(batch: Batch, parts: dict[tuple[str, str], WorkspaceBatch]) -> None:
     """Sort a batch's records by workspace."""
-    of: dict[str, Part] = {}
+    of: dict[str, WorkspaceBatch] = {}
     for group in batch.groups:
         name = group.record.workspace
         if name not in of:
-            of[name] = parts.setdefault((name, batch.journal_id), Part(name, batch.journal_id))
+            of[name] = parts.setdefault((name, batch.journal_id), WorkspaceBatch(name, batch.journal_id))
         of[name].groups.append(group)
     if len(of) == 1:
         of[name].records += batch.records

@@ -96,14 +96,9 @@ def periods(hour: int) -> tuple[str, str, str, int, int]:
     )
 
 
-def day_expires_s(day: str) -> int:
-    """When (s since epoch) the key of a day `2026-11-22` expires."""
-    return int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()) + _DAY_S + DAY_LIVES_S
-
-
-def hour_expires_s(hour: str) -> int:
-    """When (s since epoch) the key of an hour `2026-11-22T09` expires."""
-    return int(datetime.fromisoformat(f"{hour}:00:00+00:00").timestamp()) + 3_600 + HOUR_LIVES_S
+def hour_of(text: str) -> int:
+    """Hours since epoch of an hour `2026-11-22T09`, or of a day's first `2026-11-22`."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) // 3_600
 
 
 @lru_cache(maxsize=4_096)

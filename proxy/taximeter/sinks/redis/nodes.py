@@ -64,5 +64,5 @@ async def leave_nodes(server: RedisServer, node: str) -> None:
 
 def _pairs(flat: object) -> list[tuple[str, str]]:
     """HGETALL's answer as text, whichever protocol version it came in."""
-    assert isinstance(flat, dict)  # noqa: S101 - redis-py answers a dict in both protocol versions
+    assert isinstance(flat, dict)  # noqa: S101 - redis-py returns a dict in both protocol versions
     return [(key.decode(), value.decode()) for key, value in flat.items()]

@@ -39,7 +39,7 @@ class Workspace:
 
 
 @dataclass(slots=True)
-class Part:
+class WorkspaceBatch:
     """One workspace's records of one journal in a delivery."""
 
     workspace: str

@@ -88,7 +88,7 @@ class Rebuilder:
         async with self._lease() as token:
             marked = await self.server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD)
             if workspaces is None or not marked:  # where the mark is lost, others may be
-                workspaces = sorted({*await self._everything(), *(workspaces or ())})
+                workspaces = sorted({*await self.everything(), *(workspaces or ())})
             elif self.history is None:
                 raise TaximeterError("Redis lost counters and this process has no history to rebuild them from.")
             before = await self._fence(workspaces, token)
@@ -128,14 +128,15 @@ class Rebuilder:
                 if await self.server.command("GET", keys.REBUILDING) == token.encode():
                     await self.server.command("PEXPIRE", keys.REBUILDING, _LEASE_MS)
 
-    async def _everything(self) -> list[str]:
+    async def everything(self) -> list[str]:
+        """Every workspace that history or Redis know."""
         if self.history is None:
             return []
         in_redis = await self.server.command("SMEMBERS", keys.WORKSPACES)
         return sorted({name.decode() for name in in_redis} | set(await self.history.workspaces()))
 
     async def _fence(self, workspaces: list[str], token: str) -> dict[str, int]:
-        """Stop counting into these workspaces, then the moving of watermarks; answer the watermarks as they were."""
+        """Stop counting into these workspaces, then the moving of watermarks; returns the watermarks as they were."""
         fenced = keys.REBUILDING_PREFIX + token
         for some in _chunks(workspaces, 500):
             sets = [("SET", keys.prefix(name) + "gen", fenced) for name in some]
@@ -228,7 +229,7 @@ def _writes(prefix: str, ledger: Ledger) -> Iterator[_Write]:
         cell = whole.get(period, [])
         yield _hash(prefix + period, cell, _expires(period), charged.get(period, (0, 0)))
     for hour, cell in ledger.hours.items():
-        yield _hash(f"{prefix}hour:{hour}", cell, keys.hour_expires_s(hour))
+        yield _hash(f"{prefix}hour:{hour}", cell, keys.periods(keys.hour_of(hour))[4])
     for track, of in ledger.tracks.items():
         yield _hash(prefix + keys.track(track), of.cell, keys.track_expires_s(of.last_us // keys.HOUR_US))
     for scope, periods in ledger.scopes.items():
@@ -254,7 +255,7 @@ def _named(prefix: str, kind: str, cells: dict[str, Cell]) -> Iterator[_Write]:
 
 
 def _expires(period: str) -> int:
-    return keys.day_expires_s(period.removeprefix("day:")) if period.startswith("day:") else 0
+    return keys.periods(keys.hour_of(period.removeprefix("day:")))[3] if period.startswith("day:") else 0
 
 
 def _hash(key: str, cell: Cell, expires: int = 0, charged: tuple[int, int] = (0, 0)) -> _Write:
