@@ -142,6 +142,8 @@ class Provider:
     """Set: any other `Authorization: Bearer` is answered with 401."""
     reject_stream_options: bool = False
     ledger_file: str | None = None
+    idle_close_ms: float | None = None
+    """It closes a connection that has been idle for so long behind an answer; None: never."""
     on_connect: tuple[Step, ...] = ()
     """Steps to run as soon as a connection stands, before any request is read."""
     handler: Callable[[Request], Script | None] | None = None
@@ -317,10 +319,20 @@ class _Connection(asyncio.Protocol):
             await self.run(self.provider.on_connect, None)
             while True:
                 await self.one()
+                if idle_ms := self.provider.idle_close_ms:
+                    await self.next_within(idle_ms)
         except (_Left, OSError):
             pass
         finally:
             self.transport.close()
+
+    async def next_within(self, milliseconds: float) -> None:
+        """Wait for the next request so long, then close the connection."""
+        try:
+            while not self.buffer:
+                await asyncio.wait_for(self.more(), milliseconds / 1000)
+        except TimeoutError:
+            raise _Left from None
 
     async def one(self) -> None:
         """Read one request and answer it."""

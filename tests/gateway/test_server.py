@@ -17,7 +17,7 @@ from taximeter.server.asgi import asgi
 from taximeter.server.connection import MAX_PIPELINED
 from taximeter.server.exchange import ClientLeft, Exchange, Headers
 from taximeter.server.server import Server
-from waits import HANG_S, clock_at_rest
+from waits import HANG_S, clock_at_rest, happens
 
 HOST = b"Host: a\r\n"
 POST = b"POST /a HTTP/1.1\r\n" + HOST
@@ -474,3 +474,17 @@ async def test_an_answer_that_does_not_end_is_cancelled_at_the_bound_and_awaited
         await asyncio.wait_for(reader.read(), HANG_S)
         writer.close()
     assert edge.app.cancelled == 1
+
+
+async def test_the_kernel_watches_a_client_that_is_silent() -> None:
+    async with serving(tcp_keepalive_s=21, tcp_user_timeout_s=0) as edge:
+        await happens(lambda: edge.server.started)
+        reader, writer = await edge.open()
+        writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        await reader.readuntil(b"}")
+        (connection,) = edge.server.connections
+        raw = connection.client.transport.get_extra_info("socket")
+        names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert [raw.getsockopt(socket.IPPROTO_TCP, name) for name in names] == [21, 7, 3, 0]
+        writer.close()

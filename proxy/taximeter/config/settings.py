@@ -11,6 +11,7 @@ from taximeter.config.addresses import masked
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
+SecondsOrNone = Annotated[float, Meta(ge=0, le=86_400)]
 Usd = str | float
 """An amount of USD, read as it is written; empty: none."""
 
@@ -118,6 +119,16 @@ class Upstream(Section):
     """Longest silence between two chunks."""
     max_connections: Count = 1_000
     """Connections of one worker to this upstream at once."""
+    keep_alive_s: Seconds = 50.0
+    """How long an idle connection is kept for the next call. Less than the upstream's own bound, else calls are lost to
+    connections that it closes in that moment; a shorter `Keep-Alive: timeout` in its answers is honoured."""
+    dns_lifetime_s: SecondsOrNone = 30.0
+    """How long the addresses of its name are taken for right; after that they are used on while they are renewed."""
+    tcp_keepalive_s: Seconds = 30.0
+    """After so much silence the kernel probes whether the upstream is there, so that no NAT forgets the connection."""
+    tcp_user_timeout_s: SecondsOrNone = 180.0
+    """A connection whose other end confirms nothing that was sent, or takes nothing of an upload, for so long is
+    dropped; 0: as long as the system does (about 15 min)."""
 
 
 class TagSources(Section):
@@ -154,6 +165,11 @@ class Limits(Section):
     """A prompt that may have to be counted is kept up to this; a longer one is counted at once in the pool."""
     keep_alive_s: Seconds = 75.0
     """How long an idle connection of a client stays open."""
+    tcp_keepalive_s: Seconds = 30.0
+    """After so much silence the kernel probes whether a client is there, so that no NAT forgets the connection."""
+    tcp_user_timeout_s: SecondsOrNone = 600.0
+    """A client whose end confirms nothing of its answer, or takes nothing of it, for so long is dropped; 0: as long as
+    the system does (about 15 min)."""
     shutdown_s: Seconds = 30.0
     """How long open streams may go on after SIGTERM."""
 

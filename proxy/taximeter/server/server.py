@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from taximeter.server.client import Then, at_once
 from taximeter.server.connection import Connection
 from taximeter.server.exchange import Handler, Service
+from taximeter.server.keepalive import keepalive
 
 if TYPE_CHECKING:
     from taximeter.config import Limits
@@ -45,6 +46,10 @@ class Server:
     async def serve(self, sockets: list[socket.socket]) -> None:
         """Accept connections on `sockets`, which are closed at the end."""
         loop = asyncio.get_running_loop()
+        limits = self.service.limits
+        for each in sockets:
+            for option in keepalive(limits.tcp_keepalive_s, limits.tcp_user_timeout_s):
+                each.setsockopt(*option)  # inherited by what it accepts
         listeners = [await loop.create_server(self.connection, sock=listener, backlog=BACKLOG) for listener in sockets]
         self.started = True
         self.on_started()

@@ -10,7 +10,7 @@ import pytest
 from closing import Closing
 from taximeter.core.errors import UpstreamTimeout, UpstreamUnreachable
 from taximeter.gateway.upstream.pool import Origin, Pool
-from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, chunk, response, stream_head
+from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, Script, chunk, response, stream_head
 from waits import HANG_S, clock_at_rest
 
 OK = response(b"fine")
@@ -268,9 +268,55 @@ async def test_a_long_wait_for_an_answer_is_no_idleness_afterwards(provider, clo
     provider.script(go_on, OK)
     connection = await pool.connect()
     answer = connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", False)
-    for _ in range(pool._terms.keep_alive_ticks):
+    for _ in range(700):
         connection.tick()
     go_on.set()
     await answer.head()
     connection.tick()
     assert (pool.idle, connection.closed) == (1, False)
+
+
+@pytest.mark.parametrize("said", ["timeout=1", "max=100, Timeout = 1", 'timeout="1"'])
+async def test_a_connection_is_not_kept_longer_than_its_upstream_says(provider, client, said) -> None:
+    provider.script(response(b"fine", headers=[("keep-alive", said)]))
+    await client.answer()
+    assert client.pool.idle == 1
+    await provider.until(lambda: provider.open_connections == 0)  # closed by us: the provider never does
+
+
+async def test_a_connection_that_its_upstream_will_not_keep_is_not_used_again(provider, client) -> None:
+    for _ in range(3):
+        provider.script(response(b"fine", headers=[("keep-alive", "timeout=0")]))
+        assert await client.answer() == (200, b"fine")
+    assert provider.connections == 3
+    provider.script(response(b"fine", headers=[("keep-alive", "timeout=nonsense")]))
+    await client.answer()
+    await client.answer()
+    assert provider.connections == 4
+
+
+async def test_no_call_is_lost_to_an_upstream_that_closes_soon(provider, client_of) -> None:
+    """Where the bound is set below the upstream's own: calls come at the very time at which it closes."""
+    provider.idle_close_ms = 40
+    provider.handler = lambda _: Script((OK,))
+    client = client_of(provider, keep_alive_s=0.02)
+    for number in range(60):
+        assert (await client.answer())[0] == 200
+        await asyncio.sleep(0.037 + number % 7 * 0.001)
+    assert provider.connections > 30
+
+
+async def test_the_kernel_watches_an_upstream_that_is_silent(provider, client_of) -> None:
+    client = client_of(provider, tcp_keepalive_s=21, tcp_user_timeout_s=33)
+    await client.answer()
+    (connection,) = client.pool._live
+    raw = connection._transport.get_extra_info("socket")
+    assert watched(raw) == (1, 21, 7, 3, 33_000)
+
+
+def watched(raw: socket.socket) -> tuple[int, ...]:
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+    return (
+        raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+        *[raw.getsockopt(socket.IPPROTO_TCP, name) for name in names],
+    )

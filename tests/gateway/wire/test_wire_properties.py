@@ -54,7 +54,7 @@ class FakePool:
 def outcome(pieces: list[bytes], *, eof: bool) -> tuple:
     """(status, headers, body, complete, error's class, connection kept) of an answer that arrives in these pieces."""
     pool = FakePool()
-    connection = WireConnection(pool, Terms("fake", 100, 100, 100))
+    connection = WireConnection(pool, Terms("fake", 100, 100, 60.0))
     connection.connection_made(FakeTransport())
     answer = connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", False)
     for piece in pieces:

@@ -7,6 +7,8 @@ codings, a HEAD's missing body, sizes, an unasked switch of protocols, trailers,
 
 from __future__ import annotations
 
+import re
+
 import httptools
 
 from taximeter.server.framing import named_by
@@ -28,6 +30,7 @@ HEAD, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)
 """What the next bytes are: a head, a body of known length, chunks, or everything until the connection closes."""
 
 _FRAMING = HOP_BY_HOP | {b"content-length"}
+_keep_alive_timeout = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*\"?(\d{1,9})").search
 
 
 class _Stop(Exception):
@@ -39,8 +42,8 @@ class ResponseFraming:
 
     __slots__ = (
         "_barren_bytes", "_framing", "_head_bytes", "_head_only", "_interim", "_interim_bytes", "_length", "_parser",
-        "_pieces", "_refusal", "body_left", "clean", "complete", "headers", "keep_alive", "mode", "on_body", "status",
-        "wrong",
+        "_pieces", "_refusal", "body_left", "clean", "complete", "headers", "keep_alive", "kept_s", "mode", "on_body",
+        "status", "wrong",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -59,6 +62,8 @@ class ResponseFraming:
         self.clean = False
         """Complete, and the answer ended exactly where the bytes did."""
         self.keep_alive = True
+        self.kept_s: float | None = None
+        """How long the upstream keeps the connection when it is idle, where it says so (`Keep-Alive: timeout`)."""
         self.wrong = ""
         """Why this is not an answer that can be framed safely."""
         self._head_only = head_only
@@ -178,6 +183,9 @@ class ResponseFraming:
             if self.mode != UNTIL_CLOSE or value.strip(b" \t").lower() != b"chunked":
                 self._refuse("a transfer coding other than chunked")
             self.mode = CHUNKED
+        elif name == b"keep-alive":
+            said = _keep_alive_timeout(value)
+            self.kept_s = None if said is None else float(said[1])
         elif name == b"connection" and value not in (b"keep-alive", b"Keep-Alive"):
             named = named_by(value)
             if b"close" in named:

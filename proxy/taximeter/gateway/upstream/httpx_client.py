@@ -23,9 +23,10 @@ from taximeter.core.errors import (
     UpstreamUnreachable,
 )
 from taximeter.gateway.upstream.framing import HOP_BY_HOP
-from taximeter.gateway.upstream.pool import KEEP_ALIVE_S, tls_context
+from taximeter.gateway.upstream.pool import tls_context
 from taximeter.gateway.upstream.response import Response
 from taximeter.server.framing import named_by
+from taximeter.server.keepalive import keepalive
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -45,7 +46,8 @@ class HttpxTransport:
             verify=tls,
             http1=not settings.http2 or scheme == "https",  # without TLS nothing is negotiated: prior knowledge
             http2=settings.http2,
-            limits=httpx2.Limits(max_connections=settings.max_connections, keepalive_expiry=KEEP_ALIVE_S),
+            limits=httpx2.Limits(max_connections=settings.max_connections, keepalive_expiry=settings.keep_alive_s),
+            socket_options=keepalive(settings.tcp_keepalive_s, settings.tcp_user_timeout_s),
             proxy=settings.proxy_url or None,
         )
 

@@ -10,11 +10,13 @@ import math
 import socket
 import ssl
 from collections import deque
+from collections.abc import Iterable
 
 import aiohappyeyeballs
 import msgspec
 
 from taximeter.core.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from taximeter.gateway.upstream.lookup import Lookup
 from taximeter.gateway.upstream.wire import Terms, WireConnection
 from taximeter.server.client import Then, at_once
 from taximeter.server.inline import in_task
@@ -55,11 +57,15 @@ class Pool:
         idle_timeout_s: float = 1_200.0,
         max_connections: int = 1_000,
         keep_alive_s: float = KEEP_ALIVE_S,
+        dns_lifetime_s: float = 30.0,
+        socket_options: Iterable[tuple[int, int, int]] = (),
         then: Then = at_once,
     ) -> None:
         """`then`: see `Journal.after_written`; no request leaves before its line is written."""
         self.origin = origin
         self.name = name
+        self._lookup = Lookup(origin.host, origin.port, dns_lifetime_s)
+        self._socket_options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *socket_options]
         self._connect_timeout_s = connect_timeout_s
         self._max_connections = max_connections
         shortest_s = min(first_byte_timeout_s, idle_timeout_s, keep_alive_s)
@@ -68,7 +74,7 @@ class Pool:
             name=name,
             first_byte_ticks=math.ceil(first_byte_timeout_s / self._beat_s),
             idle_ticks=math.ceil(idle_timeout_s / self._beat_s),
-            keep_alive_ticks=math.ceil(keep_alive_s / self._beat_s),
+            keep_alive_s=keep_alive_s,
             then=then,
         )
         self._idle: list[WireConnection] = []
@@ -129,11 +135,16 @@ class Pool:
     async def _open(self) -> WireConnection:
         origin = self.origin
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-        raw = await aiohappyeyeballs.start_connection(
-            found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, interleave=1, loop=loop
-        )
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        found = await self._lookup.addresses()
+        try:
+            raw = await aiohappyeyeballs.start_connection(
+                found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, interleave=1, loop=loop
+            )
+        except BaseException:
+            self._lookup.doubt()
+            raise
+        for option in self._socket_options:
+            raw.setsockopt(*option)
         name = origin.host if origin.tls is not None else None
         _, connection = await loop.create_connection(
             lambda: WireConnection(self, self._terms), sock=raw, ssl=origin.tls, server_hostname=name

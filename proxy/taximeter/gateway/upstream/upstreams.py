@@ -22,6 +22,7 @@ from taximeter.gateway.upstream.pool import Origin, Pool, tls_context
 from taximeter.gateway.upstream.response import Response
 from taximeter.server.client import Then, at_once
 from taximeter.server.framing import named_by
+from taximeter.server.keepalive import keepalive
 
 __all__ = ["Response", "Upstream", "Upstreams"]
 
@@ -229,6 +230,9 @@ def _transport(settings: config.Upstream, origin: tuple[str, str, int], then: Th
         first_byte_timeout_s=settings.first_byte_timeout_s,
         idle_timeout_s=settings.idle_timeout_s,
         max_connections=settings.max_connections,
+        keep_alive_s=settings.keep_alive_s,
+        dns_lifetime_s=settings.dns_lifetime_s,
+        socket_options=keepalive(settings.tcp_keepalive_s, settings.tcp_user_timeout_s),
         then=then,
     )
     return WireTransport(pool, host_header(origin))

@@ -9,6 +9,7 @@ import asyncio
 import select
 import socket
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Protocol, cast
 
 import msgspec
@@ -29,13 +30,17 @@ WHOLE_BYTES = 64 * 1024
 """Head and body up to this go out in one write: copying them together is cheaper than a second system call."""
 
 
+EARLIER_S = 1.0
+"""So long before its upstream would close it, by its own word, a connection is not used any more; at most a fifth."""
+
+
 class Terms(msgspec.Struct):
-    """What holds for every connection of one upstream. Times are in beats of the pool's clock."""
+    """What holds for every connection of one upstream. Ticks are beats of the pool's clock."""
 
     name: str
     first_byte_ticks: int
     idle_ticks: int
-    keep_alive_ticks: int
+    keep_alive_s: float
     then: Then = at_once
     """How bytes leave: no request before its line is written."""
 
@@ -54,8 +59,8 @@ class WireConnection(asyncio.Protocol):
     """One connection; one answer at a time."""
 
     __slots__ = (
-        "_awaits_client", "_closed", "_framing", "_keeper", "_poller", "_pump", "_reading", "_response", "_silence",
-        "_terms", "_transport", "_writable",
+        "_awaits_client", "_closed", "_framing", "_good_until", "_keeper", "_poller", "_pump", "_reading",
+        "_response", "_silence", "_terms", "_transport", "_writable",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -65,6 +70,8 @@ class WireConnection(asyncio.Protocol):
         self._keeper = keeper
         self._terms = terms
         self._framing = ResponseFraming()
+        self._good_until = monotonic() + terms.keep_alive_s
+        """Until then its upstream may be expected to keep it, if it is idle."""
         self._response: Response | None = None
         self._pump: asyncio.Task[None] | None = None
         """Sends a request body that streams."""
@@ -83,8 +90,14 @@ class WireConnection(asyncio.Protocol):
         return self._closed
 
     def usable(self) -> bool:
-        """Whether a request may be written: open, and nothing (bytes nobody asked for, a FIN) waits in the kernel."""
-        return not self._closed and not self._transport.is_closing() and not self._poller.poll(0)
+        """Whether a request may be written: open, kept by the upstream for a while yet, and nothing (bytes nobody asked
+        for, a FIN) waits in the kernel."""
+        return (
+            not self._closed
+            and monotonic() < self._good_until
+            and not self._transport.is_closing()
+            and not self._poller.poll(0)
+        )
 
     def send(self, head: bytes, body: bytes, head_only: bool) -> Response:
         """Send a whole request; then wait for `response.head()`. With it comes all of the body that came with it."""
@@ -232,6 +245,10 @@ class WireConnection(asyncio.Protocol):
             if not self._reading:
                 self.resume()
             self._silence = 0
+            kept_s, said_s = self._terms.keep_alive_s, self._framing.kept_s
+            if said_s is not None:
+                kept_s = min(kept_s, said_s - min(EARLIER_S, said_s / 5))
+            self._good_until = monotonic() + kept_s
             self._keeper.release(self)
         else:
             self._discard()
@@ -312,7 +329,7 @@ class WireConnection(asyncio.Protocol):
         self._silence += 1
         terms = self._terms
         if self._response is None:
-            if self._silence > terms.keep_alive_ticks:
+            if monotonic() >= self._good_until:
                 self.close()
         elif self._awaits_client or not self._reading:
             self._silence = 0  # it is not the upstream who is silent
