@@ -95,23 +95,3 @@ def believable(reading: Reading) -> Reading:
         reading.seconds = None
         reading.impossible = reading.inconsistent = True
     return reading
-
-
-def parts_exceed(reading: Reading) -> bool:
-    """A part is larger than its whole: the provider contradicts itself, or counts by a rule nobody published."""
-    into, out = reading.input_tokens, reading.output_tokens
-    return (
-        exceeds(reading.cached_input_tokens, into)
-        or exceeds(reading.cache_write_input_tokens, into)
-        or exceeds(reading.audio_input_tokens, into)
-        or exceeds(reading.image_input_tokens, into)
-        or exceeds(reading.reasoning_output_tokens, out)
-        or exceeds(reading.audio_output_tokens, out)
-        or exceeds(reading.accepted_prediction_tokens, out)
-        or exceeds(reading.rejected_prediction_tokens, out)
-    )
-
-
-def exceeds(part: int | None, whole: int | None) -> bool:
-    """Both known, and the part is larger than the whole."""
-    return part is not None and whole is not None and part > whole

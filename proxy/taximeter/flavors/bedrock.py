@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading, parts_exceed
+from taximeter.core.usage import Reading
 from taximeter.flavors import messages
 from taximeter.flavors.framing.frames import FrameMeter
 from taximeter.flavors.json_flavor import JsonFlavor
@@ -33,6 +33,7 @@ from taximeter.flavors.usage.counts import (
     text,
 )
 from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.usual import parts_exceed
 
 _METRICS = "amazon-bedrock-invocationMetrics"
 _FLAT = (

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading, parts_exceed
+from taximeter.core.usage import Reading
 from taximeter.flavors.framing.body import BodyMeter
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
@@ -21,7 +21,7 @@ from taximeter.flavors.text import spoken
 from taximeter.flavors.usage.counts import Fields, Members, added, count, fields, first, items, short_text, text
 from taximeter.flavors.usage.openai import cost_nusd
 from taximeter.flavors.usage.tally import Tally, Verdict
-from taximeter.flavors.usage.usual import USAGE_RAW_BYTES
+from taximeter.flavors.usage.usual import USAGE_RAW_BYTES, parts_exceed
 
 _IMAGE, _AUDIO = ("IMAGE", 2), ("AUDIO", 4)
 """Modalities by name or by enum number (Vertex sends either)."""

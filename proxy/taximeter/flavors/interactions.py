@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading, parts_exceed
+from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
 from taximeter.flavors.text import spoken
 from taximeter.flavors.usage.counts import Fields, added, count, fields, first, items
 from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.usual import parts_exceed
 
 
 class InteractionsTally(Tally):

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading, exceeds, parts_exceed
+from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Answer, Countable, Prepared
 from taximeter.flavors.text import spoken
 from taximeter.flavors.usage.counts import Fields, added, count, fields, first, items, text
 from taximeter.flavors.usage.openai import cost_nusd
 from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.usual import exceeds, parts_exceed
 
 _PASSES_APART = frozenset(("compaction",))
 """Passes in `iterations` that the top-level figures leave out though they are billed (docs.anthropic.com, "Compaction":

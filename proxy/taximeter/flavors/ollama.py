@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading, exceeds
+from taximeter.core.usage import Reading
 from taximeter.flavors.embeddings import inputs
 from taximeter.flavors.json_flavor import Asked, JsonFlavor
 from taximeter.flavors.meter import Countable, Prepared
 from taximeter.flavors.text import spoken
 from taximeter.flavors.usage.counts import Fields, Members, decode, first
 from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.usual import exceeds
 
 _COUNTS = ("prompt_eval_count", "prompt_eval_cached_count", "eval_count")
 

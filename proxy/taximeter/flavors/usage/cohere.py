@@ -6,8 +6,9 @@ The billed figure is the one recorded: it equals Cohere's own header `num_tokens
 
 from __future__ import annotations
 
-from taximeter.core.usage import Reading, exceeds
+from taximeter.core.usage import Reading
 from taximeter.flavors.usage.counts import Fields, added, fields, first
+from taximeter.flavors.usage.usual import exceeds
 
 
 def is_cohere(usage: Fields) -> bool:

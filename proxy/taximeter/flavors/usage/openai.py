@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from taximeter.core.usage import Reading, parts_exceed
+from taximeter.core.usage import Reading
 from taximeter.flavors.usage import usual
 from taximeter.flavors.usage.counts import (
     Fields,
@@ -23,6 +23,7 @@ from taximeter.flavors.usage.counts import (
     ticks_to_nusd,
     usd_to_nusd,
 )
+from taximeter.flavors.usage.usual import parts_exceed
 
 _INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details", "input_token_details")
 _OUTPUT_DETAILS = (

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from taximeter.core.usage import MAX_COUNT, Reading, parts_exceed
+from taximeter.core.usage import MAX_COUNT, Reading
 
 UNREADABLE = (ValueError, RecursionError)
 """What msgspec raises on bytes it cannot read: bad JSON, bad UTF-8 (both ValueError), nesting too deep."""
@@ -156,3 +156,23 @@ def request_id(headers: list[tuple[bytes, bytes]]) -> str | None:
         if name in _REQUEST_IDS and value:
             found = value[:NAME_CHARS].decode("latin-1")
     return found
+
+
+def parts_exceed(reading: Reading) -> bool:
+    """A part is larger than its whole: the provider contradicts itself, or counts by a rule nobody published."""
+    into, out = reading.input_tokens, reading.output_tokens
+    return (
+        exceeds(reading.cached_input_tokens, into)
+        or exceeds(reading.cache_write_input_tokens, into)
+        or exceeds(reading.audio_input_tokens, into)
+        or exceeds(reading.image_input_tokens, into)
+        or exceeds(reading.reasoning_output_tokens, out)
+        or exceeds(reading.audio_output_tokens, out)
+        or exceeds(reading.accepted_prediction_tokens, out)
+        or exceeds(reading.rejected_prediction_tokens, out)
+    )
+
+
+def exceeds(part: int | None, whole: int | None) -> bool:
+    """Both known, and the part is larger than the whole."""
+    return part is not None and whole is not None and part > whole

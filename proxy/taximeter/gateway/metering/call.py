@@ -16,7 +16,7 @@ from taximeter.core.record import MAX_COST_NUSD, SATURATED, Open, Operation, Out
 from taximeter.core.usage import NOTHING, Reading
 from taximeter.flavors.meter import Flavor, Meter, Prepared
 from taximeter.flavors.opaque import OPAQUE
-from taximeter.gateway.metering.counting import Completed, Prompt, lacks
+from taximeter.gateway.metering.counting import Completed, Prompt
 from taximeter.server.inline import in_task
 
 if TYPE_CHECKING:
@@ -352,3 +352,12 @@ class Call:
             model, provider = self.prepared.model, self.record.provider
             self._prompt = Prompt(self.flavor, self._text or b"", model, provider, self._tokenizer)
         return self._prompt
+
+
+def lacks(operation: Operation, reading: Reading) -> bool:
+    """Whether the reading misses a figure that this kind of call should have, and that may be counted instead."""
+    if reading.impossible:  # a figure was reported, and what it should have been is for the provider to say
+        return False
+    if operation is Operation.LLM:
+        return reading.input_tokens is None or reading.output_tokens is None
+    return reading.input_tokens is None and reading.search_units is None

@@ -41,15 +41,6 @@ class Completed(NamedTuple):
     tokenizer: str | None
 
 
-def lacks(operation: Operation, reading: Reading) -> bool:
-    """Whether the reading misses a figure that this kind of call should have, and that may be counted instead."""
-    if reading.impossible:  # a figure was reported, and what it should have been is for the provider to say
-        return False
-    if operation is Operation.LLM:
-        return reading.input_tokens is None or reading.output_tokens is None
-    return reading.input_tokens is None and reading.search_units is None
-
-
 class Prompt:
     """A request's text, kept while it may have to be counted."""
 
@@ -73,18 +64,19 @@ class Prompt:
 
     async def complete(self, counting: Counting, reading: Reading, meter: Meter) -> Completed:
         """Count what the reading lacks."""
-        model = reading.response_model or self._model
+        model, llm = reading.response_model or self._model, self._flavor.operation is Operation.LLM
         input_source = output_source = Source.REPORTED
         tokenizer = None
         if reading.input_tokens is None:
             input_source = Source.NONE
-            counted = await self._input(counting, model) if lacks(self._flavor.operation, reading) else None
+            wanted = (llm or reading.search_units is None) and not reading.impossible
+            counted = await self._input(counting, model) if wanted else None
             if counted is not None:
                 reading.input_tokens, input_source, tokenizer = counted.tokens, counted.source, counted.tokenizer
         if reading.output_tokens is None:
             output_source = Source.NONE
-            llm = self._flavor.operation is Operation.LLM and not reading.impossible
-            counted = await self._count(counting, meter.output(), model) if llm else None
+            wanted = llm and not reading.impossible
+            counted = await self._count(counting, meter.output(), model) if wanted else None
             if counted is not None:
                 reading.output_tokens, output_source = counted.tokens, counted.source
                 tokenizer = counted.tokenizer or tokenizer
