@@ -12,6 +12,8 @@ Starts LightRAG's server with its calls metered by a Taximeter proxy. Settings, 
   TAXIMETER_URL         its control port, like http://127.0.0.1:8001 (the default)
   TAXIMETER_TOKEN       a workspace's key (tm-…) or the admin token, where the control port asks for one
   TAXIMETER_WORKSPACES  on, a number or names: the workspaces LIGHTRAG-WORKSPACE may open here (default: off)
+  TAXIMETER_POINT       always: hosts that LightRAG's settings name are pointed at the proxy too, where it has them
+  TAXIMETER_STRICT      1: do not start where something would not be metered
 """
 
 

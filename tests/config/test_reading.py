@@ -194,6 +194,7 @@ def test_names_of_our_other_tools_pass(tmp_path: Path) -> None:
         for file in (ROOT / folder).rglob("*.py"):
             found |= set(re.findall(r"environ\.get\(\"(TAXIMETER_\w+)\"", file.read_text()))
     assert {"TAXIMETER_PROXY_URL", "TAXIMETER_TOKEN", "TAXIMETER_BENCH_PEERS", "TAXIMETER_CORPUS"} <= found
+    assert {"TAXIMETER_POINT", "TAXIMETER_STRICT"} <= found
     found |= {"TAXIMETER_ADMIN_TOKEN", "TAXIMETER_URL"}
     assert load(tmp_path, **dict.fromkeys(found, "http://x.test")) == Settings()
 

@@ -22,7 +22,7 @@ TOOLS = frozenset(
     PREFIX + name
     for name in (
         *("URL", "ADMIN_TOKEN"),  # the verbs
-        *("PROXY_URL", "TOKEN", "WORKSPACES"),  # taximeter-rag, which may share an environment with the proxy
+        *("PROXY_URL", "TOKEN", "WORKSPACES", "POINT", "STRICT"),  # taximeter-rag, which may share our environment
         *("CORPUS", "CHROMIUM", "BENCH_PEERS", "WRITE_DOCS"),  # tests and benchmarks
     )
 )
