@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from taximeter.core.record import Record
+from taximeter.journal.durable import Syncer
 from taximeter.journal.file import JournalFile
 from taximeter.journal.format import CLOSE, close_line
 from taximeter.journal.lines import LineWriter
@@ -28,9 +29,10 @@ class _Gathered(NamedTuple):
 class BatchedWriter:
     """Gathers lines before a `LineWriter`. Needs a running event loop; `open` and `close` never raise."""
 
-    def __init__(self, lines: LineWriter) -> None:
+    def __init__(self, lines: LineWriter, sync: Syncer) -> None:
         self._lines = lines
-        self._waiting = lines.waiting
+        self._sync = sync
+        self._waiting, self._status = lines.waiting, lines.status
         self._gathered: list[_Gathered] = []
         """Lines of this turn, in their order."""
         self._after: list[tuple[Callable[[bytes], None], bytes]] = []
@@ -67,7 +69,15 @@ class BatchedWriter:
             file = self._gathered[0].file
             here = [one for one in self._gathered if one.file is file]
             self._gathered = [one for one in self._gathered if one.file is not file]
-            if not self._lines.put(file, b"".join([one.line for one in here])):
+            lines = b"".join([one.line for one in here])
+            if self._sync.idle or not self._status.healthy:
+                written = self._lines.put(file, lines)
+            else:
+                try:
+                    written = file.write(lines)
+                except OSError:  # the file is as it was: once more, by who knows what is to be done
+                    written = self._lines.put(file, lines)
+            if not written:
                 self._write_singly(file, here)
 
     def end_turn(self) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from taximeter.core.record import SCHEMA, End, Header, Line, seq_of
 from taximeter.journal.files import create_locked, replace_lost
@@ -81,14 +81,15 @@ class JournalFile:
         self.size = len(head)
         self.dirty = self.new = True
 
-    def write(self, line: bytes) -> None:
-        """Append a line. Raises OSError, a short write included; the file is then as it was."""
+    def write(self, line: bytes) -> Literal[True]:
+        """Append a line, or several. Raises OSError, a short write included; the file is then as it was."""
         written = os.write(self.fd, line)
         if written != len(line):
             self._cut_back(self.fd)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.size += written
         self.dirty = True
+        return True
 
     def probe(self) -> None:
         """Find out whether the disk takes a block, leaving the file as it was. Raises OSError where it does not."""

@@ -62,7 +62,7 @@ class Journal:
         self._sync = Syncer(settings.fsync, settings.fsync_interval_ms / 1000, self._collect, self._sync_failed)
         self._lines = LineWriter(settings, told, self._sync, current=lambda: self._files.current, flushed=self._flushed)
         at_once = self._refuses or settings.fsync == "always"
-        self._writer = BatchedWriter(self._lines) if batched and not at_once else self._lines
+        self._writer = BatchedWriter(self._lines, self._sync) if batched and not at_once else self._lines
         self.after_written: Callable[[Callable[[bytes], None], bytes], None] = self._writer.after_written
         """`after_written(act, data)`: do `act(data)` when every line of before is in its file, in the order asked for:
         at once, or at the end of the turn."""
