@@ -6,7 +6,6 @@ What Taximeter does not meter (images, sessions, stores …) answers pages of em
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -17,10 +16,11 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from taximeter.control.answers import buckets
 from taximeter.control.answers.buckets import COST_WIDTHS, US, USAGE_WIDTHS, Page
+from taximeter.control.answers.queries import Query, Read
 from taximeter.control.answers.responses import details_of
 from taximeter.control.api.parameters import Given, Many, only_known_parameters, split
 from taximeter.control.door.access import anyone_known, own
-from taximeter.control.services.querying import DRAIN_S, ApiRequest, bounded
+from taximeter.control.services.querying import DRAIN_S, ApiRequest, run
 from taximeter.control.services.services import Services
 from taximeter.core import views
 from taximeter.core.errors import BadRequest, NotFound
@@ -154,8 +154,9 @@ class Organization(Controller):
             model=split(models) or None,
             operation=what.operation,
         )
-        found = await _sums(services, filters, asked, names, batch) if what.operation is not None else []
-        return await asyncio.to_thread(_envelope, asked, found, names, lambda group: _result(what, group))
+        if what.operation is None:
+            return _envelope(asked, [], names, lambda group: {})
+        return await _answer(services, _buckets(filters, asked, names, batch, lambda group: _result(what, group)))
 
     @get("/costs", summary="Costs in time buckets")
     async def costs(
@@ -181,8 +182,7 @@ class Organization(Controller):
             key_id=split(api_key_ids) or None,
             model=split(line_items) or None,
         )
-        found = await _sums(services, filters, asked, names, None)
-        return await asyncio.to_thread(_envelope, asked, found, names, lambda group: _cost(group, names))
+        return await _answer(services, _buckets(filters, asked, names, None, lambda group: _cost(group, names)))
 
 
 def _end(end_time: int | None) -> int:
@@ -198,21 +198,25 @@ def _grouping(kind: Kind, asked: list[str]) -> tuple[str, ...]:
     return tuple(asked)
 
 
-async def _sums(
-    services: Services, filters: Filters, asked: Page, names: Sequence[str], batch: bool | None
-) -> list[Group]:
-    """History's groups for one page. Batch jobs are those of the service tier `batch`."""
+async def _answer(services: Services, query: Query[Row]) -> Row:
     await services.delivery.drain(DRAIN_S)
-    by = {_source(name) for name in names} - {""}
+    return await run(services.history, query)
+
+
+def _buckets(
+    filters: Filters, asked: Page, names: Sequence[str], batch: bool | None, shape: Callable[[Group], Row]
+) -> Query[Row]:
+    """One page. Batch jobs are those of the service tier `batch`."""
+    by = {_history_name(name) for name in names} - {""}
     if batch is not None:
         by.add("service_tier")
-    found = await services.history.usage(filters, sorted(by), asked.width.window, "UTC")
+    (found,) = yield (Read(filters, sorted(by), asked.width.window, "UTC"),)
     if batch is not None:
         found = [group for group in found if (group.key["service_tier"] == "batch") is batch]
-    return bounded(found)
+    return _envelope(asked, found, names, shape)
 
 
-def _source(name: str) -> str:
+def _history_name(name: str) -> str:
     """The name history knows a group_by field by; "" where it is the same for all calls."""
     if name in ("batch", "line_item"):
         return {"batch": "service_tier", "line_item": "model"}[name]
@@ -274,5 +278,5 @@ def _value(name: str, group: Group) -> Any:
         return group.key["service_tier"] == "batch"
     if name == "api_source":
         return "unlabeled"  # OpenAI's word for calls that no agent framework of theirs made
-    source = _source(name)
-    return group.key[source] if source else None
+    known_as = _history_name(name)
+    return group.key[known_as] if known_as else None

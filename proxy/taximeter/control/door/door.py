@@ -29,7 +29,7 @@ _TOO_MANY = "Too many wrong tokens; none is looked at now. Try again later."
 _PREFIX = PREFIX.encode()
 
 
-class Presented(msgspec.Struct, frozen=True):
+class Sender(msgspec.Struct, frozen=True):
     """What of a request says who asks."""
 
     peer: str | None
@@ -51,67 +51,67 @@ class Door:
         self._attempts = attempts or Attempts()
         self._loopback = Loopback(settings)
 
-    def caller(self, presented: Presented) -> Caller:
+    def caller(self, sender: Sender) -> Caller:
         """Who asks; nobody known where too many wrong tokens came from there, as then none is looked at.
 
         A proxy key has 256 random bits and a session too, so only what may be an admin token counts as a try.
         """
-        token = bearer(presented.head.get(b"authorization"))
-        guess = token is not None and not token.startswith(_PREFIX) and self._needed(presented)
-        wait_s = self._attempts.wait_s(presented.peer or "") if guess else 0
+        token = bearer(sender.head.get(b"authorization"))
+        guess = token is not None and not token.startswith(_PREFIX) and self._needed(sender)
+        wait_s = self._attempts.wait_s(sender.peer or "") if guess else 0
         if wait_s:
             return Caller(problem=_TOO_MANY, wait_s=wait_s)
-        caller = self.look(presented)
+        caller = self.look(sender)
         if guess:
-            self._tried(presented, caller, "a bearer token")
+            self._tried(sender, caller, "a bearer token")
         return caller
 
-    def look(self, presented: Presented) -> Caller:
+    def look(self, sender: Sender) -> Caller:
         """Who asks, without counting a try: for looking again at who was let in."""
-        token = bearer(presented.head.get(b"authorization"))
-        if token is None and presented.method in READING:
-            token = self._sessions.token(presented.head.get(b"cookie"))
-        return self._identify(token, local=self._local(presented))
+        token = bearer(sender.head.get(b"authorization"))
+        if token is None and sender.method in READING:
+            token = self._sessions.token(sender.head.get(b"cookie"))
+        return self._identify(token, local=self._local(sender))
 
-    def sign_in(self, presented: Presented, token: bytes) -> Caller:
+    def sign_in(self, sender: Sender, token: bytes) -> Caller:
         """Who the form's token stands for. From this machine too it has to be a good one."""
-        wait_s = self._attempts.wait_s(presented.peer or "")
+        wait_s = self._attempts.wait_s(sender.peer or "")
         if wait_s:
             return Caller(problem=_TOO_MANY, wait_s=wait_s)
         caller = self._identify(token, local=False)
-        self._tried(presented, caller, "the sign-in form")
+        self._tried(sender, caller, "the sign-in form")
         if caller.known:
-            log.info("%s signed in as %s", _shown(presented), _named(caller))
+            log.info("%s signed in as %s", _shown(sender), _named(caller))
         return caller
 
-    def signed_out(self, presented: Presented) -> None:
+    def signed_out(self, sender: Sender) -> None:
         """A session was ended by its browser."""
-        log.info("%s signed out", _shown(presented))
+        log.info("%s signed out", _shown(sender))
 
     def _identify(self, token: bytes | None, *, local: bool) -> Caller:
         admin = self._settings.auth.admin_token_sha256
         return identify(token, local=local, admin_token_sha256=admin, keys=self._keys())
 
-    def _local(self, presented: Presented) -> bool:
-        return self._loopback.trusts(presented.peer, presented.head, presented.http_version)
+    def _local(self, sender: Sender) -> bool:
+        return self._loopback.trusts(sender.peer, sender.head, sender.http_version)
 
-    def _needed(self, presented: Presented) -> bool:
+    def _needed(self, sender: Sender) -> bool:
         """Whether a token decides anything here: on a trusted loopback any is let through."""
-        return bool(self._settings.auth.admin_token_sha256) or not self._local(presented)
+        return bool(self._settings.auth.admin_token_sha256) or not self._local(sender)
 
-    def _tried(self, presented: Presented, caller: Caller, where: str) -> None:
+    def _tried(self, sender: Sender, caller: Caller, where: str) -> None:
         if caller.known:
-            self._attempts.succeeded(presented.peer or "")
+            self._attempts.succeeded(sender.peer or "")
             return
-        last = self._attempts.failed(presented.peer or "")
+        last = self._attempts.failed(sender.peer or "")
         more = "; further tries are refused for now" if last else ""
-        log.warning("%s was refused: a wrong token in %s%s", _shown(presented), where, more)
+        log.warning("%s was refused: a wrong token in %s%s", _shown(sender), where, more)
 
 
-def _shown(presented: Presented) -> str:
+def _shown(sender: Sender) -> str:
     """The address for the log, and what a reverse proxy says is behind it; a client can make that up."""
-    claimed = presented.head.get(b"x-forwarded-for")
-    return f"{presented.peer}" + (f" (for {claimed[:80].decode('latin-1')!a})" if claimed is not None else "")
+    claimed = sender.head.get(b"x-forwarded-for")
+    return f"{sender.peer}" + (f" (for {claimed[:80].decode('latin-1')!a})" if claimed is not None else "")
 
 
 def _named(caller: Caller) -> str:

@@ -9,7 +9,7 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from taximeter.control.door.door import READING, Door, Presented
+from taximeter.control.door.door import READING, Door, Sender
 from taximeter.control.door.shares import request_of as whose
 from taximeter.core.errors import AnswerCut, BadRequest, Unauthorized
 from taximeter.core.hosts import Hosts
@@ -39,27 +39,27 @@ class Gate(ASGIMiddleware):
         self._hosts.check(head.get(b"host"), head.get(b"origin"))
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             raise BadRequest("A NUL cannot be part of a name.")  # PostgreSQL's texts cannot hold one
-        asking = asked_by(scope, head)
-        caller = scope["auth"] = self._door.caller(asking)
+        sender = asked_by(scope, head)
+        caller = scope["auth"] = self._door.caller(sender)
         with whose(caller.workspace):
-            await self._answer(scope, receive, send, next_app, asking)
+            await self._answer(scope, receive, send, next_app, sender)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp, asking: Presented) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp, sender: Sender) -> None:
         caller = scope["auth"]
-        if not caller.known or asking.method not in READING:  # a change that was begun is carried through
+        if not caller.known or sender.method not in READING:  # a change that was begun is carried through
             await next_app(scope, receive, send)
             return
         answer = Answer(send)
         try:
-            await while_true(lambda: self._door.look(asking) == caller, next_app(scope, receive, answer.send))
+            await while_true(lambda: self._door.look(sender) == caller, next_app(scope, receive, answer.send))
         except NoLonger:
             await answer.end()
 
 
-def asked_by(scope: Scope, head: dict[bytes, bytes]) -> Presented:
+def asked_by(scope: Scope, head: dict[bytes, bytes]) -> Sender:
     """What of a request says who asks."""
     client = scope["client"]
-    return Presented(
+    return Sender(
         peer=None if client is None else client[0],
         head=head,
         method=str(scope.get("method")),
