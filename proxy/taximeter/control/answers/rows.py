@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, BinaryIO
 
@@ -18,8 +18,6 @@ FORMATS = ("csv", "jsonl", "parquet")
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins with one of these is a formula to a spreadsheet; model names come from requests."""
-
-Lines = Callable[[Sequence[Record]], bytes]
 
 
 def csv_header() -> bytes:
