@@ -8,7 +8,8 @@ import sqlite3
 import pytest
 
 from control_plane import NOON_US, record
-from taximeter.core.record import FOREVER_US, Outcome
+from taximeter.core.bounds import FOREVER_US
+from taximeter.core.record import Outcome
 from taximeter.core.times import shown
 
 SPOIL = {

@@ -4,7 +4,7 @@ import httpx2
 import msgspec
 import pytest
 
-from taximeter.core.record import MAX_COST_NUSD
+from taximeter.core.bounds import MAX_COST_NUSD
 from upstream import LAST_CHUNK, chunk, response, stream_head
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "one two three"}]}

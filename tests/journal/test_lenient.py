@@ -10,7 +10,8 @@ from hypothesis import given, settings
 
 import oddities
 from ledger import T0
-from taximeter.core.record import FOREVER_US, IMPOSSIBLE, MAX_COST_NUSD, SATURATED, Operation, Outcome, Record, Source
+from taximeter.core.bounds import FOREVER_US, MAX_COST_NUSD
+from taximeter.core.record import IMPOSSIBLE, SATURATED, Operation, Outcome, Record, Source
 from taximeter.core.usage import COUNTS
 from taximeter.journal.tail import decode_record
 

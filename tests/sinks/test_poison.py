@@ -19,7 +19,8 @@ from taximeter.config.settings import OtelSettings
 from taximeter.control.answers import responses as shapes
 from taximeter.control.answers import rows
 from taximeter.control.services.live import Live
-from taximeter.core.record import MAX_COST_NUSD, MAX_SUM, Operation, Record
+from taximeter.core.bounds import MAX_COST_NUSD, MAX_SUM
+from taximeter.core.record import Operation, Record
 from taximeter.core.totals import FIELDS, add, empty, saturated
 from taximeter.core.usage import MAX_COUNT
 from taximeter.journal.tail import decode_record

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from taximeter.core.bounds import MAX_COST_NUSD
 from taximeter.core.modalities import Modalities, modalities
-from taximeter.core.record import MAX_COST_NUSD, Operation, Outcome, Record
+from taximeter.core.record import Operation, Outcome, Record
 
 PICO_PER_NANO = 1_000
 _US_PER_HOUR = 3_600_000_000

@@ -9,7 +9,8 @@ from collections.abc import MutableSequence, Sequence
 
 import msgspec
 
-from taximeter.core.record import MAX_SUM, Operation, Outcome, Record, Source
+from taximeter.core.bounds import MAX_SUM
+from taximeter.core.record import Operation, Outcome, Record, Source
 
 
 class Totals(msgspec.Struct, kw_only=True):

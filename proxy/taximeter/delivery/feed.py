@@ -128,8 +128,7 @@ class Feed:
         """Drop blocks up to a cursor from memory; returns how many records that were."""
         count = bisect_right(self._blocks, upto, key=_upto)
         dropped = sum(len(block.records) for block in self._blocks[:count])
-        for after in [after for after in self._cuts if after < upto]:
-            del self._cuts[after]
+        self._cuts = {after: batch for after, batch in self._cuts.items() if after >= upto}
         del self._blocks[:count]
         self.buffered -= dropped
         return dropped

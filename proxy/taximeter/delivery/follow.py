@@ -63,10 +63,9 @@ class Follower:
         """Follow until cancelled."""
         trouble = ""
         while True:
-            wait_s = BUSY_S
             try:
                 await self._look()
-                trouble = ""
+                trouble, wait_s = "", BUSY_S
             except Exception as error:  # an outer loop: no file, however strange, ends delivery
                 if trouble != repr(error):
                     log.exception("cannot follow the journals")

@@ -157,9 +157,8 @@ class Shipper:
                 moved = True
                 self.duplicates_skipped += min(actual, batch.upto) - batch.after
             elif actual < batch.after:
-                log.warning(
-                    "sink %s went back from %d to %d in journal %s", self.name, batch.after, actual, batch.journal_id
-                )
+                where = feed.journal_id
+                log.warning("sink %s went back from %d to %d in journal %s", self.name, batch.after, actual, where)
         if not moved:
             raise NoProgress(f"sink {self.name} applied nothing of {len(cut)} batches")
 
@@ -175,8 +174,7 @@ class Shipper:
     def _recover(self) -> None:
         if self.failing is not None:
             log.info("sink %s works again after %d failures", self.name, self._failures)
-        self.failing = None
-        self._failures = 0
+        self.failing, self._failures = None, 0
 
     def _back_off_s(self) -> float:
         first, longest = BACK_OFF_S

@@ -1,7 +1,7 @@
 """A close line whose values are not all fit for every sink, read member by member.
 
 What the journal holds must never stop a sink: a line of an older version, of another writer, or with a provider's
-oddities in it still makes a record, with what is out of bounds (core.record) unknown or cut and the record marked
+oddities in it still makes a record, with what is out of bounds (core.bounds) unknown or cut and the record marked
 `inconsistent`. All sinks are fed from what is read here, so they agree on it. Pure.
 """
 
@@ -17,21 +17,8 @@ from typing import Any
 
 import msgspec
 
-from taximeter.core.record import (
-    IMPOSSIBLE,
-    MAX_ATTEMPT,
-    MAX_COST_NUSD,
-    MAX_SEQ,
-    SATURATED,
-    TAG_BYTES,
-    TAG_CHARS,
-    Outcome,
-    Record,
-    Source,
-    possible,
-    seq_of,
-    types_of,
-)
+from taximeter.core.bounds import MAX_ATTEMPT, MAX_COST_NUSD, MAX_SEQ, TAG_BYTES, TAG_CHARS, types_of
+from taximeter.core.record import IMPOSSIBLE, SATURATED, Outcome, Record, Source, possible, seq_of
 from taximeter.core.usage import COUNTS
 
 TEXT_CHARS = 1_024

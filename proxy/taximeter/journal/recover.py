@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable
 
 from taximeter.budgets.charges import Held, charge
-from taximeter.core.record import MAX_COST_NUSD, SATURATED, End, Line, Open, Outcome, Record, Source, Tick
+from taximeter.core.bounds import MAX_COST_NUSD
+from taximeter.core.record import SATURATED, End, Line, Open, Outcome, Record, Source, Tick
 from taximeter.journal.format import UNREADABLE, close_line, decode_line, encode
 from taximeter.journal.tail import InFlight, Tail
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taximeter.core.record import MAX_SEQ, End, Record, possible, seq_of
+from taximeter.core.bounds import MAX_SEQ
+from taximeter.core.record import End, Record, possible, seq_of
 from taximeter.journal import lenient
 from taximeter.journal.format import CLOSE, MAX_LINE_BYTES, OPEN, TICK, UNREADABLE, decode_line, header_of, start_of
 
@@ -143,8 +144,7 @@ class Tail:
             return None
         first, position, closed_upto, first_at = self.seq, 0, 0, 0
         records: list[Record] = []
-        lines = data.split(b"\n")
-        lines.pop()
+        *lines, _ = data.split(b"\n")
         if not self.begun:
             position = len(lines[0]) + 1
             try:

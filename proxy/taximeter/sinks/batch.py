@@ -18,10 +18,9 @@ from taximeter.sinks.cells import COUNTS, FIELDS, SUMMED
 QUARTER_US = 900_000_000
 """The finest period anything is summed by."""
 
-_ATTEMPTS, _CORRECTIONS, _AUDIO_IN, _IMAGE_IN, _AUDIO_OUT, _ACCEPTED, _REJECTED, _INPUTS, _DOCS, _AUDIO, _DURATION = (
-    range(len(totals.FIELDS), len(FIELDS))
-)
-
+(
+    _ATTEMPTS, _CORRECTIONS, _AUDIO_IN, _IMAGE_IN, _AUDIO_OUT, _ACCEPTED, _REJECTED, _INPUTS, _DOCS, _AUDIO, _DURATION,
+) = range(len(totals.FIELDS), len(FIELDS))  # fmt: skip
 
 _FIGURES = tuple(
     (name, attrgetter(name))

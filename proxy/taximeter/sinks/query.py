@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from taximeter.core.bounds import FOREVER_US
 from taximeter.core.errors import BadRequest
-from taximeter.core.record import FOREVER_US
 from taximeter.core.totals import Totals
 from taximeter.sinks.cells import Details
 

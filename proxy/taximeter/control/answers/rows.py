@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 import msgspec
 
 from taximeter.control.answers.responses import COLUMNS, encode, record
+from taximeter.core.bounds import types_of
 from taximeter.core.errors import BadRequest
-from taximeter.core.record import Record, types_of
+from taximeter.core.record import Record
 
 FORMATS = ("csv", "jsonl", "parquet")
 

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from taximeter.control.api.parameters import UsageParameters
+from taximeter.core.bounds import FOREVER_US
 from taximeter.core.errors import BadRequest
-from taximeter.core.record import FOREVER_US
 from taximeter.core.times import local, shown
 from taximeter.sinks.history.windows import boundaries
 from taximeter.sinks.query import Filters, Window

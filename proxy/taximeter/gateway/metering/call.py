@@ -12,7 +12,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from taximeter.budgets.charges import Held, charge
-from taximeter.core.record import MAX_COST_NUSD, SATURATED, Open, Operation, Outcome, Record, Source, Tick
+from taximeter.core.bounds import MAX_COST_NUSD
+from taximeter.core.record import SATURATED, Open, Operation, Outcome, Record, Source, Tick
 from taximeter.core.usage import NOTHING, Reading
 from taximeter.flavors.meter import Flavor, Meter, Prepared
 from taximeter.flavors.opaque import OPAQUE

@@ -15,7 +15,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, true
 
 from taximeter.core import totals
-from taximeter.core.record import FOREVER_US, Operation, Outcome, Record, Source
+from taximeter.core.bounds import FOREVER_US
+from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.sinks.cells import COUNTS, SUMMED
 from taximeter.sinks.history.conditions import Shape, on_records, shape, values
 from taximeter.sinks.history.exact import wanted

@@ -13,7 +13,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, exists, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from taximeter.core.record import MAX_SUM, Record, seq_of
+from taximeter.core.bounds import MAX_SUM
+from taximeter.core.record import Record, seq_of
 from taximeter.core.totals import saturated
 from taximeter.sinks.batch import Batch, add
 from taximeter.sinks.cells import FIELDS, empty
@@ -275,7 +276,7 @@ def _letter(row: Row[Any]) -> Letter:
 
 
 def _bounded(sum_: ColumnElement[int], connection: Connection) -> ColumnElement[int]:
-    """A sum that stops at MAX_SUM (see core.record)."""
+    """A sum that stops at MAX_SUM (see core.bounds)."""
     sqlite_ = connection.dialect.name == "sqlite"
     least, greatest = (func.min, func.max) if sqlite_ else (func.least, func.greatest)
     return greatest(-MAX_SUM, least(MAX_SUM, sum_))

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, bindparam, or_, select
 
+from taximeter.core.bounds import FOREVER_US
 from taximeter.core.errors import BadRequest
-from taximeter.core.record import FOREVER_US, Record
+from taximeter.core.record import Record
 from taximeter.sinks.history.conditions import OF_RECORDS, Shape, on_names, on_records, shape, values
 from taximeter.sinks.history.rows import to_record
 from taximeter.sinks.history.schema import (

@@ -11,7 +11,8 @@ from typing import Self
 from msgspec.structs import replace
 from sqlalchemy import Connection, func, select
 
-from taximeter.core.record import FOREVER_US, Record
+from taximeter.core.bounds import FOREVER_US
+from taximeter.core.record import Record
 from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size

@@ -15,7 +15,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Table
 
-from taximeter.core.record import MAX_SUM, Record
+from taximeter.core.bounds import MAX_SUM
+from taximeter.core.record import Record
 from taximeter.core.totals import saturated
 from taximeter.sinks.history.rows import COLUMNS
 from taximeter.sinks.history.schema import events, journals

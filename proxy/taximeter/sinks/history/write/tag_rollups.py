@@ -10,7 +10,7 @@ import time
 
 from sqlalchemy import Connection, insert, select, update
 
-from taximeter.core.record import FOREVER_US
+from taximeter.core.bounds import FOREVER_US
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.marks import BEHIND, DONE, Due, due
