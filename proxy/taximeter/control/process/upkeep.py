@@ -33,6 +33,9 @@ async def every(period_s: float, name: str, act: Callable[[], Awaitable[object]]
         else:
             notes.pop(name, None)
             pause_s = period_s
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            # Cancelled while a library connected, and it went on regardless: nobody asks a second time.
+            raise asyncio.CancelledError
         await asyncio.sleep(pause_s)
 
 
