@@ -45,6 +45,9 @@ class Source(_Word):
     NONE = "none"
 
 
+_REPORTED = Source.REPORTED  # an enum's members are looked up slowly
+
+
 class Operation(_Word):
     LLM = "llm"
     EMBEDDING = "embedding"
@@ -170,10 +173,10 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
         input_tokens, output_tokens = reading.input_tokens, reading.output_tokens
         if input_tokens is not None:
             self.input_tokens = self.total_tokens = input_tokens
-            self.input_source = Source.REPORTED
+            self.input_source = _REPORTED
         if output_tokens is not None:
             self.output_tokens = output_tokens
-            self.output_source = Source.REPORTED
+            self.output_source = _REPORTED
             self.total_tokens = output_tokens if input_tokens is None else input_tokens + output_tokens
         if not reading.bare:
             self._take_details(reading)

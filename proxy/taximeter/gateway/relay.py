@@ -89,7 +89,6 @@ class Relay:
                 await self._hold()
             call, begun = self._call, b""
             if whole:
-                self._watch()
                 if len(body) > self._metering.count_prompt_bytes:
                     call.shorten_prompt()
                 response = self._response = await self._sending(path, call.prepared.body)
@@ -97,7 +96,6 @@ class Relay:
                 if response.status in REFUSALS and call.prepared.injected:
                     response, begun = await self._again_without_usage(response, path, body)
             else:
-                self._state = UPLOADING
                 response = self._response = await self._sending(path, self._upload(body))
                 call.record.status = response.status
             await self._pass_on(response, begun)
@@ -147,21 +145,33 @@ class Relay:
             raise ClientLeft
 
     def _sending(self, path: bytes, body: bytes | AsyncIterator[bytes]) -> Awaitable[Response]:
+        """From now on, or from the end of its upload, a client that leaves ends the call."""
         call, exchange = self._call, self._exchange
+        if isinstance(body, bytes):
+            self._state = WAITING
+            exchange.on_left = self._on_left
+            if exchange.left:
+                self._on_left()
+        else:
+            self._state = UPLOADING
         call.overhead_ns = time.perf_counter_ns() - call.started_ns
         if call.held is not None:
             call.held.sent = True
         return self._upstream.send(exchange.method, path, exchange.headers, body)
 
     async def _upload(self, begun: bytes) -> AsyncIterator[bytes]:
-        """The request body as the client sends it; the watch begins when it is through."""
+        """The request body as the client sends it."""
         call, part = self._call, begun
         call.record.request_bytes = 0
         while part or (part := await self._exchange.part()):
             call.record.request_bytes += len(part)
             yield part
             part = b""
-        self._watch()
+        if self._state is UPLOADING:  # else its answer has overtaken it
+            self._state = WAITING
+        self._exchange.on_left = self._on_left
+        if self._exchange.left:
+            self._on_left()
 
     async def _again_without_usage(self, response: Response, path: bytes, body: bytes) -> tuple[Response, bytes]:
         """An upstream that does not know `stream_options` refuses it: send the client's own bytes, and remember.
@@ -187,7 +197,6 @@ class Relay:
         self._call = first.again(body)
         if BUDGETS in self._call.record.tags:
             await self._hold()
-        self._watch()
         response = self._response = await self._sending(path, body)
         self._call.record.status = response.status
         return response, b""
@@ -270,20 +279,9 @@ class Relay:
                 return False
         elif now_ns > call.tick_at_ns:
             call.tick(now_ns)
-        if not out:
-            return True
-        exchange.write(out)
-        return not exchange.paused
+        return exchange.write(out)
 
     # ── ends that are not the usual one ──────────────────────────────────────────────────────────────────────
-
-    def _watch(self) -> None:
-        """The request is through: from now on a client that leaves ends the call."""
-        if self._state in (ASKING, UPLOADING):
-            self._state = WAITING
-        self._exchange.on_left = self._on_left
-        if self._exchange.left:
-            self._on_left()
 
     def _unwatch(self) -> None:
         self._exchange.on_left = None

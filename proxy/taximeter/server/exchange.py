@@ -251,15 +251,16 @@ class Exchange:
             self._head = self._framed(status, headers)
             asyncio.get_running_loop().call_soon(self._flush)
 
-    def write(self, data: bytes) -> None:
-        """A part of the body."""
+    def write(self, data: bytes) -> bool:
+        """A part of the body. False where it is `paused` after it."""
         if not data or self.left:
-            return
+            return True
+        client = self._client
         if self._chunked and not (self._head or self.response_complete):  # the usual chunk of a stream
-            client = self._client
             client.then(client.write, b"%x\r\n%b\r\n" % (len(data), data))
         else:
             self._write(data, b"")
+        return not client.paused
 
     def end(self, data: bytes = b"") -> None:
         """The last part, maybe an empty one."""

@@ -21,8 +21,6 @@ from taximeter.gateway.metering.counting import Completed, Prompt
 from taximeter.server.inline import in_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from taximeter.config import Settings
     from taximeter.flavors.meter import Answer
     from taximeter.gateway.metering.counting import Counting
@@ -35,6 +33,7 @@ TICK_EVERY_NS = 1_000_000_000
 _worker_bits = os.urandom(4).hex()
 _numbers = count()
 _NOTHING_SENT = Prepared(body=b"")
+_OK, _OTHER = Outcome.OK, Operation.OTHER  # an enum's members are looked up slowly
 
 
 def new_request_id(now_us: int) -> str:
@@ -59,12 +58,10 @@ class Metering:
         journal: Journal,
         prices: Prices,
         tokenizers: Counting,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self.journal = journal
         self.prices = prices
         self.tokenizers = tokenizers
-        self.now_us = now_us
         self.durable = settings.journal.fsync == "always"
         """Each line has to be on stable storage before what it speaks of goes on."""
         self.usage_headers = settings.usage_headers
@@ -114,7 +111,7 @@ class Call:
         """
         self._metering = metering
         self.flavor = flavor
-        self._text = None if record.operation is Operation.OTHER else text
+        self._text = None if record.operation is _OTHER else text
         """None: nothing of this call is ever counted."""
         self._tokenizer = tokenizer
         self._prompt: Prompt | None = None
@@ -140,7 +137,7 @@ class Call:
         self.prepared.body, self.prepared.injected = body, False
         return Call(
             self._metering,
-            self.record.again(self._metering.now_us()),
+            self.record.again(time.time_ns() // 1000),
             time.perf_counter_ns(),
             self.flavor,
             self.prepared,
@@ -240,17 +237,19 @@ class Call:
         if reading is None:
             assert self.meter is not None  # noqa: S101
             reading = self.meter.reading()
-        outcome = self.outcome(left=left)
-        if self._text is not None and outcome is not Outcome.UPSTREAM_ERROR:
-            silent, place = self._metering.silent, (self.record.upstream, self.record.api)
-            if lacks(self.flavor.operation, reading):
-                silent.add(place)
+        record = self.record
+        answered = record.status is None or record.status < 400
+        if answered and self._text is not None:
+            silent = self._metering.silent
+            unread = reading.input_tokens is None or reading.output_tokens is None
+            if unread and lacks(self.flavor.operation, reading):
+                silent.add((record.upstream, record.api))
                 return
             if silent:
-                silent.discard(place)
+                silent.discard((record.upstream, record.api))
         settled_ns = time.perf_counter_ns()
         self.overhead_ns = (self.overhead_ns or 0) + settled_ns - (self.read_ns or settled_ns)
-        self.settle(outcome, settled_ns, reading)
+        self.settle(_OK if answered and not left else self.outcome(left=left), settled_ns, reading)
 
     def outcome(self, *, left: bool) -> Outcome:
         """How an answer that came to its end ended."""
@@ -312,7 +311,7 @@ class Call:
             return
         self.closed = True
         record = self.record
-        if reading.failed and outcome is Outcome.OK:  # status 200, and then an error in the stream
+        if reading.failed and outcome is _OK:  # status 200, and then an error in the stream
             outcome, partial = Outcome.UPSTREAM_ERROR, not reading.finished
         spent_us = (now_ns - self.started_ns) // 1000
         record.ended_at = record.started_at + spent_us
