@@ -8,7 +8,7 @@ TaximeterError
     ├── BadTag  BadRequest  MethodNotAllowed  RequestTimeout  PayloadTooLarge  Unbounded  Unauthorized  Forbidden
     ├── NotFound  RateLimited  Overloaded  BudgetReserved  BudgetExceeded  BudgetUnavailable
     ├── JournalUnavailable  NotReady
-    └── UpstreamError      UpstreamUnreachable  UpstreamTimeout  UpstreamGarbage  UpstreamCut
+    └── UpstreamError      UpstreamUnreachable (TooManyOpenFiles)  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
 
 from __future__ import annotations
@@ -221,6 +221,14 @@ class UpstreamUnreachable(UpstreamError):
     """No connection, TLS failure, or it closed before the head of an answer."""
 
     code = "upstream_unreachable"
+
+
+class TooManyOpenFiles(UpstreamUnreachable):
+    """This process, or the machine, may open no further socket: the limit of open files is reached."""
+
+    status = 503
+    code = "too_many_open_files"
+    retry = True
 
 
 class UpstreamTimeout(UpstreamError):

@@ -22,6 +22,7 @@ from taximeter.config.addresses import masked
 from taximeter.core.errors import TaximeterError
 from taximeter.node.child import Boot, Slot
 from taximeter.node.datadir import DataDir, Runtime
+from taximeter.node.descriptors import raise_limit
 from taximeter.node.embedded_valkey import EmbeddedValkey
 from taximeter.node.logs import log_to_stderr
 from taximeter.supervisor.keeper import Keeper, StartError
@@ -57,6 +58,7 @@ def serve(settings: Settings, announce: Callable[[Runtime], None]) -> None:
 
     setproctitle("taximeter: supervisor")
     log_to_stderr("supervisor")
+    raise_limit()
     os.umask(0o077)  # the children's too: Valkey's and SQLite's files, which name no mode, are for this user alone
     data_dir = DataDir(Path(settings.data_dir))
     with contextlib.ExitStack() as opened:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 
 import pytest
 
 from closing import Closing
-from taximeter.core.errors import UpstreamTimeout, UpstreamUnreachable
+from taximeter.core.errors import TooManyOpenFiles, UpstreamTimeout, UpstreamUnreachable
 from taximeter.gateway.upstream.pool import Origin, Pool
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, Script, chunk, response, stream_head
 from waits import HANG_S, clock_at_rest
@@ -320,3 +322,18 @@ def watched(raw: socket.socket) -> tuple[int, ...]:
         raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
         *[raw.getsockopt(socket.IPPROTO_TCP, name) for name in names],
     )
+
+
+async def test_running_out_of_sockets_is_no_fault_of_the_upstream(provider, client, caplog) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(TooManyOpenFiles, match="limit of open files") as caught:
+            await client.send()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (caught.value.sent, caught.value.status, caught.value.retry_after_s) == (False, 503, 1)
+    assert "LimitNOFILE" in caplog.text
+    assert (await client.answer())[1], "and it goes on as soon as there are some"

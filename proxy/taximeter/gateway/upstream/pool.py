@@ -6,6 +6,8 @@ Knows nothing of HTTP; what may go back into the pool is decided by `wire`.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import math
 import socket
 import ssl
@@ -15,11 +17,13 @@ from collections.abc import Iterable
 import aiohappyeyeballs
 import msgspec
 
-from taximeter.core.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from taximeter.core.errors import TooManyOpenFiles, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from taximeter.gateway.upstream.lookup import Lookup
 from taximeter.gateway.upstream.wire import Terms, WireConnection
 from taximeter.server.client import Then, at_once
 from taximeter.server.inline import in_task
+
+log = logging.getLogger("taximeter.upstream")
 
 KEEP_ALIVE_S = 50.0
 """Idle connections are closed by us before common servers close them under a request (ALB 60 s, nginx 75 s)."""
@@ -129,7 +133,7 @@ class Pool:
             raise UpstreamTimeout(
                 f"No connection to upstream {self.name!r} within the connect timeout.{full}"
             ) from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise unreachable(self.name, error) from error
 
     async def _open(self) -> WireConnection:
@@ -223,4 +227,8 @@ def unreachable(name: str, error: OSError | UnicodeError) -> UpstreamError:
         return UpstreamUnreachable(f"Upstream {name!r}: TLS failed: {why}.")
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return UpstreamUnreachable(f"Upstream {name!r}: its host name cannot be resolved.")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        said = f"Upstream {name!r}: no socket could be opened, as the limit of open files is reached."
+        log.error("%s Raise it: LimitNOFILE= in a systemd unit, `ulimit -Hn`, --ulimit nofile=… of a container", said)
+        return TooManyOpenFiles(said, retry_after_s=1)
     return UpstreamUnreachable(f"Upstream {name!r} cannot be reached: {error.strerror or error}.")
