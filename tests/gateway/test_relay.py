@@ -620,3 +620,14 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_lets_its_upstream_go(s
     (request,) = provider.requests
     assert record["outcome"] == "client_left"
     assert (request.client_left, request.answered) == ((False, True) if policy == "drain" else (True, False))
+
+
+async def test_a_target_goes_on_as_it_came(serve, provider):
+    targets = [b"/v1/models", b"/v1/models?", b"/v1/models", b"/v1/models?a\\b=%5c&&c?", b"/w/acme/v1/models?"]
+    async with serve(provider) as running:
+        for target in targets:
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            writer.write(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            await asyncio.wait_for(reader.read(), HANG_S)
+            writer.close()
+    assert [request.target.encode() for request in provider.requests] == [*targets[:-1], b"/v1/models?"]

@@ -100,7 +100,7 @@ class Gateway:
             call = Call(
                 self.metering, record, started_ns, flavor, prepared, text=text, tokenizer=upstream.settings.tokenizer
             )
-            path = route.path + b"?" + exchange.query if exchange.query else route.path
+            path = route.path + b"?" + exchange.query if exchange.query_mark else route.path
             await Relay(self.metering, self.admission, exchange, call, upstream).run(path, body, whole=whole)
         except errors.RequestError as error:  # refused: nothing has been sent
             self._record_unsent(record, started_ns, Outcome.REFUSED, error.code)

@@ -73,7 +73,7 @@ class Exchange:
     __slots__ = (
         "_bodiless", "_carrier", "_chunked", "_client", "_expects_continue", "_head", "_held_bytes", "_kept_bytes",
         "_left_bytes", "_news", "_parts", "_refusal", "_service", "complete", "headers", "keep_alive", "left", "method",
-        "on_left", "path", "query", "response_complete", "response_started", "run", "version",
+        "on_left", "path", "query", "query_mark", "response_complete", "response_started", "run", "version",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: Client, carrier: Carrier, head: Head) -> None:
@@ -83,8 +83,8 @@ class Exchange:
         self.run: InlineRun | None = None
         """What handles it; to be cancelled."""
         self.method = head.method
-        self.path, _, self.query = head.target.partition(b"?")
-        """Raw: still percent-encoded."""
+        self.path, self.query_mark, self.query = head.target.partition(b"?")
+        """Raw: still percent-encoded; the mark also where nothing follows it."""
         self.headers = head.headers
         self.version = head.version
         """1.1 or 1.0."""

@@ -106,16 +106,16 @@ class Upstream:
         await self._native_transport.close()
 
     def _target(self, path: bytes) -> bytes:
-        path, _, query = path.partition(b"?")
+        path, mark, query = path.partition(b"?")
         self._screen.path(path)
         target = routes.target(path, self._base, self._native)
         if query:
             query = self._screen.query(query, self.provider, forward=self._forward)
-        if query:
-            target += b"?" + query
+            mark = b"?" if query else b""
+        target += mark + query
         if _may_be_target(target) is None:
             raise BadRequest("The request's path or query holds characters that no request line may.")
-        if not query and len(self._targets) < _CACHED_PATHS:  # clients name paths, so the memory of them is bounded
+        if not mark and len(self._targets) < _CACHED_PATHS:  # clients name paths, so the memory of them is bounded
             self._targets[path] = target
         return target
 
