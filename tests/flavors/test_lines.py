@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.flavors import find
-from taximeter.flavors.chat import CHAT, ChatTally
+from taximeter.flavors.chat import CHAT, ChatReader
 from taximeter.flavors.meter import HELD_LINE_BYTES, Answer, Meter, Prepared
 
 STREAM = Answer(status=200, content_type=b"text/event-stream; charset=utf-8")
@@ -95,7 +95,7 @@ def test_where_nothing_was_injected_the_very_same_chunks_come_out(stream: tuple[
     assert meter.reading().input_tokens == 7
 
 
-def test_a_dull_chunk_is_passed_as_the_same_object_while_an_event_is_awaited() -> None:
+def test_a_chunk_without_usage_is_passed_as_the_same_object_while_an_event_is_awaited() -> None:
     meter = metered()
     for _ in range(3):
         chunk = b"data: " + delta(b"hi") + b"\n\n"
@@ -113,9 +113,9 @@ def test_a_chunk_whose_usage_is_null_is_not_decoded_however_its_json_is_spaced(
         dull, usage = dull.replace(b":null", b": null"), usage.replace(b":{", b": {")
     meter.feed(first)
     decoded: list[bytes] = []
-    event = ChatTally.event
+    event = ChatReader.event
     monkeypatch.setattr(
-        ChatTally, "event", lambda self, data, name=b"": decoded.append(data) or event(self, data, name)
+        ChatReader, "event", lambda self, data, name=b"": decoded.append(data) or event(self, data, name)
     )
     meter.feed(dull)
     assert decoded == []

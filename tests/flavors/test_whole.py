@@ -52,7 +52,7 @@ def figures(reading):
 
 @given(usages | usages.map(with_total), st.sampled_from(["openai", "xai", "google", "perplexity"]))
 def test_the_short_cut_agrees_with_the_rules(usage, provider):
-    quick = openai_usage.plain(msgspec.json.encode(usage), provider)
+    quick = openai_usage.usual_shape(msgspec.json.encode(usage), provider)
     assert quick is None or figures(quick) == openai_usage.read(usage, provider, "m")
 
 
@@ -60,7 +60,7 @@ def test_the_usual_shape_takes_the_short_cut():
     usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
     usage["prompt_tokens_details"] = {"cached_tokens": 3, "audio_tokens": 0}
     usage["completion_tokens_details"] = {"reasoning_tokens": 2, "accepted_prediction_tokens": None}
-    assert openai_usage.plain(msgspec.json.encode(usage), "openai") == openai_usage.read(usage, "openai", "m")
+    assert openai_usage.usual_shape(msgspec.json.encode(usage), "openai") == openai_usage.read(usage, "openai", "m")
 
 
 USUAL = [

@@ -17,7 +17,7 @@ from taximeter.flavors import messages
 from taximeter.flavors.framing.frames import FrameMeter
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import cohere as cohere_usage
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage.counts import (
@@ -32,7 +32,7 @@ from taximeter.flavors.usage.counts import (
     items,
     text,
 )
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.usual import parts_exceed
 
 _METRICS = "amazon-bedrock-invocationMetrics"
@@ -82,7 +82,7 @@ def read_native(usage: Fields, provider: str, model: str | None) -> Reading:
     )
 
 
-class ConverseTally(Tally):
+class ConverseReader(UsageReader):
     """Converse, whole or streamed."""
 
     __slots__ = ()
@@ -96,12 +96,12 @@ class ConverseTally(Tally):
     def convert(self) -> Reading:
         return read_converse(self.usage)
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         message = fields(fields(event.get("output")).get("message"))
-        return spoken.walked([message.get("content"), event.get("delta")])
+        return extract.texts_in([message.get("content"), event.get("delta")])
 
 
-class InvokeTally(Tally):
+class InvokeReader(UsageReader):
     """InvokeModel, whole or streamed, in any model's shape."""
 
     usage_keys = ("usage", "meta")
@@ -144,16 +144,16 @@ class InvokeTally(Tally):
         native.inconsistent = parts_exceed(native)
         return native
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         names = ("content", "delta", "generation", "outputText", "completion", "text", "output", "outputs")
-        yield from spoken.walked([event.get(name) for name in names])
-        yield from spoken.chat_output(event)
-        yield from spoken.walked([fields(one).get("outputText") for one in items(event.get("results"))])
-        yield from spoken.walked([fields(one).get("text") for one in items(event.get("generations"))])
-        yield from spoken.walked(fields(event.get("contentBlockDelta")).get("delta"))
+        yield from extract.texts_in([event.get(name) for name in names])
+        yield from extract.chat_output(event)
+        yield from extract.texts_in([fields(one).get("outputText") for one in items(event.get("results"))])
+        yield from extract.texts_in([fields(one).get("text") for one in items(event.get("generations"))])
+        yield from extract.texts_in(fields(event.get("contentBlockDelta")).get("delta"))
 
 
-class AgentTally(Tally):
+class AgentReader(UsageReader):
     """An agent's traced model calls, summed."""
 
     usage_keys = ()
@@ -177,36 +177,36 @@ class AgentTally(Tally):
     def convert(self) -> Reading:
         return read_converse(self.usage)
 
-    def said(self, event: Fields) -> Iterable[str]:
-        return spoken.walked(event.get("text"))
+    def output_text(self, event: Fields) -> Iterable[str]:
+        return extract.texts_in(event.get("text"))
 
 
 class Bedrock(JsonFlavor):
     """A Bedrock operation."""
 
-    def __init__(self, api: str, operation: Operation, tally: type[Tally]) -> None:
+    def __init__(self, api: str, operation: Operation, reader: type[UsageReader]) -> None:
         self.api = api
         self.operation = operation
-        self.kind = tally
+        self.kind = reader
 
     def path_streams(self, path: bytes) -> bool:
         return path.partition(b"?")[0].lower().endswith(b"-stream")
 
-    def new_tally(self, prepared: Prepared, answer: Answer, provider: str) -> Tally:
+    def new_reader(self, prepared: Prepared, answer: Answer, provider: str) -> UsageReader:
         return self.kind(prepared, answer, provider)
 
-    def framing(self, tally: Tally, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
+    def framing(self, reader: UsageReader, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
         if answer.content_type.startswith(b"application/vnd.amazon.eventstream"):
-            return FrameMeter(tally)
-        return super().framing(tally, prepared, answer, strip=strip)
+            return FrameMeter(reader)
+        return super().framing(reader, prepared, answer, strip=strip)
 
     def input(self, body: bytes) -> Countable:
-        asked = spoken.request(body)
+        asked = extract.request(body)
         if "messages" in asked:
-            return spoken.chat_input(body)
+            return extract.chat_input(body)
         if self.operation is Operation.EMBEDDING:
-            return spoken.embedding_input(body, "inputText", "texts")
-        return spoken.input_of(body, "prompt", "inputText", "message", "query", "documents")
+            return extract.embedding_input(body, "inputText", "texts")
+        return extract.input_of(body, "prompt", "inputText", "message", "query", "documents")
 
 
 def _headers(answer: Answer) -> Fields:
@@ -224,8 +224,8 @@ def _either(one: int | None, other: int | None) -> int | None:
     return other if one is None else one
 
 
-CONVERSE = Bedrock("chat", Operation.LLM, ConverseTally)
-INVOKE = Bedrock("generate", Operation.LLM, InvokeTally)
-INVOKE_EMBED = Bedrock("embeddings", Operation.EMBEDDING, InvokeTally)
-INVOKE_RERANK = Bedrock("rerank", Operation.RERANK, InvokeTally)
-AGENT = Bedrock("other", Operation.LLM, AgentTally)
+CONVERSE = Bedrock("chat", Operation.LLM, ConverseReader)
+INVOKE = Bedrock("generate", Operation.LLM, InvokeReader)
+INVOKE_EMBED = Bedrock("embeddings", Operation.EMBEDDING, InvokeReader)
+INVOKE_RERANK = Bedrock("rerank", Operation.RERANK, InvokeReader)
+AGENT = Bedrock("other", Operation.LLM, AgentReader)

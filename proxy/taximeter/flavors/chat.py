@@ -11,19 +11,19 @@ from collections.abc import Iterable
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.text.splice import include_usage
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage import usual
 from taximeter.flavors.usage.counts import Fields, Members, decode, fields, items
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 
 _WRAPPERS = ("data", "result", "orchestration_result", "final_result")
 
 
-class ChatTally(Tally):
+class ChatReader(UsageReader):
     """Chat completions, whole or streamed."""
 
     usage_keys = ("usage",)
@@ -49,13 +49,13 @@ class ChatTally(Tally):
         return Verdict.TAKEN
 
     def convert(self) -> Reading:
-        plain = openai_usage.plain(self.raw, self.provider) if self.raw else None
+        plain = openai_usage.usual_shape(self.raw, self.provider) if self.raw else None
         return plain or openai_usage.read(self.usage, self.provider, self.model)
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         for _ in range(2):  # Kinetica wraps its answer twice
             event = next((inner for name in _WRAPPERS if (inner := fields(event.get(name)))), event)
-        return spoken.chat_output(event)
+        return extract.chat_output(event)
 
 
 class Chat(JsonFlavor):
@@ -63,20 +63,20 @@ class Chat(JsonFlavor):
 
     api = "chat"
     operation = Operation.LLM
-    tally = ChatTally
+    reader = ChatReader
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
         if inject and prepared.stream:
             asking = include_usage(prepared.body, bytes(found.stream_options))
             if asking is not None:
                 prepared.body, prepared.injected = asking, True
 
-    def plain(self, body: bytes, provider: str) -> Reading | None:
+    def usual(self, body: bytes, provider: str) -> Reading | None:
         """As OpenAI and most who speak its API answer."""
         return None if provider in openai_usage.REASONING_BESIDE else usual.chat(body)
 
     def input(self, body: bytes) -> Countable:
-        return spoken.chat_input(body)
+        return extract.chat_input(body)
 
 
 def _has_object(found: Members, name: str) -> bool:

@@ -13,18 +13,18 @@ from collections.abc import Iterable
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import cohere as cohere_usage
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage.counts import Fields, Members, decode, fields, first, items
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 
 _FLAT = "num_tokens_prompt_total"
 
 
-class CohereTally(Tally):
+class CohereReader(UsageReader):
     """A chat, generation or embedding answer."""
 
     usage_keys = ("meta", "usage", "stats")
@@ -56,18 +56,18 @@ class CohereTally(Tally):
             reading.input_tokens = self.head_count(b"x-compute-tokens")
         return reading
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         if event.get("event_type") == "stream-end":
             return  # repeats what was streamed
         delta = fields(event.get("delta"))
-        yield from spoken.walked([event.get("text"), event.get("message"), delta.get("message"), delta.get("text")])
-        yield from spoken.walked([fields(one).get("text") for one in items(event.get("generations"))])
+        yield from extract.texts_in([event.get("text"), event.get("message"), delta.get("message"), delta.get("text")])
+        yield from extract.texts_in([fields(one).get("text") for one in items(event.get("generations"))])
         for call in map(fields, items(event.get("tool_calls"))):
-            yield from spoken.walked([call.get("name")])
+            yield from extract.texts_in([call.get("name")])
         if event.get("type") in ("message.delta", "reasoning.delta"):
-            yield from spoken.walked(event.get("content"))
-        yield from spoken.walked([fields(one).get("content") for one in items(event.get("output"))])
-        yield from spoken.chat_output(fields(event.get("chatResponse")) or event)
+            yield from extract.texts_in(event.get("content"))
+        yield from extract.texts_in([fields(one).get("content") for one in items(event.get("output"))])
+        yield from extract.chat_output(fields(event.get("chatResponse")) or event)
 
 
 class CohereChat(JsonFlavor):
@@ -75,13 +75,13 @@ class CohereChat(JsonFlavor):
 
     api = "chat"
     operation = Operation.LLM
-    tally = CohereTally
+    reader = CohereReader
 
     def input(self, body: bytes) -> Countable:
-        if items(spoken.request(body).get("messages")):
-            return spoken.chat_input(body)
+        if items(extract.request(body).get("messages")):
+            return extract.chat_input(body)
         names = ("message", "prompt", "preamble", "chat_history", "input", "system_prompt", "chatRequest")
-        return spoken.input_of(body, *names, structured=("tools", "documents"))
+        return extract.input_of(body, *names, structured=("tools", "documents"))
 
 
 class CohereEmbed(JsonFlavor):
@@ -89,16 +89,16 @@ class CohereEmbed(JsonFlavor):
 
     api = "embeddings"
     operation = Operation.EMBEDDING
-    tally = CohereTally
+    reader = CohereReader
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
-        asked = spoken.request(prepared.reading or prepared.body)
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
+        asked = extract.request(prepared.reading or prepared.body)
         prepared.embedding_inputs = next(
             (len(given) for name in ("texts", "inputs", "images") if (given := items(asked.get(name)))), None
         )
 
     def input(self, body: bytes) -> Countable:
-        return spoken.embedding_input(body, "texts", "inputs", "prompt")
+        return extract.embedding_input(body, "texts", "inputs", "prompt")
 
 
 COHERE_CHAT = CohereChat()

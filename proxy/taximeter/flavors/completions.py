@@ -1,6 +1,6 @@
 """`/completions`: OpenAI's legacy text completions, and what speaks it (vLLM, Together, llama.cpp).
 
-Usage as in chat; `completion_tokens` is absent where nothing was generated (USAGE_SHAPES, openai.completions): the
+Usage as in chat; `completion_tokens` is absent where nothing was generated: the
 provider's own total then says 0. llama.cpp's native `/completion` reports `tokens_evaluated` and
 `tokens_predicted` beside its `content`, Aleph Alpha's `/complete` `num_tokens_prompt_total` and `num_tokens_generated`.
 """
@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.usage import Reading
-from taximeter.flavors.chat import Chat, ChatTally
+from taximeter.flavors.chat import Chat, ChatReader
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage.counts import Fields, Members, count, decode, fields, first, items
-from taximeter.flavors.usage.tally import Verdict
+from taximeter.flavors.usage.reader import Verdict
 
 _FLAT_INPUT = ("tokens_evaluated", "num_tokens_prompt_total")
 _FLAT_OUTPUT = ("tokens_predicted", "num_tokens_generated")
 
 
-class CompletionsTally(ChatTally):
+class CompletionsReader(ChatReader):
     """Text completions, whole or streamed."""
 
-    marks = (*ChatTally.marks, b'"stop_reason"', b'"tokens_evaluated"', b'"num_tokens_generated"')
+    marks = (*ChatReader.marks, b'"stop_reason"', b'"tokens_evaluated"', b'"num_tokens_generated"')
 
     __slots__ = ()
 
@@ -44,20 +44,20 @@ class CompletionsTally(ChatTally):
             reading.output_tokens = max(total - reading.input_tokens, 0)
         return reading
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         listed = [fields(fields(one).get("data")).get("text") for one in items(event.get("completions"))]  # AI21's J2
-        return (*super().said(event), *spoken.walked([event.get("completion"), event.get("content"), listed]))
+        return (*super().output_text(event), *extract.texts_in([event.get("completion"), event.get("content"), listed]))
 
 
 class Completions(Chat):
     """Flavor of `/completions`."""
 
     api = "completions"
-    tally = CompletionsTally
-    plain = JsonFlavor.plain  # its answers are not read as OpenAI's
+    reader = CompletionsReader
+    usual = JsonFlavor.usual  # its answers are not read as OpenAI's
 
     def input(self, body: bytes) -> Countable:
-        return spoken.embedding_input(body, "prompt", "suffix", "input", "instruction", "input_prefix", "input_suffix")
+        return extract.embedding_input(body, "prompt", "suffix", "input", "instruction", "input_prefix", "input_suffix")
 
 
 COMPLETIONS = Completions()

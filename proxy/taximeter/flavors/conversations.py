@@ -12,13 +12,13 @@ from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage.counts import Fields, fields, items
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 
 
-class ConversationTally(Tally):
+class ConversationReader(UsageReader):
     """A turn, whole or streamed."""
 
     terminal_kinds = frozenset(("conversation.response.done",))
@@ -30,11 +30,11 @@ class ConversationTally(Tally):
     def convert(self) -> Reading:
         return openai_usage.read(self.usage, self.provider, self.model)
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         if "outputs" in event:
-            return spoken.walked([fields(one).get("content") for one in items(event["outputs"])])
+            return extract.texts_in([fields(one).get("content") for one in items(event["outputs"])])
         if event.get("type") in ("message.output.delta", "function.call.delta"):
-            return spoken.walked([event.get("content"), event.get("name"), event.get("arguments")])
+            return extract.texts_in([event.get("content"), event.get("name"), event.get("arguments")])
         return ()
 
 
@@ -43,10 +43,10 @@ class Conversations(JsonFlavor):
 
     api = "responses"
     operation = Operation.LLM
-    tally = ConversationTally
+    reader = ConversationReader
 
     def input(self, body: bytes) -> Countable:
-        countable = spoken.input_of(body, "inputs", "instructions", structured=("tools",))
+        countable = extract.input_of(body, "inputs", "instructions", structured=("tools",))
         countable.truncated = True  # the conversation itself is the provider's
         return countable
 

@@ -12,15 +12,15 @@ from collections.abc import Iterable
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.embeddings import Embeddings
-from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage.counts import Fields, decode, fields, items
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 
 
-class DashScopeTally(Tally):
+class DashScopeReader(UsageReader):
     """A generation, whole or streamed."""
 
     __slots__ = ()
@@ -28,9 +28,9 @@ class DashScopeTally(Tally):
     def convert(self) -> Reading:
         return openai_usage.read(self.usage, self.provider, self.model)
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         output = fields(event.get("output"))
-        return (*spoken.walked(output.get("text")), *spoken.chat_output(output))
+        return (*extract.texts_in(output.get("text")), *extract.chat_output(output))
 
 
 class DashScope(JsonFlavor):
@@ -38,15 +38,15 @@ class DashScope(JsonFlavor):
 
     api = "chat"
     operation = Operation.LLM
-    tally = DashScopeTally
+    reader = DashScopeReader
 
     def input(self, body: bytes) -> Countable:
-        given = fields(spoken.request(body).get("input"))
-        walk = spoken.Walk()
+        given = fields(extract.request(body).get("input"))
+        walk = extract.TextWalk()
         messages = items(given.get("messages"))
         for message in messages or (given.get("prompt"),):
             walk.take(message)
-        countable = walk.countable(len(messages) * spoken.TOKENS_PER_MESSAGE)
+        countable = walk.countable(len(messages) * extract.TOKENS_PER_MESSAGE)
         countable.truncated = countable.truncated or not walk.texts
         return countable
 
@@ -54,12 +54,12 @@ class DashScope(JsonFlavor):
 class DashScopeEmbeddings(Embeddings):
     """Flavor of text and multimodal embeddings."""
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
         prepared.embedding_inputs = len(_inputs(fields(decode(found.input)))) or None
 
     def input(self, body: bytes) -> Countable:
-        walk = spoken.Walk()
-        for item in _inputs(fields(spoken.request(body).get("input"))):
+        walk = extract.TextWalk()
+        for item in _inputs(fields(extract.request(body).get("input"))):
             walk.take(item)
         countable = walk.countable()
         countable.truncated = countable.truncated or not walk.texts

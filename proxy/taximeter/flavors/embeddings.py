@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage import usual
 from taximeter.flavors.usage.counts import Members, decode, first, items
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 
 _FLAT = "input_token_count"
 
 
-class EmbeddingsTally(Tally):
+class EmbeddingsReader(UsageReader):
     """One embeddings answer."""
 
     envelopes = ("result",)
@@ -47,21 +47,21 @@ class Embeddings(JsonFlavor):
 
     api = "embeddings"
     operation = Operation.EMBEDDING
-    tally = EmbeddingsTally
+    reader = EmbeddingsReader
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
         prepared.embedding_inputs = inputs(bytes(found.input))
         if prepared.embedding_inputs is None:
             prepared.embedding_inputs = (
-                len(items(spoken.request(prepared.reading or prepared.body).get("inputs"))) or None
+                len(items(extract.request(prepared.reading or prepared.body).get("inputs"))) or None
             )
 
-    def plain(self, body: bytes, provider: str) -> Reading | None:
+    def usual(self, body: bytes, provider: str) -> Reading | None:
         """As OpenAI and most who speak its API answer."""
         return usual.embeddings(body)
 
     def input(self, body: bytes) -> Countable:
-        return spoken.embedding_input(body, "input", "inputs")
+        return extract.embedding_input(body, "input", "inputs")
 
 
 def inputs(raw: bytes) -> int | None:

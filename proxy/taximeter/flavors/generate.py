@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.framing.body import BodyMeter
-from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage.counts import Fields, Members, added, count, fields, first, items, short_text, text
 from taximeter.flavors.usage.openai import cost_nusd
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.usual import USAGE_RAW_BYTES, parts_exceed
 
 _IMAGE, _AUDIO = ("IMAGE", 2), ("AUDIO", 4)
@@ -64,7 +64,7 @@ def read(usage: Fields) -> Reading:
     return reading
 
 
-class GenerateTally(Tally):
+class GenerateReader(UsageReader):
     """Generated content, whole, in events or in an array."""
 
     usage_keys = ("usageMetadata",)
@@ -88,11 +88,11 @@ class GenerateTally(Tally):
     def convert(self) -> Reading:
         return read(self.usage)
 
-    def said(self, event: Fields) -> Iterable[str]:
-        return spoken.walked([fields(one).get("content") for one in items(event.get("candidates"))])
+    def output_text(self, event: Fields) -> Iterable[str]:
+        return extract.texts_in([fields(one).get("content") for one in items(event.get("candidates"))])
 
 
-class PredictTally(Tally):
+class PredictReader(UsageReader):
     """Vertex' text embeddings: each prediction carries its own `token_count`, so they are summed."""
 
     usage_keys = ()
@@ -122,9 +122,9 @@ class PredictMeter(BodyMeter):
 
     __slots__ = ("_scan",)
 
-    def __init__(self, tally: PredictTally) -> None:
-        super().__init__(tally)
-        self._scan = tally.scan
+    def __init__(self, reader: PredictReader) -> None:
+        super().__init__(reader)
+        self._scan = reader.scan
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`: always the very same chunk."""
@@ -147,13 +147,13 @@ class Generate(JsonFlavor):
 
     api = "generate"
     operation = Operation.LLM
-    tally = GenerateTally
+    reader = GenerateReader
 
     def path_streams(self, path: bytes) -> bool:
         return b":stream" in path.lower()
 
     def input(self, body: bytes) -> Countable:
-        return spoken.input_of(
+        return extract.input_of(
             body, "contents", "systemInstruction", "system_instruction", structured=("tools", "generationConfig")
         )
 
@@ -163,15 +163,15 @@ class EmbedContent(JsonFlavor):
 
     api = "embeddings"
     operation = Operation.EMBEDDING
-    tally = GenerateTally
+    reader = GenerateReader
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
-        asked = spoken.request(prepared.body)
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
+        asked = extract.request(prepared.body)
         prepared.embedding_inputs = len(items(asked.get("requests"))) or (1 if "content" in asked else None)
 
     def input(self, body: bytes) -> Countable:
-        asked = spoken.request(body)
-        walk = spoken.Walk()
+        asked = extract.request(body)
+        walk = extract.TextWalk()
         for request in (*items(asked.get("requests")), asked):
             walk.take(fields(request).get("content"))
         countable = walk.countable()
@@ -184,20 +184,20 @@ class Predict(JsonFlavor):
 
     api = "embeddings"
     operation = Operation.EMBEDDING
-    tally = PredictTally
+    reader = PredictReader
 
-    def framing(self, tally: Tally, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
+    def framing(self, reader: UsageReader, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
         return (
-            PredictMeter(tally)
-            if isinstance(tally, PredictTally)
-            else super().framing(tally, prepared, answer, strip=strip)
+            PredictMeter(reader)
+            if isinstance(reader, PredictReader)
+            else super().framing(reader, prepared, answer, strip=strip)
         )
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
-        prepared.embedding_inputs = len(items(spoken.request(prepared.body).get("instances"))) or None
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
+        prepared.embedding_inputs = len(items(extract.request(prepared.body).get("instances"))) or None
 
     def input(self, body: bytes) -> Countable:
-        return spoken.input_of(body, "instances")
+        return extract.input_of(body, "instances")
 
 
 GENERATE = Generate()

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-from taximeter.flavors.chat import Chat, ChatTally
+from taximeter.flavors.chat import Chat, ChatReader
 from taximeter.flavors.embeddings import Embeddings
-from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage.counts import Fields, fields, items
 
 _model = re.compile(
@@ -23,26 +23,26 @@ _model = re.compile(
 )
 
 
-class HostedTally(ChatTally):
+class HostedReader(ChatReader):
     """A chat answer whose text may stand in `response` (Cloudflare) or `result` (Baidu)."""
 
     __slots__ = ()
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         inner = fields(event.get("result")) or event
         text = inner.get("response") or inner.get("result")
         if isinstance(text, str):
             return (text,)
-        return super().said(event)
+        return super().output_text(event)
 
 
 class Hosted(Chat):
     """Flavor of chat on a platform's own path."""
 
-    tally = HostedTally
-    plain = JsonFlavor.plain  # its answers are not read as OpenAI's
+    reader = HostedReader
+    usual = JsonFlavor.usual  # its answers are not read as OpenAI's
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
         """Nothing is asked for."""
 
     def path_model(self, path: bytes) -> str | None:
@@ -52,25 +52,25 @@ class Hosted(Chat):
         return b":streamrawpredict" in path.lower()
 
     def input(self, body: bytes) -> Countable:
-        if items(spoken.request(body).get("messages")):
-            return spoken.chat_input(body)
-        return spoken.input_of(body, "prompt", "inputs", "instances")
+        if items(extract.request(body).get("messages")):
+            return extract.chat_input(body)
+        return extract.input_of(body, "prompt", "inputs", "instances")
 
 
 class HostedEmbeddings(Embeddings):
     """Flavor of embeddings on a platform's own path."""
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
-        super().ask(prepared, found, inject=inject)
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
+        super().add_to(prepared, found, inject=inject)
         if prepared.embedding_inputs is None:
-            given = spoken.request(prepared.reading or prepared.body).get("text")
+            given = extract.request(prepared.reading or prepared.body).get("text")
             prepared.embedding_inputs = 1 if isinstance(given, str) else len(items(given)) or None
 
     def path_model(self, path: bytes) -> str | None:
         return _named(path) or super().path_model(path)
 
     def input(self, body: bytes) -> Countable:
-        return spoken.embedding_input(body, "input", "inputs", "text")
+        return extract.embedding_input(body, "input", "inputs", "text")
 
 
 def _named(path: bytes) -> str | None:

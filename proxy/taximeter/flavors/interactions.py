@@ -12,13 +12,13 @@ from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage.counts import Fields, added, count, fields, first, items
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 from taximeter.flavors.usage.usual import parts_exceed
 
 
-class InteractionsTally(Tally):
+class InteractionsReader(UsageReader):
     """An interaction, whole or streamed."""
 
     envelopes = ("interaction", "metadata")
@@ -45,8 +45,8 @@ class InteractionsTally(Tally):
         reading.inconsistent = reading.inconsistent or parts_exceed(reading)
         return reading
 
-    def said(self, event: Fields) -> Iterable[str]:
-        return spoken.walked([event.get("delta"), event.get("outputs"), event.get("steps")])
+    def output_text(self, event: Fields) -> Iterable[str]:
+        return extract.texts_in([event.get("delta"), event.get("outputs"), event.get("steps")])
 
 
 class Interactions(JsonFlavor):
@@ -54,10 +54,10 @@ class Interactions(JsonFlavor):
 
     api = "generate"
     operation = Operation.LLM
-    tally = InteractionsTally
+    reader = InteractionsReader
 
     def input(self, body: bytes) -> Countable:
-        return spoken.input_of(body, "input", "system_instruction", structured=("tools",))
+        return extract.input_of(body, "input", "system_instruction", structured=("tools",))
 
 
 def _modality(usage: Fields, wanted: str) -> int | None:

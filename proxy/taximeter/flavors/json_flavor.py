@@ -14,13 +14,13 @@ import msgspec
 from taximeter.core import routes
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors.framing.body import BlindMeter, BodyMeter, SniffingMeter
+from taximeter.flavors.framing.body import BodyMeter, HeadMeter, SniffingMeter
 from taximeter.flavors.framing.encodings import EncodedMeter, encoding
 from taximeter.flavors.framing.lines import NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.text.lenient import Unreadable, plain
 from taximeter.flavors.usage.counts import decode, fields, short_text
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 from taximeter.flavors.usage.usual import COST_HEADER, UNREADABLE, Name, request_id
 
 METADATA_BYTES = 8 * 1024
@@ -34,7 +34,7 @@ _NULL = msgspec.Raw(b"null")
 _ABSENT = msgspec.Raw(b"")
 
 
-class Asked(msgspec.Struct):
+class RequestMembers(msgspec.Struct):
     """A JSON request's members: what all flavors share, and as bytes what some look into."""
 
     model: Name | None = None
@@ -58,23 +58,23 @@ class _Oddly(msgspec.Struct):
     documents: msgspec.Raw = _NULL
 
 
-_asked = msgspec.json.Decoder(Asked)
+_members = msgspec.json.Decoder(RequestMembers)
 _oddly = msgspec.json.Decoder(_Oddly)
 
 
-def asked(body: bytes) -> Asked | None:
+def request_members(body: bytes) -> RequestMembers | None:
     """A request body's members; None where it is no readable JSON object."""
     if not body:
         return None
     try:
-        return _asked.decode(body)
+        return _members.decode(body)
     except UNREADABLE:
         pass
     try:
         found = _oddly.decode(body)
     except UNREADABLE:
         return None
-    return Asked(
+    return RequestMembers(
         model=short_text(found.model),
         stream={b"true": True, b"false": False}.get(bytes(found.stream)),
         user=short_text(found.user),
@@ -86,20 +86,20 @@ def asked(body: bytes) -> Asked | None:
 
 
 class JsonFlavor:
-    """A flavor made of a tally and a few names. Subclasses say more where their API needs it."""
+    """A flavor made of a reader and a few names. Subclasses say more where their API needs it."""
 
     api: str = "other"
     operation: Operation = Operation.OTHER
-    tally: ClassVar[type[Tally]] = Tally
+    reader: ClassVar[type[UsageReader]] = UsageReader
     ndjson: ClassVar[bool] = False
     """Streams are NDJSON even where the content type does not say so."""
 
     def prepare(self, body: bytes, path: bytes, *, inject: bool) -> Prepared:
         """See `Flavor.prepare`."""
-        found, reading = asked(body), None
+        found, reading = request_members(body), None
         if found is None and body:
             reading, inject = _reading(body), inject and body[:1] == b"{" and body[1:2] != b"\0"
-            found = None if reading is None else asked(reading)
+            found = None if reading is None else request_members(reading)
         if found is None:
             return Prepared(body=body, model=self.path_model(path), stream=self.path_streams(path))
         prepared = Prepared(
@@ -110,10 +110,10 @@ class JsonFlavor:
         )
         if found.metadata is not _ABSENT or found.user is not None:
             prepared.metadata = _metadata(found)
-        self.ask(prepared, found, inject=inject)
+        self.add_to(prepared, found, inject=inject)
         return prepared
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
         """What an API adds to a prepared request."""
 
     def path_model(self, path: bytes) -> str | None:
@@ -129,14 +129,14 @@ class JsonFlavor:
 
     def meter(self, prepared: Prepared, answer: Answer, provider: str) -> Meter:
         """See `Flavor.meter`."""
-        tally = self.new_tally(prepared, answer, provider)
+        reader = self.new_reader(prepared, answer, provider)
         named = answer.value_of(b"content-encoding").strip().lower()
         if named in (b"", b"identity"):
-            return self.framing(tally, prepared, answer, strip=prepared.injected)
+            return self.framing(reader, prepared, answer, strip=prepared.injected)
         encoded = encoding(named)
         if encoded is None:
-            return BlindMeter(tally)
-        return EncodedMeter(self.framing(tally, prepared, answer, strip=False), encoded)
+            return HeadMeter(reader)
+        return EncodedMeter(self.framing(reader, prepared, answer, strip=False), encoded)
 
     def whole(self, prepared: Prepared, answer: Answer, provider: str, body: bytes) -> Reading | None:
         """See `Flavor.whole`."""
@@ -144,30 +144,30 @@ class JsonFlavor:
             return None
         if not _TELLING.isdisjoint(dict(answer.headers)):
             return None
-        reading = self.plain(body, provider)
+        reading = self.usual(body, provider)
         if reading is not None:
             reading.upstream_request_id = request_id(answer.headers) or reading.upstream_request_id
             reading.finished = True
         return reading
 
-    def plain(self, body: bytes, provider: str) -> Reading | None:
+    def usual(self, body: bytes, provider: str) -> Reading | None:
         """A usual body's own reading in one typed decode; None where anything in it is not as usual."""
         return None
 
-    def new_tally(self, prepared: Prepared, answer: Answer, provider: str) -> Tally:
-        """A tally for one answer."""
-        return self.tally(prepared, answer, provider)
+    def new_reader(self, prepared: Prepared, answer: Answer, provider: str) -> UsageReader:
+        """A reader for one answer."""
+        return self.reader(prepared, answer, provider)
 
-    def framing(self, tally: Tally, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
+    def framing(self, reader: UsageReader, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
         """The meter for how this answer is framed."""
         kind = answer.content_type.partition(b";")[0].strip().lower()
         if kind.endswith((b"ndjson", b"jsonl", b"stream+json")):
-            return NdjsonMeter(tally, strip=False)
+            return NdjsonMeter(reader, strip=False)
         if self.ndjson and prepared.stream and answer.status < 400:
-            return NdjsonMeter(tally, strip=False)
+            return NdjsonMeter(reader, strip=False)
         if kind == b"text/event-stream" or prepared.stream:
-            return SniffingMeter(stream=lambda: SseMeter(tally, strip=strip), body=lambda: BodyMeter(tally))
-        return BodyMeter(tally)
+            return SniffingMeter(stream=lambda: SseMeter(reader, strip=strip), body=lambda: BodyMeter(reader))
+        return BodyMeter(reader)
 
     def input(self, body: bytes) -> Countable:
         """See `Flavor.input`."""
@@ -181,7 +181,7 @@ def _reading(body: bytes) -> bytes | None:
         return None
 
 
-def _metadata(found: Asked) -> dict[str, object]:
+def _metadata(found: RequestMembers) -> dict[str, object]:
     raw = bytes(found.metadata)
     metadata = dict(fields(decode(raw))) if len(raw) <= METADATA_BYTES else {}
     if found.user is not None:

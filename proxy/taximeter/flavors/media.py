@@ -10,12 +10,12 @@ from __future__ import annotations
 from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import openai as openai_usage
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 
 
-class MediaTally(Tally):
+class MediaReader(UsageReader):
     """An image or audio answer, whole or streamed."""
 
     terminal_kinds = frozenset(
@@ -32,13 +32,13 @@ class MediaTally(Tally):
 class Media(JsonFlavor):
     """Flavor of one media API."""
 
-    tally = MediaTally
+    reader = MediaReader
 
     def __init__(self, api: str) -> None:
         self.api = api
 
     def input(self, body: bytes) -> Countable:
-        countable = spoken.input_of(body, "prompt", "input")
+        countable = extract.input_of(body, "prompt", "input")
         countable.truncated = True  # the media themselves cannot be counted here
         return countable
 

@@ -13,10 +13,10 @@ from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Answer, Countable, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage.counts import Fields, added, count, fields, first, items, text
 from taximeter.flavors.usage.openai import cost_nusd
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 from taximeter.flavors.usage.usual import exceeds, parts_exceed
 
 _PASSES_APART = frozenset(("compaction",))
@@ -49,7 +49,7 @@ def read(usage: Fields) -> Reading:
     return reading
 
 
-class MessagesTally(Tally):
+class MessagesReader(UsageReader):
     """A message, whole or streamed."""
 
     envelopes = ("message",)
@@ -75,12 +75,12 @@ class MessagesTally(Tally):
             reading.output_tokens = None  # message_start's is the first token's, not the answer's
         return reading
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         if "content" in event:
-            return spoken.walked(event["content"])
+            return extract.texts_in(event["content"])
         if event.get("type") == "content_block_start":
-            return spoken.walked(event.get("content_block"))
-        return spoken.walked(event.get("delta"))
+            return extract.texts_in(event.get("content_block"))
+        return extract.texts_in(event.get("delta"))
 
 
 class Messages(JsonFlavor):
@@ -88,13 +88,13 @@ class Messages(JsonFlavor):
 
     api = "messages"
     operation = Operation.LLM
-    tally = MessagesTally
+    reader = MessagesReader
 
     def path_streams(self, path: bytes) -> bool:
         return b":streamrawpredict" in path.lower()
 
     def input(self, body: bytes) -> Countable:
-        return spoken.chat_input(body)
+        return extract.chat_input(body)
 
 
 MESSAGES = Messages()

@@ -108,7 +108,7 @@ class Meter(Protocol):
         """The output's text as far as kept, for local counting; call after finish()."""
 
     def progress_tokens(self) -> int | None:
-        """A cheap lower bound of output tokens so far, for a long stream's tick; None where nothing can be said."""
+        """A cheap lower bound of output tokens so far, for a long stream's tick; None where nothing is known."""
 
 
 class Flavor(Protocol):

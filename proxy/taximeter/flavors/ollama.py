@@ -11,17 +11,17 @@ from collections.abc import Iterable
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.embeddings import inputs
-from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage.counts import Fields, Members, decode, first
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.usual import exceeds
 
 _COUNTS = ("prompt_eval_count", "prompt_eval_cached_count", "eval_count")
 
 
-class OllamaTally(Tally):
+class OllamaReader(UsageReader):
     """One answer, whole or streamed."""
 
     usage_keys = ()
@@ -48,27 +48,27 @@ class OllamaTally(Tally):
         reading.inconsistent = exceeds(reading.cached_input_tokens, reading.input_tokens)
         return reading
 
-    def said(self, event: Fields) -> Iterable[str]:
-        return spoken.walked([event.get("message"), event.get("response"), event.get("thinking")])
+    def output_text(self, event: Fields) -> Iterable[str]:
+        return extract.texts_in([event.get("message"), event.get("response"), event.get("thinking")])
 
 
 class Ollama(JsonFlavor):
     """Flavor of `/api/chat` and `/api/generate`."""
 
     operation = Operation.LLM
-    tally = OllamaTally
+    reader = OllamaReader
     ndjson = True
 
     def __init__(self, api: str) -> None:
         self.api = api
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
         prepared.stream = found.stream is not False
 
     def input(self, body: bytes) -> Countable:
-        if "messages" in spoken.request(body):
-            return spoken.chat_input(body)
-        return spoken.input_of(body, "prompt", "system", "suffix")
+        if "messages" in extract.request(body):
+            return extract.chat_input(body)
+        return extract.input_of(body, "prompt", "system", "suffix")
 
 
 class OllamaEmbed(JsonFlavor):
@@ -76,14 +76,14 @@ class OllamaEmbed(JsonFlavor):
 
     api = "embeddings"
     operation = Operation.EMBEDDING
-    tally = OllamaTally
+    reader = OllamaReader
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
         prepared.stream = False
         prepared.embedding_inputs = inputs(bytes(found.input))
 
     def input(self, body: bytes) -> Countable:
-        return spoken.embedding_input(body, "input", "prompt")
+        return extract.embedding_input(body, "input", "prompt")
 
 
 OLLAMA_CHAT = Ollama("chat")

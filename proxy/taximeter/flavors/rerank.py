@@ -2,26 +2,26 @@
 
 Cohere bills `meta.billed_units.search_units` and reports no tokens; Jina, Voyage and OpenRouter report
 `usage.total_tokens`; llama.cpp and vLLM (also `/score`) OpenAI's usage; Xinference `meta.tokens`, SiliconFlow `tokens`
-beside its results, watsonx `input_token_count`; TEI answers a bare array and tells in its head.
+beside its results, watsonx `input_token_count`; TEI returns a bare array and tells in its head.
 """
 
 from __future__ import annotations
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors.json_flavor import Asked, JsonFlavor
+from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
 from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import cohere as cohere_usage
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage.counts import Fields, Members, decode, fields, first, items
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 
 _LISTS = ("documents", "texts", "passages", "inputs", "text_2")
 _FLAT = ("tokens", "input_token_count")
 
 
-class RerankTally(Tally):
+class RerankReader(UsageReader):
     """One rerank answer."""
 
     usage_keys = ("meta", "usage")
@@ -53,16 +53,16 @@ class Rerank(JsonFlavor):
 
     api = "rerank"
     operation = Operation.RERANK
-    tally = RerankTally
+    reader = RerankReader
 
-    def ask(self, prepared: Prepared, found: Asked, *, inject: bool) -> None:
+    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
         prepared.rerank_documents = len(_documents(prepared.reading or prepared.body)) or None
 
     def input(self, body: bytes) -> Countable:
-        asked = spoken.request(body)
+        asked = extract.request(body)
         inner = fields(asked.get("input"))  # DashScope: {"input": {"query", "documents"}}
-        query = spoken.walked(asked.get("query") or inner.get("query") or asked.get("text_1"))
-        walk = spoken.Walk()
+        query = extract.texts_in(asked.get("query") or inner.get("query") or asked.get("text_1"))
+        walk = extract.TextWalk()
         for document in _documents(body):
             # every pair is read, so the query counts once a document
             for text in query:

@@ -13,13 +13,13 @@ from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage.counts import Fields, items
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 
 
-class ResponsesTally(Tally):
+class ResponsesReader(UsageReader):
     """A response, whole or streamed."""
 
     envelopes = ("response",)
@@ -32,13 +32,13 @@ class ResponsesTally(Tally):
     def convert(self) -> Reading:
         return openai_usage.read(self.usage, self.provider, self.model)
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         kind = event.get("type")
         if isinstance(kind, str) and kind.endswith(".delta"):
             delta = event.get("delta")
             # audio and image deltas are base64, not text
             return (delta,) if isinstance(delta, str) and "audio." not in kind and "image" not in kind else ()
-        return spoken.walked([_without_input(item) for item in items(event.get("output"))])
+        return extract.texts_in([_without_input(item) for item in items(event.get("output"))])
 
 
 class Responses(JsonFlavor):
@@ -46,18 +46,18 @@ class Responses(JsonFlavor):
 
     api = "responses"
     operation = Operation.LLM
-    tally = ResponsesTally
+    reader = ResponsesReader
 
     def input(self, body: bytes) -> Countable:
-        asked = spoken.request(body)
-        walk = spoken.Walk()
-        tokens = spoken.TOKENS_PRIMING
+        asked = extract.request(body)
+        walk = extract.TextWalk()
+        tokens = extract.TOKENS_PRIMING
         given = asked.get("input")
         for message in (given,) if isinstance(given, str) else items(given):
-            tokens += spoken.TOKENS_PER_MESSAGE
+            tokens += extract.TOKENS_PER_MESSAGE
             walk.take(message)
         if asked.get("instructions"):
-            tokens += spoken.TOKENS_PER_MESSAGE
+            tokens += extract.TOKENS_PER_MESSAGE
             walk.take(asked.get("instructions"))
         walk.structured(asked.get("tools"))
         countable = walk.countable(tokens)

@@ -1,6 +1,6 @@
 """Assistants runs, `/threads/{id}/runs` streamed: the run's own usage, which its steps' usages sum to.
 
-Unary, a run answers before it has used anything and is polled later; polls are never counted.
+Unary, a run returns before it has used anything and is polled later; polls are never counted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage.counts import Fields, Members, fields, items, raw_text
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 
 
-class RunsTally(Tally):
+class RunsReader(UsageReader):
     """A run's events."""
 
     __slots__ = ()
@@ -30,9 +30,9 @@ class RunsTally(Tally):
     def convert(self) -> Reading:
         return openai_usage.read(self.usage, self.provider, self.model)
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         parts = items(fields(event.get("delta")).get("content"))
-        return spoken.walked([fields(fields(part).get("text")).get("value") for part in parts])
+        return extract.texts_in([fields(fields(part).get("text")).get("value") for part in parts])
 
 
 class Runs(JsonFlavor):
@@ -40,10 +40,10 @@ class Runs(JsonFlavor):
 
     api = "other"
     operation = Operation.LLM
-    tally = RunsTally
+    reader = RunsReader
 
     def input(self, body: bytes) -> Countable:
-        countable = spoken.input_of(body, "instructions", "additional_instructions", "additional_messages", "thread")
+        countable = extract.input_of(body, "instructions", "additional_instructions", "additional_messages", "thread")
         countable.truncated = True  # the thread itself is the provider's
         return countable
 

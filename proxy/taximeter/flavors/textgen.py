@@ -13,13 +13,13 @@ from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.meter import Countable
-from taximeter.flavors.text import spoken
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage.counts import Fields, Members, added, count, decode, fields, first, items
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 
 
-class WatsonxTally(Tally):
+class WatsonxReader(UsageReader):
     """Generations of `/ml/v1/text/generation`."""
 
     usage_keys = ()
@@ -43,11 +43,11 @@ class WatsonxTally(Tally):
             output_tokens=first(self.usage, "generated_token_count"),
         )
 
-    def said(self, event: Fields) -> Iterable[str]:
-        return spoken.walked([fields(one).get("generated_text") for one in items(event.get("results"))])
+    def output_text(self, event: Fields) -> Iterable[str]:
+        return extract.texts_in([fields(one).get("generated_text") for one in items(event.get("results"))])
 
 
-class KoboldTally(Tally):
+class KoboldReader(UsageReader):
     """KoboldCpp's `/api/v1/generate`: OpenAI's names in each result (github.com/LostRuins/koboldcpp, API)."""
 
     usage_keys = ()
@@ -63,11 +63,11 @@ class KoboldTally(Tally):
     def convert(self) -> Reading:
         return openai_usage.read(self.usage, self.provider, self.model)
 
-    def said(self, event: Fields) -> Iterable[str]:
-        return spoken.walked([event.get("token"), *(fields(one).get("text") for one in items(event.get("results")))])
+    def output_text(self, event: Fields) -> Iterable[str]:
+        return extract.texts_in([event.get("token"), *(fields(one).get("text") for one in items(event.get("results")))])
 
 
-class TgiTally(Tally):
+class TgiReader(UsageReader):
     """TGI's `/` and `/generate`, SGLang's `/generate`."""
 
     usage_keys = ("meta_info",)
@@ -99,9 +99,9 @@ class TgiTally(Tally):
             reading.output_tokens = self.head_count(b"x-generated-tokens")
         return reading
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         token = fields(event.get("token")).get("text")
-        return spoken.walked([token] if token is not None else [event.get("generated_text"), event.get("text")])
+        return extract.texts_in([token] if token is not None else [event.get("generated_text"), event.get("text")])
 
 
 class TextGeneration(JsonFlavor):
@@ -111,13 +111,13 @@ class TextGeneration(JsonFlavor):
     operation = Operation.LLM
 
     def input(self, body: bytes) -> Countable:
-        return spoken.input_of(body, "input", "inputs", "text", "prompt")
+        return extract.input_of(body, "input", "inputs", "text", "prompt")
 
 
 class Watsonx(TextGeneration):
     """Flavor of watsonx."""
 
-    tally = WatsonxTally
+    reader = WatsonxReader
 
     def path_streams(self, path: bytes) -> bool:
         return b"_stream" in path
@@ -126,7 +126,7 @@ class Watsonx(TextGeneration):
 class Kobold(TextGeneration):
     """Flavor of KoboldCpp."""
 
-    tally = KoboldTally
+    reader = KoboldReader
 
     def path_streams(self, path: bytes) -> bool:
         return path.endswith(b"/stream")
@@ -135,7 +135,7 @@ class Kobold(TextGeneration):
 class Tgi(TextGeneration):
     """Flavor of TGI and SGLang."""
 
-    tally = TgiTally
+    reader = TgiReader
 
     def path_streams(self, path: bytes) -> bool:
         return b"_stream" in path

@@ -11,10 +11,10 @@ from taximeter.flavors.bedrock import read_native
 from taximeter.flavors.json_flavor import JsonFlavor
 from taximeter.flavors.usage.counts import first
 from taximeter.flavors.usage.openai import cost_nusd
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 
 
-class UnknownTally(Tally):
+class UnknownReader(UsageReader):
     """An answer of unknown make."""
 
     usage_keys = (
@@ -43,7 +43,7 @@ class UnknownTally(Tally):
 class Unknown(JsonFlavor):
     """Flavor of what no other flavor knows."""
 
-    tally = UnknownTally
+    reader = UnknownReader
 
 
 UNKNOWN = Unknown()

@@ -13,7 +13,7 @@ from taximeter.flavors.framing.lines import LineMeter, NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Countable, Meter
 from taximeter.flavors.text.transcript import Transcript
 from taximeter.flavors.usage.counts import decode, items, members
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 
 _JSON_STARTS = (b"{", b"[")
 _SSE_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -23,11 +23,11 @@ _LEADING = b"\xef\xbb\xbf \t\r\n"
 class BodyMeter:
     """One JSON body, read once it is whole; beyond the bound from its head and tail."""
 
-    __slots__ = ("_body", "_ended", "_events", "_tally", "terminal")
+    __slots__ = ("_body", "_ended", "_events", "_reader", "terminal")
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, reader: UsageReader) -> None:
         self.terminal = False
-        self._tally = tally
+        self._reader = reader
         self._body = Bounded()
         self._ended = False
         self._events: LineMeter | None = None
@@ -43,19 +43,19 @@ class BodyMeter:
             self._ended = True
             whole = self._body.whole()
             if whole is None:
-                self._tally.cut(*self._body.ends())
-                self._tally.finished = self._body.ends()[1].rstrip()[-1:] in (b"}", b"]")
-            elif (lines := _lines(whole, self._tally)) is not None:
+                self._reader.read_in_part(*self._body.ends())
+                self._reader.finished = self._body.ends()[1].rstrip()[-1:] in (b"}", b"]")
+            elif (lines := _lines(whole, self._reader)) is not None:
                 self._events = lines
                 lines.feed(whole)
                 lines.finish()
             elif whole.strip():
-                self._tally.whole(whole.removeprefix(b"\xef\xbb\xbf"))
+                self._reader.whole(whole.removeprefix(b"\xef\xbb\xbf"))
         return b""
 
     def reading(self) -> Reading:
         """See `Meter.reading`."""
-        return self._tally.reading()
+        return self._reader.reading()
 
     def output(self) -> Countable:
         """See `Meter.output`."""
@@ -64,8 +64,8 @@ class BodyMeter:
         whole = self._body.whole()
         decoded = None if whole is None else decode(whole)
         if decoded is None:
-            return Countable(texts=self._tally.salvage_said(*self._body.ends()), truncated=True)
-        transcript = Transcript(self._tally.said)
+            return Countable(texts=self._reader.salvaged_text(*self._body.ends()), truncated=True)
+        transcript = Transcript(self._reader.output_text)
         for event in items(decoded) or (decoded,):
             transcript.add(event)
         return transcript.countable()
@@ -75,13 +75,13 @@ class BodyMeter:
         return None
 
 
-def _lines(whole: bytes, tally: Tally) -> LineMeter | None:
+def _lines(whole: bytes, reader: UsageReader) -> LineMeter | None:
     """The meter for a body that is no JSON but a stream nobody labelled or asked for; None where it is none."""
     if whole.lstrip(_LEADING).startswith(_SSE_STARTS):
-        return SseMeter(tally, strip=False)
+        return SseMeter(reader, strip=False)
     first, _, rest = whole.partition(b"\n")
     if rest.strip() and members(first) is not None and decode(whole) is None:
-        return NdjsonMeter(tally, strip=False)
+        return NdjsonMeter(reader, strip=False)
     return None
 
 
@@ -133,14 +133,14 @@ class SniffingMeter:
         return self._chosen
 
 
-class BlindMeter:
+class HeadMeter:
     """Meters nothing but the answer's head: an encoding that cannot be read, or an answer that is no inference."""
 
-    __slots__ = ("_tally", "terminal")
+    __slots__ = ("_reader", "terminal")
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, reader: UsageReader) -> None:
         self.terminal = False
-        self._tally = tally
+        self._reader = reader
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`: always the very same chunk."""
@@ -152,7 +152,7 @@ class BlindMeter:
 
     def reading(self) -> Reading:
         """See `Meter.reading`."""
-        return self._tally.reading()
+        return self._reader.reading()
 
     def output(self) -> Countable:
         """See `Meter.output`: nothing is known."""

@@ -16,7 +16,7 @@ from taximeter.flavors.framing.bounded import Bounded
 from taximeter.flavors.meter import Countable
 from taximeter.flavors.text.transcript import Transcript
 from taximeter.flavors.usage.counts import decode, members, raw_text
-from taximeter.flavors.usage.tally import Tally
+from taximeter.flavors.usage.reader import UsageReader
 
 _PRELUDE = struct.Struct(">III")
 _TRAILER_BYTES = 4
@@ -27,12 +27,12 @@ MAX_FRAME_BYTES = 24 * 1024 * 1024
 class FrameMeter:
     """Meters frames as they pass; never holds a byte back."""
 
-    __slots__ = ("_frame", "_lost", "_missing", "_tally", "_transcript", "terminal")
+    __slots__ = ("_frame", "_lost", "_missing", "_reader", "_transcript", "terminal")
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, reader: UsageReader) -> None:
         self.terminal = False
-        self._tally = tally
-        self._transcript = Transcript(tally.said)
+        self._reader = reader
+        self._transcript = Transcript(reader.output_text)
         self._frame = Bounded()
         self._missing = _PRELUDE.size
         self._lost = False
@@ -47,7 +47,7 @@ class FrameMeter:
             self._missing -= len(piece)
             if not self._missing:
                 self._grow()
-        self.terminal = self._tally.terminal
+        self.terminal = self._reader.terminal
         return chunk
 
     def finish(self) -> bytes:
@@ -56,7 +56,7 @@ class FrameMeter:
 
     def reading(self) -> Reading:
         """See `Meter.reading`."""
-        return self._tally.reading()
+        return self._reader.reading()
 
     def output(self) -> Countable:
         """See `Meter.output`."""
@@ -64,7 +64,7 @@ class FrameMeter:
 
     def progress_tokens(self) -> int | None:
         """See `Meter.progress_tokens`: the provider's own running figure, else about one token an event."""
-        reported = self._tally.convert().output_tokens
+        reported = self._reader.convert().output_tokens
         return reported if reported is not None else self._transcript.events
 
     def _grow(self) -> None:
@@ -83,11 +83,11 @@ class FrameMeter:
         self._missing = _PRELUDE.size
         names = head[_PRELUDE.size : start]
         if b":exception-type" in names or b":error-code" in names:
-            self._tally.failed = True
+            self._reader.failed = True
         if whole:
             self._event(head[start:-_TRAILER_BYTES], _header(names, b":event-type"))
         else:
-            self._tally.cut(head[start:], tail[:-_TRAILER_BYTES])
+            self._reader.read_in_part(head[start:], tail[:-_TRAILER_BYTES])
 
     def _event(self, payload: bytes, name: bytes) -> None:
         found = members(payload)
@@ -96,7 +96,7 @@ class FrameMeter:
                 payload = binascii.a2b_base64(raw_text(found["bytes"]) or "")
             except ValueError:
                 return
-        self._tally.event(payload, name)
+        self._reader.event(payload, name)
         event = decode(payload)
         # an agent's chunks are plain text
         self._transcript.add({"text": payload.decode("utf-8", "replace")} if event is None else event)

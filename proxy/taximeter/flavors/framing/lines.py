@@ -13,7 +13,7 @@ from taximeter.core.usage import Reading
 from taximeter.flavors.framing.bounded import WHOLE_BYTES, Bounded
 from taximeter.flavors.meter import HELD_LINE_BYTES, Countable
 from taximeter.flavors.text.transcript import Transcript
-from taximeter.flavors.usage.tally import Tally, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 
 _BOM = b"\xef\xbb\xbf"
 _ENDS = (b"\n", b"\r")
@@ -24,20 +24,31 @@ _NAMELESS_EVENTS = 8
 
 
 class LineMeter:
-    """What SSE and NDJSON share: cutting lines, holding them, letting dull chunks pass."""
+    """What SSE and NDJSON share: cutting lines, holding them, passing what can be skipped."""
 
     quiet_ends: ClassVar[tuple[bytes, ...]] = _ENDS
     """After a chunk that ends so, nothing is open that the next chunk could continue."""
 
     __slots__ = (
-        "_after_cr", "_begun", "_dropped", "_held", "_held_bytes", "_line", "_looked", "_passed", "_quiet", "_strip",
-        "_tally", "_transcript", "terminal",
+        "_after_cr",
+        "_begun",
+        "_dropped",
+        "_held",
+        "_held_bytes",
+        "_line",
+        "_looked",
+        "_passed",
+        "_quiet",
+        "_reader",
+        "_strip",
+        "_transcript",
+        "terminal",
     )  # fmt: skip
 
-    def __init__(self, tally: Tally, *, strip: bool) -> None:
+    def __init__(self, reader: UsageReader, *, strip: bool) -> None:
         self.terminal = False
-        self._tally = tally
-        self._transcript = Transcript(tally.said)
+        self._reader = reader
+        self._transcript = Transcript(reader.output_text)
         self._strip = strip
         self._quiet = False
         self._looked = 0
@@ -51,7 +62,7 @@ class LineMeter:
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`."""
-        if self._quiet and chunk.endswith(self.quiet_ends) and self._tally.dull(chunk):
+        if self._quiet and chunk.endswith(self.quiet_ends) and self._reader.skippable(chunk):
             self._transcript.keep(chunk)
             return chunk
         return self._read(chunk)
@@ -63,12 +74,12 @@ class LineMeter:
             held = b"" if self._take_line() else held
         self._held, self._held_bytes = [], 0
         self.end()
-        self.terminal = self._tally.terminal
+        self.terminal = self._reader.terminal
         return held
 
     def reading(self) -> Reading:
         """See `Meter.reading`."""
-        return self._tally.reading()
+        return self._reader.reading()
 
     def output(self) -> Countable:
         """See `Meter.output`."""
@@ -76,7 +87,7 @@ class LineMeter:
 
     def progress_tokens(self) -> int | None:
         """See `Meter.progress_tokens`: the provider's own running figure, else about one token an event."""
-        reported = self._tally.convert().output_tokens
+        reported = self._reader.convert().output_tokens
         return reported if reported is not None else self._transcript.progress()
 
     # -- a framing's own part
@@ -97,13 +108,19 @@ class LineMeter:
         """The stream is over."""
 
     def read_event(self, payload: bytes, name: bytes = b"") -> Verdict:
-        """Decode an event, unless it is surely dull."""
-        tally = self._tally
-        searching = tally.model is None and self._looked < _NAMELESS_EVENTS
-        if not searching and payload[:1] == b"{" and payload[-1:] == b"}" and name != b"error" and tally.dull(payload):
+        """Decode an event, unless it can be skipped."""
+        reader = self._reader
+        searching = reader.model is None and self._looked < _NAMELESS_EVENTS
+        if (
+            not searching
+            and payload[:1] == b"{"
+            and payload[-1:] == b"}"
+            and name != b"error"
+            and reader.skippable(payload)
+        ):
             return Verdict.TAKEN
         self._looked += 1
-        return tally.event(payload, name)
+        return reader.event(payload, name)
 
     # -- lines
 
@@ -136,9 +153,9 @@ class LineMeter:
             not self._line.size
             and not self._after_cr
             and self.idle()
-            and (self._tally.model is not None or self._looked >= _NAMELESS_EVENTS)
+            and (self._reader.model is not None or self._looked >= _NAMELESS_EVENTS)
         )
-        self.terminal = self._tally.terminal
+        self.terminal = self._reader.terminal
         if not self._strip or (same and not self._held):
             return chunk
         return b"".join(out)
@@ -182,7 +199,7 @@ class NdjsonMeter(LineMeter):
         return False
 
     def long_line(self, head: bytes, tail: bytes) -> None:
-        self._tally.cut(head, tail)
+        self._reader.read_in_part(head, tail)
 
 
 class SseMeter(LineMeter):
@@ -196,8 +213,8 @@ class SseMeter(LineMeter):
 
     __slots__ = ("_fields", "_name", "_parts", "_parts_bytes", "_swallow")
 
-    def __init__(self, tally: Tally, *, strip: bool) -> None:
-        super().__init__(tally, strip=strip)
+    def __init__(self, reader: UsageReader, *, strip: bool) -> None:
+        super().__init__(reader, strip=strip)
         self._name = b""
         self._parts: list[bytes] = []  # data lines that are no whole JSON yet
         self._parts_bytes = 0
@@ -227,7 +244,7 @@ class SseMeter(LineMeter):
     def long_line(self, head: bytes, tail: bytes) -> None:
         self._fields = True
         if head.startswith(b"data:"):
-            self._tally.cut(head, tail)
+            self._reader.read_in_part(head, tail)
 
     def end(self) -> None:
         if len(self._parts) > 1:

@@ -17,16 +17,16 @@ TEXT_CHARS = 1024 * 1024
 LINE_BYTES = 256 * 1024
 """Longest incomplete line kept; longer ones hold images or audio, not text."""
 
-Said = Callable[[Fields], Iterable[str]]
+OutputText = Callable[[Fields], Iterable[str]]
 
 
 class Transcript:
-    """Keeps what a stream said: raw chunks of `data:` or NDJSON lines by `keep`, or decoded events by `add`."""
+    """Keeps the text of a stream: raw chunks of `data:` or NDJSON lines by `keep`, or decoded events by `add`."""
 
-    __slots__ = ("_bytes", "_chars", "_chunks", "_said", "_texts", "events", "truncated")
+    __slots__ = ("_bytes", "_chars", "_chunks", "_output_text", "_texts", "events", "truncated")
 
-    def __init__(self, said: Said) -> None:
-        self._said = said
+    def __init__(self, output_text: OutputText) -> None:
+        self._output_text = output_text
         self._chunks: list[bytes] = []
         self._bytes = 0
         self._texts: list[str] = []
@@ -46,11 +46,11 @@ class Transcript:
         """One decoded event."""
         if not isinstance(event, dict):
             return
-        said = [text for text in self._said(event) if text]
-        if not said:
+        texts = [text for text in self._output_text(event) if text]
+        if not texts:
             return
         self.events += 1
-        for text in said:
+        for text in texts:
             room = TEXT_CHARS - self._chars
             self.truncated = self.truncated or len(text) > room
             self._texts.append(text[:room])

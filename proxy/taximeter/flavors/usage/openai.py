@@ -104,7 +104,7 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
     return reading
 
 
-def plain(raw: bytes | msgspec.Raw, provider: str) -> Reading | None:
+def usual_shape(raw: bytes | msgspec.Raw, provider: str) -> Reading | None:
     """The same as `read` in a tenth of the time, for a usage object in OpenAI's own shape; None: it is not in it."""
     return None if provider in REASONING_BESIDE else usual.chat_usage(raw)
 

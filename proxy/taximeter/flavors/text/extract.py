@@ -37,7 +37,7 @@ _MEDIA = frozenset((
 """Members that hold what no tokenizer can count."""
 
 
-class Walk:
+class TextWalk:
     """Collects text; `media` tells that something was met that is no text."""
 
     __slots__ = ("media", "texts")
@@ -73,9 +73,9 @@ class Walk:
         return Countable(texts=self.texts, tokens=tokens, truncated=self.media)
 
 
-def walked(value: object) -> list[str]:
+def texts_in(value: object) -> list[str]:
     """All text in `value`."""
-    walk = Walk()
+    walk = TextWalk()
     walk.take(value)
     return walk.texts
 
@@ -91,7 +91,7 @@ def chat_input(body: bytes) -> Countable:
     messages = items(asked.get("messages"))
     if not messages:
         return Countable(truncated=True)
-    walk = Walk()
+    walk = TextWalk()
     tokens = TOKENS_PRIMING
     for message in messages:
         tokens += TOKENS_PER_MESSAGE + (TOKENS_PER_NAME if "name" in fields(message) else 0)
@@ -104,7 +104,7 @@ def chat_input(body: bytes) -> Countable:
 def input_of(body: bytes, *names: str, structured: Iterable[str] = ()) -> Countable:
     """The text below some members of a request."""
     asked = request(body)
-    walk = Walk()
+    walk = TextWalk()
     for name in names:
         walk.take(asked.get(name))
     for name in structured:
@@ -117,7 +117,7 @@ def input_of(body: bytes, *names: str, structured: Iterable[str] = ()) -> Counta
 def embedding_input(body: bytes, *names: str) -> Countable:
     """What is to be embedded: a string, strings, a token array, or token arrays (a token array counts its length)."""
     asked = request(body)
-    walk = Walk()
+    walk = TextWalk()
     tokens = 0
     for name in names:
         value = asked.get(name)
@@ -138,15 +138,15 @@ def chat_output(event: Fields) -> Iterator[str]:
     """What all choices of a chat answer, or of one of its chunks, say."""
     for choice in items(event.get("choices")):
         given = fields(choice)
-        said = fields(given.get("message")) or fields(given.get("delta"))
+        message = fields(given.get("message")) or fields(given.get("delta"))
         # reasoning goes by two names, and some servers send both with the same text
-        thought = said.get("reasoning_content") or said.get("reasoning")
-        for value in (said.get("content"), thought, said.get("refusal"), given.get("text")):
-            yield from walked(value)
-        for call in (*items(said.get("tool_calls")), said):
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        for value in (message.get("content"), reasoning, message.get("refusal"), given.get("text")):
+            yield from texts_in(value)
+        for call in (*items(message.get("tool_calls")), message):
             function = fields(fields(call).get("function") or fields(call).get("function_call"))
-            yield from walked([function.get("name"), function.get("arguments")])
-        yield from walked(fields(said.get("audio")).get("transcript"))
+            yield from texts_in([function.get("name"), function.get("arguments")])
+        yield from texts_in(fields(message.get("audio")).get("transcript"))
 
 
 def _is_tokens(value: object) -> bool:

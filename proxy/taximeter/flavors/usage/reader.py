@@ -1,6 +1,6 @@
 """What one answer's events and bodies add up to: the part of a meter that knows JSON but no framing.
 
-A `Tally` is fed whole JSON objects (one per stream event, or the one body) and keeps the usage members it finds.
+A `UsageReader` is fed whole JSON objects (one per stream event, or the one body) and keeps the usage members it finds.
 Each flavor says where they are and converts them; a later figure replaces an earlier one, nothing is ever summed
 unless a flavor says so. It must not know HTTP or how events are framed.
 """
@@ -55,8 +55,8 @@ class Verdict(Enum):
     """Nothing but usage: the event `stream_options.include_usage` asks for."""
 
 
-class Tally:
-    """Base of all tallies. Class members are the flavor's small table of names."""
+class UsageReader:
+    """Base of all usage readers. Class members are the flavor's small table of names."""
 
     usage_keys: ClassVar[tuple[str, ...]] = ("usage",)
     """Members that hold the usage object, at the top or in an envelope."""
@@ -104,7 +104,7 @@ class Tally:
 
     # -- fed by a meter
 
-    def dull(self, chunk: bytes) -> bool:
+    def skippable(self, chunk: bytes) -> bool:
         """True where a stream chunk surely holds nothing to be read; a few hundred nanoseconds."""
         for key, null in self.watched:
             seen = chunk.count(key)
@@ -138,7 +138,7 @@ class Tally:
             return
         parts = _array(body)
         if parts is None:
-            self.cut(body, b"")
+            self.read_in_part(body, b"")
             return
         for part in parts:
             inner = members(part)
@@ -146,7 +146,7 @@ class Tally:
                 self.take(inner)
         self.finished = True
 
-    def cut(self, head: bytes, tail: bytes) -> None:
+    def read_in_part(self, head: bytes, tail: bytes) -> None:
         """An object of which only the ends are there: too long to be kept, or cut off."""
         names = (*self.usage_keys, *self.model_keys, *self.kind_keys, "service_tier")
         self.take({name: raw for name in names if (raw := self._salvage(head, tail, name)) is not None})
@@ -187,7 +187,7 @@ class Tally:
         """The usage so far in our convention."""
         return Reading()
 
-    def said(self, event: Fields) -> Iterable[str]:
+    def output_text(self, event: Fields) -> Iterable[str]:
         """The text the model wrote in one event or body, for local counting."""
         return ()
 
@@ -197,7 +197,7 @@ class Tally:
 
     # -- read by a meter
 
-    def salvage_said(self, head: bytes, tail: bytes) -> list[str]:
+    def salvaged_text(self, head: bytes, tail: bytes) -> list[str]:
         """Text in a body that is not whole: every string member with one of the names text goes by."""
         found = [match.group(1) for part in (head, tail) for match in _texts.finditer(part)]
         return [text for raw in found if isinstance(text := decode(raw), str) and text]
