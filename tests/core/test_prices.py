@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from taximeter.core.bounds import MAX_COST_NUSD
 from taximeter.core.modalities import Modalities, modalities
-from taximeter.core.prices import Card, Rates, Span, card_at, cost_nusd, plain
+from taximeter.core.prices import Card, Rates, Span, card_at, cost_nusd
 from taximeter.core.record import Operation, Outcome, Record
 from taximeter.core.usage import MAX_COUNT
+from taximeter.pricebook.book import plain
 
 USD_PER_MTOK = 1_000_000  # pico-USD per token of a price of 1 USD per million tokens
 DAY_US = 86_400_000_000

@@ -185,7 +185,7 @@ def test_unknown_usage_has_no_cost_and_no_warning(
 def test_a_model_without_price_is_warned_about_once(
     books: dict[str, PriceBook], caplog: pytest.LogCaptureFixture
 ) -> None:
-    fresh = PriceBook(books["lists"].catalog)
+    fresh = PriceBook(books["lists"].lists.catalog)
     for _ in range(3):
         fresh.cost(call("openai", "gpt-99"))
     fresh.cost(call("openai", "o3", service_tier="scale"))
@@ -199,7 +199,7 @@ def test_made_up_model_names_fill_neither_memory_nor_log(
 ) -> None:
     monkeypatch.setattr(book, "_REMEMBERED", 8)
     monkeypatch.setattr(book, "_WARNED", 5)
-    fresh = PriceBook(books["lists"].catalog)
+    fresh = PriceBook(books["lists"].lists.catalog)
     for number in range(40):
         fresh.cost(call("openai", f"made-up-{number}"))
         assert len(fresh._chains) <= 8

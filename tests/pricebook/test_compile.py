@@ -24,7 +24,7 @@ OWN = '[[price]]\nprovider = "ollama"\nmodel = "llama3*"\nfrom = 2026-01-01\nfre
 def test_what_is_compiled_is_what_a_worker_loads(tmp_path: Path) -> None:
     path = tmp_path / "data" / "prices.json"
     catalog = compile_prices(Settings(prices_file=str(REPOSITORY / "config/prices.toml")), path, {})
-    assert PriceBook.load(path).catalog == catalog
+    assert PriceBook.load(path).lists.catalog == catalog
     assert list(path.parent.iterdir()) == [path]
     assert {"openai", "anthropic", "google", "openrouter"} <= {publisher.id for publisher in catalog.publishers}
 

@@ -194,7 +194,7 @@ def test_names_find_the_model_that_genai_prices_finds(provider: types.Provider) 
     at = TIMES[-1]
     for name in sorted(names):
         expected = provider.find_model(name, all_providers=providers)
-        schedule = book._listed(provider.id, name, "")
+        schedule = book.lists._listed(provider.id, name, "")
         card = None if schedule is None else card_at(schedule, int(at.timestamp() * 1_000_000))
         if card is None:
             assert expected is None or not any(

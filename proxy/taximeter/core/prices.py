@@ -8,7 +8,6 @@ when it applies and who publishes it is decided elsewhere (`taximeter.pricebook`
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import NamedTuple
 
 import msgspec
 
@@ -177,45 +176,6 @@ def _dearest_pico(rates: Rates, most: Most) -> int:
         + (rates.web_search or 0) * most.web_searches
         + -(-(rates.audio_hour or 0) * seconds // 3_600)
     )
-
-
-class Plain(NamedTuple):
-    """A schedule of one card that prices input, cached input and output (pico-USD a token), and else only searches."""
-
-    from_us: int
-    input: int
-    cached_input: int
-    output: int
-    ref: str
-
-    def cost_nusd(self, record: Record) -> int | None:
-        """The same as `cost_nusd(card, record)`, in a third of the time; None: ask that."""
-        tokens_in, tokens_out, cached = record.input_tokens, record.output_tokens, record.cached_input_tokens or 0
-        if tokens_in is None or tokens_out is None or cached > tokens_in or record.ended_at < self.from_us:
-            return None
-        if record.web_search_requests is not None:
-            return None
-        pico = self.input * (tokens_in - cached) + self.cached_input * cached + self.output * tokens_out
-        return min((2 * pico + PICO_PER_NANO) // (2 * PICO_PER_NANO), MAX_COST_NUSD)
-
-
-def plain(schedule: Schedule) -> Plain | None:
-    """The schedule as a Plain, where it is one."""
-    if len(schedule) != 1 or len(schedule[0].cards) != 1:
-        return None
-    card = schedule[0].cards[0]
-    if card is None or card.above or card.free or card.same_as is not None:
-        return None
-    rates = card.rates
-    if rates.input is None or rates.output is None:
-        return None
-    counted = Rates(
-        input=rates.input, cached_input=rates.cached_input, output=rates.output, web_search=rates.web_search
-    )
-    if rates != counted:
-        return None
-    cached = rates.input if rates.cached_input is None else rates.cached_input
-    return Plain(schedule[0].from_us, rates.input, cached, rates.output, card.ref)
 
 
 _NO_MODALITIES = Modalities()
