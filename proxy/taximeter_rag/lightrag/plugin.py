@@ -64,7 +64,7 @@ class Plugin:
         self._active: Counter[tuple[str | None, str]] = Counter()
         self._runs: Counter[int] = Counter()
         """Runs of the pipeline at work, by their LightRAG's id()."""
-        self._watching: list[tuple[Any, Touched]] = []
+        self._watching: dict[int, tuple[Any, Touched]] = {}
         self._claims: WeakValueDictionary[tuple[str | None, str], Any] = WeakValueDictionary()
         self._idle = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,7 +84,7 @@ class Plugin:
         workspace, track = self.workspace(rag), getattr(status_doc, "track_id", None)
         tag = safe(track) if isinstance(track, str) and track else None
         noticed: Noticed = _kept(self._noticed, (workspace, tag, safe(doc_id)), Noticed, REMEMBERED_DOCUMENTS)
-        for watched, touched in self._watching:
+        for watched, touched in self._watching.values():
             if watched is rag and tag is not None:
                 touched.tracks.setdefault(tag, []).append(noticed)
         if tag is None:
@@ -98,12 +98,11 @@ class Plugin:
     @contextlib.contextmanager
     def watching(self, rag: Any, touched: Touched) -> Iterator[None]:
         """Write down the tracks of the documents that this LightRAG works on meanwhile."""
-        entry = (rag, touched)
-        self._watching.append(entry)
+        self._watching[id(touched)] = (rag, touched)
         try:
             yield
         finally:
-            self._watching.remove(entry)
+            del self._watching[id(touched)]
 
     def claim(self, workspace: str | None, track: str, owner: Any) -> None:
         """What a track uses is for `owner` to tell, as long as there is one."""
