@@ -19,7 +19,7 @@ from taximeter.budgets.store import BudgetStore
 from taximeter.cli.options import place
 from taximeter.cli.proxy import Proxy, acting
 from taximeter.cli.show import console, count, echo, money, table
-from taximeter.config import Settings, load
+from taximeter.config import Settings
 from taximeter.control.answers import responses
 from taximeter.core.errors import BadRequest
 
@@ -49,8 +49,7 @@ def create(
         limit = Decimal(str(usd if tokens is None else tokens))
     except InvalidOperation:
         raise BadRequest(f"{usd or tokens!r} is no number.") from None
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             named: dict[str, Any] = {**asked, "unit": unit}
             made = info(_store(settings).create(limit=limit_of(limit, unit), **named), _now_us())
@@ -64,8 +63,7 @@ def create(
 @place
 def listing(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
     """List the budgets, and how they stand."""
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             found = [info(budget, _now_us()) for budget in _store(settings).listing()]
         else:
@@ -119,8 +117,7 @@ def settle(url: str | None, config_file: Path | None, as_json: bool, request_id:
 @place
 def end(url: str | None, config_file: Path | None, as_json: bool, budget_id: str) -> None:
     """End a budget. Workers forget it within about a second."""
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             ended = info(_store(settings).end(budget_id), _now_us())
         else:
@@ -137,7 +134,7 @@ def _store(settings: Settings) -> BudgetStore:
 
 @contextmanager
 def _running(url: str | None, config_file: Path | None) -> Iterator[Proxy]:
-    with acting(url, load(config_file)) as proxy:
+    with acting(url, config_file) as (_, proxy):
         if proxy is None:
             raise BadRequest("No proxy runs here: what calls are charged is in its history. Start it, or give --url.")
         yield proxy

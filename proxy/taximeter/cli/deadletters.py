@@ -10,7 +10,6 @@ import msgspec
 from taximeter.cli.options import place
 from taximeter.cli.proxy import Unreachable, acting
 from taximeter.cli.show import console, echo, table
-from taximeter.config import load
 from taximeter.control.answers.deadletters import DeadLetter, DeadLetterList, info
 from taximeter.core.errors import BadRequest
 from taximeter.delivery.aside import Aside
@@ -43,7 +42,7 @@ def replay(url: str | None, config_file: Path | None, as_json: bool, keys: tuple
     """Offer records to their sinks again; each counts once, however often it is offered."""
     if bool(keys) == everything:
         raise BadRequest("Name the keys (taximeter deadletters list), or say --all.")
-    with acting(url, load(config_file)) as proxy:
+    with acting(url, config_file) as (_, proxy):
         if proxy is None:
             raise Unreachable("No proxy runs here: its sinks take the records, so start it first (taximeter serve).")
         answer = proxy.request("POST", "/deadletters/replay", body={"keys": None if everything else keys})
@@ -59,8 +58,7 @@ def replay(url: str | None, config_file: Path | None, as_json: bool, keys: tuple
 
 
 def _listed(url: str | None, config_file: Path | None, sink: str | None) -> list[DeadLetter]:
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             return [info(letter) for letter in Aside(Path(settings.data_dir) / "journal").letters(sink)]
         params = {} if sink is None else {"sink": [sink]}

@@ -11,7 +11,7 @@ import msgspec
 from taximeter.cli.options import place
 from taximeter.cli.proxy import acting
 from taximeter.cli.show import console, echo, table
-from taximeter.config import Settings, load
+from taximeter.config import Settings
 from taximeter.keys.store import CreatedKey, KeyInfo, KeyStore, created, info
 
 
@@ -29,8 +29,7 @@ def create(
     url: str | None, config_file: Path | None, as_json: bool, workspace: str, name: str, models: tuple[str, ...]
 ) -> None:
     """Make a key and print it."""
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             made = created(*_store(settings).create(workspace, name=name, models=models))
         else:
@@ -47,8 +46,7 @@ def create(
 @place
 def listing(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
     """List the keys, revoked ones too; never their secrets."""
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             found = [info(key) for key in _store(settings).listing()]
         else:
@@ -68,8 +66,7 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
 @place
 def revoke(url: str | None, config_file: Path | None, as_json: bool, key_id: str) -> None:
     """End a key. Calls that are running go on; workers refuse it within about a second."""
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             ended = info(_store(settings).revoke(key_id))
         else:

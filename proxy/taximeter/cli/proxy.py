@@ -107,14 +107,17 @@ class Proxy:
 
 
 @contextmanager
-def acting(url: str | None, settings: Settings) -> Iterator[Proxy | None]:
-    """The proxy named, or the one running here; None: none runs, and what it would do is done on its data."""
+def acting(url: str | None, config_file: Path | None) -> Iterator[tuple[Settings, Proxy | None]]:
+    """The settings, and the proxy named or running here; None: none runs, and what it would do is done on its data."""
+    from taximeter.config import load
+
+    settings = load(config_file)
     address = url or running_at(settings)
     if address is None:
-        yield None
+        yield settings, None
         return
     with closing(Proxy(address, os.environ.get(TOKEN_ENV, ""))) as proxy:
-        yield proxy
+        yield settings, proxy
 
 
 def running_at(settings: Settings) -> str | None:

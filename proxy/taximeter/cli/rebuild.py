@@ -11,7 +11,7 @@ import msgspec
 from taximeter.cli.options import place
 from taximeter.cli.proxy import acting
 from taximeter.cli.show import echo
-from taximeter.config import Settings, load
+from taximeter.config import Settings
 from taximeter.core.errors import ConfigError, TaximeterError
 
 REBUILD_S = 3_600.0
@@ -27,8 +27,7 @@ def rebuild() -> None:
 @place
 def redis(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
     """Write the Redis counters anew from history. Calls go on meanwhile, and none is missed or counted twice."""
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             rebuilt = asyncio.run(_directly(settings, workspace))
         else:

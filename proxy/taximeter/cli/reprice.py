@@ -13,7 +13,7 @@ import msgspec
 from taximeter.cli.options import place
 from taximeter.cli.proxy import acting
 from taximeter.cli.show import console, count, echo, money, table
-from taximeter.config import Settings, load
+from taximeter.config import Settings
 from taximeter.control.answers import responses
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def reprice(
     from taximeter.control.services.reprice import RepriceResponse
 
     period: dict[str, object] = {"from": from_, "to": to, "tz": tz, "dry_run": dry_run}
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             answer = asyncio.run(_directly(settings, period))
         else:

@@ -13,7 +13,7 @@ import msgspec
 from taximeter.cli.options import place
 from taximeter.cli.proxy import acting
 from taximeter.cli.show import console, echo, table
-from taximeter.config import Settings, load
+from taximeter.config import Settings
 from taximeter.control.answers.letters import LetterList, info
 from taximeter.core.errors import BadRequest
 from taximeter.sinks.history.database import Database
@@ -31,8 +31,7 @@ def webhook() -> None:
 @place
 def listing(url: str | None, config_file: Path | None, as_json: bool, dead: bool) -> None:
     """List the letters not accepted yet, oldest first."""
-    settings = load(config_file)
-    with acting(url, settings) as proxy:
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             with _store(settings) as store:
                 found = [info(letter) for letter in store.letters(dead=True if dead else None)]
@@ -56,8 +55,8 @@ def resend(url: str | None, config_file: Path | None, as_json: bool, keys: tuple
     """Send dead letters again, under the keys they always had."""
     if bool(keys) == everything:
         raise BadRequest("Name the keys of dead letters (taximeter webhook list --dead), or say --all.")
-    settings, named = load(config_file), None if everything else keys
-    with acting(url, settings) as proxy:
+    named = None if everything else keys
+    with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             with _store(settings) as store:
                 resent = store.resend(named)
