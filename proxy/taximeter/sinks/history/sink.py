@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from taximeter.core.record import Record
 from taximeter.sinks.batch import Batch
@@ -16,7 +17,7 @@ from taximeter.sinks.history.read.snapshot import Snapshots
 from taximeter.sinks.history.write.tag_rollups import TagRoller
 from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.ledger import Ledger, Standing
-from taximeter.sinks.query import Filters, Group, Ranked, TrackPart, Window
+from taximeter.sinks.query import Filters
 from taximeter.sinks.sink import JournalState
 
 P = ParamSpec("P")
@@ -24,6 +25,16 @@ T = TypeVar("T")
 
 READERS = 3
 """Queries run at once; more wait."""
+
+
+def _off_loop(ask: Callable[Concatenate[Reader, P], T]) -> Callable[Concatenate[History, P], Coroutine[Any, Any, T]]:
+    """A method of the reader, in one of the threads that read."""
+
+    @wraps(ask)
+    async def read(self: History, /, *args: P.args, **named: P.kwargs) -> T:
+        return await self.read(ask, self.reader, *args, **named)
+
+    return read
 
 
 class History:
@@ -41,7 +52,7 @@ class History:
         self._database = Database(url)
         self._writer = Writer(self._database)
         self._tags = TagRoller(self._database)
-        self._reader = Reader(self._database)
+        self.reader = Reader(self._database)
         self._snapshots = Snapshots(self._database)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="history-writer")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="history-reader")
@@ -50,7 +61,7 @@ class History:
         """In the writer's thread: also what delivery asks after a cancelled or failed write, so it sees the outcome."""
         return await asyncio.get_running_loop().run_in_executor(self._writing, lambda: act(*args, **named))
 
-    async def _read(self, ask: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+    async def read(self, ask: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reading, lambda: ask(*args, **named))
 
     async def write(self, act: Callable[[Database], T]) -> T:
@@ -82,11 +93,11 @@ class History:
 
     async def identity(self) -> str:
         """A random id this database was made with: counters rebuilt from it remember whose sums they are."""
-        return await self._read(self._reader.identity)
+        return await self.read(self.reader.identity)
 
     async def workspaces(self) -> list[str]:
         """Every workspace with at least one record or roll-up, sorted."""
-        return await self._read(self._snapshots.workspaces)
+        return await self.read(self._snapshots.workspaces)
 
     async def ledger(
         self,
@@ -98,7 +109,7 @@ class History:
         scopes: Sequence[str] = (),
     ) -> Ledger:
         """See sinks.ledger.LedgerSnapshot."""
-        return await self._read(
+        return await self.read(
             self._snapshots.ledger,
             workspace,
             days_from_us=days_from_us,
@@ -109,13 +120,13 @@ class History:
 
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
         """See sinks.ledger.LedgerSnapshot."""
-        return await self._read(self._snapshots.standing, workspace, cursors)
+        return await self.read(self._snapshots.standing, workspace, cursors)
 
     async def charges(
         self, workspace: str | None = None, request_id: str | None = None, limit: int = 1_000
     ) -> list[Charge]:
         """Calls whose use is charged to budgets though it is not known, the latest first."""
-        return await self._read(self._snapshots.charges, workspace, request_id, limit)
+        return await self.read(self._snapshots.charges, workspace, request_id, limit)
 
     async def roll_up_tags(self) -> None:
         """Add what was delivered to the roll-ups by tag. In bites, so that delivery goes on."""
@@ -132,44 +143,18 @@ class History:
             gone += bite
         return gone
 
-    async def usage(
-        self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
-    ) -> list[Group]:
-        """See read.Reader.usage."""
-        return await self._read(self._reader.usage, filters, group_by, window, tz)
-
-    async def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked:
-        """See read.Reader.ranked."""
-        return await self._read(self._reader.ranked, filters, by, most, window, tz)
-
-    async def record(self, request_id: str) -> list[Record]:
-        """See read.Reader.record."""
-        return await self._read(self._reader.record, request_id)
-
-    async def arrived(self, request_ids: Collection[str]) -> set[tuple[str, str]]:
-        """See read.Reader.arrived."""
-        return await self._read(self._reader.arrived, request_ids)
-
-    async def events(
-        self, filters: Filters, limit: int = 100, page: str | None = None
-    ) -> tuple[list[Record], str | None]:
-        """See read.Reader.events."""
-        return await self._read(self._reader.events, filters, limit, page)
-
-    async def track(
-        self, workspace: str, track: str, from_us: int | None = None, to_us: int | None = None
-    ) -> list[TrackPart]:
-        """See read.Reader.track."""
-        return await self._read(self._reader.track, workspace, track, from_us, to_us)
-
-    async def count(self, filters: Filters) -> int:
-        """See read.Reader.count."""
-        return await self._read(self._reader.count, filters)
+    usage = _off_loop(Reader.usage)
+    ranked = _off_loop(Reader.ranked)
+    record = _off_loop(Reader.record)
+    arrived = _off_loop(Reader.arrived)
+    events = _off_loop(Reader.events)
+    track = _off_loop(Reader.track)
+    count = _off_loop(Reader.count)
 
     async def export(self, filters: Filters, chunk: int = 2_000) -> AsyncIterator[list[Record]]:
         """See read.Reader.export."""
-        lists = self._reader.export(filters, chunk)
-        while (records := await self._read(lambda: next(lists, None))) is not None:
+        lists = self.reader.export(filters, chunk)
+        while (records := await self.read(lambda: next(lists, None))) is not None:
             yield records
 
     async def close(self) -> None:
