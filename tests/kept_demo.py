@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from nodes import until
 from taximeter.demo.serving import documented_addresses
+from waits import until
 
 START_S = 180.0
 """Bound of the wait for a demo that says something; the machine may be busy."""
@@ -93,7 +93,7 @@ class Terminal:
             return text if "For a client:" in text and text.endswith("\n") else None
 
         try:
-            yield until(said, "a demo that is kept", START_S)
+            yield until(said, "a demo that is kept", process.pid)
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(START_S) == 0, self.log(number).read_text()

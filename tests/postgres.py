@@ -48,14 +48,14 @@ class Postgres:
         )  # fmt: skip
         settings = ["listen_addresses=", f"unix_socket_directories={self._dir}", "fsync=off", "shared_buffers=32MB"]
         flags = [part for setting in settings for part in ("-c", setting)]
-        start = ["start", "-w", "-t", f"{CAP_S:.0f}", "-D", data, "-l", self._dir / "log", "-o", _quoted(flags)]
+        start = ["start", "-w", "-t", f"{CAP_S:.0f}", "-D", data, "-l", str(self._dir / "log"), "-o", _quoted(flags)]
         subprocess.run(
             [self._bin / "pg_ctl", *start], check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self._dir
         )
         return self
 
     def __exit__(self, *_: object) -> None:
-        stop = [self._bin / "pg_ctl", "stop", "-m", "immediate", "-D", self._dir / "data"]
+        stop = [str(self._bin / "pg_ctl"), "stop", "-m", "immediate", "-D", str(self._dir / "data")]
         subprocess.run(stop, check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self._dir)
         shutil.rmtree(self._dir)
 

@@ -45,10 +45,14 @@ def calls(end_us: int, days: int = 40, per_day: int = 60, seed: int = 1) -> list
 
 
 def _query(dice: Random, at_us: int) -> Record:
-    names, weights = zip(*WORKSPACES, strict=True)
-    workspace = dice.choices(names, weights)[0]
+    workspace = dice.choices([name for name, _ in WORKSPACES], [weight for _, weight in WORKSPACES])[0]
     chance = dice.random()
-    common = {"workspace": workspace, "task": "query", "end_user": f"user-{dice.randrange(40)}", "ended_at": at_us}
+    common: dict[str, object] = {
+        "workspace": workspace,
+        "task": "query",
+        "end_user": f"user-{dice.randrange(40)}",
+        "ended_at": at_us,
+    }
     if chance < 0.03:
         return _call(dice, at_us, 30_000, "openai", "gpt-4o-mini", common, None, None, Outcome.TIMEOUT)
     if chance < 0.05:
@@ -67,7 +71,12 @@ def _upload(dice: Random, at_us: int, track: str) -> Iterator[Record]:
     """Documents one after another: their chunks embedded, entities extracted a few at a time."""
     workspace = dice.choice(("acme", "globex"))
     for document in range(dice.randrange(2, 5)):
-        common = {"workspace": workspace, "track": track, "document": f"doc-{document + 1}", "task": "extract"}
+        common: dict[str, object] = {
+            "workspace": workspace,
+            "track": track,
+            "document": f"doc-{document + 1}",
+            "task": "extract",
+        }
         yield _embedding(dice, at_us + 400_000, common, dice.randrange(2_000, 8_000))
         for chunk in range(dice.randrange(3, 8)):
             took_ms = dice.randrange(1_500, 6_000)
@@ -82,7 +91,8 @@ def _call(
     tokens_in: int | None, tokens_out: int | None, outcome: Outcome,
 ) -> Record:  # fmt: skip
     rate_in, rate_out = MODELS.get((provider, model), (0, 0))
-    known = tokens_in is not None and tokens_out is not None
+    used = None if tokens_in is None or tokens_out is None else (tokens_in, tokens_out)
+    known = used is not None
     source = Source.NONE if not known else Source.COUNTED if provider == "local" else Source.REPORTED
     return record(0, **{
         **common, "ended_at": ended_at, "started_at": ended_at - took_ms * 1_000, "duration_ms": float(took_ms),
@@ -91,8 +101,8 @@ def _call(
         "input_tokens": tokens_in, "output_tokens": tokens_out, "input_source": source, "output_source": source,
         "cached_input_tokens": tokens_in // 5 if tokens_in and dice.random() < 0.4 else (0 if known else None),
         "reasoning_output_tokens": 0 if known else None,
-        "total_tokens": tokens_in + tokens_out if known else None,
-        "cost_nusd": rate_in * tokens_in + rate_out * tokens_out if known and rate_in else None,
+        "total_tokens": sum(used) if used else None,
+        "cost_nusd": rate_in * used[0] + rate_out * used[1] if used and rate_in else None,
         "price_ref": "genai-prices" if rate_in and known else None,
     })  # fmt: skip
 

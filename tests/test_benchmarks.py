@@ -1,9 +1,12 @@
 """The arithmetic of the benchmarks and the page it is written to; no load is run here."""
 
+from subprocess import Popen
+from typing import cast
+
 import pytest
 
 from bench import latency, lightrag, otel, page, workers
-from bench.figures import Load, Measured, Spread, Turn, by_title_us, of_proxy, ratios
+from bench.figures import LeftOut, Load, Measured, Spread, Turn, by_title_us, of_proxy, ratios
 from bench.paced import Latency, request
 from bench.peers import Running
 
@@ -101,7 +104,7 @@ def test_two_workers_are_compared_with_one_within_a_round():
 
 
 def test_too_few_cores_for_two_workers_are_said():
-    with pytest.raises(workers.LeftOut, match="need 4 cores, this machine has 3"):
+    with pytest.raises(LeftOut, match="need 4 cores, this machine has 3"):
         workers.measure(1, 1, cores=3)
 
 
@@ -120,7 +123,7 @@ def test_a_request_goes_out_with_its_length_and_the_names_a_proxy_wants():
     head, _, body = asked.partition(b"\r\n\r\n")
     assert head.split(b"\r\n")[0] == b"POST /v1/chat/completions HTTP/1.1"
     assert b"authorization: Bearer other" in head and b"sk-bench" not in head and b"content-length: 13" in head
-    running = Running("peer", "", None, "none", models={"a": "peer::a"})
+    running = Running("peer", "", cast("Popen[bytes]", None), "none", models={"a": "peer::a"})
     assert (body, running.named(body)) == (b'{"model":"a"}', b'{"model":"peer::a"}')
 
 

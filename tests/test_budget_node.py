@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from typing import Any
 
 import httpx2
 import pytest
@@ -13,7 +14,7 @@ from waits import HANG_S
 
 pytestmark = pytest.mark.xdist_group("processes")
 
-CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 60}
+CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 60}
 
 
 @pytest.fixture
@@ -270,7 +271,7 @@ async def test_streams_left_in_the_middle_stay_charged_at_their_bound(strict):
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{strict.port}", timeout=HANG_S) as client:
         await until_asked(strict, client, "acme")
         strict.provider.handler = lambda _request: Script((stream_head(), chunk(event), STALL))
-        statuses = []
+        statuses: list[int] = []
         while 200 in statuses[-1:] or not statuses:
             body = {**CHAT, "stream": True}
             async with client.stream("POST", "/w/acme/v1/chat/completions", json=body) as answer:

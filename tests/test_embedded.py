@@ -15,7 +15,6 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taximeter.node import embedded_valkey as embedded
 from taximeter.node.embedded_valkey import EmbeddedValkey, ValkeyError
 from waits import HANG_S
 
@@ -108,7 +107,7 @@ def test_a_server_that_is_loading_its_file_is_waited_for_longer(
             return "LOADING" if answer == "PONG" and self.asked < 100 else answer
 
     server = Loading(tmp_path)
-    monkeypatch.setattr(embedded.time, "monotonic", lambda: float(server.asked))
+    monkeypatch.setattr("taximeter.node.embedded_valkey.time.monotonic", lambda: float(server.asked))
     server.start(timeout_s=60)
     server.stop()
     assert server.asked == 100

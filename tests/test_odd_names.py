@@ -12,16 +12,17 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 import pytest
 
-from nodes import Node, node, until
+from nodes import Node, node
 from taximeter.core.visible import visible
 from taximeter.node.datadir import Runtime
 from upstream import Provider, Request, Script, response
-from waits import HANG_S
+from waits import HANG_S, until
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),
@@ -56,8 +57,8 @@ def answer(request: Request) -> Script:
         ("x-odd", "\x85\xad"),
     ]
     if asked == "error":
-        body = {"error": {"message": ODD, "type": ODD, "code": ODD}}
-        return Script((response(json.dumps(body).encode(), 500, fields),))
+        error = {"error": {"message": ODD, "type": ODD, "code": ODD}}
+        return Script((response(json.dumps(error).encode(), 500, fields),))
     if asked == "garbage":
         return Script((b"HTTP/1.1 200 \x1b[31m\nX: \x1b\r\n\r\n",))
     body = {"id": ODD, "model": SERVED, "service_tier": ODD, "choices": [], "usage": USAGE}
@@ -78,10 +79,10 @@ async def calls(runtime: Runtime) -> None:
     messages = [{"role": "user", "content": ODD}]
     async with httpx2.AsyncClient(timeout=HANG_S) as client:
         for case in ("ok", "error", "garbage"):
-            given = {"x-workspace": "acme", "x-track-id": "t1", "x-odd": "\x85\u00ad".encode("latin-1")}
+            given: dict[str, Any] = {"x-workspace": "acme", "x-track-id": "t1", "x-odd": "\x85\u00ad".encode("latin-1")}
             body = {"model": ASKED, "user": ODD, "messages": messages}
             await client.post(url, json=body, headers=given | {"x-case": case})
-        for headers in ({"x-workspace": b"a\x85b"}, {"host": b"\x85evil"}, {"x-task": "é".encode()}):
+        for headers in ({b"x-workspace": b"a\x85b"}, {b"host": b"\x85evil"}, {b"x-task": "é".encode()}):
             assert (await client.post(url, json={"model": ASKED}, headers=headers)).status_code in (400, 403)
         await client.post(url, content=b'{"model": "\xff\x1b[31m", "messages": ' + b"[" * 5_000)
         assert (await client.get(f"http://{runtime.listen}/u/no%0d%0asuch/v1/{quote(ODD)}")).status_code in (400, 404)

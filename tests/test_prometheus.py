@@ -337,7 +337,11 @@ async def test_every_panel_and_recording_rule_has_data(healthy: bool, tmp_path: 
 
 async def exemplars(client: httpx2.AsyncClient) -> None:
     """Prometheus reads OpenMetrics from us, so a bucket leads to a request."""
-    query = {"query": "taximeter_request_duration_seconds_bucket", "start": time.time() - 300, "end": time.time() + 60}
+    query: dict[str, Any] = {
+        "query": "taximeter_request_duration_seconds_bucket",
+        "start": time.time() - 300,
+        "end": time.time() + 60,
+    }
     answer = (await client.get("/api/v1/query_exemplars", params=query)).json()
     found = {e["labels"]["request_id"] for series in answer["data"] for e in series["exemplars"]}
     assert any(request_id.startswith("req-j1-") for request_id in found)

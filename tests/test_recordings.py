@@ -45,7 +45,8 @@ def fed(record: dict[str, Any], pieces: Iterator[bytes] | list[bytes]) -> tuple[
     for piece in pieces:
         assert metering.feed(piece) is piece
     assert metering.finish() == b""
-    assert metering.progress_tokens() is None or metering.progress_tokens() >= 0
+    progress_tokens = metering.progress_tokens()
+    assert progress_tokens is None or progress_tokens >= 0
     return metering.reading(), metering.output().texts
 
 

@@ -9,8 +9,8 @@ import redis
 import requests
 
 from fuzz.running import ADMIN, running_node
-from nodes import until
 from taximeter.node.embedded_valkey import EmbeddedValkey
+from waits import until
 
 PAGE = Path(__file__).parents[1] / "docs/operations.md"
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from collector import Collector, plain
 from faults.load import WORKSPACES
 from faults.running import Node
+from present import present
 from taximeter.cli import main
 from taximeter.core.figures import count, money
 from taximeter.core.views import usd
@@ -128,7 +129,7 @@ def from_cli(node):
 async def from_the_page(node):
     """The same from the dashboard: calls, cost as shown; and each workspace's own page: output and embedding tokens."""
     html = await node.get("/")
-    table = re.search(r'id="by-workspace".*?<tbody>(.*?)</tbody>', html, re.S)[1]
+    table = present(re.search(r'id="by-workspace".*?<tbody>(.*?)</tbody>', html, re.S))[1]
     rows = [re.findall(r"<td.*?>(.*?)</td>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)]
     cells = [[text(cell) for cell in row] for row in rows]
     found = {}

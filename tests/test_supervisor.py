@@ -209,7 +209,7 @@ async def test_a_port_in_use_is_named(served: Node) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for setting, variable in (("listen", "TAXIMETER_LISTEN"), ("admin_listen", "TAXIMETER_ADMIN_LISTEN")):
-            done = await asyncio.to_thread(lambda v=variable: served.run("serve", **{v: f"127.0.0.1:{port}"}))
+            done = await asyncio.to_thread(served.run, "serve", **{variable: f"127.0.0.1:{port}"})
             assert done.returncode == 1
             assert f"Error: {setting} = '127.0.0.1:{port}': port {port} is in use by another program." in done.stderr
             assert variable in done.stderr

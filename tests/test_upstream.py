@@ -8,10 +8,13 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
+from present import present
 from upstream import LAST_CHUNK, RESET, STALL, Provider, chunk, response, stream_head
 
 
@@ -21,7 +24,7 @@ async def client_of(provider: Provider) -> openai.AsyncOpenAI:
 
 async def test_the_sdk_reads_every_default_answer_and_the_ledger_agrees() -> None:
     async with Provider(chunks=6) as provider, await client_of(provider) as client:
-        said = [{"role": "user", "content": "how far is it"}]
+        said: list[ChatCompletionMessageParam] = [{"role": "user", "content": "how far is it"}]
         unary = await client.chat.completions.create(model="gpt-4o-mini", messages=said)
         assert unary.choices[0].message.content == "echo: how far is it w0"
         stream = await client.chat.completions.create(
@@ -42,7 +45,7 @@ async def test_the_sdk_reads_every_default_answer_and_the_ledger_agrees() -> Non
         legacy = await client.completions.create(model="gpt-3.5-turbo-instruct", prompt="tell", stream=True)
         assert "".join([c.choices[0].text async for c in legacy]) == "echo: tell w0 w1 w2 w3 "
         ranked = await client.post(
-            "/rerank", body={"model": "rerank-v3.5", "query": "q", "documents": ["a", "b"]}, cast_to=dict[str, object]
+            "/rerank", body={"model": "rerank-v3.5", "query": "q", "documents": ["a", "b"]}, cast_to=dict[str, Any]
         )
         assert ranked["meta"]["billed_units"] == {"search_units": 1}
         assert (await client.models.list()).data[0].id == "gpt-4o-mini"
@@ -50,10 +53,10 @@ async def test_the_sdk_reads_every_default_answer_and_the_ledger_agrees() -> Non
             await client.chat.completions.create(model="no-such-model", messages=said)
 
         billed = [entry.usage for entry in provider.ledger]
-        assert billed[0] == unary.usage.model_dump(exclude_unset=True)
-        assert billed[1] == events[-1].usage.model_dump(exclude_unset=True)
+        assert billed[0] == present(unary.usage).model_dump(exclude_unset=True)
+        assert billed[1] == present(events[-1].usage).model_dump(exclude_unset=True)
         assert billed[2] == embedded.usage.model_dump(exclude_unset=True)
-        assert billed[4] == answer.usage.model_dump(exclude_unset=True)
+        assert billed[4] == present(answer.usage).model_dump(exclude_unset=True)
         assert len(billed) == 8 and all(entry.complete for entry in provider.ledger)
 
 
@@ -95,12 +98,12 @@ async def test_as_a_process_it_prints_its_port_and_appends_what_it_billed(tmp_pa
         sys.executable, script, "--ledger", ledger, "--chunks", "3", stdout=asyncio.subprocess.PIPE
     )
     try:
-        port = int(await process.stdout.readline())
+        port = int(await present(process.stdout).readline())
         client = openai.AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-test")
         async with client:
             answer = await client.completions.create(model="m", prompt="p")
         line = json.loads(ledger.read_bytes())
-        assert line["usage"] == answer.usage.model_dump(exclude_unset=True)
+        assert line["usage"] == present(answer.usage).model_dump(exclude_unset=True)
         assert line["path"] == "/v1/completions"
     finally:
         os.kill(process.pid, signal.SIGKILL)

@@ -28,7 +28,7 @@ async def node(tmp_path, backend, monkeypatch):
 
 
 def sums(backend):
-    found = {}
+    found: dict[str, list[int]] = {}
     for got in backend.accepted.values():
         known = found.setdefault(got.json["track_id"], [0, 0, 0])
         metrics = got.json["metrics"]
@@ -50,7 +50,7 @@ async def test_what_the_backend_books_is_what_was_used_whatever_dies_in_between(
     backend.script = [500, "lose", "close", 503]
     await backend.up()
     records = node.records()
-    used = {}
+    used: dict[str, list[int]] = {}
     for record in records:
         if record.track:
             known = used.setdefault(record.track, [0, 0, 0])

@@ -148,7 +148,7 @@ class Provider:
     """Steps to run as soon as a connection stands, before any request is read."""
     handler: Callable[[Request], Script | None] | None = None
     """Asked for a script when none is queued; None: the default behaviour answers."""
-    answering: Callable[[Request], Script] | None = None
+    answering: Callable[[Request], Script | None] | None = None
     """Asked as the last one, with the request's body: another provider than OpenAI (tests/providers)."""
 
     requests: list[Request] = field(default_factory=list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import random
 import socket
@@ -151,10 +152,10 @@ async def cluster(folder: Path) -> AsyncIterator[list[Server]]:
             await server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", n * 5_462, min(n * 5_462 + 5_461, 16_383))
         for server, primary in zip(servers[3:], servers[:3], strict=True):
             name = await primary.client.execute_command("CLUSTER", "MYID")
-            await answers(lambda s=server, i=name: s.client.execute_command("CLUSTER", "REPLICATE", i))
+            await answers(functools.partial(server.client.execute_command, "CLUSTER", "REPLICATE", name))
         for server in servers:
             await answers(server.client.info, lambda i: i.get("master_link_status", "up") == "up")
-            await answers(lambda s=server: s.client.execute_command("CLUSTER", "INFO"), _formed)
+            await answers(functools.partial(server.client.execute_command, "CLUSTER", "INFO"), _formed)
         yield servers
 
 

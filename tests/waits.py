@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 HANG_S = 60.0
@@ -107,8 +107,8 @@ def clock_at_rest() -> Iterator[None]:
         loop.time = running  # type: ignore[method-assign]
 
 
-def until(condition: Callable[[], T], what: str = "it", process: int | None = None) -> T:
-    """Wait until the condition holds, and answer it. Raises TimeoutError, see Patience."""
+def until(condition: Callable[[], T | Literal[False] | None], what: str = "it", process: int | None = None) -> T:
+    """Wait until the condition holds, and return what it is. Raises TimeoutError, see Patience."""
     patience = Patience(process)
     while not (found := condition()):
         patience.check(what)

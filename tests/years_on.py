@@ -6,4 +6,9 @@ It takes the absolute time on the monotonic clock that Python sleeps until for o
 import select
 import time
 
-time.sleep = lambda seconds: select.select([], [], [], seconds) and None
+
+def sleep(seconds: float, /) -> None:
+    select.select([], [], [], seconds)
+
+
+time.sleep = sleep  # type: ignore[assignment]  # takes floats only

@@ -25,8 +25,8 @@ def main() -> int:
         return 0 if asked else 2
     sys.argv = [command, *rest]
     try:
-        from lightrag.api import lightrag_server, run_with_gunicorn  # type: ignore[import-not-found]
-        from lightrag.parser import plugins  # type: ignore[import-not-found]
+        from lightrag.api import lightrag_server, run_with_gunicorn
+        from lightrag.parser import plugins
     except ImportError as error:
         sys.stderr.write(f"taximeter-rag: LightRAG's server is not installed here ({error}).\n")
         return 1

@@ -9,10 +9,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 
-from generate_history import DAY_US, END_US, US
-
+from bench.generate_history import DAY_US, END_US, US
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.query import Filters
 
@@ -37,7 +37,7 @@ def questions(reader: Reader) -> dict[str, Callable[[], object]]:
         "93 ragged days, totals": lambda: reader.usage(RAGGED),
     }
     for name in ("workspace", "provider", "model", "task", "operation", "key_id"):
-        asked[f"93 ragged days by {name}"] = lambda name=name: reader.usage(RAGGED, [name])
+        asked[f"93 ragged days by {name}"] = partial(reader.usage, RAGGED, [name])
     asked |= {
         "93 ragged days by workspace, model, task": lambda: reader.usage(RAGGED, ["workspace", "model", "task"]),
         "1 day by model": lambda: reader.usage(ranged(1), ["model"]),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvloop
 
+from present import present
 from taximeter import config
 from taximeter.gateway.upstream.upstreams import Upstream
 
@@ -117,7 +118,7 @@ def main() -> None:
     script = Path(__file__).with_name("provider.py")
     with subprocess.Popen([sys.executable, script, "--chunk-ms", "5"], stdout=subprocess.PIPE) as provider:
         try:
-            uvloop.run(run(int(provider.stdout.readline()), args.calls))
+            uvloop.run(run(int(present(provider.stdout).readline()), args.calls))
         finally:
             provider.terminate()
 

@@ -15,12 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import processes
 import uvloop
 
+from bench import processes
 from taximeter.config import JournalSettings
-from taximeter.control.process.priority import settle
+from taximeter.control.process.priority import freeze
 from taximeter.core.record import Open, Operation, Outcome, Record, Source
 from taximeter.delivery import Delivery
 from taximeter.journal import Journal
@@ -28,6 +29,7 @@ from taximeter.node.embedded_valkey import EmbeddedValkey
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.redis.counters import Counters
+from taximeter.sinks.sink import Sink
 
 WORKSPACES, CALLS_A_TRACK = 5, 20
 
@@ -42,7 +44,7 @@ def write_journal(directory: Path, records: int) -> None:
     for number in range(records):
         chat = number % 4 != 3
         at = now_us()
-        same = {
+        same: dict[str, Any] = {
             "request_id": f"req_{at:013x}{number:012x}",
             "started_at": at,
             "workspace": f"workspace-{number // CALLS_A_TRACK % WORKSPACES}",
@@ -79,7 +81,7 @@ async def deliver(folder: Path, redis_url: str) -> tuple[float, float, float]:
     """Seconds until every record on disk is in every sink, and of CPU; then those of CPU to sum them by tag."""
     history = History(f"sqlite:///{folder}/history.db")
     await history.prepare()
-    sinks = [history, Counters(redis_url, history=history), Metrics(history.cursors)]
+    sinks: list[Sink] = [history, Counters(redis_url, history=history), Metrics(history.cursors)]
     delivery = Delivery(folder / "journal", sinks, settings=JournalSettings(), node="bench", now_us=now_us)
     begun, used_s = time.perf_counter(), cpu_s()
     running = asyncio.create_task(delivery.run())
@@ -112,7 +114,7 @@ def measure(records: int) -> str:
         valkey = EmbeddedValkey(folder)
         url = valkey.start()
         try:
-            settle()  # as the control process does
+            freeze()  # as the control process does
             valkey_before = processes.cpu(os.getpid()).by_title.get("valkey", 0.0)
             took_s, used_s, tags_s = uvloop.run(deliver(folder, url))
             valkey_s = processes.cpu(os.getpid()).by_title.get("valkey", 0.0) - valkey_before

@@ -7,6 +7,7 @@ import sys
 from click.testing import CliRunner
 
 from control_plane import NOON_US, record
+from present import present
 from taximeter.cli import main
 from taximeter.cli.live import _events
 from taximeter.core.record import Outcome
@@ -33,9 +34,9 @@ async def test_tail_follows_until_interrupted(control):
         stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )  # fmt: skip
-    assert json.loads(await process.stdout.readline())["request_id"] == "req-1"
+    assert json.loads(await present(process.stdout).readline())["request_id"] == "req-1"
     await control.add(record(2, workspace="beta"), record(3))
-    assert json.loads(await process.stdout.readline())["request_id"] == "req-3"
+    assert json.loads(await present(process.stdout).readline())["request_id"] == "req-3"
     process.send_signal(signal.SIGINT)
     assert await process.wait() == 130
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from control_plane import DAY_US, NOON_US, embedding, record
+from present import present
 from taximeter.cli import VERBS, main
 from taximeter.config import Auth, Settings
 from taximeter.core.record import Outcome
@@ -151,7 +152,7 @@ QUESTIONS = (
 @pytest.mark.parametrize("verb", QUESTIONS)
 def test_every_question_can_be_narrowed_and_answered_for_machines(verb):
     command = main.get_command(click.Context(main), verb)
-    options = {name for parameter in command.params for name in parameter.opts}
+    options = {name for parameter in present(command).params for name in parameter.opts}
     assert {"--workspace", "--from", "--to", "--tz", "--json", "--url", "--history"} <= options
 
 

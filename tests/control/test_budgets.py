@@ -1,6 +1,7 @@
 """Budgets over HTTP on a real Valkey: made, shown, ended; told when spent; let go by a sweep."""
 
 import secrets
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -161,11 +162,13 @@ async def test_without_redis_budgets_are_listed_without_figures(tmp_path, start)
     made = ring(tmp_path)
     made.create("acme", 5, unit="tokens", period="total", mode="hard")
     lost = RedisServer("redis://127.0.0.1:1/0")
+    unasked: Any = None
     control = await start(
         budgets=BudgetService(
-            made, Reservations(lost), None, rebuild=None, counted=None, drained=None, tell=None, now_us=lambda: NOON_US
+            made, Reservations(lost), unasked, rebuild=unasked, counted=unasked, drained=unasked, tell=None,
+            now_us=lambda: NOON_US,
         )
-    )
+    )  # fmt: skip
     (shown,) = (await control.get("/budgets"))["data"]
     assert (shown["limit"], shown["spent"], shown["held"]) == (5, None, None)
 

@@ -9,7 +9,7 @@ from ledger import batch
 from taximeter.budgets.responses import Settlement
 from taximeter.budgets.settlements import settle
 from taximeter.core.errors import BadRequest, NotFound
-from taximeter.core.record import BUDGETS, Outcome
+from taximeter.core.record import BUDGETS, Outcome, Record
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.schema import charges, meta
 from taximeter.sinks.history.sink import History
@@ -31,7 +31,7 @@ class Books:
         self.seq += len(records)
 
     async def settle(self, request_id, **known):
-        written = []
+        written: list[Record] = []
         told = await settle(self.history, request_id, Settlement(**known), written.append)
         await self.add(*written)
         return told, written

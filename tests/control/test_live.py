@@ -1,6 +1,7 @@
 import pytest
 
 from control_plane import record
+from present import present
 from taximeter.control.services.live import WAITING_RECORDS, Live, matches
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.query import Filters
@@ -16,7 +17,7 @@ async def test_a_batch_cut_for_another_cursor_is_not_shown_twice():
         assert await live.deliver([batch("j", 0, record(1))]) == {"j": 1}
         assert await live.deliver([batch("j", 0, record(1))]) == {"j": 1}
         assert await live.deliver([batch("j", 1, record(2))]) == {"j": 2}
-        seen = [(await watch.next(1)).request_id for _ in range(2)]
+        seen = [present(await watch.next(1)).request_id for _ in range(2)]
         assert seen == ["req-1", "req-2"]
         with pytest.raises(TimeoutError):
             await watch.next(0.01)

@@ -1,5 +1,7 @@
 """The contract test: OpenAI's official SDK reads its organization API from the control port."""
 
+from typing import Any, cast
+
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 
@@ -76,10 +78,12 @@ async def test_batch_is_told_from_the_rest_and_alike_groups_are_one_result(contr
 @pytest.mark.parametrize(("width", "seconds"), [("1m", 60), ("1h", 3_600), ("1d", DAY_S)])
 async def test_paging_to_the_end_shows_every_bucket_once_and_adds_up(control, usage, width, seconds):
     await control.add(*(record(n, ended_at=NOON_US + n * seconds * 1_000_000) for n in range(7)))
-    seen, page, pages = [], None, 0
+    seen: list[Any] = []
+    page: Any = None
+    pages = 0
     start, end = NOON_S - 2, NOON_S + 10 * seconds + 5
     while pages == 0 or page.has_more:
-        more = {"page": page.next_page} if page else {}
+        more: dict[str, Any] = {"page": page.next_page} if page else {}
         page = await usage.completions(start_time=start, end_time=end, bucket_width=width, limit=3, **more)
         seen += page.data
         pages += 1
@@ -147,7 +151,7 @@ async def test_a_bad_parameter_raises_the_sdks_own_error_naming_it(usage):
     for given, param in BAD_PARAMETERS:
         with pytest.raises(BadRequestError) as refused:
             await usage.completions(**{"start_time": MIDNIGHT_S, "end_time": MIDNIGHT_S + DAY_S} | given)
-        assert refused.value.body["param"] == param, given
+        assert cast(Any, refused.value.body)["param"] == param, given
 
 
 async def test_a_filter_that_does_not_apply_is_refused_instead_of_ignored(control):

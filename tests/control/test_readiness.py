@@ -1,6 +1,7 @@
 """When a node is ready: as long as calls are relayed and written down, whatever becomes of what stands behind."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
@@ -22,8 +23,9 @@ FAILING = SinkHealth(lag_records=9, lag_seconds=0.1, errors=2, duplicates_skippe
 def state(settings=None, **differs):
     """The state of a node of two workers that is well, but for what differs."""
     health = replace(told(), **{"writers": [WORKER, replace(WORKER, worker="2")], **differs})
-    boot = SimpleNamespace(settings=settings or Settings(workers=2))
-    return State(boot, SimpleNamespace(health=lambda: health))
+    boot: Any = SimpleNamespace(settings=settings or Settings(workers=2))
+    delivery: Any = SimpleNamespace(health=lambda: health)
+    return State(boot, delivery)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_what_is_no_export_is_told(content, why):
 
 
 def test_every_difference_is_named_and_sized():
-    mine = {
+    mine: dict[tuple[str, str | None], Figures] = {
         ("2026-11-03", "gpt-4o-mini"): Figures(100, 15, 31, 1),
         ("2026-11-04", "gpt-4o-mini"): Figures(5, 0, 1, 1),
     }

@@ -14,7 +14,7 @@ from taximeter.config import JournalSettings
 from taximeter.control.services.corrections import Corrections
 from taximeter.control.services.reprice import reprice
 from taximeter.core.errors import JournalError
-from taximeter.core.record import Outcome
+from taximeter.core.record import Outcome, Record
 from taximeter.delivery import Delivery
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.query import Filters
@@ -55,7 +55,7 @@ class Books:
 
     async def reprice(self, prices, filters=ALWAYS, fails_after=None):
         """Corrections reach history even when writing them failed half-way."""
-        written = []
+        written: list[Record] = []
 
         def write(one):
             if fails_after is not None and len(written) >= fails_after:

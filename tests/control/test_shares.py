@@ -256,6 +256,11 @@ async def test_a_pattern_for_prices_is_bounded(start):
 
 async def test_the_price_list_is_made_once_however_often_it_is_asked_for(start):
     made = []
-    control = await start(prices=lambda: made.append(1) or [{"provider": "openai", "model": "gpt-4o", "input": 2.5}])
+
+    def prices():
+        made.append(1)
+        return [{"provider": "openai", "model": "gpt-4o", "input": 2.5}]
+
+    control = await start(prices=prices)
     assert await control.get("/prices") == await control.get("/prices") == await control.get("/prices", model="gpt*")
     assert made == [1]

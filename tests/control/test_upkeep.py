@@ -29,7 +29,7 @@ async def test_a_failure_is_told_and_tried_again_soon(monkeypatch: pytest.Monkey
             done.set()
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(upkeep.asyncio, "sleep", sleep)
+    monkeypatch.setattr("taximeter.control.process.upkeep.asyncio.sleep", sleep)
     task = asyncio.ensure_future(upkeep.every(60, "audit", act, notes))
     await asyncio.wait_for(done.wait(), HANG_S)
     task.cancel()

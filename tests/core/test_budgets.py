@@ -9,8 +9,8 @@ from taximeter.budgets.rule import MOST, Budget, Budgets, checked, is_stored, me
 from taximeter.core.errors import BadRequest
 
 
-def at(*when):
-    return int(datetime(*when, tzinfo=UTC).timestamp()) * 1_000_000
+def at(year, month, day, hour=0, minute=0, second=0):
+    return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()) * 1_000_000
 
 
 def budget(**more):

@@ -32,6 +32,7 @@ def test_it_is_the_sum_of_its_lines_and_what_the_plugin_says(embedding, prompt, 
         "total_chunks": chunks,
     }  # fmt: skip
     theirs = calculate_indexation_cost(usage, {code: str(price) for code, price in prices.items()})
+    assert isinstance(made.estimated_cost_usd, Decimal)
     assert abs(Decimal(theirs) - made.estimated_cost_usd) <= Decimal("2e-9") + abs(Decimal(theirs)) * Decimal("1e-15")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 
 import msgspec
 import pytest
@@ -213,7 +214,7 @@ def test_cost_is_the_exact_sum_rounded_once(tokens: int, cached: int, output: in
     with_context = exact.quantize(Decimal(1), rounding=ROUND_HALF_UP) if exact < 10**27 else None
     found = cost_nusd(priced, record(input_tokens=tokens, cached_input_tokens=cached, output_tokens=output))
     assert found is not None
-    assert abs(found - min(exact, MAX_COST_NUSD)) <= Decimal("0.5")
+    assert abs(found - min(exact, Decimal(MAX_COST_NUSD))) <= Decimal("0.5")
     assert with_context is None or found == min(with_context, MAX_COST_NUSD)
 
 
@@ -325,7 +326,7 @@ def test_an_unreadable_usage_object_tells_nothing(usage: bytes) -> None:
 
 def test_a_cost_beyond_belief_is_cut_in_every_formula() -> None:
     used = record(input_tokens=MAX_COUNT, output_tokens=MAX_COUNT, seconds=1.0, web_search_requests=None)
-    dear = {"input": 10**12, "output": 10**12}
+    dear: dict[str, Any] = {"input": 10**12, "output": 10**12}
     quick = plain((Span(0, (card(**dear),)),))
     assert quick is not None
     assert quick.cost_nusd(used) == cost_nusd(card(**dear), used) == MAX_COST_NUSD

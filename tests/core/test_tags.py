@@ -23,9 +23,9 @@ def test_the_keys_workspace_is_the_strongest():
 
 @pytest.mark.parametrize("source", ["headers", "path"])
 def test_another_workspace_than_the_keys_is_forbidden(source):
-    named = {"headers": {}, "path": {}, source: {"workspace": "other"}}
+    named: dict[str, dict[str, str]] = {"headers": {}, "path": {}, source: {"workspace": "other"}}
     with pytest.raises(Forbidden):
-        tags.resolve(key_workspace="k", **named)
+        tags.resolve(key_workspace="k", headers=named["headers"], path=named["path"])
 
 
 def test_defaults_when_nobody_says_anything():

@@ -10,7 +10,9 @@ from taximeter.core.usage import COUNTS, MAX_COUNT, MAX_SECONDS, Reading, believ
 @pytest.mark.parametrize("name", [*COUNTS, "seconds"])
 def test_a_figure_no_call_can_have_is_unknown_and_said_to_be(name: str) -> None:
     most = MAX_SECONDS if name == "seconds" else MAX_COUNT
-    fine = believable(Reading(**{name: most}))
+    fine = Reading()
+    setattr(fine, name, most)
+    assert believable(fine) is fine
     assert (getattr(fine, name), fine.inconsistent, fine.impossible) == (most, False, False)
     odd = believable(Reading(input_tokens=3, output_tokens=4) if name == "seconds" else Reading())
     setattr(odd, name, most + 1)

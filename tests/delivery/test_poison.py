@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from taximeter.sinks.history.sink import History
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.query import Filters
 from taximeter.sinks.redis.counters import Counters
+from taximeter.sinks.sink import Sink
 from taximeter.sinks.webhook.sink import Webhook
 from valkeys import kept_totals
 
@@ -31,9 +33,21 @@ ID = "0123456789abcdef" * 2
 
 def every_oddity() -> list[bytes]:
     """Each member of a record with each odd value, each odd usage object, and each member left out."""
-    values = (*oddities.NUMBERS, *oddities.TEXTS, 0.5, -0.5, 1e300, None, True, [], {}, {"a": 1}, {"k\0": "v\0"})
+    values: tuple[Any, ...] = (
+        *oddities.NUMBERS,
+        *oddities.TEXTS,
+        0.5,
+        -0.5,
+        1e300,
+        None,
+        True,
+        [],
+        {},
+        {"a": 1},
+        {"k\0": "v\0"},
+    )
     members = [name for name in Record.__struct_fields__ if name not in ("event_id", "usage")]
-    odd = [({name: value}, None, set()) for name in members for value in values]
+    odd: list[Any] = [({name: value}, None, set()) for name in members for value in values]
     odd += [({}, usage, set()) for usage in oddities.USAGES]
     odd += [({}, None, {name}) for name in members]
     return [oddities.line(seq, one, ID) for seq, one in enumerate(odd, start=1)]
@@ -58,7 +72,7 @@ async def test_no_line_stops_a_sink_and_all_agree(tmp_path: Path, new_url, valke
     settings = msgspec.convert({"url": "http://127.0.0.1:9/", "format": kind}, WebhookSettings)
     webhook = Webhook(settings, history, node="n", token="", secret="", now_us=lambda: T0)
     counters = Counters(valkey_url, history=history)
-    sinks = [history, counters, Metrics(history.cursors), Live(history.cursors), webhook]
+    sinks: list[Sink] = [history, counters, Metrics(history.cursors), Live(history.cursors), webhook]
     try:
         async with delivering(directory, *sinks, keep_s=10**6) as delivery:
             assert (await delivery.drain(120, [sink.name for sink in sinks])).complete

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from kept_demo import START_S, Terminal, lines, tool_folder
-from nodes import until
+from kept_demo import Terminal, lines, tool_folder
 from taximeter.config import Settings
 from taximeter.demo import hints
 from taximeter.node.datadir import Runtime
+from waits import until
 
 README = Path(__file__).parents[2] / "README.md"
 SECTION = README.read_text().partition("## Where the numbers are")[2].partition("\n## ")[0]
@@ -33,8 +34,12 @@ def test_every_line_of_the_readme_prints_what_it_shows(tmp_path: Path) -> None:
         told = said.replace(str(Path(sys.executable)), ".venv/bin/python")
         assert lines(told) == [line for line, _ in SHOWN]
         for line, output in SHOWN:
-            until(lambda line=line, output=output: is_as_shown(terminal.type(line).stdout, output), line, START_S)
+            until(partial(shows, terminal, line, output), line)
     assert not (tmp_path / "data-demo").exists()
+
+
+def shows(terminal: Terminal, line: str, output: str) -> bool:
+    return is_as_shown(terminal.type(line).stdout, output)
 
 
 def is_as_shown(printed: str, shown: str) -> bool:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from kept_demo import START_S
-from nodes import Node, until
+from nodes import Node
+from waits import until
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),
@@ -114,8 +115,8 @@ def test_a_killed_demo_leaves_no_process_and_no_folder(tmp_path: Path, moment: C
     process = demo.spawn("demo", "--keep")
     session = 0
     try:
-        session = until(lambda: session_of_the_node(process.pid), "its node", START_S)
-        until(lambda: moment(demo), moment.__name__, START_S)
+        session = until(lambda: session_of_the_node(process.pid), "its node", process.pid)
+        until(lambda: moment(demo), moment.__name__, process.pid)
         assert len(members(session)) >= (4 if moment is serving else 1)
         process.kill()
         wait_until_gone(session)

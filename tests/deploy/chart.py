@@ -98,7 +98,7 @@ class Cluster:
             for one in KINDS if "/" in one
             for version in [{"groupVersion": one, "version": one.partition("/")[2]}]
         ]  # fmt: skip
-        known = {
+        known: dict[str, Manifest] = {
             "/version": {"major": "1", "minor": "35", "gitVersion": "v1.35.0"},
             "/api": {"kind": "APIVersions", "versions": ["v1"]},
             "/apis": {"kind": "APIGroupList", "groups": groups},

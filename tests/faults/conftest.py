@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    told = dict(report.user_properties).get("figures")
+    told: Any = dict(report.user_properties).get("figures")
     if report.when == "teardown" and told:
         note(report.nodeid.rpartition("::")[2], Figures(told))
 

@@ -202,13 +202,14 @@ def _same_in_sql(records: Sequence[Record], history_url: str) -> None:
             if page is None:
                 break
         _same("SQL records", _by_id(found), _by_id(records))
-        for names, window in (
+        asked: tuple[tuple[tuple[str, ...], str | None], ...] = (
             (("workspace",), None),
             (("workspace",), "hour"),
             (("workspace",), "month"),
             (("workspace", "provider", "model"), "day"),
             (("workspace", "task"), None),
-        ):
+        )
+        for names, window in asked:
             _same_groups(reader, records, names, window)
         # The roll-ups by tag: as far as control had come with them, then to the end.
         by_track: tuple[tuple[tuple[str, ...], str | None], ...] = ((("workspace", "track"), None), (("track",), "day"))

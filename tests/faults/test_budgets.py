@@ -31,7 +31,7 @@ class Spenders:
 
     def __init__(self, node, seed, clients=24):
         self.node, self.seed, self.clients = node, seed, clients
-        self.answers = Counter()
+        self.answers: Counter[str | None] = Counter()
         self.last = None
 
     async def _client(self, number, client):

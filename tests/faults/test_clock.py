@@ -2,6 +2,7 @@
 
 import random
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,11 @@ async def test_a_stepped_clock_moves_records_to_other_hours_and_loses_none(seed,
             for step_h in dice.sample(STEPS_H, 4):
                 offset.write_text(f"{step_h:+}h\n")
                 hour = time.time_ns() // 1000 // HOUR_US + step_h
-                await node.until(lambda hour=hour: {hour, hour + 1} & hours(node), f"seeing a step of {step_h} h")
+                await node.until(partial(sees, node, hour), f"seeing a step of {step_h} h")
                 await node.answered(40)
                 if dice.random() < 0.5:
                     gone = node.kill(dice.choice(("worker", "control")))[:1]
-                    await node.until(lambda gone=gone: not any(map(is_there, gone)), "rid of it")
+                    await node.until(partial(all_gone, gone), "rid of it")
             await node.until_ready()
         await node.settle()
         assert len(hours(node)) >= 5
@@ -58,3 +59,11 @@ async def test_a_stepped_clock_moves_records_to_other_hours_and_loses_none(seed,
 
 def is_there(pid):
     return Path(f"/proc/{pid}").exists()
+
+
+def sees(node: Node, hour: int) -> bool:
+    return bool({hour, hour + 1} & hours(node))
+
+
+def all_gone(pids: list[int]) -> bool:
+    return not any(map(is_there, pids))

@@ -7,12 +7,13 @@ import json
 import pytest
 
 from answers import known, metered, read, sse
+from taximeter.core.usage import Reading
 
 CHAT = "/v1/chat/completions"
 STREAM = b"text/event-stream"
 
 
-def chat(usage: object, provider: str = "openai", model: str = "m") -> object:
+def chat(usage: object, provider: str = "openai", model: str = "m") -> Reading:
     return read(CHAT, {"model": model, "choices": [], "usage": usage}, provider=provider)
 
 
@@ -45,6 +46,7 @@ def test_openai_dialects(provider: str, model: str, usage: object, want: tuple[o
 
 
 def test_odd_values_are_unknown_and_spoil_nothing_else() -> None:
+    odd: object
     for odd in ("12", -1, 2**54, 1.5, True, None, [1], {}):
         assert known(chat({"prompt_tokens": odd, "completion_tokens": 3.0})) == {"output_tokens": 3}
 
@@ -116,7 +118,7 @@ def test_moonshots_usage_inside_a_choice_is_read() -> None:
     assert known(read(CHAT, body, content_type=STREAM)) == want
 
 
-def anthropic(*events: object) -> object:
+def anthropic(*events: object) -> Reading:
     return read("/v1/messages", sse(*events), content_type=STREAM, provider="anthropic")
 
 
@@ -153,7 +155,7 @@ def test_a_compaction_pass_is_billed_on_top() -> None:
     assert known(read("/v1/messages", {"usage": usage})) == {"input_tokens": 99357, "output_tokens": 92}
 
 
-def gemini(**usage: object) -> object:
+def gemini(**usage: object) -> Reading:
     return read("/v1beta/models/g:generateContent", {"usageMetadata": usage}, provider="google")
 
 

@@ -114,9 +114,12 @@ def test_a_chunk_whose_usage_is_null_is_not_decoded_however_its_json_is_spaced(
     meter.feed(first)
     decoded: list[bytes] = []
     event = ChatReader.event
-    monkeypatch.setattr(
-        ChatReader, "event", lambda self, data, name=b"": decoded.append(data) or event(self, data, name)
-    )
+
+    def watched(self: ChatReader, data: bytes, name: bytes = b"") -> None:
+        decoded.append(data)
+        event(self, data, name)
+
+    monkeypatch.setattr(ChatReader, "event", watched)
     meter.feed(dull)
     assert decoded == []
     meter.feed(dull + usage)

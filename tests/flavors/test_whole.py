@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from present import present
 from taximeter.flavors.chat import CHAT
 from taximeter.flavors.embeddings import EMBEDDINGS
 from taximeter.flavors.meter import Answer, Prepared
@@ -57,7 +58,7 @@ def test_the_short_cut_agrees_with_the_rules(usage, provider):
 
 
 def test_the_usual_shape_takes_the_short_cut():
-    usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+    usage: dict[str, object] = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
     usage["prompt_tokens_details"] = {"cached_tokens": 3, "audio_tokens": 0}
     usage["completion_tokens_details"] = {"reasoning_tokens": 2, "accepted_prediction_tokens": None}
     assert openai_usage.usual_shape(msgspec.json.encode(usage), "openai") == openai_usage.read(usage, "openai", "m")
@@ -166,5 +167,5 @@ def test_the_usual_answers_take_the_short_cut():
     head = Answer(status=200, content_type=b"application/json")
     chat = b'{"id":"c","model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}'
     embedded = b'{"object":"list","data":[],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}}'
-    assert CHAT.whole(Prepared(body=b""), head, "openai", chat).output_tokens == 1
-    assert EMBEDDINGS.whole(Prepared(body=b""), head, "openai", embedded).input_tokens == 3
+    assert present(CHAT.whole(Prepared(body=b""), head, "openai", chat)).output_tokens == 1
+    assert present(EMBEDDINGS.whole(Prepared(body=b""), head, "openai", embedded)).input_tokens == 3

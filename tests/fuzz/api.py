@@ -6,6 +6,7 @@ What must hold: no answer of 500 or more that is not declared, and every answer 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import requests
 import schemathesis
@@ -23,7 +24,12 @@ NOT_CHECKED = [
     negative_data_rejection,  # in a query everything is a text
     ignored_auth,  # tests/control/test_access.py; its wrong tokens would be refused for their number
 ]
-_QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "phases": [Phase.generate]}
+_QUIET: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+    "phases": [Phase.generate],
+}
 
 NASTY = (
     "0001-01-01", "9999-12-31", "9999-12-31T23:59:59.999999-14:00", "1970-01-01", "1969-12-31T23:59:59Z",
@@ -40,7 +46,8 @@ values = st.one_of(st.sampled_from(NASTY), st.text(max_size=30))
 
 def operations(url: str) -> list[Any]:
     schema = schemathesis.openapi.from_url(f"{url}/schema/openapi.json", headers=ADMIN)
-    return [found.ok() for found in schema.get_all_operations() if found.ok().path not in ENDLESS]
+    found: list[Any] = [each.ok() for each in schema.get_all_operations()]  # type: ignore[union-attr]
+    return [each for each in found if each.path not in ENDLESS]
 
 
 def by_schema(operation: Any, url: str, session: requests.Session, examples: int, chance: int) -> None:
@@ -73,9 +80,9 @@ def with_nasty_values(operation: Any, url: str, session: requests.Session, examp
     def ask(query: list[tuple[str, str]], path: tuple[str, ...]) -> None:
         where = operation.path
         for name, value in zip(paths, path, strict=True):
-            where = where.replace(f"{{{name}}}", requests.utils.quote(value, safe=""))
+            where = where.replace(f"{{{name}}}", quote(value, safe=""))
         method = operation.method.upper()
-        body = {} if method == "POST" else None
+        body: dict[str, str] | None = {} if method == "POST" else None
         answer = session.request(method, url + where, params=query, json=body, headers=ADMIN, timeout=30)
         assert answer.status_code < 500 or answer.status_code == 503 == _not_now(answer), (where, query, answer.text)
 

@@ -26,7 +26,8 @@ from fuzz.machine import machine
 from fuzz.provider import mutating
 from fuzz.running import running_node
 from fuzz.test_data_port import closed, opened, upstream
-from nodes import until
+from present import present
+from waits import until
 
 
 def one_round(number: int, found: Counter[str]) -> None:
@@ -40,7 +41,7 @@ def one_round(number: int, found: Counter[str]) -> None:
         running_node(Path(directory), **upstream(base_url)) as (node, url),
         requests.Session() as session,
     ):
-        host, port = node._ready().listen.split(":")
+        host, port = present(node._ready()).listen.split(":")
         batch(lambda one: send((host, int(port)), request(one)), 500, chance)
         found["requests at the data port"] += 500
         until(lambda: not opened(node) - closed(node), "every opened call to be closed")
@@ -67,10 +68,13 @@ def main() -> None:
     given = parser.parse_args()
     until_s = time.monotonic() + given.minutes * 60
     number = given.seed
-    found = dict.fromkeys(
-        ("mutated recordings", "requests at the data port", "examples at the control port", "runs of keys and budgets"),
-        0,
+    names = (
+        "mutated recordings",
+        "requests at the data port",
+        "examples at the control port",
+        "runs of keys and budgets",
     )
+    found = Counter(dict.fromkeys(names, 0))
     while time.monotonic() < until_s:
         print(f"SEED={number}", flush=True)
         log = io.StringIO()

@@ -8,7 +8,8 @@ import pytest
 from fuzz.data_port import RECORDINGS, batch, meter_a_mutation, request, send
 from fuzz.provider import mutating
 from fuzz.running import running_node
-from nodes import until
+from present import present
+from waits import until
 
 
 def test_meters_take_any_bytes():
@@ -19,7 +20,7 @@ def test_meters_take_any_bytes():
 @pytest.mark.timeout(300)
 def test_the_data_port_takes_any_bytes_from_both_sides(tmp_path):
     with mutating(random.Random(1)) as base_url, running_node(tmp_path, **upstream(base_url)) as (node, _):
-        runtime = node._ready()
+        runtime = present(node._ready())
         host, port = runtime.listen.split(":")
         worker = node.child("worker 1")
         batch(lambda chance: send((host, int(port)), request(chance)), 250, random.Random(1))

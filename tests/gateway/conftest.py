@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,7 +159,7 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
 
     @contextlib.asynccontextmanager
     async def serving(
-        provider, *, upstream: dict | None = None, keys: list[ProxyKey] = (), **more
+        provider, *, upstream: dict[str, Any] | None = None, keys: Sequence[ProxyKey] = (), **more
     ) -> AsyncIterator[Running]:
         base = {"name": "openai", "base_url": provider.base_url, "forward_credentials": True, **(upstream or {})}
         settings = msgspec.convert({"upstream": [base], "data_dir": str(tmp_path), **more}, Settings)
@@ -185,7 +185,8 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
         )
         if warm:
             with contextlib.suppress(UpstreamError):
-                pool = upstreams.all[0]._transport.pool
+                transport: Any = upstreams.all[0]._transport
+                pool = transport.pool
                 pool.release(await pool.connect())
         listener = socket.create_server(("127.0.0.1", 0))
         exchanges: list[Exchange] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -64,13 +65,13 @@ def nested(member, value):
     return value
 
 
-SERVER_TOOL = {
+SERVER_TOOL: dict[str, dict[str, Any]] = {
     "messages": {"type": "web_search_20250305", "name": "web_search"},
     "generate": {"googleSearch": {}},
     "invoke": {"type": "web_search_20250305"},
     "converse": {"systemTool": {"name": "nova_grounding"}},
 }
-CLIENT_TOOL = {
+CLIENT_TOOL: dict[str, dict[str, Any]] = {
     "messages": {"name": "look", "input_schema": {"type": "object"}},
     "generate": {"functionDeclarations": [{"name": "f"}]},
     "converse": {"toolSpec": {"name": "f", "inputSchema": {"json": {"type": "object"}}}},
@@ -266,7 +267,7 @@ def test_a_body_that_says_it_is_a_tools_call_hides_no_file():
     files = [{"content": [{"type": "input_file", "file_id": "f"}]}]
     for body in ({"type": "tool_use", "input": files}, {"extra_body": {"type": "tool_use", "input": files}}):
         assert most(body, "responses").input_tokens == WINDOW
-    deep = {"file": {"file_id": "f"}}
+    deep: dict[str, object] = {"file": {"file_id": "f"}}
     for _ in range(900):
         deep = {"functionCall": deep, "toolUse": {"input": "x"}}
     assert most(deep).input_tokens == WINDOW
@@ -320,7 +321,7 @@ def test_what_was_counted_as_json_is_not_counted_again_and_hides_nothing():
 
 
 def test_a_deep_body_is_walked_once():
-    deep = {"x": "y"}
+    deep: dict[str, object] = {"x": "y"}
     for _ in range(900):
         deep = {"input": deep, "pad": "z" * 100}
     assert most(deep).input_tokens > 90_000

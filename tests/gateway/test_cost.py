@@ -130,7 +130,7 @@ async def test_a_chunk_stays_cheap_and_leaves_in_one_write(connected, provider, 
     provider.script(stream_head(), *steps, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
     reading = asyncio.create_task(client.call(STREAM, b"0\r\n\r\n"))
     await provider.until(lambda: provider.requests and provider.requests[0].complete)
-    writes = []
+    writes: list[bytes] = []
     (of_client,) = [one.client for one in running.server.connections if not one.unread]
     monkeypatch.setattr(of_client, "transport", Writes(of_client.transport, writes))
     with Counter() as counted:

@@ -44,7 +44,12 @@ class Bells:
         self.begun.append(path)
         self.tasks.append(asyncio.current_task())
         self.news.set()
-        exchange.on_left = lambda: exchange.run is not None and exchange.run.cancel()
+
+        def cancel() -> None:
+            if exchange.run is not None:
+                exchange.run.cancel()
+
+        exchange.on_left = cancel
         end = "answered"
         try:
             if not self.open:
@@ -256,7 +261,7 @@ async def test_a_stop_lets_requests_in_progress_end_and_closes_behind_them(edged
 
 
 async def test_a_stop_waits_for_what_is_done_after_the_answer(edged) -> None:
-    counted = []
+    counted: list[int] = []
 
     async def counts_after(exchange: Exchange) -> None:
         exchange.answer(200, LENGTH, b"aaa")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def asking(path: str, body: bytes = b"", *, method: str = "POST", headers: str =
     return head.encode() + body
 
 
-def chat(body: dict, headers: str = "Content-Type: application/json\r\n") -> bytes:
+def chat(body: dict[str, Any], headers: str = "Content-Type: application/json\r\n") -> bytes:
     return asking("/v1/chat/completions", json.dumps(body).encode(), headers=headers)
 
 
@@ -144,8 +145,8 @@ async def test_who_leaves_an_answer_that_is_no_stream_whatever_was_asked_for_has
 async def test_who_leaves_at_done_had_everything(serve, provider, monkeypatch, ends):
     monkeypatch.setattr(relay, "USAGE_EVENT_WAIT_S", 0.05 if ends == "never" else HANG_S)
     left = asyncio.Event()
-    last = {"with its last chunk": [LAST_CHUNK], "never": [STALL], "cut": [b"no chunk"]}[ends]
-    provider.script(stream_head(), chunk(EVENT), chunk(DONE), left, *last)
+    lasts: dict[str, list[Any]] = {"with its last chunk": [LAST_CHUNK], "never": [STALL], "cut": [b"no chunk"]}
+    provider.script(stream_head(), chunk(EVENT), chunk(DONE), left, *lasts[ends])
     async with serve(provider) as running:
         async with client_of(running, chat(STREAM)) as (reader, _):
             await reader.readuntil(DONE)

@@ -111,7 +111,8 @@ async def test_what_a_coroutine_raises_is_told_once_and_not_to_who_rang() -> Non
 
 @pytest.mark.parametrize("wait", [lambda: asyncio.sleep(0), in_task, lambda: asyncio.wait_for(asyncio.sleep(0), 5)])
 async def test_whatever_is_no_bell_makes_it_a_task(wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    signal, tasks = Signal(), []
+    signal = Signal()
+    tasks: list[object] = []
 
     async def job() -> None:
         await signal.wait()

@@ -2,8 +2,9 @@
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
-MESSAGES = [{"role": "user", "content": "How much does a call cost?"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "How much does a call cost?"}]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from typing import Any
 
 import httpx2
 import pytest
@@ -233,7 +234,7 @@ async def test_with_refuse_what_is_left_open_is_refused(budgeted, provider, body
 
 
 async def test_a_form_is_held_by_its_fields_and_goes_as_it_came(budgeted, provider, redis):
-    parts = {"model": (None, "whisper-1"), "file": ("a.mp3", b"x" * 5_000)}
+    parts: dict[str, Any] = {"model": (None, "whisper-1"), "file": ("a.mp3", b"x" * 5_000)}
     async with httpx2.AsyncClient(base_url=budgeted.url) as client:
         answer = await client.post("/w/acme/v1/audio/transcriptions", files=parts)
     assert answer.status_code == 200 and b"x" * 5_000 in provider.requests[-1].body

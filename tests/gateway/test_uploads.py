@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
 from upstream import STALL
 
-SOON = {"body_timeout_s": 0.1, "body_min_bytes": 1000}
+SOON: dict[str, Any] = {"body_timeout_s": 0.1, "body_min_bytes": 1000}
 HEAD = (
     "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
 )

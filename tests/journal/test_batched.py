@@ -39,7 +39,8 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 async def test_the_lines_of_a_turn_are_one_write_and_what_waits_for_them_comes_after(
     tmp_path: Path, writes: list[bytes]
 ) -> None:
-    writer, left = journal(tmp_path), []
+    writer = journal(tmp_path)
+    left: list[tuple[bytes, int]] = []
     for name in "abc":
         place = writer.open(opening(name))
         writer.after_written(lambda data: left.append((data, len(writes))), name.encode())
@@ -54,7 +55,8 @@ async def test_the_lines_of_a_turn_are_one_write_and_what_waits_for_them_comes_a
 
 
 async def test_where_no_line_waits_nothing_waits(tmp_path: Path) -> None:
-    writer, left = journal(tmp_path), []
+    writer = journal(tmp_path)
+    left: list[bytes] = []
     writer.after_written(left.append, b"now")
     assert left == [b"now"]
     place = writer.open(opening("a"))
@@ -78,9 +80,10 @@ async def test_what_is_to_be_durable_is_written_first(tmp_path: Path) -> None:
 
 
 async def test_one_that_cannot_be_done_hinders_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    writer, left = journal(tmp_path), []
+    writer = journal(tmp_path)
+    left: list[bytes] = []
     writer.open(opening("a"))
-    writer.after_written(lambda _: 1 / 0, b"")  # type: ignore[arg-type,func-returns-value]
+    writer.after_written(lambda _: 1 / 0, b"")  # type: ignore[arg-type]
     writer.after_written(left.append, b"b")
     await asyncio.sleep(0)
     assert left == [b"b"]
@@ -89,7 +92,8 @@ async def test_one_that_cannot_be_done_hinders_no_other(tmp_path: Path, caplog: 
 
 
 async def test_a_shutdown_in_the_middle_of_a_turn_keeps_its_lines(tmp_path: Path) -> None:
-    writer, left = journal(tmp_path), []
+    writer = journal(tmp_path)
+    left: list[bytes] = []
     call(writer, "a")
     writer.after_written(left.append, b"a")
     writer.shutdown()
@@ -163,7 +167,8 @@ async def test_on_a_disk_that_comes_and_goes_every_call_is_kept_or_counted_lost_
 async def test_who_must_know_at_once_has_every_line_written_at_once(
     tmp_path: Path, writes: list[bytes], settings: dict[str, str]
 ) -> None:
-    writer, left = journal(tmp_path, **settings), []
+    writer = journal(tmp_path, **settings)
+    left: list[bytes] = []
     place = writer.open(opening("a"))
     writer.after_written(left.append, b"a")
     writer.close(place, record("a"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from taximeter.core.record import IMPOSSIBLE, SATURATED, Operation, Outcome, Rec
 from taximeter.core.usage import COUNTS
 from taximeter.journal.tail import decode_record
 
-NOTHING = ({}, None, set())
+NOTHING: Any = ({}, None, set())
 
 
 @settings(deadline=None, max_examples=500)

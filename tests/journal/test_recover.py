@@ -140,7 +140,7 @@ def test_a_disk_that_refuses_half_way_is_gone_on_from_where_it_stopped(
         return write(fd, data)
 
     with monkeypatch.context() as full:
-        full.setattr(recover.os, "write", little)
+        full.setattr("taximeter.journal.recover.os.write", little)
         with pytest.raises(OSError, match="No space left"):
             settled(path)
     already = len(records(tmp_path))

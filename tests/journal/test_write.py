@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from journals import call, files, journal, lines, opening, process, record, records, settled
+from present import present
 from taximeter.core.errors import JournalError
 from taximeter.core.record import Record, Tick
 from taximeter.journal import durable, file
@@ -146,7 +147,7 @@ def test_a_torn_line_that_could_not_be_taken_back_is_cut_off_before_the_next(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as broken:
-        broken.setattr(file.os, "ftruncate", refuse)
+        broken.setattr("taximeter.journal.file.os.ftruncate", refuse)
         disk.bytes_left = 40
         writer.close(place, record("a"))
         call(writer, "b")
@@ -180,16 +181,16 @@ def test_calls_opened_on_a_full_disk_wait_in_memory_and_count_as_unsaved(tmp_pat
     disk.full = True
     places = [writer.open(opening(f"r{n}")) for n in range(3)]
     (path,) = tmp_path.glob("*.status")
-    assert read_status(path).unsaved == 3
+    assert present(read_status(path)).unsaved == 3
     writer.close(places[0], record("r0"))
     writer.close(places[2], record("r2"))
-    assert read_status(path).unsaved == 2
+    assert present(read_status(path)).unsaved == 2
     assert writer.status.lost == 1
     disk.full = False
     call(writer, "r3")
     writer.close(places[1], record("r1"))
     assert sorted(each.request_id for each in records(tmp_path)) == ["r0", "r1", "r3"]
-    assert read_status(path).unsaved == 0
+    assert present(read_status(path)).unsaved == 0
 
 
 @pytest.mark.parametrize("seed", range(30))

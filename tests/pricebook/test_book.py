@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -255,7 +256,12 @@ def test_ones_own_prices_stand_over_the_shipped_ones_and_leave_the_rest(tmp_path
     priced = PriceBook(catalog)
 
     def usd(*names: str, day: int = 20) -> float | None:
-        searched = {"operation": Operation.RERANK, "input_tokens": None, "output_tokens": None, "search_units": 1_000}
+        searched: dict[str, Any] = {
+            "operation": Operation.RERANK,
+            "input_tokens": None,
+            "output_tokens": None,
+            "search_units": 1_000,
+        }
         return usd_per_mtok(priced.cost(call("cohere", *names, ended_at=at(2026, 11, day), **searched)))
 
     assert usd("rerank-v3.5") == 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 from decimal import Decimal
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -63,7 +64,7 @@ GENAI_NAMES = {
 
 def genai_usage(sample: dict[str, int | float], prices: types.ModelPrice) -> types.Usage:
     """The sample in genai-prices' names; where it demands an explicit overlap (cached audio), there is none."""
-    usage = {GENAI_NAMES[name]: value for name, value in sample.items() if name in GENAI_NAMES}
+    usage: dict[str, Any] = {GENAI_NAMES[name]: value for name, value in sample.items() if name in GENAI_NAMES}
     if "seconds" in sample:
         usage |= {
             "audio_seconds": Decimal(str(sample["seconds"])),
@@ -127,7 +128,7 @@ def test_cards_cost_what_genai_prices_says(provider: types.Provider) -> None:
                     api="chat",
                     operation=Operation.LLM,
                     outcome=Outcome.OK,
-                    **sample,
+                    **cast(dict[str, Any], sample),
                 )
                 asked = model.calc_price(
                     genai_usage(sample, prices), provider, genai_request_timestamp=at, price_context=context
@@ -157,8 +158,8 @@ def test_all_but_a_few_list_prices_are_exact_in_pico_usd() -> None:
         usd
         for provider in providers
         for model in provider.models
-        for entry in (model.prices if isinstance(model.prices, list) else [model])
-        for usd in inexact_rates(entry.prices)
+        for prices in ([each.prices for each in model.prices] if isinstance(model.prices, list) else [model.prices])
+        for usd in inexact_rates(prices)
     }
     # What is left is 1/12 and 1/24 USD in full (OpenRouter's cache writes) and floats gone astray (Hugging Face's).
     twelfth = Decimal(1) / 12

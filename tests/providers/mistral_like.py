@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from providers.scripts import JSON, data, streamed, whole
 from upstream import Request, Script
@@ -78,7 +79,7 @@ def _conversation(asked: JSON) -> Script:
             {"object": "conversation.response", "conversation_id": "conv_1", "outputs": [entry], "usage": usage}
         )
     at = "2026-11-22T09:00:00Z"
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "conversation.response.started", "created_at": at, "conversation_id": "conv_1"},
         *(
             {"type": "message.output.delta", "created_at": at, "output_index": 0, "id": "msg_1", "content_index": 0,

@@ -51,7 +51,7 @@ async def use(tracked: Any) -> dict[str, Any]:
     told: dict[str, Any] = {}
     tracked.set_token_tracker(tracker := TokenTracker())
     told["track"] = await tracked.ainsert(text("docalpha1mark", 12), file_paths=["one.txt"])
-    told["insert"], told["documents"] = tracker.get_usage(), tracked.last["documents"]
+    told["insert"], told["documents"] = tracker.get_usage(), (tracked.last or {})["documents"]
     tracked.set_token_tracker(tracker := TokenTracker())
     told["answer"] = await tracked.aquery("What about qryalpha1mark ?", QueryParam(mode="mix", enable_rerank=False))
     told["query"], told["token_usage"] = tracker.get_usage(), tracked.last["token_usage"]
@@ -83,7 +83,7 @@ async def use_everything(rag: Any) -> dict[str, Any]:
 
     track = await step("enqueue", tracked.apipeline_enqueue_documents(text("docpair1mark", 9), file_paths=["pair.txt"]))
     await step("process", tracked.apipeline_process_enqueue_documents())
-    steps["process"]["documents"] = tracked.last["documents"]
+    steps["process"]["documents"] = (tracked.last or {})["documents"]
     raw = await rag.apipeline_enqueue_documents(text("docraw1mark", 9), file_paths=["raw.txt"])
     await step("process what another enqueued", tracked.apipeline_process_enqueue_documents())
     await step("insert", tracked.ainsert(text("docnamed1mark", 5), file_paths=["one.txt"], track_id=track))

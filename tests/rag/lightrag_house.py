@@ -14,7 +14,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
@@ -159,7 +159,7 @@ class LightRAG:
         }
         return {**kept, **told, **self.more}
 
-    async def __aenter__(self) -> LightRAG:
+    async def __aenter__(self) -> Self:
         self.folder.mkdir(exist_ok=True)
         (self.folder / ".env").write_text("")
         program, *options = self.command

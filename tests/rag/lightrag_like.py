@@ -104,7 +104,7 @@ class Buffered:
         if refused := next((each for each in answers if isinstance(each, BaseException)), None):
             self.surplus.update(truth)
             raise refused
-        rows = [row for answer in answers for row in answer]
+        rows = [row for answer in answers if not isinstance(answer, BaseException) for row in answer]
         assert rows == [[float(len(text))] for text in texts]  # each text has its own vector back
         for record, row in zip(records, rows, strict=True):
             record["vector"] = row

@@ -172,7 +172,8 @@ async def what_only_looks_like_context_only(provider: LightRAGProvider, rag: Lig
         assert answer["response"].startswith("Answer to")
         assert answer["token_usage"] == token_usage(sums(provider, f"qryalpha{number}mark"))
         assert answer["token_usage"]["llm_input_tokens"] > 0
-    for number, body in enumerate(({"only_need_context": "yes"}, {"only_need_prompt": 1}), start=70):
+    bodies = [{"only_need_context": "yes"}, {"only_need_prompt": 1}]
+    for number, body in enumerate(bodies, start=70):
         answer = await rag.query(f"What about qryalpha{number}mark ?", **{"mode": "local", **body})
         billed = sums(provider, f"qryalpha{number}mark")
         assert [bill.kind for bill in provider.bills if bill.mark == f"qryalpha{number}mark"] == [

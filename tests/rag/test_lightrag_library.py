@@ -139,7 +139,7 @@ async def test_a_lightrag_our_hooks_do_not_fit_says_so_and_works(tmp_path: Path,
         response = await rag.client.post(
             "/query", json={"query": "qryalpha1mark ?", "mode": "mix", "enable_rerank": False}
         )
-        billed = {mark: +each for mark, each in provider.sums().items()}
+        billed = {mark: Sums(+each) for mark, each in provider.sums().items()}
         assert response.json()["token_usage"] == token_usage(billed["qryalpha1mark"])
         assert await told(node) == {
             ("alpha", None, None): billed["docalpha1mark"],

@@ -56,7 +56,7 @@ async def told(node: Node) -> dict[Key, Sums]:
     answer = await node.ask("/usage?group_by=workspace,track,document")
     assert answer["complete"]
     found = {(each["workspace"], each["track"], each["document"]): shown(each["usage"]) for each in answer["groups"]}
-    return {key: +sums for key, sums in found.items()}
+    return {key: Sums(+sums) for key, sums in found.items()}
 
 
 async def agree(provider: LightRAGProvider, node: Node, whose: dict[str, Key], left: set[Key]) -> None:
@@ -68,7 +68,7 @@ async def agree(provider: LightRAGProvider, node: Node, whose: dict[str, Key], l
         sums: dict[Key, Sums] = {}
         for mark, billed in provider.sums().items():
             sums.setdefault(whose[mark], Sums()).update(billed)
-        return {key: +each for key, each in sums.items() if key not in left}
+        return {key: Sums(+each) for key, each in sums.items() if key not in left}
 
     found: dict[Key, Sums] = {}
 
@@ -145,7 +145,9 @@ async def test_every_token_is_on_its_workspace_track_and_document(tmp_path: Path
         assert len(whose) == 8
 
         modes = ("naive", "local", "global", "hybrid", "mix", "bypass")
-        marks = [(f"qryalpha{n + 10}mark", "alpha", {"mode": mode}) for n, mode in enumerate(modes)]
+        marks: list[tuple[str, str, dict[str, Any]]] = [
+            (f"qryalpha{n + 10}mark", "alpha", {"mode": mode}) for n, mode in enumerate(modes)
+        ]
         marks += [(f"qrybeta{n + 10}mark", "beta", {"mode": mode, "stream": True}) for n, mode in enumerate(modes)]
         marks.append(("qryalpha30mark", "alpha", {"mode": "local", "only_need_context": True}))
         late = rag.upload(document("docalpha6mark", 12), "alpha6.txt", "alpha")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from present import present
 from taximeter.config import Settings
 from taximeter.core import routes
 from taximeter.core.tags import TAG_HEADERS
@@ -27,7 +28,10 @@ def test_a_base_url_holds_tags_and_leads_to_the_providers_path(url: str) -> None
 
 
 def test_every_header_is_one_of_ours() -> None:
-    set_there = [*json.loads(re.search(r"```json\n(.+?)```", PAGE, re.DOTALL)[1]), *re.findall(r"X-[A-Z][\w-]+", PAGE)]
+    set_there = [
+        *json.loads(present(re.search(r"```json\n(.+?)```", PAGE, re.DOTALL))[1]),
+        *re.findall(r"X-[A-Z][\w-]+", PAGE),
+    ]
     assert len(set_there) > 9
     assert {name.lower().encode() for name in set_there} <= TAG_HEADERS.keys()
 

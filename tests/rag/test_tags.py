@@ -64,7 +64,7 @@ async def test_tasks_and_threads_inherit_and_do_not_leak() -> None:
         return current()
 
     async with metered(workspace="acme") as scope:
-        assert await asyncio.gather(child(), child()) == [scope, scope]
+        assert [*await asyncio.gather(child(), child())] == [scope, scope]
         assert await asyncio.to_thread(current) is scope
     assert current() is None
 

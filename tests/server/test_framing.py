@@ -30,7 +30,8 @@ BAD = [
 
 def read(parts: list[bytes]) -> tuple[list[Head | bytes], str | None]:
     """The events, pieces of one body joined, and the code of the refusal."""
-    framing, events = RequestFraming(2_000, 50), []
+    framing = RequestFraming(2_000, 50)
+    events: list[Head | bytes] = []
     for part in parts:
         framing.feed(part)
         for event in framing.events:

@@ -16,6 +16,7 @@ from redis.exceptions import OutOfMemoryError, TimeoutError
 
 from closing import Closing, closed
 from ledger_fake import NOON_US, FakeHistory, batch, fold, folded, named, record, traffic
+from present import present
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.core.totals import FIELDS, Totals
@@ -56,7 +57,7 @@ async def counters(redis: Redis, valkey_url: str, history: FakeHistory) -> Async
     await sink.close()
 
 
-async def assert_exact(sink: Counters, records: list) -> None:
+async def assert_exact(sink: Counters, records: list[Record]) -> None:
     """Every workspace's total, models and tracks are what its records add up to."""
     for workspace in {r.workspace for r in records}:
         mine = [r for r in records if r.workspace == workspace]
@@ -229,7 +230,7 @@ def test_long_names_are_bounded_and_stay_distinct() -> None:
 async def test_hostile_names_stay_in_their_workspace(counters: Counters, redis: Redis) -> None:
     records = [record(1, response_model="x}:total{", task="a:b@c", track="t:{u}" + "y" * 400)]
     await counters.deliver([batch(records)])
-    assert all(key.startswith("tm:{acme}:") for key in await redis.keys("tm:{acme*"))
+    assert all(str(key).startswith("tm:{acme}:") for key in await redis.keys("tm:{acme*"))
     await assert_exact(counters, records)
 
 
@@ -335,7 +336,7 @@ async def test_a_workspace_that_went_back_is_read_again_from_its_journal(
     records = traffic(13, 90)
     await counters.deliver([batch(records[:30])])
     client = binary(redis)
-    dumped = {key: await client.dump(key) for key in await client.keys("tm:{acme}:*")}
+    dumped = {key: present(await client.dump(key)) for key in await client.keys("tm:{acme}:*")}
     await counters.deliver([batch(records[30:60])])
     for key in await client.keys("tm:{acme}:*"):
         await client.delete(key)
@@ -617,7 +618,7 @@ async def test_a_rebuild_writes_the_same_hashes_as_counting(
 
     async def state() -> dict[str, object]:
         found: dict[str, object] = {}
-        for key in await redis.keys("tm:{*"):
+        for key in map(str, await redis.keys("tm:{*")):
             if key.endswith((":gen", ":cursor")) or key.startswith("tm:{tm:workspaces}"):
                 continue
             value = await redis.smembers(key) if await redis.type(key) == "set" else await redis.hgetall(key)

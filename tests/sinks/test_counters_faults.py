@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError, RedisError
 import valkeys
 from closing import Closing
 from ledger_fake import NOON_US, FakeHistory, batch, folded, record, traffic
+from present import present
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Record
 from taximeter.sinks.redis.client import ERRORS, RedisServer
@@ -100,7 +101,7 @@ class Chaos:
         self.journals = {name: traffic(seed, 300, journal_id=name) for name in ("j1", "j2")}
         self.written = dict.fromkeys(self.journals, 0)
         self.sink = self.new_life()
-        self.saved: dict[str, bytes] = {}
+        self.saved: dict[bytes | str, bytes] = {}
 
     def new_life(self) -> Counters:
         return Counters(f"redis://127.0.0.1:{self.relay.port}/0", history=self.history, now_us=lambda: NOON_US)
@@ -130,7 +131,7 @@ class Chaos:
                 if keys := await client.keys(f"tm:{{{self.rng.choice(['acme', 'globex', 'initech'])}}}:*"):
                     await client.delete(*keys)
             case 3:  # a snapshot is taken, to go back to
-                self.saved = {key: await client.dump(key) for key in await client.keys("*")}
+                self.saved = {key: present(await client.dump(key)) for key in await client.keys("*")}
             case 4:  # the whole server goes back
                 if self.saved:
                     await client.flushall()

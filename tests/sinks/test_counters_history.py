@@ -38,11 +38,11 @@ async def counters(redis: Redis, history: History, valkey_url: str) -> AsyncIter
 
 async def hashes(redis: Redis) -> dict[str, dict[str, str]]:
     """Every counter hash, without zeros; and its expiry."""
-    found = {}
-    for key in await redis.keys("tm:{*"):
+    found: dict[str, dict[str, str]] = {}
+    for key in map(str, await redis.keys("tm:{*")):
         ours = key.endswith(":cursor") or key.startswith("tm:{tm:workspaces}")
         if not ours and await redis.type(key) == "hash":
-            values = {field: value for field, value in (await redis.hgetall(key)).items() if value != "0"}
+            values = {str(field): str(value) for field, value in (await redis.hgetall(key)).items() if value != "0"}
             found[key] = values | {"expires": str(await redis.expiretime(key))}
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -155,7 +156,7 @@ async def into_memory(sent: Batch) -> None:
 
 
 async def test_an_otlp_exporter_takes_any_record(collector: Collector) -> None:
-    odd = [({name: value}, None, set()) for name in oddities.FIGURES for value in oddities.NUMBERS]
+    odd: list[Any] = [({name: value}, None, set()) for name in oddities.FIGURES for value in oddities.NUMBERS]
     odd += [({name: value}, None, set()) for name in ("request_model", "track") for value in oddities.TEXTS]
     sent = read([oddities.line(seq, one) for seq, one in enumerate(odd, start=1)])
     async with closed(Otel(OtelSettings(endpoint=collector.url), node="n1", start=from_the_start)) as sink:

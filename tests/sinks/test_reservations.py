@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from ledger_fake import NOON_US, FakeHistory, batch, record
+from present import present
 from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
 from taximeter.budgets.rule import Budget, Budgets
 from taximeter.core.record import BUDGETS, Outcome
@@ -210,7 +211,7 @@ async def test_a_redis_that_went_back_is_found_out_by_whoever_reserved_since(des
     names = ["tm:{acme}:held", "tm:{acme}:reserved", "tm:{acme}:reserved_at"]
     async with Redis.from_url(valkey_url) as client:
         await place.reserve(1, 300, b)
-        copies = [await client.dump(name) for name in names]
+        copies = [present(await client.dump(name)) for name in names]
         held = await place.reserve(2, 600, b)
         for name, copy in zip(names, copies, strict=True):
             await client.restore(name, 0, copy, replace=True)

@@ -32,7 +32,7 @@ async def history(new_url):
 @pytest.mark.parametrize("rolled_up", [False, True], ids=["before", "after"])
 async def test_history_takes_a_record_it_has_passed_once(history, rolled_up):
     sent = three()
-    assert isinstance(history, Retaker)
+    assert issubclass(History, Retaker)
     await history.deliver([without_the_second(sent)])
     if rolled_up:
         await history.roll_up_tags()

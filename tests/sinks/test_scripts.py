@@ -223,7 +223,7 @@ def test_beginning_and_opening_an_epoch_sums_what_is_held_anew(server, held, epo
     if found != expected:
         assert reply == ["g", found] and after == before
         return
-    sums = {}
+    sums: dict[str, str] = {}
     for text in before.get("reserved", {}).values() if isinstance(before.get("reserved", {}), dict) else ():
         for name, amount in parts(text):
             if amount:
@@ -353,7 +353,7 @@ def is_number(value):
 )
 def test_rebuilding(server, gen, there, writes, cut):
     put(server, there | ({"gen": gen} if gen else {}))
-    args = ["rebuild:1", "after"]
+    args: list[object] = ["rebuild:1", "after"]
     for expires, value in writes:
         listed = [part for pair in value.items() for part in pair] if isinstance(value, dict) else sorted(value)
         args += [expires, "hash" if isinstance(value, dict) else "set", len(listed), *listed]

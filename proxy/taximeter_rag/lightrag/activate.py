@@ -57,7 +57,7 @@ def activate(asked: settings.Settings | None = None) -> Plugin | None:
 def _attach(plugin: Plugin) -> None:
     misfits = pipeline.attach(plugin, _claim)
     if misfits:
-        import lightrag  # type: ignore[import-not-found]
+        import lightrag
 
         logger.warning(
             "taximeter-rag: LightRAG %s lacks %s: documents are not told apart, only workspaces and queries",
@@ -72,7 +72,7 @@ def register() -> None:
     Raises SystemExit with TAXIMETER_STRICT where something would not be metered. Otherwise a setting that cannot be is
     a line in the log, and every answer says that, and why, it has no figures.
     """
-    from lightrag.api.config import global_args  # type: ignore[import-not-found]
+    from lightrag.api.config import global_args
 
     try:
         strict = settings.strict(os.environ)

@@ -227,7 +227,7 @@ BRINGING = {"ainsert": "insert", "insert": "insert", "apipeline_enqueue_document
 
 
 def _generated(prefix: str) -> str:
-    from lightrag.utils import generate_track_id  # type: ignore[import-not-found]
+    from lightrag.utils import generate_track_id
 
     made: str = generate_track_id(prefix)
     return made

@@ -28,7 +28,7 @@ INSTRUMENTED = "_taximeter_rag"
 
 def attach(plugin: Plugin, made: Callable[[Any], None]) -> list[str]:
     """Hook LightRAG's classes; `made` is told of each new LightRAG. Answers what it lacks for them, if anything."""
-    import lightrag  # type: ignore[import-not-found]
+    import lightrag
 
     kind = lightrag.LightRAG
     misfits = _misfits(kind)

@@ -2,12 +2,14 @@
 
 import re
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from browser import DESKTOP, PHONE, browsing
 from control_plane import record
 from dashboards import ADMIN_TOKEN, NOW_US
+from present import present
 from taximeter.core.figures import count, money
 
 PAGES = {
@@ -22,7 +24,7 @@ PAGES = {
     "health": "/dashboard/health",
     "login": "/dashboard/login",
 }
-LOOKS = {
+LOOKS: dict[str, dict[str, Any]] = {
     "desktop-light": {"viewport": DESKTOP, "color_scheme": "light"},
     "desktop-dark": {"viewport": DESKTOP, "color_scheme": "dark"},
     "phone-light": {"viewport": PHONE, "color_scheme": "light", "has_touch": True, "device_scale_factor": 2},
@@ -139,7 +141,7 @@ async def test_a_bar_leads_to_what_it_is_made_of(house):
         await page.goto("/dashboard/workspaces/acme?period=7d")
         bar = page.locator("#over-time svg a", has=page.locator("rect")).first
         told = await bar.locator("title").text_content()
-        day, model, cost = re.fullmatch(r"(.*), (.*): (.*)", told).groups()
+        day, model, cost = present(re.fullmatch(r"(.*), (.*): (.*)", told)).groups()
         await bar.click()
         await page.wait_for_url("**from=**")
         assert (await page.inner_text("#range-cost"), model in page.url) == (cost, True), (day, page.url)

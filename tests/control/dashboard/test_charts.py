@@ -1,5 +1,6 @@
 from xml.etree import ElementTree
 
+from present import present
 from taximeter.control.dashboard import charts
 from taximeter.control.dashboard.charts import Mark, Series
 
@@ -40,9 +41,10 @@ def test_bars_are_as_high_as_their_values_and_have_their_group_s_colour():
 def test_spans_run_from_start_to_end_the_first_on_top():
     series = [Series("llm", (Mark(5, "/late", "late", 9), Mark(0, "/early", "early", 4)), 0)]
     svg = ElementTree.fromstring(charts.spans(series, "Calls", str))
-    dots = {}
+    dots: dict[str | None, list[tuple[float, ...]]] = {}
     for link in svg.iter(f"{SVG}a"):
-        dots.setdefault(link.get(HREF), []).append(tuple(float(link.find(f"{SVG}circle").get(c)) for c in ("cx", "cy")))
+        circle = present(link.find(f"{SVG}circle"))
+        dots.setdefault(link.get(HREF), []).append(tuple(float(circle.attrib[c]) for c in ("cx", "cy")))
     (early, early_end), (late, late_end) = dots["/early"], dots["/late"]
     assert early[0] < early_end[0] < late[0] < late_end[0] and early[1] == early_end[1] < late[1]
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from jinja2 import nodes
 
+from present import present
 from taximeter.control.dashboard.contexts import Frame, Page
 from taximeter.control.dashboard.rendering import environment
 
@@ -16,7 +17,7 @@ IN_BASE = {"here", "view", "complete", "lag_seconds"}
 
 def parsed(template):
     made = environment()
-    return made.parse(made.loader.get_source(made, template)[0])
+    return made.parse(present(made.loader).get_source(made, template)[0])
 
 
 def names_read(template):

@@ -7,6 +7,7 @@ import pytest
 
 from control_plane import DAY_US, embedding, record
 from dashboards import ADMIN_TOKEN, NOW_US, told
+from present import present
 from taximeter.core.figures import count, money
 from taximeter.core.record import Outcome
 
@@ -29,7 +30,7 @@ def text_of(html, element):
 
 def rows_of(html, element):
     """The rows of the first table after this id, as lists of cell texts."""
-    table = re.search(rf'id="{element}".*?<tbody>(.*?)</tbody>', html, re.S)[1]
+    table = present(re.search(rf'id="{element}".*?<tbody>(.*?)</tbody>', html, re.S))[1]
     return [
         [
             " ".join(unescape(re.sub(r"<[^>]+>", " ", cell)).split())
@@ -117,7 +118,7 @@ async def test_every_number_leads_down_to_a_record(house):
     hour = next(link for link in links(html, "over-time") if link.startswith("/dashboard/records"))
     html = await get(house, hour)
     shown = re.findall(r'href="(/dashboard/requests/[^"]+)"', html)
-    calls = int(re.search(r">([\d,]+) calls?\b", html)[1].replace(",", ""))
+    calls = int(present(re.search(r">([\d,]+) calls?\b", html))[1].replace(",", ""))
     assert len(shown) == calls > 0
     html = await get(house, shown[0])
     told = await house.get(shown[0].replace("/dashboard", "/usage"))
@@ -140,7 +141,7 @@ async def test_a_track_shows_its_calls_documents_and_sums(start):
     assert text_of(html, "track-llm") == "LLM tokens 100 → 30 gpt-4o-mini"
     assert "doc-1" in html and "doc-2" in html
     assert {"/dashboard/requests/req-1", "/dashboard/requests/req-2"} <= set(re.findall(r'href="([^"]+)"', html))
-    records = unescape(re.search(r'href="([^"]+)">All as records', html)[1])
+    records = unescape(present(re.search(r'href="([^"]+)">All as records', html))[1])
     assert len(set(re.findall(r"/dashboard/requests/req-\d", await get(control, records)))) == 2
 
 
@@ -176,7 +177,7 @@ async def test_pages_older_than_the_newest(start):
     control = await start(now_us=lambda: NOW_US)
     await control.add(*(record(number, ended_at=NOW_US - 1_000 + number) for number in range(150)))
     html = await get(control, "/dashboard/records")
-    older = unescape(re.search(r'rel="next" href="([^"]+)"', html)[1])
+    older = unescape(present(re.search(r'rel="next" href="([^"]+)"', html))[1])
     seen = re.findall(r"/dashboard/requests/(req-\d+)\"", html)
     seen += re.findall(r"/dashboard/requests/(req-\d+)\"", await get(control, f"/dashboard/records{older}"))
     assert seen == [f"req-{number}" for number in reversed(range(150))]

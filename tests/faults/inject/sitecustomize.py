@@ -14,7 +14,7 @@ _commit_fails = os.environ.get("FAULTS_COMMIT_FAILS", "")
 _tasks = os.environ.get("FAULTS_TASKS", "")
 
 
-class _Failing:
+class _Failing(sqlite3.Connection):
     """Laid over a connection's own class."""
 
     def commit(self) -> None:

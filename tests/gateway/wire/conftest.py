@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import uvloop
@@ -24,7 +25,8 @@ class Client:
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
-        self.pool = upstream._transport.pool
+        transport: Any = upstream._transport
+        self.pool = transport.pool
 
     async def send(self, body=b"{}", *, method=b"POST", path=b"/v1/x", headers=()) -> Response:
         async with asyncio.timeout(HANG_S):
@@ -46,7 +48,7 @@ async def read_all(response: Response) -> bytes:
 
 
 @pytest.fixture(name="read_all")
-def _read_all() -> Callable:
+def _read_all() -> Callable[[Response], Awaitable[bytes]]:
     return read_all
 
 

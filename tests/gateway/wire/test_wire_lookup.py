@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ class Names:
         self.go_on = threading.Event()
         self.asked: list[str] = []
 
-    def getaddrinfo(self, host: str, port: int, type: int = 0, flags: int = 0) -> list:
+    def getaddrinfo(self, host: str, port: int, type: int = 0, flags: int = 0) -> list[Any]:
         if flags & socket.AI_NUMERICHOST:
             return socket.getaddrinfo(host, port, type=type, flags=flags)
         self.asked.append(host)

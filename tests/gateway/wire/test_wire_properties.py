@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,16 +18,16 @@ from upstream import LAST_CHUNK, chunk
 SOCKETS = socket.socketpair()
 
 
-class FakeTransport:
+class FakeTransport(asyncio.Transport):
     """The part of a transport that a connection uses while it reads."""
 
     def __init__(self) -> None:
         self.aborted = False
 
-    def get_extra_info(self, name: str) -> socket.socket:
+    def get_extra_info(self, name: str, default: object = None) -> socket.socket:
         return SOCKETS[0]
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
 
     def pause_reading(self) -> None: ...
 
@@ -51,7 +53,7 @@ class FakePool:
     def lost(self, connection: WireConnection) -> None: ...
 
 
-def outcome(pieces: list[bytes], *, eof: bool) -> tuple:
+def outcome(pieces: list[bytes], *, eof: bool) -> tuple[Any, ...]:
     """(status, headers, body, complete, error's class, connection kept) of an answer that arrives in these pieces."""
     pool = FakePool()
     connection = WireConnection(pool, Terms("fake", 100, 100, 60.0))

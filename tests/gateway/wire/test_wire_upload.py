@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from present import present
 from taximeter.core.errors import BadRequest, UpstreamTimeout, UpstreamUnreachable
 from upstream import CLOSE, RESET, STALL, Provider, chunk, response, stream_head
 from waits import HANG_S
@@ -115,7 +116,7 @@ class Process:
     async def __aenter__(self) -> int:
         script = Path(__file__).parents[2] / "upstream.py"
         self.process = await asyncio.create_subprocess_exec(sys.executable, script, stdout=asyncio.subprocess.PIPE)
-        return int(await self.process.stdout.readline())
+        return int(await present(self.process.stdout).readline())
 
     async def __aexit__(self, *_: object) -> None:
         self.process.kill()

@@ -17,7 +17,7 @@ from typing import Any
 
 KEY = "sk-client"
 QUESTION = "How much does a call cost?"
-MESSAGES = [{"role": "user", "content": QUESTION}]
+MESSAGES: Any = [{"role": "user", "content": QUESTION}]
 Usage = list[int] | None
 ASKING = {"include_usage": True}
 
@@ -113,7 +113,7 @@ def ollama(url: str) -> list[Usage]:
     asked: dict[str, Any] = {"model": "llama3.2", "messages": MESSAGES}
     client = ollama.Client(url)
     *_, last = client.chat(**asked, stream=True)
-    return [[each.prompt_eval_count, each.eval_count] for each in (client.chat(**asked), last)]
+    return [[each.prompt_eval_count or 0, each.eval_count or 0] for each in (client.chat(**asked), last)]
 
 
 def boto3(url: str) -> list[Usage]:

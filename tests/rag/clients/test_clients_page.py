@@ -18,6 +18,7 @@ import openai
 import pytest
 
 from nodes import Node, node
+from present import present
 from providers import anthropic_like, cohere_like, gemini_like, mistral_like, ollama_like
 from providers.scripts import whole
 from rag import venvs
@@ -248,4 +249,4 @@ async def test_openais_clients_use_other_providers_at_the_urls_that_stand_above_
             assert provider.requests[-1].target == path
             records = await asyncio.to_thread(recorded, running, len(provider.requests))
             assert (records[-1]["upstream"], records[-1]["workspace"]) == (name, "acme")
-            assert records[-1]["input_tokens"] == answer.usage.prompt_tokens
+            assert records[-1]["input_tokens"] == present(answer.usage).prompt_tokens

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,8 +45,8 @@ def added(records: list[Record]) -> list[int]:
     return cell
 
 
-def by(records: list[Record], key) -> dict:
-    cells = defaultdict(totals.empty)
+def by(records: list[Record], key) -> dict[Any, list[int]]:
+    cells: defaultdict[Any, list[int]] = defaultdict(totals.empty)
     for record in records:
         totals.add(cells[key(record)], record)
     return dict(cells)

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection, func, select, text
 
 from ledger import T0, US, batch, call, random_call
+from present import present
 from taximeter.core.errors import ConfigError
 from taximeter.core.record import Record
 from taximeter.sinks.cells import FIELDS
@@ -22,6 +23,7 @@ from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.schema import TAG_LEVELS, events, journals, meta, tags_done
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.history.write import tag_rollups
+from taximeter.sinks.history.write.levels import add_to_levels
 from taximeter.sinks.history.write.tag_rollups import TagRoller
 from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.query import TAGS, Filters
@@ -82,7 +84,7 @@ def test_bite_by_bite_every_record_is_rolled_up_once_and_no_answer_changes(url, 
 
 def test_a_bite_that_fails_midway_leaves_everything_due(url, bites, monkeypatch):
     rng = Random(2)
-    add = tag_rollups.add_to_levels
+    add = add_to_levels
 
     def fail(*given):
         add(*given)
@@ -258,7 +260,8 @@ async def test_what_is_recent_is_told_by_the_minute_though_a_range_begins_where_
         for _ in range(2):
             found = reader.usage(asked, ["track"], "minute")
             told = [
-                ((group.start_us - first) // (60 * US), group.key["track"], group.totals.requests) for group in found
+                ((present(group.start_us) - first) // (60 * US), group.key["track"], group.totals.requests)
+                for group in found
             ]
             assert told == [
                 (0, "late", 1), (0, "t", 3), *((at, "t", 1) for at in (60, 80, 100, 120, 140, 160, 170)),

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import BadRequest
-from taximeter.sinks.history.schema import DAY_S, HOUR, HOUR_S, LEVELS, QUARTER, QUARTER_S
+from taximeter.sinks.history.schema import DAY_S, HOUR, HOUR_S, LEVELS, QUARTER, QUARTER_S, US
 from taximeter.sinks.history.windows import (
-    US,
     Piece,
     Run,
     boundaries,
@@ -97,7 +96,7 @@ def test_what_comes_from_roll_ups_and_from_records_is_the_range(one, other, fine
 )
 def test_a_range_takes_few_cells(start, end, cells):
     widths_s = {None: 300, "usage_rollup_hour": HOUR_S, "usage_rollup_day": DAY_S, "usage_rollup_month": 31 * DAY_S}
-    found = Counter()
+    found: Counter[str | None] = Counter()
     for piece in cover(us(f"{start}+00:00"), us(f"{end}+00:00"), HOUR):
         found[piece.level] += (piece.end_us - piece.start_us) // widths_s[piece.level] // US
     assert found == cells
@@ -167,6 +166,7 @@ def test_days_of_another_zone_are_days_of_utc_with_one_strip_and_without_the_nex
     if start % DAY_US == 0:
         assert days is None
         return
+    assert days is not None
     assert (days.days.first, days.days.count, days.strips.first, days.strips.count) == (3, count, 3, count + 1)
     assert days.days.start_us % DAY_US == 0 and days.strips.start_us == min(start, days.days.start_us)
     width = {"usage_rollup": 900, "usage_rollup_hour": 3_600}[days.level]

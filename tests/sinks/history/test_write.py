@@ -16,15 +16,26 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from ledger import batch, call, calls
+from present import present
 from taximeter.core.record import Record
 from taximeter.sinks import batch as sums_of
 from taximeter.sinks import cells
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.read.reader import Reader
-from taximeter.sinks.history.schema import LEVELS, SUMMARY_LEVELS, classes, events, journals, origins, series, summaries
+from taximeter.sinks.history.schema import (
+    LEVELS,
+    SUMMARY_LEVELS,
+    US,
+    classes,
+    events,
+    journals,
+    origins,
+    series,
+    summaries,
+)
 from taximeter.sinks.history.sink import History
-from taximeter.sinks.history.windows import US, level_start_s
+from taximeter.sinks.history.windows import level_start_s
 from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.query import Filters
 from taximeter.sinks.sink import JournalKeeper, JournalState, Sink
@@ -229,7 +240,7 @@ def test_a_locked_sqlite_raises_and_loses_nothing(sqlite_url, monkeypatch):
     with Database(sqlite_url) as database:
         writer = Writer(database)
         writer.apply([batch([call()])])
-        other = sqlite3.connect(database.path, isolation_level=None)
+        other = sqlite3.connect(present(database.path), isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(HistoryUnavailable, match="locked"):
             writer.apply([batch([call()], after=1)])
@@ -243,13 +254,13 @@ def test_a_deleted_sqlite_file_is_an_error_until_it_is_back(sqlite_url):
     with Database(sqlite_url) as database:
         writer = Writer(database)
         writer.apply([batch([call()])])
-        away = database.path.with_name("away.db")
+        away = present(database.path).with_name("away.db")
         database.dispose()  # the last connection folds the log into the file
-        database.path.rename(away)
+        present(database.path).rename(away)
         with pytest.raises(HistoryUnavailable, match="is gone"):
             writer.apply([batch([call()], after=1)])
-        assert not database.path.exists()
-        away.rename(database.path)
+        assert not present(database.path).exists()
+        away.rename(present(database.path))
         assert writer.apply([batch([call()], after=1)]) == {"j1": 2}
 
 
@@ -259,10 +270,10 @@ def test_a_back_up_put_in_place_is_read_anew(sqlite_url):
         writer = Writer(database)
         writer.apply([batch([call()])])
         database.dispose()
-        copy = shutil.copy(database.path, database.path.with_name("copy.db"))
+        copy = shutil.copy(present(database.path), present(database.path).with_name("copy.db"))
         writer.apply([batch([call(response_model="a"), call(response_model="b")], after=1)])
         database.dispose()
-        Path(copy).replace(database.path)
+        Path(copy).replace(present(database.path))
         assert writer.journals(["j1"])["j1"].seq == 1
         assert writer.apply([batch([call(response_model="b")], after=1)]) == {"j1": 2}
         models = {group.key["model"]: group.totals.requests for group in Reader(database).usage(Filters(), ["model"])}

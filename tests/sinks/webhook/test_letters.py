@@ -1,9 +1,11 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from ledger import T0, call
+from present import present
 from taximeter.core.record import Operation
 from taximeter.sinks.batch import add
 from taximeter.sinks.cells import empty
@@ -82,8 +84,8 @@ def test_a_record_becomes_a_cloudevent():
 
 def test_a_signature_is_verified_by_the_documented_code():
     page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
-    documented: dict[str, object] = {}
-    exec(re.search(r"```python\n(import hashlib.*?)```", page, re.DOTALL)[1], documented)
+    documented: dict[str, Any] = {}
+    exec(present(re.search(r"```python\n(import hashlib.*?)```", page, re.DOTALL))[1], documented)
     verify = documented["verify"]
     header = signature("s3cret", 1_795_348_800, b'{"a":1}')
     assert header.startswith("t=1795348800,v1=")

@@ -110,7 +110,7 @@ def _gzip() -> Encoding:
 
 
 def _brotli() -> Encoding:
-    import brotli  # type: ignore[import-untyped]
+    import brotli
 
     decoder = brotli.Decompressor()
 
