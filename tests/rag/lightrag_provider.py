@@ -23,7 +23,9 @@ _MARK = re.compile(r"(doc|qry)[a-z]+\d+mark", re.IGNORECASE)
 _PART = re.compile(r"part (\d+)")
 DELIMITER, COMPLETE = "<|#|>", "<|COMPLETE|>"
 POISON = "poisonous"
-"""A chunk with this word cannot be extracted, nor a question answered: the provider refuses it."""
+"""A chunk with this word cannot be extracted: the provider refuses it."""
+UNSPEAKABLE = "unspeakable"
+"""A question with this word cannot be answered: the provider refuses it."""
 NUMBERS = 1_000
 SLOW = "slowly"
 """A query with this word is answered by half and then no further."""
@@ -125,7 +127,7 @@ class LightRAGProvider:
     def _chat(self, path: str, body: dict[str, Any], request: Request) -> tuple[bytes, bytes | None]:
         text = self._marked("\n".join(str(message.get("content")) for message in body["messages"]))
         kind, said = _said(text)
-        if POISON in text and kind in ("extract", "answer"):
+        if (POISON in text and kind == "extract") or (UNSPEAKABLE in text and kind == "answer"):
             wrong = {"error": {"message": "This text is refused.", "type": "invalid_request_error", "code": "refused"}}
             return _json(wrong, 400), None
         words = len(text.split())

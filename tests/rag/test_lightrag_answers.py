@@ -15,7 +15,7 @@ import pytest
 
 from rag import venvs
 from rag.lightrag_house import EMBEDDING_MODEL, LLM_MODEL, LightRAG, Node
-from rag.lightrag_provider import POISON, LightRAGProvider, Sums, document
+from rag.lightrag_provider import UNSPEAKABLE, LightRAGProvider, Sums, document
 from rag.operators_polling import billing_data
 from rag.test_lightrag_truth import versions, whole
 from waits import HANG_S, happens
@@ -187,7 +187,7 @@ async def what_only_looks_like_context_only(provider: LightRAGProvider, rag: Lig
 async def failed_queries(provider: LightRAGProvider, rag: LightRAG) -> None:
     """What was used until it failed is in the answer, whatever its status."""
     for number, path in enumerate(("/query", "/query/stream"), start=80):
-        body = {"query": f"What is {POISON} about qryalpha{number}mark ?", "mode": "mix", "enable_rerank": False}
+        body = {"query": f"What is {UNSPEAKABLE} about qryalpha{number}mark ?", "mode": "mix", "enable_rerank": False}
         response = await rag.client.post(path, json={**body, "stream": path.endswith("stream")})
         billed = sums(provider, f"qryalpha{number}mark")
         told = json.loads(response.text.splitlines()[-1])
