@@ -34,7 +34,11 @@ ATTACKS = {
     "NaN": (as_json(max_tokens=4_000, temperature=float("nan")), JSON, "chat/completions"),
     "half a character": (as_json(max_tokens=4_000, user="\ud83d"), JSON, "chat/completions"),
     "text/plain": (as_json(max_tokens=4_000), {"content-type": "text/plain"}, "chat/completions"),
-    "gzip": (gzip.compress(as_json(max_tokens=4_000)), {**JSON, "content-encoding": "gzip"}, "chat/completions"),
+    "gzip": (
+        gzip.compress(as_json(max_tokens=4_000), mtime=0),
+        {**JSON, "content-encoding": "gzip"},
+        "chat/completions",
+    ),
     "members twice": (as_json()[:-1] + b', "max_tokens": 4000}', JSON, "chat/completions"),
     "a path in another case": (as_json(), JSON, "Chat/Completions"),
     "an encoded path": (as_json(), JSON, "chat%2Fcompletions"),

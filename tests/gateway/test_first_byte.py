@@ -91,7 +91,7 @@ STREAMS = {
     "gzip": (
         asking(
             "/v1/chat/completions",
-            gzip.compress(json.dumps(STREAM).encode()),
+            gzip.compress(json.dumps(STREAM).encode(), mtime=0),
             headers="Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
         ),
         stream_head(),

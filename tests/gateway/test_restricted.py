@@ -85,7 +85,7 @@ ODD = {
     "a lone surrogate": (json.dumps({**CHAT, "user": "\ud83d"}).encode(), JSON),
     "bad UTF-8": (json.dumps(CHAT).encode().replace(b"hello", b"hell\xff"), JSON),
     "text/plain": (json.dumps(CHAT).encode(), {"content-type": "text/plain"}),
-    "gzip": (gzip.compress(json.dumps(CHAT).encode()), {**JSON, "content-encoding": "gzip"}),
+    "gzip": (gzip.compress(json.dumps(CHAT).encode(), mtime=0), {**JSON, "content-encoding": "gzip"}),
     "no type": (json.dumps(CHAT).encode(), {}),
     "other case": (json.dumps({name.upper(): value for name, value in CHAT.items()}).encode(), JSON),
     "numbers as strings": (json.dumps({**CHAT, "max_tokens": "400", "n": "1000"}).encode(), JSON),
