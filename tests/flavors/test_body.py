@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from answers import known, metered, read, sse
-from taximeter.flavors.embeddings import EMBEDDINGS
+from taximeter.flavors.dialects import EMBEDDINGS
 from taximeter.flavors.meter import Answer, Prepared
 
 if sys.version_info >= (3, 14):

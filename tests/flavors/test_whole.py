@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from present import present
 from taximeter.flavors.chat import CHAT
-from taximeter.flavors.embeddings import EMBEDDINGS
+from taximeter.flavors.dialects import EMBEDDINGS
 from taximeter.flavors.meter import Answer, Prepared
 from taximeter.flavors.usage import openai as openai_usage
 

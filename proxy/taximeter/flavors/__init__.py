@@ -1,4 +1,9 @@
-"""One file per API flavor: bytes in, `Reading` out. Pure; imports core only. One line each in FLAVORS."""
+"""API flavors: bytes in, `Reading` out. Pure; imports core only.
+
+Which path is which flavor stands here, in FLAVORS. A flavor is a row (`dialect`): plain ones in `dialects`, those that
+need code beside it. Which field of a provider's usage object is which figure: `usage/fields.py`. How bytes become
+events: `framing/`. Text for local counting: `text/`.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +12,30 @@ import re
 from taximeter.core import routes
 from taximeter.core.record import Operation
 from taximeter.flavors.bedrock import AGENT, CONVERSE, INVOKE, INVOKE_EMBED, INVOKE_RERANK
-from taximeter.flavors.chat import CHAT
+from taximeter.flavors.chat import CHAT, COMPLETIONS, HOSTED
 from taximeter.flavors.cohere import COHERE_CHAT, COHERE_EMBED
-from taximeter.flavors.completions import COMPLETIONS
-from taximeter.flavors.conversations import CONVERSATIONS
-from taximeter.flavors.dashscope import DASHSCOPE, DASHSCOPE_EMBEDDINGS
-from taximeter.flavors.embeddings import EMBEDDINGS
+from taximeter.flavors.dialects import (
+    AUDIO,
+    CONVERSATIONS,
+    DASHSCOPE,
+    DASHSCOPE_EMBEDDINGS,
+    EMBEDDINGS,
+    HOSTED_EMBEDDINGS,
+    IMAGES,
+    INTERACTIONS,
+    OLLAMA_CHAT,
+    OLLAMA_EMBED,
+    OLLAMA_GENERATE,
+    UNKNOWN,
+    UNMETERED,
+)
 from taximeter.flavors.generate import EMBED_CONTENT, GENERATE, PREDICT
-from taximeter.flavors.hosted import HOSTED, HOSTED_EMBEDDINGS
-from taximeter.flavors.interactions import INTERACTIONS
-from taximeter.flavors.media import AUDIO, IMAGES
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Flavor
-from taximeter.flavors.ollama import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
-from taximeter.flavors.opaque import OPAQUE
 from taximeter.flavors.rerank import RERANK
 from taximeter.flavors.responses import RESPONSES
 from taximeter.flavors.runs import RUNS
 from taximeter.flavors.textgen import KOBOLD, TGI, WATSONX
-from taximeter.flavors.unknown import UNKNOWN
 
 FLAVORS: tuple[tuple[str, Flavor], ...] = (
     # how the path of a POST ends (providers put their own prefixes before it), the flavor; the first match counts
@@ -48,7 +58,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/(multimodal|contextualized)?embeddings?(/multimodal)?|/pooling|/multi-vector|/embedText", EMBEDDINGS),
     (r"[/-]rerank(ing)?|/ranking|/score", RERANK),
     (r"/threads(/[^/]+)?/runs(/[^/]+/submit_tool_outputs)?", RUNS),
-    (r"/threads/[^/]+/messages", OPAQUE),
+    (r"/threads/[^/]+/messages", UNMETERED),
     (r"/messages", MESSAGES),
     (r"/publishers/anthropic/models/[^/]+:(raw|streamRaw)Predict", MESSAGES),
     (r":(streamGenerateContent|generateContent)", GENERATE),
@@ -74,7 +84,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (
         r"/(batches|files|uploads|cachedContents|fine_tuning|vector_stores|assistants|threads|evals|admin|organization)"
         r"(/.*)?|/(cancel|hangup|reject)|count.?tokens|/tokenize|/detokenize|/input_tokens|:batchGenerateContent",
-        OPAQUE,
+        UNMETERED,
     ),
     (r"", UNKNOWN),
 )
@@ -92,7 +102,7 @@ def find(method: bytes, path: bytes) -> Flavor:
     anything: a GET reads back what another call used.
     """
     if method != b"POST":
-        return OPAQUE
+        return UNMETERED
     flavor = _found.get(path)
     if flavor is None:
         flavor = of_path(path)

@@ -1,4 +1,6 @@
-"""`/chat/completions`: OpenAI's chat API and everybody who speaks it.
+"""`/chat/completions` and `/completions`: OpenAI's APIs, everybody who speaks them, and platforms that do under paths
+of their own (Cloudflare `/ai/run/…`, Databricks and SageMaker `…/invocations`, Snowflake `inference:complete`, Baidu
+`wenxinworkshop/chat/…`, Vertex `:rawPredict`, Mistral's agents).
 
 Where the usage stands: `usage` of the body, or of the last chunks (any chunk; the latest figure of each member counts),
 `x_groq.usage` (Groq), `choices[].usage` (Moonshot), inside envelopes: `data` (Kinetica), `result` (Cloudflare),
@@ -7,17 +9,16 @@ Where the usage stands: `usage` of the body, or of the last chunks (any chunk; t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+from msgspec.structs import replace
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
-from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.text import extract
-from taximeter.flavors.text.splice import include_usage
-from taximeter.flavors.usage import openai as openai_usage
-from taximeter.flavors.usage import usual
-from taximeter.flavors.usage.counts import Fields, Members, decode, fields, items
+from taximeter.flavors.dialect import Dialect
+from taximeter.flavors.usage import openai, usual
+from taximeter.flavors.usage.counts import Fields, Members, count, decode, fields, items
 from taximeter.flavors.usage.reader import UsageReader, Verdict
 
 _WRAPPERS = ("data", "result", "orchestration_result", "final_result")
@@ -25,10 +26,6 @@ _WRAPPERS = ("data", "result", "orchestration_result", "final_result")
 
 class ChatReader(UsageReader):
     """Chat completions, whole or streamed."""
-
-    usage_keys = ("usage",)
-    envelopes = ("x_groq", *_WRAPPERS)
-    watched = ((b'"usage"', b'"usage":null'), (b'"finish_reason"', b'"finish_reason":null'))
 
     __slots__ = ()
 
@@ -49,38 +46,82 @@ class ChatReader(UsageReader):
         return Verdict.TAKEN
 
     def convert(self) -> Reading:
-        plain = openai_usage.usual_shape(self.raw, self.provider) if self.raw else None
-        return plain or openai_usage.read(self.usage, self.provider, self.model)
+        return (openai.usual_shape(self.raw, self.provider) if self.raw else None) or super().convert()
 
     def output_text(self, event: Fields) -> Iterable[str]:
         for _ in range(2):  # Kinetica wraps its answer twice
             event = next((inner for name in _WRAPPERS if (inner := fields(event.get(name)))), event)
-        return extract.chat_output(event)
+        return super().output_text(event)
 
 
-class Chat(JsonFlavor):
-    """Flavor of `/chat/completions`."""
+class HostedReader(ChatReader):
+    """A chat answer whose text may stand in `response` (Cloudflare) or `result` (Baidu)."""
 
-    api = "chat"
-    operation = Operation.LLM
-    reader = ChatReader
+    __slots__ = ()
 
-    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
-        if inject and prepared.stream:
-            asking = include_usage(prepared.body, bytes(found.stream_options))
-            if asking is not None:
-                prepared.body, prepared.injected = asking, True
+    def output_text(self, event: Fields) -> Iterable[str]:
+        inner = fields(event.get("result")) or event
+        text = inner.get("response") or inner.get("result")
+        return (text,) if isinstance(text, str) else super().output_text(event)
 
-    def usual(self, body: bytes, provider: str) -> Reading | None:
-        """As OpenAI and most who speak its API answer."""
-        return None if provider in openai_usage.REASONING_BESIDE else usual.chat(body)
 
-    def input(self, body: bytes) -> Countable:
-        return extract.chat_input(body)
+class CompletionsReader(ChatReader):
+    """Text completions, whole or streamed."""
+
+    __slots__ = ()
+
+    def convert(self) -> Reading:
+        reading = super().convert()
+        total = count(self.usage.get("total_tokens"))
+        if reading.output_tokens is None and reading.input_tokens is not None and total is not None:
+            reading.output_tokens = max(total - reading.input_tokens, 0)  # absent where nothing was generated
+        return reading
+
+
+def _usual(body: bytes, provider: str) -> Reading | None:
+    return None if provider in openai.REASONING_BESIDE else usual.chat(body)
 
 
 def _has_object(found: Members, name: str) -> bool:
     return name in found and bytes(found[name])[:1] == b"{"
 
 
-CHAT = Chat()
+hosted_model = re.compile(
+    rb"(?i)/(?:ai/run|workers-ai|serving-endpoints|endpoints|wenxinworkshop/\w+)/(.+?)(?:/invocations)?/?$"
+).search
+
+CHAT = Dialect(
+    source="https://platform.openai.com/docs/api-reference/chat",
+    api="chat",
+    operation=Operation.LLM,
+    reader=ChatReader,
+    envelopes=("x_groq", *_WRAPPERS),
+    watch=("finish_reason",),
+    usual=_usual,
+    injects=True,
+    messages="messages",
+    text=("choices",),
+)
+HOSTED = replace(
+    CHAT,
+    reader=HostedReader,
+    usual=None,
+    injects=False,  # they tell the usage unasked, and what they do with a member they do not know is not known
+    model_in=hosted_model,
+    prompt=("prompt", "inputs", "instances"),
+)
+COMPLETIONS = replace(
+    CHAT,
+    source="https://platform.openai.com/docs/api-reference/completions",
+    api="completions",
+    reader=CompletionsReader,
+    usual=None,
+    messages="",
+    flat=(
+        "tokens_evaluated", "tokens_predicted",  # llama.cpp's native /completion
+        "num_tokens_prompt_total", "num_tokens_generated",  # Aleph Alpha's /complete
+    ),
+    watch=(*CHAT.watch, "stop_reason"),
+    prompt=("prompt", "suffix", "input", "instruction", "input_prefix", "input_suffix"),
+    text=("choices", "completion", "content", "completions.data.text"),  # the last: AI21's J2
+)  # fmt: skip

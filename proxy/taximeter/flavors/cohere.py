@@ -11,50 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taximeter.core.record import Operation
-from taximeter.core.usage import Reading
-from taximeter.flavors.json_flavor import JsonFlavor, RequestMembers
-from taximeter.flavors.meter import Countable, Prepared
-from taximeter.flavors.text import extract
-from taximeter.flavors.usage import cohere as cohere_usage
-from taximeter.flavors.usage import openai as openai_usage
-from taximeter.flavors.usage.counts import Fields, Members, decode, fields, first, items
-from taximeter.flavors.usage.reader import UsageReader, Verdict
+from msgspec.structs import replace
 
-_FLAT = "num_tokens_prompt_total"
+from taximeter.core.record import Operation
+from taximeter.flavors.dialect import Dialect
+from taximeter.flavors.text import extract
+from taximeter.flavors.usage import conventions
+from taximeter.flavors.usage.counts import Fields, fields, items
+from taximeter.flavors.usage.reader import UsageReader
 
 
 class CohereReader(UsageReader):
-    """A chat, generation or embedding answer."""
-
-    usage_keys = ("meta", "usage", "stats")
-    envelopes = ("response", "delta", "result", "chatResponse")
-    kind_keys = ("type", "event_type")
-    terminal_kinds = frozenset(("message-end", "stream-end", "chat.end"))
-    watched = (
-        (b'"usage"', b'"usage":null'),
-        (b'"meta"', b'"meta":null'),
-        (b'"stats"', b'"stats":null'),
-        (b'"finish_reason"', b'"finish_reason":null'),
-    )
-    marks = (b"[DONE]", b"error", b"-end", b"chat.end")
+    """A chat or generation answer."""
 
     __slots__ = ()
-
-    def take(self, found: Members) -> Verdict:
-        if _FLAT in found:
-            self.report({_FLAT: decode(found[_FLAT])}, b"")
-        return super().take(found)
-
-    def convert(self) -> Reading:
-        if cohere_usage.is_cohere(self.usage):
-            return cohere_usage.read(self.usage)
-        reading = openai_usage.read(self.usage, self.provider, self.model)
-        if reading.input_tokens is None:
-            reading.input_tokens = first(self.usage, _FLAT)
-        if reading.input_tokens is None:
-            reading.input_tokens = self.head_count(b"x-compute-tokens")
-        return reading
 
     def output_text(self, event: Fields) -> Iterable[str]:
         if event.get("event_type") == "stream-end":
@@ -70,36 +40,31 @@ class CohereReader(UsageReader):
         yield from extract.chat_output(fields(event.get("chatResponse")) or event)
 
 
-class CohereChat(JsonFlavor):
-    """Flavor of `/v1/chat`, `/v2/chat` and `/v1/generate`."""
-
-    api = "chat"
-    operation = Operation.LLM
-    reader = CohereReader
-
-    def input(self, body: bytes) -> Countable:
-        if items(extract.request(body).get("messages")):
-            return extract.chat_input(body)
-        names = ("message", "prompt", "preamble", "chat_history", "input", "system_prompt", "chatRequest")
-        return extract.input_of(body, *names, structured=("tools", "documents"))
-
-
-class CohereEmbed(JsonFlavor):
-    """Flavor of `/embed`."""
-
-    api = "embeddings"
-    operation = Operation.EMBEDDING
-    reader = CohereReader
-
-    def add_to(self, prepared: Prepared, found: RequestMembers, *, inject: bool) -> None:
-        asked = extract.request(prepared.reading or prepared.body)
-        prepared.embedding_inputs = next(
-            (len(given) for name in ("texts", "inputs", "images") if (given := items(asked.get(name)))), None
-        )
-
-    def input(self, body: bytes) -> Countable:
-        return extract.embedding_input(body, "texts", "inputs", "prompt")
-
-
-COHERE_CHAT = CohereChat()
-COHERE_EMBED = CohereEmbed()
+COHERE_CHAT = Dialect(
+    source="https://docs.cohere.com/reference/chat",
+    api="chat",
+    operation=Operation.LLM,
+    reader=CohereReader,
+    usage=("meta", "usage", "stats"),
+    envelopes=("response", "delta", "result", "chatResponse"),
+    flat=("num_tokens_prompt_total",),
+    heads=((b"x-compute-tokens", "input_tokens"),),
+    read=conventions.cohere,
+    kind=("type", "event_type"),
+    ends=frozenset(("message-end", "stream-end", "chat.end")),
+    watch=("finish_reason",),
+    marks=(b"[DONE]", b"error", b"-end", b"chat.end"),
+    messages="messages",
+    prompt=("message", "prompt", "preamble", "chat_history", "input", "system_prompt", "chatRequest"),
+    prompt_json=("tools", "documents"),
+)
+COHERE_EMBED = replace(
+    COHERE_CHAT,
+    source="https://docs.cohere.com/reference/embed",
+    api="embeddings",
+    operation=Operation.EMBEDDING,
+    inputs=("texts", "inputs", "images"),
+    messages="",
+    prompt=("texts", "inputs", "prompt"),
+    prompt_json=(),
+)

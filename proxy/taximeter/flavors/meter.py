@@ -114,8 +114,13 @@ class Meter(Protocol):
 class Flavor(Protocol):
     """One API's dialect."""
 
-    api: str
-    operation: Operation
+    @property
+    def api(self) -> str:
+        """By which name it is recorded."""
+
+    @property
+    def operation(self) -> Operation:
+        """What kind of call it is."""
 
     def prepare(self, body: bytes, path: bytes, *, inject: bool) -> Prepared:
         """Read a JSON request body (b"" where there was none or it was not read).

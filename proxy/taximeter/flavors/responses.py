@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading
-from taximeter.flavors.json_flavor import JsonFlavor
+from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.meter import Countable
 from taximeter.flavors.text import extract
-from taximeter.flavors.usage import openai as openai_usage
 from taximeter.flavors.usage.counts import Fields, items
 from taximeter.flavors.usage.reader import UsageReader
 
@@ -22,15 +20,7 @@ from taximeter.flavors.usage.reader import UsageReader
 class ResponsesReader(UsageReader):
     """A response, whole or streamed."""
 
-    envelopes = ("response",)
-    terminal_kinds = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
-    failed_kinds = frozenset(("error", "response.failed"))
-    marks = (b"[DONE]", b"error", b'"response.completed"', b'"response.incomplete"', b'"response.failed"')
-
     __slots__ = ()
-
-    def convert(self) -> Reading:
-        return openai_usage.read(self.usage, self.provider, self.model)
 
     def output_text(self, event: Fields) -> Iterable[str]:
         kind = event.get("type")
@@ -41,12 +31,8 @@ class ResponsesReader(UsageReader):
         return extract.texts_in([_without_input(item) for item in items(event.get("output"))])
 
 
-class Responses(JsonFlavor):
-    """Flavor of `/responses` and `/responses/compact`."""
-
-    api = "responses"
-    operation = Operation.LLM
-    reader = ResponsesReader
+class Responses(Dialect, frozen=True, kw_only=True, eq=False):
+    """`/responses` and `/responses/compact`."""
 
     def input(self, body: bytes) -> Countable:
         asked = extract.request(body)
@@ -71,4 +57,13 @@ def _without_input(item: object) -> object:
     return {key: value for key, value in item.items() if key != "result"} if isinstance(item, dict) else item
 
 
-RESPONSES = Responses()
+RESPONSES = Responses(
+    source="https://platform.openai.com/docs/api-reference/responses",
+    api="responses",
+    operation=Operation.LLM,
+    reader=ResponsesReader,
+    envelopes=("response",),
+    ends=frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled")),
+    fails=frozenset(("error", "response.failed")),
+    marks=(b"[DONE]", b"error", b'"response.completed"', b'"response.incomplete"', b'"response.failed"'),
+)

@@ -5,15 +5,9 @@ Unary, a run returns before it has used anything and is polled later; polls are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading
-from taximeter.flavors.json_flavor import JsonFlavor
-from taximeter.flavors.meter import Countable
-from taximeter.flavors.text import extract
-from taximeter.flavors.usage import openai as openai_usage
-from taximeter.flavors.usage.counts import Fields, Members, fields, items, raw_text
+from taximeter.flavors.dialect import Dialect
+from taximeter.flavors.usage.counts import Members, raw_text
 from taximeter.flavors.usage.reader import UsageReader, Verdict
 
 
@@ -27,25 +21,12 @@ class RunsReader(UsageReader):
             found = {name: raw for name, raw in found.items() if name not in ("usage", "id")}
         return super().take(found)
 
-    def convert(self) -> Reading:
-        return openai_usage.read(self.usage, self.provider, self.model)
 
-    def output_text(self, event: Fields) -> Iterable[str]:
-        parts = items(fields(event.get("delta")).get("content"))
-        return extract.texts_in([fields(fields(part).get("text")).get("value") for part in parts])
-
-
-class Runs(JsonFlavor):
-    """Flavor of creating and continuing a run."""
-
-    api = "other"
-    operation = Operation.LLM
-    reader = RunsReader
-
-    def input(self, body: bytes) -> Countable:
-        countable = extract.input_of(body, "instructions", "additional_instructions", "additional_messages", "thread")
-        countable.truncated = True  # the thread itself is the provider's
-        return countable
-
-
-RUNS = Runs()
+RUNS = Dialect(
+    source="https://platform.openai.com/docs/api-reference/runs",
+    operation=Operation.LLM,
+    reader=RunsReader,
+    prompt=("instructions", "additional_instructions", "additional_messages", "thread"),
+    kept=True,
+    text=("delta.content.text.value",),
+)

@@ -30,19 +30,8 @@ class LineMeter:
     """After a chunk that ends so, nothing is open that the next chunk could continue."""
 
     __slots__ = (
-        "_after_cr",
-        "_begun",
-        "_dropped",
-        "_held",
-        "_held_bytes",
-        "_line",
-        "_looked",
-        "_passed",
-        "_quiet",
-        "_reader",
-        "_strip",
-        "_transcript",
-        "terminal",
+        "_after_cr", "_begun", "_dropped", "_held", "_held_bytes", "_line", "_looked", "_passed", "_quiet", "_reader",
+        "_strip", "_transcript", "terminal",
     )  # fmt: skip
 
     def __init__(self, reader: UsageReader, *, strip: bool) -> None:
@@ -110,14 +99,8 @@ class LineMeter:
     def read_event(self, payload: bytes, name: bytes = b"") -> Verdict:
         """Decode an event, unless it can be skipped."""
         reader = self._reader
-        searching = reader.model is None and self._looked < _NAMELESS_EVENTS
-        if (
-            not searching
-            and payload[:1] == b"{"
-            and payload[-1:] == b"}"
-            and name != b"error"
-            and reader.skippable(payload)
-        ):
+        named = reader.model is not None or self._looked >= _NAMELESS_EVENTS
+        if named and payload[:1] == b"{" and payload[-1:] == b"}" and name != b"error" and reader.skippable(payload):
             return Verdict.TAKEN
         self._looked += 1
         return reader.event(payload, name)

@@ -85,10 +85,17 @@ def request(body: bytes) -> Fields:
     return fields(decode(body))
 
 
-def chat_input(body: bytes) -> Countable:
+def at(value: object, path: str) -> object:
+    """The member at a dotted path, "" for `value` itself; of a list, its items' members as a list."""
+    for name in path.split(".") if path else ():
+        value = [fields(one).get(name) for one in value] if isinstance(value, list) else fields(value).get(name)
+    return value
+
+
+def chat_input(body: bytes, path: str = "messages") -> Countable:
     """A chat request's text: messages with OpenAI's overhead, and tools as JSON."""
     asked = request(body)
-    messages = items(asked.get("messages"))
+    messages = items(at(asked, path))
     if not messages:
         return Countable(truncated=True)
     walk = TextWalk()
@@ -101,37 +108,30 @@ def chat_input(body: bytes) -> Countable:
     return walk.countable(tokens)
 
 
-def input_of(body: bytes, *names: str, structured: Iterable[str] = ()) -> Countable:
-    """The text below some members of a request."""
-    asked = request(body)
-    walk = TextWalk()
-    for name in names:
-        walk.take(asked.get(name))
-    for name in structured:
-        walk.structured(asked.get(name))
-    countable = walk.countable()
-    countable.truncated = countable.truncated or not walk.texts
-    return countable
-
-
-def embedding_input(body: bytes, *names: str) -> Countable:
-    """What is to be embedded: a string, strings, a token array, or token arrays (a token array counts its length)."""
+def input_of(body: bytes, paths: Iterable[str], structured: Iterable[str] = ()) -> Countable:
+    """The text below some members of a request: strings, objects, and token arrays, which count their length."""
     asked = request(body)
     walk = TextWalk()
     tokens = 0
-    for name in names:
-        value = asked.get(name)
-        if _is_tokens(value):
-            tokens += len(items(value))
-            continue
-        for item in items(value) if isinstance(value, list) else (value,):
+    for path in paths:
+        value = at(asked, path)
+        for item in value if isinstance(value, list) and not _is_tokens(value) else (value,):
             if _is_tokens(item):
                 tokens += len(items(item))
             else:
                 walk.take(item)
+    for name in structured:
+        walk.structured(asked.get(name))
     countable = walk.countable(tokens)
     countable.truncated = countable.truncated or not (walk.texts or tokens)
     return countable
+
+
+def texts_at(event: Fields, paths: Iterable[str]) -> Iterator[str]:
+    """The text at some paths of an answer's event or body; `choices` are those of a chat answer."""
+    for path in paths:
+        holder, _, last = path.rpartition(".")
+        yield from chat_output(fields(at(event, holder))) if last == "choices" else texts_in(at(event, path))
 
 
 def chat_output(event: Fields) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """What one answer's events and bodies add up to: the part of a meter that knows JSON but no framing.
 
 A `UsageReader` is fed whole JSON objects (one per stream event, or the one body) and keeps the usage members it finds.
-Each flavor says where they are and converts them; a later figure replaces an earlier one, nothing is ever summed
-unless a flavor says so. It must not know HTTP or how events are framed.
+A row says where they are; a later figure replaces an earlier one, nothing is ever summed unless a subclass says so. It
+must not know HTTP or how events are framed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import json
 import re
 from collections.abc import Iterable
 from enum import Enum
-from typing import ClassVar
 
 import msgspec
 
 from taximeter.core.usage import Reading, believable
 from taximeter.flavors.meter import Answer, Prepared
+from taximeter.flavors.text import extract
 from taximeter.flavors.usage.counts import (
     Fields,
     Members,
@@ -29,6 +29,7 @@ from taximeter.flavors.usage.counts import (
     short_text,
     usd_to_nusd,
 )
+from taximeter.flavors.usage.row import Row
 from taximeter.flavors.usage.usual import COST_HEADER, USAGE_RAW_BYTES, one_line, request_id
 
 MERGED_MEMBERS = 128
@@ -56,37 +57,15 @@ class Verdict(Enum):
 
 
 class UsageReader:
-    """Base of all usage readers. Class members are the flavor's small table of names."""
-
-    usage_keys: ClassVar[tuple[str, ...]] = ("usage",)
-    """Members that hold the usage object, at the top or in an envelope."""
-    envelopes: ClassVar[tuple[str, ...]] = ()
-    """Members whose object is looked into as if it were the top (`response`, `message` …)."""
-    model_keys: ClassVar[tuple[str, ...]] = ("model",)
-    kind_keys: ClassVar[tuple[str, ...]] = ("type",)
-    terminal_kinds: ClassVar[frozenset[str]] = frozenset()
-    failed_kinds: ClassVar[frozenset[str]] = frozenset(("error",))
-    watched: ClassVar[tuple[tuple[bytes, bytes], ...]] = ((b'"usage"', b'"usage":null'),)
-    """A stream chunk without any of these keys (other than as null) and without any mark is not decoded. The null may
-    have a space before it, as Python's `json.dumps` writes it."""
-    marks: ClassVar[tuple[bytes, ...]] = (b"[DONE]", b"error")
+    """Reads what one answer used by its dialect's row; subclasses, where an API needs more than names."""
 
     __slots__ = (
-        "_documents",
-        "_inputs",
-        "answer",
-        "failed",
-        "finished",
-        "id",
-        "model",
-        "provider",
-        "raw",
-        "terminal",
-        "tier",
-        "usage",
-    )
+        "_documents", "_inputs", "answer", "failed", "finished", "id", "model", "provider", "raw", "row", "terminal",
+        "tier", "usage",
+    )  # fmt: skip
 
-    def __init__(self, prepared: Prepared, answer: Answer, provider: str) -> None:
+    def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
+        self.row = row
         self.answer = answer
         self._inputs = prepared.embedding_inputs
         self._documents = prepared.rerank_documents
@@ -105,12 +84,14 @@ class UsageReader:
     # -- fed by a meter
 
     def skippable(self, chunk: bytes) -> bool:
-        """True where a stream chunk surely holds nothing to be read; a few hundred nanoseconds."""
-        for key, null in self.watched:
+        """True where a stream chunk surely holds nothing to be read: none of the watched members, other than as null,
+        and no mark; a few hundred nanoseconds."""
+        row = self.row
+        for key, null, spaced_null in row.watched:
             seen = chunk.count(key)
-            if seen and seen != chunk.count(null) and seen != chunk.count(null[:-4] + b" null"):
+            if seen and seen != chunk.count(null) and seen != chunk.count(spaced_null):
                 return False
-        for mark in self.marks:  # noqa: SIM110  a generator here doubles the cost of a chunk
+        for mark in row.marks:  # noqa: SIM110  a generator here doubles the cost of a chunk
             if mark in chunk:
                 return False
         return True
@@ -148,24 +129,30 @@ class UsageReader:
 
     def read_in_part(self, head: bytes, tail: bytes) -> None:
         """An object of which only the ends are there: too long to be kept, or cut off."""
-        names = (*self.usage_keys, *self.model_keys, *self.kind_keys, "service_tier")
+        names = (*self.row.usage, *self.row.model, *self.row.kind, "service_tier")
         self.take({name: raw for name in names if (raw := self._salvage(head, tail, name)) is not None})
 
     # -- what a flavor may replace
 
     def take(self, found: Members) -> Verdict:
         """Read one object's members, and its envelopes'."""
-        for key in self.kind_keys:
+        row = self.row
+        for key in row.kind:
             if key in found:
                 self.kind(raw_text(found[key]) or "")
+        flat: Fields = {name: decode(found[name]) for name in row.flat if name in found}
+        if flat:
+            self.report(flat, b"")
+        if row.done and row.done in found and bytes(found[row.done]) == b"true":
+            self.terminal = self.finished = True
         self._look(found, 0)
         return Verdict.TAKEN
 
     def kind(self, kind: str) -> None:
         """The event's own type."""
-        if kind in self.terminal_kinds:
+        if kind in self.row.ends:
             self.terminal = self.finished = True
-        if kind in self.failed_kinds:
+        if kind in self.row.fails:
             self.failed = True
 
     def report(self, usage: Fields, raw: bytes) -> None:
@@ -185,15 +172,18 @@ class UsageReader:
 
     def convert(self) -> Reading:
         """The usage so far in our convention."""
-        return Reading()
+        reading = self.row.read(self.usage, self.provider, self.model)
+        for header, figure in self.row.heads:
+            if getattr(reading, figure) is None:
+                setattr(reading, figure, header_count(self.answer.value_of(header)))
+        return reading
 
     def output_text(self, event: Fields) -> Iterable[str]:
         """The text the model wrote in one event or body, for local counting."""
-        return ()
-
-    def head_count(self, wanted: bytes) -> int | None:
-        """A count in the answer's head."""
-        return next((header_count(value) for name, value in self.answer.headers if name == wanted), None)
+        row = self.row
+        if row.text_kinds and event.get(row.kind[0], row.text_kinds[0]) not in row.text_kinds:
+            return ()
+        return extract.texts_at(event, row.text)
 
     # -- read by a meter
 
@@ -234,19 +224,20 @@ class UsageReader:
 
     def _look(self, found: Members, depth: int) -> None:
         if self.model is None:
-            for key in self.model_keys:
+            for key in self.row.model:
                 self.model = self.model or short_text(found.get(key))
         if self.id is None:
-            self.id = short_text(found.get("id"))
+            for key in self.row.id:
+                self.id = self.id or short_text(found.get(key))
         if "service_tier" in found:
             self.tier = short_text(found["service_tier"]) or self.tier
         if "error" in found and decode(found["error"]):
             self.failed = True
-        for key in self.usage_keys:
+        for key in self.row.usage:
             if key in found:
                 self._report(found[key])
         if depth < _ENVELOPE_DEPTH:
-            for envelope in self.envelopes:
+            for envelope in self.row.envelopes:
                 inner = members(found[envelope]) if envelope in found else None
                 if inner:
                     self._look(inner, depth + 1)
@@ -261,7 +252,7 @@ class UsageReader:
 
         Quotes inside JSON strings are escaped, so the pattern cannot match in a text.
         """
-        wants_object = name in self.usage_keys
+        wants_object = name in self.row.usage
         pattern = re.compile(
             rb'"' + re.escape(name).encode() + rb'"\s*:\s*(?=' + (rb"\{" if wants_object else rb'"') + rb")"
         )

@@ -15,7 +15,7 @@ import msgspec
 from taximeter.core.errors import BadRequest
 from taximeter.core.prices import Most
 from taximeter.core.record import Operation
-from taximeter.flavors.media import AUDIO, IMAGES
+from taximeter.flavors.dialects import AUDIO, IMAGES
 from taximeter.flavors.meter import Countable, Demand, Flavor
 from taximeter.flavors.usage.counts import encode
 from taximeter.gateway.bounds import rules

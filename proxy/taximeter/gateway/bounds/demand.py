@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from taximeter import flavors
 from taximeter.core import routes
 from taximeter.flavors.bedrock import AGENT
-from taximeter.flavors.conversations import CONVERSATIONS
+from taximeter.flavors.dialects import CONVERSATIONS, UNMETERED
 from taximeter.flavors.meter import Demand
-from taximeter.flavors.opaque import OPAQUE
 from taximeter.flavors.runs import RUNS
 from taximeter.flavors.text.lenient import Unreadable, unambiguous
 from taximeter.gateway.bounds import readable
@@ -46,7 +45,7 @@ def free(method: bytes, body: bytes | None) -> bool:
 
 def unbilled(path: bytes) -> bool:
     """Whether what this path does is not billed: it uploads, counts tokens, cancels."""
-    return flavors.of_path(path) is OPAQUE and not _costly(path)
+    return flavors.of_path(path) is UNMETERED and not _costly(path)
 
 
 def read(

@@ -11,18 +11,12 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from taximeter.flavors.bedrock import AGENT, CONVERSE, INVOKE
-from taximeter.flavors.chat import CHAT
+from taximeter.flavors.chat import CHAT, COMPLETIONS, HOSTED
 from taximeter.flavors.cohere import COHERE_CHAT
-from taximeter.flavors.completions import COMPLETIONS
-from taximeter.flavors.conversations import CONVERSATIONS
-from taximeter.flavors.dashscope import DASHSCOPE
+from taximeter.flavors.dialects import CONVERSATIONS, DASHSCOPE, IMAGES, INTERACTIONS, OLLAMA_CHAT, OLLAMA_GENERATE
 from taximeter.flavors.generate import GENERATE
-from taximeter.flavors.hosted import HOSTED
-from taximeter.flavors.interactions import INTERACTIONS
-from taximeter.flavors.media import IMAGES
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Flavor
-from taximeter.flavors.ollama import OLLAMA_CHAT, OLLAMA_GENERATE
 from taximeter.flavors.responses import RESPONSES
 from taximeter.flavors.runs import RUNS
 from taximeter.flavors.textgen import KOBOLD, TGI, WATSONX

@@ -15,8 +15,8 @@ from taximeter.budgets.charges import Held, charge
 from taximeter.core.bounds import MAX_COST_NUSD
 from taximeter.core.record import SATURATED, Open, Operation, Outcome, Record, Source, Tick
 from taximeter.core.usage import NOTHING, Reading
+from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Meter, Prepared
-from taximeter.flavors.opaque import OPAQUE
 from taximeter.gateway.metering.counting import Completed, Prompt
 from taximeter.server.inline import in_task
 
@@ -99,7 +99,7 @@ class Call:
         metering: Metering,
         record: Open,
         started_ns: int,
-        flavor: Flavor = OPAQUE,
+        flavor: Flavor = UNMETERED,
         prepared: Prepared = _NOTHING_SENT,
         *,
         text: bytes | None = None,

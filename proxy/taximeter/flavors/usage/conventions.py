@@ -1,0 +1,136 @@
+"""From a provider's usage object to a `Reading`: what the field names in `fields` cannot say. Pure; never raises.
+
+OpenAI's convention, which most share, has `openai` for itself. Each function takes the usage object, the provider and
+the model (most need the first alone), so that a dialect can name the one it speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from taximeter.core.usage import Reading
+from taximeter.flavors.usage import fields as names
+from taximeter.flavors.usage import openai
+from taximeter.flavors.usage.counts import Fields, added, count, fields, first, items
+from taximeter.flavors.usage.usual import exceeds, parts_exceed
+
+Convention = Callable[[Fields, str, str | None], Reading]
+
+_PASSES_APART = frozenset(("compaction",))
+"""Passes in `iterations` that the top-level figures leave out though they are billed (docs.anthropic.com, "Compaction":
+sum the iterations). An advisor's pass is left to the raw usage: it runs on another model, at another price."""
+_PASS_FIGURES = (
+    "input_tokens", "cached_input_tokens", "cache_write_input_tokens", "cache_write_input_tokens_5m",
+    "cache_write_input_tokens_1h", "output_tokens",
+)  # fmt: skip
+_IMAGE, _AUDIO = ("IMAGE", 2), ("AUDIO", 4)
+"""Modalities by name or by enum number (Vertex sends either)."""
+_TRAFFIC_TIERS = {
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+    "PROVISIONED_THROUGHPUT": "provisioned",
+}
+"""Vertex' `trafficType` where it is not the plain tier."""
+
+_OF_ANTHROPIC = {"input_tokens", "output_tokens"}
+_OF_OTHERS = {"prompt_tokens", "total_tokens", "billed_units", "tokens"}
+
+
+def anthropic(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
+    """Anthropic's: `input_tokens` excludes cache reads and writes; thinking is inside `output_tokens`."""
+    reading = names.ANTHROPIC.read(usage)
+    for one in map(fields, items(usage.get("iterations"))):
+        if one.get("type") in _PASSES_APART:
+            apart = names.ANTHROPIC.read(one)
+            for figure in _PASS_FIGURES:
+                setattr(reading, figure, added(getattr(reading, figure), getattr(apart, figure)))
+    split = added(reading.cache_write_input_tokens_5m, reading.cache_write_input_tokens_1h)
+    reading.inconsistent = parts_exceed(reading) or exceeds(split, reading.cache_write_input_tokens)
+    return reading
+
+
+def gemini(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
+    """`usageMetadata`: thoughts and tool prompts stand beside candidates and prompt, what was cached is inside.
+
+    Absent counts are zeros left out, as protobuf's JSON does: the total tells.
+    """
+    prompt, total = first(usage, "promptTokenCount"), first(usage, "totalTokenCount")
+    written = first(usage, "candidatesTokenCount", "responseTokenCount")
+    if total is not None and (prompt is None) != (written is None):
+        beside = added(first(usage, "toolUsePromptTokenCount"), first(usage, "thoughtsTokenCount"), 0) or 0
+        rest = max(total - (prompt or 0) - (written or 0) - beside, 0)
+        usage = {**usage, "promptTokenCount" if prompt is None else "candidatesTokenCount": rest}
+    seen = [
+        one
+        for name in ("promptTokensDetails", "promptTokenDetails", "toolUsePromptTokensDetails")
+        for one in items(usage.get(name))
+    ]
+    reading = names.GEMINI.read(usage)
+    reading.audio_input_tokens = _modality(seen, "tokenCount", _AUDIO)
+    reading.image_input_tokens = _modality(seen, "tokenCount", _IMAGE)
+    reading.audio_output_tokens = _modality(items(usage.get("candidatesTokensDetails")), "tokenCount", _AUDIO)
+    tier = usage.get("serviceTier")
+    reading.service_tier = tier if isinstance(tier, str) and tier else _TRAFFIC_TIERS.get(str(usage.get("trafficType")))
+    reading.inconsistent = reading.inconsistent or parts_exceed(reading)
+    return reading
+
+
+def interactions(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
+    """Gemini's `/interactions`: other names for the same counts."""
+    reading = names.INTERACTIONS.read(usage)
+    seen = items(usage.get("input_tokens_by_modality"))
+    reading.audio_input_tokens = _modality(seen, "tokens", ("audio",))
+    reading.image_input_tokens = _modality(seen, "tokens", ("image",))
+    reading.inconsistent = reading.inconsistent or parts_exceed(reading)
+    return reading
+
+
+def converse(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
+    """Bedrock Converse's (and Nova's own), invocation metrics and headers: the cache counts stand beside the input."""
+    reading = names.CONVERSE.read(usage)
+    for detail in map(fields, items(usage.get("cacheDetails"))):
+        if detail.get("ttl") == "5m":
+            reading.cache_write_input_tokens_5m = first(detail, "inputTokens")
+        elif detail.get("ttl") == "1h":
+            reading.cache_write_input_tokens_1h = first(detail, "inputTokens")
+    return reading
+
+
+def cohere(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
+    """Cohere's, where the object is that: `billed_units` is what it bills, `tokens` what its models saw; else OpenAI's.
+
+    The billed figure is the one recorded: it equals Cohere's own header `num_tokens` in every recording we know, while
+    `tokens`, which counts a hidden preamble, can be twenty times it.
+    """
+    billed, seen = usage.get("billed_units"), fields(usage.get("tokens"))
+    if not isinstance(billed, dict) and not isinstance(usage.get("tokens"), dict):
+        return openai.read(usage, provider, model)
+    reading = names.COHERE.read(usage)
+    if reading.cached_input_tokens and exceeds(first(seen, "input_tokens"), reading.input_tokens):
+        reading.cached_input_tokens = None  # a part of `tokens` with its preamble, not of what is billed
+    if not billed:  # Xinference, SiliconFlow: only `tokens`
+        reading.input_tokens = first(seen, "input_tokens")
+        reading.output_tokens = first(seen, "output_tokens")
+    reading.inconsistent = exceeds(reading.reasoning_output_tokens, reading.output_tokens)
+    return reading
+
+
+def ollama(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
+    """Ollama's."""
+    return names.OLLAMA.read(usage)
+
+
+def by_names(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
+    """A usage object nobody told us the convention of: its names tell."""
+    if "inputTokens" in usage or "outputTokens" in usage:
+        return converse(usage)
+    if "promptTokenCount" in usage or "candidatesTokenCount" in usage:
+        return gemini(usage)
+    if usage.keys() & _OF_ANTHROPIC and not usage.keys() & _OF_OTHERS:
+        return anthropic(usage)
+    return cohere(usage, provider, model)
+
+
+def _modality(details: Iterable[object], name: str, wanted: tuple[object, ...]) -> int | None:
+    """Tokens of one modality; None where none is listed."""
+    return added(*(count(one.get(name)) for one in map(fields, details) if one.get("modality") in wanted))
