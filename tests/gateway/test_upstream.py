@@ -8,8 +8,9 @@ from taximeter import config
 from taximeter.core.errors import BadRequest, ConfigError, NotFound, UpstreamError
 from taximeter.core.tags import TAG_HEADERS
 from taximeter.gateway.upstream import credentials
-from taximeter.gateway.upstream.pool import unreachable
-from taximeter.gateway.upstream.upstreams import Upstream, Upstreams, host_header
+from taximeter.gateway.upstream.dial import unreachable
+from taximeter.gateway.upstream.endpoint import host_header
+from taximeter.gateway.upstream.upstreams import Upstream, Upstreams
 from upstream import Provider, response
 
 CLIENT_CREDENTIALS = [

@@ -84,7 +84,7 @@ async def test_what_is_known_is_used_while_it_is_renewed_and_where_that_fails(na
     await happens(lambda: names.asked == ["quick.test"] * 2)
     names.means.clear()
     names.go_on.set()
-    await happens(lambda: client.pool._lookup._under_way is None)
+    await happens(lambda: client.pool._dialer._lookup._under_way is None)
     provider.drop_connections()
     await happens(lambda: client.pool.live == 0)
     assert (await client.answer())[0] == 200

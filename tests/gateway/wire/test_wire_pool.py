@@ -11,7 +11,8 @@ import pytest
 
 from closing import Closing
 from taximeter.core.errors import TooManyOpenFiles, UpstreamTimeout, UpstreamUnreachable
-from taximeter.gateway.upstream.pool import Origin, Pool
+from taximeter.gateway.upstream.dial import Origin
+from taximeter.gateway.upstream.pool import Pool
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, Script, chunk, response, stream_head
 from waits import HANG_S, clock_at_rest
 

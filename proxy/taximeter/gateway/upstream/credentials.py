@@ -50,10 +50,13 @@ def header_for(provider: str, target: bytes, key: bytes) -> tuple[bytes, bytes]:
 class Screen:
     """Keeps secrets of ours from going upstream; anything else stays byte for byte what it was."""
 
-    __slots__ = ("_admin_token_sha256",)
+    __slots__ = ("_admin_token_sha256", "others")
 
     def __init__(self, admin_token_sha256: str = "") -> None:
         self._admin_token_sha256 = admin_token_sha256
+        self.others: tuple[bytes, ...] = () if admin_token_sha256 else (b"Bearer ",)
+        """How an `authorization` begins that holds none of ours if `tm-` is not in it; an admin token shows only when
+        it is hashed."""
 
     def header(self, name: bytes, value: bytes) -> bytes | None:
         """What of a header's value may go on; None: nothing. To be asked where `tm-` is in it or LOOKED_INTO has it."""

@@ -22,8 +22,9 @@ from taximeter.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from taximeter.gateway.upstream.dial import tls_context
+from taximeter.gateway.upstream.endpoint import Address
 from taximeter.gateway.upstream.framing import HOP_BY_HOP
-from taximeter.gateway.upstream.pool import tls_context
 from taximeter.gateway.upstream.response import Response
 from taximeter.server.framing import named_by
 from taximeter.server.keepalive import keepalive
@@ -34,7 +35,7 @@ Headers = list[tuple[bytes, bytes]]
 class HttpxTransport:
     """One origin through httpx2: `settings.http2`, `settings.proxy_url`."""
 
-    def __init__(self, settings: config.Upstream, origin: tuple[str, str, int]) -> None:
+    def __init__(self, settings: config.Upstream, origin: Address) -> None:
         self.settings = settings
         self.tasks: set[asyncio.Task[None]] = set()
         scheme, host, port = origin

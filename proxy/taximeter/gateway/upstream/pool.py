@@ -6,46 +6,18 @@ Knows nothing of HTTP; what may go back into the pool is decided by `wire`.
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
 import math
-import socket
-import ssl
 from collections import deque
 from collections.abc import Iterable
 
-import aiohappyeyeballs
-import msgspec
-
-from taximeter.core.errors import TooManyOpenFiles, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from taximeter.gateway.upstream.lookup import Lookup
+from taximeter.core.errors import UpstreamTimeout
+from taximeter.gateway.upstream.dial import Dialer, Origin, unreachable
 from taximeter.gateway.upstream.wire import Terms, WireConnection
 from taximeter.server.client import Then, at_once
 from taximeter.server.inline import in_task
 
-log = logging.getLogger("taximeter.upstream")
-
 KEEP_ALIVE_S = 50.0
 """Idle connections are closed by us before common servers close them under a request (ALB 60 s, nginx 75 s)."""
-HAPPY_EYEBALLS_S = 0.25
-"""RFC 8305's delay before the next address is tried beside the first."""
-
-
-class Origin(msgspec.Struct, frozen=True):
-    """Where a base URL leads. `host` without brackets; `tls` None: plain http."""
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None = None
-
-
-def tls_context(ca_file: str = "") -> ssl.SSLContext:
-    """Verifies certificate and host name against the system's authorities and those in `ca_file` (PEM)."""
-    context = ssl.create_default_context()
-    if ca_file:
-        context.load_verify_locations(ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 class Pool:
@@ -68,8 +40,7 @@ class Pool:
         """`then`: see `Journal.after_written`; no request leaves before its line is written."""
         self.origin = origin
         self.name = name
-        self._lookup = Lookup(origin.host, origin.port, dns_lifetime_s)
-        self._socket_options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *socket_options]
+        self._dialer = Dialer(origin, dns_lifetime_s, socket_options)
         self._connect_timeout_s = connect_timeout_s
         self._max_connections = max_connections
         shortest_s = min(first_byte_timeout_s, idle_timeout_s, keep_alive_s)
@@ -137,28 +108,13 @@ class Pool:
             raise unreachable(self.name, error) from error
 
     async def _open(self) -> WireConnection:
-        origin = self.origin
-        loop = asyncio.get_running_loop()
-        found = await self._lookup.addresses()
-        try:
-            raw = await aiohappyeyeballs.start_connection(
-                found, happy_eyeballs_delay=HAPPY_EYEBALLS_S, interleave=1, loop=loop
-            )
-        except BaseException:
-            self._lookup.doubt()
-            raise
-        for option in self._socket_options:
-            raw.setsockopt(*option)
-        name = origin.host if origin.tls is not None else None
-        _, connection = await loop.create_connection(
-            lambda: WireConnection(self, self._terms), sock=raw, ssl=origin.tls, server_hostname=name
-        )
+        connection = await self._dialer.dial(lambda: WireConnection(self, self._terms))
         if connection.closed:
             raise ConnectionResetError("closed at once")
         self._live.add(connection)
         self.opened += 1
         if self._beat is None:
-            self._beat = loop.call_later(self._beat_s, self._tick)
+            self._beat = asyncio.get_running_loop().call_later(self._beat_s, self._tick)
         return connection
 
     async def _next_free(self) -> WireConnection | None:
@@ -215,20 +171,3 @@ class Pool:
             self._beat.cancel()
             self._beat = None
         await asyncio.sleep(0)  # transports close their sockets in the next turn
-
-
-def unreachable(name: str, error: OSError | UnicodeError) -> UpstreamError:
-    """What a failed connection attempt means for the client. UnicodeError: a host name that is none."""
-    if isinstance(error, ssl.SSLError):  # its attributes are set only where OpenSSL itself raised it
-        if isinstance(error, ssl.SSLCertVerificationError):
-            why = getattr(error, "verify_message", "") or "verification failed"
-            return UpstreamUnreachable(f"Upstream {name!r}: its certificate is not valid: {why}.")
-        why = getattr(error, "reason", "") or "no reason given"
-        return UpstreamUnreachable(f"Upstream {name!r}: TLS failed: {why}.")
-    if isinstance(error, (socket.gaierror, UnicodeError)):
-        return UpstreamUnreachable(f"Upstream {name!r}: its host name cannot be resolved.")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        said = f"Upstream {name!r}: no socket could be opened, as the limit of open files is reached."
-        log.error("%s Raise it: LimitNOFILE= in a systemd unit, `ulimit -Hn`, --ulimit nofile=… of a container", said)
-        return TooManyOpenFiles(said, retry_after_s=1)
-    return UpstreamUnreachable(f"Upstream {name!r} cannot be reached: {error.strerror or error}.")

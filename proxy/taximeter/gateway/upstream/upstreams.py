@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from fnmatch import translate
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from taximeter import config
 from taximeter.core import routes
-from taximeter.core.errors import BadRequest, ConfigError, NotFound
+from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.tags import TAG_HEADERS
 from taximeter.gateway.upstream import credentials
+from taximeter.gateway.upstream.dial import Origin, tls_context
+from taximeter.gateway.upstream.endpoint import Address, host_header, key_of, matcher, may_be_target, parse
 from taximeter.gateway.upstream.framing import HOP_BY_HOP
-from taximeter.gateway.upstream.pool import Origin, Pool, tls_context
+from taximeter.gateway.upstream.pool import Pool
 from taximeter.gateway.upstream.response import Response
 from taximeter.server.client import Then, at_once
 from taximeter.server.framing import named_by
@@ -35,7 +35,6 @@ _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _as_line = b": ".join
 _CACHED_MODELS = 4096
 _CACHED_PATHS = 1024
-_may_be_target = re.compile(rb"/[\x21-\x22\x24-\x7e\x80-\xff]*").fullmatch
 
 
 class Transport(Protocol):
@@ -68,14 +67,14 @@ class Upstream:
         self.provider = settings.provider
         self.takes_stream_options = settings.stream_usage == "inject"
         """Told not to ask for usage, or an answer said it does not know how: False."""
-        self._key = _key_of(settings, environ)
+        self._key = key_of(settings, environ)
         self._forward = settings.forward_credentials and not self._key
         withheld = drop if self._forward else drop | credentials.HEADERS
         self._skip = HOP_BY_HOP | _REBUILT | withheld
         self._targets: dict[bytes, bytes] = {}
-        base_origin, self._base = _parse(settings, settings.base_url)
+        base_origin, self._base = parse(settings, settings.base_url)
         native_url = settings.native_url or re.sub(r"/v1/?$", "", settings.base_url)
-        native_origin, self._native = _parse(settings, native_url)
+        native_origin, self._native = parse(settings, native_url)
         self._transport = transport = _transport(settings, base_origin, then)
         self._native_transport = (
             transport if native_origin == base_origin else _transport(settings, native_origin, then)
@@ -113,7 +112,7 @@ class Upstream:
             query = self._screen.query(query, self.provider, forward=self._forward)
             mark = b"?" if query else b""
         target += mark + query
-        if _may_be_target(target) is None:
+        if may_be_target(target) is None:
             raise BadRequest("The request's path or query holds characters that no request line may.")
         if not mark and len(self._targets) < _CACHED_PATHS:  # clients name paths, so the memory of them is bounded
             self._targets[path] = target
@@ -121,15 +120,17 @@ class Upstream:
 
     def _filter(self, headers: Headers) -> Headers:
         """What of the client's headers goes on, in one pass."""
-        skip, kept = self._skip, []
+        skip, screen, kept = self._skip, self._screen, []
         for field in headers:
             name, value = field
             if name in skip:
                 if name == b"connection" and value.lower() not in _ORDINARY_CONNECTION:
                     skip = skip | named_by(value)
-            elif name not in credentials.LOOKED_INTO and credentials.PROXY_KEY not in value:
+            elif credentials.PROXY_KEY not in value and (
+                name not in credentials.LOOKED_INTO or (name == b"authorization" and value.startswith(screen.others))
+            ):
                 kept.append(field)
-            elif (let := self._screen.header(name, value)) is not None:
+            elif (let := screen.header(name, value)) is not None:
                 kept.append(field if let is value else (name, let))
         return kept if skip is self._skip else [field for field in kept if field[0] not in skip]
 
@@ -154,7 +155,7 @@ class Upstreams:
         screen = credentials.Screen(admin_token_sha256)
         self.all = [Upstream(one, drop, environ, then, screen) for one in settings]
         self._by_name = {one.name: one for one in self.all}
-        self._patterns = [(_matcher(u.settings.models), u) for u in self.all]
+        self._patterns = [(matcher(u.settings.models), u) for u in self.all]
         self._by_model: dict[str, Upstream] = {}
 
     def choose(self, name: str | None, model: str | None) -> Upstream:
@@ -211,12 +212,7 @@ class WireTransport:
         await self.pool.close()
 
 
-def _matcher(patterns: list[str]) -> Callable[[str], object]:
-    """Whether a model's name matches one of the shell patterns; no pattern, no match."""
-    return re.compile("|".join(map(translate, patterns)) or "(?!)").match
-
-
-def _transport(settings: config.Upstream, origin: tuple[str, str, int], then: Then) -> Transport:
+def _transport(settings: config.Upstream, origin: Address, then: Then) -> Transport:
     scheme, host, port = origin
     if settings.http2 or settings.proxy_url:
         from taximeter.gateway.upstream.httpx_client import HttpxTransport  # 60 ms of imports that few need
@@ -236,44 +232,6 @@ def _transport(settings: config.Upstream, origin: tuple[str, str, int], then: Th
         then=then,
     )
     return WireTransport(pool, host_header(origin))
-
-
-def host_header(origin: tuple[str, str, int]) -> bytes:
-    """The Host header's value: IPv6 addresses in brackets, the scheme's own port left out."""
-    scheme, host, port = origin
-    shown = f"[{host}]" if ":" in host else host
-    return (shown if port == {"http": 80, "https": 443}[scheme] else f"{shown}:{port}").encode()
-
-
-def _parse(settings: config.Upstream, url: str) -> tuple[tuple[str, str, int], bytes]:
-    """(scheme, host, port) and the path without its trailing slash. Raises ConfigError."""
-    where = f"upstream {settings.name!r}: {url!r}"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        host = (parts.hostname or "").encode("idna").decode()
-    except (ValueError, UnicodeError) as error:
-        raise ConfigError(f"{where} is not a URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"{where} must be http://host[:port][/path] or https://…")
-    if parts.username or parts.query or parts.fragment:
-        raise ConfigError(f"{where} must hold no user, query or fragment; a credential goes into api_key_env")
-    path = parts.path.rstrip("/").encode()
-    if path and _may_be_target(path) is None:
-        raise ConfigError(f"{where} has a path that no request line may hold; percent-encode it")
-    return (parts.scheme, host, port or (443 if parts.scheme == "https" else 80)), path
-
-
-def _key_of(settings: config.Upstream, environ: Mapping[str, str]) -> bytes:
-    if not settings.api_key_env:
-        return b""
-    key = environ.get(settings.api_key_env, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError(
-            f"upstream {settings.name!r}: the environment variable {settings.api_key_env}, named by api_key_env, "
-            "is not set or holds no usable key"
-        )
-    return key.encode()
 
 
 def _length_of(headers: Headers) -> int | None:

@@ -1,0 +1,61 @@
+"""What an upstream's settings mean: where its URLs lead, whose key it is sent, which models are its. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from fnmatch import translate
+from urllib.parse import urlsplit
+
+from taximeter import config
+from taximeter.core.errors import ConfigError
+
+Address = tuple[str, str, int]
+"""Scheme, host and port."""
+
+may_be_target = re.compile(rb"/[\x21-\x22\x24-\x7e\x80-\xff]*").fullmatch
+"""Whether a path and query may stand in a request line."""
+
+
+def matcher(patterns: list[str]) -> Callable[[str], object]:
+    """Whether a model's name matches one of the shell patterns; no pattern, no match."""
+    return re.compile("|".join(map(translate, patterns)) or "(?!)").match
+
+
+def host_header(origin: Address) -> bytes:
+    """The Host header's value: IPv6 addresses in brackets, the scheme's own port left out."""
+    scheme, host, port = origin
+    shown = f"[{host}]" if ":" in host else host
+    return (shown if port == {"http": 80, "https": 443}[scheme] else f"{shown}:{port}").encode()
+
+
+def parse(settings: config.Upstream, url: str) -> tuple[Address, bytes]:
+    """(scheme, host, port) and the path without its trailing slash. Raises ConfigError."""
+    where = f"upstream {settings.name!r}: {url!r}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = (parts.hostname or "").encode("idna").decode()
+    except (ValueError, UnicodeError) as error:
+        raise ConfigError(f"{where} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"{where} must be http://host[:port][/path] or https://…")
+    if parts.username or parts.query or parts.fragment:
+        raise ConfigError(f"{where} must hold no user, query or fragment; a credential goes into api_key_env")
+    path = parts.path.rstrip("/").encode()
+    if path and may_be_target(path) is None:
+        raise ConfigError(f"{where} has a path that no request line may hold; percent-encode it")
+    return (parts.scheme, host, port or (443 if parts.scheme == "https" else 80)), path
+
+
+def key_of(settings: config.Upstream, environ: Mapping[str, str]) -> bytes:
+    """The operator's own credential, b"" where the settings name none. Raises ConfigError."""
+    if not settings.api_key_env:
+        return b""
+    key = environ.get(settings.api_key_env, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigError(
+            f"upstream {settings.name!r}: the environment variable {settings.api_key_env}, named by api_key_env, "
+            "is not set or holds no usable key"
+        )
+    return key.encode()
