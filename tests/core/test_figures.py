@@ -57,3 +57,17 @@ def test_times_taken(ms, shown):
 )
 def test_sizes(number, shown):
     assert figures.size(number) == shown
+
+
+@pytest.mark.parametrize(("number", "shown"), [(None, "—"), (0, "0"), (1_247, "1,247")])
+def test_counts(number, shown):
+    assert figures.count(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"),
+    [(None, "—"), ("0", "$0.00"), ("1234.5", "$1,234.50"), ("0.0123456", "$0.0123"), ("0.5", "$0.50"),
+     ("0.000123456", "$0.000123"), ("0.00000099", "<$0.000001"), ("-0.0123456", "-$0.0123"), ("-2", "-$2.00")],
+)  # fmt: skip
+def test_money(usd, shown):
+    assert figures.money(None if usd is None else Decimal(usd)) == shown

@@ -30,3 +30,11 @@ def test_no_pattern_takes_more_steps_than_it_has_parts(pattern):
     Counted.steps = 0
     assert not glob(pattern)(Counted("a" * 1_000))
     assert Counted.steps <= pattern.count("*")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [("a", "a", True), ("a", "ab", False), ("a*b*c", "axbxc", True), ("a*b*c", "axxc", False), ("a*a", "a", False)],
+)
+def test_every_part_must_be_there_in_order(pattern, text, matches):
+    assert glob(pattern)(text) is matches

@@ -331,3 +331,42 @@ def test_a_cost_beyond_belief_is_cut_in_every_formula() -> None:
     assert quick is not None
     assert quick.cost_nusd(used) == cost_nusd(card(**dear), used) == MAX_COST_NUSD
     assert cost_nusd(card(**dear, audio_hour=10**15), used) == MAX_COST_NUSD
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        (),
+        (Span(0, (None,)),),
+        (Span(0, (card(input=1, output=1),)), Span(DAY_US, (card(input=2, output=2),))),
+        (Span(0, (card(input=1),)),),
+        (Span(0, (card(output=1),)),),
+        (Span(0, (card(input=1, output=1, audio_hour=1),)),),
+        (Span(0, (msgspec.structs.replace(card(input=1, output=1), free=True),)),),
+    ],
+)
+def test_only_one_card_of_input_and_output_is_priced_the_quick_way(schedule: tuple[Span, ...]) -> None:
+    assert plain(schedule) is None
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        {"input_tokens": None, "output_tokens": 1},
+        {"input_tokens": 1, "output_tokens": None},
+        {"input_tokens": 1, "output_tokens": 1, "cached_input_tokens": 2},
+        {"input_tokens": 1, "output_tokens": 1, "ended_at": DAY_US - 1},
+        {"input_tokens": 1, "output_tokens": 1, "web_search_requests": 1},
+    ],
+)
+def test_the_quick_way_leaves_what_it_cannot_price_to_the_card(used: dict[str, object]) -> None:
+    quick = plain((Span(DAY_US, (card(input=1_000, output=1_000),)),))
+    assert quick is not None
+    assert quick.cost_nusd(record(**{"ended_at": DAY_US, **used})) is None
+    assert quick.cost_nusd(record(input_tokens=2, output_tokens=1, ended_at=DAY_US)) == 3
+
+
+def test_what_is_listed_by_modality_is_counted_where_it_is_an_amount() -> None:
+    listed = [{"modality": "AUDIO", "tokenCount": 3}, {"modality": "audio", "tokenCount": 4}, {"modality": "AUDIO"},
+              {"modality": 7, "tokenCount": 5}, "AUDIO"]  # fmt: skip
+    assert modalities(raw({"cacheTokensDetails": listed})).cached_audio_tokens == 7

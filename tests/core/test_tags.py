@@ -2,6 +2,7 @@ import pytest
 
 from taximeter.core import tags
 from taximeter.core.errors import BadTag, Forbidden
+from taximeter.core.record import Open, Operation
 from taximeter.core.tags import Tags
 
 
@@ -49,3 +50,27 @@ def test_a_bad_tag_of_ours_is_an_error_that_says_where(value):
 @pytest.mark.parametrize("value", [b"a", b"x" * 128, b"A.b_c:d@e-9"])
 def test_good_tags(value):
     assert tags.parse(value, "header x-workspace") == value.decode()
+
+
+def test_the_strongest_header_that_says_anything_names_a_tag():
+    names = {b"x-track": "track", b"x-chat-id": "track", b"x-task": "task"}
+    assert tags.from_headers({b"x-chat-id": b"c1", b"x-track": b"t1"}, names) == {"track": "t1"}
+    assert tags.from_headers({b"x-chat-id": b"c1", b"x-track": b""}, names) == {"track": "c1"}
+    assert tags.from_headers({b"accept": b"a b"}, names) == {}
+    with pytest.raises(BadTag, match="header x-task"):
+        tags.from_headers({b"x-task": b"a b"}, names)
+
+
+def test_of_baggage_only_our_own_members_are_read():
+    value = b"taximeter.track=t1 ;ttl=3, userId=x,taximeter.colour=red, taximeter.task=index"
+    assert tags.from_baggage(value) == {"track": "t1", "task": "index"}
+    assert tags.from_baggage(b"") == {}
+
+
+@pytest.mark.parametrize(("notes", "kept"), [((), {}), (("track", "task"), {"ignored": "track,task"})])
+def test_a_call_is_marked_with_its_tags_and_what_was_ignored(notes, kept):
+    call = Open(request_id="r", started_at=0, workspace="", upstream="u", provider="p", api="chat",
+                operation=Operation.LLM)  # fmt: skip
+    Tags(workspace="w", track="t", document="d", task="k", end_user="e", notes=notes).mark(call)
+    assert (call.workspace, call.track, call.document, call.task, call.end_user) == ("w", "t", "d", "k", "e")
+    assert call.tags == kept

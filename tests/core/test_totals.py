@@ -2,6 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core import totals
+from taximeter.core.bounds import MAX_SUM
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.core.totals import Totals
 
@@ -108,3 +109,10 @@ def test_a_correction_changes_cost_only():
 def test_rerank_by_search_units_is_known_usage():
     one = record(operation=Operation.RERANK, search_units=2)
     assert summed(one) == Totals(requests=1, rerank_requests=1, search_units=2, unpriced_requests=1)
+
+
+def test_a_cell_beyond_what_can_be_stored_is_cut_to_it():
+    cell = totals.empty()
+    assert totals.saturated(cell) is cell
+    cell[0], cell[1], cell[2] = MAX_SUM + 1, -MAX_SUM - 1, 7
+    assert list(totals.saturated(cell))[:3] == [MAX_SUM, -MAX_SUM, 7]
