@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from taximeter.core.record import SCHEMA, End, Header, Line, seq_of
-from taximeter.journal.files import create_locked, replace_lost
-from taximeter.journal.format import CLOSE, SUFFIX, encode, new_journal_id
-from taximeter.journal.tail import decode_record
+from taximeter.core.record import SCHEMA, Header, Line
+from taximeter.journal.files import create_locked
+from taximeter.journal.format import SUFFIX, encode, new_journal_id
 
 _PROBE = b" " * 4096
 """What `probe` writes and cuts off again: a block, so that a full disk refuses it."""
-
-
-class Whereabouts(Enum):
-    """Of a file that is being written."""
-
-    SOUND = 0
-    LOST = 1
-    """It was removed, or moved away, or another file stands in its place: its lines are in nobody's sight."""
-    CUT = 2
-    """Somebody made it shorter: lines are gone."""
 
 
 class Identity(NamedTuple):
@@ -42,14 +29,14 @@ class JournalFile:
     """Lines are appended through `write`. Calls opened in a file close in it."""
 
     __slots__ = (
-        "_torn_fd", "_writer", "calls", "dirty", "event_prefix", "fd", "journal_id", "new", "path", "seq", "size",
+        "_torn_fd", "calls", "dirty", "event_prefix", "fd", "identity", "journal_id", "new", "path", "seq", "size",
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, writer: Identity) -> None:
-        self._writer = writer
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
         self.journal_id = new_journal_id()
-        self.path = writer.directory / f"{self.journal_id}{SUFFIX}"
+        self.path = identity.directory / f"{self.journal_id}{SUFFIX}"
         self.event_prefix = f"{self.journal_id}:"
         self.fd = -1
         """-1 while there is no file, or its tail is torn: every write then fails until `revive`."""
@@ -74,7 +61,7 @@ class JournalFile:
             os.ftruncate(self._torn_fd, self.size)
             self.fd, self._torn_fd = self._torn_fd, -1
             return
-        _, node, worker, now_us = self._writer
+        _, node, worker, now_us = self.identity
         header = Header(schema=SCHEMA, journal_id=self.journal_id, node=node, worker=worker, started_at=now_us())
         head = encode(Line(journal=header))
         self.fd = create_locked(self.path, head, append=True)
@@ -98,41 +85,6 @@ class JournalFile:
         if written != len(_PROBE):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def whereabouts(self) -> Whereabouts:
-        """Whether what is written can still be found by others. Two looks at the disk; raises OSError."""
-        if self.fd < 0:
-            return Whereabouts.SOUND
-        ours = os.fstat(self.fd)
-        if ours.st_size < self.size:
-            return Whereabouts.CUT
-        try:
-            there = os.stat(self.path)  # noqa: PTH116 (half the time)
-        except (FileNotFoundError, NotADirectoryError):
-            return Whereabouts.LOST
-        return Whereabouts.SOUND if os.path.samestat(ours, there) else Whereabouts.LOST
-
-    def put_back(self) -> int:
-        """Put a lost file back in its place, with all of its lines; returns the old descriptor. Raises OSError."""
-        old, self.fd = self.fd, replace_lost(self.path, self.fd, self.size)
-        self.dirty = self.new = True
-        return old
-
-    def begin_anew(self) -> int:
-        """Go on as another journal, after this one's file was cut by somebody: its lines cannot be followed by others.
-
-        What is left of it is ended, so that nobody settles calls that end elsewhere now. Returns the old descriptor.
-        Raises OSError; then nothing has changed.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        other = JournalFile(self._writer)
-        other.revive()
-        old = self.fd
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            _end_cut(old, self._writer.now_us())
-        for name in ("journal_id", "path", "event_prefix", "fd", "size", "seq", "dirty", "new"):
-            setattr(self, name, getattr(other, name))
-        return old
-
     def detach(self) -> int:
         """Hand over the descriptor, and the lock with it, for closing; -1 where there is none."""
         fd = max(self.fd, self._torn_fd)
@@ -145,17 +97,3 @@ class JournalFile:
         except OSError:
             self.fd, self._torn_fd = -1, fd
             raise
-
-
-def _end_cut(fd: int, now_us: int) -> None:
-    """Cut a file behind its last whole line and end it with the seq of its last record. Raises OSError, ValueError."""
-    data = b""
-    while piece := os.pread(fd, 1024 * 1024, len(data)):
-        data += piece
-    whole = data.rfind(b"\n") + 1
-    if not whole:
-        return
-    start = data.rfind(b"\n" + CLOSE, 0, whole) + 1
-    seq = seq_of(decode_record(data[start : data.index(b"\n", start)]).event_id) if start else 0
-    os.ftruncate(fd, whole)
-    os.write(fd, encode(Line(end=End(seq=seq, at=now_us))))

@@ -5,13 +5,13 @@ Holds how values become lines and back, and what names files have; knows nothing
 
 from __future__ import annotations
 
-import enum
 import os
 import re
 
 import msgspec
 
-from taximeter.core.record import BUDGETS, SCHEMA, Header, Line, Open, Record
+from taximeter.core.record import SCHEMA, Header, Line, Open, Record
+from taximeter.journal.salvage import salvaged
 
 OPEN = b'{"open":'
 TICK = b'{"tick":'
@@ -27,9 +27,6 @@ ASIDE = "aside"
 MAX_LINE_BYTES = 1024 * 1024
 """Longest line written or read. A record is about 1 KB; only a provider's runaway usage object or a hostile
 model name comes near, and one such must not make every reader hold it."""
-
-_KEPT_CHARS = 1024
-"""What stays of a text that cannot be written as it is; the longest legitimate one, a model path, is far below."""
 
 is_journal_id = re.compile(r"[0-9a-f]{32}").fullmatch
 
@@ -95,19 +92,3 @@ def _line(start: bytes, value: Line | Record, end: bytes) -> bytes:
     if len(data) >= MAX_LINE_BYTES:
         raise ValueError(f"a line of {len(data)} bytes, longer than {MAX_LINE_BYTES}")
     return start + data + end
-
-
-def salvaged(item: Record, *, opens: bool = False) -> Record:
-    """A copy that can be written: texts cut and made Unicode, the provider's usage object and tags left out.
-
-    A call must be counted even where something in it cannot be encoded; its figures are kept in any case.
-    """
-    changes: dict[str, object] = {}
-    for name in item.__struct_fields__:
-        value = getattr(item, name)
-        if isinstance(value, str) and not isinstance(value, enum.Enum):
-            changes[name] = value[:_KEPT_CHARS].encode("utf-8", "replace").decode()
-    changes["tags"] = {BUDGETS: item.tags[BUDGETS]} if BUDGETS in item.tags else {}
-    if not opens:  # there it is not known yet
-        changes["usage"] = msgspec.Raw(b"null")
-    return msgspec.structs.replace(item, **changes)

@@ -9,9 +9,10 @@ import logging
 from taximeter.core.record import End, Line
 from taximeter.journal.batched import BatchedWriter
 from taximeter.journal.durable import Round, Syncer
-from taximeter.journal.file import Identity, JournalFile, Whereabouts
+from taximeter.journal.file import Identity, JournalFile
 from taximeter.journal.format import encode
 from taximeter.journal.lines import LineWriter
+from taximeter.journal.taken import Whereabouts, begin_anew, put_back, whereabouts
 
 log = logging.getLogger(__name__)
 
@@ -93,15 +94,15 @@ class OpenFiles:
         name, so that no sink counts twice; one that was cut is ended, and another goes on. Both are alarmed."""
         status = self._lines.status
         try:
-            state = file.whereabouts()
+            state = whereabouts(file)
             if state is Whereabouts.SOUND or (state is Whereabouts.CUT and file.waiting):
                 return
             path, size, seq = file.path, file.size, file.seq
             if state is Whereabouts.LOST:
-                self._sync.retire(file.put_back())
+                self._sync.retire(put_back(file))
                 log.error("journal %s was taken away while it was being written; it is put back, whole", path)
             else:
-                self._sync.retire(file.begin_anew())
+                self._sync.retire(begin_anew(file))
                 log.error(
                     "journal %s was cut by somebody below its %d bytes and %d records: what no sink had read of them is"
                     " lost; calls go on in %s", path, size, seq, file.path,
