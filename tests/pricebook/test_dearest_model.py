@@ -15,22 +15,22 @@ from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Countable, Prepared
 from taximeter.gateway.admission.wanted import Wanting
 from taximeter.gateway.bounds import demand
-from taximeter.pricebook import PriceBook, compile_prices
-from taximeter.pricebook.book import LONG_CONTEXT_TOKENS
+from taximeter.pricebook import Beforehand, PriceBook, compile_prices
+from taximeter.pricebook.beforehand import LONG_CONTEXT_TOKENS
 
 NOVEMBER_US = 1_795_132_800_000_000  # 2026-11-20
 
 
 @pytest.fixture(scope="module")
-def listed(tmp_path_factory: pytest.TempPathFactory) -> PriceBook:
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Beforehand:
     directory = tmp_path_factory.mktemp("prices")
     (directory / "none.toml").touch()
     compile_prices(Settings(prices_file=str(directory / "none.toml")), directory / "prices.json", {})
-    return PriceBook.load(directory / "prices.json")
+    return Beforehand(PriceBook.load(directory / "prices.json"))
 
 
 def test_the_dearest_of_several_models_and_tiers_is_told(
-    listed: PriceBook,
+    listed: Beforehand,
 ) -> None:
     call = Open(request_id="r", started_at=NOVEMBER_US, workspace="w", upstream="u", provider="openai", api="chat",
                 operation=Operation.LLM)  # fmt: skip
@@ -57,7 +57,7 @@ ASKED = {"model": "claude-sonnet-4-5", "max_tokens": 1_000, "messages": [{"role"
     {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}}]}]}  # fmt: skip
 
 
-async def held_nusd(listed: PriceBook, body: bytes, *headers: tuple[bytes, bytes], provider: str = "anthropic") -> int:
+async def held_nusd(listed: Beforehand, body: bytes, *headers: tuple[bytes, bytes], provider: str = "anthropic") -> int:
     class Counts:
         async def count(
             self, countable: Countable, *, model: str | None, provider: str, tokenizer: str = ""
@@ -73,7 +73,7 @@ async def held_nusd(listed: PriceBook, body: bytes, *headers: tuple[bytes, bytes
     return held.cost_nusd or 0
 
 
-async def test_a_pdf_is_held_at_the_window_and_the_cache_writes_that_the_request_asks_for(listed: PriceBook) -> None:
+async def test_a_pdf_is_held_at_the_window_and_the_cache_writes_that_the_request_asks_for(listed: Beforehand) -> None:
     body = json.dumps(ASKED).encode()
     plain = await held_nusd(listed, body)
     assert 0.6 < plain / 1e9 < 0.75  # 200,000 tokens at 3 USD a million (cached ones are cheaper), and an answer
@@ -83,7 +83,7 @@ async def test_a_pdf_is_held_at_the_window_and_the_cache_writes_that_the_request
     assert await held_nusd(listed, body, (b"anthropic-beta", b"context-1m-2025-08-07")) > 6 * plain
 
 
-def test_a_models_context_window_is_told(listed: PriceBook) -> None:
+def test_a_models_context_window_is_told(listed: Beforehand) -> None:
     assert listed.context_tokens("openai", "gpt-4o-mini-2024-07-18") == 128_000
     assert listed.context_tokens("azure-openai", "gpt-4o") == 128_000
     assert listed.context_tokens("anthropic", "claude-sonnet-4-5") == LONG_CONTEXT_TOKENS

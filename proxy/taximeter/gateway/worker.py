@@ -25,7 +25,7 @@ from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
 from taximeter.keys.store import KeyStore
 from taximeter.node.child import Boot, Child
-from taximeter.pricebook import PriceBook
+from taximeter.pricebook import Beforehand, PriceBook
 from taximeter.server.server import Server
 
 log = logging.getLogger("taximeter.worker")
@@ -53,7 +53,12 @@ async def _serve(child: Child, boot: Boot) -> None:
     prices = PriceBook.load(Path(boot.prices_file))
     tokenizers = Tokenizers()
     stored_budgets = BudgetStore(data_dir)
-    budgets = BudgetGate(settings.budget, connect=lambda: connect(boot.redis_url), prices=prices, counting=tokenizers)
+    budgets = BudgetGate(
+        settings.budget,
+        connect=lambda: connect(boot.redis_url),
+        prices=Beforehand(prices),
+        counting=tokenizers,
+    )
     admission = Admission(
         keys.in_force(),
         Hosts(settings.control.allowed_hosts),

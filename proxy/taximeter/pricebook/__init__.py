@@ -6,7 +6,8 @@ import genai-prices, which takes 41 MB.
 
 from __future__ import annotations
 
+from taximeter.pricebook.beforehand import Beforehand
 from taximeter.pricebook.book import PriceBook
 from taximeter.pricebook.compile import COMPILED_NAME, compile_prices
 
-__all__ = ["COMPILED_NAME", "PriceBook", "compile_prices"]
+__all__ = ["COMPILED_NAME", "Beforehand", "PriceBook", "compile_prices"]

@@ -6,7 +6,7 @@ Which of all prices applies, `lists` knows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +14,10 @@ import msgspec
 
 from taximeter.core.bounds import MAX_COST_NUSD
 from taximeter.core.errors import ConfigError
-from taximeter.core.prices import PICO_PER_NANO, Card, Most, Rates, Schedule, cost_nusd, dearest_nusd
-from taximeter.core.record import IMPOSSIBLE, Open, Operation, Outcome, Record
+from taximeter.core.prices import PICO_PER_NANO, Card, Rates, Schedule, cost_nusd
+from taximeter.core.record import IMPOSSIBLE, Operation, Outcome, Record
 from taximeter.pricebook.catalog import FORMAT, Catalog
 from taximeter.pricebook.lists import PriceLists
-from taximeter.pricebook.names import provider_name
 from taximeter.pricebook.shown import card_as_dict
 
 _log = logging.getLogger("taximeter.prices")
@@ -28,9 +27,6 @@ _REMEMBERED = 4_096
 _WARNED = 1_000
 """Most models warned about; one line each."""
 _SENT = frozenset(Outcome) - {Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE}
-
-LONG_CONTEXT_TOKENS = 1_000_000
-"""The window of a model that is listed with a shorter one and with a price for prompts beyond it (Claude Sonnet 4)."""
 
 Key = tuple[str, str | None, str | None, str | None, Operation]
 
@@ -117,57 +113,14 @@ class PriceBook:
         nusd = cost_nusd(card, record)
         return (None, None) if nusd is None else (nusd, card.ref)
 
-    def explain(self, record: Record) -> dict[str, object] | None:
-        """The card a call would be priced by, as `cards` shows it, or None; the record needs no usage."""
-        card = self.lists.card(record, self._chain(record).schedules)
-        return None if card is None else card_as_dict(card)
-
-    def card(self, provider: str, model: str, at_us: int) -> Card | None:
-        """The card of an LLM call to this model in the usual service tier at that time (µs), or None."""
-        record = Record(
-            request_id="",
-            started_at=at_us,
-            ended_at=at_us,
-            workspace="",
-            upstream="",
-            provider=provider,
-            api="chat",
-            operation=Operation.LLM,
-            response_model=model,
-            request_model=model,
-            outcome=Outcome.OK,
-        )
+    def find(self, record: Record) -> Card | None:
+        """The card a call would be priced by, or None; the record needs no usage."""
         return self.lists.card(record, self._chain(record).schedules)
 
-    def context_tokens(self, provider: str, model: str, *, longest: bool = True) -> int | None:
-        """A model's context window, or None where none is listed.
-
-        A price for longer prompts says that there is a longer one than listed; `longest` False: it was not asked for.
-        """
-        found = self.lists.entry(provider_name(provider), model)
-        if found is None or found.context_tokens is None or not longest:
-            return None if found is None else found.context_tokens
-        cards = (card for spans in found.tiers.values() for span in spans for card in span.cards if card is not None)
-        last = max((start for card in cards for start, _ in card.above), default=0)
-        return max(found.context_tokens, LONG_CONTEXT_TOKENS if last >= found.context_tokens else 0)
-
-    def dearest_nusd(
-        self, call: Open, models: Iterable[str], tiers: Iterable[str] | None, most: Most
-    ) -> tuple[int, bool]:
-        """The most that a call of any of these models may cost in any of these tiers (None: in every one listed).
-
-        And whether all of them have a price: the figure is of those that do.
-        """
-        worst, priced = 0, True
-        for model in models:
-            costs = []
-            for tier in self.lists.tiers(call.provider, model) if tiers is None else tiers:
-                record = _asking(call, model, tier)
-                card = self.lists.card(record, self._chain(record).schedules)
-                if card is not None:
-                    costs.append(dearest_nusd(card, most))
-            worst, priced = max([worst, *costs]), priced and bool(costs)
-        return worst, priced
+    def explain(self, record: Record) -> dict[str, object] | None:
+        """The same as `cards` shows it."""
+        card = self.find(record)
+        return None if card is None else card_as_dict(card)
 
     def cards(self) -> Iterator[dict[str, object]]:
         """See `PriceLists.cards`."""
@@ -202,24 +155,6 @@ class PriceBook:
             what[1],
             tier,
         )
-
-
-def _asking(call: Open, model: str, tier: str) -> Record:
-    """A call of this model that is about to be sent, as a record to be priced."""
-    return Record(
-        request_id=call.request_id,
-        started_at=call.started_at,
-        ended_at=call.started_at,
-        workspace=call.workspace,
-        upstream=call.upstream,
-        provider=call.provider,
-        api=call.api,
-        operation=call.operation,
-        request_model=model,
-        response_model=model,
-        service_tier=tier,
-        outcome=Outcome.OK,
-    )
 
 
 _DECODER = msgspec.json.Decoder(Catalog)

@@ -41,7 +41,7 @@ from taximeter.delivery import Delivery
 from taximeter.journal import Journal
 from taximeter.keys.store import KeyStore
 from taximeter.node.child import Boot, Child
-from taximeter.pricebook import PriceBook
+from taximeter.pricebook import Beforehand, PriceBook
 from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
 from taximeter.sinks.history.database import HistoryUnavailable
@@ -215,7 +215,7 @@ class Control:
             node=self.state,
             metrics=exposition.render,
             prices=lambda: list(self.prices.cards()),
-            card=self.prices.card,
+            card=Beforehand(self.prices).card,
             delivering=self.delivery.health,
             close_track=None if webhook is None else self._close_track,
             budgets=self.budgets,
