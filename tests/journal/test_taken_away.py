@@ -14,7 +14,7 @@ import pytest
 from delivery.test_deliver import delivering, quick
 from journals import MemorySink, call, files, journal, lines, opening, record, records, settled
 from taximeter.core.record import End, Outcome
-from taximeter.journal import Journal, file, write
+from taximeter.journal import Journal, taken, write
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.status import read_status
 from waits import happens
@@ -123,7 +123,7 @@ async def test_a_disk_that_refuses_is_asked_again_and_said_once(
     call(writer, "a")
     files(tmp_path)[0].unlink()
     with monkeypatch.context() as broken:
-        broken.setattr(file, "replace_lost", refuse)
+        broken.setattr(taken, "replace_lost", refuse)
         for n in range(3):
             call(writer, f"r{n}")
             await looked(writer)
