@@ -42,6 +42,13 @@ def test_it_tells_of_a_running_node_the_same_whichever_way_it_finds_the_director
     assert by_settings.stdout.splitlines()[0] == first, by_settings.stderr
 
 
+@pytest.mark.xdist_group("processes")
+def test_a_directory_that_refers_to_the_environment_is_the_servers(served: Node) -> None:
+    served.environ |= {"PLACE": str(served.directory), "TAXIMETER_DATA_DIR": "${PLACE}/data"}
+    served.start()
+    assert ": ready" in served.run("status").stdout
+
+
 def test_it_imports_nothing_heavy(tmp_path) -> None:
     made = Node(tmp_path)
     argv = [sys.executable, "-c", SAY_WHAT_IS_IMPORTED]

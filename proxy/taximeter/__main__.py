@@ -5,9 +5,12 @@ import sys
 
 
 def main() -> None:
-    """Run a verb. `status`, which health checks run all the time, starts without click where it can."""
-    data_dir = os.environ.get("TAXIMETER_DATA_DIR")
-    if data_dir and sys.argv[1:] in (["status"], ["status", "--json"]):
+    """Run a verb. `status`, which health checks run all the time, starts without click where it can.
+
+    A directory that refers to other variables is left to the settings, which know how they are written.
+    """
+    data_dir = os.environ.get("TAXIMETER_DATA_DIR", "")
+    if data_dir and "$" not in data_dir and sys.argv[1:] in (["status"], ["status", "--json"]):
         from taximeter.node.status import show
 
         sys.exit(show(data_dir, as_json="--json" in sys.argv))

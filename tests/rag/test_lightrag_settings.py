@@ -13,7 +13,7 @@ from rag.lightrag_like import one_worker
 from taximeter_rag import Scope, metered, usage
 from taximeter_rag.lightrag import answers
 from taximeter_rag.lightrag.queues import carrying
-from taximeter_rag.lightrag.settings import Settings, is_workspace, point, read
+from taximeter_rag.lightrag.settings import Settings, is_workspace, may_be_strict, point, read
 from taximeter_rag.tags import current
 
 
@@ -43,7 +43,10 @@ def test_workspaces_are_off_a_number_or_names(said: str, limit: int) -> None:
     ("name", "value"),
     [
         ("TAXIMETER_PROXY_URL", "proxy:8000"),
+        ("TAXIMETER_PROXY_URL", "http://proxy:80800"),
+        ("TAXIMETER_PROXY_URL", "http://[::1"),
         ("TAXIMETER_URL", "http://"),
+        ("TAXIMETER_URL", "http://proxy:port"),
         ("TAXIMETER_WORKSPACES", "a,../b"),
         ("TAXIMETER_POINT", "sometimes"),
         ("TAXIMETER_STRICT", "maybe"),
@@ -52,6 +55,11 @@ def test_workspaces_are_off_a_number_or_names(said: str, limit: int) -> None:
 def test_a_setting_that_cannot_be_is_named(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=name):
         read({name: value})
+
+
+@pytest.mark.parametrize(("said", "ends"), [(None, False), ("0", False), ("off", False), ("1", True), ("maybe", True)])
+def test_who_asked_for_strictness_is_told_of_any_mistake(said: str | None, ends: bool) -> None:
+    assert may_be_strict({} if said is None else {"TAXIMETER_STRICT": said}) is ends
 
 
 def test_names_that_lightrag_would_rewrite_are_no_workspaces() -> None:

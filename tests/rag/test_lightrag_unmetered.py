@@ -105,14 +105,15 @@ async def test_a_proxy_that_is_none_leaves_figures_unknown(tmp_path: Path, site:
 
 
 @newest
-async def test_a_proxy_url_that_cannot_be_leaves_figures_unknown(tmp_path: Path, site: Path) -> None:
+@pytest.mark.parametrize("url", ["proxy:8000", "http://proxy:80800"])
+async def test_a_proxy_url_that_cannot_be_leaves_figures_unknown(tmp_path: Path, site: Path, url: str) -> None:
     async with LightRAGProvider() as provider, Node(tmp_path, provider) as node:
-        environ = hosts(provider, TAXIMETER_PROXY_URL="proxy:8000")
+        environ = hosts(provider, TAXIMETER_PROXY_URL=url, TAXIMETER_STRICT="0")
         async with LightRAG(tmp_path / "rag", node, site, environ=environ) as rag:
             answer = await rag.query("What about qryalpha1mark ?", mode="bypass")
         assert answer["response"].startswith("Answer to qryalpha1mark")
         assert answer["token_usage"] == dict.fromkeys((*LLM, *EMBEDDING))
-        assert answer["unknown_because"] == "TAXIMETER_PROXY_URL must be like http://host:port, not 'proxy:8000'"
+        assert answer["unknown_because"] == f"TAXIMETER_PROXY_URL must be like http://host:port, not {url!r}"
 
 
 @newest

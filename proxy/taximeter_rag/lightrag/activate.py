@@ -42,8 +42,9 @@ def activate(asked: settings.Settings | None = None) -> Plugin | None:
     if not asked.proxy_url:
         logger.warning("taximeter-rag: TAXIMETER_PROXY_URL is not set: nothing is metered")
         return None
-    plugin = Active.plugin = Plugin(asked)
+    plugin = Plugin(asked)
     hooks = clients.install(asked.proxy_url, key=asked.key)
+    Active.plugin = plugin  # not before: one whose calls are not tagged would find nothing used
     logger.info(
         "taximeter-rag: calls to %s are tagged (%s), figures come from %s",
         asked.proxy_url,
@@ -78,7 +79,7 @@ def register() -> None:
         strict = settings.strict(os.environ)
         plugin = activate()
     except ValueError as error:
-        if "TAXIMETER_STRICT" in os.environ:
+        if settings.may_be_strict(os.environ):
             raise SystemExit(f"taximeter-rag: {error}") from None
         logger.error("taximeter-rag: %s: nothing is metered", error)
         plugin, strict = _faulty(str(error)), False

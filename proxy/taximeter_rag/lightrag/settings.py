@@ -47,7 +47,7 @@ def read(environ: Mapping[str, str]) -> Settings:
     proxy_url = environ.get("TAXIMETER_PROXY_URL") or environ.get("OPENAI_BASE_URL", "")
     proxy_url = proxy_url.rstrip("/").removesuffix("/v1")
     for name, url in (("TAXIMETER_PROXY_URL", proxy_url), ("TAXIMETER_URL", environ.get("TAXIMETER_URL", ""))):
-        if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+        if url and not _is_url(url):
             raise ValueError(f"{name} must be like http://host:port, not {url!r}")
     point = environ.get("TAXIMETER_POINT", "").strip().lower()
     if point not in ("", "unnamed", "always"):
@@ -64,12 +64,25 @@ def read(environ: Mapping[str, str]) -> Settings:
     )
 
 
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, brackets that do not close
+        return False
+
+
 def strict(environ: Mapping[str, str]) -> bool:
     """TAXIMETER_STRICT. Raises ValueError where it is neither on nor off."""
     said = environ.get("TAXIMETER_STRICT", "").strip().lower()
     if said not in (*_OFF, *_ON):
         raise ValueError(f"TAXIMETER_STRICT must be 1 or 0, not {said!r}")
     return said in _ON
+
+
+def may_be_strict(environ: Mapping[str, str]) -> bool:
+    """Whether it is on, or says something else than off: who set it wants to hear of mistakes."""
+    return environ.get("TAXIMETER_STRICT", "").strip().lower() not in _OFF
 
 
 def _workspaces(said: str) -> tuple[int, frozenset[str]]:
