@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -316,3 +317,83 @@ def test_names_have_a_bound() -> None:
     assert {len(str(one)) for one in (reading.upstream_request_id, reading.response_model, reading.service_tier)} == {
         256
     }
+
+
+def streamed(path: str, *events: object, **kwargs: Any) -> dict[str, object]:
+    return known(read(path, sse(*events), content_type=STREAM, **kwargs))
+
+
+@pytest.mark.parametrize("last", [
+    {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    {"prompt_tokens": 0, "completion_tokens": 26, "total_tokens": 26},
+    {"prompt_tokens": 30, "completion_tokens": 0, "total_tokens": 30,
+     "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {}},
+    {"prompt_tokens": 0.0, "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0}},
+])  # fmt: skip
+def test_a_later_zero_erases_no_count(last: dict[str, object]) -> None:
+    usage = {
+        "prompt_tokens": 30, "completion_tokens": 26, "total_tokens": 56, "prompt_tokens_details": {"cached_tokens": 9},
+    }  # fmt: skip
+    chunk = {"choices": [{"index": 0, "delta": {"content": "x"}}], "usage": usage}
+    body = sse(chunk, {"choices": [], "usage": last}, b"[DONE]")
+    reading = read(CHAT, body, content_type=STREAM)
+    assert (reading.input_tokens, reading.output_tokens, reading.cached_input_tokens) == (30, 26, 9)
+    assert not reading.inconsistent
+    assert json.loads(bytes(reading.usage))["prompt_tokens"] == 30
+
+
+def test_a_later_count_still_replaces_and_zeros_alone_are_zeros() -> None:
+    first, later = ({"prompt_tokens": 9, "completion_tokens": out, "total_tokens": 9 + out} for out in (0, 4))
+    assert streamed(CHAT, {"choices": [{}], "usage": first}, {"choices": [], "usage": later}) == {
+        "input_tokens": 9,
+        "output_tokens": 4,
+    }
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert streamed(CHAT, {"choices": [], "usage": zeros}) == {"input_tokens": 0, "output_tokens": 0}
+
+
+def test_anthropics_delta_may_repeat_the_input_as_zero() -> None:
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 15, "output_tokens": 1}}}
+    delta = {"type": "message_delta", "usage": {"input_tokens": 0, "output_tokens": 30}}
+    assert known(anthropic(start, delta)) == {"input_tokens": 15, "output_tokens": 30}
+    all_cached = {"type": "message_delta", "usage": {
+        "input_tokens": 0, "cache_read_input_tokens": 15, "output_tokens": 30}}  # fmt: skip
+    assert known(anthropic(start, all_cached)) == {
+        "input_tokens": 15,
+        "cached_input_tokens": 15,
+        "output_tokens": 30,
+    }
+
+
+def test_other_dialects_zeros_erase_nothing_either() -> None:
+    counts = {"promptTokenCount": 20, "candidatesTokenCount": 21, "totalTokenCount": 41}
+    path = "/v1beta/models/g:streamGenerateContent"
+    chunks = [{"usageMetadata": counts}, {"usageMetadata": dict.fromkeys(counts, 0)}]
+    assert streamed(path, *chunks) == {"input_tokens": 20, "output_tokens": 21}
+    assert streamed(path, chunks[1]) == {"input_tokens": 0, "output_tokens": 0}
+    lines = b"".join(
+        b'{"model":"l","done":%s,"prompt_eval_count":%d,"eval_count":%d}\n' % line
+        for line in ((b"false", 7, 3), (b"true", 0, 0))
+    )
+    assert known(read("/api/chat", lines, content_type=b"application/x-ndjson")) == {
+        "input_tokens": 7,
+        "output_tokens": 3,
+    }
+    metrics = {"inputTokenCount": 0, "outputTokenCount": 0}
+    body = {"usage": {"input_tokens": 5, "output_tokens": 3}, "amazon-bedrock-invocationMetrics": metrics}
+    assert known(read("/model/m/invoke", body)) == {"input_tokens": 5, "output_tokens": 3}
+
+
+def test_running_counts_of_each_choice_are_not_the_answers() -> None:
+    def running(index: int, out: int) -> object:
+        usage = {"prompt_tokens": 5, "completion_tokens": out, "total_tokens": 5 + out}
+        return {"choices": [{"index": index, "delta": {"content": "x"}}], "usage": usage}
+
+    chunks = [running(0, 1), running(1, 1), running(0, 2), running(1, 2)]
+    assert streamed(CHAT, *chunks) == {"input_tokens": 5}
+    total = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}}
+    assert streamed(CHAT, *chunks, total) == {"input_tokens": 5, "output_tokens": 4}
+    assert streamed(CHAT, running(0, 1), running(0, 2)) == {"input_tokens": 5, "output_tokens": 2}
+    assert streamed(CHAT, running(1, 4)) == {"input_tokens": 5, "output_tokens": 4}
+    whole = {"choices": [{"index": 0}, {"index": 1}], "usage": {"prompt_tokens": 5, "completion_tokens": 4}}
+    assert known(read(CHAT, whole)) == {"input_tokens": 5, "output_tokens": 4}

@@ -73,8 +73,8 @@ class InvokeReader(UsageReader):
             "cacheWriteInputTokenCount": native.cache_write_input_tokens,
         }
         billed = conventions.converse({**native_parts, **self._metrics})
-        native.input_tokens = _either(billed.input_tokens, native.input_tokens)
-        native.output_tokens = _either(billed.output_tokens, native.output_tokens)
+        native.input_tokens = _known(billed.input_tokens, native.input_tokens)
+        native.output_tokens = _known(billed.output_tokens, native.output_tokens)
         native.cached_input_tokens = billed.cached_input_tokens
         native.cache_write_input_tokens = billed.cache_write_input_tokens
         native.inconsistent = parts_exceed(native)
@@ -104,8 +104,9 @@ class AgentReader(UsageReader):
         return super().event(data, name)
 
 
-def _either(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one
+def _known(billed: int | None, told: int | None) -> int | None:
+    """What is billed, unless that is a 0 or nothing and the model's own object says more."""
+    return billed if billed or told is None else told
 
 
 CONVERSE = Dialect(

@@ -17,9 +17,11 @@ from msgspec.structs import replace
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.dialect import Dialect
+from taximeter.flavors.meter import Answer, Prepared
 from taximeter.flavors.usage import openai, usual
 from taximeter.flavors.usage.counts import Fields, Members, count, decode, fields, items
 from taximeter.flavors.usage.reader import UsageReader, Verdict
+from taximeter.flavors.usage.row import Row
 
 _WRAPPERS = ("data", "result", "orchestration_result", "final_result")
 
@@ -27,7 +29,11 @@ _WRAPPERS = ("data", "result", "orchestration_result", "final_result")
 class ChatReader(UsageReader):
     """Chat completions, whole or streamed."""
 
-    __slots__ = ()
+    __slots__ = ("_choices",)
+
+    def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
+        super().__init__(row, prepared, answer, provider)
+        self._choices: set[object] = set()  # of which a usage each was told, and none of all of them since
 
     def take(self, found: Members) -> Verdict:
         super().take(found)
@@ -37,16 +43,29 @@ class ChatReader(UsageReader):
         if choices is None:
             return Verdict.TAKEN
         if choices in (b"[]", b"null") or not choices.strip(b"[] \t\r\n"):
+            self._choices.clear()
             return Verdict.USAGE_ONLY if _has_object(found, "usage") else Verdict.TAKEN
-        if b'"usage"' in choices and not _has_object(found, "usage"):
+        if _has_object(found, "usage"):
+            listed = items(decode(choices))
+            if len(listed) == 1:
+                self._choices.add(_index(listed[0]))
+            else:
+                self._choices.clear()
+        elif b'"usage"' in choices:
             for choice in items(decode(choices)):
                 usage = fields(fields(choice).get("usage"))
                 if usage:
+                    self._choices.add(_index(choice))
                     self.report(usage, b"")
         return Verdict.TAKEN
 
     def convert(self) -> Reading:
-        return (openai.usual_shape(self.raw, self.provider) if self.raw else None) or super().convert()
+        reading = (openai.usual_shape(self.raw, self.provider) if self.raw else None) or super().convert()
+        if len(self._choices) > 1:
+            reading.output_tokens = reading.reasoning_output_tokens = (
+                None  # one choice's (vLLM, continuous_usage_stats)
+            )
+        return reading
 
     def output_text(self, event: Fields) -> Iterable[str]:
         for _ in range(2):  # Kinetica wraps its answer twice
@@ -80,6 +99,10 @@ class CompletionsReader(ChatReader):
 
 def _usual(body: bytes, provider: str) -> Reading | None:
     return None if provider in openai.REASONING_BESIDE else usual.chat(body)
+
+
+def _index(choice: object) -> int | None:
+    return count(fields(choice).get("index"))
 
 
 def _has_object(found: Members, name: str) -> bool:

@@ -29,7 +29,10 @@ class GenerateReader(UsageReader):
     __slots__ = ()
 
     def report(self, usage: Fields, raw: bytes) -> None:
-        if any(name.endswith("TokenCount") and count(value) is not None for name, value in usage.items()):
+        counts = [
+            figure for name in usage if name.endswith("TokenCount") and (figure := count(usage[name])) is not None
+        ]
+        if any(counts) or (counts and not self.usage):
             self.usage = usage if len(raw) <= USAGE_RAW_BYTES else {}
             self.keep_raw(raw)
 

@@ -19,6 +19,8 @@ from taximeter.flavors.usage.counts import Fields
 from taximeter.flavors.usage.reader import UsageReader
 from taximeter.flavors.usage.row import Row
 
+_CACHE = ("cache_read_input_tokens", "cache_creation_input_tokens")
+
 
 class MessagesReader(UsageReader):
     """A message, whole or streamed."""
@@ -41,6 +43,13 @@ class MessagesReader(UsageReader):
         if self._partial:
             reading.output_tokens = None  # message_start's is the first token's, not the answer's
         return reading
+
+    def report(self, usage: Fields, raw: bytes) -> None:
+        all_cached = any(usage.get(name) and not self.usage.get(name) for name in _CACHE)
+        if usage.get("iterations") or (usage.get("input_tokens") == 0 and all_cached):
+            # its zeros are meant: passes are told one by one, or what the start called input was found in the cache
+            self.usage = {name: value for name, value in self.usage.items() if usage.get(name) != 0}
+        super().report(usage, raw)
 
     def output_text(self, event: Fields) -> Iterable[str]:
         if "content" in event:

@@ -20,6 +20,7 @@ from taximeter.flavors.text import extract
 from taximeter.flavors.usage.counts import (
     Fields,
     Members,
+    count,
     decode,
     encode,
     fields,
@@ -43,6 +44,8 @@ _texts = re.compile(
 _ended = re.compile(
     rb'"(?:finish_reason|stop_reason|finishReason|completionReason)"\s*:\s*"(?!(?i:not_finished|null"))'
 ).search
+_ZEROS = (0, 0.0)
+_TOTALS = ("total_tokens", "totalTokens")
 _scan_json = json.JSONDecoder().raw_decode
 
 
@@ -156,15 +159,17 @@ class UsageReader:
             self.failed = True
 
     def report(self, usage: Fields, raw: bytes) -> None:
-        """A usage object: its members replace earlier ones of the same name, null says nothing."""
+        """A usage object: its members replace earlier ones of the same name; null says nothing, nor does a 0 where
+        there was a count before (gateways send an empty object last, or repeat a member they do not know as 0)."""
         known = {key: value for key, value in usage.items() if value is not None}
         if not known:
             return
         if len(raw) > USAGE_RAW_BYTES:
             known = {key: value for key, value in known.items() if isinstance(value, int | float)}
-        merged = {**self.usage, **known} if 0 < len(self.usage) < MERGED_MEMBERS else known
+        kept = _kept(self.usage, known)
+        merged = {**self.usage, **known, **kept} if 0 < len(self.usage) < MERGED_MEMBERS else known
         self.usage = merged
-        self.keep_raw(raw if len(merged) == len(known) else b"")
+        self.keep_raw(raw if len(merged) == len(known) and not kept else b"")
 
     def keep_raw(self, raw: bytes) -> None:
         """Keep the last usage object as it came; b"" where it holds only a part of what is known."""
@@ -271,6 +276,22 @@ class UsageReader:
             if decode(piece[:end]):
                 return msgspec.Raw(piece[:end])
         return None
+
+
+def _kept(earlier: Fields, later: Fields) -> Fields:
+    """The earlier figures that zeros would erase, and with them the total they are part of."""
+    kept: Fields = {}
+    for name, value in later.items():
+        before = earlier.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            inner = _kept(before, value)
+            if inner:
+                kept[name] = {**value, **inner}
+        elif before and value in _ZEROS and not isinstance(before, bool | str | list):
+            kept[name] = before
+    if kept:
+        kept.update({name: earlier[name] for name in _TOTALS if count(later.get(name)) is not None and name in earlier})
+    return kept
 
 
 def _array(body: bytes) -> list[msgspec.Raw] | None:
