@@ -113,6 +113,7 @@ CONVERSE = Dialect(
     source="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
     api="chat",
     operation=Operation.LLM,
+    dialect="converse",
     reader=ConverseReader,
     read=conventions.converse,
     messages="messages",
@@ -123,6 +124,7 @@ INVOKE = replace(
     CONVERSE,
     source="https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html",
     api="generate",
+    dialect="invoke",
     reader=InvokeReader,
     usage=("usage", "meta"),
     envelopes=("message", "metadata", "response"),
@@ -136,12 +138,15 @@ INVOKE = replace(
         "results.outputText", "generations.text", "contentBlockDelta.delta",
     ),
 )  # fmt: skip
-INVOKE_EMBED = replace(INVOKE, api="embeddings", operation=Operation.EMBEDDING, prompt=("inputText", "texts"))
-INVOKE_RERANK = replace(INVOKE, api="rerank", operation=Operation.RERANK)
+INVOKE_EMBED = replace(
+    INVOKE, api="embeddings", dialect="unknown", operation=Operation.EMBEDDING, prompt=("inputText", "texts")
+)
+INVOKE_RERANK = replace(INVOKE, api="rerank", dialect="unknown", operation=Operation.RERANK)
 AGENT = replace(
     CONVERSE,
     source="https://docs.aws.amazon.com/bedrock/latest/APIReference/API_agent-runtime_InvokeAgent.html",
     api="other",
+    dialect="agent",
     reader=AgentReader,
     usage=(),
     watch=("trace",),

@@ -117,6 +117,7 @@ CHAT = Dialect(
     source="https://platform.openai.com/docs/api-reference/chat",
     api="chat",
     operation=Operation.LLM,
+    dialect="chat",
     reader=ChatReader,
     envelopes=("x_groq", *_WRAPPERS),
     watch=("finish_reason",),
@@ -127,6 +128,7 @@ CHAT = Dialect(
 )
 HOSTED = replace(
     CHAT,
+    dialect="hosted",
     reader=HostedReader,
     usual=None,
     injects=False,  # they tell the usage unasked, and what they do with a member they do not know is not known
@@ -137,6 +139,7 @@ COMPLETIONS = replace(
     CHAT,
     source="https://platform.openai.com/docs/api-reference/completions",
     api="completions",
+    dialect="completions",
     reader=CompletionsReader,
     usual=None,
     messages="",

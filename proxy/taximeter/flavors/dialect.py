@@ -93,6 +93,8 @@ class Dialect(Row, frozen=True, kw_only=True, eq=False):
 
     api: str = "other"
     operation: Operation = Operation.OTHER
+    dialect: str = "unknown"
+    """Of several rows the same where their requests are bounded alike (see `Flavor.dialect`)."""
     reader: type[UsageReader] = UsageReader
     body_meter: type[BodyMeter] = BodyMeter
     metered: bool = True

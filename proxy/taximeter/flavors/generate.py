@@ -85,6 +85,7 @@ GENERATE = Dialect(
     source="https://ai.google.dev/api/generate-content",
     api="generate",
     operation=Operation.LLM,
+    dialect="generate",
     reader=GenerateReader,
     usage=("usageMetadata",),
     model=("modelVersion",),

@@ -63,6 +63,7 @@ MESSAGES = Dialect(
     source="https://docs.anthropic.com/en/api/messages",
     api="messages",
     operation=Operation.LLM,
+    dialect="messages",
     reader=MessagesReader,
     envelopes=("message",),
     read=conventions.anthropic,

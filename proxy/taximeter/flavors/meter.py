@@ -119,6 +119,10 @@ class Flavor(Protocol):
         """By which name it is recorded."""
 
     @property
+    def dialect(self) -> str:
+        """By which name the rules for hard budgets know its requests (`gateway/bounds/rules.py`)."""
+
+    @property
     def operation(self) -> Operation:
         """What kind of call it is."""
 

@@ -61,6 +61,7 @@ RESPONSES = Responses(
     source="https://platform.openai.com/docs/api-reference/responses",
     api="responses",
     operation=Operation.LLM,
+    dialect="responses",
     reader=ResponsesReader,
     envelopes=("response",),
     ends=frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled")),

@@ -25,6 +25,7 @@ class RunsReader(UsageReader):
 RUNS = Dialect(
     source="https://platform.openai.com/docs/api-reference/runs",
     operation=Operation.LLM,
+    dialect="agent",
     reader=RunsReader,
     prompt=("instructions", "additional_instructions", "additional_messages", "thread"),
     kept=True,

@@ -70,6 +70,7 @@ WATSONX = Dialect(
     source="https://cloud.ibm.com/apidocs/watsonx-ai#text-generation",
     api="generate",
     operation=Operation.LLM,
+    dialect="textgen",
     reader=WatsonxReader,
     usage=(),
     model=("model_id",),

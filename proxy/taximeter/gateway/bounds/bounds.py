@@ -21,7 +21,7 @@ from taximeter.flavors.usage.counts import encode
 from taximeter.gateway.bounds import rules
 from taximeter.gateway.bounds.billed_input import Walk
 from taximeter.gateway.bounds.models import canonical
-from taximeter.gateway.bounds.rules import Bounds, Row
+from taximeter.gateway.bounds.rules import Bounds, Rule
 
 INPUT_MARGIN_PERCENT = 5
 """Chat templates and the tokenizer's version add a little to what is counted."""
@@ -92,7 +92,7 @@ def bound(flavor: Flavor, demand: Demand, text: Countable, counted: int, provide
     tokens = counted + max(0, walk.numbers - text.tokens) + walk.unseen_bytes
     tokens += -(-tokens * INPUT_MARGIN_PERCENT // 100) + OVERHEAD_TOKENS + walk.images * rules.IMAGE_TOKENS
     found = Bound(input_tokens=tokens, assumed=[], endless=list(demand.endless))
-    asked = _Asked(demand, rules.dialect(flavor), provider)
+    asked = _Asked(demand, flavor.dialect, provider)
     found.tiers = _tiers(asked.of(Bounds.TIER))
     found.endless += [row.member for row, value in asked.of(Bounds.ENDLESS) if _given(value)]
     kept = [row.member for row, value in asked.of(Bounds.KEPT) if _given(value)]
@@ -125,7 +125,7 @@ class _Asked:
         self._by_name: dict[int, dict[str, list[object]]] = {}
         self._rows = _rows(dialect, provider)
 
-    def of(self, bounds: Bounds) -> list[tuple[Row, object]]:
+    def of(self, bounds: Bounds) -> list[tuple[Rule, object]]:
         """(row, value) of each member that has this meaning and is there, in whatever spelling."""
         return [(row, value) for row in self._rows if row.bounds is bounds for value in self._values(row)]
 
@@ -134,7 +134,7 @@ class _Asked:
         values = ((row.member, value) for row, value in self.of(bounds))
         return [number for member, value in values if (number := _number(member, value)) is not None]
 
-    def _values(self, row: Row) -> list[object]:
+    def _values(self, row: Rule) -> list[object]:
         if row.member == "model":
             return [name for name in self._models if row.when in name.lower()]
         nodes: list[object] = list(self._roots)
@@ -156,11 +156,11 @@ class _Asked:
 
 
 @lru_cache(maxsize=256)
-def _rows(dialect: str, provider: str) -> tuple[Row, ...]:
+def _rows(dialect: str, provider: str) -> tuple[Rule, ...]:
     """The rows of a dialect at a provider."""
     return tuple(
         row
-        for row in rules.ROWS
+        for row in rules.RULES
         if row.dialect in ("*", dialect) and (row.dialect, row.member, provider) not in rules.EXCEPTIONS
     )
 
@@ -234,7 +234,7 @@ def _answers(asked: _Asked) -> int:
     return min(answers, MOST_TOKENS)
 
 
-def _tiers(named: list[tuple[Row, object]]) -> tuple[str, ...] | None:
+def _tiers(named: list[tuple[Rule, object]]) -> tuple[str, ...] | None:
     """The tiers that the call may be billed in; None: any. `auto`, or none: as set in the account, maybe priority."""
     tiers: dict[str, None] = {"": None}
     said = [(canonical(row.member), value) for row, value in named if value is not None]

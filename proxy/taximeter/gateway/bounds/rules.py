@@ -10,17 +10,6 @@ import re
 from enum import StrEnum
 from typing import NamedTuple
 
-from taximeter.flavors.bedrock import AGENT, CONVERSE, INVOKE
-from taximeter.flavors.chat import CHAT, COMPLETIONS, HOSTED
-from taximeter.flavors.cohere import COHERE_CHAT
-from taximeter.flavors.dialects import CONVERSATIONS, DASHSCOPE, IMAGES, INTERACTIONS, OLLAMA_CHAT, OLLAMA_GENERATE
-from taximeter.flavors.generate import GENERATE
-from taximeter.flavors.messages import MESSAGES
-from taximeter.flavors.meter import Flavor
-from taximeter.flavors.responses import RESPONSES
-from taximeter.flavors.runs import RUNS
-from taximeter.flavors.textgen import KOBOLD, TGI, WATSONX
-
 
 class Bounds(StrEnum):
     """What a member does to the bound."""
@@ -38,8 +27,8 @@ class Bounds(StrEnum):
     ENDLESS = "there is no bound"
 
 
-class Row(NamedTuple):
-    """One rule. `dialect` * is every one."""
+class Rule(NamedTuple):
+    """One rule. `dialect` is the name of a flavor's; * is every one, `unknown` has the most cautious ones."""
 
     dialect: str
     member: str
@@ -54,7 +43,6 @@ _OPENAI_RESPONSES = "https://platform.openai.com/docs/api-reference/responses/cr
 _OPENAI_COMPLETIONS = "https://platform.openai.com/docs/api-reference/completions/create"
 _OPENAI_SEARCH = "https://platform.openai.com/docs/guides/tools-web-search"
 _OPENAI_IMAGES = "https://platform.openai.com/docs/api-reference/images/create"
-_OPENAI_RUNS = "https://platform.openai.com/docs/api-reference/runs/createRun"
 _ANTHROPIC = "https://docs.anthropic.com/en/api/messages"
 _ANTHROPIC_THINKING = "https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking"
 _ANTHROPIC_SEARCH = "https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/web-search-tool"
@@ -82,138 +70,138 @@ _AZURE_DATA = "https://learn.microsoft.com/en-us/azure/ai-foundry/openai/referen
 _CLOUDFLARE_BATCH = "https://developers.cloudflare.com/workers-ai/features/batch-api/"
 _XAI_SEARCH = "https://docs.x.ai/docs/guides/live-search"
 
-ROWS: tuple[Row, ...] = (
-    Row("chat", "max_completion_tokens", Bounds.ANSWER, _OPENAI_CHAT),
-    Row("chat", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
-    Row("chat", "n", Bounds.ANSWERS, _OPENAI_CHAT),
-    Row("chat", "best_of", Bounds.ANSWERS, _OPENAI_COMPLETIONS),
-    Row("chat", "prediction", Bounds.PREDICTED, _OPENAI_CHAT),
-    Row("chat", "service_tier", Bounds.TIER, _OPENAI_CHAT),
-    Row("chat", "tools", Bounds.TOOLS, _OPENAI_CHAT),
-    Row("chat", "web_search_options", Bounds.ENDLESS, _OPENAI_CHAT),
-    Row("chat", "reasoning.max_tokens", Bounds.THINKING, _OPENROUTER),
-    Row("chat", "thinking_budget", Bounds.THINKING, _DASHSCOPE),
-    Row("chat", "enable_thinking", Bounds.THINKING, _DASHSCOPE),
-    Row("chat", "thinking.budget_tokens", Bounds.THINKING, _ANTHROPIC_THINKING),
-    Row("chat", "thinking_config.thinking_budget", Bounds.THINKING, _GEMINI_THINKING),
-    Row("chat", "cached_content", Bounds.KEPT, _GEMINI_CACHE),
-    Row("chat", "search_parameters", Bounds.ENDLESS, _XAI_SEARCH),
-    Row("chat", "plugins", Bounds.ENDLESS, _OPENROUTER_SEARCH),
-    Row("chat", "enable_search", Bounds.ENDLESS, _DASHSCOPE),
-    Row("chat", "data_sources", Bounds.ENDLESS, _AZURE_DATA),
-    Row("hosted", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
-    Row("hosted", "max_completion_tokens", Bounds.ANSWER, _OPENAI_CHAT),
-    Row("hosted", "max_new_tokens", Bounds.ANSWER, _TGI),
-    Row("hosted", "parameters.max_new_tokens", Bounds.ANSWER, _TGI),
-    Row("hosted", "parameters.maxOutputTokens", Bounds.ANSWER, _GEMINI),
-    Row("hosted", "n", Bounds.ANSWERS, _OPENAI_CHAT),
-    Row("hosted", "prompt", Bounds.PROMPTS, _OPENAI_COMPLETIONS),
-    Row("hosted", "inputs", Bounds.PROMPTS, _TGI),
-    Row("hosted", "requests", Bounds.ENDLESS, _CLOUDFLARE_BATCH),
-    Row("hosted", "tools", Bounds.TOOLS, _OPENAI_CHAT),
-    Row("completions", "max_tokens", Bounds.ANSWER, _OPENAI_COMPLETIONS),
-    Row("completions", "max_tokens_to_sample", Bounds.ANSWER, "https://docs.anthropic.com/en/api/complete"),
-    Row("completions", "n_predict", Bounds.ANSWER, _LLAMA_CPP),
-    Row("completions", "n", Bounds.ANSWERS, _OPENAI_COMPLETIONS),
-    Row("completions", "best_of", Bounds.ANSWERS, _OPENAI_COMPLETIONS),
-    Row("completions", "prompt", Bounds.PROMPTS, _OPENAI_COMPLETIONS),
-    Row("completions", "service_tier", Bounds.TIER, _OPENAI_COMPLETIONS),
-    Row("responses", "max_output_tokens", Bounds.ANSWER, _OPENAI_RESPONSES),
-    Row("responses", "previous_response_id", Bounds.KEPT, _OPENAI_RESPONSES),
-    Row("responses", "conversation", Bounds.KEPT, _OPENAI_RESPONSES),
-    Row("responses", "prompt", Bounds.KEPT, _OPENAI_RESPONSES),
-    Row("responses", "prompt", Bounds.STORED, _OPENAI_RESPONSES),
-    Row("responses", "max_tool_calls", Bounds.USES, _OPENAI_RESPONSES),
-    Row("responses", "tools", Bounds.TOOLS, _OPENAI_RESPONSES),
-    Row("responses", "service_tier", Bounds.TIER, _OPENAI_RESPONSES),
-    Row("conversations", "completion_args.max_tokens", Bounds.ANSWER, _MISTRAL),
-    Row("conversations", "agent_id", Bounds.ENDLESS, _MISTRAL),
-    Row("conversations", "tools", Bounds.TOOLS, _MISTRAL),
-    Row("messages", "max_tokens", Bounds.ANSWER, _ANTHROPIC),
-    Row("messages", "thinking.budget_tokens", Bounds.THINKING, _ANTHROPIC_THINKING),
-    Row("messages", "service_tier", Bounds.TIER, _ANTHROPIC),
-    Row("messages", "speed", Bounds.TIER, "https://docs.anthropic.com/en/docs/build-with-claude/fast-mode"),
-    Row("messages", "tools", Bounds.TOOLS, _ANTHROPIC_SEARCH),
-    Row("messages", "mcp_servers", Bounds.ENDLESS, _ANTHROPIC_MCP),
-    Row(
+RULES: tuple[Rule, ...] = (
+    Rule("chat", "max_completion_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Rule("chat", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Rule("chat", "n", Bounds.ANSWERS, _OPENAI_CHAT),
+    Rule("chat", "best_of", Bounds.ANSWERS, _OPENAI_COMPLETIONS),
+    Rule("chat", "prediction", Bounds.PREDICTED, _OPENAI_CHAT),
+    Rule("chat", "service_tier", Bounds.TIER, _OPENAI_CHAT),
+    Rule("chat", "tools", Bounds.TOOLS, _OPENAI_CHAT),
+    Rule("chat", "web_search_options", Bounds.ENDLESS, _OPENAI_CHAT),
+    Rule("chat", "reasoning.max_tokens", Bounds.THINKING, _OPENROUTER),
+    Rule("chat", "thinking_budget", Bounds.THINKING, _DASHSCOPE),
+    Rule("chat", "enable_thinking", Bounds.THINKING, _DASHSCOPE),
+    Rule("chat", "thinking.budget_tokens", Bounds.THINKING, _ANTHROPIC_THINKING),
+    Rule("chat", "thinking_config.thinking_budget", Bounds.THINKING, _GEMINI_THINKING),
+    Rule("chat", "cached_content", Bounds.KEPT, _GEMINI_CACHE),
+    Rule("chat", "search_parameters", Bounds.ENDLESS, _XAI_SEARCH),
+    Rule("chat", "plugins", Bounds.ENDLESS, _OPENROUTER_SEARCH),
+    Rule("chat", "enable_search", Bounds.ENDLESS, _DASHSCOPE),
+    Rule("chat", "data_sources", Bounds.ENDLESS, _AZURE_DATA),
+    Rule("hosted", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Rule("hosted", "max_completion_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Rule("hosted", "max_new_tokens", Bounds.ANSWER, _TGI),
+    Rule("hosted", "parameters.max_new_tokens", Bounds.ANSWER, _TGI),
+    Rule("hosted", "parameters.maxOutputTokens", Bounds.ANSWER, _GEMINI),
+    Rule("hosted", "n", Bounds.ANSWERS, _OPENAI_CHAT),
+    Rule("hosted", "prompt", Bounds.PROMPTS, _OPENAI_COMPLETIONS),
+    Rule("hosted", "inputs", Bounds.PROMPTS, _TGI),
+    Rule("hosted", "requests", Bounds.ENDLESS, _CLOUDFLARE_BATCH),
+    Rule("hosted", "tools", Bounds.TOOLS, _OPENAI_CHAT),
+    Rule("completions", "max_tokens", Bounds.ANSWER, _OPENAI_COMPLETIONS),
+    Rule("completions", "max_tokens_to_sample", Bounds.ANSWER, "https://docs.anthropic.com/en/api/complete"),
+    Rule("completions", "n_predict", Bounds.ANSWER, _LLAMA_CPP),
+    Rule("completions", "n", Bounds.ANSWERS, _OPENAI_COMPLETIONS),
+    Rule("completions", "best_of", Bounds.ANSWERS, _OPENAI_COMPLETIONS),
+    Rule("completions", "prompt", Bounds.PROMPTS, _OPENAI_COMPLETIONS),
+    Rule("completions", "service_tier", Bounds.TIER, _OPENAI_COMPLETIONS),
+    Rule("responses", "max_output_tokens", Bounds.ANSWER, _OPENAI_RESPONSES),
+    Rule("responses", "previous_response_id", Bounds.KEPT, _OPENAI_RESPONSES),
+    Rule("responses", "conversation", Bounds.KEPT, _OPENAI_RESPONSES),
+    Rule("responses", "prompt", Bounds.KEPT, _OPENAI_RESPONSES),
+    Rule("responses", "prompt", Bounds.STORED, _OPENAI_RESPONSES),
+    Rule("responses", "max_tool_calls", Bounds.USES, _OPENAI_RESPONSES),
+    Rule("responses", "tools", Bounds.TOOLS, _OPENAI_RESPONSES),
+    Rule("responses", "service_tier", Bounds.TIER, _OPENAI_RESPONSES),
+    Rule("conversations", "completion_args.max_tokens", Bounds.ANSWER, _MISTRAL),
+    Rule("conversations", "agent_id", Bounds.ENDLESS, _MISTRAL),
+    Rule("conversations", "tools", Bounds.TOOLS, _MISTRAL),
+    Rule("messages", "max_tokens", Bounds.ANSWER, _ANTHROPIC),
+    Rule("messages", "thinking.budget_tokens", Bounds.THINKING, _ANTHROPIC_THINKING),
+    Rule("messages", "service_tier", Bounds.TIER, _ANTHROPIC),
+    Rule("messages", "speed", Bounds.TIER, "https://docs.anthropic.com/en/docs/build-with-claude/fast-mode"),
+    Rule("messages", "tools", Bounds.TOOLS, _ANTHROPIC_SEARCH),
+    Rule("messages", "mcp_servers", Bounds.ENDLESS, _ANTHROPIC_MCP),
+    Rule(
         "messages",
         "container",
         Bounds.KEPT,
         _CODE_EXECUTION,
     ),
-    Row(
+    Rule(
         "messages",
         "context_management",
         Bounds.ENDLESS,
         _COMPACTION,
         "compact",
     ),
-    Row("generate", "generationConfig.maxOutputTokens", Bounds.ANSWER, _GEMINI),
-    Row("generate", "generationConfig.candidateCount", Bounds.ANSWERS, _GEMINI),
-    Row("generate", "generationConfig.thinkingConfig.thinkingBudget", Bounds.THINKING, _GEMINI_THINKING),
-    Row("generate", "parameters.maxOutputTokens", Bounds.ANSWER, _GEMINI),
-    Row("generate", "parameters.candidateCount", Bounds.ANSWERS, _GEMINI),
-    Row("generate", "cachedContent", Bounds.KEPT, _GEMINI_CACHE),
-    Row("generate", "tools", Bounds.TOOLS, _GEMINI_SEARCH),
-    Row("generate", "serviceTier", Bounds.TIER, _GEMINI),
-    Row(
+    Rule("generate", "generationConfig.maxOutputTokens", Bounds.ANSWER, _GEMINI),
+    Rule("generate", "generationConfig.candidateCount", Bounds.ANSWERS, _GEMINI),
+    Rule("generate", "generationConfig.thinkingConfig.thinkingBudget", Bounds.THINKING, _GEMINI_THINKING),
+    Rule("generate", "parameters.maxOutputTokens", Bounds.ANSWER, _GEMINI),
+    Rule("generate", "parameters.candidateCount", Bounds.ANSWERS, _GEMINI),
+    Rule("generate", "cachedContent", Bounds.KEPT, _GEMINI_CACHE),
+    Rule("generate", "tools", Bounds.TOOLS, _GEMINI_SEARCH),
+    Rule("generate", "serviceTier", Bounds.TIER, _GEMINI),
+    Rule(
         "interactions",
         "generation_config.max_output_tokens",
         Bounds.ANSWER,
         _INTERACTIONS,
     ),
-    Row("interactions", "previous_interaction_id", Bounds.KEPT, _INTERACTIONS),
-    Row("interactions", "agent", Bounds.ENDLESS, _INTERACTIONS),
-    Row("interactions", "tools", Bounds.TOOLS, _INTERACTIONS),
-    Row("cohere", "max_tokens", Bounds.ANSWER, _COHERE),
-    Row(
+    Rule("interactions", "previous_interaction_id", Bounds.KEPT, _INTERACTIONS),
+    Rule("interactions", "agent", Bounds.ENDLESS, _INTERACTIONS),
+    Rule("interactions", "tools", Bounds.TOOLS, _INTERACTIONS),
+    Rule("cohere", "max_tokens", Bounds.ANSWER, _COHERE),
+    Rule(
         "cohere",
         "chatRequest.maxTokens",
         Bounds.ANSWER,
         _ORACLE,
     ),
-    Row("cohere", "num_generations", Bounds.ANSWERS, "https://docs.cohere.com/reference/generate"),
-    Row("cohere", "thinking.token_budget", Bounds.THINKING, _COHERE),
-    Row("cohere", "conversation_id", Bounds.KEPT, "https://docs.cohere.com/reference/chat-v1"),
-    Row("cohere", "connectors", Bounds.ENDLESS, "https://docs.cohere.com/reference/chat-v1"),
-    Row("ollama", "options.num_predict", Bounds.ANSWER, _OLLAMA),
-    Row("ollama", "context", Bounds.KEPT, _OLLAMA),
-    Row("dashscope", "parameters.max_tokens", Bounds.ANSWER, _DASHSCOPE),
-    Row("dashscope", "parameters.n", Bounds.ANSWERS, _DASHSCOPE),
-    Row("dashscope", "parameters.thinking_budget", Bounds.THINKING, _DASHSCOPE),
-    Row("dashscope", "parameters.enable_thinking", Bounds.THINKING, _DASHSCOPE),
-    Row("dashscope", "parameters.enable_search", Bounds.ENDLESS, _DASHSCOPE),
-    Row("textgen", "parameters.max_new_tokens", Bounds.ANSWER, _TGI),
-    Row("textgen", "max_length", Bounds.ANSWER, "https://lite.koboldai.net/koboldcpp_api"),
-    Row("textgen", "parameters.best_of", Bounds.ANSWERS, _TGI),
-    Row("textgen", "inputs", Bounds.PROMPTS, _TGI),
-    Row("converse", "inferenceConfig.maxTokens", Bounds.ANSWER, _CONVERSE),
-    Row("converse", "additionalModelRequestFields.max_tokens", Bounds.ANSWER, _CONVERSE),
-    Row("converse", "additionalModelRequestFields.thinking.budget_tokens", Bounds.THINKING, _CONVERSE),
-    Row("converse", "toolConfig.tools", Bounds.TOOLS, _NOVA_GROUNDING),
-    Row("converse", "additionalModelRequestFields.tools", Bounds.TOOLS, _ANTHROPIC_SEARCH),
-    Row("converse", "performanceConfig", Bounds.TIER, _CONVERSE),
-    Row("converse", "promptVariables", Bounds.KEPT, _CONVERSE),
-    Row("invoke", "max_tokens", Bounds.ANSWER, _INVOKE),
-    Row("invoke", "max_tokens_to_sample", Bounds.ANSWER, _INVOKE),
-    Row("invoke", "max_gen_len", Bounds.ANSWER, _INVOKE),
-    Row("invoke", "textGenerationConfig.maxTokenCount", Bounds.ANSWER, _INVOKE),
-    Row("invoke", "inferenceConfig.max_new_tokens", Bounds.ANSWER, _INVOKE),
-    Row("invoke", "thinking.budget_tokens", Bounds.THINKING, _INVOKE),
-    Row("invoke", "tools", Bounds.TOOLS, _INVOKE),
-    Row("images", "n", Bounds.ANSWERS, _OPENAI_IMAGES),
-    Row("images", "parameters.sampleCount", Bounds.ANSWERS, "https://ai.google.dev/gemini-api/docs/imagen"),
-    Row("unknown", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
-    Row("unknown", "max_output_tokens", Bounds.ANSWER, _OPENAI_RESPONSES),
-    Row("unknown", "n", Bounds.ANSWERS, _OPENAI_CHAT),
-    Row("unknown", "prompt", Bounds.PROMPTS, _OPENAI_COMPLETIONS),
-    Row("unknown", "inputs", Bounds.PROMPTS, _TGI),
-    Row("unknown", "tools", Bounds.TOOLS, _OPENAI_CHAT),
-    Row("*", "model", Bounds.ENDLESS, _OPENROUTER_SEARCH, ":online"),
-    Row("*", "model", Bounds.ENDLESS, _OPENAI_SEARCH, "search-preview"),
-    Row("*", "model", Bounds.ENDLESS, _OPENAI_SEARCH, "search-api"),
-    Row("*", "model", Bounds.ENDLESS, "https://console.groq.com/docs/compound", "compound"),
-    Row("*", "model", Bounds.ENDLESS, "https://docs.perplexity.ai/getting-started/models", "sonar-deep-research"),
+    Rule("cohere", "num_generations", Bounds.ANSWERS, "https://docs.cohere.com/reference/generate"),
+    Rule("cohere", "thinking.token_budget", Bounds.THINKING, _COHERE),
+    Rule("cohere", "conversation_id", Bounds.KEPT, "https://docs.cohere.com/reference/chat-v1"),
+    Rule("cohere", "connectors", Bounds.ENDLESS, "https://docs.cohere.com/reference/chat-v1"),
+    Rule("ollama", "options.num_predict", Bounds.ANSWER, _OLLAMA),
+    Rule("ollama", "context", Bounds.KEPT, _OLLAMA),
+    Rule("dashscope", "parameters.max_tokens", Bounds.ANSWER, _DASHSCOPE),
+    Rule("dashscope", "parameters.n", Bounds.ANSWERS, _DASHSCOPE),
+    Rule("dashscope", "parameters.thinking_budget", Bounds.THINKING, _DASHSCOPE),
+    Rule("dashscope", "parameters.enable_thinking", Bounds.THINKING, _DASHSCOPE),
+    Rule("dashscope", "parameters.enable_search", Bounds.ENDLESS, _DASHSCOPE),
+    Rule("textgen", "parameters.max_new_tokens", Bounds.ANSWER, _TGI),
+    Rule("textgen", "max_length", Bounds.ANSWER, "https://lite.koboldai.net/koboldcpp_api"),
+    Rule("textgen", "parameters.best_of", Bounds.ANSWERS, _TGI),
+    Rule("textgen", "inputs", Bounds.PROMPTS, _TGI),
+    Rule("converse", "inferenceConfig.maxTokens", Bounds.ANSWER, _CONVERSE),
+    Rule("converse", "additionalModelRequestFields.max_tokens", Bounds.ANSWER, _CONVERSE),
+    Rule("converse", "additionalModelRequestFields.thinking.budget_tokens", Bounds.THINKING, _CONVERSE),
+    Rule("converse", "toolConfig.tools", Bounds.TOOLS, _NOVA_GROUNDING),
+    Rule("converse", "additionalModelRequestFields.tools", Bounds.TOOLS, _ANTHROPIC_SEARCH),
+    Rule("converse", "performanceConfig", Bounds.TIER, _CONVERSE),
+    Rule("converse", "promptVariables", Bounds.KEPT, _CONVERSE),
+    Rule("invoke", "max_tokens", Bounds.ANSWER, _INVOKE),
+    Rule("invoke", "max_tokens_to_sample", Bounds.ANSWER, _INVOKE),
+    Rule("invoke", "max_gen_len", Bounds.ANSWER, _INVOKE),
+    Rule("invoke", "textGenerationConfig.maxTokenCount", Bounds.ANSWER, _INVOKE),
+    Rule("invoke", "inferenceConfig.max_new_tokens", Bounds.ANSWER, _INVOKE),
+    Rule("invoke", "thinking.budget_tokens", Bounds.THINKING, _INVOKE),
+    Rule("invoke", "tools", Bounds.TOOLS, _INVOKE),
+    Rule("images", "n", Bounds.ANSWERS, _OPENAI_IMAGES),
+    Rule("images", "parameters.sampleCount", Bounds.ANSWERS, "https://ai.google.dev/gemini-api/docs/imagen"),
+    Rule("unknown", "max_tokens", Bounds.ANSWER, _OPENAI_CHAT),
+    Rule("unknown", "max_output_tokens", Bounds.ANSWER, _OPENAI_RESPONSES),
+    Rule("unknown", "n", Bounds.ANSWERS, _OPENAI_CHAT),
+    Rule("unknown", "prompt", Bounds.PROMPTS, _OPENAI_COMPLETIONS),
+    Rule("unknown", "inputs", Bounds.PROMPTS, _TGI),
+    Rule("unknown", "tools", Bounds.TOOLS, _OPENAI_CHAT),
+    Rule("*", "model", Bounds.ENDLESS, _OPENROUTER_SEARCH, ":online"),
+    Rule("*", "model", Bounds.ENDLESS, _OPENAI_SEARCH, "search-preview"),
+    Rule("*", "model", Bounds.ENDLESS, _OPENAI_SEARCH, "search-api"),
+    Rule("*", "model", Bounds.ENDLESS, "https://console.groq.com/docs/compound", "compound"),
+    Rule("*", "model", Bounds.ENDLESS, "https://docs.perplexity.ai/getting-started/models", "sonar-deep-research"),
 )
 
 EXCEPTIONS = frozenset((
@@ -223,35 +211,6 @@ EXCEPTIONS = frozenset((
 """(dialect, member, provider) where a row does not hold. Their chat APIs document `max_tokens` and nothing else
 (https://api-docs.deepseek.com/api/create-chat-completion, https://docs.mistral.ai/api/,
 https://docs.together.ai/reference/chat-completions-1); Perplexity's search is in the price of a request."""
-
-DIALECTS: dict[int, str] = {
-    id(flavor): dialect
-    for dialect, members in (
-        ("chat", (CHAT,)),
-        ("hosted", (HOSTED,)),
-        ("completions", (COMPLETIONS,)),
-        ("responses", (RESPONSES,)),
-        ("conversations", (CONVERSATIONS,)),
-        ("messages", (MESSAGES,)),
-        ("generate", (GENERATE,)),
-        ("interactions", (INTERACTIONS,)),
-        ("cohere", (COHERE_CHAT,)),
-        ("ollama", (OLLAMA_CHAT, OLLAMA_GENERATE)),
-        ("dashscope", (DASHSCOPE,)),
-        ("textgen", (TGI, WATSONX, KOBOLD)),
-        ("converse", (CONVERSE,)),
-        ("invoke", (INVOKE,)),
-        ("images", (IMAGES,)),
-        ("agent", (AGENT, RUNS)),
-    )
-    for flavor in members
-}
-
-
-def dialect(flavor: Flavor) -> str:
-    """Which rows apply to a flavor's requests; `unknown`: the most cautious ones."""
-    return DIALECTS.get(id(flavor), "unknown")
-
 
 CLIENT_TOOLS = (
     "function", "custom", "localshell", "computer", "bash", "texteditor", "memory", "applypatch", "namespace",
