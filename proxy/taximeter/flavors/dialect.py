@@ -1,7 +1,7 @@
 """A dialect: one API as a row of names, and the flavor that such a row makes. The rows stand in the modules beside it.
 
-Shared here: reading a request's members once, choosing a meter for an answer. It must not know any API's names beyond
-`model`, `stream`, `metadata`, `user`, `input` and `stream_options`, which many share.
+Shared here: what a request says, and which meter its answer gets. It must not know any API's names beyond those in
+`request`, which many share.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
-
-import msgspec
 
 from taximeter.core import routes
 from taximeter.core.record import Operation
@@ -20,72 +18,19 @@ from taximeter.flavors.framing.encodings import EncodedMeter, encoding
 from taximeter.flavors.framing.frames import FrameMeter
 from taximeter.flavors.framing.lines import NdjsonMeter, SseMeter
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
+from taximeter.flavors.request import ABSENT, how_many, metadata, plain_json, request_members
 from taximeter.flavors.text import extract
-from taximeter.flavors.text.lenient import Unreadable, plain
 from taximeter.flavors.text.splice import include_usage
-from taximeter.flavors.usage.counts import decode, fields, items, short_text
+from taximeter.flavors.usage.counts import items
 from taximeter.flavors.usage.reader import UsageReader
 from taximeter.flavors.usage.row import Row
-from taximeter.flavors.usage.usual import COST_HEADER, UNREADABLE, Name, request_id
-
-METADATA_BYTES = 8 * 1024
-"""Largest `metadata` object looked at for tags; OpenAI allows 16 members of 512 characters."""
+from taximeter.flavors.usage.usual import COST_HEADER, request_id
 
 _path_model = re.compile(rb"(?i)/(?:deployments|models?)/([^/:?]+)[/:]").search
 _stream_in_path = re.compile(rb"[/:][^/:?]*stream[^/:?]*/?(?:\?.*)?$").search
 _PLAIN_JSON = frozenset((b"application/json", b"application/json; charset=utf-8"))
 _TELLING = frozenset((b"content-encoding", COST_HEADER))
 """Headers that change what a body says: only meters know them."""
-_NULL = msgspec.Raw(b"null")
-_ABSENT = msgspec.Raw(b"")
-
-
-class RequestMembers(msgspec.Struct):
-    """A JSON request's members: what all flavors share, and as bytes what some look into."""
-
-    model: Name | None = None
-    stream: bool | None = None
-    user: Name | None = None
-    stream_options: msgspec.Raw = _ABSENT
-    metadata: msgspec.Raw = _ABSENT
-    input: msgspec.Raw = _NULL
-
-
-class _Oddly(msgspec.Struct):
-    """The same as bytes, where one of them has an odd type: no odd value may hide the others."""
-
-    model: msgspec.Raw = _NULL
-    stream: msgspec.Raw = _NULL
-    user: msgspec.Raw = _NULL
-    stream_options: msgspec.Raw = _ABSENT
-    metadata: msgspec.Raw = _ABSENT
-    input: msgspec.Raw = _NULL
-
-
-_members = msgspec.json.Decoder(RequestMembers)
-_oddly = msgspec.json.Decoder(_Oddly)
-
-
-def request_members(body: bytes) -> RequestMembers | None:
-    """A request body's members; None where it is no readable JSON object."""
-    if not body:
-        return None
-    try:
-        return _members.decode(body)
-    except UNREADABLE:
-        pass
-    try:
-        found = _oddly.decode(body)
-    except UNREADABLE:
-        return None
-    return RequestMembers(
-        model=short_text(found.model),
-        stream={b"true": True, b"false": False}.get(bytes(found.stream)),
-        user=short_text(found.user),
-        stream_options=found.stream_options,
-        metadata=found.metadata,
-        input=found.input,
-    )
 
 
 class Dialect(Row, frozen=True, kw_only=True, eq=False):
@@ -124,7 +69,7 @@ class Dialect(Row, frozen=True, kw_only=True, eq=False):
         """See `Flavor.prepare`."""
         found, reading = request_members(body), None
         if found is None and body:
-            reading, inject = _reading(body), inject and body[:1] == b"{" and body[1:2] != b"\0"
+            reading, inject = plain_json(body), inject and body[:1] == b"{" and body[1:2] != b"\0"
             found = None if reading is None else request_members(reading)
         if found is None:
             return Prepared(body=body, model=self.path_model(path), stream=_path_streams(path))
@@ -134,8 +79,8 @@ class Dialect(Row, frozen=True, kw_only=True, eq=False):
             stream=found.stream or (b"tream" in path and _path_streams(path)),
             reading=reading,
         )
-        if found.metadata is not _ABSENT or found.user is not None:
-            prepared.metadata = _metadata(found)
+        if found.metadata is not ABSENT or found.user is not None:
+            prepared.metadata = metadata(found)
         if self.injects and inject and prepared.stream:
             asking = include_usage(prepared.body, bytes(found.stream_options))
             if asking is not None:
@@ -143,9 +88,9 @@ class Dialect(Row, frozen=True, kw_only=True, eq=False):
         if self.streams is not None:
             prepared.stream = self.streams and found.stream is not False
         if self.inputs:
-            prepared.embedding_inputs = _how_many(prepared, found, self.inputs)
+            prepared.embedding_inputs = how_many(reading or body, found, self.inputs)
         if self.documents:
-            prepared.rerank_documents = _how_many(prepared, found, self.documents)
+            prepared.rerank_documents = how_many(reading or body, found, self.documents)
         return prepared
 
     def path_model(self, path: bytes) -> str | None:
@@ -207,33 +152,3 @@ class Dialect(Row, frozen=True, kw_only=True, eq=False):
 def _path_streams(path: bytes) -> bool:
     """The path asks for a stream: `:streamGenerateContent`, `/converse-stream`, `/generation_stream`."""
     return _stream_in_path(path.lower()) is not None
-
-
-def _how_many(prepared: Prepared, found: RequestMembers, paths: tuple[str, ...]) -> int | None:
-    """How many inputs the first of some members holds that is there: a string, an object or a token array is one."""
-    if paths[0] == "input" and (number := _number(decode(found.input))):
-        return number
-    asked = extract.request(prepared.reading or prepared.body)
-    return next((number for path in paths if (number := _number(extract.at(asked, path)))), None)
-
-
-def _number(value: object) -> int | None:
-    if isinstance(value, str) or (isinstance(value, dict) and value):
-        return 1
-    listed = items(value)
-    return 1 if listed and type(listed[0]) is int else len(listed) or None
-
-
-def _reading(body: bytes) -> bytes | None:
-    try:
-        return plain(body)
-    except Unreadable:
-        return None
-
-
-def _metadata(found: RequestMembers) -> dict[str, object]:
-    raw = bytes(found.metadata)
-    metadata = dict(fields(decode(raw))) if len(raw) <= METADATA_BYTES else {}
-    if found.user is not None:
-        metadata["end_user"] = found.user
-    return metadata

@@ -1,6 +1,6 @@
 """The most a call may use, from its request alone: what a hard budget holds before it is sent (DESIGN §10). Pure.
 
-An upper bound, not a guess: by the rows of `bound_rules`, each member read by itself, so that an odd one hides no
+An upper bound, not a guess: by the rules in `rules`, each member read by itself, so that an odd one hides no
 other. What the request leaves open is taken at the model's own maximum where there is one, and told: it may be refused.
 """
 
@@ -94,8 +94,8 @@ def bound(flavor: Flavor, demand: Demand, text: Countable, counted: int, provide
     found = Bound(input_tokens=tokens, assumed=[], endless=list(demand.endless))
     asked = _Asked(demand, flavor.dialect, provider)
     found.tiers = _tiers(asked.of(Bounds.TIER))
-    found.endless += [row.member for row, value in asked.of(Bounds.ENDLESS) if _given(value)]
-    kept = [row.member for row, value in asked.of(Bounds.KEPT) if _given(value)]
+    found.endless += [rule.member for rule, value in asked.of(Bounds.ENDLESS) if _given(value)]
+    kept = [rule.member for rule, value in asked.of(Bounds.KEPT) if _given(value)]
     if demand.kept:
         kept.append("what the provider keeps")
     if flavor is AUDIO:
@@ -116,32 +116,32 @@ def bound(flavor: Flavor, demand: Demand, text: Countable, counted: int, provide
 
 
 class _Asked:
-    """What the rows of a dialect find in a request."""
+    """What the rules of a dialect find in a request."""
 
     def __init__(self, demand: Demand, dialect: str, provider: str) -> None:
         self._roots = list(_roots(demand.members))
         self._models = demand.models
         self.unlimited = demand.unlimited
         self._by_name: dict[int, dict[str, list[object]]] = {}
-        self._rows = _rows(dialect, provider)
+        self._rules = _rules(dialect, provider)
 
     def of(self, bounds: Bounds) -> list[tuple[Rule, object]]:
-        """(row, value) of each member that has this meaning and is there, in whatever spelling."""
-        return [(row, value) for row in self._rows if row.bounds is bounds for value in self._values(row)]
+        """(rule, value) of each member that has this meaning and is there, in whatever spelling."""
+        return [(rule, value) for rule in self._rules if rule.bounds is bounds for value in self._values(rule)]
 
     def numbers(self, bounds: Bounds) -> list[float]:
         """Those that are numbers, also where they come as strings. Raises BadRequest on one that is none."""
-        values = ((row.member, value) for row, value in self.of(bounds))
+        values = ((rule.member, value) for rule, value in self.of(bounds))
         return [number for member, value in values if (number := _number(member, value)) is not None]
 
-    def _values(self, row: Rule) -> list[object]:
-        if row.member == "model":
-            return [name for name in self._models if row.when in name.lower()]
+    def _values(self, rule: Rule) -> list[object]:
+        if rule.member == "model":
+            return [name for name in self._models if rule.when in name.lower()]
         nodes: list[object] = list(self._roots)
-        for part in row.member.split("."):
+        for part in rule.member.split("."):
             wanted = canonical(part)
             nodes = [inner for node in nodes for inner in self._members(node).get(wanted, ())]
-        return [node for node in nodes if not row.when or row.when.encode() in encode(node)]
+        return [node for node in nodes if not rule.when or rule.when.encode() in encode(node)]
 
     def _members(self, node: object) -> dict[str, list[object]]:
         """An object's values by canonical name; made once."""
@@ -156,12 +156,12 @@ class _Asked:
 
 
 @lru_cache(maxsize=256)
-def _rows(dialect: str, provider: str) -> tuple[Rule, ...]:
-    """The rows of a dialect at a provider."""
+def _rules(dialect: str, provider: str) -> tuple[Rule, ...]:
+    """The rules of a dialect at a provider."""
     return tuple(
-        row
-        for row in rules.RULES
-        if row.dialect in ("*", dialect) and (row.dialect, row.member, provider) not in rules.EXCEPTIONS
+        rule
+        for rule in rules.RULES
+        if rule.dialect in ("*", dialect) and (rule.dialect, rule.member, provider) not in rules.EXCEPTIONS
     )
 
 
@@ -212,7 +212,7 @@ def _answer(found: Bound, asked: _Asked, limits: Limits) -> int:
 
 def _thinking(asked: _Asked) -> int:
     """Thinking beside the answer: as stated, or the longest there is where it is only switched on."""
-    values = [(row.member, value) for row, value in asked.of(Bounds.THINKING)]
+    values = [(rule.member, value) for rule, value in asked.of(Bounds.THINKING)]
     switched = any(value is True or (isinstance(value, str) and value.lower() == "true") for _, value in values)
     numbers = [
         number
@@ -237,7 +237,7 @@ def _answers(asked: _Asked) -> int:
 def _tiers(named: list[tuple[Rule, object]]) -> tuple[str, ...] | None:
     """The tiers that the call may be billed in; None: any. `auto`, or none: as set in the account, maybe priority."""
     tiers: dict[str, None] = {"": None}
-    said = [(canonical(row.member), value) for row, value in named if value is not None]
+    said = [(canonical(rule.member), value) for rule, value in named if value is not None]
     if not any(member == "servicetier" for member, _ in said):
         said.append(("servicetier", "auto"))
     for _, value in said:
