@@ -323,6 +323,13 @@ def streamed(path: str, *events: object, **kwargs: Any) -> dict[str, object]:
     return known(read(path, sse(*events), content_type=STREAM, **kwargs))
 
 
+def test_qwens_cache_writes_stand_in_the_details() -> None:
+    # help.aliyun.com/en/model-studio, context cache (explicit)
+    details = {"cache_creation_input_tokens": 1889, "cache_type": "ephemeral", "cached_tokens": 0}
+    usage = {"prompt_tokens": 2000, "completion_tokens": 10, "total_tokens": 2010, "prompt_tokens_details": details}
+    assert chat(usage, "qwen").cache_write_input_tokens == 1889
+
+
 @pytest.mark.parametrize("last", [
     {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
     {"prompt_tokens": 0, "completion_tokens": 26, "total_tokens": 26},

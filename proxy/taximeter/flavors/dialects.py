@@ -60,7 +60,7 @@ HOSTED_EMBEDDINGS = replace(
 )
 DASHSCOPE_EMBEDDINGS = replace(
     EMBEDDINGS,
-    source="https://help.aliyun.com/en/model-studio/text-embedding-synchronous-api",
+    source="https://help.aliyun.com/en/model-studio/",
     inputs=("input.texts", "input.contents"),
     prompt=("input.texts", "input.contents"),
 )
@@ -76,11 +76,12 @@ OLLAMA_EMBED = Dialect(
     inputs=("input",),
     prompt=("input", "prompt"),
 )
+
 # -- chat and generation
 
 DASHSCOPE = Dialect(
     # a stream (asked for by a header, not by the body) repeats its cumulative usage in every event
-    source="https://help.aliyun.com/en/model-studio/dashscope-api-reference",
+    source="https://www.alibabacloud.com/help/en/model-studio/qwen-api-reference",
     api="chat",
     operation=Operation.LLM,
     dialect="dashscope",
@@ -90,7 +91,7 @@ DASHSCOPE = Dialect(
 )
 CONVERSATIONS = Dialect(
     # kept by the provider, with connectors that bring text into the prompt (`connector_tokens`, beside it)
-    source="https://docs.mistral.ai/api/#tag/beta.conversations",
+    source="https://docs.mistral.ai/api/",
     api="responses",
     operation=Operation.LLM,
     dialect="conversations",

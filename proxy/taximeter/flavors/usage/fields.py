@@ -109,7 +109,9 @@ OPENAI = FieldNames(
     "| num_cached_tokens"  # Mistral
     "| prompt_cache_hit_tokens"  # DeepSeek
     "| cache_read_input_tokens",  # Venice, Databricks, Vercel, Doubleword
-    cache_write_input_tokens="in.cache_write_tokens | in.cache_creation_tokens | cache_creation_input_tokens",
+    cache_write_input_tokens="in.cache_write_tokens | in.cache_creation_tokens"
+    "| in.cache_creation_input_tokens"  # Qwen (Model Studio, explicit cache)
+    "| cache_creation_input_tokens",
     cache_write_input_tokens_5m="cache_creation.ephemeral_5m_input_tokens",
     cache_write_input_tokens_1h="cache_creation.ephemeral_1h_input_tokens",
     audio_input_tokens="in.audio_tokens | audio_prompt_tokens",
