@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format lock rag deploy bench faults soak fuzz install-test audit reference docs dist clean
+.PHONY: help install demo run test coverage check format lock rag deploy bench faults soak fuzz install-test audit reference docs dist clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,10 @@ run: $(RUN)  ## serve for real
 
 test: $(DEV)  ## every test
 	$(BIN)/python -m pytest -n $(or $(JOBS),auto) --dist loadgroup $(ARGS)
+
+coverage: $(DEV)  ## whether the tests of core take every branch there
+	$(BIN)/python -m coverage run -m pytest tests/core --hypothesis-profile=same
+	$(BIN)/python -m coverage report
 
 check: $(DEV)  ## ruff, mypy --strict, import layers
 	$(BIN)/ruff check proxy tests examples scripts
