@@ -64,7 +64,7 @@ def test_remembered_hosts_stay_bounded():
     hosts = Hosts(["*"])
     for number in range(500):
         hosts.check(b"h%d" % number)
-    assert len(hosts._good) == 64
+    assert len(hosts.accepted) == 64
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ class Hosts:
         self._any = "*" in names
         self._names = frozenset(name for name in names if not name.startswith("*"))
         self._suffixes = tuple(name[1:] for name in names if name.startswith("*."))
-        self._good: set[bytes] = set()
+        self.accepted: set[bytes] = set()
+        """Some of the Host values let through so far: a request with one of them, and no Origin, needs no `check`."""
 
     def check(self, host: bytes | None, origin: bytes | None = None) -> None:
         """Let a request through, or raise BadRequest (no Host, not a Host) or Forbidden (not one of ours).
@@ -37,7 +38,7 @@ class Hosts:
         """
         if host is None:
             raise BadRequest("The request has no Host header.", param="host")
-        if host not in self._good:
+        if host not in self.accepted:
             self._check_host(host)
         if origin is not None:
             self._check_origin(origin, host)
@@ -50,8 +51,8 @@ class Hosts:
             raise Forbidden(
                 f"Host {name[:80]!r} is not one of this port's names. Add it to control.allowed_hosts.", param="host"
             )
-        if len(self._good) < _REMEMBERED:
-            self._good.add(host)
+        if len(self.accepted) < _REMEMBERED:
+            self.accepted.add(host)
 
     def _check_origin(self, origin: bytes, host: bytes) -> None:
         authority = origin.partition(b"://")[2]

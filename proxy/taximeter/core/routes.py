@@ -8,7 +8,6 @@ Each part is optional, in this order. Works on raw (still percent-encoded) bytes
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -17,7 +16,6 @@ from taximeter.core.errors import BadRequest
 from taximeter.core.tags import PATH_MARKS, parse
 
 _ORDER = b"wtdku"
-_REMEMBERED_BYTES = 256
 _climbs = re.compile(rb"(?i)(?:^|/)(?:\.|%2e){2}(?:/|%2f|\\|%5c|$)|%2f(?:\.|%2e){2}|(?:\.|%2e){2}(?:%2f|%5c)").search
 _forbidden = re.compile(rb"[\x00-\x20\x7f\\#]").search
 
@@ -31,14 +29,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def resolve(raw_path: bytes) -> Route:
-    """Split a raw path. Raises BadTag on a bad tag, BadRequest on a path that could leave the upstream's base.
-
-    Paths repeat, so short ones are remembered; the `tags` of a Route are not to be changed.
-    """
-    return _remembered(raw_path) if len(raw_path) <= _REMEMBERED_BYTES else _resolve(raw_path)
-
-
-def _resolve(raw_path: bytes) -> Route:
+    """Split a raw path. Raises BadTag on a bad tag, BadRequest on a path that could leave the upstream's base."""
     if (b"." in raw_path or b"%" in raw_path) and _climbs(raw_path):
         raise BadRequest("The path must not contain '..' segments.", param="path")
     if not raw_path.startswith(b"/") or _forbidden(raw_path):
@@ -62,9 +53,6 @@ def _resolve(raw_path: bytes) -> Route:
             tags[name] = value
         at, rank = at + 2, place
     return Route(path=b"/" + b"/".join(segments[at:]), tags=tags, upstream=upstream)
-
-
-_remembered = lru_cache(maxsize=4096)(_resolve)
 
 
 def canonical(path: bytes) -> bytes:

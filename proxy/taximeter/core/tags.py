@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 
 import msgspec
 
@@ -101,11 +100,6 @@ def from_baggage(value: bytes) -> dict[str, object]:
     return found
 
 
-@lru_cache(maxsize=1024)
-def _untagged(workspace: str) -> Tags:
-    return Tags(workspace=workspace)
-
-
 def resolve(
     *,
     key_workspace: str | None,
@@ -119,8 +113,6 @@ def resolve(
     `headers` and `path` hold values that `parse` let through; `weak` holds what baggage or body said, unchecked.
     Raises Forbidden when header or path names another workspace than the proxy key's own.
     """
-    if not (headers or path or weak):
-        return _untagged(key_workspace or upstream_workspace or DEFAULT_WORKSPACE)
     if key_workspace is not None:
         for source in (headers, path):
             named = source.get("workspace")

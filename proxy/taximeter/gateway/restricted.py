@@ -1,0 +1,76 @@
+"""Calls that an allow-list or a hard budget is about: what of them has to be read, and whether they may go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taximeter.gateway.bounds import demand, readable
+
+if TYPE_CHECKING:
+    from taximeter.core.record import Open
+    from taximeter.core.routes import Route
+    from taximeter.flavors.meter import Flavor, Prepared
+    from taximeter.gateway.admission.admission import Admission
+    from taximeter.gateway.tagging import Tagging
+    from taximeter.gateway.upstream.upstreams import Upstreams
+    from taximeter.keys.rule import ProxyKey
+    from taximeter.server.exchange import Exchange
+
+
+class Restrictions:
+    """Of one worker. `limit_bytes`: the longest body that is read."""
+
+    def __init__(self, admission: Admission, tagging: Tagging, upstreams: Upstreams, limit_bytes: int) -> None:
+        self._admission = admission
+        self._tagging = tagging
+        self._upstreams = upstreams
+        self._limit_bytes = limit_bytes
+
+    def need_body(self, key: ProxyKey | None, named: dict[str, str], route: Route, head: dict[bytes, bytes]) -> bool:
+        """Whether a body that would stream through has to be read, because of an allow-list or a hard budget."""
+        if key is not None and key.models:
+            return True
+        if not self._admission.budgeted or demand.unbilled(route.path):
+            return False
+        whose = self._tagging.of(head, named, route, key, self._upstreams.choose(route.upstream, None), None)
+        return whose.workspace in self._admission.budgeted
+
+    async def read_odd(self, exchange: Exchange, head: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+        """A body that would stream through, and its reading. Raises BadRequest, PayloadTooLarge, ClientLeft."""
+        limit_bytes = self._limit_bytes
+        if int(head.get(b"content-length", b"0")) > limit_bytes:
+            raise readable.too_large(limit_bytes)
+        body, whole = await exchange.body(limit_bytes)
+        if not whole:
+            raise readable.too_large(limit_bytes)
+        return body, readable.read(exchange.headers, body, limit_bytes)
+
+    def check(
+        self,
+        key: ProxyKey | None,
+        record: Open,
+        exchange: Exchange,
+        flavor: Flavor,
+        path: bytes,
+        prepared: Prepared,
+        body: bytes | None,
+    ) -> None:
+        """Let an allow-list or a hard budget hold for a call. `body`: None where it was not read whole.
+
+        Raises Forbidden, BadRequest or PayloadTooLarge where it does not let the call through, or cannot tell.
+        """
+        if not self._admission.restricts(key, record):
+            return
+        readable.check_head(exchange.headers)
+        listed = key is not None and bool(key.models)
+        free = demand.free(exchange.method, body)
+        asked = demand.UNBILLED
+        if listed or not (free or demand.unbilled(path)):
+            limit_bytes = self._limit_bytes
+            if body is None:
+                raise readable.too_large(limit_bytes)
+            asked = demand.read(flavor, prepared, exchange.headers, path, exchange.query, body, limit_bytes)
+            self._admission.admit(key, asked, exchange.headers, path, free=free)
+        if not free:
+            prepared.demand = asked
+            self._admission.mark(record)
