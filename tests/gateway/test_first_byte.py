@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taximeter.gateway import relay
+from taximeter.gateway import ending
 from upstream import CLOSE, LAST_CHUNK, STALL, chunk, stream_head
 from waits import HANG_S, happens
 
@@ -143,7 +143,7 @@ async def test_who_leaves_an_answer_that_is_no_stream_whatever_was_asked_for_has
 
 @pytest.mark.parametrize("ends", ["with its last chunk", "never", "cut"])
 async def test_who_leaves_at_done_had_everything(serve, provider, monkeypatch, ends):
-    monkeypatch.setattr(relay, "USAGE_EVENT_WAIT_S", 0.05 if ends == "never" else HANG_S)
+    monkeypatch.setattr(ending, "USAGE_EVENT_WAIT_S", 0.05 if ends == "never" else HANG_S)
     left = asyncio.Event()
     lasts: dict[str, list[Any]] = {"with its last chunk": [LAST_CHUNK], "never": [STALL], "cut": [b"no chunk"]}
     provider.script(stream_head(), chunk(EVENT), chunk(DONE), left, *lasts[ends])

@@ -11,7 +11,7 @@ from typing import Annotated, cast
 import msgspec
 
 from taximeter.core.bounds import FOREVER_US, MAX_ATTEMPT, Bytes, Cost, Count, Milliseconds, Moment, Tag
-from taximeter.core.usage import MAX_COUNT, MAX_SECONDS, Reading
+from taximeter.core.usage import MAX_COUNT, MAX_SECONDS
 
 SCHEMA = 1
 
@@ -43,9 +43,6 @@ class Source(_Word):
     COUNTED = "counted"
     ESTIMATED = "estimated"
     NONE = "none"
-
-
-_REPORTED = Source.REPORTED  # an enum's members are looked up slowly
 
 
 class Operation(_Word):
@@ -163,44 +160,6 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     def model(self) -> str:
         """The served model where the upstream told it, else the one asked for, else `unknown`."""
         return self.response_model or self.request_model or "unknown"
-
-    def take(self, reading: Reading) -> None:
-        """Write down what an answer used, and what it told of itself."""
-        self.response_model = reading.response_model
-        self.upstream_request_id = reading.upstream_request_id
-        self.service_tier = reading.service_tier
-        self.usage = reading.usage
-        input_tokens, output_tokens = reading.input_tokens, reading.output_tokens
-        if input_tokens is not None:
-            self.input_tokens = self.total_tokens = input_tokens
-            self.input_source = _REPORTED
-        if output_tokens is not None:
-            self.output_tokens = output_tokens
-            self.output_source = _REPORTED
-            self.total_tokens = output_tokens if input_tokens is None else input_tokens + output_tokens
-        if not reading.bare:
-            self._take_details(reading)
-
-    def _take_details(self, reading: Reading) -> None:
-        self.cached_input_tokens = reading.cached_input_tokens
-        self.cache_write_input_tokens = reading.cache_write_input_tokens
-        self.cache_write_input_tokens_5m = reading.cache_write_input_tokens_5m
-        self.cache_write_input_tokens_1h = reading.cache_write_input_tokens_1h
-        self.audio_input_tokens = reading.audio_input_tokens
-        self.image_input_tokens = reading.image_input_tokens
-        self.reasoning_output_tokens = reading.reasoning_output_tokens
-        self.audio_output_tokens = reading.audio_output_tokens
-        self.accepted_prediction_tokens = reading.accepted_prediction_tokens
-        self.rejected_prediction_tokens = reading.rejected_prediction_tokens
-        self.search_units = reading.search_units
-        self.rerank_documents = reading.rerank_documents
-        self.embedding_inputs = reading.embedding_inputs
-        self.web_search_requests = reading.web_search_requests
-        self.seconds = reading.seconds
-        self.inconsistent = reading.inconsistent
-        self.upstream_cost_nusd = reading.upstream_cost_nusd
-        if reading.impossible:
-            self.cost_note = IMPOSSIBLE
 
 
 class Open(Record, kw_only=True, omit_defaults=True):

@@ -15,8 +15,9 @@ from taximeter.core.record import Open, Outcome
 from taximeter.core.tags import DEFAULT_WORKSPACE
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Prepared
+from taximeter.gateway.ending import refuse
 from taximeter.gateway.metering.call import Call, new_request_id
-from taximeter.gateway.relay import Relay, refuse
+from taximeter.gateway.relay import Relay
 from taximeter.gateway.restricted import Restrictions
 from taximeter.gateway.tagging import Tagging
 from taximeter.server.exchange import ClientLeft, Exchange

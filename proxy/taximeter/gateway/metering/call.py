@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from taximeter.budgets.charges import Held, charge
 from taximeter.core.bounds import MAX_COST_NUSD
-from taximeter.core.record import SATURATED, Open, Operation, Outcome, Record, Source, Tick
+from taximeter.core.record import IMPOSSIBLE, SATURATED, Open, Operation, Outcome, Record, Source
 from taximeter.core.usage import NOTHING, Reading
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Meter, Prepared
-from taximeter.gateway.metering.counting import Completed, Prompt
-from taximeter.server.inline import in_task
+from taximeter.gateway.metering.counting import lacks
 
 if TYPE_CHECKING:
     from taximeter.config import Settings
     from taximeter.flavors.meter import Answer
-    from taximeter.gateway.metering.counting import Counting
+    from taximeter.gateway.metering.counting import Completed, Counting, Prompt
     from taximeter.journal import Journal, JournalFile
 
 log = logging.getLogger("taximeter.gateway")
@@ -33,7 +32,7 @@ TICK_EVERY_NS = 1_000_000_000
 _worker_bits = os.urandom(4).hex()
 _numbers = count()
 _NOTHING_SENT = Prepared(body=b"")
-_OK, _OTHER = Outcome.OK, Operation.OTHER  # an enum's members are looked up slowly
+_OK, _OTHER, _REPORTED = Outcome.OK, Operation.OTHER, Source.REPORTED  # an enum's members are looked up slowly
 
 
 def new_request_id(now_us: int) -> str:
@@ -77,22 +76,9 @@ class Call:
     """An attempt in progress, settled exactly once whatever happens: settling again does nothing."""
 
     __slots__ = (
-        "_file",
-        "_metering",
-        "_prompt",
-        "_text",
-        "_tokenizer",
-        "closed",
-        "flavor",
-        "held",
-        "meter",
-        "overhead_ns",
-        "prepared",
-        "read_ns",
-        "record",
-        "started_ns",
-        "tick_at_ns",
-    )
+        "closed", "file", "flavor", "held", "meter", "metering", "overhead_ns", "prepared", "prompt", "read_ns",
+        "record", "started_ns", "text", "tick_at_ns", "tokenizer",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -109,12 +95,12 @@ class Call:
 
         Raises JournalError where the journal must not be outrun and cannot be written.
         """
-        self._metering = metering
+        self.metering = metering
         self.flavor = flavor
-        self._text = None if record.operation is _OTHER else text
+        self.text = None if record.operation is _OTHER else text
         """None: nothing of this call is ever counted."""
-        self._tokenizer = tokenizer
-        self._prompt: Prompt | None = None
+        self.tokenizer = tokenizer
+        self.prompt: Prompt | None = None
         self.prepared = prepared
         self.record = record
         """What is known of the call: as it is, its open line; as it will be at its end, its close line."""
@@ -130,30 +116,9 @@ class Call:
         """Its record is written."""
         self.held: Held | None = None
         """What is held of its hard budgets, where it has any."""
-        self._file: JournalFile = metering.journal.open(record)
-
-    def again(self, body: bytes) -> Call:
-        """The next attempt of the same request, with another body."""
-        self.prepared.body, self.prepared.injected = body, False
-        return Call(
-            self._metering,
-            self.record.again(time.time_ns() // 1000),
-            time.perf_counter_ns(),
-            self.flavor,
-            self.prepared,
-            text=self._text,
-            tokenizer=self._tokenizer,
-        )
+        self.file: JournalFile = metering.journal.open(record)
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────
-
-    def shorten_prompt(self) -> None:
-        """Drop a text too long to be kept; where it will have to be counted, count it first, in the pool."""
-        if self._text is not None:
-            silent = (self.record.upstream, self.record.api) in self._metering.silent
-            prompt = self._its_prompt()
-            prompt.shorten(self._metering.tokenizers if silent or self.prepared.stream else None)
-            self._text = b""
 
     def read_whole(self, answer: Answer, body: bytes) -> Reading | None:
         """All of an answer has come: its reading, where it needs no meter; else None, and it is to be fed."""
@@ -191,41 +156,6 @@ class Call:
         """The answer is over, for whatever reason; returns what was held back of it."""
         return b"" if self.meter is None else self.meter.finish()
 
-    # ── while it goes on ─────────────────────────────────────────────────────────────────────────────────────
-
-    def tick(self, now_ns: int) -> None:
-        """Write down a long stream's progress, at most once a second."""
-        self.tick_at_ns = now_ns + TICK_EVERY_NS
-        self._tick(now_ns, None if self.meter is None else self.meter.progress_tokens())
-
-    def hold(self, held: Held) -> bool:
-        """Write down, before it is sent, the most it may use: should nobody learn what it did use, that is charged.
-
-        False: the journal cannot be written now.
-        """
-        self.held = held
-        return self._tick(time.perf_counter_ns(), None)
-
-    def never_sent(self) -> None:
-        """No whole request left: nothing of it can be billed."""
-        if self.held is not None:
-            self.held.sent = False
-
-    def _tick(self, now_ns: int, output_tokens: int | None) -> bool:
-        record, held = self.record, self.held
-        return self._metering.journal.tick(
-            self._file,
-            Tick(
-                request_id=record.request_id,
-                attempt=record.attempt,
-                at=record.started_at + (now_ns - self.started_ns) // 1000,
-                response_bytes=record.response_bytes,
-                output_tokens=output_tokens,
-                bound_tokens=None if held is None else held.tokens,
-                bound_cost_nusd=None if held is None else held.cost_nusd,
-            ),
-        )
-
     # ── how it is settled ────────────────────────────────────────────────────────────────────────────────────
 
     def settle_if_known(self, reading: Reading | None, *, left: bool) -> None:
@@ -239,8 +169,8 @@ class Call:
             reading = self.meter.reading()
         record = self.record
         answered = record.status is None or record.status < 400
-        if answered and self._text is not None:
-            silent = self._metering.silent
+        if answered and self.text is not None:
+            silent = self.metering.silent
             unread = reading.input_tokens is None or reading.output_tokens is None
             if unread and lacks(self.flavor.operation, reading):
                 silent.add((record.upstream, record.api))
@@ -256,45 +186,6 @@ class Call:
         if self.record.status is not None and self.record.status >= 400:
             return Outcome.UPSTREAM_ERROR
         return Outcome.CLIENT_LEFT if left else Outcome.OK
-
-    async def count_and_settle(self, outcome: Outcome, error_code: str | None = None) -> None:
-        """Tokenize, off the loop, what no figure was reported for; then settle."""
-        meter = self.meter
-        if self.closed or meter is None:
-            return
-        ended_ns = time.perf_counter_ns()
-        reading = meter.reading()
-        if self._text is None or self.record.status is None or self.record.status >= 400:
-            self.settle(outcome, ended_ns, reading, error_code=error_code)
-            return
-        await in_task()
-        counted = await self._its_prompt().complete(self._metering.tokenizers, reading, meter)
-        partial = outcome is not Outcome.OK and not reading.finished
-        self.settle(outcome, ended_ns, counted.reading, error_code=error_code, partial=partial, counted=counted)
-
-    def settle_now(self, outcome: Outcome, error_code: str | None = None) -> None:
-        """Settle with what is known this instant, where nothing can be awaited."""
-        meter = self.meter
-        if self.closed:
-            return
-        now_ns = time.perf_counter_ns()
-        if meter is None:
-            self.settle(outcome, now_ns, error_code=error_code)
-            return
-        meter.finish()
-        reading = meter.reading()
-        counted = None
-        if (
-            self._text is not None
-            and self.record.status == 200
-            and reading.output_tokens is None
-            and not reading.impossible
-        ):
-            reading.output_tokens = meter.progress_tokens()
-            if reading.output_tokens is not None:
-                known = Source.NONE if reading.input_tokens is None else Source.REPORTED
-                counted = Completed(reading, known, Source.ESTIMATED, None)
-        self.settle(outcome, now_ns, reading, error_code=error_code, partial=not reading.finished, counted=counted)
 
     def settle(
         self,
@@ -319,7 +210,7 @@ class Call:
         if self.overhead_ns is not None:
             record.overhead_us = self.overhead_ns // 1000
         record.outcome, record.partial, record.error_code = outcome, partial, error_code
-        record.take(reading)
+        take(record, reading)
         if counted is not None:
             record.input_source, record.output_source = counted.input_source, counted.output_source
             record.tokenizer = counted.tokenizer
@@ -327,37 +218,49 @@ class Call:
             record.embedding_inputs = self.prepared.embedding_inputs
         if record.rerank_documents is None:
             record.rerank_documents = self.prepared.rerank_documents
-        record.cost_nusd, record.price_ref = self._metering.prices.cost(record)
+        record.cost_nusd, record.price_ref = self.metering.prices.cost(record)
         if self.held is not None:
             charge(record, self.held)
         if record.cost_nusd == MAX_COST_NUSD:
             record.cost_note = SATURATED
-        self._metering.journal.close(self._file, record)
-
-    def usage_headers(self) -> list[tuple[bytes, bytes]]:
-        """`x-taximeter-…` headers of what is known of its use; the rest is left out."""
-        record, found = self.record, []
-        if record.input_tokens is not None:
-            found.append((b"x-taximeter-input-tokens", str(record.input_tokens).encode()))
-        if record.output_tokens is not None:
-            found.append((b"x-taximeter-output-tokens", str(record.output_tokens).encode()))
-        if record.cost_nusd is not None:
-            cost_usd = f"{record.cost_nusd // 10**9}.{record.cost_nusd % 10**9:09d}"
-            found.append((b"x-taximeter-cost-usd", cost_usd.encode()))
-        return found
-
-    def _its_prompt(self) -> Prompt:
-        """Made when it is needed, which it seldom is."""
-        if self._prompt is None:
-            model, provider = self.prepared.model, self.record.provider
-            self._prompt = Prompt(self.flavor, self._text or b"", model, provider, self._tokenizer)
-        return self._prompt
+        self.metering.journal.close(self.file, record)
 
 
-def lacks(operation: Operation, reading: Reading) -> bool:
-    """Whether the reading misses a figure that this kind of call should have, and that may be counted instead."""
-    if reading.impossible:  # a figure was reported, and what it should have been is for the provider to say
-        return False
-    if operation is Operation.LLM:
-        return reading.input_tokens is None or reading.output_tokens is None
-    return reading.input_tokens is None and reading.search_units is None
+def take(record: Record, reading: Reading) -> None:
+    """Write down what an answer used, and what it told of itrecord."""
+    record.response_model = reading.response_model
+    record.upstream_request_id = reading.upstream_request_id
+    record.service_tier = reading.service_tier
+    record.usage = reading.usage
+    input_tokens, output_tokens = reading.input_tokens, reading.output_tokens
+    if input_tokens is not None:
+        record.input_tokens = record.total_tokens = input_tokens
+        record.input_source = _REPORTED
+    if output_tokens is not None:
+        record.output_tokens = output_tokens
+        record.output_source = _REPORTED
+        record.total_tokens = output_tokens if input_tokens is None else input_tokens + output_tokens
+    if not reading.bare:
+        _take_details(record, reading)
+
+
+def _take_details(record: Record, reading: Reading) -> None:
+    record.cached_input_tokens = reading.cached_input_tokens
+    record.cache_write_input_tokens = reading.cache_write_input_tokens
+    record.cache_write_input_tokens_5m = reading.cache_write_input_tokens_5m
+    record.cache_write_input_tokens_1h = reading.cache_write_input_tokens_1h
+    record.audio_input_tokens = reading.audio_input_tokens
+    record.image_input_tokens = reading.image_input_tokens
+    record.reasoning_output_tokens = reading.reasoning_output_tokens
+    record.audio_output_tokens = reading.audio_output_tokens
+    record.accepted_prediction_tokens = reading.accepted_prediction_tokens
+    record.rejected_prediction_tokens = reading.rejected_prediction_tokens
+    record.search_units = reading.search_units
+    record.rerank_documents = reading.rerank_documents
+    record.embedding_inputs = reading.embedding_inputs
+    record.web_search_requests = reading.web_search_requests
+    record.seconds = reading.seconds
+    record.inconsistent = reading.inconsistent
+    record.upstream_cost_nusd = reading.upstream_cost_nusd
+    if reading.impossible:
+        record.cost_note = IMPOSSIBLE

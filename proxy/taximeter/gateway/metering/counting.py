@@ -103,3 +103,12 @@ class _Estimate(NamedTuple):
     tokens: int
     tokenizer: str | None = None
     source: Source = Source.ESTIMATED
+
+
+def lacks(operation: Operation, reading: Reading) -> bool:
+    """Whether the reading misses a figure that this kind of call should have, and that may be counted instead."""
+    if reading.impossible:  # a figure was reported, and what it should have been is for the provider to say
+        return False
+    if operation is Operation.LLM:
+        return reading.input_tokens is None or reading.output_tokens is None
+    return reading.input_tokens is None and reading.search_units is None
