@@ -17,6 +17,7 @@ from taximeter.core.record import (
     seq_of,
 )
 from taximeter.core.usage import Reading
+from taximeter.gateway.metering.call import take
 
 CALL = Open(
     request_id="r", started_at=5, workspace="w", track="t", document="d", task="q", end_user="u", key_id="k",
@@ -47,7 +48,7 @@ def ended(**members) -> Record:
 )
 def test_the_total_is_of_what_was_reported_and_unknown_without(reported, total, sources):
     record = ended()
-    record.take(Reading(**reported, bare=True, response_model="m", service_tier="flex", upstream_request_id="x"))
+    take(record, Reading(**reported, bare=True, response_model="m", service_tier="flex", upstream_request_id="x"))
     assert (record.total_tokens, record.input_source, record.output_source) == (total, *sources)
     assert (record.input_tokens, record.output_tokens) == (reported.get("input_tokens"), reported.get("output_tokens"))
     assert (record.response_model, record.service_tier, record.upstream_request_id) == ("m", "flex", "x")
@@ -58,14 +59,14 @@ def test_every_detail_of_a_reading_is_written_down():
     for number, name in enumerate(DETAILS):
         setattr(reading, name, number)
     record = ended()
-    record.take(reading)
+    take(record, reading)
     assert [getattr(record, name) for name in DETAILS] == list(range(len(DETAILS)))
     assert (record.seconds, record.inconsistent, record.upstream_cost_nusd, record.cost_note) == (1.5, True, 8, None)
 
 
 def test_an_impossible_figure_is_noted_where_the_cost_would_be():
     record = ended()
-    record.take(Reading(impossible=True))
+    take(record, Reading(impossible=True))
     assert record.cost_note == IMPOSSIBLE
 
 
