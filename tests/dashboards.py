@@ -7,7 +7,7 @@ import pytest
 from control_plane import ControlPlane, Start
 from rag_days import calls
 from taximeter.config import Settings
-from taximeter.config.settings import Auth
+from taximeter.config.settings import AuthSettings
 from taximeter.keys.rule import digest
 from taximeter.sinks.health import DeliveryHealth, SinkHealth
 
@@ -38,7 +38,7 @@ async def house(start: Start) -> ControlPlane:
 @pytest.fixture
 async def guarded(start: Start) -> ControlPlane:
     """The same behind an admin token."""
-    settings = Settings(auth=Auth(admin_token_sha256=digest(ADMIN_TOKEN)))
+    settings = Settings(auth=AuthSettings(admin_token_sha256=digest(ADMIN_TOKEN)))
     control = await start(settings, now_us=lambda: NOW_US, delivering=told)
     await control.add(*calls(NOW_US, days=3))
     return control

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from taximeter.config import Auth, Key
+from taximeter.config import AuthSettings, KeySettings
 from taximeter.core.errors import DataDirError
 from taximeter.keys.rule import ProxyKey, digest
 from taximeter.keys.store import KeyStore
@@ -13,7 +13,7 @@ ONE = ProxyKey(id="k1", sha256=digest("tm-one"), workspace="acme", models=("gpt-
 
 
 def store(tmp_path, auth=None):
-    return KeyStore(tmp_path, auth or Auth())
+    return KeyStore(tmp_path, auth or AuthSettings())
 
 
 def test_no_file_means_no_keys(tmp_path):
@@ -47,7 +47,7 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path):
 
 
 def test_keys_of_the_configuration_and_of_the_file_both_open_the_door(tmp_path):
-    auth = Auth(keys=[Key(id="conf", sha256=digest("tm-conf").upper(), workspace="beta", models=["m"])])
+    auth = AuthSettings(keys=[KeySettings(id="conf", sha256=digest("tm-conf").upper(), workspace="beta", models=["m"])])
     stored = store(tmp_path, auth)
     stored.absorb([ONE])
     keys = stored.in_force()

@@ -26,9 +26,8 @@ from taximeter.budgets.reservations import Reservations
 from taximeter.budgets.service import BudgetService
 from taximeter.budgets.store import BudgetStore
 from taximeter.cli import main
-from taximeter.config import JournalSettings, Settings
-from taximeter.config import Webhook as WebhookSettings
-from taximeter.config.settings import PriceCodes
+from taximeter.config import JournalSettings, Settings, WebhookSettings
+from taximeter.config.settings import PriceCodeSettings
 from taximeter.control.services.corrections import Corrections
 from taximeter.core.prices import Card, Rates
 from taximeter.core.record import Outcome
@@ -38,7 +37,7 @@ from taximeter.journal import Journal
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.webhook.sink import Webhook
-from taximeter.sinks.webhook.store import Outcome as Answer
+from taximeter.sinks.webhook.store import LetterResult as Answer
 from waits import HANG_S
 
 __all__ = ["control", "start"]
@@ -109,7 +108,7 @@ async def installation(start, tmp_path, valkey_url):
         ring, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
         drained=drained, tell=None, now_us=now_us,
     )  # fmt: skip
-    prices = PriceCodes(rag_embedding=0.0001, rag_llm_input=0.0015, rag_llm_output="0.002")
+    prices = PriceCodeSettings(rag_embedding=0.0001, rag_llm_input=0.0015, rag_llm_output="0.002")
     control = await start(
         settings=Settings(price_codes=prices),
         random=random, now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,

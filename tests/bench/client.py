@@ -98,7 +98,7 @@ async def measure(
 
 
 async def run(port: int, calls: int) -> None:
-    settings = config.Upstream(base_url=f"http://127.0.0.1:{port}/v1", api_key_env="KEY")
+    settings = config.UpstreamSettings(base_url=f"http://127.0.0.1:{port}/v1", api_key_env="KEY")
     upstream = Upstream(settings, frozenset({b"x-workspace"}), {"KEY": "sk-bench"})
     for width in (1, 32):
         spent, _ = await measure(unary, upstream, calls, width)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from control_plane import DAY_US, NOON_US, embedding, record
 from present import present
 from taximeter.cli import VERBS, main
-from taximeter.config import Auth, Settings
+from taximeter.config import AuthSettings, Settings
 from taximeter.core.record import Outcome
 from taximeter.keys.rule import digest
 
@@ -197,7 +197,7 @@ async def test_what_is_asked_wrongly_ends_with_code_2_and_says_why(asked, where)
 
 
 async def test_the_admin_token_comes_from_the_environment(start):
-    control = await start(Settings(auth=Auth(admin_token_sha256=digest("secret"))))
+    control = await start(Settings(auth=AuthSettings(admin_token_sha256=digest("secret"))))
     args = ["stats", "--json", "--url", control.url]
     refused = await asyncio.to_thread(CliRunner(env={"TAXIMETER_ADMIN_TOKEN": ""}).invoke, main, args)
     assert refused.exit_code == 1 and "TAXIMETER_ADMIN_TOKEN" in refused.stderr

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from ledger import batch, call
 from taximeter.cli import main
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.webhook.store import Outcome, Store
+from taximeter.sinks.webhook.store import LetterResult, Store
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def outbox(tmp_path):
         store.apply([batch([call(track="dead"), call(track="waiting")], "j1")])
         store.cut("acme", "dead")
         store.claim(1_795_348_800_000_000, 1, 8)
-        store.finish([Outcome(key="n1:acme:dead:1", problem="answered 500", dead=True)])
+        store.finish([LetterResult(key="n1:acme:dead:1", problem="answered 500", dead=True)])
         store.cut("acme", "waiting")
         yield store
 

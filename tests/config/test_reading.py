@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from taximeter import config
-from taximeter.config import Settings, Upstream
+from taximeter.config import Settings, UpstreamSettings
 from taximeter.config.found import find
 from taximeter.core.errors import ConfigError
 
@@ -33,7 +33,7 @@ def test_without_file_and_environment_the_defaults_hold(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     settings = config.load(environ={})
     assert settings == Settings()
-    assert settings.upstream == [Upstream(forward_credentials=True)]
+    assert settings.upstream == [UpstreamSettings(forward_credentials=True)]
 
 
 def test_the_file_in_the_repository_says_each_default_and_every_setting() -> None:
@@ -138,7 +138,7 @@ def test_every_setting_has_a_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ['[{"name": "a", "models": ["x"]}]', '[{name = "a", models = ["x"]}]'])
 def test_a_list_in_a_variable_is_json_or_toml(tmp_path: Path, text: str) -> None:
-    assert load(tmp_path, TAXIMETER_UPSTREAM=text).upstream == [Upstream(name="a", models=["x"])]
+    assert load(tmp_path, TAXIMETER_UPSTREAM=text).upstream == [UpstreamSettings(name="a", models=["x"])]
 
 
 def test_a_part_of_a_list_has_a_variable_too(tmp_path: Path) -> None:
@@ -152,7 +152,10 @@ def test_a_part_of_a_list_has_a_variable_too(tmp_path: Path) -> None:
     )
     one = load(tmp_path, TAXIMETER_TAGS__HEADERS__XTENANT="workspace")
     assert one.tags.headers == {"xtenant": "workspace"}
-    assert settings.upstream == [Upstream(name="a", api_key_env="A_KEY"), Upstream(name="b", models=["m"])]
+    assert settings.upstream == [
+        UpstreamSettings(name="a", api_key_env="A_KEY"),
+        UpstreamSettings(name="b", models=["m"]),
+    ]
     assert settings.tags.headers == {"X-Tenant": "workspace"}
 
 

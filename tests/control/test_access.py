@@ -1,18 +1,18 @@
 import pytest
 
 from control_plane import record
-from taximeter.config import Auth, Control, Key, Settings
+from taximeter.config import AuthSettings, ControlSettings, KeySettings, Settings
 from taximeter.control.door.access import ADMIN, Caller, identify
 from taximeter.keys.rule import Keys, ProxyKey, digest
 
 ADMIN_TOKEN = "the-admin-token"
 ACME, BETA = "tm-acme", "tm-beta"
 SECURED = Settings(
-    auth=Auth(
+    auth=AuthSettings(
         admin_token_sha256=digest(ADMIN_TOKEN),
         keys=[
-            Key(id="key_acme", sha256=digest(ACME), workspace="acme"),
-            Key(id="key_beta", sha256=digest(BETA), workspace="beta"),
+            KeySettings(id="key_acme", sha256=digest(ACME), workspace="acme"),
+            KeySettings(id="key_beta", sha256=digest(BETA), workspace="beta"),
         ],
     )
 )
@@ -158,7 +158,7 @@ async def test_an_unknown_or_revoked_key_is_refused_even_on_loopback(control):
 
 
 async def test_open_metrics_needs_no_token(start):
-    control = await start(Settings(auth=SECURED.auth, control=Control(open_metrics=True)))
+    control = await start(Settings(auth=SECURED.auth, control=ControlSettings(open_metrics=True)))
     answer = await control.client.get("/metrics")
     assert (answer.status_code, answer.text) == (200, "up 1\n")
     assert (await control.client.get("/usage")).status_code == 401

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from taximeter.config import Auth, Control, Settings
+from taximeter.config import AuthSettings, ControlSettings, Settings
 from taximeter.control.door import attempts, trust
 from taximeter.control.door.attempts import (
     IN_ALL,
@@ -22,7 +22,7 @@ from taximeter.keys import rule as keys
 from taximeter.keys.rule import digest
 
 TOKEN = "the-admin-token"
-SECURED = Settings(auth=Auth(admin_token_sha256=digest(TOKEN)))
+SECURED = Settings(auth=AuthSettings(admin_token_sha256=digest(TOKEN)))
 ROOT = Path(__file__).parents[2] / "proxy/taximeter"
 
 
@@ -202,7 +202,7 @@ async def test_the_first_header_of_a_reverse_proxy_ends_the_trust_in_loopback(st
 
 
 async def test_trust_in_loopback_can_be_refused(start):
-    control = await start(Settings(control=Control(trust_loopback=False)))
+    control = await start(Settings(control=ControlSettings(trust_loopback=False)))
     assert (await control.client.get("/usage")).status_code == 401
     assert (await control.client.get("/healthz")).json() == {"status": "ok"}
 
@@ -236,5 +236,5 @@ def test_what_is_said_at_start_and_by_check():
     assert "nobody" in trust.admin_is(Settings(listen="0.0.0.0:8000"))
     assert trust.warning(SECURED) == ""
     assert "whoever reaches the control port from this machine is the admin" in trust.warning(Settings())
-    assert "nobody is the admin" in trust.warning(Settings(control=Control(trust_loopback=False)))
+    assert "nobody is the admin" in trust.warning(Settings(control=ControlSettings(trust_loopback=False)))
     assert "nobody is the admin" in trust.warning(Settings(listen="0.0.0.0:8000"))

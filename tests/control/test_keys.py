@@ -1,11 +1,11 @@
 import pytest
 
-from taximeter.config import Auth, Key, Settings
+from taximeter.config import AuthSettings, KeySettings, Settings
 from taximeter.core.errors import BadRequest, DataDirError, Forbidden, NotFound
 from taximeter.keys.rule import digest
 from taximeter.keys.store import KeyStore
 
-DECLARED = Auth(keys=[Key(id="conf", sha256=digest("tm-conf"), workspace="beta")])
+DECLARED = AuthSettings(keys=[KeySettings(id="conf", sha256=digest("tm-conf"), workspace="beta")])
 
 
 @pytest.fixture

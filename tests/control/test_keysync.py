@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from taximeter.budgets.store import BudgetStore
-from taximeter.config import Auth
+from taximeter.config import AuthSettings
 from taximeter.control.process.sync import Sealing, exchange
 from taximeter.core.sealed import Seal
 from taximeter.keys.rule import digest
@@ -31,7 +31,9 @@ def node(tmp_path):
     def start(name):
         (tmp_path / name).mkdir(exist_ok=True)
         random = (bytes([ord(name), next(moments)]) * 16 for _ in iter(int, 1))
-        return KeyStore(tmp_path / name, Auth(), now_us=lambda: next(moments), random=lambda n: next(random)[:n])
+        return KeyStore(
+            tmp_path / name, AuthSettings(), now_us=lambda: next(moments), random=lambda n: next(random)[:n]
+        )
 
     return start
 

@@ -1,9 +1,9 @@
 import pytest
 
 from ledger import batch, call
-from taximeter.config import Webhook as Settings
+from taximeter.config import WebhookSettings as Settings
 from taximeter.sinks.webhook.sink import Webhook
-from taximeter.sinks.webhook.store import Outcome
+from taximeter.sinks.webhook.store import LetterResult
 
 NOW = 1_793_707_200_000_000
 
@@ -17,7 +17,7 @@ async def posted(start):
     await webhook.deliver([batch([call(track="waiting"), call(track="dead")], "j1")])
     await webhook.cut("acme", "dead")
     (letter,) = await webhook._do(lambda books: books.claim(NOW, 1, 8))
-    await webhook._do(lambda books: books.finish([Outcome(key=letter.key, problem="answered 500", dead=True)]))
+    await webhook._do(lambda books: books.finish([LetterResult(key=letter.key, problem="answered 500", dead=True)]))
     await webhook.cut("acme", "waiting")
     made = await start(letters=webhook)
     yield made

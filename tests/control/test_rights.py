@@ -9,7 +9,7 @@ from litestar.exceptions import LitestarException
 
 from control_plane import record
 from fuzz.running import ADMIN, running_node
-from taximeter.config import Auth, Settings
+from taximeter.config import AuthSettings, Settings
 from taximeter.control.door import gate
 from taximeter.control.door.sessions import LASTS_S, Sessions
 from taximeter.core.errors import AnswerCut
@@ -24,7 +24,7 @@ def bearing(token):
 
 
 def secured():
-    return Settings(auth=Auth(admin_token_sha256=digest(TOKEN)))
+    return Settings(auth=AuthSettings(admin_token_sha256=digest(TOKEN)))
 
 
 @asynccontextmanager

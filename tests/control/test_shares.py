@@ -6,20 +6,20 @@ from contextlib import AsyncExitStack
 import pytest
 
 from control_plane import record
-from taximeter.config import Auth, Settings
+from taximeter.config import AuthSettings, Settings
 from taximeter.control.door import shares
-from taximeter.control.door.shares import BOUNDS, RUNNING, WAITING, Bound, Shares, request_of
+from taximeter.control.door.shares import BOUNDS, RUNNING, WAITING, ShareBound, Shares, request_of
 from taximeter.core.errors import RateLimited
 from taximeter.keys.rule import digest
 
-SECURED = Settings(auth=Auth(admin_token_sha256=digest("the-admin-token")))
+SECURED = Settings(auth=AuthSettings(admin_token_sha256=digest("the-admin-token")))
 
 
 @pytest.fixture
 def few(monkeypatch):
     """Bounds a test can reach with a few requests."""
     for kind, bound in BOUNDS.items():
-        monkeypatch.setitem(BOUNDS, kind, Bound(3, 5, bound.words))
+        monkeypatch.setitem(BOUNDS, kind, ShareBound(3, 5, bound.words))
 
 
 def keys_of(control, *workspaces):
@@ -85,7 +85,7 @@ class Blocked:
 
 
 async def test_downloads_of_one_workspace_leave_room_for_others(start, monkeypatch):
-    monkeypatch.setitem(BOUNDS, "export", Bound(2, 3, "downloads"))
+    monkeypatch.setitem(BOUNDS, "export", ShareBound(2, 3, "downloads"))
     control = await start(SECURED, wrapped=Blocked)
     await control.add(record(1), record(2, workspace="beta"))
     acme, beta = keys_of(control, "acme", "beta")

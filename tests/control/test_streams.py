@@ -98,7 +98,7 @@ async def test_a_watcher_that_leaves_is_forgotten(control):
 
 
 async def test_watchers_are_bounded(control, monkeypatch):
-    monkeypatch.setitem(shares.BOUNDS, "live", shares.Bound(1, 1, "live views"))
+    monkeypatch.setitem(shares.BOUNDS, "live", shares.ShareBound(1, 1, "live views"))
     async with Watcher(control):
         refused = await control.client.get("/usage/live")
         assert (refused.status_code, refused.headers["retry-after"]) == (429, str(shares.RETRY_S))

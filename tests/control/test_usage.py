@@ -5,7 +5,7 @@ import msgspec
 
 from control_plane import DAY_US, HOUR_US, NOON_US, embedding, record
 from taximeter.config import Settings
-from taximeter.config.settings import PriceCodes
+from taximeter.config.settings import PriceCodeSettings
 from taximeter.core.record import Operation, Outcome, Source
 
 NOTHING = {
@@ -186,7 +186,7 @@ PRICES = {"rag_embedding": "0.0001", "rag_llm_input": "0.0015", "rag_llm_output"
 
 def priced(**prices):
     """Settings with these prices of one's own."""
-    return Settings(price_codes=msgspec.convert(prices, PriceCodes))
+    return Settings(price_codes=msgspec.convert(prices, PriceCodeSettings))
 
 
 async def test_a_track_at_the_operators_own_prices(start):

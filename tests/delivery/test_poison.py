@@ -13,7 +13,7 @@ import oddities
 from delivery.test_deliver import delivering, quick
 from journals import AT
 from ledger import T0
-from taximeter.config import Webhook as WebhookSettings
+from taximeter.config import WebhookSettings
 from taximeter.control.services.live import Live
 from taximeter.core.record import Header, Line, Record
 from taximeter.core.totals import FIELDS, add, empty, saturated

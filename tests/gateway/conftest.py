@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from taximeter.config import Limits, Settings
+from taximeter.config import LimitSettings, Settings
 from taximeter.core.errors import UpstreamError
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Source
@@ -133,7 +133,7 @@ def edged() -> Callable[..., Any]:
     @contextlib.asynccontextmanager
     async def serving(handler: Callable[[Exchange], Any], *, then=at_once, **limits: Any) -> AsyncIterator[Edged]:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = Server(handler, Limits(**limits), then=then)
+            server = Server(handler, LimitSettings(**limits), then=then)
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(server.serve([listener]))
                 edge = Edged(server, listener.getsockname()[1])

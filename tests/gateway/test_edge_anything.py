@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from taximeter.config import Limits
+from taximeter.config import LimitSettings
 from taximeter.server.asgi import asgi
 from taximeter.server.connection import MAX_PIPELINED
 from taximeter.server.exchange import ClientLeft, Exchange
@@ -134,7 +134,7 @@ def test_any_bytes_in_any_pieces(kind: str, sent: list[bytes], cut: int, caplog:
 
 async def feed(kind: str, data: bytes, cut: int) -> None:
     seen = Seen()
-    server = Server(seen.handle if kind == "handler" else asgi(seen.asgi), Limits(head_bytes=2000))
+    server = Server(seen.handle if kind == "handler" else asgi(seen.asgi), LimitSettings(head_bytes=2000))
     protocol = server.connection()
     wire = wire_of(protocol)
     parts = [data[at : at + cut] for at in range(0, len(data), cut)] if cut else [data]

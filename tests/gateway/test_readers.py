@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taximeter.config import Limits
+from taximeter.config import LimitSettings
 from taximeter.server.asgi import asgi
 from taximeter.server.exchange import Exchange, Handler
 from taximeter.server.server import Server
@@ -44,7 +44,7 @@ class Served:
     def __init__(self, handler: Handler, answer_timeout_s: float) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # the kernel's own buffers hold little
-        self.server = Server(handler, Limits(answer_timeout_s=answer_timeout_s, keep_alive_s=60))
+        self.server = Server(handler, LimitSettings(answer_timeout_s=answer_timeout_s, keep_alive_s=60))
 
     async def __aenter__(self) -> Served:
         self.task = asyncio.create_task(self.server.serve([self.listener]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from taximeter.config import Limits
+from taximeter.config import LimitSettings
 from taximeter.core.errors import UpstreamError
 from taximeter.server.asgi import asgi
 from taximeter.server.connection import MAX_PIPELINED
@@ -120,7 +120,7 @@ class Served:
 async def serving(**limits: Any) -> AsyncIterator[Served]:
     app = Echo()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(asgi(app) if Echo.is_application else app.handle, Limits(**limits))
+        server = Server(asgi(app) if Echo.is_application else app.handle, LimitSettings(**limits))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(server.serve([listener]))
             served = Served(app, server, listener.getsockname()[1])

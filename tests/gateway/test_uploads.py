@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from control_plane import ControlPlane, control, start  # noqa: F401 -- fixtures
-from taximeter.config import Limits
+from taximeter.config import LimitSettings
 from taximeter.control.app import create
 from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
@@ -201,7 +201,7 @@ async def test_bodies_that_stream_through_are_not_held(serve, provider) -> None:
 
 async def test_the_control_port_does_not_wait_for_a_body_either(control: ControlPlane, caplog) -> None:  # noqa: F811
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(asgi(create(control.services)), Limits(**SOON))
+        server = Server(asgi(create(control.services)), LimitSettings(**SOON))
         serving = asyncio.create_task(server.serve([listener]))
         port = listener.getsockname()[1]
         opening = (

@@ -24,7 +24,7 @@ CLIENT_CREDENTIALS = [
 async def seen_by(provider: Provider, headers, *, method=b"POST", path=b"/v1/x", body=b"{}", drop=(), **settings):
     """What the provider saw of one request."""
     settings.setdefault("base_url", provider.base_url)
-    upstream = Upstream(config.Upstream(**settings), frozenset(drop), {"KEY": "sk-operator"})
+    upstream = Upstream(config.UpstreamSettings(**settings), frozenset(drop), {"KEY": "sk-operator"})
     provider.script(response(b"" if method == b"HEAD" else b"fine"))
     try:
         answer = await upstream.send(method, path, headers, body)
@@ -154,7 +154,7 @@ async def test_paths_go_under_their_base_with_their_query(provider) -> None:
 async def test_native_paths_stand_beside_v1_unless_told_otherwise(provider) -> None:
     assert (await seen_by(provider, [], path=b"/v2/rerank")).target == "/v2/rerank"
     async with Provider() as other:
-        upstream = Upstream(config.Upstream(base_url=provider.base_url, native_url=other.url), frozenset(), {})
+        upstream = Upstream(config.UpstreamSettings(base_url=provider.base_url, native_url=other.url), frozenset(), {})
         other.script(response(b"other"))
         answer = await upstream.send(b"POST", b"/v2/rerank", [], b"{}")
         assert await answer.read() == b"other"
@@ -187,16 +187,16 @@ async def test_what_could_smuggle_a_request_is_refused_before_anything_is_sent(p
     assert provider.connections == 0
 
 
-def upstreams(*settings: config.Upstream) -> Upstreams:
+def upstreams(*settings: config.UpstreamSettings) -> Upstreams:
     return Upstreams(settings, environ={})
 
 
 def test_the_named_upstream_else_the_first_that_matches_else_the_first() -> None:
     some = upstreams(
-        config.Upstream(name="a", models=["gpt-*", "o?"]),
-        config.Upstream(name="b", models=["claude-*"]),
-        config.Upstream(name="c", models=[]),
-        config.Upstream(name="d", models=["*:free", "claude-3"]),
+        config.UpstreamSettings(name="a", models=["gpt-*", "o?"]),
+        config.UpstreamSettings(name="b", models=["claude-*"]),
+        config.UpstreamSettings(name="c", models=[]),
+        config.UpstreamSettings(name="d", models=["*:free", "claude-3"]),
     )
     asked = [
         ("b", "gpt-4o"),
@@ -214,7 +214,7 @@ def test_the_named_upstream_else_the_first_that_matches_else_the_first() -> None
 
 
 def test_names_of_models_are_remembered_only_so_far() -> None:
-    some = upstreams(config.Upstream(name="a"))
+    some = upstreams(config.UpstreamSettings(name="a"))
     for number in range(5000):
         some.choose(None, f"m{number}")
     assert len(some._by_model) == 4096
@@ -240,7 +240,7 @@ def test_names_of_models_are_remembered_only_so_far() -> None:
 def test_an_upstream_that_cannot_work_is_refused_with_its_name(settings, why) -> None:
     environ = {"EMPTY": " ", "BROKEN": "sk-\r\nx: y"}
     with pytest.raises(ConfigError, match=why) as caught:
-        Upstream(config.Upstream(name="mine", **settings), frozenset(), environ)
+        Upstream(config.UpstreamSettings(name="mine", **settings), frozenset(), environ)
     assert "'mine'" in str(caught.value)
     assert "sk-" not in str(caught.value)
 

@@ -33,7 +33,7 @@ OK = response(b"fine")
 @pytest.fixture
 async def through_proxy(provider):
     """An upstream reached through an outbound proxy: the provider plays the proxy, which sees absolute targets."""
-    settings = config.Upstream(base_url="http://far.example/v1", proxy_url=provider.url, idle_timeout_s=0.3)
+    settings = config.UpstreamSettings(base_url="http://far.example/v1", proxy_url=provider.url, idle_timeout_s=0.3)
     upstream = Upstream(settings, frozenset({b"x-workspace"}), {})
     yield upstream
     await upstream.close()
@@ -163,7 +163,7 @@ async def test_errors_after_the_head(provider, through_proxy, steps, error) -> N
 
 
 async def test_no_proxy_no_connection(through_proxy, closing: Closing) -> None:
-    settings = config.Upstream(base_url="http://far.example/v1", proxy_url="http://127.0.0.1:1")
+    settings = config.UpstreamSettings(base_url="http://far.example/v1", proxy_url="http://127.0.0.1:1")
     upstream = closing(Upstream(settings, frozenset(), {}))
     with pytest.raises(UpstreamUnreachable) as caught:
         await upstream.send(b"POST", b"/v1/x", [], b"{}")
@@ -224,7 +224,9 @@ async def test_an_upstream_that_speaks_only_http2(tmp_path, closing: Closing) ->
     server = closing(await loop.create_server(lambda: Http2Server(seen), "127.0.0.1", 0, ssl=context))
     port = server.sockets[0].getsockname()[1]
     base_url = f"https://127.0.0.1:{port}/v1"
-    settings = config.Upstream(base_url=base_url, http2=True, ca_file=str(tmp_path / "ca.pem"), api_key_env="KEY")
+    settings = config.UpstreamSettings(
+        base_url=base_url, http2=True, ca_file=str(tmp_path / "ca.pem"), api_key_env="KEY"
+    )
     upstream = closing(Upstream(settings, frozenset(), {"KEY": "sk-1"}))
     answer = await upstream.send(b"POST", b"/v1/x", [(b"content-type", b"application/json")], b"{}")
     assert (answer.status, answer.headers, await read_all(answer)) == (200, [(b"x-request-id", b"r1")], b"onetwo")

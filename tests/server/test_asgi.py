@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from taximeter.config import Limits
+from taximeter.config import LimitSettings
 from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
 from waits import HANG_S
@@ -23,7 +23,7 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 @asynccontextmanager
 async def serving(application: Application, **limits: Any) -> AsyncIterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(asgi(application), Limits(**limits))
+        server = Server(asgi(application), LimitSettings(**limits))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(server.serve([listener]))
             yield listener.getsockname()[1]

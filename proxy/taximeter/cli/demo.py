@@ -156,12 +156,12 @@ def _cells(row: Row, bill: Row) -> list[str]:
 @asynccontextmanager
 async def _serving(provider: Provider) -> AsyncIterator[str]:
     """The provider on a port of its own."""
-    from taximeter.config import Limits
+    from taximeter.config import LimitSettings
     from taximeter.server.asgi import asgi
     from taximeter.server.server import Server
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(asgi(provider), Limits(shutdown_s=1))
+        server = Server(asgi(provider), LimitSettings(shutdown_s=1))
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
             try:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from taximeter.config.addresses import is_loopback, masked, split
 from taximeter.config.secret import shared_secrets
-from taximeter.config.settings import Settings, Upstream
+from taximeter.config.settings import Settings, UpstreamSettings
 from taximeter.core import pricecodes, tags
 from taximeter.core.errors import ConfigError
 
@@ -141,7 +141,7 @@ def _address_problems(settings: Settings) -> Iterable[tuple[str, str]]:
 _TAG = "it must be 1-128 characters of letters, digits and . _ : @ -"
 
 
-def _upstream_problems(upstream: Upstream) -> Iterable[tuple[str, str]]:
+def _upstream_problems(upstream: UpstreamSettings) -> Iterable[tuple[str, str]]:
     if not tags.is_valid(upstream.name):
         yield "name", _TAG
     if upstream.workspace and not tags.is_valid(upstream.workspace):

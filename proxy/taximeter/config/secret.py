@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from taximeter.config.settings import Auth
+from taximeter.config.settings import AuthSettings
 from taximeter.core.errors import ConfigError
 
 SHORTEST_BYTES = 32
 """Whoever reads Redis has what was sealed and can try secrets at leisure."""
 
 
-def shared_secrets(auth: Auth, environ: Mapping[str, str]) -> list[bytes]:
+def shared_secrets(auth: AuthSettings, environ: Mapping[str, str]) -> list[bytes]:
     """The secrets, the one that seals first; none where none is set. Several are separated by white space.
 
     Raises ConfigError where it is named and not there, or too short.

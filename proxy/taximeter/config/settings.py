@@ -30,7 +30,7 @@ def _shown(name: str, value: object) -> str:
     return masked(repr(value))
 
 
-class Redis(Section):
+class RedisSettings(Section):
     """Counters, and what nodes share."""
 
     url: str = ""
@@ -39,7 +39,7 @@ class Redis(Section):
     """0: a free one; `taximeter status` and /healthz tell it."""
 
 
-class History(Section):
+class HistorySettings(Section):
     """The SQL database of records and sums."""
 
     url: str = ""
@@ -48,7 +48,7 @@ class History(Section):
     """Single records. Sums stay, but those by track, document and end user, which go when their month is over."""
 
 
-class Auth(Section):
+class AuthSettings(Section):
     """Who may call, and who administers."""
 
     mode: Literal["open", "keys"] = "open"
@@ -61,11 +61,11 @@ class Auth(Section):
     """Environment variable with the secret that seals the proxy keys and budgets nodes share through Redis."""
     shared_secret_file: str = ""
     """The same in a file; neither: whoever writes this Redis can add keys and budgets."""
-    keys: list[Key] = field(default_factory=list)
+    keys: list[KeySettings] = field(default_factory=list)
     """Proxy keys declared here; others are created at run time."""
 
 
-class Key(Section):
+class KeySettings(Section):
     """A proxy key declared in the file."""
 
     id: str
@@ -78,7 +78,7 @@ class Key(Section):
     """Allow-list of model patterns; empty: all."""
 
 
-class Upstream(Section):
+class UpstreamSettings(Section):
     """One provider endpoint."""
 
     name: str = "openai"
@@ -131,7 +131,7 @@ class Upstream(Section):
     dropped; 0: as long as the system does (about 15 min)."""
 
 
-class TagSources(Section):
+class TagSettings(Section):
     """Where tags are taken from, besides headers X-Workspace …, paths and keys."""
 
     baggage: bool = False
@@ -142,7 +142,7 @@ class TagSources(Section):
     """Further header names -> workspace | track | document | task | end_user."""
 
 
-class Limits(Section):
+class LimitSettings(Section):
     """What a client may send, and how long it may take."""
 
     json_body_bytes: Count = 32 * 1024 * 1024
@@ -192,7 +192,7 @@ class JournalSettings(Section):
     """How many lines wait in memory while the journal cannot be written."""
 
 
-class Control(Section):
+class ControlSettings(Section):
     """The control port."""
 
     open_metrics: bool = False
@@ -204,7 +204,7 @@ class Control(Section):
     """Further Host names accepted on both ports (DNS rebinding guard); loopback and the bound address always are."""
 
 
-class Webhook(Section):
+class WebhookSettings(Section):
     """Usage of each track, sent to a billing backend."""
 
     url: str = ""
@@ -240,7 +240,7 @@ class BudgetSettings(Section):
     """A model's context window where the price list names none: the input of a call that reads what is not in it."""
 
 
-class PriceCodes(Section):
+class PriceCodeSettings(Section):
     """What you charge your customers for documents, in USD; `GET /usage/tracks/{track}?price_codes=1` shows it."""
 
     rag_embedding: Usd = ""
@@ -289,15 +289,15 @@ class Settings(Section):
     """true: small unary answers carry `x-taximeter-input-tokens`, `-output-tokens` and `-cost-usd`."""
     prices_file: str = ""
     """Dated prices of one's own, which add to the shipped ones; empty: config/prices.toml where it exists."""
-    redis: Redis = field(default_factory=Redis)
-    history: History = field(default_factory=History)
-    auth: Auth = field(default_factory=Auth)
-    upstream: list[Upstream] = field(default_factory=lambda: [Upstream(forward_credentials=True)])
-    tags: TagSources = field(default_factory=TagSources)
-    limits: Limits = field(default_factory=Limits)
+    redis: RedisSettings = field(default_factory=RedisSettings)
+    history: HistorySettings = field(default_factory=HistorySettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    upstream: list[UpstreamSettings] = field(default_factory=lambda: [UpstreamSettings(forward_credentials=True)])
+    tags: TagSettings = field(default_factory=TagSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
-    control: Control = field(default_factory=Control)
-    webhook: Webhook = field(default_factory=Webhook)
+    control: ControlSettings = field(default_factory=ControlSettings)
+    webhook: WebhookSettings = field(default_factory=WebhookSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
-    price_codes: PriceCodes = field(default_factory=PriceCodes)
+    price_codes: PriceCodeSettings = field(default_factory=PriceCodeSettings)
     otel: OtelSettings = field(default_factory=OtelSettings)

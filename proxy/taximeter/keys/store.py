@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from taximeter.config import Auth
+from taximeter.config import AuthSettings
 from taximeter.core.errors import BadRequest, Forbidden, NotFound
 from taximeter.core.tags import is_valid
 from taximeter.core.times import shown
@@ -51,7 +51,7 @@ class KeyStore(StoredList[ProxyKey, Keys]):
     def __init__(
         self,
         data_dir: Path,
-        auth: Auth,
+        auth: AuthSettings,
         *,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
         random: Callable[[int], bytes] = os.urandom,

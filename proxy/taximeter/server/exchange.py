@@ -17,7 +17,7 @@ from taximeter.server.framing import Head
 from taximeter.server.inline import InlineRun, Signal
 
 if TYPE_CHECKING:
-    from taximeter.config import Limits
+    from taximeter.config import LimitSettings
 
 log = logging.getLogger("taximeter.server")
 
@@ -45,7 +45,7 @@ class Service:
 
     __slots__ = ("handler", "held_bytes", "limits", "runs", "stopping", "then")
 
-    def __init__(self, handler: Handler, limits: Limits, then: Then) -> None:
+    def __init__(self, handler: Handler, limits: LimitSettings, then: Then) -> None:
         self.handler = handler
         self.limits = limits
         self.then = then

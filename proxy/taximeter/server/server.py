@@ -17,7 +17,7 @@ from taximeter.server.exchange import Handler, Service
 from taximeter.server.keepalive import keepalive
 
 if TYPE_CHECKING:
-    from taximeter.config import Limits
+    from taximeter.config import LimitSettings
 
 log = logging.getLogger("taximeter.server")
 
@@ -32,7 +32,7 @@ _LOOK_S = 0.02
 class Server:
     """Serves until `stop`."""
 
-    def __init__(self, handler: Handler, limits: Limits, *, then: Then = at_once) -> None:
+    def __init__(self, handler: Handler, limits: LimitSettings, *, then: Then = at_once) -> None:
         """`handler` answers each exchange (`asgi(application)` makes one). `then`: how bytes leave."""
         self.service = Service(handler, limits, then)
         self.connections: set[Connection] = set()

@@ -59,7 +59,7 @@ async def client_of() -> AsyncIterator[Callable[..., Client]]:
 
     def make(provider: Provider, *, drop: frozenset[bytes] = frozenset(), **settings) -> Client:
         settings.setdefault("base_url", provider.base_url)
-        upstream = Upstream(config.Upstream(**settings), drop, {})
+        upstream = Upstream(config.UpstreamSettings(**settings), drop, {})
         made.append(upstream)
         return Client(upstream)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ledger import batch, call
 from receiver import Receiver
-from taximeter.config import Webhook as Settings
+from taximeter.config import WebhookSettings as Settings
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.webhook.sink import Webhook
 from waits import HANG_S

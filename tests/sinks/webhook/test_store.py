@@ -16,7 +16,7 @@ from taximeter.sinks.batch import add
 from taximeter.sinks.cells import empty, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.webhook.letters import CONTENT_TYPES
-from taximeter.sinks.webhook.store import Outcome, Store
+from taximeter.sinks.webhook.store import LetterResult, Store
 
 NOW = 1_795_348_800_000_000
 SECOND = 1_000_000
@@ -141,7 +141,7 @@ def test_a_letter_is_claimed_by_one_sender_and_comes_back_when_that_one_died(sto
     clock.now += 15 * SECOND
     (again,) = store.claim(clock.now, 15 * SECOND, 8)
     assert (again.key, again.body, again.attempts) == (letter.key, letter.body, 2)
-    store.finish([Outcome(key=letter.key)])
+    store.finish([LetterResult(key=letter.key)])
     assert store.letters() == []
 
 
@@ -149,7 +149,7 @@ def test_a_letter_given_up_stays_until_it_is_resent_under_its_key(store, clock):
     store.apply([batch([call(track="t")], "j1")])
     store.cut("acme", "t")
     (letter,) = store.claim(clock.now, SECOND, 8)
-    store.finish([Outcome(key=letter.key, problem="answered 500", dead=True)])
+    store.finish([LetterResult(key=letter.key, problem="answered 500", dead=True)])
     clock.now += 10**12
     assert store.claim(clock.now, SECOND, 8) == []
     (dead,) = store.letters(dead=True)

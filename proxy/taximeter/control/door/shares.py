@@ -18,7 +18,7 @@ from taximeter.core.errors import RateLimited
 Kind = Literal["live", "wait", "export"]
 
 
-class Bound(NamedTuple):
+class ShareBound(NamedTuple):
     """How many of a kind there may be."""
 
     each: int
@@ -28,10 +28,10 @@ class Bound(NamedTuple):
     words: str
 
 
-BOUNDS: dict[Kind, Bound] = {
-    "live": Bound(20, 200, "live views"),  # each may hold live.WAITING_RECORDS records
-    "wait": Bound(20, 400, "waits"),
-    "export": Bound(4, 32, "downloads"),  # a Parquet file is made in 8 MB of memory or on disk
+BOUNDS: dict[Kind, ShareBound] = {
+    "live": ShareBound(20, 200, "live views"),  # each may hold live.WAITING_RECORDS records
+    "wait": ShareBound(20, 400, "waits"),
+    "export": ShareBound(4, 32, "downloads"),  # a Parquet file is made in 8 MB of memory or on disk
 }
 RETRY_S = 5
 """What a refused one is told to wait: downloads take seconds, views and waits minutes."""

@@ -29,7 +29,7 @@ def host_header(origin: Address) -> bytes:
     return (shown if port == {"http": 80, "https": 443}[scheme] else f"{shown}:{port}").encode()
 
 
-def parse(settings: config.Upstream, url: str) -> tuple[Address, bytes]:
+def parse(settings: config.UpstreamSettings, url: str) -> tuple[Address, bytes]:
     """(scheme, host, port) and the path without its trailing slash. Raises ConfigError."""
     where = f"upstream {settings.name!r}: {url!r}"
     try:
@@ -48,7 +48,7 @@ def parse(settings: config.Upstream, url: str) -> tuple[Address, bytes]:
     return (parts.scheme, host, port or (443 if parts.scheme == "https" else 80)), path
 
 
-def key_of(settings: config.Upstream, environ: Mapping[str, str]) -> bytes:
+def key_of(settings: config.UpstreamSettings, environ: Mapping[str, str]) -> bytes:
     """The operator's own credential, b"" where the settings name none. Raises ConfigError."""
     if not settings.api_key_env:
         return b""

@@ -35,7 +35,7 @@ Headers = list[tuple[bytes, bytes]]
 class HttpxTransport:
     """One origin through httpx2: `settings.http2`, `settings.proxy_url`."""
 
-    def __init__(self, settings: config.Upstream, origin: Address) -> None:
+    def __init__(self, settings: config.UpstreamSettings, origin: Address) -> None:
         self.settings = settings
         self.tasks: set[asyncio.Task[None]] = set()
         scheme, host, port = origin

@@ -55,7 +55,7 @@ class Upstream:
 
     def __init__(
         self,
-        settings: config.Upstream,
+        settings: config.UpstreamSettings,
         drop: frozenset[bytes],
         environ: Mapping[str, str],
         then: Then = at_once,
@@ -140,7 +140,7 @@ class Upstreams:
 
     def __init__(
         self,
-        settings: Iterable[config.Upstream],
+        settings: Iterable[config.UpstreamSettings],
         *,
         drop: frozenset[bytes] = frozenset(TAG_HEADERS),
         environ: Mapping[str, str] = os.environ,
@@ -212,7 +212,7 @@ class WireTransport:
         await self.pool.close()
 
 
-def _transport(settings: config.Upstream, origin: Address, then: Then) -> Transport:
+def _transport(settings: config.UpstreamSettings, origin: Address, then: Then) -> Transport:
     scheme, host, port = origin
     if settings.http2 or settings.proxy_url:
         from taximeter.gateway.upstream.httpx_client import HttpxTransport  # 60 ms of imports that few need

@@ -9,7 +9,7 @@ import httpx2
 import msgspec
 
 from taximeter import __version__
-from taximeter.config import Webhook as Settings
+from taximeter.config import WebhookSettings as Settings
 from taximeter.sinks.webhook.letters import CONTENT_TYPES, Letter, signature
 
 SIGNATURE = "x-taximeter-signature"

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from taximeter.config import Webhook as Settings
+from taximeter.config import WebhookSettings as Settings
 from taximeter.core.record import Record
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.database import Database, HistoryUnavailable
@@ -16,7 +16,7 @@ from taximeter.sinks.history.sink import History
 from taximeter.sinks.webhook import letters
 from taximeter.sinks.webhook.letters import Letter
 from taximeter.sinks.webhook.sender import Sender
-from taximeter.sinks.webhook.store import Outcome, Standing, Store
+from taximeter.sinks.webhook.store import LetterResult, Standing, Store
 
 log = logging.getLogger("taximeter.webhook")
 T = TypeVar("T")
@@ -160,16 +160,16 @@ class Webhook:
             await self._do(lambda books: books.finish(outcomes))
         return True
 
-    async def _attempt(self, letter: Letter) -> Outcome:
+    async def _attempt(self, letter: Letter) -> LetterResult:
         attempt = await self._sender.send(letter)
         if not attempt.problem:
-            return Outcome(key=letter.key)
+            return LetterResult(key=letter.key)
         dead = letter.attempts >= self._settings.max_attempts
         wait_s = letters.wait_s(letter.attempts, self._dice(), attempt.retry_after_s)
         if dead:
             log.error("webhook: %s is given up after %d attempts: %s", letter.key, letter.attempts, attempt.problem)
         elif letter.attempts == 1:
             log.warning("webhook: %s is tried again in %.0f s: %s", letter.key, wait_s, attempt.problem)
-        return Outcome(
+        return LetterResult(
             key=letter.key, problem=attempt.problem, next_at=self._now_us() + int(wait_s * 1_000_000), dead=dead
         )

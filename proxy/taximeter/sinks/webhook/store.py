@@ -42,7 +42,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """A track may be cut now."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class LetterResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one attempt; `problem` empty: accepted."""
 
     key: str
@@ -215,7 +215,7 @@ class Store:
             letter.attempts += 1
         return letters
 
-    def finish(self, outcomes: Iterable[Outcome]) -> None:
+    def finish(self, outcomes: Iterable[LetterResult]) -> None:
         """Write down what became of letters that were claimed; accepted ones go."""
         with self._database.writing() as connection:
             for one in sorted(outcomes, key=lambda one: one.key):
