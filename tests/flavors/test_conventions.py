@@ -404,3 +404,16 @@ def test_running_counts_of_each_choice_are_not_the_answers() -> None:
     assert streamed(CHAT, running(1, 4)) == {"input_tokens": 5, "output_tokens": 4}
     whole = {"choices": [{"index": 0}, {"index": 1}], "usage": {"prompt_tokens": 5, "completion_tokens": 4}}
     assert known(read(CHAT, whole)) == {"input_tokens": 5, "output_tokens": 4}
+
+
+@pytest.mark.parametrize("usage", [
+    {"inputTokens": 5, "outputTokens": 3, "totalTokens": 8},
+    {"promptTokenCount": 5, "candidatesTokenCount": 1, "thoughtsTokenCount": 2, "totalTokenCount": 8},
+    {"input_tokens": 3, "cache_read_input_tokens": 2, "output_tokens": 3},
+    {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8},
+    {"billed_units": {"input_tokens": 5, "output_tokens": 3}},
+    {"prompt_tokens": 5, "completion_tokens": 3},
+])  # fmt: skip
+def test_an_unknown_apis_convention_is_told_by_its_names(usage: dict[str, object]) -> None:
+    reading = read("/v9/of/tomorrow", {"usage": usage})
+    assert (reading.input_tokens, reading.output_tokens, reading.inconsistent) == (5, 3, False)
