@@ -10,6 +10,7 @@ repeats the object; its counters can restart, so the last chunk that counts anyt
 from __future__ import annotations
 
 import re
+from typing import cast
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
@@ -67,12 +68,11 @@ class PredictMeter(BodyMeter):
 
     def __init__(self, reader: UsageReader) -> None:
         super().__init__(reader)
-        self._scan = reader.scan if isinstance(reader, PredictReader) else None
+        self._scan = cast("PredictReader", reader).scan  # `reader` and `body_meter` stand in one row
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`: always the very same chunk."""
-        if self._scan is not None:
-            self._scan(chunk)
+        self._scan(chunk)
         return super().feed(chunk)
 
 
