@@ -20,7 +20,7 @@ from taximeter.core.hosts import Hosts
 from taximeter.core.record import Source
 from taximeter.gateway.admission.admission import Admission
 from taximeter.gateway.handler import Gateway
-from taximeter.gateway.metering.call import Metering
+from taximeter.gateway.metering.metering import Metering
 from taximeter.gateway.tagging import dropped_headers
 from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal

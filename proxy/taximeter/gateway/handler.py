@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from taximeter.config import Settings
     from taximeter.core.routes import Route
     from taximeter.gateway.admission.admission import Admission
-    from taximeter.gateway.metering.call import Metering
+    from taximeter.gateway.metering.metering import Metering
     from taximeter.gateway.upstream.upstreams import Upstreams
 
 log = logging.getLogger("taximeter.gateway")

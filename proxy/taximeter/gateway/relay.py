@@ -26,7 +26,8 @@ from taximeter.server.exchange import ClientLeft, Exchange
 
 if TYPE_CHECKING:
     from taximeter.gateway.admission.admission import Admission
-    from taximeter.gateway.metering.call import Call, Metering
+    from taximeter.gateway.metering.call import Call
+    from taximeter.gateway.metering.metering import Metering
     from taximeter.gateway.upstream.response import Response
     from taximeter.gateway.upstream.upstreams import Upstream
 

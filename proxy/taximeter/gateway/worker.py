@@ -19,7 +19,7 @@ from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission.admission import Admission
 from taximeter.gateway.admission.budget import BudgetGate, connect
 from taximeter.gateway.handler import Gateway
-from taximeter.gateway.metering.call import Metering
+from taximeter.gateway.metering.metering import Metering
 from taximeter.gateway.metering.tokenizers import Tokenizers
 from taximeter.gateway.tagging import dropped_headers
 from taximeter.gateway.upstream.upstreams import Upstreams

@@ -137,7 +137,7 @@ async def test_an_upload_is_held_back_by_a_provider_that_does_not_read(provider,
     await provider.until(lambda: provider.requests)
     connection = next(iter(client.pool._live))
     async with asyncio.timeout(HANG_S):
-        while connection._writable is None or connection._transport.get_write_buffer_size() == 0:
+        while connection._upload._writable is None or connection._transport.get_write_buffer_size() == 0:
             await asyncio.sleep(0)
     stopped_at = given
     for _ in range(100):

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from taximeter.budgets.charges import Held, charge
 from taximeter.core.bounds import MAX_COST_NUSD
@@ -20,10 +20,10 @@ from taximeter.flavors.meter import Flavor, Meter, Prepared
 from taximeter.gateway.metering.counting import lacks
 
 if TYPE_CHECKING:
-    from taximeter.config import Settings
     from taximeter.flavors.meter import Answer
-    from taximeter.gateway.metering.counting import Completed, Counting, Prompt
-    from taximeter.journal import Journal, JournalFile
+    from taximeter.gateway.metering.counting import Completed, Prompt
+    from taximeter.gateway.metering.metering import Metering
+    from taximeter.journal import JournalFile
 
 log = logging.getLogger("taximeter.gateway")
 
@@ -38,38 +38,6 @@ _OK, _OTHER, _REPORTED = Outcome.OK, Operation.OTHER, Source.REPORTED  # an enum
 def new_request_id(now_us: int) -> str:
     """`req_` and 25 hex digits: time first, so ids sort by time and an index on them grows at its end."""
     return f"req_{now_us:013x}{_worker_bits}{next(_numbers) & 0xFFFF:04x}"
-
-
-class Prices(Protocol):
-    """What a call costs (see `taximeter.pricebook`)."""
-
-    def cost(self, record: Record) -> tuple[int | None, str | None]:
-        """(cost in nano-USD, price_ref), or (None, None) where there is no price."""
-
-
-class Metering:
-    """What one worker meters all its calls with."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        journal: Journal,
-        prices: Prices,
-        tokenizers: Counting,
-    ) -> None:
-        self.journal = journal
-        self.prices = prices
-        self.tokenizers = tokenizers
-        self.durable = settings.journal.fsync == "always"
-        """Each line has to be on stable storage before what it speaks of goes on."""
-        self.usage_headers = settings.usage_headers
-        """Answers that can be held until they are whole tell in their head what they used."""
-        self.refuses = settings.journal.on_error == "refuse"
-        self.count_prompt_bytes = settings.limits.count_prompt_bytes
-        """A prompt up to this is kept while it may have to be counted."""
-        self.silent: set[tuple[str, str]] = set()
-        """(upstream, api) whose last whole answer carried no usage: their prompts will have to be counted."""
 
 
 class Call:

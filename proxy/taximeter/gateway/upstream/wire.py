@@ -15,7 +15,6 @@ from typing import Protocol, cast
 import msgspec
 
 from taximeter.core.errors import (
-    BadRequest,
     UpstreamCut,
     UpstreamError,
     UpstreamGarbage,
@@ -24,6 +23,7 @@ from taximeter.core.errors import (
 )
 from taximeter.gateway.upstream.framing import CHUNKED, HEAD, UNTIL_CLOSE, ResponseFraming
 from taximeter.gateway.upstream.response import Response
+from taximeter.gateway.upstream.upload import Upload
 from taximeter.server.client import Then, at_once
 
 WHOLE_BYTES = 64 * 1024
@@ -59,8 +59,8 @@ class WireConnection(asyncio.Protocol):
     """One connection; one answer at a time."""
 
     __slots__ = (
-        "_awaits_client", "_closed", "_framing", "_good_until", "_keeper", "_poller", "_pump", "_reading",
-        "_response", "_silence", "_terms", "_transport", "_writable",
+        "_closed", "_framing", "_good_until", "_keeper", "_poller", "_reading", "_response", "_silence", "_terms",
+        "_transport", "_upload",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -73,13 +73,10 @@ class WireConnection(asyncio.Protocol):
         self._good_until = monotonic() + terms.keep_alive_s
         """Until then its upstream may be expected to keep it, if it is idle."""
         self._response: Response | None = None
-        self._pump: asyncio.Task[None] | None = None
-        """Sends a request body that streams."""
-        self._writable: asyncio.Future[None] | None = None
-        """Set while the transport wants no more bytes."""
+        self._upload: Upload | None = None
+        """Sends a request's body that is still coming."""
         self._closed = False
         self._reading = True
-        self._awaits_client = False
         self._silence = 0
         """Beats of the pool's clock since something came."""
 
@@ -121,47 +118,11 @@ class WireConnection(asyncio.Protocol):
 
         What `body` raises is raised by the response.
         """
-        self._framing.begin(head_only)
-        self._silence = 0
-        self._response = response = Response(self)
-        self._terms.then(self.write, head)
-        self._pump = asyncio.get_running_loop().create_task(self._send_body(body, length))
-        return response
+        self._upload = Upload(self._transport, body, length, went=self._went_on, failed=self._fail)
+        return self.send(head, b"", head_only)
 
-    async def _send_body(self, body: AsyncIterator[bytes], length: int | None) -> None:
-        """Write the body piece by piece, never more than the transport's high-water mark ahead."""
-        left = length
-        self._awaits_client = True
-        try:
-            async for piece in body:
-                if self._closed:
-                    return
-                if not piece:
-                    continue
-                if left is None:
-                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                else:
-                    left -= len(piece)
-                    if left < 0:
-                        break
-                    self._transport.write(piece)
-                await self._drain()
-            if left:
-                raise BadRequest(f"The request body does not have the {length} bytes its Content-Length says.")
-            if left is None and not self._closed:
-                self._transport.write(b"0\r\n\r\n")
-        except Exception as error:
-            self._pump = None
-            self._fail(error)
-        finally:
-            self._awaits_client = False
-
-    async def _drain(self) -> None:
+    def _went_on(self) -> None:
         self._silence = 0
-        if self._writable is not None and not self._closed:
-            self._awaits_client = False
-            await self._writable
-            self._awaits_client = True
 
     # What the transport calls.
 
@@ -202,12 +163,12 @@ class WireConnection(asyncio.Protocol):
         self._framing.end()
 
     def pause_writing(self) -> None:
-        self._writable = asyncio.get_running_loop().create_future()
+        if self._upload is not None:
+            self._upload.pause()
 
     def resume_writing(self) -> None:
-        writable, self._writable = self._writable, None
-        if writable is not None and not writable.done():
-            writable.set_result(None)
+        if self._upload is not None:
+            self._upload.resume()
 
     # From bytes to the answer.
 
@@ -227,8 +188,8 @@ class WireConnection(asyncio.Protocol):
             self._finish(response, piece, framing.clean)
         elif framing.mode != HEAD:
             self._silence = 0
-            if self._pump is not None and framing.status >= 300:
-                self._pump.cancel()  # it has been answered; a success may still want the rest of the body
+            if self._upload is not None and framing.status >= 300:
+                self._upload.stop()  # it has been answered; a success may still want the rest of the body
             if piece:
                 response.feed(piece, False)
             else:
@@ -237,9 +198,9 @@ class WireConnection(asyncio.Protocol):
     def _finish(self, response: Response, piece: bytes, clean: bool) -> None:
         """The answer is complete. The connection goes back only if it is clean and the request was fully sent."""
         self._response = None
-        pump, self._pump = self._pump, None
-        if pump is not None and (pump.cancelled() or not pump.done()):
-            pump.cancel()
+        upload, self._upload = self._upload, None
+        if upload is not None and not upload.complete:
+            upload.stop()
             clean = False
         if clean and self._framing.keep_alive and not self._transport.get_write_buffer_size():
             if not self._reading:
@@ -289,10 +250,9 @@ class WireConnection(asyncio.Protocol):
 
     def _end(self) -> None:
         self._closed = True
-        self.resume_writing()
-        if self._pump is not None:
-            self._pump.cancel()
-            self._pump = None
+        if self._upload is not None:
+            self._upload.stop()
+            self._upload = None
         self._keeper.lost(self)
 
     # What the answer's reader and the pool's clock call.
@@ -331,7 +291,7 @@ class WireConnection(asyncio.Protocol):
         if self._response is None:
             if monotonic() >= self._good_until:
                 self.close()
-        elif self._awaits_client or not self._reading:
+        elif not self._reading or (self._upload is not None and self._upload.awaits_client):
             self._silence = 0  # it is not the upstream who is silent
         elif self._framing.mode == HEAD:
             if self._silence > terms.first_byte_ticks:
