@@ -3,6 +3,7 @@ import pytest
 from taximeter.core.errors import BadRequest, Forbidden, Unauthorized
 from taximeter.core.hosts import Hosts
 from taximeter.flavors.meter import Demand
+from taximeter.gateway import restricted
 from taximeter.gateway.admission.admission import Admission
 from taximeter.keys.rule import Keys, ProxyKey, digest
 
@@ -51,7 +52,7 @@ def test_an_unknown_proxy_key_is_refused_in_either_mode(required):
 
 def test_a_key_calls_only_its_models():
     def admit(*models, key=KEY, free=False, headers=(), **more):
-        gate().admit(key, Demand(models=models, **more), list(headers), b"/v1/chat/completions", free=free)
+        restricted.admit(key, Demand(models=models, **more), list(headers), b"/v1/chat/completions", free=free)
 
     admit("gpt-4o-mini")
     admit("gpt-4o-mini", "gpt-4o")

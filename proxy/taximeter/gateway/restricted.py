@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taximeter.core.errors import Forbidden
 from taximeter.gateway.bounds import demand, readable
+from taximeter.gateway.bounds.models import check_choice, check_name
 
 if TYPE_CHECKING:
     from taximeter.core.record import Open
     from taximeter.core.routes import Route
-    from taximeter.flavors.meter import Flavor, Prepared
+    from taximeter.flavors.meter import Demand, Flavor, Prepared
     from taximeter.gateway.admission.admission import Admission
+    from taximeter.gateway.bounds.readable import Headers
     from taximeter.gateway.tagging import Tagging
     from taximeter.gateway.upstream.upstreams import Upstreams
     from taximeter.keys.rule import ProxyKey
@@ -59,7 +62,7 @@ class Restrictions:
 
         Raises Forbidden, BadRequest or PayloadTooLarge where it does not let the call through, or cannot tell.
         """
-        if not self._admission.restricts(key, record):
+        if not self._concern(key, record):
             return
         readable.check_head(exchange.headers)
         listed = key is not None and bool(key.models)
@@ -70,7 +73,33 @@ class Restrictions:
             if body is None:
                 raise readable.too_large(limit_bytes)
             asked = demand.read(flavor, prepared, exchange.headers, path, exchange.query, body, limit_bytes)
-            self._admission.admit(key, asked, exchange.headers, path, free=free)
+            admit(key, asked, exchange.headers, path, free=free)
         if not free:
             prepared.demand = asked
             self._admission.mark(record)
+
+    def _concern(self, key: ProxyKey | None, opening: Open) -> bool:
+        """Whether an allow-list or a hard budget is about a call: only then is more of it looked at than is metered."""
+        if key is not None and key.models:
+            return True
+        if self._admission.budgets is None or opening.workspace not in self._admission.budgeted:
+            return False
+        return bool(self._admission.budgets.hard.of(opening.workspace, opening.key_id, opening.task))
+
+
+def admit(key: ProxyKey | None, asked: Demand, headers: Headers, path: bytes, *, free: bool) -> None:
+    """Whether this key may call every model a request names. Raises Forbidden, BadRequest.
+
+    With an allow-list a call must name one, unless it is `free`, and what it starts must name all it calls.
+    """
+    if key is None or not key.models:
+        return
+    check_choice(headers, path)
+    for model in asked.models:
+        check_name(model)
+        if not key.allows(model):
+            raise Forbidden(f"This key may not call the model {model!r}.", param="model")
+    if asked.endless and not free:
+        raise Forbidden(f"This key may call some models only, and cannot be held to them: {asked.endless[0]}.")
+    if not asked.models and not free:
+        raise Forbidden("This key may call some models only, and the request names none.", param="model")

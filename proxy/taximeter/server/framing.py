@@ -13,13 +13,13 @@ import httptools
 import msgspec
 
 from taximeter.core.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, RequestError
+from taximeter.server.fields import without_upgrade
 
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 """All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
 operator's credential back to the client; WebDAV's and others mean nothing here and at no provider."""
 END = b""
 """The event that a request's body is complete; a piece of it is never empty."""
-_UPGRADE_FIELDS = (b"upgrade", b"http2-settings")
 
 
 class Head(msgspec.Struct):
@@ -165,7 +165,7 @@ class RequestFraming:
             method, version = self._parser.get_method(), self._parser.get_http_version().encode()
             line = b"%b %b HTTP/%b\r\n" % (method, b"".join(self._target), version)
             self._parser = parser = self._new_parser()
-            parser.feed_data(line + _without_upgrade(self._headers))
+            parser.feed_data(line + without_upgrade(self._headers))
             if not rest:
                 return
             try:
@@ -174,21 +174,3 @@ class RequestFraming:
                 rest = rest[upgrade.args[0] :]
             else:
                 return
-
-
-def named_by(connection: bytes) -> set[bytes]:
-    """The lower-case names in a Connection header's value."""
-    return {token.strip(b" \t").lower() for token in connection.split(b",")}
-
-
-def _without_upgrade(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The fields of a head as bytes again, as if it had offered no upgrade; what else `Connection` says stays."""
-    lines = []
-    for name, value in headers:
-        if name == b"connection":
-            kept = b", ".join(sorted(named_by(value).difference(_UPGRADE_FIELDS)))
-            if kept:
-                lines.append(b"connection: %b\r\n" % kept)
-        elif name not in _UPGRADE_FIELDS:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(lines) + b"\r\n"

@@ -1,4 +1,4 @@
-"""Who may call: proxy keys, their workspaces and models, and the Host and Origin guard of the data port.
+"""Who may call: proxy keys and their workspaces, hard budgets, and the Host and Origin guard of the data port.
 
 Pure look-ups in memory; a call that needs no budget waits for nothing here.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from taximeter.core.errors import Forbidden, Unauthorized
+from taximeter.core.errors import Unauthorized
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import BUDGETS, Open
-from taximeter.gateway.bounds.models import check_choice, check_name
 from taximeter.keys.rule import PREFIX, Keys, ProxyKey, bearer
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from taximeter.budgets.rule import Budget
     from taximeter.flavors.meter import Demand, Flavor
     from taximeter.gateway.admission.budget import BudgetGate
-    from taximeter.gateway.bounds.readable import Headers
 
 KEY_HEADER = b"x-taximeter-key"
 """For clients whose Authorization is the provider's own and is passed on."""
@@ -57,14 +55,6 @@ class Admission:
         """See BudgetGate.hold."""
         return None if self.budgets is None else await self.budgets.hold(opening, flavor, demand, tokenizer)
 
-    def restricts(self, key: ProxyKey | None, opening: Open) -> bool:
-        """Whether an allow-list or a hard budget is about a call: only then is more of it looked at than is metered."""
-        if key is not None and key.models:
-            return True
-        if self.budgets is None or opening.workspace not in self.budgeted:
-            return False
-        return bool(self.budgets.hard.of(opening.workspace, opening.key_id, opening.task))
-
     def let_go(self, opening: Open) -> None:
         """See BudgetGate.let_go."""
         if self.budgets is not None:
@@ -83,23 +73,6 @@ class Admission:
         if key is None:
             raise Unauthorized("This proxy key is not known here, or it was revoked.")
         return key
-
-    def admit(self, key: ProxyKey | None, demand: Demand, headers: Headers, path: bytes, *, free: bool) -> None:
-        """Whether this key may call every model a request names. Raises Forbidden, BadRequest.
-
-        With an allow-list a call must name one, unless it is `free`, and what it starts must name all it calls.
-        """
-        if key is None or not key.models:
-            return
-        check_choice(headers, path)
-        for model in demand.models:
-            check_name(model)
-            if not key.allows(model):
-                raise Forbidden(f"This key may not call the model {model!r}.", param="model")
-        if demand.endless and not free:
-            raise Forbidden(f"This key may call some models only, and cannot be held to them: {demand.endless[0]}.")
-        if not demand.models and not free:
-            raise Forbidden("This key may call some models only, and the request names none.", param="model")
 
 
 def presented(head: Mapping[bytes, bytes]) -> bytes | None:

@@ -11,20 +11,12 @@ import re
 
 import httptools
 
-from taximeter.server.framing import named_by
+from taximeter.server.fields import HOP_BY_HOP, named_by
 
 HEAD_BYTES = 64 * 1024
 HEAD_FIELDS = 200
 INTERIM_HEADS = 32
 """1xx answers before the real one."""
-
-HOP_BY_HOP = frozenset(
-    {
-        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization",
-        b"te", b"trailer", b"transfer-encoding", b"upgrade",
-    }
-)  # fmt: skip
-"""Headers of one connection, not of the message (RFC 9110 §7.6.1): never relayed, in either direction."""
 
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)
 """What the next bytes are: a head, a body of known length, chunks, or everything until the connection closes."""

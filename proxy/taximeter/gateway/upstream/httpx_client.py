@@ -24,9 +24,8 @@ from taximeter.core.errors import (
 )
 from taximeter.gateway.upstream.dial import tls_context
 from taximeter.gateway.upstream.endpoint import Address
-from taximeter.gateway.upstream.framing import HOP_BY_HOP
 from taximeter.gateway.upstream.response import Response
-from taximeter.server.framing import named_by
+from taximeter.server.fields import HOP_BY_HOP, named_by
 from taximeter.server.keepalive import keepalive
 
 Headers = list[tuple[bytes, bytes]]

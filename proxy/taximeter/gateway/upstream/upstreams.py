@@ -17,11 +17,10 @@ from taximeter.core.tags import TAG_HEADERS
 from taximeter.gateway.upstream import credentials
 from taximeter.gateway.upstream.dial import Origin, tls_context
 from taximeter.gateway.upstream.endpoint import Address, host_header, key_of, matcher, may_be_target, parse
-from taximeter.gateway.upstream.framing import HOP_BY_HOP
 from taximeter.gateway.upstream.pool import Pool
 from taximeter.gateway.upstream.response import Response
 from taximeter.server.client import Then, at_once
-from taximeter.server.framing import named_by
+from taximeter.server.fields import HOP_BY_HOP, named_by
 from taximeter.server.keepalive import keepalive
 
 __all__ = ["Response", "Upstream", "Upstreams"]
