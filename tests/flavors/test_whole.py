@@ -12,6 +12,7 @@ from taximeter.flavors.chat import CHAT
 from taximeter.flavors.dialects import EMBEDDINGS
 from taximeter.flavors.meter import Answer, Prepared
 from taximeter.flavors.usage import openai as openai_usage
+from taximeter.flavors.usage import usual
 
 NO_COUNTS = (
     "input_tokens", "output_tokens", "response_model", "upstream_request_id", "service_tier", "failed", "finished",
@@ -53,7 +54,7 @@ def figures(reading):
 
 @given(usages | usages.map(with_total), st.sampled_from(["openai", "xai", "google", "perplexity"]))
 def test_the_short_cut_agrees_with_the_rules(usage, provider):
-    quick = openai_usage.usual_shape(msgspec.json.encode(usage), provider)
+    quick = usual.chat_usage(msgspec.json.encode(usage), provider)
     assert quick is None or figures(quick) == openai_usage.read(usage, provider, "m")
 
 
@@ -61,7 +62,7 @@ def test_the_usual_shape_takes_the_short_cut():
     usage: dict[str, object] = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
     usage["prompt_tokens_details"] = {"cached_tokens": 3, "audio_tokens": 0}
     usage["completion_tokens_details"] = {"reasoning_tokens": 2, "accepted_prediction_tokens": None}
-    assert openai_usage.usual_shape(msgspec.json.encode(usage), "openai") == openai_usage.read(usage, "openai", "m")
+    assert usual.chat_usage(msgspec.json.encode(usage), "openai") == openai_usage.read(usage, "openai", "m")
 
 
 USUAL = [

@@ -18,7 +18,7 @@ from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.meter import Answer, Prepared
-from taximeter.flavors.usage import openai, usual
+from taximeter.flavors.usage import usual
 from taximeter.flavors.usage.counts import Fields, Members, count, decode, fields, items
 from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.row import Row
@@ -60,7 +60,7 @@ class ChatReader(UsageReader):
         return Verdict.TAKEN
 
     def convert(self) -> Reading:
-        reading = (openai.usual_shape(self.raw, self.provider) if self.raw else None) or super().convert()
+        reading = (usual.chat_usage(self.raw, self.provider) if self.raw else None) or super().convert()
         if len(self._choices) > 1:
             reading.output_tokens = reading.reasoning_output_tokens = (
                 None  # one choice's (vLLM, continuous_usage_stats)
@@ -97,10 +97,6 @@ class CompletionsReader(ChatReader):
         return reading
 
 
-def _usual(body: bytes, provider: str) -> Reading | None:
-    return None if provider in openai.REASONING_BESIDE else usual.chat(body)
-
-
 def _index(choice: object) -> int | None:
     return count(fields(choice).get("index"))
 
@@ -121,7 +117,7 @@ CHAT = Dialect(
     reader=ChatReader,
     envelopes=("x_groq", *_WRAPPERS),
     watch=("finish_reason",),
-    usual=_usual,
+    usual=usual.chat,
     injects=True,
     messages="messages",
     text=("choices",),

@@ -7,16 +7,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from taximeter.core.record import Operation
-from taximeter.core.usage import Reading
 from taximeter.flavors.chat import hosted_model
 from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.usage import conventions, usual
 
 _COMPUTE_TOKENS = ((b"x-compute-tokens", "input_tokens"),)  # TEI, whose body is a bare array
-
-
-def _usual_embeddings(body: bytes, provider: str) -> Reading | None:
-    return usual.embeddings(body)
 
 
 UNMETERED = Dialect(
@@ -48,7 +43,7 @@ EMBEDDINGS = Dialect(
     flat=("input_token_count",),  # watsonx, beside its results
     heads=_COMPUTE_TOKENS,
     model=("model", "model_id"),
-    usual=_usual_embeddings,
+    usual=usual.embeddings,
     inputs=("input", "inputs"),
     prompt=("input", "inputs"),
 )

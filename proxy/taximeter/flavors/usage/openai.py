@@ -8,20 +8,10 @@ equation can show stands in REASONING_BESIDE and REST_IS_REASONING; which field 
 
 from __future__ import annotations
 
-import msgspec
-
 from taximeter.core.usage import Reading
-from taximeter.flavors.usage import usual
 from taximeter.flavors.usage.counts import Fields, count, header_count
 from taximeter.flavors.usage.fields import OPENAI
-from taximeter.flavors.usage.usual import parts_exceed
-
-REASONING_BESIDE: dict[str, tuple[str, ...]] = {
-    # provider -> prefixes of the models whose reasoning is in neither `completion_tokens` nor `total_tokens`
-    "vercel-gateway": ("google/",),  # its bill and the Gemini usage it quotes both count thoughts on top
-    "vercel": ("google/",),
-    "perplexity": ("",),  # reasoning_tokens are billed beside completion_tokens (docs.perplexity.ai, pricing)
-}
+from taximeter.flavors.usage.usual import REASONING_BESIDE, parts_exceed
 
 REST_IS_REASONING = frozenset(("google", "gemini", "vertex"))
 """Providers that hide thoughts in `total_tokens` alone: 66 + 6 = 100 (Gemini's OpenAI endpoint). Gateways in front of
@@ -39,11 +29,6 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
     _balance(reading, usage, provider, model)
     reading.inconsistent = reading.inconsistent or parts_exceed(reading)
     return reading
-
-
-def usual_shape(raw: bytes | msgspec.Raw, provider: str) -> Reading | None:
-    """The same as `read` in a tenth of the time, for a usage object in OpenAI's own shape; None: it is not in it."""
-    return None if provider in REASONING_BESIDE else usual.chat_usage(raw)
 
 
 def _balance(reading: Reading, usage: Fields, provider: str, model: str | None) -> None:

@@ -21,6 +21,13 @@ USAGE_RAW_BYTES = 16 * 1024
 COST_HEADER = b"x-litellm-response-cost"
 """What a call cost, in USD, as LiteLLM states it."""
 
+REASONING_BESIDE: dict[str, tuple[str, ...]] = {
+    # provider -> prefixes of the models whose reasoning is in neither `completion_tokens` nor `total_tokens`
+    "vercel-gateway": ("google/",),  # its bill and the Gemini usage it quotes both count thoughts on top
+    "vercel": ("google/",),
+    "perplexity": ("",),  # reasoning_tokens are billed beside completion_tokens (docs.perplexity.ai, pricing)
+}
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS)]
 """A name or id in a typed decode; what is longer or empty is no usual one."""
@@ -89,13 +96,13 @@ _embedding_answer = msgspec.json.Decoder(_EmbeddingAnswer)
 _embedding_usage = msgspec.json.Decoder(_EmbeddingUsage)
 
 
-def chat(body: bytes) -> Reading | None:
+def chat(body: bytes, provider: str) -> Reading | None:
     """The reading of an answer of `/chat/completions`."""
     try:
         found = _chat_answer.decode(body)
     except UNREADABLE:
         return None
-    reading = chat_usage(found.usage)
+    reading = chat_usage(found.usage, provider)
     if reading is None or len(found.usage) > USAGE_RAW_BYTES:  # blanks, or members named a thousand times
         return None
     reading.response_model = found.model
@@ -105,8 +112,10 @@ def chat(body: bytes) -> Reading | None:
     return reading
 
 
-def chat_usage(raw: bytes | msgspec.Raw) -> Reading | None:
-    """The reading of its usage object."""
+def chat_usage(raw: bytes | msgspec.Raw, provider: str) -> Reading | None:
+    """The reading of its usage object: the same as `openai.read`, in a tenth of the time."""
+    if provider in REASONING_BESIDE:
+        return None
     try:
         usage = _usage.decode(raw)
     except UNREADABLE:
@@ -129,7 +138,7 @@ def chat_usage(raw: bytes | msgspec.Raw) -> Reading | None:
     return None if parts_exceed(reading) else reading
 
 
-def embeddings(body: bytes) -> Reading | None:
+def embeddings(body: bytes, _provider: str) -> Reading | None:
     """The reading of an answer of `/embeddings`."""
     try:
         found = _embedding_answer.decode(body)
