@@ -8,6 +8,7 @@ import httpx2
 import pytest
 
 from taximeter.core.errors import JournalError
+from taximeter.gateway import handler
 from taximeter.keys.rule import ProxyKey, digest
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
 from waits import HANG_S, happens
@@ -598,6 +599,15 @@ async def test_an_answer_held_for_its_headers_and_cut_is_a_502(serve, provider, 
         assert len(running.records) == 1
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, record["error_code"])
     assert record["outcome"] == "upstream_cut"
+
+
+async def test_many_paths_and_long_ones_do_not_fill_the_memory(serve, provider):
+    async with serve(provider) as running:
+        for number in range(handler.REMEMBERED_PATHS + 10):
+            route, flavor = running.gate._place(b"/w/w%d/v1/chat/completions" % number)
+        assert (route.tags, route.path, flavor.api) == ({"workspace": f"w{number}"}, b"/v1/chat/completions", "chat")
+        running.gate._place(b"/v1/chat/completions" + b"x" * handler.REMEMBERED_BYTES)
+        assert len(running.gate._places) == 10
 
 
 async def test_weak_tags_only_where_switched_on(serve, provider, client):

@@ -117,6 +117,16 @@ async def test_other_cookies_go_on(running, provider) -> None:
     assert seen.header("cookie") == "a=1; b=tm; c=atm-1"
 
 
+async def test_where_there_is_no_admin_token_only_others_bearers_go_on_unread(serve, provider) -> None:
+    async with serve(provider) as running:
+        await ask(running, b"Cookie: Bearer x; taximeter_session=" + SESSION)
+        await ask(running, b"Authorization: Bearer sk-" + KEY)
+        await ask(running, b"Authorization: Bearer sk-1")
+    session, key, other = provider.requests
+    assert not holds_secret(session.raw_head) and not holds_secret(key.raw_head)
+    assert other.header("authorization") == "Bearer sk-1"
+
+
 @pytest.mark.parametrize("path", [b"/v1/" + KEY, b"/v1/x/" + KEY + b"/y", b"/v1/%74m-" + KEY[3:]])
 async def test_a_path_that_holds_a_proxy_key_is_refused(running, provider, path: bytes) -> None:
     assert (await ask(running, target=path)).startswith(b"HTTP/1.1 400 ")
