@@ -21,6 +21,7 @@ from lightrag.api.token_tracking import TokenTrackingLightRAG, track_lightrag_op
 import lightrag.api, taximeter_rag.lightrag
 assert TokenTrackingLightRAG is taximeter_rag.lightrag.TokenTrackingLightRAG
 assert track_lightrag_operations is lightrag.api.token_tracking.track_lightrag_operations
+assert taximeter_rag.lightrag.activate.__globals__["Active"].plugin is not None  # before a LightRAG is made
 try:
     import lightrag.api.no_such_module
 except ModuleNotFoundError:
@@ -35,7 +36,12 @@ def test_the_name_is_found_where_lightrag_has_no_such_file(tmp_path: Path, site:
         "taximeter_rag_alias.py",
         "taximeter_rag_alias.pth",
     }
-    python, environ = venvs.python(venvs.NEWEST), {**os.environ, "PYTHONPATH": str(site)}
+    python = venvs.python(venvs.NEWEST)
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(site),
+        "TAXIMETER_PROXY_URL": "http://127.0.0.1:9",
+    }
     found = subprocess.run(
         [str(python), "-c", PROGRAM, str(folder)],
         env=environ,

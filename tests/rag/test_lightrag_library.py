@@ -106,9 +106,11 @@ async def test_the_forms_without_a_loop_are_counted_too(tmp_path: Path, site: Pa
 @versions
 @pytest.mark.parametrize("mode", ["wrapper", "manager", "late"])
 async def test_as_a_library_it_reads_the_same_figures_back(tmp_path: Path, site: Path, version: str, mode: str) -> None:
-    if mode == "late" and version == venvs.OLDEST:
-        pytest.skip("before 1.5.5 the plugin has to be active before a LightRAG is made, as documented")
     async with LightRAGProvider() as provider, Node(tmp_path, provider) as node:
+        if mode == "late" and version == venvs.OLDEST:  # its queues would charge one operation for another
+            with pytest.raises(AssertionError, match=r"taximeter_rag\.lightrag\.activate\(\) before it is made"):
+                await run(tmp_path, site, node, version, mode)
+            return
         found = await run(tmp_path, site, node, version, mode)
         billed = sums(provider, "docalpha1mark")
         check_usage(found["insert"], billed)

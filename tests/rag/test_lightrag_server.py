@@ -76,6 +76,26 @@ async def test_a_query_that_is_refused_at_once_stays_as_it_is() -> None:
     assert answer == {"detail": "boom"}
 
 
+class Growing(Figures):
+    """A control port that tells another sum each time."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    async def atrack(self, track: str, workspace: str | None = None, **_: Any) -> dict[str, Any]:
+        self.reads += 1
+        return {**FIGURES, "reads": self.reads}
+
+
+async def test_a_list_reads_a_track_again_once_another_of_its_documents_has_ended() -> None:
+    plugin = Plugin(Settings("http://p:8000"))
+    plugin.reader = Growing()  # type: ignore[assignment]
+    for ended, reads in (({"d1"}, 1), ({"d1"}, 1), ({"d1", "d2"}, 2), ({"d2"}, 2), ({"d1", "d2"}, 2)):
+        told = (await plugin.many_bills("w", {"t": ended}))["t"]
+        assert told.figures is not None
+        assert told.figures["reads"] == reads
+
+
 class Crowded(Figures):
     """A control port at which too many wait, for a while."""
 

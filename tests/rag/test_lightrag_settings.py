@@ -262,6 +262,11 @@ def test_an_upload_that_is_not_noted_yet_is_pending() -> None:
     ended = {"track_id": "scan_1", "documents": [{"status": "processed"}]}
     assert answers.summary(ended, accepted=True)["pending"] == 1  # a scan notes one document after the other
     assert answers.summary({**ended, "track_id": "upload_1"}, accepted=True)["pending"] == 0
+    twin = {"status": "failed", "metadata": {"is_duplicate": True}}  # of a batch these are noted first
+    assert answers.summary({"documents": [twin]}, accepted=True)["pending"] == 1
+    assert answers.summary({"documents": [twin]}, accepted=False)["pending"] == 0
+    assert answers.summary({"documents": [twin, {"status": "failed"}]}, accepted=True)["pending"] == 0
+    assert answers.summary({"documents": [twin, {"status": "processing"}]}, accepted=True)["pending"] == 0
 
 
 def test_lists_have_what_each_document_used_too() -> None:

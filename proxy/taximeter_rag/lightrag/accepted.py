@@ -1,8 +1,9 @@
-"""Uploads that LightRAG has accepted and not yet written down.
+"""Uploads that LightRAG has accepted and not yet written down, and tracks it has not finished though it says so.
 
 It answers first and notes the documents afterwards; who asks for them in between must hear that they are pending.
 An upload is open from before its answer until the request and all work it started in the background have ended.
-Open ones stand in LightRAG's shared storage, so that every worker of a server knows them.
+Up to 1.5.4 it calls a document processed and then embeds what it left in the buffer; who asks in between waits.
+Both stand in LightRAG's shared storage, so that every worker of a server knows them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-NAMESPACE = "taximeter_accepted"
+NAMESPACE, WORKING = "taximeter_accepted", "taximeter_working"
+"""Track -> the process that is at work on it."""
 STORAGE = "lightrag.kg.shared_storage"
 BACKGROUND = ("start_reserved_background_task", "start_committed_background_task")
 """From 1.5.7 on the work of an upload is a task of its own; before it is part of the request."""
@@ -60,9 +62,20 @@ async def is_open(workspace: str | None, track: str) -> bool:
     return process is not None and _lives(process)
 
 
-async def _open(workspace: str | None) -> MutableMapping[str, int]:
+async def working(workspace: str | None) -> MutableMapping[str, int]:
+    """Tracks whose documents are worked on -> the process that does."""
+    return await _open(workspace, WORKING)
+
+
+async def others_work(workspace: str | None, track: str) -> bool:
+    """Whether another process, that lives, is at work on documents of the track."""
+    process = (await working(workspace)).get(track)
+    return process is not None and process != os.getpid() and _lives(process)
+
+
+async def _open(workspace: str | None, namespace: str = NAMESPACE) -> MutableMapping[str, int]:
     storage = sys.modules[STORAGE]
-    shared: MutableMapping[str, int] = await storage.get_namespace_data(NAMESPACE, workspace=workspace or "")
+    shared: MutableMapping[str, int] = await storage.get_namespace_data(namespace, workspace=workspace or "")
     return shared
 
 

@@ -151,19 +151,31 @@ def listed(answer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def summary(answer: Mapping[str, Any], *, accepted: bool) -> dict[str, int]:
     """LightRAG's own counts (its keys depend on its version), and those that operators wait for.
 
-    `accepted`: the upload is still at work; while it has noted no document, one is pending.
+    `accepted`: the upload is still at work; while it has noted none but the duplicates it found first, one is pending.
     """
-    states = [_status(each) for each in answer.get("documents") or ()]
+    documents = answer.get("documents") or ()
+    states = [_status(each) for each in documents]
     counts = {name: states.count(name) for name in ("pending", "processed", "failed")}
     counts["processing"] = len(states) - sum(counts.values())  # parsing and analyzing too
     scan = str(answer.get("track_id", "")).startswith("scan")  # it notes one document after the other
-    counts["pending"] += accepted and (not states or (scan and set(states) <= ENDED))
+    noted = any(not (each.get("metadata") or {}).get("is_duplicate") for each in documents)
+    counts["pending"] += accepted and set(states) <= ENDED and (scan or not noted)
     return {**(answer.get("status_summary") or {}), **counts}
 
 
 def all_ended(answer: Mapping[str, Any]) -> bool:
     """Whether no document of a track_status answer is still being worked on."""
     return all(_status(document) in ENDED for document in answer.get("documents") or ())
+
+
+def ended_by_track(answer: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The documents of an answer that have ended, by their tracks."""
+    found: dict[str, set[str]] = {}
+    for each in listed(answer):
+        track = each.get("track_id")
+        if isinstance(track, str) and track and _status(each) in ENDED:
+            found.setdefault(track, set()).add(each["id"])
+    return found
 
 
 def any_ended(answer: Mapping[str, Any]) -> bool:

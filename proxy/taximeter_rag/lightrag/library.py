@@ -42,8 +42,9 @@ class TokenTrackingLightRAG:
     works on waits for them.
 
     Activates the plugin when nothing has (settings from the environment, or `settings`): with LightRAG before 1.5.5
-    do that (`taximeter_rag.lightrag.activate()`) before the LightRAG is made. Raises ValueError where no proxy is
-    configured; an operation raises ReadError where the control port does not tell its figures.
+    do that (`taximeter_rag.lightrag.activate()`) before the LightRAG is made. Raises ValueError where that was not
+    done, and where no proxy is configured; an operation raises ReadError where the control port does not tell its
+    figures.
     """
 
     def __init__(self, rag: Any, token_tracker: Any = None, *, settings: Settings | None = None) -> None:

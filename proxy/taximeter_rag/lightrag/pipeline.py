@@ -97,8 +97,13 @@ def _hook_instances(kind: Any, made: Callable[[Any], None]) -> None:
 
 
 def instrument(rag: Any) -> None:
-    """Hook a LightRAG that was made before the plugin."""
+    """Hook a LightRAG that was made before the plugin. Raises ValueError where its queues would mix up their owners."""
     if not getattr(rag, INSTRUMENTED, False):
+        if not hasattr(sys.modules[QUEUE_MODULES[0]], "contextvars"):  # from 1.5.5 on they keep each call's context
+            raise ValueError(
+                "This LightRAG was made before taximeter-rag was active, and its version cannot be hooked later: call "
+                "taximeter_rag.lightrag.activate() before it is made."
+            )
         rag.embedding_func.func = split(rag.embedding_func.func)  # its storages hold the same object
         _hook_storages(rag)
 
@@ -122,7 +127,7 @@ def _processing(original: Any, plugin: Plugin) -> Any:
             track = getattr(named["status_doc"], "track_id", None)
         if scope is None:
             return await original(self, *args, **options)
-        plugin.begun(scope)
+        await plugin.begun(scope)
         try:
             with metered.within(scope):
                 return await original(self, *args, **options)

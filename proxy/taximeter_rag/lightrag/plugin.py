@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Set
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from taximeter_rag import usage
+from taximeter_rag.lightrag import accepted
 from taximeter_rag.lightrag.answers import ENDED, Bills, Figures
 from taximeter_rag.lightrag.settings import Settings
 from taximeter_rag.reader import Reader, ReadError
@@ -32,6 +34,8 @@ REMEMBERED_TRACKS = 1_000
 REMEMBERED_DOCUMENTS = 10_000
 LOOK_S = 1.0
 """How often one that waits for documents looks, where nothing tells it."""
+ELSEWHERE_S = 0.1
+"""How often one that waits for another worker looks."""
 LISTED_S = 30.0
 """A list of documents, which a user interface asks for again and again, may be so old."""
 LISTED_AT_ONCE = 4
@@ -41,7 +45,7 @@ CROWDED_S = (0.2, 0.5, 1.0, 2.0)
 Read = tuple[Figures | None, str]
 """What the control port told; or None, and why not."""
 TOO_MANY = 429
-_NEVER = (float("-inf"), Bills(None))
+_NEVER: tuple[float, Set[str], Bills] = (float("-inf"), frozenset(), Bills(None))
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -60,7 +64,7 @@ class Plugin:
         """Kinds of model whose bindings do not point at the proxy -> where they point."""
         self._calls: OrderedDict[tuple[str | None, str], deque[str]] = OrderedDict()
         self._noticed: OrderedDict[tuple[str | None, str | None, str], Noticed] = OrderedDict()
-        self._listed: OrderedDict[tuple[str | None, str], tuple[float, Bills]] = OrderedDict()
+        self._listed: OrderedDict[tuple[str | None, str], tuple[float, Set[str], Bills]] = OrderedDict()
         self._active: Counter[tuple[str | None, str]] = Counter()
         self._runs: Counter[int] = Counter()
         """Runs of the pipeline at work, by their LightRAG's id()."""
@@ -165,27 +169,37 @@ class Plugin:
             figures, why, self.settings.proxy_url, usages, safe, lambda doc_id: self.noticed(workspace, track, doc_id)
         )
 
-    async def many_bills(self, workspace: str | None, tracks: Collection[str]) -> dict[str, Bills]:
-        """What the documents of several tracks used, for lists; what was read of one is used again for a while."""
+    async def many_bills(self, workspace: str | None, tracks: Mapping[str, Set[str]]) -> dict[str, Bills]:
+        """What the documents of several tracks used, for lists; what was read of one is used again for a while.
+
+        `tracks`: the documents of each that have ended. Of one that had not when its track was read, all is read again.
+        """
         now_s, turn = time.monotonic(), asyncio.Semaphore(LISTED_AT_ONCE)
 
         async def read(track: str) -> Bills:
             async with turn:
                 return await self.bills(workspace, track, ended=False, costs=False)
 
-        missing = [track for track in tracks if self._listed.get((workspace, track), _NEVER)[0] < now_s - LISTED_S]
+        def is_told(track: str) -> bool:
+            read_s, ended, _ = self._listed.get((workspace, track), _NEVER)
+            return read_s >= now_s - LISTED_S and tracks[track] <= ended
+
+        missing = [track for track in tracks if not is_told(track)]
         for track, bills in zip(missing, await asyncio.gather(*map(read, missing)), strict=True):
-            self._listed[workspace, track] = (now_s, bills)
-        told = {track: self._listed[workspace, track][1] for track in tracks}
+            self._listed[workspace, track] = (now_s, tracks[track], bills)
+        told = {track: self._listed[workspace, track][2] for track in tracks}
         while len(self._listed) > REMEMBERED_TRACKS:
             self._listed.popitem(last=False)
         return told
 
     # ── documents at work ────────────────────────────────────────────────────────────────────────────────────
 
-    def begun(self, scope: Scope) -> None:
+    async def begun(self, scope: Scope) -> None:
         if scope.track is not None:
             self._active[scope.workspace, scope.track] += 1
+            if self._active[scope.workspace, scope.track] == 1:
+                with harmless("another worker may tell its figures too early"):
+                    (await accepted.working(scope.workspace))[scope.track] = os.getpid()
 
     async def done(self, scope: Scope) -> None:
         if scope.track is not None:
@@ -193,6 +207,10 @@ class Plugin:
             self._active[key] -= 1
             if self._active[key] <= 0:
                 del self._active[key]
+                with harmless("another worker may wait for it"):
+                    shared = await accepted.working(scope.workspace)
+                    if key not in self._active:
+                        shared.pop(scope.track, None)
             async with self._idle:
                 self._idle.notify_all()
 
@@ -220,10 +238,14 @@ class Plugin:
             await self._until_idle((self.workspace(rag), safe(track)))
 
     async def _until_idle(self, key: tuple[str | None, str]) -> None:
-        """LightRAG 1.5.4 calls a document processed and then embeds what it left in the buffer."""
+        """LightRAG 1.5.4 calls a document processed and then embeds what it left in the buffer, in any worker."""
         try:
-            async with self._idle:
-                await asyncio.wait_for(self._idle.wait_for(lambda: key not in self._active), READ_WAIT_S)
+            async with asyncio.timeout(READ_WAIT_S):
+                async with self._idle:
+                    await self._idle.wait_for(lambda: key not in self._active)
+                with harmless("its figures may grow"):
+                    while await accepted.others_work(*key):  # noqa: ASYNC110 - no event comes from another process
+                        await asyncio.sleep(ELSEWHERE_S)
         except TimeoutError:
             logger.warning("taximeter-rag: %s is still being worked on; its figures may grow", key[1])
 

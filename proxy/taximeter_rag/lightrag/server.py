@@ -116,7 +116,7 @@ class Server:
             told = {**answer, "status_summary": answers.summary(answer, accepted=accepted)}
             if not self.plugin.by_document or not answers.any_ended(answer):
                 return told
-            ended = answers.all_ended(answer)
+            ended = answers.all_ended(answer) and not told["status_summary"]["pending"]
             bills = await self.plugin.bills(workspace, track, ended=ended)
             told = answers.with_bills(told, lambda _: bills)
             if ended and bills.figures is not None:
@@ -129,8 +129,7 @@ class Server:
         if not answers.any_ended(answer):
             return answer
         workspace = self.plugin.workspace(self.rag())
-        tracks = {each.get("track_id") for each in answers.listed(answer)}
-        bills = await self.plugin.many_bills(workspace, [each for each in tracks if isinstance(each, str) and each])
+        bills = await self.plugin.many_bills(workspace, answers.ended_by_track(answer))
         return answers.with_bills(answer, lambda document: bills.get(document.get("track_id") or ""))
 
 
