@@ -1,6 +1,6 @@
 """A program that uses LightRAG as a library, run in LightRAG's environment; prints what it was told, as JSON.
 
-python library_program.py FOLDER OPENAI_BASE_URL MODE      MODE: wrapper | manager | late | everything | sync
+python library_program.py FOLDER OPENAI_BASE_URL MODE      MODE: wrapper | manager | late | past | everything | sync
 """
 
 from __future__ import annotations
@@ -129,9 +129,14 @@ def use_sync() -> dict[str, Any]:
 
 
 async def main() -> None:
-    if MODE != "late":
+    if MODE not in ("late", "past"):
         activate()
     rag = await made()
+    if MODE == "past":
+        tracked = TokenTrackingLightRAG(rag, tracker := TokenTracker())
+        await tracked.ainsert(text("docalpha1mark", 3), file_paths=["one.txt"])
+        print("TOLD " + json.dumps(tracker.get_usage()))
+        return
     if MODE == "everything":
         print("TOLD " + json.dumps(await use_everything(rag)))
         return

@@ -29,8 +29,8 @@ def check_usage(usage: dict[str, Any], billed: Sums) -> None:
     assert usage["total_tokens"] == billed["llm_input_tokens"] + billed["llm_output_tokens"] > 0
 
 
-async def run(tmp_path: Path, site: Path, node: Node, version: str, mode: str) -> dict[str, Any]:
-    """What library_program.py was told, run in LightRAG's environment."""
+async def run(tmp_path: Path, site: Path, node: Node, version: str, mode: str, *, models: str = "") -> dict[str, Any]:
+    """What library_program.py was told, run in LightRAG's environment; its models are the proxy's, or at `models`."""
     environ = {
         "PYTHONPATH": str(site),
         "PATH": "/usr/bin:/bin",
@@ -40,7 +40,7 @@ async def run(tmp_path: Path, site: Path, node: Node, version: str, mode: str) -
         "TAXIMETER_URL": node.control_url,
     }
     program = [str(venvs.python(version)), str(HERE / "library_program.py")]
-    output = await asyncio_run([*program, str(tmp_path / "rag"), f"{node.url}/v1", mode], environ)
+    output = await asyncio_run([*program, str(tmp_path / "rag"), models or f"{node.url}/v1", mode], environ)
     found: dict[str, Any] = json.loads(next(line for line in output.splitlines() if line.startswith("TOLD "))[5:])
     return found
 
@@ -128,6 +128,16 @@ async def test_as_a_library_it_reads_the_same_figures_back(tmp_path: Path, site:
         }
         assert found["untouched"] == "library"
         assert {key[0] for key in await told(node)} == {"library"}
+
+
+@newest
+async def test_calls_past_the_proxy_are_named_also_of_a_lightrag_made_before(tmp_path: Path, site: Path) -> None:
+    async with LightRAGProvider() as provider, Node(tmp_path, provider) as node:
+        direct = provider.provider.base_url
+        usage = await run(tmp_path, site, node, venvs.NEWEST, "past", models=direct)
+        host = direct.removesuffix("/v1")
+        said = f"embedding calls went to {host}, llm calls went to {host}, past the proxy {node.url}"
+        assert usage["unknown_because"] == said
 
 
 @newest

@@ -104,6 +104,8 @@ def instrument(rag: Any) -> None:
                 "This LightRAG was made before taximeter-rag was active, and its version cannot be hooked later: call "
                 "taximeter_rag.lightrag.activate() before it is made."
             )
+        with harmless("LLM calls that do not pass the proxy are not noticed"):
+            rag._rebuild_role_llm_funcs()  # its queues again, now with ours around them
         rag.embedding_func.func = split(rag.embedding_func.func)  # its storages hold the same object
         _hook_storages(rag)
 
