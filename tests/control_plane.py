@@ -215,3 +215,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 async def control(start: Start) -> ControlPlane:
     """The control plane of an installation without an admin token."""
     return await start()
+
+
+def bearing(token: str | None) -> dict[str, str]:
+    """The headers of who has this token, or none."""
+    return {"authorization": f"Bearer {token}"} if token else {}

@@ -1,23 +1,12 @@
 import asyncio
 from dataclasses import replace
 
-import pytest
 from click.testing import CliRunner
-from redis.asyncio import Redis
 
 from control_plane import ControlPlane, record
 from taximeter.cli import main
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.redis.counters import Counters
-
-
-@pytest.fixture
-async def redis(valkey_url):
-    client = Redis.from_url(valkey_url, decode_responses=True)
-    await client.flushall()
-    yield client
-    await client.flushall()
-    await client.aclose()
 
 
 async def rebuild(env, *args):

@@ -1,6 +1,6 @@
 import pytest
 
-from control_plane import record
+from control_plane import bearing, record
 from taximeter.config import AuthSettings, ControlSettings, KeySettings, Settings
 from taximeter.control.door.access import ADMIN, Caller, identify
 from taximeter.keys.rule import Keys, ProxyKey, digest
@@ -20,10 +20,6 @@ USAGE_PATHS = ("/usage", "/usage/events", "/usage/tracks/t", "/usage/export.csv"
                "/schema", "/v1/organization/usage/completions?start_time=1&end_time=90",
                "/v1/organization/costs?start_time=1&end_time=90")  # fmt: skip
 ADMIN_PATHS = ("/keys", "/metrics")
-
-
-def bearing(token):
-    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 KEYS = Keys([ProxyKey(id="k", sha256=digest(ACME), workspace="acme")])

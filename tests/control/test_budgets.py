@@ -4,7 +4,6 @@ import secrets
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 import control_plane
 from ledger_fake import NOON_US
@@ -28,15 +27,6 @@ def record(number, **given):
 
 def ring(path):
     return BudgetStore(path, now_us=lambda: NOON_US, random=secrets.token_bytes)
-
-
-@pytest.fixture
-async def redis(valkey_url):
-    client = Redis.from_url(valkey_url, decode_responses=True)
-    await client.flushall()
-    yield client
-    await client.flushall()
-    await client.aclose()
 
 
 @pytest.fixture

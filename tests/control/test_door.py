@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane import bearing
 from taximeter.config import AuthSettings, ControlSettings, Settings
 from taximeter.control.door import attempts, trust
 from taximeter.control.door.attempts import (
@@ -24,10 +25,6 @@ from taximeter.keys.rule import digest
 TOKEN = "the-admin-token"
 SECURED = Settings(auth=AuthSettings(admin_token_sha256=digest(TOKEN)))
 ROOT = Path(__file__).parents[2] / "proxy/taximeter"
-
-
-def bearing(token):
-    return {"authorization": f"Bearer {token}"}
 
 
 async def form(control, token):

@@ -1,20 +1,16 @@
 """Usage is visible the moment the client has its answer: real journal, real delivery, real history."""
 
 import asyncio
-import time
 
 import pytest
 
 from control_plane import ControlPlane, record
+from journals import now_us
 from taximeter.config import JournalSettings
 from taximeter.core.record import Open, Operation
 from taximeter.delivery import Delivery
 from taximeter.journal import Journal
 from taximeter.sinks.history.sink import History
-
-
-def now_us():
-    return time.time_ns() // 1_000
 
 
 @pytest.fixture

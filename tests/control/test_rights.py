@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from litestar.exceptions import LitestarException
 
-from control_plane import record
+from control_plane import bearing, record
 from fuzz.running import ADMIN, running_node
 from taximeter.config import AuthSettings, Settings
 from taximeter.control.door import gate
@@ -17,10 +17,6 @@ from taximeter.keys.rule import digest
 from taximeter.server.exchange import _is_expected
 
 TOKEN = "the-admin-token"
-
-
-def bearing(token):
-    return {"authorization": f"Bearer {token}"}
 
 
 def secured():

@@ -5,7 +5,6 @@ import contextlib
 
 import httpx2
 import pytest
-from redis.asyncio import Redis
 
 from ledger_fake import NOON_US
 from taximeter.budgets.rule import Budget
@@ -24,13 +23,10 @@ def budget(**more):
 
 
 @pytest.fixture
-async def redis(valkey_url):
-    client = Redis.from_url(valkey_url, decode_responses=True)
-    await client.flushall()
-    await known(client, "acme")
-    yield client
-    await client.flushall()
-    await client.aclose()
+async def redis(redis):
+    """Of one workspace that is known there."""
+    await known(redis, "acme")
+    return redis
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import httpx2
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis.asyncio import Redis
 
 import lenient_provider
 from taximeter.budgets.rule import Budget
@@ -30,13 +29,10 @@ JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
-async def redis(valkey_url):
-    client = Redis.from_url(valkey_url, decode_responses=True)
-    await client.flushall()
-    await known(client, "acme")
-    yield client
-    await client.flushall()
-    await client.aclose()
+async def redis(redis):
+    """Of one workspace that is known there."""
+    await known(redis, "acme")
+    return redis
 
 
 @pytest.fixture

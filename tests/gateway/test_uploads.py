@@ -15,6 +15,7 @@ from taximeter.control.app import create
 from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
 from upstream import STALL
+from waits import happens
 
 SOON: dict[str, Any] = {"body_timeout_s": 0.1, "body_min_bytes": 1000}
 HEAD = (
@@ -46,18 +47,12 @@ def parsed(got: bytes) -> tuple[int, dict[str, str], bytes]:
     return int(status.split()[1]), dict(field.split(": ", 1) for field in fields), body
 
 
-async def until(condition) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("begun", [b"", b'{"model":"m",', b"x" * 100_000], ids=["none", "a little", "much"])
 async def test_an_upload_that_stalls_is_answered_408_and_recorded_as_refused(serve, provider, begun) -> None:
     async with serve(provider, limits=SOON) as running:
         status, headers, body = await rest(*await open_to(running.port, head(200_000), begun))
         (record,) = running.records
-        await until(lambda: not running.server.connections)
+        await happens(lambda: not running.server.connections)
     assert (status, headers["x-taximeter-error"], headers["connection"]) == (408, "request_timeout", "close")
     assert json.loads(body)["error"]["code"] == "request_timeout"
     assert (record["outcome"], record["error_code"]) == ("refused", "request_timeout")
@@ -104,7 +99,7 @@ async def test_an_upload_that_streams_through_and_stalls_is_cut_at_the_upstream_
         opened = await open_to(running.port, head(200_000, "application/octet-stream"), b"x" * 50_000)
         status, headers, _ = await rest(*opened)
         assert (status, headers["x-taximeter-error"]) == (408, "request_timeout")
-        await until(lambda: provider.requests[0].client_left)
+        await happens(lambda: provider.requests[0].client_left)
         assert not provider.requests[0].complete
         (record,) = running.records
         assert (record["outcome"], record["error_code"]) == ("refused", "request_timeout")
@@ -120,11 +115,11 @@ async def test_an_upstream_that_does_not_read_makes_no_client_late(serve, provid
         reader, writer = await open_to(running.port, head(size, "application/octet-stream"))
         writer.write(b"x" * size)
         (connection,) = running.server.connections
-        await until(lambda: connection.client.reading_paused)
+        await happens(lambda: connection.client.reading_paused)
         ends = connection._body_late_at
-        await until(lambda: connection._body_late_at > ends)
+        await happens(lambda: connection._body_late_at > ends)
         ends = connection._body_late_at
-        await until(lambda: connection._body_late_at > ends)
+        await happens(lambda: connection._body_late_at > ends)
         assert not reader.at_eof() and not running.records
         writer.transport.abort()
 
@@ -152,7 +147,7 @@ async def test_what_a_worker_holds_of_bodies_is_bounded(serve, provider) -> None
     async with serve(provider, limits=limits) as running:
         service = running.server.service
         stalled = [await open_to(running.port, head(MB), body[:-100]) for _ in range(2)]
-        await until(lambda: service.held_bytes == 2 * (MB - 100))
+        await happens(lambda: service.held_bytes == 2 * (MB - 100))
         reader, writer = await open_to(
             running.port, head(MB), body, head(50)[:-2] + b"Connection: close\r\n\r\n", body_of(50)
         )
@@ -162,18 +157,18 @@ async def test_what_a_worker_holds_of_bodies_is_bounded(serve, provider) -> None
         assert (status, headers["x-taximeter-error"], headers["x-should-retry"]) == (429, "overloaded", "true")
         assert int(headers["retry-after"]) > 0
         assert b"HTTP/1.1 200 " in got, "a small body is never refused for it; the rest of the large one was read"
-        await until(lambda: len(running.records) == 2)
+        await happens(lambda: len(running.records) == 2)
         assert running.records[0]["outcome"] == "refused"
         assert running.records[0]["error_code"] == "overloaded"
-        await until(lambda: service.held_bytes == 2 * (MB - 100))
+        await happens(lambda: service.held_bytes == 2 * (MB - 100))
 
         for _, one in stalled[:1]:
             one.transport.abort()
-        await until(lambda: service.held_bytes == MB - 100)
+        await happens(lambda: service.held_bytes == MB - 100)
         opened = await open_to(running.port, head(MB)[:-2] + b"Connection: close\r\n\r\n", body)
         assert (await rest(*opened))[0] == 200
         stalled[1][1].transport.abort()
-        await until(lambda: service.held_bytes == 0)
+        await happens(lambda: service.held_bytes == 0)
     assert [len(request.body) for request in provider.requests] == [50, MB]
 
 
@@ -186,7 +181,7 @@ async def test_a_body_is_held_until_its_call_has_ended(serve, provider) -> None:
         await provider.until(lambda: provider.requests and provider.requests[0].complete)
         assert service.held_bytes == len(body)
         writer.transport.abort()
-        await until(lambda: service.held_bytes == 0)
+        await happens(lambda: service.held_bytes == 0)
 
 
 async def test_bodies_that_stream_through_are_not_held(serve, provider) -> None:

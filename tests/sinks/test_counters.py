@@ -35,14 +35,11 @@ DAY_S = 86_400
 
 
 @pytest.fixture
-async def redis(valkey_url: str) -> AsyncIterator[Redis]:
-    """A client beside the sink, on an emptied Valkey."""
-    client = Redis.from_url(valkey_url, decode_responses=True)
-    await client.flushall()
-    yield client
-    await client.config_set("maxmemory", 0)
-    await client.config_set("maxmemory-policy", "noeviction")
-    await client.aclose()
+async def redis(redis: Redis) -> AsyncIterator[Redis]:
+    """What a test sets of its memory is set back."""
+    yield redis
+    await redis.config_set("maxmemory", 0)
+    await redis.config_set("maxmemory-policy", "noeviction")
 
 
 @pytest.fixture

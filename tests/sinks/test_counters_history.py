@@ -15,14 +15,6 @@ from valkeys import kept_totals
 
 
 @pytest.fixture
-async def redis(valkey_url: str) -> AsyncIterator[Redis]:
-    client = Redis.from_url(valkey_url, decode_responses=True)
-    await client.flushall()
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
 async def history(tmp_path: Path) -> AsyncIterator[History]:
     sink = History(f"sqlite:///{tmp_path / 'history.db'}")
     yield sink
