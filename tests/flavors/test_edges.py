@@ -226,3 +226,10 @@ def test_usage_is_looked_for_in_three_envelopes_and_no_deeper() -> None:
 def test_an_empty_usage_object_at_the_end_of_a_long_body_hides_none_before_it() -> None:
     body = b'{"pad":"' + b"x" * 3_000_000 + b'","usage":' + json.dumps(USAGE).encode() + b',"last":{"usage":{}}}'
     assert known(read(CHAT, body)) == {"input_tokens": 3, "output_tokens": 1}
+
+
+def test_details_told_again_are_what_was_told_last() -> None:
+    usages = [{**USAGE, "prompt_tokens_details": {"cached_tokens": cached}} for cached in (1, 2)]
+    events = sse(*({"choices": [], "usage": usage} for usage in usages))
+    want = {"input_tokens": 3, "output_tokens": 1, "cached_input_tokens": 2}
+    assert known(read(CHAT, events, content_type=STREAM)) == want
