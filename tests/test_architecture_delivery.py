@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import taximeter
+from architecture import ROOT, lines, walked
 from journals import call, journal, now_us
 from taximeter.config import JournalSettings
 from taximeter.delivery import Delivery, follow
@@ -24,21 +24,7 @@ from taximeter.sinks.redis.counters import Counters
 from valkeys import kept_totals
 from waits import HANG_S
 
-ROOT = Path(taximeter.__file__).parent
-
-WALK = (
-    "delivery/follow.py",
-    "journal/tail.py",
-    "core/record.py",
-    "delivery/feed.py",
-    "delivery/shipper.py",
-    "sinks/batch.py",
-    "core/totals.py",
-    "sinks/redis/counters.py",
-    "sinks/redis/cells.py",
-    "sinks/redis/client.py",
-)
-"""In the order in which a reader meets them."""
+HEADING = "From the journal to Redis"
 MOST_FILES, MOST_LINES = 10, 1_800
 
 
@@ -87,10 +73,10 @@ async def test_a_record_passes_just_the_files_of_the_walk(tmp_path: Path, valkey
         await asyncio.wait([running])
         await asyncio.to_thread(writer.shutdown)
         await counters.close()
-    assert sorted(seen) == sorted(WALK)
+    assert sorted(seen) == sorted(walked(HEADING))
 
 
 def test_the_walk_is_short() -> None:
-    lines = sum(len((ROOT / name).read_text().splitlines()) for name in WALK)
-    assert len(WALK) <= MOST_FILES
-    assert lines <= MOST_LINES
+    files = walked(HEADING)
+    assert len(files) <= MOST_FILES
+    assert lines(files) <= MOST_LINES
