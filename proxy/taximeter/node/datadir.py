@@ -77,7 +77,7 @@ class DataDir:
         os.pwrite(self._lock, str(os.getpid()).encode(), 0)
 
     def children_lock(self, timeout_s: float = 15.0) -> int:
-        """A lock for children to inherit: they close it once their port is closed. Answers its file descriptor.
+        """A lock for children to inherit: they close it once their port is closed. Returns its file descriptor.
 
         Waits for children of a killed supervisor to let go of theirs. Raises DataDirError after `timeout_s`.
         """

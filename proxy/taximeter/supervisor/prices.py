@@ -20,7 +20,7 @@ from taximeter.pricebook.catalog import FORMAT
 
 
 def ensure(settings: Settings, path: Path) -> bool:
-    """Compile into `path` unless it is current; answers whether it had to. Raises ConfigError."""
+    """Compile into `path` unless it is current; returns whether it had to. Raises ConfigError."""
     key_file = path.with_name(f"{path.name}.key")
     key = _key(settings)
     if path.is_file() and key_file.is_file() and key_file.read_text() == key:

@@ -84,7 +84,7 @@ class BudgetGate:
             await self._holding.close()
 
     async def hold(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Held | None:
-        """Hold an upper bound of what the call may use, of every hard budget it has; answers the bound.
+        """Hold an upper bound of what the call may use, of every hard budget it has; returns the bound.
 
         None: it has none any more. Raises BudgetExceeded, BudgetReserved or BudgetUnavailable; and what `Wanting.of`
         does.

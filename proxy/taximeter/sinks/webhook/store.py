@@ -156,7 +156,7 @@ class Store:
         )
 
     def cut(self, workspace: str, track: str) -> int:
-        """End a track now; answers how many segments were made of it (0: nothing was pending)."""
+        """End a track now; returns how many segments were made of it (0: nothing was pending)."""
         with self._database.writing() as connection:
             query = select(tracks).where(tracks.c.workspace == workspace, tracks.c.track == track, tracks.c.pending)
             found = connection.execute(query.order_by(tracks.c.node).with_for_update()).all()
@@ -165,7 +165,7 @@ class Store:
         return len(found)
 
     def cut_idle(self, before_us: int) -> int:
-        """Cut the next tracks to which nothing came after `before_us`; answers how many."""
+        """Cut the next tracks to which nothing came after `before_us`; returns how many."""
         with self._database.writing() as connection:
             query = select(tracks).where(tracks.c.pending, tracks.c.active_at <= before_us)
             query = query.order_by(tracks.c.active_at).limit(CUT_AT_ONCE).with_for_update(skip_locked=True)
@@ -235,7 +235,7 @@ class Store:
             return [_letter(row) for row in connection.execute(query)]
 
     def resend(self, keys: Sequence[str] | None = None) -> int:
-        """Try dead letters again from the first attempt on: these, or all; answers how many."""
+        """Try dead letters again from the first attempt on: these, or all; returns how many."""
         revive = update(outbox).where(outbox.c.dead.is_(True))
         if keys is not None:
             revive = revive.where(outbox.c.key.in_(keys))
