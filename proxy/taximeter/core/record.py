@@ -64,7 +64,7 @@ class Header(msgspec.Struct, kw_only=True):
 
 
 class Tick(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A long stream's progress: what is known should the worker die now."""
+    """A call's progress, or the most it may use: what is known should the worker die now."""
 
     request_id: str
     attempt: int = 1
@@ -148,8 +148,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     error_code: str | None = None
     """Our stable error code where the outcome was ours (refused, unreachable, timeout)."""
     charged_tokens: Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)] | None = None
-    """What its hard budgets are charged because it is not known what it used (core.charges); no usage. A correction has
-    the difference."""
+    """What its hard budgets are charged because it is not known what it used (budgets.charges); no usage. A
+    correction has the difference."""
     charged_cost_nusd: Annotated[int, msgspec.Meta(ge=-(10**15), le=10**15)] | None = None
     cost_note: str | None = None
     """`saturated`: it cost at least `cost_nusd`, which is MAX_COST_NUSD. `impossible_usage`: there is no cost because a

@@ -1,4 +1,5 @@
-"""How far a call has come, and every way it can end: `ENDS` is the whole of it. Pure.
+"""How far a call has come, and every way it can end: `ENDS`. Pure. The usual end, an answer that is complete, is the
+main line of `relay`; all others are looked up here.
 
 A call goes through these states from top to bottom, and leaves out some. What the upstream refuses for something we
 added is asked again: an attempt of its own, which begins at the top.

@@ -1,6 +1,6 @@
 """The data plane's handler of requests: a request's path, top to bottom, is `Gateway.__call__`.
 
-head → route → tags → key → flavor → body → upstream → open line → relay (upstream, meter, close line)
+head → route, flavor → key → body → upstream → tags → restrictions → open line → relay (upstream, meter, close line)
 """
 
 from __future__ import annotations

@@ -158,9 +158,9 @@ class Relay:
         if reading is not None:
             self.pending = arrived
         else:
-            meter = call.begin_answer(answer)
+            call.begin_answer(answer)
             await self._pump(response, arrived)
-            self.pending += meter.finish()
+            self.pending += call.finish()
         delivered = self.state is DELIVERED
         if not call.closed:
             call.settle_if_known(reading, left=exchange.left and not delivered)

@@ -47,7 +47,7 @@ class Batch(msgspec.Struct, kw_only=True):
     """In `seq` order: after+1 … upto. A gap only where a line on disk cannot be read any more (alarmed).
 
     Empty, with `after` == `upto`, where a journal ended after its last record was delivered: only sinks that keep
-    journals (`Ledger`) are told so.
+    journals (`JournalKeeper`) are told so.
     """
     digest: str = ""
     """Digest of the journal's bytes up to and including the line of `upto` (history keeps it)."""

@@ -1,4 +1,4 @@
-"""`/usage`: totals, groups, series; one track; one request; records in pages. The shapes are in responses.py."""
+"""`/usage`: totals, groups, series; one track; one request; records in pages. Shapes: answers/responses.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ApiRequest history on behalf of a caller, in the loop, once what had ended is in it; every wait is bounded."""
+"""Query history on behalf of a caller, in the loop, once what had ended is in it; every wait is bounded."""
 
 from __future__ import annotations
 
@@ -90,19 +90,19 @@ async def up_to_date(
 
 
 async def while_here(request: ApiRequest, wait: Coroutine[Any, Any, bool]) -> bool:
-    """What a wait comes to, which ends when its client has left: it would only keep others out. Raises ClientLeft."""
+    """What a wait comes to, which ends when its client has left: it would only keep others out. Raises AskerLeft."""
     waiting, left = asyncio.ensure_future(wait), asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait((waiting, left), return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
-            raise ClientLeft("The client left.")
+            raise AskerLeft("The client left.")
         return waiting.result()
     finally:
         waiting.cancel()
         left.cancel()
 
 
-class ClientLeft(BadRequest):
+class AskerLeft(BadRequest):
     """Answered to nobody."""
 
 

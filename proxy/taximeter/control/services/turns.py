@@ -1,4 +1,4 @@
-"""History as the API's handlers see it: every read takes its workspace's turn (shares.py)."""
+"""History as the API's handlers see it: every read takes its workspace's turn (door/shares.py)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whether a call may go: keys, budgets, limits."""
+"""Whether a call may go: its key, and its hard budgets."""

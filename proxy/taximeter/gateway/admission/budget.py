@@ -32,7 +32,7 @@ RETRY_AFTER_S = 2
 """When a call may come again whose budget is held by others in flight."""
 WAIT_S = 5.0
 """How long a call waits for a Redis that was emptied or went back to be put together again; it takes about 2 s
-(control.holdings)."""
+(budgets.holdings)."""
 ASK_AGAIN_S = (0.05, 0.4)
 """The first and the longest pause between two looks meanwhile."""
 LOOK_S = 0.25
@@ -40,7 +40,7 @@ LOOK_S = 0.25
 
 
 class Holding(Protocol):
-    """What holds parts of budgets (see sinks.reservations)."""
+    """What holds parts of budgets (see budgets.reservations)."""
 
     async def reserve(
         self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int, *, in_flight: bool = False

@@ -122,7 +122,13 @@ class Call:
 
     def finish(self) -> bytes:
         """The answer is over, for whatever reason; returns what was held back of it."""
-        return b"" if self.meter is None else self.meter.finish()
+        if self.meter is None:
+            return b""
+        try:
+            return self.meter.finish()
+        except Exception:  # metering never breaks the relay
+            log.exception("%s: a meter failed at the end of an answer", self.record.request_id)
+            return b""
 
     # ── how it is settled ────────────────────────────────────────────────────────────────────────────────────
 
@@ -195,7 +201,7 @@ class Call:
 
 
 def take(record: Record, reading: Reading) -> None:
-    """Write down what an answer used, and what it told of itrecord."""
+    """Write down what an answer used, and what it told of itself."""
     record.response_model = reading.response_model
     record.upstream_request_id = reading.upstream_request_id
     record.service_tier = reading.service_tier

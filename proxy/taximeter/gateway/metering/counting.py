@@ -25,7 +25,7 @@ class Counted(Protocol):
 
 
 class Counting(Protocol):
-    """The tokenizer pool (see `gateway.tokenizers`)."""
+    """The tokenizer pool (see `gateway.metering.tokenizers`)."""
 
     async def count(
         self, countable: Countable, *, model: str | None, provider: str, tokenizer: str = ""

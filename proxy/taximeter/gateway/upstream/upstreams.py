@@ -1,6 +1,6 @@
 """The upstreams a worker sends to: which one, which path, which headers and credential; and the seam `send` → Response.
 
-Knows nothing of sockets (`wire`, `pool`; `httpx_upstream` for HTTP/2 and outbound proxies) nor of metering.
+Knows nothing of sockets (`wire`, `pool`; `httpx_client` for HTTP/2 and outbound proxies) nor of metering.
 """
 
 from __future__ import annotations

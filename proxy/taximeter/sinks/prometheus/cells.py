@@ -1,7 +1,7 @@
 """The Prometheus sink (DESIGN §6): integer cells fed from the journal, process-local, bounded in series.
 
 Not a source for billing: after a restart it begins at 0, with what history had not passed. What is exposed and under
-which names is `metric_families`; this module only counts.
+which names is `families`; this module only counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What /metrics says (DESIGN §6): names, help and labels, from the cells of `metrics` and the health of delivery.
+"""What /metrics says (DESIGN §6): names, help and labels, from `cells` and the health of delivery.
 
 Money is an integer until here, where Prometheus wants a float.
 """
@@ -30,7 +30,7 @@ _SUMS = (
     ("unpriced_requests", "Attempts with known usage and no price."),
     ("usage_missing", "Attempts that may have been billed and of whose usage nothing is known."),
 )
-"""One for each of `metrics.SUMMED`, in that order."""
+"""One for each of `cells.SUMMED`, in that order."""
 
 _MAX_EXEMPLAR_CHARS = 128
 """OpenMetrics' bound on an exemplar's label names and values together."""
