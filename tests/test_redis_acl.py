@@ -61,7 +61,7 @@ def test_taximeter_lives_with_its_rights_and_nobody_else_writes_keys(tmp_path, s
         ready = until(
             lambda: (answer := requests.get(f"{base}/readyz", headers=ADMIN, timeout=30)).ok and answer, "readiness"
         )
-        assert ready.json() == {"ready": True, "problems": []} and "NOPERM" not in node.log
+        assert ready.json() == {"ready": True, "problems": [], "warnings": []} and "NOPERM" not in node.log
     for user, password in (("viewer", "OTHER"), ("app", "THIRD")):
         with redis.Redis.from_url(url(user, password)) as other, pytest.raises(redis.exceptions.NoPermissionError):
             other.hset("tm:keys", "key_mine", "{}")

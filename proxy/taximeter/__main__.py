@@ -7,13 +7,15 @@ import sys
 def main() -> None:
     """Run a verb. `status`, which health checks run all the time, starts without click where it can.
 
-    A directory that refers to other variables is left to the settings, which know how they are written.
+    A directory that refers to other variables is left to the settings, which know how they are written; one on which
+    nothing runs as well, since they may say why.
     """
     data_dir = os.environ.get("TAXIMETER_DATA_DIR", "")
     if data_dir and "$" not in data_dir and sys.argv[1:] in (["status"], ["status", "--json"]):
-        from taximeter.node.status import show
+        from taximeter.node.status import runs, show
 
-        sys.exit(show(data_dir, as_json="--json" in sys.argv))
+        if runs(data_dir):
+            sys.exit(show(data_dir, as_json="--json" in sys.argv))
     from taximeter.cli import main as command
 
     command(prog_name="taximeter")

@@ -34,6 +34,11 @@ def show(data_dir: str, *, as_json: bool) -> int:
     return READY if state["ready"] else NOT_READY
 
 
+def runs(data_dir: str) -> bool:
+    """Whether a Taximeter runs on this data directory."""
+    return _runtime(data_dir) is not None
+
+
 def _runtime(data_dir: str) -> State | None:
     """As node.datadir.read_runtime, which needs msgspec."""
     try:
