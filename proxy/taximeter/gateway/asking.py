@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from taximeter.core import errors
 from taximeter.core.record import BUDGETS, Outcome
-from taximeter.gateway.ending import unwatch
+from taximeter.gateway.ending import UnderWay, unwatch
 from taximeter.gateway.ends import ASKING, UPLOADING, WAITING
 from taximeter.gateway.metering import progress
 from taximeter.gateway.metering.call import Call
@@ -17,7 +17,6 @@ from taximeter.server.exchange import ClientLeft
 from taximeter.server.inline import in_task
 
 if TYPE_CHECKING:
-    from taximeter.gateway.relay import Relay
     from taximeter.gateway.upstream.response import Response
 
 log = logging.getLogger("taximeter.gateway")
@@ -26,7 +25,7 @@ REFUSAL_BODY_BYTES = 64 * 1024
 """Of an answer that may be about `stream_options`, so much is read to find out."""
 
 
-async def hold(relay: Relay) -> None:
+async def hold(relay: UnderWay) -> None:
     """Hold a part of the call's budgets; its record lets it go. Raises RequestError where there is not enough."""
     call, metering = relay.call, relay.metering
     demand = call.prepared.demand
@@ -43,7 +42,7 @@ async def hold(relay: Relay) -> None:
         raise ClientLeft
 
 
-async def upload(relay: Relay, begun: bytes) -> AsyncIterator[bytes]:
+async def upload(relay: UnderWay, begun: bytes) -> AsyncIterator[bytes]:
     """The request body as the client sends it."""
     call, part = relay.call, begun
     call.record.request_bytes = 0
@@ -58,7 +57,7 @@ async def upload(relay: Relay, begun: bytes) -> AsyncIterator[bytes]:
         relay.on_left()
 
 
-async def again_without_usage(relay: Relay, response: Response, path: bytes, body: bytes) -> tuple[Response, bytes]:
+async def again_without_usage(relay: UnderWay, response: Response, path: bytes, body: bytes) -> tuple[Response, bytes]:
     """An upstream that does not know `stream_options` refuses it: send the client's own bytes, and remember.
 
     Returns the response to pass on and what was read of it already. The refusal was an attempt of its own and gets

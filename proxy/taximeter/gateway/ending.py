@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from taximeter.core import errors
 from taximeter.core.record import Outcome
@@ -11,7 +11,14 @@ from taximeter.gateway.ends import ASKING, ENDS, UPLOADING, By, Shown, Told, Use
 from taximeter.gateway.metering.counted import count_and_settle, settle_now
 
 if TYPE_CHECKING:
-    from taximeter.gateway.relay import Relay
+    from collections.abc import AsyncIterator, Awaitable
+
+    from taximeter.gateway.admission.admission import Admission
+    from taximeter.gateway.ends import State
+    from taximeter.gateway.metering.call import Call
+    from taximeter.gateway.metering.metering import Metering
+    from taximeter.gateway.upstream.response import Response
+    from taximeter.gateway.upstream.upstreams import Upstream
     from taximeter.server.exchange import Exchange
 
 USAGE_EVENT_WAIT_S = 2.0
@@ -20,7 +27,25 @@ ANSWER_WAIT_S = 600.0
 """A client that leaves a unary call (or a drained stream): the provider bills it anyway, so its answer is awaited."""
 
 
-def unwatch(relay: Relay) -> None:
+class UnderWay(Protocol):
+    """A call being relayed, as what happens to it now and then sees it (see `relay.Relay`)."""
+
+    admission: Admission
+    bound: asyncio.TimerHandle | None
+    call: Call
+    exchange: Exchange
+    metering: Metering
+    response: Response | None
+    state: State
+    streams: bool
+    upstream: Upstream
+
+    def sending(self, path: bytes, body: bytes | AsyncIterator[bytes]) -> Awaitable[Response]: ...
+
+    def on_left(self) -> None: ...
+
+
+def unwatch(relay: UnderWay) -> None:
     """From now on it changes nothing that the client leaves."""
     relay.exchange.on_left = None
     if relay.bound is not None:
@@ -28,7 +53,7 @@ def unwatch(relay: Relay) -> None:
         relay.bound = None
 
 
-def left(relay: Relay) -> None:
+def left(relay: UnderWay) -> None:
     """Cancel the upstream of a stream, as it would be without us; await what the provider bills anyway."""
     run, meter = relay.exchange.run, relay.call.meter
     assert run is not None  # noqa: S101
@@ -44,7 +69,7 @@ def left(relay: Relay) -> None:
     relay.bound = asyncio.get_running_loop().call_later(wait_s, run.cancel)
 
 
-async def end(relay: Relay, by: By, error: errors.RequestError | None = None) -> None:
+async def end(relay: UnderWay, by: By, error: errors.RequestError | None = None) -> None:
     """End the call as its row in `ENDS` says. Raises AnswerCut."""
     unwatch(relay)
     call, exchange, left = relay.call, relay.exchange, relay.exchange.left
