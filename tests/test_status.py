@@ -49,15 +49,9 @@ def test_a_directory_that_refers_to_the_environment_is_the_servers(served: Node)
     assert ": ready" in served.run("status").stdout
 
 
-def test_it_imports_nothing_heavy(tmp_path) -> None:
-    made = Node(tmp_path)
-    argv = [sys.executable, "-c", SAY_WHAT_IS_IMPORTED]
-    done = subprocess.run(argv, env=made.environ, capture_output=True, text=True, check=False)
-    assert (done.returncode, "No Taximeter runs on" in done.stderr) == (3, True), done.stderr
-    assert not HEAVY & set(done.stderr.split())
-
-
-def test_a_control_port_that_does_not_answer_is_a_problem(tmp_path) -> None:
+@pytest.fixture
+def silent(tmp_path):
+    """A node that seems to run, whose control port does not answer."""
     made = Node(tmp_path)
     made.data_dir.mkdir()
     (made.data_dir / "runtime.json").write_text(json.dumps({
@@ -72,6 +66,22 @@ def test_a_control_port_that_does_not_answer_is_a_problem(tmp_path) -> None:
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        done = made.run("status")
+        yield made
+
+
+def test_it_imports_nothing_heavy(silent: Node) -> None:
+    argv = [sys.executable, "-c", SAY_WHAT_IS_IMPORTED]
+    done = subprocess.run(argv, env=silent.environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, "NOT READY" in done.stdout) == (1, True), done.stderr
+    assert not HEAVY & set(done.stderr.split())
+
+
+def test_where_nothing_runs_it_says_so(tmp_path) -> None:
+    done = Node(tmp_path).run("status")
+    assert (done.returncode, "No Taximeter runs on" in done.stderr) == (3, True), done.stderr
+
+
+def test_a_control_port_that_does_not_answer_is_a_problem(silent: Node) -> None:
+    done = silent.run("status")
     assert done.returncode == 1 and "NOT READY" in done.stdout
     assert "  ! the control port does not answer: " in done.stdout
