@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from taximeter.core.usage import Reading
-from taximeter.flavors.framing.bounded import Bounded
+from taximeter.flavors.framing.bounded import WHOLE_BYTES, Bounded
 from taximeter.flavors.framing.lines import LineMeter, NdjsonMeter, SseMeter
+from taximeter.flavors.framing.scan import TopMembers
 from taximeter.flavors.meter import Countable, Meter
 from taximeter.flavors.text.transcript import Transcript
 from taximeter.flavors.usage.counts import decode, items, members
 from taximeter.flavors.usage.reader import UsageReader
+from taximeter.flavors.usage.usual import USAGE_RAW_BYTES
 
 _JSON_STARTS = (b"{", b"[")
 _SSE_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -21,9 +23,9 @@ _LEADING = b"\xef\xbb\xbf \t\r\n"
 
 
 class BodyMeter:
-    """One JSON body, read once it is whole; beyond the bound from its head and tail."""
+    """One JSON body, read once it is whole; beyond the bound what is read of it is looked for as it passes."""
 
-    __slots__ = ("_body", "_ended", "_events", "_reader", "terminal")
+    __slots__ = ("_body", "_ended", "_events", "_reader", "_scan", "terminal")
 
     def __init__(self, reader: UsageReader) -> None:
         self.terminal = False
@@ -31,10 +33,18 @@ class BodyMeter:
         self._body = Bounded()
         self._ended = False
         self._events: LineMeter | None = None
+        self._scan: TopMembers | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`: always the very same chunk."""
-        self._body.add(chunk)
+        body = self._body
+        if self._scan is not None:
+            self._scan.feed(chunk)
+        elif body.size + len(chunk) > WHOLE_BYTES:
+            self._scan = TopMembers(self._reader.names(), USAGE_RAW_BYTES)
+            for piece in (body.whole() or b"", chunk):
+                self._scan.feed(piece)
+        body.add(chunk)
         return chunk
 
     def finish(self) -> bytes:
@@ -43,7 +53,7 @@ class BodyMeter:
             self._ended = True
             whole = self._body.whole()
             if whole is None:
-                self._reader.read_in_part(*self._body.ends())
+                self._reader.read_in_part(*self._body.ends(), {} if self._scan is None else self._scan.found())
                 self._reader.finished = self._body.ends()[1].rstrip()[-1:] in (b"}", b"]")
             elif (lines := _lines(whole, self._reader)) is not None:
                 self._events = lines

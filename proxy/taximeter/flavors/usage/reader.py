@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 
 import msgspec
@@ -130,10 +130,23 @@ class UsageReader:
                 self.take(inner)
         self.finished = True
 
-    def read_in_part(self, head: bytes, tail: bytes) -> None:
-        """An object of which only the ends are there: too long to be kept, or cut off."""
-        names = (*self.row.usage, *self.row.model, *self.row.kind, "service_tier")
-        self.take({name: raw for name in names if (raw := self._salvage(head, tail, name)) is not None})
+    def names(self) -> tuple[str, ...]:
+        """The members that are looked for in a body that is too long to be kept."""
+        row = self.row
+        return (*row.usage, *row.flat, *row.model, *row.id, *row.kind, "service_tier")
+
+    def read_in_part(self, head: bytes, tail: bytes, passed: Mapping[str, bytes] | None = None) -> None:
+        """An object of which not all is there: too long to be kept, or cut off. `passed`: what of its members was seen
+        as it passed, each followed by whatever stands behind it; others are looked for in its ends."""
+        found: Members = {}
+        for name, piece in (passed or {}).items():
+            value = _value_of(piece)
+            if value is not None:
+                found[name] = value
+        for name in (*self.row.usage, *self.row.model, *self.row.kind, "service_tier"):
+            if name not in found and (raw := self._salvage(head, tail, name)) is not None:
+                found[name] = raw
+        self.take(found)
 
     # -- what a flavor may replace
 
@@ -268,14 +281,19 @@ class UsageReader:
         if not wants_object:
             places = fore + places
         for source, start in places[:_SALVAGE_TRIES]:
-            piece = source[start : start + USAGE_RAW_BYTES]
-            try:
-                end = _scan_json(piece.decode("latin-1"))[1]
-            except (ValueError, RecursionError):
-                continue
-            if decode(piece[:end]):
-                return msgspec.Raw(piece[:end])
+            value = _value_of(source[start : start + USAGE_RAW_BYTES])
+            if value is not None:
+                return value
         return None
+
+
+def _value_of(piece: bytes) -> msgspec.Raw | None:
+    """The JSON value at the start of a piece, unless it says nothing (null, an empty object) or is cut."""
+    try:
+        end = _scan_json(piece.decode("latin-1"))[1]
+    except (ValueError, RecursionError):
+        return None
+    return msgspec.Raw(piece[:end]) if decode(piece[:end]) else None
 
 
 def _kept(earlier: Fields, later: Fields) -> Fields:
