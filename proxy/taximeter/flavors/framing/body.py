@@ -25,7 +25,7 @@ _LEADING = b"\xef\xbb\xbf \t\r\n"
 class BodyMeter:
     """One JSON body, read once it is whole; beyond the bound what is read of it is looked for as it passes."""
 
-    __slots__ = ("_body", "_ended", "_events", "_reader", "_scan", "terminal")
+    __slots__ = ("_body", "_ended", "_events", "_reader", "_top", "terminal")
 
     def __init__(self, reader: UsageReader) -> None:
         self.terminal = False
@@ -33,17 +33,17 @@ class BodyMeter:
         self._body = Bounded()
         self._ended = False
         self._events: LineMeter | None = None
-        self._scan: TopMembers | None = None
+        self._top: TopMembers | None = None
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`: always the very same chunk."""
         body = self._body
-        if self._scan is not None:
-            self._scan.feed(chunk)
+        if self._top is not None:
+            self._top.feed(chunk)
         elif body.size + len(chunk) > WHOLE_BYTES:
-            self._scan = TopMembers(self._reader.names(), USAGE_RAW_BYTES)
+            self._top = TopMembers(self._reader.names(), USAGE_RAW_BYTES)
             for piece in (body.whole() or b"", chunk):
-                self._scan.feed(piece)
+                self._top.feed(piece)
         body.add(chunk)
         return chunk
 
@@ -53,7 +53,7 @@ class BodyMeter:
             self._ended = True
             whole = self._body.whole()
             if whole is None:
-                self._reader.read_in_part(*self._body.ends(), {} if self._scan is None else self._scan.found())
+                self._reader.read_in_part(*self._body.ends(), {} if self._top is None else self._top.found())
                 self._reader.finished = self._body.ends()[1].rstrip()[-1:] in (b"}", b"]")
             elif (lines := _lines(whole, self._reader)) is not None:
                 self._events = lines
