@@ -114,6 +114,26 @@ def test_a_credential_that_is_not_there_is_refused_for_serving_only(tmp_path: Pa
         checks.before_serving(settings, {})
 
 
+@pytest.mark.parametrize("origin", ["*", "null", "https://*"])
+def test_pages_of_any_site_may_not_spend_the_operators_credential(tmp_path: Path, origin: str) -> None:
+    cors = f'[cors]\nallowed_origins = ["{origin}"]\n'
+    upstream = '[[upstream]]\napi_key_env = "K"\n'
+    with pytest.raises(ConfigError, match=r"cors\.allowed_origins .* any page on the web"):
+        checks.before_serving(load(tmp_path, cors + upstream), {"K": "k"})
+    for safe in (
+        cors,
+        f'{cors}{upstream}[auth]\nmode = "keys"\n',
+        f"{cors}{upstream}[auth]\nallow_open_relay = true\n",
+        f'[cors]\nallowed_origins = ["https://ui.test", "file://"]\n{upstream}',
+    ):
+        checks.before_serving(load(tmp_path, safe), {"K": "k"})
+
+
+def test_an_origin_with_a_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cors\.allowed_origins\[1\]: 'https://ui\.test/' is not allowed; .* last /"):
+        load(tmp_path, '[cors]\nallowed_origins = ["null", "https://ui.test/"]\n')
+
+
 def test_addresses_split_and_join() -> None:
     for address in ("127.0.0.1:80", "[::1]:0", "name.test:65535"):
         assert join(*split(address)) == address

@@ -178,11 +178,12 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
             then=journal.after_written,
             admin_token_sha256=settings.auth.admin_token_sha256,
         )
+        hosts = Hosts(settings.control.allowed_hosts, origins_setting="cors.allowed_origins")
         gate = Gateway(
             settings,
             metering=Metering(settings, journal=journal, prices=FlatPrices(), tokenizers=Words()),
             upstreams=upstreams,
-            admission=Admission(Keys(keys), Hosts(), required=settings.auth.mode == "keys"),
+            admission=Admission(Keys(keys), hosts, required=settings.auth.mode == "keys"),
         )
         if warm:
             with contextlib.suppress(UpstreamError):

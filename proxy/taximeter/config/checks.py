@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from taximeter.config.addresses import is_loopback, masked, split
 from taximeter.config.secret import shared_secrets
 from taximeter.config.settings import Settings, UpstreamSettings
-from taximeter.core import pricecodes, tags
+from taximeter.core import origins, pricecodes, tags
 from taximeter.core.errors import ConfigError
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
@@ -77,6 +77,14 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
             "everyone who reaches this port. Set the token's SHA-256, or listen on 127.0.0.1."
         )
 
+    wide = [pattern for pattern in settings.cors.allowed_origins if origins.is_wide(pattern)]
+    if wide and settings.auth.mode == "open" and not _relay_allowed(settings):
+        raise ConfigError(
+            f"cors.allowed_origins holds {wide[0]!r}, which any page on the web can be, and with auth.mode = 'open' it "
+            "could spend on the credential in upstream api_key_env. Set auth.mode = 'keys', name the origins, use "
+            "forward_credentials, or say auth.allow_open_relay = true."
+        )
+
 
 def _relay_allowed(settings: Settings) -> bool:
     return settings.auth.allow_open_relay or not any(upstream.api_key_env for upstream in settings.upstream)
@@ -115,6 +123,9 @@ def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
             pricecodes.price(getattr(settings.price_codes, code))
         except ValueError as error:
             yield f"price_codes.{code}", str(error)
+    for number, pattern in enumerate(settings.cors.allowed_origins):
+        if why := origins.problem(pattern):
+            yield f"cors.allowed_origins[{number}]", why
     for header, tag in settings.tags.headers.items():
         path = f"tags.headers.{header}"
         if not _is_header(header) or header.lower() in _FRAMING:

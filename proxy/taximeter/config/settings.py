@@ -201,7 +201,18 @@ class ControlSettings(Section):
     """Without an admin token, whoever comes from loopback is the admin: while both ports are on loopback, and until a
     request brings a reverse proxy's header. false: never."""
     allowed_hosts: list[str] = field(default_factory=list)
-    """Further Host names accepted on both ports (DNS rebinding guard); loopback and the bound address always are."""
+    """Further Host names accepted on both ports (DNS rebinding guard), and pages of them; "*": any Host and any Origin.
+    Loopback and addresses always are."""
+
+
+class CorsSettings(Section):
+    """Pages in browsers that call the data port."""
+
+    allowed_origins: list[str] = field(default_factory=list)
+    """Origins whose pages may call: "https://ui.example.org", "https://*.example.org", "null" (pages from files, in
+    sandboxed frames), "file://", or "*" for any. To them Taximeter itself answers as CORS wants it, preflights
+    included, and upstreams do not see their Origin. To pages of loopback, of the port's own address and of
+    control.allowed_hosts, which may call as well, the upstream answers."""
 
 
 class WebhookSettings(Section):
@@ -297,6 +308,7 @@ class Settings(Section):
     limits: LimitSettings = field(default_factory=LimitSettings)
     journal: JournalSettings = field(default_factory=JournalSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
+    cors: CorsSettings = field(default_factory=CorsSettings)
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     price_codes: PriceCodeSettings = field(default_factory=PriceCodeSettings)

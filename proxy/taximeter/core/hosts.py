@@ -19,11 +19,14 @@ class Hosts:
     """The names a port goes by.
 
     Accepted as Host: an IP address (a rebound name is never one), `localhost` and its subdomains, and `allowed`:
-    names, `*.example.org` patterns, or `*` for any. Accepted as Origin: the Host itself (same origin), a loopback
-    name or address, or an `allowed` name. A foreign page on a bare IP address is thus refused by its Origin.
+    names, `*.example.org` patterns, or `*` for any Host and any Origin. Accepted as Origin: the Host itself (same
+    origin), a loopback name or address, or an `allowed` name. A foreign page on a bare IP address is thus refused by
+    its Origin.
     """
 
-    def __init__(self, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, allowed: Iterable[str] = (), *, origins_setting: str = "control.allowed_hosts") -> None:
+        """`origins_setting`: where an Origin can be allowed, for whoever is refused."""
+        self._origins_setting = origins_setting
         names = [name.strip().lower().rstrip(".") for name in allowed]
         self._any = "*" in names
         self._names = frozenset(name for name in names if not name.startswith("*"))
@@ -36,6 +39,10 @@ class Hosts:
 
         `host` and `origin` are the header values as they came, None where the header is missing.
         """
+        if self._any:
+            if host is not None:
+                self._remember(host)
+            return
         if host is None:
             raise BadRequest("The request has no Host header.", param="host")
         if host not in self.accepted:
@@ -51,6 +58,9 @@ class Hosts:
             raise Forbidden(
                 f"Host {name[:80]!r} is not one of this port's names. Add it to control.allowed_hosts.", param="host"
             )
+        self._remember(host)
+
+    def _remember(self, host: bytes) -> None:
         if len(self.accepted) < _REMEMBERED:
             self.accepted.add(host)
 
@@ -63,11 +73,11 @@ class Hosts:
             return
         shown = origin[:80].decode("latin-1")
         raise Forbidden(
-            f"Requests from the origin {shown!r} are refused. Add it to control.allowed_hosts.", param="origin"
+            f"Requests from the origin {shown!r} are refused. Add it to {self._origins_setting}.", param="origin"
         )
 
     def _knows(self, name: str) -> bool:
-        return self._any or is_loopback(name) or name in self._names or name.endswith(self._suffixes)
+        return is_loopback(name) or name in self._names or name.endswith(self._suffixes)
 
 
 def is_loopback(host: str) -> bool:

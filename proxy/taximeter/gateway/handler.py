@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from taximeter import flavors
 from taximeter.core import errors, routes
+from taximeter.core.origins import is_preflight
 from taximeter.core.record import Open, Outcome
 from taximeter.core.tags import DEFAULT_WORKSPACE
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.ending import refuse
 from taximeter.gateway.metering.call import Call, new_request_id
+from taximeter.gateway.pages import Pages
 from taximeter.gateway.relay import Relay
 from taximeter.gateway.restricted import Restrictions
 from taximeter.gateway.tagging import Tagging
@@ -47,6 +49,7 @@ class Gateway:
         self.upstreams = upstreams
         self.admission = admission
         self._json_body_bytes = settings.limits.json_body_bytes
+        self._pages = Pages(admission.hosts, settings.cors.allowed_origins)
         self._tagging = Tagging(settings)
         self._restrictions = Restrictions(admission, self._tagging, upstreams, self._json_body_bytes)
         self._places: dict[bytes, Place] = {}
@@ -64,8 +67,9 @@ class Gateway:
         )
         try:
             head = dict(exchange.headers)
-            if head.get(b"host") not in self.admission.hosts.accepted or b"origin" in head:
-                self.admission.hosts.check(head.get(b"host"), head.get(b"origin"))
+            usual = b"origin" not in head and head.get(b"host") in self.admission.hosts.accepted
+            if not (usual or self._pages.admit(exchange, head, started_us)):
+                return
             route, flavor = self._places.get(exchange.path) or self._place(exchange.path)
             if exchange.method != b"POST":
                 flavor = UNMETERED
@@ -73,7 +77,9 @@ class Gateway:
             if not self._tagging.names.isdisjoint(head):
                 named = self._tagging.named(head)
                 record.workspace, record.track = named.get("workspace", record.workspace), named.get("track")
-            key = self.admission.key_of(head)
+            key = None
+            if exchange.method != b"OPTIONS" or not is_preflight(head):
+                key = self.admission.key_of(head)
             if key is not None:
                 record.key_id, record.workspace = key.id, key.workspace
             record.api, record.operation = flavor.api, flavor.operation

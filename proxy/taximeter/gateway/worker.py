@@ -62,7 +62,7 @@ async def _serve(child: Child, boot: Boot) -> None:
     )
     admission = Admission(
         keys.in_force(),
-        Hosts(settings.control.allowed_hosts),
+        Hosts(settings.control.allowed_hosts, origins_setting="cors.allowed_origins"),
         required=settings.auth.mode == "keys",
         budgets=budgets,
     )

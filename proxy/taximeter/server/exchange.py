@@ -72,8 +72,8 @@ class Exchange:
 
     __slots__ = (
         "_bodiless", "_carrier", "_chunked", "_client", "_expects_continue", "_head", "_held_bytes", "_kept_bytes",
-        "_left_bytes", "_news", "_parts", "_refusal", "_service", "complete", "headers", "keep_alive", "left", "method",
-        "on_left", "path", "query", "query_mark", "response_complete", "response_started", "run", "version",
+        "_left_bytes", "_news", "_parts", "_refusal", "_service", "complete", "dress", "headers", "keep_alive", "left",
+        "method", "on_left", "path", "query", "query_mark", "response_complete", "response_started", "run", "version",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: Client, carrier: Carrier, head: Head) -> None:
@@ -94,6 +94,8 @@ class Exchange:
         """The client has gone before its answer was complete."""
         self.on_left: Callable[[], None] | None = None
         """Called at that moment."""
+        self.dress: Callable[[Headers], Headers] | None = None
+        """Makes of the headers of its answer, whoever gives it, those that are sent."""
         self.response_started = False
         """The answer's head is written."""
         self.response_complete = False
@@ -280,6 +282,8 @@ class Exchange:
     def _framed(self, status: int, headers: Headers) -> bytes:
         if self.response_started:
             raise RuntimeError("a second head")
+        if self.dress is not None:
+            headers = self.dress(headers)
         length = dict(headers).get(b"content-length")
         self._left_bytes = None if length is None else int(length)
         self._bodiless = self.method == b"HEAD" or status in _NO_BODY

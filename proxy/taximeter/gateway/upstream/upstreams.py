@@ -13,6 +13,7 @@ from typing import Protocol
 from taximeter import config
 from taximeter.core import routes
 from taximeter.core.errors import BadRequest, NotFound
+from taximeter.core.origins import is_preflight
 from taximeter.core.tags import TAG_HEADERS
 from taximeter.gateway.upstream import credentials
 from taximeter.gateway.upstream.dial import Origin, tls_context
@@ -91,7 +92,7 @@ class Upstream:
         """
         target = self._targets.get(path) or self._target(path)
         kept = self._filter(headers)
-        if self._key:
+        if self._key and (method != b"OPTIONS" or not is_preflight(dict(headers))):
             kept.append(credentials.header_for(self.provider, target, self._key))
         length = None if isinstance(body, bytes) else _length_of(headers)
         native = not (path == b"/v1" or path.startswith((b"/v1/", b"/v1?")))
