@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from datetime import UTC, datetime
 
-from taximeter.node.logs import Plain
+from taximeter.node.logs import FIELDS, Json, Plain
+from taximeter.supervisor.valkey import tell
 
 ODD = "a\x1b[31m\r\n2026-01-01 00:00:00,000 INFO worker 1: forged\u202e\u2028"
 
@@ -33,3 +36,42 @@ def test_a_traceback_goes_on_in_marked_lines() -> None:
     assert all(line.startswith("  | ") and line.isprintable() for line in rest)
     assert any(line.startswith("  | ValueError: a") for line in rest)
     assert sys.exc_info() == (None, None, None)
+
+
+def test_a_time_is_of_utc_and_says_so() -> None:
+    entry = logging.LogRecord("taximeter", logging.INFO, __file__, 1, "x", (), None)
+    entry.created = datetime(2026, 11, 22, 9, 30, 0, 250_000, tzinfo=UTC).timestamp()
+    assert Plain("%(asctime)s %(message)s").format(entry) == "2026-11-22T09:30:00.250Z x"
+    assert json.loads(Json("control").format(entry))["time"] == "2026-11-22T09:30:00.250Z"
+
+
+def test_in_json_an_entry_is_one_object_in_one_line_whatever_is_in_it() -> None:
+    try:
+        raise ValueError(ODD)
+    except ValueError as error:
+        told = (type(error), error, error.__traceback__)
+    entry = logging.LogRecord("taximeter.upstream", logging.WARNING, __file__, 1, "no %s \ud800", (ODD,), told)
+    setattr(entry, FIELDS, {"call": {"status": None}})
+    line = Json("worker 1").format(entry)
+    assert line.isprintable()
+    read = json.loads(line)
+    assert read["message"] == f"no {ODD} \ud800"
+    assert read["exception"].splitlines()[0] == "Traceback (most recent call last):"
+    assert {name: read[name] for name in ("level", "process", "pid", "logger", "call")} == {
+        "level": "warning", "process": "worker 1", "pid": entry.process, "logger": "taximeter.upstream",
+        "call": {"status": None},
+    }  # fmt: skip
+
+
+def test_what_valkey_writes_is_an_entry_of_its_own_process(caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    tell(b"4711:M 30 Nov 2026 10:00:00.123 * Ready to accept connections tcp")
+    tell(b"4711:M 30 Nov 2026 10:00:00.124 # WARNING Memory overcommit must be enabled!")
+    tell(b"")
+    tell(b"=== a line of another form")
+    assert [(entry.levelname, entry.getMessage()) for entry in caplog.records] == [
+        ("DEBUG", "valkey: Ready to accept connections tcp"),
+        ("WARNING", "valkey: WARNING Memory overcommit must be enabled!"),
+        ("DEBUG", "valkey: === a line of another form"),
+    ]
+    assert json.loads(Json("supervisor").format(caplog.records[0]))["process"] == "valkey"

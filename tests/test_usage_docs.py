@@ -272,7 +272,7 @@ def usual(output, runtime, running):
         str(running.data_dir), "/srv/taximeter/data"
     )
     output = output.replace(str(running.directory), "/srv/taximeter")
-    output = re.sub(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ", "2026-11-03 12:00:00,000 ", output)
+    output = re.sub(r"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.\d{3}Z ", "2026-11-03T12:00:00.000Z ", output)
     return re.sub(r"(redis://\S*@?127\.0\.0\.1:)\d+", r"\g<1>40213", output)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -60,7 +61,23 @@ def serve(settings: Settings, found: Found, workers: int | None) -> None:
 
     settings.workers = workers or settings.workers
     before_serving(settings, os.environ)
-    supervise(settings, lambda runtime: _announce(runtime, found))
+    as_json = settings.log.format == "json"
+    try:
+        supervise(settings, lambda runtime: (_log_ready if as_json else _announce)(runtime, found))
+    except TaximeterError as error:
+        if not as_json:
+            raise
+        logging.getLogger("taximeter").critical("Error: %s", error)
+        sys.exit(FAILED)
+
+
+def _log_ready(runtime: Runtime, found: Found) -> None:
+    """Where the log is for machines, what people are told is an entry of it."""
+    from taximeter.node.logs import FIELDS
+
+    told = {name: getattr(runtime, name) for name in ("version", "node", "listen", "admin_listen", "redis_url")}
+    words = f"Taximeter {runtime.version} is ready."
+    logging.getLogger("taximeter").info("%s", words, extra={FIELDS: told | {"settings": list(found.lines())}})
 
 
 def _announce(runtime: Runtime, found: Found) -> None:

@@ -283,6 +283,18 @@ class OtelSettings(Section):
     """Longest wait for an answer of the collector."""
 
 
+class LogSettings(Section):
+    """What every process writes to standard error, an entry a line."""
+
+    format: Literal["text", "json"] = "text"
+    """"text": `TIME LEVEL PROCESS: MESSAGE`; "json": an object a line (docs/day-2.md). Times are UTC."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Entries of less weight are left out."""
+    calls: bool = False
+    """One entry a call: who, what, outcome, figures; never a body or a credential. The control process writes them from
+    the journal, so calls take no longer."""
+
+
 class Settings(Section):
     """The whole configuration."""
 
@@ -313,3 +325,4 @@ class Settings(Section):
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     price_codes: PriceCodeSettings = field(default_factory=PriceCodeSettings)
     otel: OtelSettings = field(default_factory=OtelSettings)
+    log: LogSettings = field(default_factory=LogSettings)

@@ -14,7 +14,7 @@ from taximeter.delivery.setting_aside import SettingAside
 from taximeter.delivery.verify import verify
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.sink import JournalKeeper, Sink
-from taximeter.sinks.unfit import is_unfit
+from taximeter.sinks.unfit import is_outage, is_unfit
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,9 @@ class Shipper:
         except Exception as error:
             if not is_unfit(error):
                 raise
-            log.warning("sink %s cannot take a record, which is looked for: %s", self.name, error, exc_info=error)
+            log.warning(
+                "sink %s cannot take a record, which is looked for: %s", self.name, error, exc_info=_fault(error)
+            )
             for feed, batch in cut:
                 await self.setting_aside.sort_out(feed, batch, self._send)
 
@@ -166,7 +168,7 @@ class Shipper:
         self.errors += 1
         self._failures += 1
         if self.failing is None:
-            log.warning("sink %s failed, it is tried again: %s", self.name, error, exc_info=error)
+            log.warning("sink %s failed, it is tried again: %s", self.name, error, exc_info=_fault(error))
         self.failing = f"{type(error).__name__}: {error}"
         for feed in self._feeds.values():
             feed.asked.discard(self.name)
@@ -179,3 +181,8 @@ class Shipper:
     def _back_off_s(self) -> float:
         first, longest = BACK_OFF_S
         return min(longest, first * (1 << min(self._failures - 1, 16))) * random.uniform(0.5, 1)  # noqa: S311 (jitter)
+
+
+def _fault(error: Exception) -> Exception | None:
+    """What to show the traceback of: an outage has none to tell anybody."""
+    return None if is_outage(error) else error

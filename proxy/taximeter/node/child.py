@@ -70,7 +70,9 @@ class Child:
         if os.read(0, len(GO)) != GO:
             sys.exit(0)
         size = os.fstat(self.slot.boot_fd).st_size
-        return msgspec.json.decode(os.pread(self.slot.boot_fd, size, 0), type=Boot)
+        boot = msgspec.json.decode(os.pread(self.slot.boot_fd, size, 0), type=Boot)
+        log_to_stderr(self.name, boot.settings.log)
+        return boot
 
     def socket(self) -> socket.socket:
         """The inherited listening socket."""

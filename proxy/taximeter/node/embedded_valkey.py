@@ -95,8 +95,9 @@ class EmbeddedValkey:
             self._port = 0  # somebody took the free port between our look and the server's bind
         raise ValkeyError(f"The embedded Valkey did not start; its log {self.log_file} ends:\n{self._log_tail()}")
 
-    def spawn(self) -> subprocess.Popen[bytes]:
-        """Start the server process and return at once. Raises DataDirError, ValkeyError."""
+    def spawn(self, output: int | None = None) -> subprocess.Popen[bytes]:
+        """Start the server process and return at once. `output`: where its log goes instead of to `log_file`; whoever
+        reads there calls `keep`. Raises DataDirError, ValkeyError."""
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -108,6 +109,8 @@ class EmbeddedValkey:
             self._choose_address()
             log = self._open_log()
             opened.callback(os.close, log)
+            if output is not None:
+                log = output
             # The server inherits the lock and holds it as long as it lives: "it is gone" means "the lock is free".
             launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
             config = opened.enter_context(tempfile.TemporaryFile(dir=self.directory))
@@ -192,6 +195,11 @@ class EmbeddedValkey:
             if time.monotonic() > deadline:
                 raise ValkeyError(f"Another Valkey (process {pid}) holds {self.directory} and does not end.")
             time.sleep(_POLL_S)
+
+    def keep(self, output: bytes) -> None:
+        """Add to `log_file` what the server wrote; a full disk costs these lines."""
+        with contextlib.suppress(OSError), self.log_file.open("ab") as file:
+            file.write(output)
 
     def _open_log(self) -> int:
         with contextlib.suppress(FileNotFoundError):

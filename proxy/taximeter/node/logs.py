@@ -1,18 +1,29 @@
 """How every process of ours logs: one line an entry, and nothing in it that a reader's terminal would act on.
 
 Names and error texts from outside stand in messages and in tracebacks. What they hold of line breaks, escape sequences
-and bidi marks is spelled out. Lines after an entry's first begin with `_MORE`, as no entry does: none can be forged.
+and bidi marks is spelled out. In text, lines after an entry's first begin with `_MORE`, as no entry does: none can be
+forged. In JSON an entry is one object in one line, whatever is in it; its members are those of `Json`.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import sys
+import warnings
+from datetime import UTC, datetime
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-from taximeter.core.visible import visible
+from taximeter.core.visible import visible, visible_json
+
+if TYPE_CHECKING:
+    from taximeter.config.settings import LogSettings
 
 _MORE = "  | "
+FIELDS = "fields"
+"""`extra={FIELDS: {…}}`: further members of an entry, which text leaves to the message."""
 
 
 class Plain(logging.Formatter):
@@ -20,7 +31,7 @@ class Plain(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = visible(record.getMessage().rstrip("\n"))
-        record.asctime = self.formatTime(record)
+        record.asctime = moment(record)
         lines = [self.formatMessage(record)]
         if record.exc_info:
             lines += _marked(self.formatException(record.exc_info))
@@ -29,13 +40,61 @@ class Plain(logging.Formatter):
         return "\n".join(lines)
 
 
-def log_to_stderr(name: str) -> None:
-    """Log with the process's name, warnings and what ends the process included."""
+class Json(logging.Formatter):
+    """An object a line: `time`, `level`, `process`, `pid`, `logger`, `message`; `exception` where there is one; what
+    the entry brings in FIELDS (a call's figures under `call`)."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": moment(record),
+            "level": record.levelname.lower(),
+            "process": getattr(record, "process_name", self._process),
+            "pid": record.process,
+            "logger": record.name,
+            "message": record.getMessage().rstrip("\n"),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            entry["stack"] = record.stack_info
+        entry |= getattr(record, FIELDS, {})
+        return visible_json(json.dumps(entry, ensure_ascii=False, default=str))
+
+
+def moment(record: logging.LogRecord) -> str:
+    """When the entry was made: RFC 3339, UTC, with milliseconds."""
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def log_to_stderr(name: str, settings: LogSettings | None = None) -> None:
+    """Log with the process's name, warnings and what ends the process included; again: as these settings say.
+
+    None, until they are known: text, from `info` on.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Plain(f"%(asctime)s %(levelname)s {name}: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    as_json = settings is not None and settings.format == "json"
+    handler.setFormatter(Json(name) if as_json else Plain(f"%(asctime)s %(levelname)s {name}: %(message)s"))
+    level = settings.level.upper() if settings is not None else "INFO"
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(max(logging.INFO, logging.getLogger().level))
     logging.captureWarnings(True)
+    warnings.formatwarning = _one_line
     sys.excepthook = _ends
+
+
+_TALKATIVE = ("asyncio", "httpcore2", "httpx2", "hpack", "litestar", "opentelemetry", "urllib3")
+"""Libraries that would fill `log.level = "debug"` with what says nothing of Taximeter."""
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"{os.path.basename(filename)}:{lineno}: {category.__name__}: {message}"  # noqa: PTH119 - no pathlib here
 
 
 def warn_plainly() -> None:

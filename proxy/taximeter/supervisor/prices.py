@@ -5,6 +5,7 @@ The file is kept in the data directory and made again only when what it was made
 
 from __future__ import annotations
 
+import logging
 import os
 from hashlib import sha256
 from importlib.metadata import version
@@ -17,6 +18,8 @@ from taximeter.node.child import Child
 from taximeter.pricebook import compile as compiling
 from taximeter.pricebook import compile_prices
 from taximeter.pricebook.catalog import FORMAT
+
+log = logging.getLogger("taximeter.prices")
 
 
 def ensure(settings: Settings, path: Path) -> bool:
@@ -47,7 +50,8 @@ def main() -> None:
     try:
         ensure(boot.settings, Path(boot.prices_file))
     except (TaximeterError, OSError) as error:
-        raise SystemExit(f"The prices cannot be used: {error}") from error
+        log.critical("The prices cannot be used: %s", error)
+        raise SystemExit(1) from error
 
 
 if __name__ == "__main__":

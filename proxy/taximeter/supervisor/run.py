@@ -57,7 +57,7 @@ def serve(settings: Settings, announce: Callable[[Runtime], None]) -> None:
     from setproctitle import setproctitle
 
     setproctitle("taximeter: supervisor")
-    log_to_stderr("supervisor")
+    log_to_stderr("supervisor", settings.log)
     raise_limit()
     os.umask(0o077)  # the children's too: Valkey's and SQLite's files, which name no mode, are for this user alone
     data_dir = DataDir(Path(settings.data_dir))

@@ -1,12 +1,20 @@
-"""The embedded Valkey under the supervisor's eyes."""
+"""The embedded Valkey under the supervisor's eyes. What it writes becomes entries of our log, in our form."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import re
 
 from taximeter.node.embedded_valkey import EmbeddedValkey
 
+log = logging.getLogger("taximeter.valkey")
+
 _POLL_S = 0.01
+_PROCESS = {"process_name": "valkey"}
+_said = re.compile(rb"\d+:[A-Z] \d\d \w{3} \d{4} [\d:.]+ ([.\-*#]) (.*)").fullmatch
+"""`PID:ROLE DATE LEVEL MESSAGE`; . debug, - verbose, * notice, # warning."""
 
 
 class ValkeyProcess:
@@ -17,8 +25,18 @@ class ValkeyProcess:
         self.ready = asyncio.Event()
         self.exited = asyncio.Event()
         self._server = server
-        self._popen = server.spawn()
+        self._output, end = os.pipe()
+        os.set_blocking(self._output, False)
+        try:
+            self._popen = server.spawn(end)
+        except BaseException:
+            os.close(self._output)
+            raise
+        finally:
+            os.close(end)
         self.pid = self._popen.pid
+        self._line = b""
+        asyncio.get_running_loop().add_reader(self._output, self._hear)
 
     async def watch(self) -> None:
         """Return when it serves or has ended."""
@@ -31,7 +49,9 @@ class ValkeyProcess:
     def check(self) -> int | None:
         """See Managed."""
         code = self._popen.poll()
-        if code is not None:
+        if code is not None and not self.exited.is_set():
+            self._hear()
+            self._hung_up()
             self.exited.set()
         return code
 
@@ -42,3 +62,34 @@ class ValkeyProcess:
     def kill(self) -> None:
         """SIGKILL."""
         self._popen.kill()
+
+    def _hear(self) -> None:
+        """Whole lines into the log; all of it into its own file, which is looked at where it does not start."""
+        if self._output < 0:
+            return
+        try:
+            heard = os.read(self._output, 65_536)
+        except BlockingIOError:
+            return
+        if not heard:
+            self._hung_up()
+            return
+        self._server.keep(heard)
+        *lines, self._line = (self._line + heard).split(b"\n")
+        for line in lines:
+            tell(line)
+
+    def _hung_up(self) -> None:
+        if self._output >= 0:
+            asyncio.get_running_loop().remove_reader(self._output)
+            os.close(self._output)
+            self._output = -1
+
+
+def tell(line: bytes) -> None:
+    """A line of Valkey's as an entry of our log. Its notices are of no use to an operator: they are `debug`."""
+    said = _said(line)
+    level, message = (said[1], said[2]) if said else (b"", line)
+    if message.strip():
+        weight = logging.WARNING if level == b"#" else logging.DEBUG
+        log.log(weight, "valkey: %s", message.decode("utf-8", "replace"), extra=_PROCESS)

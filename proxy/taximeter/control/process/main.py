@@ -36,7 +36,6 @@ from taximeter.control.services.services import Services
 from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
 from taximeter.core.sealed import Seal
-from taximeter.core.visible import visible
 from taximeter.delivery import Delivery
 from taximeter.journal import Journal
 from taximeter.keys.store import KeyStore
@@ -44,6 +43,7 @@ from taximeter.node.child import Boot, Child
 from taximeter.pricebook import Beforehand, PriceBook
 from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
+from taximeter.sinks.calls.sink import Calls
 from taximeter.sinks.history.database import HistoryUnavailable
 from taximeter.sinks.history.sink import History, default_url
 from taximeter.sinks.otel import Otel
@@ -80,7 +80,8 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(Control(boot).run(child))
     except TaximeterError as error:
-        sys.exit(visible(f"Error: {error}"))
+        log.critical("Error: %s", error)
+        sys.exit(1)
 
 
 class Control:
@@ -101,6 +102,8 @@ class Control:
         self.sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live]
         if settings.otel.endpoint:
             self.sinks.append(Otel(settings.otel, node=boot.node, start=self.history.cursors))
+        if settings.log.calls:
+            self.sinks.append(Calls(self.history.cursors))
         self.webhook = self._webhook()
         if self.webhook is not None:
             self.sinks.append(self.webhook)

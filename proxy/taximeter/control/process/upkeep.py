@@ -20,18 +20,22 @@ DAY_US = 86_400 * 1_000_000
 async def every(period_s: float, name: str, act: Callable[[], Awaitable[object]], notes: dict[str, str]) -> None:
     """Do `act` now and every `period_s`, sooner after a failure.
 
-    What goes wrong stands in `notes` under `name`, and the node is not ready, until it goes well again.
+    What goes wrong stands in `notes` under `name` until it goes well again. The log has its beginning and its end, and
+    that once where several fail of one cause, such as a Redis that is away.
     """
+    told = False
     while True:
         pause_s = min(RETRY_S, period_s)
         try:
             await act()
         except (TaximeterError, *ERRORS) as error:
-            if notes.get(name) != str(error):
-                log.error("%s: %s", name, error)
+            if name not in notes:
+                told = str(error) not in notes.values()
+                log.log(logging.ERROR if told else logging.DEBUG, "%s: %s", name, error)
             notes[name] = str(error)
         else:
-            notes.pop(name, None)
+            if notes.pop(name, None) is not None and told:
+                log.info("%s: works again", name)
             pause_s = period_s
         if (task := asyncio.current_task()) is not None and task.cancelling():
             # Cancelled while a library connected, and it went on regardless: nobody asks a second time.

@@ -153,6 +153,8 @@ class BudgetGate:
             if isinstance(held, Refusal):
                 raise _refused(held, self._now_us())
             if isinstance(held, Reserved):
+                if self._told:
+                    log.warning("budgets can be checked again")
                 self._told = False
                 self._flying[call] = held
                 return None

@@ -55,6 +55,8 @@ class Webhook:
         self._node = node
         self._store: Store | None = None
         self._wake = asyncio.Event()
+        self._failures = 0
+        """Attempts that failed since one was accepted: the log has the first, then that it is over."""
         self.waiting = self.dead = 0
         """Letters on their way, and given up, as of the last look."""
 
@@ -133,8 +135,8 @@ class Webhook:
             self._wake.clear()
             try:
                 worked = await self.round()
-            except HistoryUnavailable as error:  # the sink reports the same trouble; nothing is lost by waiting
-                log.warning("%s", error)
+            except HistoryUnavailable as error:  # the sink tells of the same trouble; nothing is lost by waiting
+                log.debug("%s", error)
                 worked = False
             if not worked:
                 try:
@@ -163,13 +165,23 @@ class Webhook:
     async def _attempt(self, letter: Letter) -> LetterResult:
         attempt = await self._sender.send(letter)
         if not attempt.problem:
+            if self._failures:
+                log.info("webhook: letters are accepted again, after %d failed attempts", self._failures)
+            self._failures = 0
             return LetterResult(key=letter.key)
+        self._failures += 1
         dead = letter.attempts >= self._settings.max_attempts
         wait_s = letters.wait_s(letter.attempts, self._dice(), attempt.retry_after_s)
         if dead:
             log.error("webhook: %s is given up after %d attempts: %s", letter.key, letter.attempts, attempt.problem)
-        elif letter.attempts == 1:
-            log.warning("webhook: %s is tried again in %.0f s: %s", letter.key, wait_s, attempt.problem)
+        else:
+            log.log(
+                logging.WARNING if self._failures == 1 else logging.DEBUG,
+                "webhook: %s is tried again in %.0f s: %s",
+                letter.key,
+                wait_s,
+                attempt.problem,
+            )
         return LetterResult(
             key=letter.key, problem=attempt.problem, next_at=self._now_us() + int(wait_s * 1_000_000), dead=dead
         )

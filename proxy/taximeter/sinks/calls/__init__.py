@@ -1,0 +1,1 @@
+"""The access log: an entry a call (`log.calls`)."""
