@@ -1,4 +1,4 @@
-"""Clients that do not take their answers: cut off on both ports after `limits.answer_timeout_s`, others never."""
+"""Clients that do not take their answers: cut off on both ports after `limits.client_idle_s`, others never."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ async def at_once(exchange: Exchange) -> None:
 
 
 class Served:
-    def __init__(self, handler: Handler, answer_timeout_s: float) -> None:
+    def __init__(self, handler: Handler, client_idle_s: float) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # the kernel's own buffers hold little
-        self.server = Server(handler, LimitSettings(answer_timeout_s=answer_timeout_s, keep_alive_s=60))
+        self.server = Server(handler, LimitSettings(client_idle_s=client_idle_s, keep_alive_s=60))
 
     async def __aenter__(self) -> Served:
         self.task = asyncio.create_task(self.server.serve([self.listener]))
@@ -74,7 +74,7 @@ endings = pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=[
 @kinds
 @endings
 async def test_a_client_that_takes_nothing_is_cut_off(handler: Handler, more: bytes) -> None:
-    async with Served(handler, answer_timeout_s=0.2) as served:
+    async with Served(handler, client_idle_s=0.2) as served:
         client = await served.ask(more)
         await happens(lambda: served.server.connections)
         await happens(lambda: not served.server.connections, "the end of a connection nobody reads from")
@@ -88,7 +88,7 @@ async def test_a_client_that_takes_nothing_is_cut_off(handler: Handler, more: by
 
 @kinds
 async def test_a_client_that_goes_on_slowly_gets_everything(handler: Handler) -> None:
-    async with Served(handler, answer_timeout_s=1) as served:
+    async with Served(handler, client_idle_s=1) as served:
         client, received, loop = await served.ask(b"Connection: close\r\n"), bytearray(), asyncio.get_running_loop()
         began, slept = loop.time(), 0
         with client:

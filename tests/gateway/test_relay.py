@@ -622,7 +622,7 @@ async def test_weak_tags_only_where_switched_on(serve, provider, client):
 @pytest.mark.parametrize("policy", ["cancel", "drain"])
 async def test_a_client_that_reads_nothing_is_cut_off_and_lets_its_upstream_go(serve, provider, policy):
     provider.script(stream_head(), *map(chunk, PARTS), chunk(DONE), LAST_CHUNK)
-    async with serve(provider, upstream={"on_client_left": policy}, limits={"answer_timeout_s": 0.2}) as running:
+    async with serve(provider, upstream={"on_client_left": policy}, limits={"client_idle_s": 0.2}) as running:
         with socket.socket() as slow:
             await slow_client(slow, running)
             record = await running.record()

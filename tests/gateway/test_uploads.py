@@ -102,7 +102,7 @@ async def test_an_upload_that_streams_through_and_stalls_is_cut_at_the_upstream_
         await happens(lambda: provider.requests[0].client_left)
         assert not provider.requests[0].complete
         (record,) = running.records
-        assert (record["outcome"], record["error_code"]) == ("refused", "request_timeout")
+        assert (record["outcome"], record["error_code"]) == ("client_left", "request_timeout")
         assert "input_tokens" not in record
 
 

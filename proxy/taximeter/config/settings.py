@@ -159,8 +159,8 @@ class LimitSettings(Section):
     """See body_timeout_s."""
     held_bytes: Count = 256 * 1024 * 1024
     """Of request bodies that are read whole, held by one worker at once. Not refused for it: those up to 64 KiB."""
-    answer_timeout_s: Seconds = 600.0
-    """A client that takes nothing of its answer for so long is cut off."""
+    client_idle_s: Seconds = 300.0
+    """A client that sends nothing of its request's body, or takes nothing of its answer, for so long is cut off."""
     count_prompt_bytes: Count = 256 * 1024
     """A prompt that may have to be counted is kept up to this; a longer one is counted at once in the pool."""
     keep_alive_s: Seconds = 75.0

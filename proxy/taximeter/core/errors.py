@@ -5,8 +5,8 @@ TaximeterError
 ├── DataDirError           the data directory is locked, unwritable or not ours
 ├── JournalError           a journal file cannot be written or read
 └── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
-    ├── BadTag  BadRequest  MethodNotAllowed  RequestTimeout  PayloadTooLarge  Unbounded  Unauthorized  Forbidden
-    ├── NotFound  RateLimited  Overloaded  BudgetReserved  BudgetExceeded  BudgetUnavailable
+    ├── BadTag  BadRequest  MethodNotAllowed  RequestTimeout (ClientIdle)  PayloadTooLarge  Unbounded  Unauthorized
+    ├── Forbidden  NotFound  RateLimited  Overloaded  BudgetReserved  BudgetExceeded  BudgetUnavailable
     ├── JournalUnavailable  NotReady
     └── UpstreamError      UpstreamUnreachable (TooManyOpenFiles)  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
@@ -95,6 +95,12 @@ class RequestTimeout(RequestError):
 
     status = 408
     code = "request_timeout"
+
+
+class ClientIdle(RequestTimeout):
+    """A request's body, or the reading of its answer, did not go on at all for `limits.client_idle_s`."""
+
+    code = "client_idle"
 
 
 class BadTag(RequestError):

@@ -146,7 +146,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     request_bytes: Bytes = 0
     response_bytes: Bytes = 0
     error_code: str | None = None
-    """Our stable error code where the outcome was ours (refused, unreachable, timeout)."""
+    """Our stable error code where the outcome was ours (refused, unreachable, timeout, an idle client cut off)."""
     charged_tokens: Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)] | None = None
     """What its hard budgets are charged because it is not known what it used (budgets.charges); no usage. A
     correction has the difference."""

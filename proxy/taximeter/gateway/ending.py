@@ -57,6 +57,8 @@ def left(relay: UnderWay) -> None:
     """Cancel the upstream of a stream, as it would be without us; await what the provider bills anyway."""
     run, meter = relay.exchange.run, relay.call.meter
     assert run is not None  # noqa: S101
+    if relay.exchange.idle:
+        relay.call.record.error_code = ENDS[relay.state, By.IDLE].code
     if relay.bound is not None:
         relay.bound.cancel()
     if not relay.streams or relay.upstream.settings.on_client_left == "drain":
@@ -73,6 +75,8 @@ async def end(relay: UnderWay, by: By, error: errors.RequestError | None = None)
     """End the call as its row in `ENDS` says. Raises AnswerCut."""
     unwatch(relay)
     call, exchange, left = relay.call, relay.exchange, relay.exchange.left
+    if by is By.LEFT and exchange.idle:
+        by = By.IDLE
     row = ENDS[relay.state, by]
     if relay.response is not None:
         relay.response.abort()
@@ -84,10 +88,10 @@ async def end(relay: UnderWay, by: By, error: errors.RequestError | None = None)
     if isinstance(error, errors.UpstreamError):
         unsent = call.meter is None and not error.sent
     else:
-        unsent = by is By.LEFT and relay.state in (ASKING, UPLOADING)
+        unsent = by in (By.LEFT, By.IDLE) and relay.state in (ASKING, UPLOADING)
     if unsent and call.held is not None:
         call.held.sent = False  # no whole request left: nothing of it can be billed
-    code = None if error is None else error.code
+    code = row.code if error is None else error.code
     if row.use is Use.COUNTED:
         rest = call.finish()
         if row.shown is Shown.CUT:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from taximeter.core.errors import ClientIdle
 from taximeter.core.record import Outcome
 
 
@@ -54,6 +55,8 @@ class By(Enum):
     """The journal cannot be written, and must not be outrun."""
     LEFT = "left"
     """The client has gone, and the upstream is not waited for."""
+    IDLE = "idle"
+    """The client is there, but went on neither with its request's body nor with its answer: it has been cut off."""
     STOPPED = "stopped"
     """This process ends: nothing more can be awaited."""
 
@@ -91,45 +94,55 @@ class End(NamedTuple):
     outcome: Outcome | Told
     use: Use
     shown: Shown
+    code: str | None = None
+    """The record's `error_code`, where no error has one."""
 
 
 _REFUSED, _LEFT, _STOPPED, _STATUS, _ERROR = (
     Outcome.REFUSED, Outcome.CLIENT_LEFT, Outcome.INTERRUPTED, Told.BY_STATUS, Told.BY_ERROR,
 )  # fmt: skip
+_IDLE = ClientIdle.code
 
 # fmt: off
 ENDS: dict[tuple[State, By], End] = {
     (ASKING,    By.REFUSED):   End(_REFUSED, Use.KNOWN,   Shown.ERROR),
     (ASKING,    By.UNWRITTEN): End(_REFUSED, Use.KNOWN,   Shown.ERROR),
     (ASKING,    By.LEFT):      End(_LEFT,    Use.KNOWN,   Shown.NOTHING),
+    (ASKING,    By.IDLE):      End(_LEFT,    Use.KNOWN,   Shown.NOTHING, _IDLE),
     (ASKING,    By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
     (UPLOADING, By.REFUSED):   End(_REFUSED, Use.KNOWN,   Shown.ERROR),
     (UPLOADING, By.FAILED):    End(_ERROR,   Use.KNOWN,   Shown.ERROR),
     (UPLOADING, By.LEFT):      End(_LEFT,    Use.KNOWN,   Shown.NOTHING),
+    (UPLOADING, By.IDLE):      End(_LEFT,    Use.KNOWN,   Shown.ERROR,   _IDLE),
     (UPLOADING, By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
     (WAITING,   By.REFUSED):   End(_REFUSED, Use.KNOWN,   Shown.ERROR),
     (WAITING,   By.FAILED):    End(_ERROR,   Use.KNOWN,   Shown.ERROR),
     (WAITING,   By.LEFT):      End(_LEFT,    Use.KNOWN,   Shown.NOTHING),
+    (WAITING,   By.IDLE):      End(_LEFT,    Use.KNOWN,   Shown.NOTHING, _IDLE),
     (WAITING,   By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
     (HELD,      By.COMPLETE):  End(_STATUS,  Use.COUNTED, Shown.ANSWER),
     (HELD,      By.REFUSED):   End(_REFUSED, Use.COUNTED, Shown.ERROR),
     (HELD,      By.FAILED):    End(_ERROR,   Use.COUNTED, Shown.ERROR),
     (HELD,      By.UNWRITTEN): End(_STOPPED, Use.KNOWN,   Shown.ERROR),
     (HELD,      By.LEFT):      End(_LEFT,    Use.COUNTED, Shown.NOTHING),
+    (HELD,      By.IDLE):      End(_LEFT,    Use.COUNTED, Shown.ERROR,   _IDLE),
     (HELD,      By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
     (PASSING,   By.COMPLETE):  End(_STATUS,  Use.COUNTED, Shown.ANSWER),
     (PASSING,   By.REFUSED):   End(_REFUSED, Use.COUNTED, Shown.CUT),
     (PASSING,   By.FAILED):    End(_ERROR,   Use.COUNTED, Shown.CUT),
     (PASSING,   By.UNWRITTEN): End(_STOPPED, Use.KNOWN,   Shown.CUT),
     (PASSING,   By.LEFT):      End(_LEFT,    Use.COUNTED, Shown.NOTHING),
+    (PASSING,   By.IDLE):      End(_LEFT,    Use.COUNTED, Shown.NOTHING, _IDLE),
     (PASSING,   By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
     (DELIVERED, By.COMPLETE):  End(_STATUS,  Use.COUNTED, Shown.ANSWER),
     (DELIVERED, By.REFUSED):   End(_REFUSED, Use.COUNTED, Shown.CUT),
     (DELIVERED, By.FAILED):    End(_STATUS,  Use.COUNTED, Shown.CUT),
     (DELIVERED, By.UNWRITTEN): End(_STOPPED, Use.KNOWN,   Shown.CUT),
     (DELIVERED, By.LEFT):      End(_STATUS,  Use.COUNTED, Shown.NOTHING),
+    (DELIVERED, By.IDLE):      End(_STATUS,  Use.COUNTED, Shown.NOTHING),
     (DELIVERED, By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
     (ENDED,     By.LEFT):      End(_LEFT,    Use.COUNTED, Shown.NOTHING),
+    (ENDED,     By.IDLE):      End(_LEFT,    Use.COUNTED, Shown.NOTHING, _IDLE),
     (ENDED,     By.STOPPED):   End(_STOPPED, Use.KNOWN,   Shown.NOTHING),
 }
 # fmt: on

@@ -88,6 +88,8 @@ class Relay:
             await self._pass_on(response, begun)
         except errors.UpstreamError as error:
             await end(self, By.FAILED, error)
+        except errors.RequestTimeout as error:
+            await end(self, By.IDLE, error)
         except errors.RequestError as error:
             await end(self, By.REFUSED, error)
         except errors.JournalError as error:

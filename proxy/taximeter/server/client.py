@@ -13,7 +13,7 @@ Then = Callable[[Callable[[bytes], None], bytes], None]
 LINGER_S = 2.0
 """How long a refused client may go on sending before its connection is closed."""
 LOOKS = 8
-"""So often within `answer_timeout_s` it is looked whether something was taken: cut when none has found any."""
+"""So often within `limits.client_idle_s` it is looked whether something went on: cut when none has found any."""
 
 
 def at_once(act: Callable[[bytes], None], data: bytes) -> None:
@@ -25,12 +25,12 @@ class Client:
     """Held by a connection, and given to each of its exchanges. `write`, `close` and `linger` are for `then`."""
 
     __slots__ = (
-        "_answer_timeout_s", "_in_vain", "_linger_timer", "_look_timer", "_waiting_bytes", "_writable", "lingering",
+        "_idle_s", "_in_vain", "_linger_timer", "_look_timer", "_waiting_bytes", "_writable", "idle", "lingering",
         "paused", "reading_paused", "then", "transport",
     )  # fmt: skip
 
-    def __init__(self, transport: asyncio.Transport, then: Then, answer_timeout_s: float) -> None:
-        """`answer_timeout_s`: a client that takes nothing of its answer for so long is cut off."""
+    def __init__(self, transport: asyncio.Transport, then: Then, idle_s: float) -> None:
+        """`idle_s`: a client that takes nothing of its answer for so long is cut off."""
         self.transport = transport
         self.then = then
         self.paused = False
@@ -39,7 +39,9 @@ class Client:
         """It is us who do not read."""
         self.lingering = False
         """Refused: what it still sends is discarded, so that its kernel does not discard our answer."""
-        self._answer_timeout_s = answer_timeout_s
+        self.idle = False
+        """Cut off, as it went on neither with its request's body nor with its answer."""
+        self._idle_s = idle_s
         self._writable: asyncio.Event | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
         self._look_timer: asyncio.TimerHandle | None = None
@@ -118,7 +120,7 @@ class Client:
         self._look_later()
 
     def _look_later(self) -> None:
-        self._look_timer = asyncio.get_running_loop().call_later(self._answer_timeout_s / LOOKS, self._look)
+        self._look_timer = asyncio.get_running_loop().call_later(self._idle_s / LOOKS, self._look)
 
     def _look(self) -> None:
         before, self._waiting_bytes = self._waiting_bytes, self.transport.get_write_buffer_size()
@@ -126,4 +128,5 @@ class Client:
         if self._in_vain < LOOKS:
             self._look_later()
         else:
+            self.idle = True
             self.transport.abort()

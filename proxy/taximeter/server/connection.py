@@ -10,8 +10,8 @@ import asyncio
 from collections import deque
 from typing import cast
 
-from taximeter.core.errors import Overloaded, RequestError, RequestTimeout
-from taximeter.server.client import Client
+from taximeter.core.errors import ClientIdle, Overloaded, RequestError, RequestTimeout
+from taximeter.server.client import LOOKS, Client
 from taximeter.server.exchange import STATUS_LINE, Exchange, Service
 from taximeter.server.framing import Head, RequestFraming
 from taximeter.server.inline import InlineRun
@@ -28,8 +28,9 @@ class Connection(asyncio.Protocol):
     """Refuses, in OpenAI's error shape, what cannot be relayed safely, then closes."""
 
     __slots__ = (
-        "_body_bytes", "_body_late_at", "_body_mark_bytes", "_body_timer", "_connections", "_framing", "_head_timer",
-        "_idle_since", "_idle_timer", "_last_words", "_loop", "_reading", "_running", "_service", "_waiting", "client",
+        "_body_bytes", "_body_idle_at", "_body_late_at", "_body_mark_bytes", "_body_seen_bytes", "_body_timer",
+        "_connections", "_framing", "_head_timer", "_idle_since", "_idle_timer", "_last_words", "_loop", "_reading",
+        "_running", "_service", "_waiting", "client",
     )  # fmt: skip
 
     client: Client
@@ -59,7 +60,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         service = self._service
-        self.client = Client(cast(asyncio.Transport, transport), service.then, service.limits.answer_timeout_s)
+        self.client = Client(cast(asyncio.Transport, transport), service.then, service.limits.client_idle_s)
         self._connections.add(self)
         self._expect_head()
 
@@ -222,26 +223,44 @@ class Connection(asyncio.Protocol):
     # A body that does not come with its head has to go on: one lazy timer, which is not touched by what comes.
 
     def expect_body(self) -> None:
-        """From now on the client has `limits.body_timeout_s` for the next `limits.body_min_bytes` of its body."""
-        timeout_s = self._service.limits.body_timeout_s
-        self._body_mark_bytes = self._body_bytes
-        self._body_late_at = self._loop.time() + timeout_s
+        """From now on the client has `limits.body_timeout_s` for the next `limits.body_min_bytes` of its body, and
+        `limits.client_idle_s` for any of it."""
+        limits, now = self._service.limits, self._loop.time()
+        self._body_mark_bytes = self._body_seen_bytes = self._body_bytes
+        self._body_late_at = now + limits.body_timeout_s
+        self._body_idle_at = now + limits.client_idle_s
         if self._body_timer is None:
-            self._body_timer = self._loop.call_later(timeout_s, self._look_at_body)
+            self._look_at_body_later(now)
+
+    def _look_at_body_later(self, now: float) -> None:
+        next_at = min(self._body_late_at, now + self._service.limits.client_idle_s / LOOKS)
+        self._body_timer = self._loop.call_at(next_at, self._look_at_body)
 
     def _look_at_body(self) -> None:
         self._body_timer = None
-        exchange, limits = self._reading, self._service.limits
+        exchange, limits, now = self._reading, self._service.limits, self._loop.time()
         if exchange is None or exchange.complete:
             return
-        left_s = self._body_late_at - self._loop.time()
-        if left_s > 0:
-            self._body_timer = self._loop.call_later(left_s, self._look_at_body)
-        elif self.client.reading_paused or self._body_bytes - self._body_mark_bytes >= limits.body_min_bytes:
-            self.expect_body()  # it is us who do not read, or the client goes on
-        elif exchange.response_started:  # answered before it was read, as where its key is unknown
+        if self._body_bytes != self._body_seen_bytes:
+            self._body_seen_bytes = self._body_bytes
+            self._body_idle_at = now + limits.client_idle_s
+        if self.client.reading_paused or exchange.awaits_continue:
+            self.expect_body()  # it is us who do not read, or have not asked for it
+        elif now >= self._body_idle_at:
+            self._give_up(exchange, ClientIdle(f"Nothing of the request's body came in {limits.client_idle_s:g} s."))
+        elif now < self._body_late_at:
+            self._look_at_body_later(now)
+        elif self._body_bytes - self._body_mark_bytes >= limits.body_min_bytes:
+            self.expect_body()
+        else:
+            said = f"Less than {limits.body_min_bytes} bytes of the request's body came in {limits.body_timeout_s:g} s."
+            self._give_up(exchange, RequestTimeout(said))
+
+    def _give_up(self, exchange: Exchange, error: RequestTimeout) -> None:
+        """The rest of a body is not waited for."""
+        self.client.idle = True
+        if exchange.response_started:  # answered before it was read, as where its key is unknown
             self._leave()
             self.client.then(self.client.close, b"")
         else:
-            said = f"Less than {limits.body_min_bytes} bytes of the request's body came in {limits.body_timeout_s:g} s."
-            exchange.refuse(RequestTimeout(said))
+            exchange.refuse(error)

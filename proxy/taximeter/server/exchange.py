@@ -232,6 +232,16 @@ class Exchange:
         else:
             client.reset()
 
+    @property
+    def idle(self) -> bool:
+        """Whether its client has been cut off, as it went on neither with its body nor with its answer."""
+        return self._client.idle
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether its client may wait for leave to send its body."""
+        return self._expects_continue and not self.response_started
+
     # The answer. Silent once the client has gone; RuntimeError where its own framing is broken, so that a body can
     # never be taken for another one's.
 

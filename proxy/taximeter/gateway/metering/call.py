@@ -183,7 +183,7 @@ class Call:
         record.duration_ms = spent_us / 1000
         if self.overhead_ns is not None:
             record.overhead_us = self.overhead_ns // 1000
-        record.outcome, record.partial, record.error_code = outcome, partial, error_code
+        record.outcome, record.partial, record.error_code = outcome, partial, error_code or record.error_code
         take(record, reading)
         if counted is not None:
             record.input_source, record.output_source = counted.input_source, counted.output_source
