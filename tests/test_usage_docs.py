@@ -45,7 +45,7 @@ __all__ = ["control", "start"]
 PAGE = Path(__file__).parent.parent / "docs" / "usage.md"
 README = PAGE.parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:(?!```).*\n)*)```")
-SERVING = re.compile(r"taximeter (serve|check|status)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b")
+SERVING = re.compile(r"taximeter (serve|check|status|quote)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b")
 """Commands about a node as a whole; they are run with one."""
 IN_README = {"demo"}
 """Verbs whose output README.md shows (tests/demo compares it)."""
@@ -55,6 +55,8 @@ CARDS = {
     ("mistral", "mistral-small"): Card(ref="list", rates=Rates(input=100_000, output=300_000)),
 }
 NODE = "node-1a2b3c4d"
+CALL = b'{"model": "gpt-4o-mini", "max_tokens": 500, "messages": [{"role": "user", "content": "Who was Ada Lovelace?"}]}'
+"""The file that is quoted."""
 KIND = "organization.usage.completions.result", "organization.usage.embeddings.result"
 EXPORTED = {"start_time": 1793664000, "end_time": 1793750400, "results": [
     {"object": KIND[0], "model": "gpt-4o-mini", "input_tokens": 12970, "input_cached_tokens": 40, "output_tokens": 680},
@@ -244,6 +246,7 @@ async def test_every_command_prints_what_the_page_shows(installation, folder):
 def test_every_command_about_a_node_prints_what_the_page_shows(tmp_path):
     commands = [match["command"] for match in blocks() if SERVING.match(match["command"])]
     outputs = {}
+    (tmp_path / "call.json").write_bytes(CALL)
     with node(tmp_path, TAXIMETER_NODE=NODE) as running:
         if "taximeter check" in {command.partition(" | ")[0] for command in commands}:
             (check,) = (command for command in commands if command.startswith("taximeter check"))

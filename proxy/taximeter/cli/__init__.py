@@ -37,6 +37,7 @@ VERBS: dict[str, str] = {
     "reconcile": "taximeter.cli.reconcile:reconcile",
     "rebuild": "taximeter.cli.rebuild:rebuild",
     "adopt": "taximeter.cli.adopt:adopt",
+    "quote": "taximeter.cli.quote:quote",
     "budgets": "taximeter.cli.budgets:budgets",
     "webhook": "taximeter.cli.webhook:webhook",
     "deadletters": "taximeter.cli.deadletters:deadletters",

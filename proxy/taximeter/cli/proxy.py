@@ -129,6 +129,18 @@ def running_at(settings: Settings) -> str | None:
     return f"http://{address}" if _listens(address) else None
 
 
+def data_url(url: str | None, config_file: Path | None) -> str:
+    """The data port named, or that of the proxy running with these settings, or where it would be."""
+    if url is not None:
+        return url
+    from taximeter.config import load
+    from taximeter.node.datadir import read_runtime
+
+    settings = load(config_file)
+    runtime = read_runtime(Path(settings.data_dir))
+    return f"http://{_reachable(runtime.listen if runtime is not None else settings.listen)}"
+
+
 def _check(answer: Response) -> None:
     if answer.status_code < 400:
         return

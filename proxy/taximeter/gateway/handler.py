@@ -19,6 +19,7 @@ from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.ending import refuse
 from taximeter.gateway.metering.call import Call, new_request_id
 from taximeter.gateway.pages import Pages
+from taximeter.gateway.quoting import QuoteAsked, Quoting
 from taximeter.gateway.relay import Relay
 from taximeter.gateway.restricted import Restrictions
 from taximeter.gateway.tagging import Tagging
@@ -52,6 +53,7 @@ class Gateway:
         self._pages = Pages(admission.hosts, settings.cors.allowed_origins)
         self._tagging = Tagging(settings)
         self._restrictions = Restrictions(admission, self._tagging, upstreams, self._json_body_bytes)
+        self._quoting = Quoting(admission, self._tagging, upstreams, metering.prices, self._json_body_bytes)
         self._places: dict[bytes, Place] = {}
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -126,10 +128,14 @@ class Gateway:
             refuse(exchange, errors.JournalUnavailable(), record.request_id)
         except ClientLeft:
             self._record_unsent(record, started_ns, Outcome.CLIENT_LEFT, None)
+        except QuoteAsked:
+            await self._quoting.answer(exchange)
 
     def _place(self, path: bytes) -> Place:
-        """Paths repeat, so short ones are remembered. Raises BadTag, BadRequest."""
+        """Paths repeat, so short ones are remembered. Raises BadTag, BadRequest, QuoteAsked."""
         route = routes.resolve(path)
+        if route.path.startswith(b"/quote/"):
+            raise QuoteAsked
         place = route, flavors.find(b"POST", route.path)
         if len(path) <= REMEMBERED_BYTES:
             if len(self._places) >= REMEMBERED_PATHS:

@@ -19,7 +19,7 @@ from taximeter.core.record import Open, reservation_of
 from taximeter.gateway.admission.wanted import Prices, Wanting
 
 if TYPE_CHECKING:
-    from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved
+    from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
     from taximeter.config import BudgetSettings
     from taximeter.flavors.meter import Demand, Flavor
     from taximeter.gateway.metering.counting import Counting
@@ -48,6 +48,8 @@ class Holding(Protocol):
 
     async def changed(self, workspaces: Sequence[str]) -> dict[str, str]: ...
 
+    async def spent(self, budgets: Sequence[Budget], now_us: int) -> list[Spent]: ...
+
     async def close(self) -> None: ...
 
 
@@ -67,16 +69,49 @@ class BudgetGate:
         self._settings = settings
         self._connect = connect
         self._holding: Holding | None = None
-        self._wanting = Wanting(settings, prices, counting)
+        self.wanting = Wanting(settings, prices, counting)
         self._now_us = now_us
         self._told = False
         self._flying: dict[str, Reserved] = {}
         """What calls in flight hold, or should."""
         self.hard = Budgets()
+        self._all = Budgets()
 
     def use(self, budgets: Sequence[Budget]) -> None:
-        """These are the budgets from now on; soft ones are the control process's affair."""
+        """These are the budgets from now on; soft ones are the control process's affair, and told in quotes."""
         self.hard = Budgets(budget for budget in budgets if budget.mode == "hard")
+        self._all = Budgets(budgets)
+
+    def hard_of(self, opening: Open) -> Sequence[Budget]:
+        """The hard budgets a call counts against."""
+        return self.hard.of(opening.workspace, opening.key_id, opening.task)
+
+    async def standing(self, opening: Open) -> list[tuple[Budget, Spent | None]]:
+        """Every budget a call would count against, soft ones too, and how it stands; None: Redis does not answer."""
+        budgets = self._all.of(opening.workspace, opening.key_id, opening.task)
+        if not budgets:
+            return []
+        from taximeter.sinks.redis.asking import within
+        from taximeter.sinks.redis.client import ERRORS
+
+        if self._holding is None:
+            self._holding = self._connect()
+        try:
+            return list(
+                zip(budgets, await within(self._holding.spent(budgets, self._now_us()), TIMEOUT_S), strict=True)
+            )
+        except ERRORS:
+            return [(budget, None) for budget in budgets]
+
+    def refusal(self, budget: Budget, stands: Spent, amount: int) -> BudgetExceeded | BudgetReserved | None:
+        """What a call that may use so much of a budget would be refused with, as it stands."""
+        from taximeter.budgets.reservations import Refusal
+
+        left = budget.limit - stands.spent - stands.charged
+        over = left <= 0 or amount > left  # as reserve.lua decides
+        if budget.mode != "hard" or not (over or stands.held + amount > left):
+            return None
+        return _refused(Refusal(budget, stands.spent, stands.charged, over=over), self._now_us())
 
     async def close(self) -> None:
         """Close the connection to Redis, where there is one."""
@@ -92,7 +127,7 @@ class BudgetGate:
         budgets = self.hard.of(opening.workspace, opening.key_id, opening.task)
         if not budgets:  # ended a moment ago
             return None
-        held = await self._wanting.of(budgets, opening, flavor, demand, tokenizer)
+        held = await self.wanting.of(budgets, opening, flavor, demand, tokenizer)
         await self._reserve(opening, [(b, held.tokens if b.unit == "tokens" else held.cost_nusd or 0) for b in budgets])
         return held
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from taximeter.config import BudgetSettings
     from taximeter.core.prices import Most
     from taximeter.flavors.meter import Demand, Flavor
-    from taximeter.gateway.metering.counting import Counting
+    from taximeter.gateway.metering.counting import Counted, Counting
 
 
 _SAYS_SO = frozenset(("anthropic",))
@@ -34,6 +34,17 @@ class Prices(Protocol):
     ) -> tuple[int, bool]: ...
 
     def context_tokens(self, provider: str, model: str, *, longest: bool = True) -> int | None: ...
+
+
+class Weighed(NamedTuple):
+    """What a request asks for, before it is sent."""
+
+    text: Countable
+    """Its prompt."""
+    counted: Counted
+    """The tokens of the prompt's texts."""
+    bound: Bound
+    """The most it may use."""
 
 
 class Wanting:
@@ -52,11 +63,12 @@ class Wanting:
         Raises Unbounded; BudgetExceeded (no price, and `on_unpriced = "refuse"`); BadRequest on a bound that is no
         number.
         """
-        most = await self._bound(opening, flavor, demand, tokenizer)
-        self._check_bounded(most)
-        return Held(most.tokens, self._cost(budgets, opening, demand, most))
+        most = (await self.weigh(opening, flavor, demand, tokenizer)).bound
+        self.check_bounded(most)
+        return Held(most.tokens, self.cost(budgets, opening, demand, most))
 
-    async def _bound(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Bound:
+    async def weigh(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Weighed:
+        """A call's prompt, counted, and its bound. Raises BadRequest on a bound that is no number."""
         text = flavor.input(demand.reading)
         counted = await self._counting.count(
             Countable(texts=text.texts), model=opening.request_model, provider=opening.provider, tokenizer=tokenizer
@@ -76,9 +88,10 @@ class Wanting:
         default = self._settings.default_context_tokens
         context_tokens = max(known) if known and len(known) == len(windows) else max([default, *known])
         limits = Limits(context_tokens, self._settings.default_max_output_tokens)
-        return bound(flavor, demand, text, tokens + text.tokens, opening.provider, limits)
+        return Weighed(text, counted, bound(flavor, demand, text, tokens + text.tokens, opening.provider, limits))
 
-    def _check_bounded(self, most: Bound) -> None:
+    def check_bounded(self, most: Bound) -> None:
+        """Raise Unbounded where the settings do not let a call pass that leaves so much open."""
         setting = self._settings.on_unbounded
         left_open = most.endless + (most.assumed if setting == "refuse" else [])
         if left_open and setting != "allow":
@@ -87,14 +100,21 @@ class Wanting:
                 f"{'; '.join(dict.fromkeys(left_open))}. Bound it in the request, or leave it out."
             )
 
-    def _cost(self, budgets: Sequence[Budget], opening: Open, demand: Demand, most: Bound) -> int | None:
-        """The most it may cost, where a budget is in USD and one of its models has a price."""
-        if not any(budget.unit == "usd" for budget in budgets):
-            return None
+    def price(self, opening: Open, demand: Demand, most: Bound) -> tuple[int, bool]:
+        """The most it may cost (nano-USD), and whether all of its models have a price."""
         at_most = most.most()
         if not demand.writes_cache and opening.provider in _SAYS_SO:
             at_most = msgspec.structs.replace(at_most, writes_cache=False)
-        nusd, priced = self._prices.dearest_nusd(opening, demand.models or ("",), most.tiers, at_most)
+        return self._prices.dearest_nusd(opening, demand.models or ("",), most.tiers, at_most)
+
+    def cost(self, budgets: Sequence[Budget], opening: Open, demand: Demand, most: Bound) -> int | None:
+        """The most it may cost, where a budget is in USD and one of its models has a price.
+
+        Raises BudgetExceeded where there is none, and `on_unpriced = "refuse"`.
+        """
+        if not any(budget.unit == "usd" for budget in budgets):
+            return None
+        nusd, priced = self.price(opening, demand, most)
         if not priced and most.tokens and self._settings.on_unpriced == "refuse":
             raise BudgetExceeded(
                 f"Workspace {opening.workspace!r} has a budget in USD, and the model {opening.request_model!r} has "
