@@ -45,7 +45,9 @@ __all__ = ["control", "start"]
 PAGE = Path(__file__).parent.parent / "docs" / "usage.md"
 README = PAGE.parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:(?!```).*\n)*)```")
-SERVING = re.compile(r"taximeter (serve|check|status|quote)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b")
+SERVING = re.compile(
+    r"taximeter (serve|check|status|quote)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b"
+)
 """Commands about a node as a whole; they are run with one."""
 IN_README = {"demo"}
 """Verbs whose output README.md shows (tests/demo compares it)."""
@@ -55,7 +57,7 @@ CARDS = {
     ("mistral", "mistral-small"): Card(ref="list", rates=Rates(input=100_000, output=300_000)),
 }
 NODE = "node-1a2b3c4d"
-CALL = b'{"model": "gpt-4o-mini", "max_tokens": 500, "messages": [{"role": "user", "content": "Who was Ada Lovelace?"}]}'
+CALL = b'{"model": "gpt-4o-mini", "max_tokens": 500, "messages": [{"role": "user", "content": "Who was Ada?"}]}'
 """The file that is quoted."""
 KIND = "organization.usage.completions.result", "organization.usage.embeddings.result"
 EXPORTED = {"start_time": 1793664000, "end_time": 1793750400, "results": [
@@ -275,6 +277,7 @@ def usual(output, runtime, running):
         str(running.data_dir), "/srv/taximeter/data"
     )
     output = output.replace(str(running.directory), "/srv/taximeter")
+    output = re.sub(r"(?m)^.* supervisor: valkey: .*\n", "", output)  # what it says of this machine's kernel
     output = re.sub(r"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.\d{3}Z ", "2026-11-03T12:00:00.000Z ", output)
     return re.sub(r"(redis://\S*@?127\.0\.0\.1:)\d+", r"\g<1>40213", output)
 
