@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from taximeter.flavors import find
 from taximeter.flavors.chat import CHAT
+from taximeter.flavors.text.splice import with_number
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just("stream_options"),
@@ -140,3 +141,47 @@ def test_rerank_documents_are_told(body: bytes) -> None:
     assert find(b"POST", b"/v1/rerank").prepare(body, b"/v1/rerank", inject=True).rerank_documents == 2
     texts = find(b"POST", b"/v1/rerank").input(body).texts
     assert texts == ["q", "a", "q", "b"]
+
+
+paths = st.lists(st.sampled_from(["a", "max_tokens", "é"]), min_size=1, max_size=3).map(tuple)
+
+
+@given(
+    request=st.dictionaries(st.sampled_from(["a", "max_tokens", "é", "b"]), json_values, max_size=3),
+    path=paths,
+    number=st.integers(0, 2**53),
+    indent=st.none() | st.integers(0, 2),
+    ascii_only=st.booleans(),
+)
+@example(request={"a": "x"}, path=("a", "b"), number=1, indent=None, ascii_only=True)
+@example(request={"a": {"b": "x"}}, path=("a", "b", "c"), number=1, indent=None, ascii_only=True)
+@example(request={"a": {"b": None}}, path=("a", "b", "c"), number=1, indent=None, ascii_only=True)
+@example(request={"a": 7}, path=("a",), number=7, indent=None, ascii_only=True)
+def test_only_the_number_changes(
+    request: dict[str, Any], path: tuple[str, ...], number: int, indent: int | None, ascii_only: bool
+) -> None:
+    body = json.dumps(request, indent=indent, ensure_ascii=ascii_only).encode()
+    changed = with_number(body, path, number)
+    if changed is None:  # what stands on the way is no object, or is spelled in a way that is not looked for
+        inner: Any = request
+        for name in path[:-1]:
+            inner = inner.get(name) if isinstance(inner, dict) else inner
+        assert "é" in path or not (inner is None or isinstance(inner, dict))
+        return
+    wanted = json.loads(body)
+    inner = wanted
+    for name in path[:-1]:
+        if inner.get(name) is None:
+            inner[name] = {}
+        inner = inner[name]
+    nothing = path[-1] not in inner and path[0] not in request
+    inner[path[-1]] = number
+    assert json.loads(changed) == wanted
+    if not nothing:
+        return
+    same = next((n for n, (old, new) in enumerate(zip(body, changed, strict=False)) if old != new), len(body))
+    assert changed.endswith(body[same:])  # nothing was taken out, and what was put in is in one place
+
+
+def test_no_number_in_what_is_no_object() -> None:
+    assert with_number(b"[1]", ("a",), 1) is with_number(b"", ("a",), 1) is None

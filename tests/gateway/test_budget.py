@@ -98,6 +98,24 @@ async def test_a_budget_held_by_calls_in_flight_is_retryable(serve, provider, ga
         assert answer.headers["x-should-retry"] == "true" and answer.headers["retry-after"] == "2"
 
 
+async def test_answers_and_refusals_tell_how_the_fullest_budget_stands(serve, provider, gated, redis):
+    def told(answer):
+        found = {name: value for name, value in answer.headers.items() if name.startswith("x-taximeter-budget-")}
+        return tuple(found.pop(f"x-taximeter-budget-{name}", None) for name in ("limit", "remaining", "unit", "reset"))
+
+    async with serve(provider) as running:
+        assert told(await post(running)) == (None, None, None, None)
+        gated(running, budget(), budget(id="b2", unit="usd", period="total", limit=10**9))
+        first = await post(running, {**CHAT, "stream": True})
+        held = int(await redis.hget("tm:{acme}:held", "b1"))
+        assert told(first) == ("10000", str(10_000 - held), "tokens", "43200")
+        assert int((await post(running)).headers["x-taximeter-budget-remaining"]) == 10_000 - 2 * held
+        await spend(redis, 10**9 - 4, "total", "cost_nusd")
+        refused = await post(running)
+        assert refused.status_code == 429 and told(refused) == ("1", "0", "usd", None)
+        assert refused.headers["x-should-retry"] == "false" and "retry-after" not in refused.headers
+
+
 async def test_only_calls_a_budget_is_about_wait_for_it(serve, provider, gated, redis):
     async with serve(provider) as running:
         gated(running, budget(task="query", limit=1), budget(id="b2", mode="soft", limit=1))

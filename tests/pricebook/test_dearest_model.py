@@ -69,8 +69,8 @@ async def held_nusd(listed: Beforehand, body: bytes, *headers: tuple[bytes, byte
     call = Open(request_id="r", started_at=NOVEMBER_US, workspace="w", upstream="u", provider=provider, api="messages",
                 operation=Operation.LLM, request_model="claude-sonnet-4-5")  # fmt: skip
     budget = Budget(id="b", workspace="w", limit=10**10, unit="usd", created_at=0)
-    held = await Wanting(BudgetSettings(), listed, Counts()).of([budget], call, MESSAGES, asked, "")
-    return held.cost_nusd or 0
+    want = await Wanting(BudgetSettings(), listed, Counts()).of([budget], call, MESSAGES, asked, "")
+    return want.held.cost_nusd or 0
 
 
 async def test_a_pdf_is_held_at_the_window_and_the_cache_writes_that_the_request_asks_for(listed: Beforehand) -> None:

@@ -183,19 +183,25 @@ def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, la
         assert reply[0] == "held" and after["reserved"] == before["reserved"]
         return
     over = full = None
+    unheld: list[int] = []
     for n, (name, field, limit, amount) in enumerate(wanted, 1):
         if flying == "1":
             break
         used, charged = (before.get(f"p{n - 1}", {}).get(each, "0") for each in (field, f"charged_{field}"))
         left = int(limit) - int(used)
         left = left if left <= 0 else left - int(charged)
+        unheld.append(max(0, left - int(held_before.get(name, "0"))))
         if left <= 0 or int(amount) > left:
             over = over or ["over", n, used, charged]
         elif int(held_before.get(name, "0")) + int(amount) > left:
             full = full or ["full", n, used, charged]
     if over or full:
-        assert (reply, after) == (over or full, before)
+        refusal = over or full or []
+        assert (reply[: len(refusal)], after) == (refusal, before)
+        assert_told(reply[len(refusal) :], unheld)
         return
+    takes = any(int(amount) for *_, amount in wanted)
+    assert_told(reply[3:], [left - int(each[3]) * takes for left, each in zip(unheld, wanted, strict=False)])
     amounts = [(name, int(amount)) for name, _, _, amount in wanted if int(amount)]
     assert reply[0] == "held"
     if not amounts:
@@ -205,6 +211,12 @@ def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, la
         assert after["held"][name] == plus(held_before.get(name, "0"), amount)
     assert after["held"][":me"] == str(times[0] + 1)
     assert parts(after["reserved"][call]) == amounts and after["since"][call] == now
+
+
+def assert_told(told: list[str], unheld: list[int]) -> None:
+    """What is left is told exactly up to a limit's size; beyond, where less was spent than nothing, nearly."""
+    assert len(told) == len(unheld)
+    assert all(abs(int(a) - b) <= abs(b) // 2**50 for a, b in zip(told, unheld, strict=True))
 
 
 def is_integer(text):

@@ -23,6 +23,8 @@ class Held(msgspec.Struct):
     """None: no budget of its is in USD, or its model has no price."""
     sent: bool = False
     """Some of the request may have been written to the upstream, and all of it was there to be written."""
+    told: list[tuple[bytes, bytes]] = []
+    """Headers of its answer that say how its limits stand."""
 
 
 def charge(record: Record, held: Held) -> None:

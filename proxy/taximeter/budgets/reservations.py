@@ -34,6 +34,8 @@ class Refusal(msgspec.Struct, frozen=True):
     """Likewise, for calls of which it is not known what they used."""
     over: bool
     """Not enough is left, whatever becomes of the calls in flight; else it is only held by these."""
+    unheld: tuple[int, ...] = ()
+    """What is left of each budget asked for, and not held; in its own unit."""
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -55,6 +57,8 @@ class Reserved(msgspec.Struct, frozen=True):
 
     wanted: Sequence[tuple[Budget, int]]
     epoch: str
+    unheld: tuple[int, ...] = ()
+    """What is left of each budget after this, and not held; in its own unit. Empty: not told."""
 
 
 class Reservations:
@@ -85,10 +89,12 @@ class Reservations:
             args += (budget.id, budget.field, budget.charged_field, budget.limit, min(amount, MOST_HELD))
         [reply] = raised([await self._reserving.ask((names, args))])
         if reply[0] == b"held":
-            return Reserved(wanted, self._learn(workspace, reply[1].decode().removeprefix("-"), int(reply[2])))
+            epoch = self._learn(workspace, reply[1].decode().removeprefix("-"), int(reply[2]))
+            return Reserved(wanted, epoch, tuple(map(int, reply[3:])))
         if reply[0] == b"lost":
             return Lost()
-        return Refusal(wanted[reply[1] - 1][0], int(reply[2]), int(reply[3]), over=reply[0] == b"over")
+        unheld = tuple(map(int, reply[4:]))
+        return Refusal(wanted[reply[1] - 1][0], int(reply[2]), int(reply[3]), over=reply[0] == b"over", unheld=unheld)
 
     def _learn(self, workspace: str, epoch: str, times: int) -> str:
         if len(self._last) >= _REMEMBERED:

@@ -6,7 +6,8 @@
 --       then for each budget: id, fields of its hash (spent, charged for what is not known), limit, amount
 -- Answers {"held", epoch ("" none), how often the asker has reserved in it}; {"over", n, spent, charged} where the n-th
 -- budget (1…) has not enough left even with nothing in flight; {"full", n, spent, charged} where it would have, were
--- nothing held by calls in flight; {"lost"} where the totals or what is held are not all there: a Redis that was emptied, restored, or is a replica
+-- nothing held by calls in flight; with each of these, at its end, what is left of each budget and not held, this call
+-- included where it holds (nothing of that where the call holds already, or is in flight); {"lost"} where the totals or what is held are not all there: a Redis that was emptied, restored, or is a replica
 -- that has not heard of everything. Then, and after an error, nothing is held.
 
 local function lost()
@@ -43,7 +44,7 @@ if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then
   return {'held', epoch, reserved}
 end
 
-local over, full, parts = nil, nil, {}
+local over, full, parts, unheld = nil, nil, {}, {}
 for n = 1, #KEYS - 4 do
   local at = 5 * n + 2
   local id, amount = ARGV[at], ARGV[at + 4]
@@ -62,9 +63,11 @@ for n = 1, #KEYS - 4 do
     -- Exact: a limit is at most 2^53, and so is what is left of it as long as it is more than 0.
     local left = tonumber(ARGV[at + 3]) - tonumber(spent)
     left = left <= 0 and left or left - tonumber(charged)
+    local held = tonumber(redis.call('HGET', KEYS[2], id) or '0')
+    unheld[n] = math.max(0, left - held)
     if left <= 0 or tonumber(amount) > left then
       over = over or {'over', n, spent, charged}
-    elseif tonumber(redis.call('HGET', KEYS[2], id) or '0') + tonumber(amount) > left then
+    elseif held + tonumber(amount) > left then
       full = full or {'full', n, spent, charged}
     end
   end
@@ -72,11 +75,20 @@ for n = 1, #KEYS - 4 do
     parts[#parts + 1] = {id, amount}
   end
 end
+
+-- The reply, with what is left of each budget after `amounts` are taken.
+local function telling(reply, takes)
+  for n, left in ipairs(unheld) do
+    reply[#reply + 1] = string.format('%.0f', takes and left - tonumber(ARGV[5 * n + 6]) or left)
+  end
+  return reply
+end
+
 if over or full then
-  return over or full
+  return telling(over or full, false)
 end
 if #parts == 0 then -- nothing to hold: nothing will have to be let go
-  return {'held', epoch, reserved}
+  return telling({'held', epoch, reserved}, false)
 end
 local texts = {}
 for _, part in ipairs(parts) do
@@ -85,4 +97,4 @@ for _, part in ipairs(parts) do
 end
 redis.call('HSET', KEYS[3], ARGV[1], table.concat(texts, ' '))
 redis.call('ZADD', KEYS[4], ARGV[2], ARGV[1])
-return {'held', epoch, tostring(redis.call('HINCRBY', KEYS[2], ARGV[3], 1))}
+return telling({'held', epoch, tostring(redis.call('HINCRBY', KEYS[2], ARGV[3], 1))}, true)

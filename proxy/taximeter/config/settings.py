@@ -245,6 +245,11 @@ class BudgetSettings(Section):
     """What a hard budget does with a call whose request leaves open what it may cost. `maximum`: it is held at the
     model's own maximum (for an answer: default_max_output_tokens), and refused where there is none, as of a web search
     without a number of uses. `refuse`: it is refused. `allow`: it passes, and may cost more than is held."""
+    clamp: bool = False
+    """true: a call that may use more than what is left of its hard budgets has its answer bounded to what is left
+    (`max_tokens`, or what its API calls it), and is told so (`x-taximeter-max-tokens`); false: it is refused."""
+    clamp_min_output_tokens: Count = 16
+    """No answer is bounded to fewer: the call is refused instead. OpenAI's Responses API takes no less than 16."""
     default_max_output_tokens: Count = 16_384
     """Reserved for the answer of a call that names no bound of its own (max_tokens …)."""
     default_context_tokens: Count = 1_000_000

@@ -13,6 +13,7 @@ TaximeterError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
@@ -47,11 +48,20 @@ class RequestError(TaximeterError):
     retry: ClassVar[bool | None] = None
     """What to tell OpenAI's SDKs in `x-should-retry`; None: say nothing, their own rules apply."""
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        told: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """`told`: further headers of the answer, names in lower case."""
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.told = told
 
     def body(self) -> bytes:
         """The JSON body in OpenAI's error shape: {"error": {"message", "type", "param", "code"}}."""
@@ -69,7 +79,7 @@ class RequestError(TaximeterError):
             headers.append((b"x-should-retry", b"true" if self.retry else b"false"))
         if self.retry_after_s is not None:
             headers.append((b"retry-after", str(self.retry_after_s).encode()))
-        return headers
+        return [*headers, *self.told] if self.told else headers
 
 
 class BadRequest(RequestError):

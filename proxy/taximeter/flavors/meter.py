@@ -47,7 +47,8 @@ class Prepared(msgspec.Struct, kw_only=True):
     """What a flavor learned from a request body, and the body to send."""
 
     body: bytes
-    """Byte-identical to what came, but for `stream_options.include_usage` spliced in."""
+    """Byte-identical to what came, but for what was spliced in: `stream_options.include_usage`, and the bound of an
+    answer that was clamped to what is left of a budget."""
     model: str | None = None
     stream: bool = False
     injected: bool = False

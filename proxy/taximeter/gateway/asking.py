@@ -28,11 +28,10 @@ REFUSAL_BODY_BYTES = 64 * 1024
 async def hold(relay: UnderWay) -> None:
     """Hold a part of the call's budgets; its record lets it go. Raises RequestError where there is not enough."""
     call, metering = relay.call, relay.metering
-    demand = call.prepared.demand
-    if demand is not None:
+    if call.prepared.demand is not None:
         await in_task()
         tokenizer = relay.upstream.settings.tokenizer
-        held = await relay.admission.hold(call.record, call.flavor, demand, tokenizer)
+        held = await relay.admission.hold(call.record, call.flavor, call.prepared, tokenizer, relay.exchange.headers)
         if held is not None:
             if not progress.hold(call, held) and metering.refuses:
                 raise errors.JournalError("what is held of its budgets cannot be written down")
@@ -81,7 +80,7 @@ async def again_without_usage(relay: UnderWay, response: Response, path: bytes, 
     relay.call = _next(first, body)
     if BUDGETS in relay.call.record.tags:
         await hold(relay)
-    response = relay.response = await relay.sending(path, body)
+    response = relay.response = await relay.sending(path, relay.call.prepared.body)
     relay.call.record.status = response.status
     return response, b""
 

@@ -141,6 +141,8 @@ class Relay:
         kind = head.get(b"content-type", b"")
         answer = Answer(status=response.status, content_type=kind, headers=response.headers)
         headers = [*response.headers, (b"x-taximeter-request-id", call.record.request_id.encode())]
+        if call.held is not None:
+            headers += call.held.told
         if call.prepared.injected:  # the answer will be shorter than the upstream's by the usage event
             headers = [field for field in headers if field[0] != b"content-length"]
         if self.streams or kind not in _JSON:

@@ -1,4 +1,4 @@
-"""Asking for a stream's usage by splicing `stream_options.include_usage` into a request's bytes.
+"""Asking for a stream's usage (`stream_options.include_usage`), or for a shorter answer, by splicing a request's bytes.
 
 Nothing is re-serialised: every other byte of the body stays as the client wrote it, unknown stream options included.
 """
@@ -34,6 +34,38 @@ def include_usage(body: bytes, options: bytes) -> bytes | None:
         return None
     asking = _replaced(options, b"include_usage", asked, b"true") if asked else _insert(options, _INCLUDE)
     return None if asking is None else _replaced(body, b"stream_options", options, asking)
+
+
+def with_number(body: bytes, path: tuple[str, ...], number: int) -> bytes | None:
+    """`body` with a number at this path of members; None where it cannot be changed safely.
+
+    The path is spelled as the body spells it; objects on it that are not there are made.
+    """
+    return _with(body, path, b"%d" % number)
+
+
+def _with(body: bytes, path: tuple[str, ...], value: bytes) -> bytes | None:
+    found = members(body)
+    if found is None:
+        return None
+    name, rest = path[0], path[1:]
+    old = bytes(found[name]) if name in found else b""
+    if rest and old in (b"", b"null"):
+        value = _nested(rest, value)
+    elif rest:
+        inner = _with(old, rest, value)
+        if inner is None:
+            return None
+        value = inner
+    if not old:
+        return _insert(body, _nested((name,), value)[1:-1])
+    return body if old == value else _replaced(body, name.encode(), old, value)
+
+
+def _nested(path: tuple[str, ...], value: bytes) -> bytes:
+    for name in reversed(path):
+        value = b"{" + msgspec.json.encode(name) + b":" + value + b"}"
+    return value
 
 
 def _insert(body: bytes, member: bytes) -> bytes | None:

@@ -16,8 +16,9 @@ from taximeter.keys.rule import PREFIX, Keys, ProxyKey, bearer
 if TYPE_CHECKING:
     from taximeter.budgets.charges import Held
     from taximeter.budgets.rule import Budget
-    from taximeter.flavors.meter import Demand, Flavor
+    from taximeter.flavors.meter import Flavor, Prepared
     from taximeter.gateway.admission.budget import BudgetGate
+    from taximeter.gateway.bounds.readable import Headers
 
 KEY_HEADER = b"x-taximeter-key"
 """For clients whose Authorization is the provider's own and is passed on."""
@@ -51,9 +52,13 @@ class Admission:
         if budgets:
             opening.tags = {**opening.tags, BUDGETS: ",".join(budget.id for budget in budgets)}
 
-    async def hold(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Held | None:
+    async def hold(
+        self, opening: Open, flavor: Flavor, prepared: Prepared, tokenizer: str, headers: Headers
+    ) -> Held | None:
         """See BudgetGate.hold."""
-        return None if self.budgets is None else await self.budgets.hold(opening, flavor, demand, tokenizer)
+        if self.budgets is None:
+            return None
+        return await self.budgets.hold(opening, flavor, prepared, tokenizer, headers)
 
     def let_go(self, opening: Open) -> None:
         """See BudgetGate.let_go."""

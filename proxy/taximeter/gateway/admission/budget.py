@@ -13,15 +13,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from taximeter.budgets.charges import Held
-from taximeter.budgets.rule import Budget, Budgets, resets_at_us
+from taximeter.budgets.rule import Budget, Budgets
 from taximeter.core.errors import BudgetExceeded, BudgetReserved, BudgetUnavailable
 from taximeter.core.record import Open, reservation_of
+from taximeter.gateway.admission.telling import CLAMPED, amount, budget_headers, resets_in_s
 from taximeter.gateway.admission.wanted import Prices, Wanting
+from taximeter.gateway.bounds.clamp import is_sealed
 
 if TYPE_CHECKING:
     from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
     from taximeter.config import BudgetSettings
-    from taximeter.flavors.meter import Demand, Flavor
+    from taximeter.flavors.meter import Flavor, Prepared
+    from taximeter.gateway.bounds.readable import Headers
     from taximeter.gateway.metering.counting import Counting
 
 log = logging.getLogger("taximeter.budget")
@@ -33,6 +36,8 @@ RETRY_AFTER_S = 2
 WAIT_S = 5.0
 """How long a call waits for a Redis that was emptied or went back to be put together again; it takes about 2 s
 (budgets.holdings)."""
+CLAMPS = 3
+"""How often a call is shortened to what is left, before others' calls have taken it again and it is refused."""
 ASK_AGAIN_S = (0.05, 0.4)
 """The first and the longest pause between two looks meanwhile."""
 LOOK_S = 0.25
@@ -111,25 +116,46 @@ class BudgetGate:
         over = left <= 0 or amount > left  # as reserve.lua decides
         if budget.mode != "hard" or not (over or stands.held + amount > left):
             return None
-        return _refused(Refusal(budget, stands.spent, stands.charged, over=over), self._now_us())
+        unheld = max(0, left - stands.held)
+        return _refused(Refusal(budget, stands.spent, stands.charged, over=over), [(budget, unheld)], self._now_us())
 
     async def close(self) -> None:
         """Close the connection to Redis, where there is one."""
         if self._holding is not None:
             await self._holding.close()
 
-    async def hold(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Held | None:
+    async def hold(
+        self, opening: Open, flavor: Flavor, prepared: Prepared, tokenizer: str, headers: Headers
+    ) -> Held | None:
         """Hold an upper bound of what the call may use, of every hard budget it has; returns the bound.
 
-        None: it has none any more. Raises BudgetExceeded, BudgetReserved or BudgetUnavailable; and what `Wanting.of`
-        does.
+        With `budget.clamp` the call is shortened to what is left: then `prepared` has another body. None: it has no
+        budget any more. Raises BudgetExceeded, BudgetReserved or BudgetUnavailable; and what `Wanting.of` does.
         """
-        budgets = self.hard.of(opening.workspace, opening.key_id, opening.task)
-        if not budgets:  # ended a moment ago
+        from taximeter.budgets.reservations import Refusal, Reserved
+
+        budgets, demand = self.hard_of(opening), prepared.demand
+        if not budgets or demand is None:  # ended a moment ago
             return None
-        held = await self.wanting.of(budgets, opening, flavor, demand, tokenizer)
-        await self._reserve(opening, [(b, held.tokens if b.unit == "tokens" else held.cost_nusd or 0) for b in budgets])
-        return held
+        want = await self.wanting.of(budgets, opening, flavor, demand, tokenizer)
+        body, answer_tokens = prepared.body, None
+        for attempt in range(CLAMPS + 1):
+            reserved = await self._reserve(opening, want.of(budgets))
+            if not isinstance(reserved, Refusal):
+                break
+            left = list(zip(budgets, reserved.unheld, strict=True))
+            shorter = None
+            if self._settings.clamp and attempt < CLAMPS and prepared.reading is None and not is_sealed(headers):
+                shorter = self.wanting.clamp(want, left, opening, flavor, demand, prepared.body)
+            if shorter is None:
+                raise _refused(reserved, left, self._now_us())
+            want, body, answer_tokens = shorter
+        prepared.body = body
+        if isinstance(reserved, Reserved) and reserved.unheld:
+            want.held.told += budget_headers(zip(budgets, reserved.unheld, strict=True), self._now_us())
+        if answer_tokens is not None:
+            want.held.told.append((CLAMPED, b"%d" % answer_tokens))
+        return want.held
 
     def let_go(self, call: Open) -> None:
         """A call's record is written: counting that lets go what the call held."""
@@ -170,9 +196,12 @@ class BudgetGate:
                 if call in self._flying and isinstance(held, Reserved):
                     self._flying[call] = held
 
-    async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> None:
-        """Hold the amounts, or raise why not. Waits, bounded, for a Redis that is being put together again."""
-        from taximeter.budgets.reservations import Refusal, Reserved
+    async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> Reserved | Refusal | None:
+        """Hold the amounts, or say why not. Waits, bounded, for a Redis that is being put together again.
+
+        None: Redis cannot be asked, and the call passes all the same. Raises BudgetUnavailable.
+        """
+        from taximeter.budgets.reservations import Lost, Reserved
         from taximeter.sinks.redis.asking import answered, is_ours
         from taximeter.sinks.redis.client import ERRORS
 
@@ -184,19 +213,18 @@ class BudgetGate:
             try:
                 held = await self._holding.reserve(call, wanted, self._now_us())
             except ERRORS as error:
-                return self._unavailable(call, wanted, str(error), away=not (is_ours(error) or answered(error)))
-            if isinstance(held, Refusal):
-                raise _refused(held, self._now_us())
+                self._unavailable(call, wanted, str(error), away=not (is_ours(error) or answered(error)))
+                return None
             if isinstance(held, Reserved):
                 if self._told:
                     log.warning("budgets can be checked again")
                 self._told = False
                 self._flying[call] = held
-                return None
+            if not isinstance(held, Lost):
+                return held
             if asyncio.get_running_loop().time() >= until:
-                return self._unavailable(
-                    call, wanted, "Redis lost what was counted and held, and it is not rebuilt yet"
-                )
+                self._unavailable(call, wanted, "Redis lost what was counted and held, and it is not rebuilt yet")
+                return None
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, ASK_AGAIN_S[1])
 
@@ -224,8 +252,9 @@ def connect(redis_url: str) -> Reservations:
     return Reservations(RedisServer(redis_url, timeout_s=None), timeout_s=TIMEOUT_S)
 
 
-def _refused(refusal: Refusal, now_us: int) -> BudgetExceeded | BudgetReserved:
+def _refused(refusal: Refusal, left: Sequence[tuple[Budget, int]], now_us: int) -> BudgetExceeded | BudgetReserved:
     budget = refusal.budget
+    told = budget_headers([each for each in left if each[0] is budget], now_us)
     whose = {"key": f"Key {budget.key_id!r}", "task": f"Task {budget.task!r}", "": "Workspace"}[
         budget.scope[:4].rstrip(":")
     ]
@@ -236,19 +265,18 @@ def _refused(refusal: Refusal, now_us: int) -> BudgetExceeded | BudgetReserved:
         return BudgetReserved(
             f"What is left of the {period}budget of {name[0].lower()}{name[1:]} is held by calls in flight. Try again.",
             retry_after_s=RETRY_AFTER_S,
+            told=told,
         )
-    resets_us = resets_at_us(budget.period, now_us)
     charged = (
         f", {_amount(refusal.charged, budget)} are charged for calls whose use is not known" if refusal.charged else ""
     )
     return BudgetExceeded(
         f"{name} has used its {period}budget of {_amount(budget.limit, budget)}: {_amount(refusal.spent, budget)} are "
         f"spent{charged}, and this call may use more than what is left.",
-        retry_after_s=None if resets_us is None else max(1, -(-(resets_us - now_us) // 1_000_000)),
+        retry_after_s=resets_in_s(budget, now_us),
+        told=told,
     )
 
 
 def _amount(value: int, budget: Budget) -> str:
-    if budget.unit == "tokens":
-        return f"{value:,} tokens"
-    return f"${value // 10**9}.{value % 10**9:09d}".rstrip("0").rstrip(".")
+    return f"{value:,} tokens" if budget.unit == "tokens" else f"${amount(value, budget)}"

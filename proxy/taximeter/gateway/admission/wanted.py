@@ -1,8 +1,10 @@
-"""How much of each of its hard budgets a call must hold: its bound, counted and priced. Asks no Redis."""
+"""How much of each of its hard budgets a call must hold: its bound, counted and priced; and how it is clamped to what
+is left of them. Asks no Redis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
@@ -12,7 +14,9 @@ from taximeter.budgets.rule import MOST, Budget
 from taximeter.core.errors import BudgetExceeded, Unbounded
 from taximeter.core.record import Open, Source
 from taximeter.flavors.meter import Countable
+from taximeter.flavors.usage.counts import decode
 from taximeter.gateway.bounds.bounds import Bound, Limits, bound
+from taximeter.gateway.bounds.clamp import shortened
 
 if TYPE_CHECKING:
     from taximeter.config import BudgetSettings
@@ -45,6 +49,24 @@ class Weighed(NamedTuple):
     """The tokens of the prompt's texts."""
     bound: Bound
     """The most it may use."""
+    bound_of: Callable[[Demand], Bound]
+    """The same of the call with other members, which say nothing else."""
+
+
+class Want(NamedTuple):
+    """What a call wants of its budgets."""
+
+    held: Held
+    weighed: Weighed
+
+    def of(self, budgets: Sequence[Budget]) -> list[tuple[Budget, int]]:
+        """How much of each, in its own unit."""
+        return [(budget, amount(budget, self.held)) for budget in budgets]
+
+
+def amount(budget: Budget, held: Held) -> int:
+    """How much of a budget that is, in its own unit."""
+    return held.tokens if budget.unit == "tokens" else held.cost_nusd or 0
 
 
 class Wanting:
@@ -57,15 +79,57 @@ class Wanting:
 
     async def of(
         self, budgets: Sequence[Budget], opening: Open, flavor: Flavor, demand: Demand, tokenizer: str
-    ) -> Held:
+    ) -> Want:
         """The most that the call may use.
 
         Raises Unbounded; BudgetExceeded (no price, and `on_unpriced = "refuse"`); BadRequest on a bound that is no
         number.
         """
-        most = (await self.weigh(opening, flavor, demand, tokenizer)).bound
-        self.check_bounded(most)
-        return Held(most.tokens, self.cost(budgets, opening, demand, most))
+        weighed = await self.weigh(opening, flavor, demand, tokenizer)
+        self.check_bounded(weighed.bound)
+        return Want(Held(weighed.bound.tokens, self.cost(budgets, opening, demand, weighed.bound)), weighed)
+
+    def clamp(
+        self,
+        wanted: Want,
+        unheld: Sequence[tuple[Budget, int]],
+        call: Open,
+        flavor: Flavor,
+        demand: Demand,
+        body: bytes,
+    ) -> tuple[Want, bytes, int] | None:
+        """The call with its answer shortened to what is left: what it then wants, its body, the tokens of an answer.
+
+        `unheld`: its budgets, with what is left of each and not held. None: nothing in it bounds an answer, not even
+        the shortest allowed would fit, or the body cannot be changed so that its new bound is sure.
+        """
+        most, budgets = wanted.weighed.bound, [budget for budget, _ in unheld]
+
+        def held_of(most: Bound) -> Held:
+            return Held(most.tokens, self.cost(budgets, call, demand, most))
+
+        def fits(held: Held) -> bool:
+            return all(amount(budget, held) <= left for budget, left in unheld)
+
+        fitting = max(self._settings.clamp_min_output_tokens, most.thinking_tokens + 1)
+        too_long = most.answer_tokens
+        if fitting >= too_long or not fits(held_of(most.shorter(fitting))):
+            return None
+        while too_long - fitting > 1:
+            middle = (fitting + too_long) // 2
+            if fits(held_of(most.shorter(middle))):
+                fitting = middle
+            else:
+                too_long = middle
+        body_now = shortened(flavor.dialect, call.provider, demand.members, body, fitting)
+        members = None if body_now is None else decode(body_now)
+        if body_now is None or not isinstance(members, dict):
+            return None
+        weighed = wanted.weighed._replace(
+            bound=wanted.weighed.bound_of(msgspec.structs.replace(demand, members=members))
+        )
+        held = held_of(weighed.bound)
+        return (Want(held, weighed), body_now, fitting) if fits(held) else None
 
     async def weigh(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Weighed:
         """A call's prompt, counted, and its bound. Raises BadRequest on a bound that is no number."""
@@ -88,7 +152,10 @@ class Wanting:
         default = self._settings.default_context_tokens
         context_tokens = max(known) if known and len(known) == len(windows) else max([default, *known])
         limits = Limits(context_tokens, self._settings.default_max_output_tokens)
-        return Weighed(text, counted, bound(flavor, demand, text, tokens + text.tokens, opening.provider, limits))
+        bound_of = partial(
+            _bound, flavor, text=text, counted=tokens + text.tokens, provider=opening.provider, limits=limits
+        )
+        return Weighed(text, counted, bound_of(demand), bound_of)
 
     def check_bounded(self, most: Bound) -> None:
         """Raise Unbounded where the settings do not let a call pass that leaves so much open."""
@@ -121,3 +188,7 @@ class Wanting:
                 "no price here."
             )
         return min(nusd, MOST) if priced or nusd else None
+
+
+def _bound(flavor: Flavor, demand: Demand, *, text: Countable, counted: int, provider: str, limits: Limits) -> Bound:
+    return bound(flavor, demand, text, counted, provider, limits)

@@ -46,6 +46,11 @@ class Bound(msgspec.Struct, kw_only=True):
     input_tokens: int = 0
     output_tokens: int = 0
     search_units: int = 0
+    answer_tokens: int = 0
+    """Of one answer, as the request says or is taken; of which there are `answers`. 0: nothing in it bounds one."""
+    answers: int = 1
+    thinking_tokens: int = 0
+    """Stated beside it: some providers want an answer's bound to be more than that."""
     uses: int = 0
     """Of tools that the provider runs and charges for."""
     seconds: int = 0
@@ -59,6 +64,11 @@ class Bound(msgspec.Struct, kw_only=True):
     @property
     def tokens(self) -> int:
         return min(self.input_tokens + self.output_tokens, MOST_TOKENS)
+
+    def shorter(self, answer_tokens: int) -> Bound:
+        """The same call, with at most so many tokens an answer."""
+        cut = (self.answer_tokens - answer_tokens) * self.answers
+        return msgspec.structs.replace(self, answer_tokens=answer_tokens, output_tokens=self.output_tokens - cut)
 
     def most(self) -> Most:
         """What is to be priced."""
@@ -105,7 +115,8 @@ def bound(flavor: Flavor, demand: Demand, text: Countable, counted: int, provide
     elif flavor.operation is Operation.RERANK:
         _searches(found, walk.longest_list)
     elif flavor.operation is not Operation.EMBEDDING and not demand.answerless:
-        found.output_tokens = _answer(found, asked, limits) * _answers(asked)
+        found.answers = _answers(asked)
+        found.output_tokens = _answer(found, asked, limits) * found.answers
     if walk.media and flavor is not AUDIO:
         kept.append("files, audio or video")
     found.assumed += kept
@@ -123,7 +134,7 @@ class _Asked:
         self._models = demand.models
         self.unlimited = demand.unlimited
         self._by_name: dict[int, dict[str, list[object]]] = {}
-        self._rules = _rules(dialect, provider)
+        self._rules = rules_of(dialect, provider)
 
     def of(self, bounds: Bounds) -> list[tuple[Rule, object]]:
         """(rule, value) of each member that has this meaning and is there, in whatever spelling."""
@@ -132,7 +143,7 @@ class _Asked:
     def numbers(self, bounds: Bounds) -> list[float]:
         """Those that are numbers, also where they come as strings. Raises BadRequest on one that is none."""
         values = ((rule.member, value) for rule, value in self.of(bounds))
-        return [number for member, value in values if (number := _number(member, value)) is not None]
+        return [number for member, value in values if (number := number_of(member, value)) is not None]
 
     def _values(self, rule: Rule) -> list[object]:
         if rule.member == "model":
@@ -156,7 +167,7 @@ class _Asked:
 
 
 @lru_cache(maxsize=256)
-def _rules(dialect: str, provider: str) -> tuple[Rule, ...]:
+def rules_of(dialect: str, provider: str) -> tuple[Rule, ...]:
     """The rules of a dialect at a provider."""
     return tuple(
         rule
@@ -174,7 +185,7 @@ def _roots(members: dict[str, object]) -> Iterator[dict[str, object]]:
             waiting += [inner for name, inner in value.items() if canonical(name) in _WRAPPERS]
 
 
-def _number(member: str, value: object) -> float | None:
+def number_of(member: str, value: object) -> float | None:
     """A number as lenient decoders take it; None where it is null or "". Raises BadRequest on anything else."""
     if value is None or value == "":
         return None
@@ -207,7 +218,8 @@ def _answer(found: Bound, asked: _Asked, limits: Limits) -> int:
         found.assumed.append("the answer's length")
         longest = limits.max_output_tokens
     predicted = sum(len(encode(value)) for _, value in asked.of(Bounds.PREDICTED) if _given(value))
-    return min(longest + _thinking(asked) + predicted, MOST_TOKENS)
+    found.answer_tokens, found.thinking_tokens = 0 if asked.unlimited else longest, _thinking(asked)
+    return min(longest + found.thinking_tokens + predicted, MOST_TOKENS)
 
 
 def _thinking(asked: _Asked) -> int:
@@ -218,7 +230,7 @@ def _thinking(asked: _Asked) -> int:
         number
         for member, value in values
         if not isinstance(value, bool) and str(value).lower() not in ("true", "false")
-        if (number := _number(member, value)) is not None
+        if (number := number_of(member, value)) is not None
     ]
     if any(number < 0 for number in numbers) or (switched and not numbers):
         return rules.THINKING_TOKENS
@@ -262,7 +274,7 @@ def _uses(found: Bound, asked: _Asked) -> int:
                 continue
             if canonical(name).startswith(rules.OTHER_PRICES) or b"memory_limit" in encode(tool):
                 found.endless.append(f"the tool {name[:60]!r}, which is billed by other prices than the model's")
-            uses = [_number("max_uses", inner) for key, inner in _items(tool) if canonical(key) == "maxuses"]
+            uses = [number_of("max_uses", inner) for key, inner in _items(tool) if canonical(key) == "maxuses"]
             most = [_whole(number) for number in uses if number is not None and number > 0]
             if in_all is not None:
                 found.uses = in_all

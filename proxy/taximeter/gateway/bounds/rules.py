@@ -212,6 +212,27 @@ EXCEPTIONS = frozenset((
 (https://api-docs.deepseek.com/api/create-chat-completion, https://docs.mistral.ai/api/,
 https://docs.together.ai/reference/chat-completions-1); Perplexity's search is in the price of a request."""
 
+SHORTENED: dict[str, tuple[str, ...]] = {
+    "chat": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+    "conversations": ("completion_args.max_tokens",),
+    "messages": ("max_tokens",),
+    "generate": ("parameters.maxOutputTokens", "generationConfig.maxOutputTokens"),
+    "interactions": ("generation_config.max_output_tokens",),
+    "cohere": ("chatRequest.maxTokens", "max_tokens"),
+    "ollama": ("options.num_predict",),
+    "dashscope": ("parameters.max_tokens",),
+    "converse": ("inferenceConfig.maxTokens",),
+}
+"""Where a clamped call that bounds no answer itself gets its bound: the first whose parent is there, else the last.
+
+Left out are APIs that end an answer early by themselves where nothing is said (completions: 16 tokens, text generation:
+20), so that no bound of ours makes an answer longer, and those of which it is not known which of several members they
+read."""
+SHORTENED_AT = {("chat", provider): ("max_completion_tokens",) for provider in ("openai", "azure", "azure-openai")}
+"""Where that is another one at a provider: reasoning models of OpenAI's refuse `max_tokens`; others' APIs do not all
+know `max_completion_tokens`."""
+
 CLIENT_TOOLS = (
     "function", "custom", "localshell", "computer", "bash", "texteditor", "memory", "applypatch", "namespace",
 )  # fmt: skip
