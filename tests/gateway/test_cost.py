@@ -127,9 +127,10 @@ async def test_a_chunk_stays_cheap_and_leaves_in_one_write(connected, provider, 
     ]
     gates = [asyncio.Event() for _ in deltas]
     steps = [step for gate, delta in zip(gates, deltas, strict=True) for step in (gate, chunk(delta))]
+    await client.call(STREAM, b"0\r\n\r\n")  # of the first stream of a model the head waits for the first event
     provider.script(stream_head(), *steps, chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
     reading = asyncio.create_task(client.call(STREAM, b"0\r\n\r\n"))
-    await provider.until(lambda: provider.requests and provider.requests[0].complete)
+    await provider.until(lambda: len(provider.requests) == 2 and provider.requests[1].complete)
     writes: list[bytes] = []
     (of_client,) = [one.client for one in running.server.connections if not one.unread]
     monkeypatch.setattr(of_client, "transport", Writes(of_client.transport, writes))

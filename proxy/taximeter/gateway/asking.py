@@ -1,28 +1,15 @@
-"""What a call's request needs now and then: a hold of its budgets, an upload as it comes, a second attempt."""
+"""What a call's request needs now and then: a hold of its budgets, an upload as it comes."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from taximeter.core import errors
-from taximeter.core.record import BUDGETS, Outcome
-from taximeter.gateway.ending import UnderWay, unwatch
-from taximeter.gateway.ends import ASKING, UPLOADING, WAITING
+from taximeter.gateway.ending import UnderWay
+from taximeter.gateway.ends import UPLOADING, WAITING
 from taximeter.gateway.metering import progress
-from taximeter.gateway.metering.call import Call
 from taximeter.server.exchange import ClientLeft
 from taximeter.server.inline import in_task
-
-if TYPE_CHECKING:
-    from taximeter.gateway.upstream.response import Response
-
-log = logging.getLogger("taximeter.gateway")
-
-REFUSAL_BODY_BYTES = 64 * 1024
-"""Of an answer that may be about `stream_options`, so much is read to find out."""
 
 
 async def hold(relay: UnderWay) -> None:
@@ -54,46 +41,3 @@ async def upload(relay: UnderWay, begun: bytes) -> AsyncIterator[bytes]:
     relay.exchange.on_left = relay.on_left
     if relay.exchange.left:
         relay.on_left()
-
-
-async def again_without_usage(relay: UnderWay, response: Response, path: bytes, body: bytes) -> tuple[Response, bytes]:
-    """An upstream that does not know `stream_options` refuses it: send the client's own bytes, and remember.
-
-    Returns the response to pass on and what was read of it already. The refusal was an attempt of its own and gets
-    its own record (old Azure api-versions and some local servers answer so).
-    """
-    refusal = b""
-    while len(refusal) < REFUSAL_BODY_BYTES and (part := await response.read()):
-        refusal += part
-    if b"stream_options" not in refusal and b"include_usage" not in refusal:
-        return response, refusal
-    first = relay.call
-    first.record.response_bytes = len(refusal)
-    first.settle(Outcome.UPSTREAM_ERROR, time.perf_counter_ns())
-    if BUDGETS in first.record.tags:
-        relay.admission.let_go(first.record)
-    response.abort()
-    relay.upstream.takes_stream_options = False
-    log.warning("upstream %s refuses stream_options: its streams are counted here", relay.upstream.name)
-    unwatch(relay)
-    relay.state = ASKING
-    relay.call = _next(first, body)
-    if BUDGETS in relay.call.record.tags:
-        await hold(relay)
-    response = relay.response = await relay.sending(path, relay.call.prepared.body)
-    relay.call.record.status = response.status
-    return response, b""
-
-
-def _next(first: Call, body: bytes) -> Call:
-    """The next attempt of the same request, with another body."""
-    first.prepared.body, first.prepared.injected = body, False
-    return Call(
-        first.metering,
-        first.record.again(time.time_ns() // 1000),
-        time.perf_counter_ns(),
-        first.flavor,
-        first.prepared,
-        text=first.text,
-        tokenizer=first.tokenizer,
-    )

@@ -104,7 +104,7 @@ class Gateway:
 
             upstream = self.upstreams.choose(route.upstream, prepared.model)
             record.upstream, record.provider = upstream.name, upstream.provider
-            if prepared.injected and not upstream.takes_stream_options:
+            if prepared.injected and (flavor.api, prepared.model) in upstream.refuses_usage:
                 prepared.body, prepared.injected = body, False
             if named or route.tags or self._tagging.weak:
                 self._tagging.of(head, named, route, key, upstream, prepared).mark(record)

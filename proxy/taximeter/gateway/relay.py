@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from taximeter.core import errors
 from taximeter.core.record import BUDGETS, Outcome
 from taximeter.flavors.meter import Answer
-from taximeter.gateway.asking import again_without_usage, hold, upload
+from taximeter.gateway.again import without_usage
+from taximeter.gateway.asking import hold, upload
 from taximeter.gateway.ending import end, left
 from taximeter.gateway.ends import ASKING, DELIVERED, ENDED, HELD, PASSING, UPLOADING, WAITING, By
 from taximeter.gateway.metering.counted import count_and_settle, settle_now, shorten_prompt
@@ -35,8 +36,6 @@ log = logging.getLogger("taximeter.gateway")
 
 USAGE_HEADERS_BYTES = 64 * 1024
 """A unary answer up to this is held until whole where `usage_headers` is on."""
-REFUSALS = (400, 422)
-"""What servers answer to a member they do not know: 422 where they check bodies against a schema (Mistral, FastAPI)."""
 
 _JSON = (b"application/json", b"application/json; charset=utf-8")
 """Says nothing about how the answer comes."""
@@ -80,8 +79,11 @@ class Relay:
                     shorten_prompt(call)
                 response = self.response = await self.sending(path, call.prepared.body)
                 call.record.status = response.status
-                if response.status in REFUSALS and call.prepared.injected:
-                    response, begun = await again_without_usage(self, response, path, body)
+                if call.prepared.injected and (
+                    response.status != 200
+                    or (call.record.api, call.record.request_model) not in self.upstream.takes_usage
+                ):
+                    response, begun = await without_usage(self, response, path, body)
             else:
                 response = self.response = await self.sending(path, upload(self, body))
                 call.record.status = response.status

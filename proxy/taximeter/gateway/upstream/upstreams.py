@@ -37,6 +37,17 @@ _CACHED_MODELS = 4096
 _CACHED_PATHS = 1024
 
 
+Asked = tuple[str, str | None]
+"""An API and a model."""
+
+
+class Everything:
+    """Holds whatever it is asked about."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
 class Transport(Protocol):
     """How a request gets to one origin."""
 
@@ -65,8 +76,10 @@ class Upstream:
         self.settings = settings
         self.name = settings.name
         self.provider = settings.provider
-        self.takes_stream_options = settings.stream_usage == "inject"
-        """Told not to ask for usage, or an answer said it does not know how: False."""
+        self.takes_usage: set[Asked] = set()
+        """Streams of these, by API and model, have been asked for their usage, and it was not refused."""
+        self.refuses_usage: set[Asked] | Everything = set() if settings.stream_usage == "inject" else Everything()
+        """Streams of these are not asked: the upstream does not know how, or the settings say so."""
         self._key = key_of(settings, environ)
         self._forward = settings.forward_credentials and not self._key
         withheld = drop if self._forward else drop | credentials.HEADERS
@@ -98,6 +111,14 @@ class Upstream:
         native = not (path == b"/v1" or path.startswith((b"/v1/", b"/v1?")))
         transport = self._native_transport if native else self._transport
         return transport.send(method, target, kept, body, length)
+
+    def learn(self, api: str, model: str | None, *, takes_usage: bool) -> None:
+        """Whether this upstream knows `stream_options`. Clients name models, so the memory of them is bounded."""
+        known = self.takes_usage if takes_usage else self.refuses_usage
+        if isinstance(known, set):
+            if len(known) >= _CACHED_MODELS:
+                known.clear()
+            known.add((api, model))
 
     async def close(self) -> None:
         """Drop every connection."""
