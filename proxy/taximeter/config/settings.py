@@ -120,8 +120,9 @@ class UpstreamSettings(Section):
     max_connections: Count = 1_000
     """Connections of one worker to this upstream at once."""
     keep_alive_s: Seconds = 50.0
-    """How long an idle connection is kept for the next call. Less than the upstream's own bound, else calls are lost to
-    connections that it closes in that moment; a shorter `Keep-Alive: timeout` in its answers is honoured."""
+    """How long an idle connection is kept for the next call, at most: a shorter `Keep-Alive: timeout` in its answers is
+    honoured, and a shorter time is learned where it closes idle connections without a word. Calls are lost to
+    connections that it closes in that moment, so set less than its own bound where that is known."""
     dns_lifetime_s: SecondsOrNone = 30.0
     """How long the addresses of its name are taken for right; after that they are used on while they are renewed."""
     tcp_keepalive_s: Seconds = 30.0

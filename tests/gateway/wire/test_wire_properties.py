@@ -52,6 +52,8 @@ class FakePool:
 
     def lost(self, connection: WireConnection) -> None: ...
 
+    def closed_idle(self, idle_s: float) -> None: ...
+
 
 def outcome(pieces: list[bytes], *, eof: bool) -> tuple[Any, ...]:
     """(status, headers, body, complete, error's class, connection kept) of an answer that arrives in these pieces."""

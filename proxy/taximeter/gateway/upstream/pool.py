@@ -6,15 +6,20 @@ Knows nothing of HTTP; what may go back into the pool is decided by `wire`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Iterable
+from time import monotonic
 
 from taximeter.core.errors import UpstreamTimeout
 from taximeter.gateway.upstream.dial import Dialer, Origin, unreachable
+from taximeter.gateway.upstream.idleness import Idleness
 from taximeter.gateway.upstream.wire import Terms, WireConnection
 from taximeter.server.client import Then, at_once
 from taximeter.server.inline import in_task
+
+log = logging.getLogger("taximeter.upstream")
 
 KEEP_ALIVE_S = 50.0
 """Idle connections are closed by us before common servers close them under a request (ALB 60 s, nginx 75 s)."""
@@ -52,6 +57,7 @@ class Pool:
             keep_alive_s=keep_alive_s,
             then=then,
         )
+        self._idleness = Idleness()
         self._idle: list[WireConnection] = []
         self._live: set[WireConnection] = set()
         self._slots = max_connections
@@ -145,6 +151,19 @@ class Pool:
             if connection in self._idle:
                 self._idle.remove(connection)
             self._free_slot()
+
+    def closed_idle(self, idle_s: float) -> None:
+        """The upstream has closed an idle connection: how long it keeps them shows."""
+        kept_s = self._idleness.closed(monotonic(), idle_s)
+        if kept_s is None or kept_s >= self._terms.keep_alive_s:
+            return
+        self._terms.keep_alive_s = kept_s
+        for connection in self._idle:
+            connection.keep(kept_s)
+        log.info(
+            "upstream %s closes idle connections after about %.3g s: they are used for %.3g s now (keep_alive_s)",
+            self.name, idle_s, kept_s,
+        )  # fmt: skip
 
     def _free_slot(self) -> None:
         self._slots += 1

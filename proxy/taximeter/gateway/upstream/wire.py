@@ -6,6 +6,7 @@ Knows the syntax of answers through `framing`; nothing of providers or metering,
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import socket
 from collections.abc import AsyncIterator
@@ -22,16 +23,13 @@ from taximeter.core.errors import (
     UpstreamUnreachable,
 )
 from taximeter.gateway.upstream.framing import CHUNKED, HEAD, UNTIL_CLOSE, ResponseFraming
+from taximeter.gateway.upstream.idleness import before
 from taximeter.gateway.upstream.response import Response
 from taximeter.gateway.upstream.upload import Upload
 from taximeter.server.client import Then, at_once
 
 WHOLE_BYTES = 64 * 1024
 """Head and body up to this go out in one write: copying them together is cheaper than a second system call."""
-
-
-EARLIER_S = 1.0
-"""So long before its upstream would close it, by its own word, a connection is not used any more; at most a fifth."""
 
 
 class Terms(msgspec.Struct):
@@ -41,6 +39,7 @@ class Terms(msgspec.Struct):
     first_byte_ticks: int
     idle_ticks: int
     keep_alive_s: float
+    """How long an idle connection may be used."""
     then: Then = at_once
     """How bytes leave: no request before its line is written."""
 
@@ -54,13 +53,16 @@ class Keeper(Protocol):
     def lost(self, connection: WireConnection) -> None:
         """It has ended; may be called more than once."""
 
+    def closed_idle(self, idle_s: float) -> None:
+        """Its upstream has closed it after it had been idle for so long, or under the request that followed."""
+
 
 class WireConnection(asyncio.Protocol):
     """One connection; one answer at a time."""
 
     __slots__ = (
-        "_closed", "_framing", "_good_until", "_keeper", "_poller", "_reading", "_response", "_silence", "_terms",
-        "_transport", "_upload",
+        "_closed", "_framing", "_good_until", "_idle_since", "_keeper", "_poller", "_reading", "_response", "_silence",
+        "_terms", "_transport", "_upload",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -72,6 +74,8 @@ class WireConnection(asyncio.Protocol):
         self._framing = ResponseFraming()
         self._good_until = monotonic() + terms.keep_alive_s
         """Until then its upstream may be expected to keep it, if it is idle."""
+        self._idle_since = math.inf
+        """Since when it is, or was before the request under way; a new one never was."""
         self._response: Response | None = None
         self._upload: Upload | None = None
         """Sends a request's body that is still coming."""
@@ -85,6 +89,10 @@ class WireConnection(asyncio.Protocol):
     @property
     def closed(self) -> bool:
         return self._closed
+
+    def keep(self, kept_s: float) -> None:
+        """While it is idle: to be used for no longer than this since it is."""
+        self._good_until = min(self._good_until, self._idle_since + kept_s)
 
     def usable(self) -> bool:
         """Whether a request may be written: open, kept by the upstream for a while yet, and nothing (bytes nobody asked
@@ -208,8 +216,9 @@ class WireConnection(asyncio.Protocol):
             self._silence = 0
             kept_s, said_s = self._terms.keep_alive_s, self._framing.kept_s
             if said_s is not None:
-                kept_s = min(kept_s, said_s - min(EARLIER_S, said_s / 5))
-            self._good_until = monotonic() + kept_s
+                kept_s = min(kept_s, before(said_s))
+            self._idle_since = now = monotonic()
+            self._good_until = now + kept_s
             self._keeper.release(self)
         else:
             self._discard()
@@ -228,6 +237,9 @@ class WireConnection(asyncio.Protocol):
         response = self._response
         self._response = None
         name = self._terms.name
+        idle_s = monotonic() - self._idle_since
+        if idle_s >= 0 and not self._closed and (response is None or not response.status):
+            self._keeper.closed_idle(idle_s)
         self._end()
         if response is None:
             return
@@ -281,6 +293,7 @@ class WireConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once; an answer under way is cut."""
+        self._idle_since = math.inf  # it is us who close it
         self._lost(ConnectionAbortedError())
         self._transport.abort()
 
