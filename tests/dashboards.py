@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
+
 import pytest
 
 from control_plane import ControlPlane, Start
+from present import present
 from rag_days import calls
 from taximeter.config import Settings
 from taximeter.config.settings import AuthSettings
@@ -42,3 +46,30 @@ async def guarded(start: Start) -> ControlPlane:
     control = await start(settings, now_us=lambda: NOW_US, delivering=told)
     await control.add(*calls(NOW_US, days=3))
     return control
+
+
+def text_of(html: str, element: str) -> str:
+    """The text of the first element with this id."""
+    found = re.search(rf'id="{element}"[^>]*>(.*?)</(?:section|dd)>', html, re.S)
+    assert found is not None, element
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", found[1])).split())
+
+
+def rows_of(html: str, element: str) -> list[list[str]]:
+    """The rows of the first table after this id, as lists of cell texts."""
+    table = present(re.search(rf'id="{element}".*?<tbody>(.*?)</tbody>', html, re.S))[1]
+    return [
+        [
+            " ".join(unescape(re.sub(r"<[^>]+>", " ", cell)).split())
+            for cell in re.findall(r"<td.*?>(.*?)</td>", row, re.S)
+        ]
+        for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)
+    ]
+
+
+async def get(control: ControlPlane, path: str, **headers: str) -> str:
+    """The page of a 200 answer."""
+    answer = await control.client.get(path, headers=headers)
+    assert answer.status_code == 200, answer.text[-2_000:]
+    text: str = answer.text
+    return text

@@ -10,6 +10,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from taximeter.core.record import Operation, Outcome, Record, Source
+from taximeter.core.totals import FINE
 from taximeter.sinks.batch import Batch
 
 US = 1_000_000
@@ -56,6 +57,10 @@ def random_call(rng: Random, span_us: int = 3 * 86_400 * US) -> Record:
         "outcome": rng.choice([*Outcome]),
         "cost_nusd": rng.choice([None, rng.randint(-(10**6) if correction else 0, 10**6)]),
     }
+    if fields["outcome"] not in FINE:
+        fields["error_code"] = [None, "upstream_timeout", "budget_reserved"][
+            fields["cost_nusd"] % 3 if fields["cost_nusd"] else 0
+        ]
     if not correction:
         fields |= {name: rng.choice([None, 0, rng.randrange(5_000)]) for name in _COUNTED}
         fields["seconds"] = rng.choice([None, rng.randrange(10**6) / 1_000])

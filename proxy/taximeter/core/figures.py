@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from decimal import Decimal
 
 UNKNOWN = "—"
@@ -13,11 +14,23 @@ def count(number: int | None) -> str:
     return UNKNOWN if number is None else f"{number:,}"
 
 
-def money(usd: Decimal | None) -> str:
-    """Cents from a dollar on, up to four digits from a cent on, up to six below; no price -> an em dash."""
+def places(amounts: Iterable[Decimal | None]) -> int:
+    """How many decimals a column of money has: cents where its largest is ten dollars, six digits where it is cents."""
+    largest = max((abs(usd) for usd in amounts if usd is not None), default=Decimal(0))
+    return 2 if largest >= 10 or not largest else 4 if largest >= Decimal("0.1") else 6
+
+
+def money(usd: Decimal | None, decimals: int | None = None) -> str:
+    """Cents from a dollar on, up to four digits from a cent on, up to six below; no price -> an em dash.
+
+    `decimals`: so many, as in a column all have; what is there but less says so.
+    """
     if usd is None:
         return UNKNOWN
     sign, size = ("-", -usd) if usd < 0 else ("", usd)
+    if decimals is not None:
+        least = Decimal(1).scaleb(-decimals)
+        return f"{sign}<${least:f}" if 0 < size < least else f"{sign}${size:,.{decimals}f}"
     if size == 0 or size >= 1:
         return f"{sign}${size:,.2f}"
     if size < Decimal("0.000001"):

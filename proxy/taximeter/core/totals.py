@@ -59,7 +59,8 @@ _REQUESTS_OF = {
     Operation.RERANK: RERANK_REQUESTS,
     Operation.OTHER: OTHER_REQUESTS,
 }
-_FINE = (Outcome.OK, Outcome.CLIENT_LEFT)
+FINE = (Outcome.OK, Outcome.CLIENT_LEFT)
+"""Outcomes that are no error."""
 _NEVER_BILLED = (Outcome.REFUSED, Outcome.UPSTREAM_ERROR, Outcome.UPSTREAM_UNREACHABLE)
 
 
@@ -74,7 +75,7 @@ def add(cell: MutableSequence[int], record: Record) -> None:
         cell[REQUESTS] += 1
         cell[_REQUESTS_OF[operation]] += 1
     outcome = record.outcome
-    if outcome not in _FINE:
+    if outcome not in FINE:
         cell[ERRORS] += 1
     if record.search_units is not None:
         cell[SEARCH_UNITS] += record.search_units

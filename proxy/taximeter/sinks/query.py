@@ -6,12 +6,13 @@ Times are µs since epoch, UTC; ranges are half-open; records belong to the mome
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
 from taximeter.core.bounds import FOREVER_US
 from taximeter.core.errors import BadRequest
+from taximeter.core.record import Record
 from taximeter.core.totals import Totals
 from taximeter.sinks.cells import Details
 
@@ -19,6 +20,8 @@ Names = str | Sequence[str] | None
 """One value, any of several, or None: no filter. The value "" stands for records that carry none."""
 
 Window = Literal["minute", "hour", "day", "month"]
+
+SortName = Literal["ended", "cost", "tokens", "took"]
 
 SERIES = ("workspace", "provider", "model", "task", "operation", "key_id", "service_tier")
 """Names the roll-ups are kept by: filters and group-bys on these alone never read single records,
@@ -54,6 +57,8 @@ class Filters(msgspec.Struct, kw_only=True, frozen=True):
     outcome: Names = None
     kind: Names = None
     """usage | correction."""
+    error_code: Names = None
+    """Our own stable code (core.errors) of a call that we refused or that failed on our way to the provider."""
 
 
 class Group(msgspec.Struct, kw_only=True):
@@ -78,6 +83,39 @@ class Ranked(msgspec.Struct, kw_only=True):
     """The first groups, by window."""
     everything: list[Group]
     """All groups as one, by window."""
+
+
+SORTS: tuple[SortName, ...] = get_args(SortName)
+
+
+class Sort(msgspec.Struct, frozen=True):
+    """In which order single records come; what is not known comes below all that is."""
+
+    by: SortName = "ended"
+    descending: bool = True
+
+
+NEWEST, OLDEST = Sort(), Sort(descending=False)
+
+
+class Listing(msgspec.Struct, kw_only=True):
+    """Some single records in order, and where the records before and after them are."""
+
+    records: list[Record]
+    before: str | None
+    """Cursor of the page before; None: these are the first."""
+    after: str | None
+    """Cursor of the page after; None: these are the last."""
+
+
+class Match(NamedTuple):
+    """A name that a search found."""
+
+    name: str
+    """What it is a name of: one of GROUPS."""
+    value: str
+    workspace: str | None
+    """Whose it is, of TAGS."""
 
 
 class TrackPart(msgspec.Struct, kw_only=True):

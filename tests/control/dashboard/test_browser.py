@@ -19,6 +19,8 @@ PAGES = {
     "track": "",
     "analytics": "/dashboard/analytics",
     "records": "/dashboard/records",
+    "errors": "/dashboard/records?outcome=timeout&outcome=upstream_error&sort=-took&period=7d",
+    "search": "/dashboard/search?q=u",
     "request": "/dashboard/requests/req-000100",
     "live": "/dashboard/live",
     "health": "/dashboard/health",
@@ -95,7 +97,7 @@ async def test_the_numbers_a_person_reads_are_the_api_s(house):
         assert await page.inner_text("#range-tokens") == count(answer["usage"]["total_tokens"])
         shown = {}
         for row in await page.locator("#by-model tbody tr").all():
-            name, calls, tokens, *_ = await row.locator("td").all_inner_texts()
+            name, calls, _, tokens, *_ = await row.locator("td").all_inner_texts()
             shown[name.strip()] = (calls, tokens)
     assert shown == {
         part["model"]: (count(part["usage"]["requests"]), count(part["usage"]["total_tokens"]))
@@ -172,8 +174,8 @@ async def test_calls_appear_as_they_end(house):
             '<b>"query" t-1',
             r"odd-\x9b2J\x07\u202e\u2066\U000e0041\u2028\n",
             "12,345 → 30",
-            "$1.23",
-            "250 ms",
+            "$1.234568",
+            "250",
             "ok",
         ]
         assert await page.locator("#live tbody tr").count() == before + 1
@@ -181,6 +183,21 @@ async def test_calls_appear_as_they_end(house):
         await page.reload()  # the server writes the row as the script did
         first = page.locator("#live tbody tr").first.locator("td")
         assert [" ".join(text.split()) for text in await first.all_inner_texts()] == cells
+        assert troubles == []
+
+
+async def test_a_page_asks_for_itself_anew_and_nothing_unfolded_folds(house):
+    async with browsing(house.url) as (page, troubles):
+        await page.clock.install()
+        await page.goto("/dashboard/records?refresh=10")
+        await page.get_by_text("Filter by any field").click()
+        await house.add(record(9_003, ended_at=NOW_US - 1, task="just-now"))
+        await page.clock.run_for(10_000)
+        await page.get_by_role("cell", name="just-now").wait_for()
+        assert await page.locator("#pickers").get_attribute("open") is not None
+        await page.locator("#pickers input").first.focus()  # who types is left alone
+        await page.clock.run_for(30_000)
+        assert await page.locator("#main").get_attribute("data-renewed") == "1"
         assert troubles == []
 
 

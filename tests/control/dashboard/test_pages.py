@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from control_plane import DAY_US, embedding, record
-from dashboards import ADMIN_TOKEN, NOW_US, told
+from dashboards import ADMIN_TOKEN, NOW_US, get, rows_of, text_of, told
 from present import present
-from taximeter.core.figures import count, money
+from taximeter.core.figures import count, money, places
 from taximeter.core.record import Outcome
 
 PATHS = (
@@ -19,31 +19,6 @@ PATHS = (
     "/dashboard/live",
     "/dashboard/health",
 )
-
-
-def text_of(html, element):
-    """The text of the first element with this id."""
-    found = re.search(rf'id="{element}"[^>]*>(.*?)</(?:section|dd)>', html, re.S)
-    assert found is not None, element
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", found[1])).split())
-
-
-def rows_of(html, element):
-    """The rows of the first table after this id, as lists of cell texts."""
-    table = present(re.search(rf'id="{element}".*?<tbody>(.*?)</tbody>', html, re.S))[1]
-    return [
-        [
-            " ".join(unescape(re.sub(r"<[^>]+>", " ", cell)).split())
-            for cell in re.findall(r"<td.*?>(.*?)</td>", row, re.S)
-        ]
-        for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)
-    ]
-
-
-async def get(control, path, **headers):
-    answer = await control.client.get(path, headers=headers)
-    assert answer.status_code == 200, answer.text[-2_000:]
-    return answer.text
 
 
 def usd(answer):
@@ -71,11 +46,15 @@ async def test_today_beside_yesterday_is_what_the_api_says(house):
 async def test_every_breakdown_is_what_the_api_says(house, name):
     html = await get(house, "/?period=7d")
     answer = await house.get("/usage", group_by=name, **{"from": "2026-11-16", "to": "2026-11-23"})
+    digits = places(usd(part) for part in answer["groups"])
     expected = {
-        str(part[name]): [count(part["usage"]["requests"]), count(part["usage"]["total_tokens"]), money(usd(part))]
+        str(part[name]): [
+            *(count(part["usage"][figure]) for figure in ("requests", "errors", "total_tokens")),
+            money(usd(part), digits),
+        ]
         for part in answer["groups"]
     }
-    assert {row[0]: row[1:4] for row in rows_of(html, f"by-{name}")} == expected
+    assert {row[0]: row[1:5] for row in rows_of(html, f"by-{name}")} == expected
     assert text_of(html, "range-cost") == money(usd(answer))
     assert text_of(html, "range-calls") == count(answer["usage"]["requests"])
 
@@ -85,7 +64,8 @@ async def test_the_table_behind_the_chart_is_the_api_s_series(house):
     answer = await house.get(
         "/usage", workspace="acme", window="day", tz="Europe/Berlin", **{"from": "2026-11-16", "to": "2026-11-23"}
     )
-    expected = [[count(each["usage"]["requests"]), money(usd(each))] for each in answer["series"]]
+    digits = places(usd(each) for each in answer["series"])
+    expected = [[count(each["usage"]["requests"]), money(usd(each), digits)] for each in answer["series"]]
     assert [[row[1], row[-1]] for row in rows_of(html, "over-time")] == expected
 
 

@@ -42,7 +42,7 @@ CHOICES = {
     "workspace": ["acme", "beta", "nobody"], "provider": ["openai", "cohere"], "model": ["m1", "m2", "unknown"],
     "task": ["query", "index", ""], "operation": [*Operation], "key_id": ["k1", ""], "service_tier": ["flex", ""],
     "track": ["t1", "t2", ""], "document": ["d1", ""], "end_user": ["ann", ""], "request_id": ["req-1", "req-2"],
-    "outcome": [*Outcome], "kind": ["usage", "correction"],
+    "outcome": [*Outcome], "kind": ["usage", "correction"], "error_code": ["upstream_timeout", "budget_reserved", ""],
 }  # fmt: skip
 
 

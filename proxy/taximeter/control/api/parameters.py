@@ -20,6 +20,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from taximeter.control.door.access import Caller, Connection, own
 from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest, NotFound
+from taximeter.core.record import Outcome
 from taximeter.core.times import range_us
 from taximeter.sinks.query import Filters, Window, checked
 
@@ -134,6 +135,14 @@ async def usage_parameters(
         ),
         tz=tz,
     )
+
+
+def with_ends(filters: Filters, outcome: Many, error_code: Many) -> Filters:
+    """The filters, and how the attempts ended. Raises BadRequest on an outcome there is not."""
+    for name in split(outcome):
+        if name not in tuple(Outcome):
+            raise BadRequest(f"No outcome {name[:80]!r}. Allowed: {', '.join(Outcome)}.", param="outcome")
+    return msgspec.structs.replace(filters, outcome=split(outcome) or None, error_code=split(error_code) or None)
 
 
 def groups(group_by: Many) -> tuple[str, ...]:

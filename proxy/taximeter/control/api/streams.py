@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from typing import Annotated, Any, BinaryIO, cast
 
-import msgspec
 from litestar import Controller, get
 from litestar.params import QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage, Stream
 
 from taximeter.control.answers import responses, rows
 from taximeter.control.answers.responses import encode
-from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, split
+from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, with_ends
 from taximeter.control.door.access import anyone_known
 from taximeter.control.services.live import Live
 from taximeter.control.services.querying import DRAIN_S
@@ -32,6 +31,7 @@ _SPOOL_BYTES = 8 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 
 Outcomes = Annotated[Many, QueryParameter(description="How the attempts ended.")]
+ErrorCodes = Annotated[Many, QueryParameter(description="Our own codes of what was refused or failed.")]
 
 
 class Streams(Controller):
@@ -42,25 +42,29 @@ class Streams(Controller):
     guards = (anyone_known, only_known_parameters)
 
     @get("/export.csv", summary="Records, oldest first, as CSV", media_type="text/csv")
-    async def csv(self, services: Given, asked: Asked, outcome: Outcomes = None) -> Stream:
-        return await _download(services, _with(asked, outcome), "csv")
+    async def csv(
+        self, services: Given, asked: Asked, outcome: Outcomes = None, error_code: ErrorCodes = None
+    ) -> Stream:
+        return await _download(services, with_ends(asked.filters, outcome, error_code), "csv")
 
     @get("/export.jsonl", summary="Records, oldest first, as JSON Lines", media_type="application/x-ndjson")
-    async def jsonl(self, services: Given, asked: Asked, outcome: Outcomes = None) -> Stream:
-        return await _download(services, _with(asked, outcome), "jsonl")
+    async def jsonl(
+        self, services: Given, asked: Asked, outcome: Outcomes = None, error_code: ErrorCodes = None
+    ) -> Stream:
+        return await _download(services, with_ends(asked.filters, outcome, error_code), "jsonl")
 
     @get("/export.parquet", summary="Records, oldest first, as Parquet", media_type="application/vnd.apache.parquet")
-    async def parquet(self, services: Given, asked: Asked, outcome: Outcomes = None) -> Stream:
-        return await _download(services, _with(asked, outcome), "parquet")
+    async def parquet(
+        self, services: Given, asked: Asked, outcome: Outcomes = None, error_code: ErrorCodes = None
+    ) -> Stream:
+        return await _download(services, with_ends(asked.filters, outcome, error_code), "parquet")
 
     @get("/live", summary="Records as their calls end (server-sent events)", media_type="text/event-stream")
-    async def live(self, services: Given, asked: Asked, outcome: Outcomes = None) -> ServerSentEvent:
+    async def live(
+        self, services: Given, asked: Asked, outcome: Outcomes = None, error_code: ErrorCodes = None
+    ) -> ServerSentEvent:
         services.shares.hold("live")
-        return ServerSentEvent(_events(services.live, _with(asked, outcome)))
-
-
-def _with(asked: Asked, outcome: Many) -> Filters:
-    return msgspec.structs.replace(asked.filters, outcome=split(outcome) or None)
+        return ServerSentEvent(_events(services.live, with_ends(asked.filters, outcome, error_code)))
 
 
 async def _download(services: Services, filters: Filters, kind: str) -> Stream:

@@ -22,6 +22,7 @@ from taximeter.control.api.parameters import (
     only_known_parameters,
     split,
     window_of,
+    with_ends,
 )
 from taximeter.control.door.access import anyone_known
 from taximeter.control.services.querying import DRAIN_S, ApiRequest, answer, run, up_to_date, while_here
@@ -81,12 +82,13 @@ class Usage(Controller):
         services: Given,
         asked: Asked,
         outcome: Annotated[Many, QueryParameter(description="How the attempts ended.")] = None,
+        error_code: Annotated[Many, QueryParameter(description="Our own codes of what was refused or failed.")] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=1_000, description="Records a page.")] = 100,
         page: Annotated[str | None, QueryParameter(description="The answer before's `next_page`.")] = None,
     ) -> EventsPage:
         if page is None:
             await services.delivery.drain(DRAIN_S)
-        filters = msgspec.structs.replace(asked.filters, outcome=split(outcome) or None)
+        filters = with_ends(asked.filters, outcome, error_code)
         records, next_page = await services.history.events(filters, limit, page)
         return EventsPage(data=[responses.record(each) for each in records], next_page=next_page)
 

@@ -12,6 +12,8 @@ from taximeter.budgets.responses import BudgetInfo
 from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Trends
 from taximeter.control.answers.responses import TrackResponse
 from taximeter.control.dashboard.figures import Figures, Row, Table, Today
+from taximeter.control.dashboard.pickers import Picker
+from taximeter.control.dashboard.sorting import Sorting
 from taximeter.control.dashboard.time_series import TimeSeries
 from taximeter.control.dashboard.view import View
 from taximeter.control.door.access import Caller
@@ -19,6 +21,7 @@ from taximeter.control.services.interfaces import Readiness
 from taximeter.core.record import Record
 from taximeter.core.totals import Totals
 from taximeter.sinks.health import DeliveryHealth
+from taximeter.sinks.query import Listing, Match
 
 
 class Frame(msgspec.Struct, kw_only=True):
@@ -50,6 +53,7 @@ class OverviewPage(Page, kw_only=True):
     series: TimeSeries
     today: Today
     tables: list[Table]
+    sort: Sorting
     listen: str
     tracks: list[tuple[Row, int]]
     """Of a workspace, each with when it was used last (µs)."""
@@ -71,11 +75,16 @@ class RecordsPage(Page, kw_only=True):
     template = "records.html"
     here: str = "Records"
     view: View
-    records: list[Record]
-    next_page: str | None
+    listing: Listing
+    sort: Sorting
+    sorted: bool
+    """False: there are too many records to sort them so."""
     paged: bool
-    totals: Totals
+    totals: Totals | None
+    """None: too many records would have to be read for them."""
     cost: Decimal | None
+    most_read: int
+    pickers: list[Picker]
     exports: dict[str, str]
     """What the file is called -> its link."""
 
@@ -83,10 +92,18 @@ class RecordsPage(Page, kw_only=True):
 class RequestPage(Page, kw_only=True):
     template = "request.html"
     request_id: str
-    attempts: list[tuple[Record, list[tuple[str, str]], str]]
-    """Each with its known fields, and the provider's usage as text."""
+    attempts: list[tuple[Record, list[tuple[str, str, str]], str]]
+    """Each with its known fields (name, value, link or ""), and the provider's usage as text."""
     unknown: list[list[str]]
     """Of each the fields that are not known."""
+
+
+class SearchPage(Page, kw_only=True):
+    template = "search.html"
+    here: str = "Records"
+    text: str
+    found: list[tuple[Match, str]]
+    """Each with the link to it."""
 
 
 class LivePage(Page, kw_only=True):

@@ -6,17 +6,18 @@ Figures come from the same queries as `GET /usage`, so a page and the API agree.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from taximeter.control.dashboard.view import View, last_days, path, same_time_before
+from taximeter.control.dashboard.sorting import Sorting
+from taximeter.control.dashboard.view import FAILED, View, last_days, path, same_time_before
 from taximeter.control.services.interfaces import HistoryReader
 from taximeter.core import views
-from taximeter.core.figures import count
+from taximeter.core.figures import count, places
 from taximeter.core.totals import Totals
 from taximeter.sinks.query import Filters, Group
 
@@ -50,6 +51,8 @@ class Today(msgspec.Struct, frozen=True):
     whole: Figures
     now_href: str
     whole_href: str
+    failed_href: str
+    """The records of today that failed."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -60,14 +63,25 @@ class Row(msgspec.Struct, frozen=True):
     href: str | None
     records: str | None
     colour: int | None = None
+    failed: str | None = None
+    """The link to those of its records that failed."""
+
+
+COLUMNS = ("name", "calls", "errors", "tokens", "cost")
+"""What a table of groups can be sorted by."""
 
 
 class Table(msgspec.Struct, frozen=True):
-    """Groups of one name, the most expensive first."""
+    """Groups of one name, in the order asked for."""
 
     name: str
     rows: list[Row]
     total: Figures
+
+    @property
+    def places(self) -> int:
+        """Decimals of its column of money."""
+        return places(row.figures.cost for row in self.rows)
 
 
 def summed(groups: Iterable[Group]) -> Figures:
@@ -89,12 +103,13 @@ async def today(history: HistoryReader, view: View) -> Today:
     now, then, whole = await asyncio.gather(
         *(sums(history, replace(view.filters, from_us=start, to_us=end)) for start, end in ranges)
     )
-    return Today(now, then, whole, view.within(midnight, next_us), view.within(before, midnight))
+    today_href, before_href = view.within(midnight, next_us), view.within(before, midnight)
+    return Today(now, then, whole, today_href, before_href, view.within(midnight, next_us, outcome=FAILED))
 
 
-def table(view: View, name: str, groups: Iterable[Group]) -> Table:
+def table(view: View, name: str, groups: Iterable[Group], sort: Sorting) -> Table:
     """The groups of `name`, at most ROWS of them and the rest as one."""
-    groups = sorted(groups, key=_weight)
+    groups = in_order(groups, name, sort)
     shown_groups = groups if len(groups) <= ROWS + 1 else groups[:ROWS]
     rows = [
         Row(
@@ -102,6 +117,7 @@ def table(view: View, name: str, groups: Iterable[Group]) -> Table:
             figures=Figures(group.totals),
             href=own_view(view, name, group.key[name]),
             records=view.records(**{name: group.key[name] or ""}),
+            failed=view.records(**{name: group.key[name] or "", "outcome": FAILED}),
         )
         for group in shown_groups
     ]
@@ -136,6 +152,18 @@ def own_view(view: View, name: str, value: str | None) -> str:
     if name == "workspace" and value is not None:
         return view.url(path("workspaces", value), workspace=None, by=None)
     return view.url("", **{name: value or ""})
+
+
+def in_order(groups: Iterable[Group], name: str, sort: Sorting) -> list[Group]:
+    """The groups by a column; those alike as by cost."""
+    of: dict[str, Callable[[Group], Any]] = {
+        "name": lambda group: (group.key[name] or "").lower(),
+        "calls": lambda group: group.totals.requests,
+        "errors": lambda group: group.totals.errors,
+        "tokens": lambda group: group.totals.total_tokens,
+        "cost": lambda group: group.totals.cost_nusd,
+    }
+    return sorted(sorted(groups, key=_weight), key=of[sort.by], reverse=sort.descending)
 
 
 def _weight(group: Group) -> tuple[Any, ...]:

@@ -5,38 +5,35 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-import msgspec
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, QueryParameter
 from msgspec.structs import replace
 
-from taximeter.budgets.rule import CHARGED
 from taximeter.control.answers import responses
-from taximeter.control.api.parameters import Asked, Given, Many, only_known_parameters, split
+from taximeter.control.api.parameters import Asked, Given, only_known_parameters, split
 from taximeter.control.dashboard import figures
-from taximeter.control.dashboard.contexts import HealthPage, LivePage, OverviewPage, RecordsPage, RequestPage, TrackPage
+from taximeter.control.dashboard.contexts import HealthPage, LivePage, OverviewPage, TrackPage
 from taximeter.control.dashboard.showing import ERRORS, show
+from taximeter.control.dashboard.sorting import Sorting, sorting
 from taximeter.control.dashboard.time_series import time_series
 from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
-from taximeter.control.dashboard.view import DAY_US, NAMES, PERIODS, View, view
+from taximeter.control.dashboard.view import DAY_US, KEPT, NAMES, PERIODS, REFRESH_S, View, view
 from taximeter.control.door.access import admin_only, anyone_known, own
 from taximeter.control.services.querying import ApiRequest, up_to_date
 from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest, NotFound
-from taximeter.core.times import shown
-from taximeter.core.views import cost_usd
 from taximeter.sinks.query import Filters
 
 DIMENSIONS = {"workspace": "workspace", "model": "model", "provider": "provider", "task": "task"}
 """What the overview groups by -> what it is called."""
 OF_WORKSPACE = {"model": "model", "provider": "provider", "task": "task", "key_id": "key"}
-EXPORTS = {"CSV": "csv", "JSON Lines": "jsonl"}
 RECORDS = 100
 LIVE_ROWS = 200
 
 Viewed = NamedDependency[View]
 """The page's query, in a handler's signature."""
+Sort = Annotated[str | None, QueryParameter(description="-cost, calls, -tokens, name, …: what tables are sorted by.")]
 By = Annotated[str | None, QueryParameter(description="What the charts are grouped by.")]
 
 
@@ -45,11 +42,14 @@ async def page_view(
     services: Given,
     asked: Asked,
     period: Annotated[str | None, QueryParameter(description=f"Instead of from and to: {', '.join(PERIODS)}.")] = None,
+    refresh: Annotated[int | None, QueryParameter(description="Seconds after which the page asks for itself.")] = None,
 ) -> View:
     """The query of a page."""
     given = {name: request.query_params.getall(name) for name in request.query_params}
     named = {name: split(values) for name, values in given.items() if name in NAMES}
-    kept: dict[str, list[str]] = {name: given[name] for name in ("period", "from", "to", "tz", "by") if name in given}
+    kept: dict[str, list[str]] = {name: given[name] for name in KEPT if name in given}
+    if refresh is not None and refresh not in REFRESH_S:
+        raise BadRequest(f"refresh is one of {', '.join(map(str, REFRESH_S))} seconds.", param="refresh")
     return view(asked, period, services.now_us(), kept | named)
 
 
@@ -62,19 +62,21 @@ class Pages(Controller):
     exception_handlers = ERRORS
 
     @get("/", summary="Today against yesterday; cost and tokens over time", media_type="text/html")
-    async def overview(self, services: Given, request: ApiRequest, view: Viewed, by: By = None) -> Response[str]:
+    async def overview(
+        self, services: Given, request: ApiRequest, view: Viewed, by: By = None, sort: Sort = None
+    ) -> Response[str]:
         by = one_of(by, DIMENSIONS, "workspace" if request.auth.admin else "model")
-        return await _overview(services, request, view, by, DIMENSIONS)
+        return await _overview(services, request, view, by, sorting(sort, figures.COLUMNS, "-cost"), DIMENSIONS)
 
     @get("/dashboard/workspaces/{name:str}", summary="One workspace", media_type="text/html")
     async def workspace(
-        self, services: Given, request: ApiRequest, view: Viewed, name: FromPath[str], by: By = None
+        self, services: Given, request: ApiRequest, view: Viewed, name: FromPath[str], by: By = None, sort: Sort = None
     ) -> Response[str]:
         own(request.auth, [name])
         filters = replace(view.filters, workspace=[name])
         view = replace(view, filters=filters, params=view.params | {"workspace": [name]}, fixed=("workspace",))
         by = one_of(by, OF_WORKSPACE, "model")
-        return await _overview(services, request, view, by, OF_WORKSPACE, name)
+        return await _overview(services, request, view, by, sorting(sort, figures.COLUMNS, "-cost"), OF_WORKSPACE, name)
 
     @get("/dashboard/workspaces/{name:str}/tracks/{track_name:str}", summary="One track", media_type="text/html")
     async def track(
@@ -107,55 +109,6 @@ class Pages(Controller):
         )
         return show(request, page)
 
-    @get("/dashboard/records", summary="Single records, newest first", media_type="text/html")
-    async def records(
-        self,
-        services: Given,
-        request: ApiRequest,
-        view: Viewed,
-        outcome: Annotated[Many, QueryParameter(description="How the attempts ended.")] = None,
-        page: Annotated[str | None, QueryParameter(description="Cursor of an older page.")] = None,
-    ) -> Response[str]:
-        if outcome:
-            view.params["outcome"] = split(outcome)
-        asked = replace(view.filters, outcome=split(outcome) or None)
-        complete, lag_s = await up_to_date(services)
-        (records, next_page), sums = await asyncio.gather(
-            services.history.events(asked, RECORDS, page), services.history.usage(asked)
-        )
-        totals = figures.summed(sums).totals
-
-        whole = view.url("", period=None, by=None, from_=shown(view.from_us), to=shown(view.to_us))
-        context = RecordsPage(
-            view=view,
-            records=records,
-            next_page=next_page,
-            paged=page is not None,
-            totals=totals,
-            cost=cost_usd(totals),
-            exports={name: f"/usage/export.{kind}{whole}" for name, kind in EXPORTS.items()},
-            complete=complete,
-            lag_seconds=lag_s,
-        )
-        return show(request, context)
-
-    @get("/dashboard/requests/{request_id:str}", summary="One request, every attempt", media_type="text/html")
-    async def request(self, services: Given, request: ApiRequest, request_id: FromPath[str]) -> Response[str]:
-        await up_to_date(services)
-        records = await services.history.record(request_id)
-        records = [each for each in records if request.auth.workspace in (None, each.workspace)]
-        if not records:
-            raise NotFound(f"No request {request_id[:128]!r} is recorded.", param="request_id")
-        attempts, unknown = [], []
-        for record in records:
-            fields = responses.record(record)
-            usage = fields.pop("usage")
-            fields["tags"] = fields["tags"] or None
-            known = [(name, _plain(value)) for name, value in fields.items() if value is not None]
-            attempts.append((record, known, _pretty(usage)))
-            unknown.append([name for name, value in fields.items() if value is None and name not in CHARGED])
-        return show(request, RequestPage(request_id=request_id, attempts=attempts, unknown=unknown))
-
     @get("/dashboard/live", summary="Calls as they end", media_type="text/html")
     async def live(self, services: Given, request: ApiRequest, view: Viewed) -> Response[str]:
         await up_to_date(services)
@@ -187,6 +140,7 @@ async def _overview(
     request: ApiRequest,
     view: View,
     by: str,
+    sort: Sorting,
     dimensions: dict[str, str],
     workspace: str | None = None,
 ) -> Response[str]:
@@ -206,8 +160,9 @@ async def _overview(
         dimensions=dimensions,
         workspace=workspace,
         series=series,
+        sort=sort,
         today=today,
-        tables=[figures.table(view, name, groups[name]) for name in dimensions],
+        tables=[figures.table(view, name, groups[name], sort) for name in dimensions],
         listen=services.settings.listen,
         tracks=tracks,
         complete=complete,
@@ -223,14 +178,3 @@ def one_of(name: str | None, allowed: dict[str, str], usual: str) -> str:
     if name not in allowed:
         raise BadRequest(f"Cannot group by {name[:80]!r}. Allowed: {', '.join(allowed)}.", param="by")
     return name
-
-
-def _plain(value: object) -> str:
-    """A record's value as the API writes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _pretty(usage: msgspec.Raw) -> str:
-    """A provider's usage object, indented; "" where there was none."""
-    raw = bytes(usage)
-    return "" if raw == b"null" else msgspec.json.format(raw, indent=2).decode()

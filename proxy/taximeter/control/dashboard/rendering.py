@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from taximeter import __version__
 from taximeter.control.dashboard.contexts import Frame, Page
-from taximeter.control.dashboard.view import PERIODS
+from taximeter.control.dashboard.view import FAILED, PERIODS, REFRESH_S
 from taximeter.core import figures, views
 from taximeter.core.times import local, shown
 from taximeter.core.visible import visible
@@ -29,8 +29,17 @@ HEADERS = {
     ),
     "referrer-policy": "same-origin",  # with no-referrer a browser sends `Origin: null` with our own forms
 }
-STATIC = {"dashboard.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STATIC = {
+    "dashboard.css": "text/css",
+    "live.js": "text/javascript",
+    "refresh.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 """Files of static/ -> media type; nothing else is served from there."""
+
+
+RECORD_PLACES = 6
+"""Decimals of what a single call costs, wherever calls are listed; live.js has them from the page."""
 
 
 @cache
@@ -51,7 +60,9 @@ def environment() -> Environment:
         "count": figures.count,
         "calls": lambda number: f"{figures.count(number)} call{'' if number == 1 else 's'}",
         "money": figures.money,
+        "places": figures.places,
         "milliseconds": figures.milliseconds,
+        "whole": lambda ms: figures.count(None if ms is None else round(ms)),
         "size": figures.size,
         "change": figures.change,
         "share": figures.share,
@@ -63,7 +74,13 @@ def environment() -> Environment:
         "exact": exact,
         "named": lambda value: "(none)" if value in (None, "") else value,
     }
-    made.globals |= {"version": __version__, "periods": PERIODS}
+    made.globals |= {
+        "version": __version__,
+        "periods": PERIODS,
+        "refreshes": REFRESH_S,
+        "record_places": RECORD_PLACES,
+        "failed": list(FAILED),
+    }
     return made
 
 

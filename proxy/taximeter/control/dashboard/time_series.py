@@ -17,7 +17,7 @@ from taximeter.control.dashboard.figures import Figures, Row, own_view, summed
 from taximeter.control.dashboard.view import View, label, window_name
 from taximeter.control.services.interfaces import HistoryReader
 from taximeter.core import views
-from taximeter.core.figures import count, money, short
+from taximeter.core.figures import count, money, places, short
 from taximeter.core.times import shown
 from taximeter.core.totals import Totals
 from taximeter.sinks.query import Group, Ranked
@@ -48,6 +48,11 @@ class TimeSeries(msgspec.Struct, frozen=True):
     total: Figures
     groups: list[Group]
     """Those of the whole range, the most expensive first."""
+
+    @property
+    def places(self) -> int:
+        """Decimals of the table's column of money."""
+        return places(window.figures.cost for window in self.windows)
 
 
 class Stack(msgspec.Struct, frozen=True):

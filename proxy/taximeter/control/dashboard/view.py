@@ -13,7 +13,9 @@ import msgspec
 from taximeter.control.api.parameters import UsageParameters
 from taximeter.core.bounds import FOREVER_US
 from taximeter.core.errors import BadRequest
+from taximeter.core.record import Outcome
 from taximeter.core.times import local, shown
+from taximeter.core.totals import FINE
 from taximeter.sinks.history.windows import boundaries
 from taximeter.sinks.query import Filters, Window
 
@@ -43,6 +45,14 @@ NAMES = (
     "service_tier",
 )
 """Filters a page may carry, in the order they are shown."""
+ENDS = ("outcome", "error_code")
+"""Further ones of single records."""
+KEPT = ("period", "from", "to", "tz", "by", "sort", "refresh")
+"""What else the links of a page carry on."""
+FAILED = tuple(each.value for each in Outcome if each not in (*FINE, Outcome.REFUSED))
+"""Outcomes that are errors. What we refused is not: there nothing failed."""
+REFRESH_S = (10, 30, 60, 300)
+"""How often a page may ask for itself anew."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +111,16 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     def records(self, **changes: str | Sequence[str] | None) -> str:
         """The link to the records a figure is made of."""
-        return self.url("/dashboard/records", **{"by": None, **changes})
+        return self.url("/dashboard/records", **{"by": None, "sort": None, **changes})
+
+    @property
+    def refresh_s(self) -> int:
+        """How often the page asks for itself anew; 0: never."""
+        return int(self.params.get("refresh", ["0"])[0])
+
+    def still(self) -> str:
+        """The link to this page of this very range, which tomorrow is the same."""
+        return self.url("", period=None, refresh=None, from_=shown(self.from_us), to=shown(self.to_us))
 
     def chips(self) -> list[tuple[str, str, str]]:
         """(filter, value, link without it) of the filters in force."""
@@ -109,9 +128,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
             (
                 name,
                 value or "(none)",
-                self.url("", **{name: [each for each in self.params[name] if each != value]}) or "?",
+                self.url("", page=None, **{name: [each for each in self.params[name] if each != value]}) or "?",
             )
-            for name in NAMES
+            for name in (*NAMES, *ENDS)
             if name not in self.fixed
             for value in self.params.get(name, ())
         ]

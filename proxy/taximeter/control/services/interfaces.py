@@ -10,7 +10,7 @@ import msgspec
 from taximeter.core.record import Record
 from taximeter.delivery.aside import Aside
 from taximeter.delivery.health import Replayed
-from taximeter.sinks.query import Filters, Group, Ranked, TrackPart, Window
+from taximeter.sinks.query import NEWEST, Filters, Group, Listing, Match, Ranked, Sort, TrackPart, Window
 from taximeter.sinks.webhook.letters import Letter
 
 
@@ -38,6 +38,12 @@ class RecordsReader(Protocol):
     async def events(
         self, filters: Filters, limit: int = 100, page: str | None = None
     ) -> tuple[list[Record], str | None]: ...
+
+    async def listing(self, filters: Filters, limit: int, page: str | None = None, sort: Sort = NEWEST) -> Listing: ...
+
+    async def names(self, workspace: str | None = None) -> dict[str, list[str]]: ...
+
+    async def search(self, text: str, workspace: str | None = None) -> list[Match]: ...
 
     def export(self, filters: Filters, chunk: int = 2_000) -> AsyncIterator[list[Record]]: ...
 

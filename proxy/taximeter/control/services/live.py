@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 WAITING_RECORDS = 1_000
 """Most records a slow watcher may be behind; what exceeds them it misses, and is told how many."""
 
-MATCHED = ("workspace", "provider", "task", "key_id", "service_tier", "track", "document", "end_user", "request_id")
+MATCHED = (
+    "workspace", "provider", "task", "key_id", "service_tier", "track", "document", "end_user", "request_id",
+    "error_code",
+)  # fmt: skip
 
 
 class Watch:

@@ -41,6 +41,9 @@ class InTurn:
     record = _in_turn(HistoryReader.record)
     arrived = _in_turn(HistoryReader.arrived)
     events = _in_turn(HistoryReader.events)
+    listing = _in_turn(HistoryReader.listing)
+    names = _in_turn(HistoryReader.names)
+    search = _in_turn(HistoryReader.search)
     count = _in_turn(HistoryReader.count)
 
     async def export(self, filters: Filters, chunk: int = 2_000) -> AsyncIterator[list[Record]]:

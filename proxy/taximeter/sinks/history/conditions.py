@@ -5,15 +5,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, bindparam, or_, select, true
+from sqlalchemy import ColumnElement, Table, Text, and_, bindparam, func, or_, select, true
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from taximeter.core.errors import BadRequest
+from taximeter.core.record import Outcome
+from taximeter.core.totals import FINE
 from taximeter.sinks.history.schema import classes, events, series
 from taximeter.sinks.query import SERIES, TAGS, Filters
 
 OF_RECORDS = (*TAGS, "request_id")
 OF_CLASSES = ("outcome", "kind")
-SINGLY = OF_RECORDS + OF_CLASSES
+OF_DETAILS = ("error_code",)
+SINGLY = OF_RECORDS + OF_CLASSES + OF_DETAILS
 """Filters that only single records know."""
 
 Shape = tuple[tuple[str, bool], ...]
@@ -38,6 +43,34 @@ def _values(filters: Filters, name: str) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
 
 
+def only_failures(filters: Filters) -> bool:
+    """Whether every record that matches is of a call that `errors` counts: roll-ups then say in which hours to look."""
+    failed = {each.value for each in Outcome if each not in FINE}
+    given = filters.outcome is not None and failed.issuperset(_values(filters, "outcome"))
+    return given or (filters.error_code is not None and "" not in _values(filters, "error_code"))
+
+
+class _ErrorCode(FunctionElement[str]):
+    """The error code in a record's `detail`; null or "" where it has none, as most have."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(_ErrorCode)
+def _in_sqlite(element: _ErrorCode, compiler: Any, **kwargs: Any) -> str:
+    detail = compiler.process(element.clauses, **kwargs)
+    return f"CASE WHEN json_valid({detail}) THEN json_extract({detail}, '$.error_code') END"
+
+
+@compiles(_ErrorCode, "postgresql")
+def _in_postgresql(element: _ErrorCode, compiler: Any, **kwargs: Any) -> str:
+    """As text, since a cast fails on what is no JSON. `detail` is written by `rows.to_row`: no blanks, and before this
+    member there are only numbers and strings, in which a quotation mark is escaped."""
+    detail = compiler.process(element.clauses, **kwargs)
+    return f"split_part(split_part({detail}, '\"error_code\":\"', 2), '\"', 1)"
+
+
 def on_names(numbered: Table, asked: Shape) -> ColumnElement[bool]:
     """Conditions on `usage_series` or `usage_summaries`, where "" is stored for none."""
     return and_(true(), *(_is_one_of(numbered.c[name], name) for name, _ in asked if name in SERIES))
@@ -53,6 +86,12 @@ def on_records(asked: Shape) -> ColumnElement[bool]:
     if any(name in OF_CLASSES for name, _ in asked):
         chosen = and_(*(_is_one_of(classes.c[name], name) for name, _ in asked if name in OF_CLASSES))
         given.append(events.c.class_no.in_(select(classes.c.class_no).where(chosen)))
+    for name, none in asked:
+        if name in OF_DETAILS:
+            given.append(_is_one_of(func.coalesce(_ErrorCode(events.c.detail), ""), name))
+            if not none:  # most records need not be looked into
+                failed = select(classes.c.class_no).where(classes.c.outcome.not_in([each.value for each in FINE]))
+                given.append(events.c.class_no.in_(failed))
     if any(name in SERIES for name, _ in asked):
         given.append(events.c.series_no.in_(select(series.c.series_no).where(on_names(series, asked))))
     return and_(true(), *given)

@@ -148,6 +148,9 @@ class History:
     record = _off_loop(Reader.record)
     arrived = _off_loop(Reader.arrived)
     events = _off_loop(Reader.events)
+    listing = _off_loop(Reader.listing)
+    names = _off_loop(Reader.names)
+    search = _off_loop(Reader.search)
     track = _off_loop(Reader.track)
     count = _off_loop(Reader.count)
 

@@ -17,12 +17,13 @@ const spelled = (odd) => {
   return NAMED[odd] ?? (code < 0x100 ? hex("x", code, 2) : code < 0x10000 ? hex("u", code, 4) : hex("U", code, 8));
 };
 const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, spelled);
-const took = (ms) => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`);
+const took = (ms) => count(Math.round(ms));
+const places = Number(table.dataset.places);
 
 function money(usd) {
-  const size = Math.abs(usd);
-  if (size === 0 || size >= 1) return `$${usd.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
-  return size < 0.000001 ? "<$0.000001" : `$${usd.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: size >= 0.01 ? 4 : 6 })}`;
+  const [size, sign] = [Math.abs(usd), usd < 0 ? "-" : ""];
+  if (size > 0 && size < 10 ** -places) return `${sign}<$${(10 ** -places).toFixed(places)}`;
+  return `${sign}$${size.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places })}`;
 }
 
 function row(record) {
@@ -47,6 +48,7 @@ function row(record) {
     : known(record.input_tokens, count) + out;
   cell("cost").textContent = known(record.cost_usd, money);
   cell("took").textContent = known(record.duration_ms, took);
+  cell("code").textContent = record.error_code ?? "";
   for (const tag of [cell("outcome"), cell("ended-as")]) {
     tag.textContent = record.outcome;
     tag.classList.add({ ok: "good", client_left: "soft" }[record.outcome] ?? "bad");

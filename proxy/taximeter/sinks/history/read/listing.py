@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, bindparam, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, bindparam, func, or_, select
 
-from taximeter.core.bounds import FOREVER_US
 from taximeter.core.errors import BadRequest
 from taximeter.core.record import Record
-from taximeter.sinks.history.conditions import OF_RECORDS, Shape, on_names, on_records, shape, values
+from taximeter.sinks.history.conditions import OF_RECORDS, Shape, on_names, on_records, only_failures, shape, values
 from taximeter.sinks.history.rows import to_record
 from taximeter.sinks.history.schema import (
     CLASS,
@@ -24,6 +23,7 @@ from taximeter.sinks.history.schema import (
     ORIGIN,
     SEQ_BITS,
     US,
+    Big,
     classes,
     events,
     journals,
@@ -31,7 +31,7 @@ from taximeter.sinks.history.schema import (
     series,
 )
 from taximeter.sinks.history.sums import within
-from taximeter.sinks.query import SERIES, Filters, span
+from taximeter.sinks.query import NEWEST, OLDEST, SERIES, Filters, Listing, Sort, SortName, span
 
 MOST = 1_000
 """Records a page."""
@@ -41,7 +41,9 @@ Place = tuple[int, int]
 
 START: Place = (-1, -1)
 """Before every record."""
-_END: Place = (FOREVER_US, 0)
+
+_SMALLEST, _LARGEST = -(2**62), 2**62
+"""Below and above every figure and every id."""
 
 _NAMES = 5_000
 """Names in one statement; SQLite takes 32,766."""
@@ -55,6 +57,9 @@ _ARRIVED = (
 
 _Key = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _decode_place = msgspec.json.Decoder(tuple[_Key, _Key]).decode
+_decode_turned = msgspec.json.Decoder(tuple[_Key, _Key, bool]).decode
+
+T = TypeVar("T")
 
 
 def of_request(connection: Connection, request_id: str) -> list[Record]:
@@ -76,52 +81,92 @@ def newest(connection: Connection, filters: Filters, limit: int, page: str | Non
     """A page, and the cursor of the next. Raises BadRequest on a bad cursor or limit."""
     if not 1 <= limit <= MOST:
         raise BadRequest(f"limit is 1 to {MOST:,}.", param="limit")
-    before = _END if page is None else _place(page)
-    query, given = _paged(shape(filters), descending=True), values(filters)
-    rows: list[Row[*tuple[Any, ...]]] = []
-    for start_us, end_us in _stretches(connection, filters, before[0] + 1):
-        bounds = {
-            "start_us": start_us,
-            "end_us": end_us,
-            "at": before[0],
-            "id": before[1],
-            "most": limit + 1 - len(rows),
-        }
-        rows += connection.execute(query, bounds | given)
-        if len(rows) > limit:
-            break
+    rows = _on_from(connection, filters, NEWEST, limit + 1, None if page is None else _place(page))
     shown = rows[:limit]
-    return [to_record(row) for row in shown], _page(shown[-1]) if len(rows) > limit else None
+    return [to_record(row) for row in shown], _page(_key(shown[-1], NEWEST)) if len(rows) > limit else None
+
+
+def listed(connection: Connection, filters: Filters, limit: int, page: str | None, sort: Sort) -> Listing:
+    """A page in any order, and the cursors of those beside it. Raises BadRequest on a bad cursor.
+
+    By time it is read from an index; in any other order all that match are looked at.
+    """
+    place, back = (None, False) if page is None else _turned(page)
+    rows = _on_from(connection, filters, Sort(sort.by, sort.descending != back), limit + 1, place)
+    more, shown = len(rows) > limit, rows[:limit]
+    if back and not more:  # these are among the first: as many as fit, from the very first on
+        return listed(connection, filters, limit, None, sort)
+    if back:
+        shown.reverse()
+    before = bool(shown) and (more if back else place is not None)
+    return Listing(
+        records=[to_record(row) for row in shown],
+        before=_page((*_key(shown[0], sort), True)) if before else None,
+        after=_page((*_key(shown[-1], sort), False)) if shown and (back or more) else None,
+    )
 
 
 def oldest(connection: Connection, filters: Filters, limit: int, after: Place) -> tuple[list[Record], Place]:
     """The next `limit` records and the place of the last; fewer than `limit`: that was all."""
     start_us, end_us = span(filters)
     bounds = {"start_us": max(start_us, after[0]), "end_us": end_us, "at": after[0], "id": after[1], "most": limit}
-    rows = connection.execute(_paged(shape(filters), descending=False), bounds | values(filters)).all()
+    rows = connection.execute(_paged(shape(filters), OLDEST), bounds | values(filters)).all()
     return [to_record(row) for row in rows], (rows[-1].ended_at, rows[-1].id) if rows else after
 
 
+def _on_from(
+    connection: Connection, filters: Filters, sort: Sort, most: int, place: Place | None
+) -> list[Row[*tuple[Any, ...]]]:
+    """At most so many events in this order, behind the one at this place."""
+    at, key = place or ((_LARGEST, _LARGEST) if sort.descending else (_SMALLEST, _SMALLEST))
+    start_us, end_us = span(filters)
+    if sort.by == "ended":
+        start_us, end_us = (start_us, min(end_us, at + 1)) if sort.descending else (max(start_us, at), end_us)
+    query, given = _paged(shape(filters), sort), values(filters)
+    rows: list[Row[*tuple[Any, ...]]] = []
+    stretches = _stretches(connection, filters, start_us, end_us, sort.descending)
+    for first_us, last_us in stretches if sort.by == "ended" else ((start_us, end_us),):
+        bounds = {"start_us": first_us, "end_us": last_us, "at": at, "id": key, "most": most - len(rows)}
+        rows += connection.execute(query, bounds | given)
+        if len(rows) >= most:
+            break
+    return rows
+
+
+_OF_SORT: dict[SortName, ColumnElement[int]] = {
+    "ended": events.c.ended_at,
+    "cost": func.coalesce(events.c.cost_nusd, _SMALLEST),
+    "tokens": func.coalesce(events.c.total_tokens, _SMALLEST),
+    "took": func.coalesce(events.c.duration_us, _SMALLEST),
+}
+
+
+def _key(row: Row[*tuple[Any, ...]], sort: Sort) -> Place:
+    found = {"ended": row.ended_at, "cost": row.cost_nusd, "tokens": row.total_tokens, "took": row.duration_us}
+    value = found[sort.by]
+    return _SMALLEST if value is None else value, row.id
+
+
 @lru_cache(maxsize=1_000)
-def _paged(asked: Shape, *, descending: bool) -> Select[Any]:
+def _paged(asked: Shape, sort: Sort) -> Select[Any]:
     """At most `most` events within start_us and end_us, on from the one at (at, id)."""
-    at: ColumnElement[int] = bindparam("at")
-    key: ColumnElement[int] = bindparam("id")
-    column, ids = events.c.ended_at, events.c.id
+    at: ColumnElement[int] = bindparam("at", type_=Big)
+    key: ColumnElement[int] = bindparam("id", type_=Big)
+    column, ids = _OF_SORT[sort.by], events.c.id
     further = (
         and_(column <= at, or_(column < at, ids < key))
-        if descending
+        if sort.descending
         else and_(column >= at, or_(column > at, ids > key))
     )
     found = select(events).where(within(True, True), on_records(asked), further).limit(bindparam("most"))
-    return _named(_in_order(found, column, ids, descending), descending)
+    return _named(_in_order(found, column, ids, sort.descending), sort)
 
 
 def _in_order(query: Select[Any], at: ColumnElement[int], key: ColumnElement[int], descending: bool) -> Select[Any]:
     return query.order_by(at.desc(), key.desc()) if descending else query.order_by(at, key)
 
 
-def _named(query: Select[Any], descending: bool = False) -> Select[Any]:
+def _named(query: Select[Any], sort: Sort = OLDEST) -> Select[Any]:
     """The events of a query, as rows.to_record takes them: with the names their numbers stand for."""
     found = query.subquery()
     named = (
@@ -137,41 +182,60 @@ def _named(query: Select[Any], descending: bool = False) -> Select[Any]:
         .join(origins, origins.c.origin_no == found.c.origin_no)
         .join(classes, classes.c.class_no == found.c.class_no)
     )
-    return _in_order(named, found.c.ended_at, found.c.id, descending)
+    columns = {"ended": found.c.ended_at, "cost": found.c.cost_nusd, "tokens": found.c.total_tokens}
+    column = columns.get(sort.by, found.c.duration_us)
+    return _in_order(named, func.coalesce(column, _SMALLEST), found.c.id, sort.descending)
 
 
-def _stretches(connection: Connection, filters: Filters, end_us: int) -> Iterator[tuple[int, int]]:
-    """Where to look, newest first. One workspace's calls may be rare among all: its roll-ups say in which hours."""
-    start_us, last_us = span(filters)
-    end_us = min(end_us, last_us)
-    asked = [name for name, _ in shape(filters)]
-    if any(name in OF_RECORDS for name in asked) or not any(name in SERIES for name in asked):
+def _stretches(
+    connection: Connection, filters: Filters, start_us: int, end_us: int, descending: bool
+) -> Iterator[tuple[int, int]]:
+    """Where to look, in order. The calls of one workspace may be rare among all, and those that failed too: roll-ups
+    say in which hours they are."""
+    asked, failed = shape(filters), only_failures(filters)
+    rare = failed or any(name in SERIES for name, _ in asked)
+    if any(name in OF_RECORDS for name, _ in asked) or not rare or start_us >= end_us:
         yield start_us, end_us
         return
-    for day_s in _starts(connection, DAY, filters, start_us // US // DAY_S * DAY_S, end_us // US):
-        for hour_s in _starts(connection, HOUR, filters, day_s, day_s + DAY_S - 1):
+
+    def starts(level: Table, first_s: int, last_s: int) -> Sequence[int]:
+        bounds = {"first_s": first_s, "last_s": last_s}
+        query = _starts_query(level, asked, failed, descending)
+        return [row.start_s for row in connection.execute(query, bounds | values(filters))]
+
+    for day_s in starts(DAY, start_us // US // DAY_S * DAY_S, (end_us - 1) // US):
+        for hour_s in starts(HOUR, day_s, day_s + DAY_S - 1):
             yield max(start_us, hour_s * US), min(end_us, (hour_s + HOUR_S) * US)
 
 
-def _starts(connection: Connection, level: Table, filters: Filters, first_s: int, last_s: int) -> Sequence[int]:
-    """Starts of the level's cells that hold records of the series filtered by, newest first."""
-    bounds = {"first_s": first_s, "last_s": last_s}
-    return [row.start_s for row in connection.execute(_starts_query(level, shape(filters)), bounds | values(filters))]
-
-
 @lru_cache(maxsize=1_000)
-def _starts_query(level: Table, asked: Shape) -> Select[tuple[int]]:
-    there = level.c.start_s.between(bindparam("first_s"), bindparam("last_s"))
-    named = level.c.series_no.in_(select(series.c.series_no).where(on_names(series, asked)))
-    return select(level.c.start_s).where(there, named).distinct().order_by(level.c.start_s.desc())
+def _starts_query(level: Table, asked: Shape, failed: bool, descending: bool) -> Select[tuple[int]]:
+    """Starts of the level's cells that hold records of the series filtered by; `failed`: of which some may have."""
+    there: ColumnElement[bool] = level.c.start_s.between(bindparam("first_s"), bindparam("last_s"))
+    if any(name in SERIES for name, _ in asked):
+        there = and_(there, level.c.series_no.in_(select(series.c.series_no).where(on_names(series, asked))))
+    if failed:  # a correction has its call's outcome, and is no error of its own
+        there = and_(there, or_(level.c.errors > 0, level.c.corrections > 0))
+    order = level.c.start_s.desc() if descending else level.c.start_s
+    return select(level.c.start_s).where(there).distinct().order_by(order)
 
 
-def _page(row: Row[*tuple[Any, ...]]) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((row.ended_at, row.id))).decode()
+def _page(place: tuple[int, ...]) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode()
 
 
 def _place(page: str) -> Place:
+    return _decoded(page, _decode_place)
+
+
+def _turned(page: str) -> tuple[Place, bool]:
+    """The place of a cursor of `listed`, and whether it is on the way back."""
+    at, key, back = _decoded(page, _decode_turned)
+    return (at, key), back
+
+
+def _decoded(page: str, decode: Callable[[bytes], T]) -> T:
     try:
-        return _decode_place(base64.urlsafe_b64decode(page.encode()))
+        return decode(base64.urlsafe_b64decode(page.encode()))
     except (ValueError, RecursionError) as error:
         raise BadRequest("This page cursor is not one of ours; take `next_page` as it came.", param="page") from error

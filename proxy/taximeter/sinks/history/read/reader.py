@@ -16,12 +16,25 @@ from taximeter.core.record import Record
 from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
-from taximeter.sinks.history.read import listing
+from taximeter.sinks.history.read import listing, names
 from taximeter.sinks.history.read.combining import Sums, cells
 from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta
 from taximeter.sinks.history.sums import record_sums
 from taximeter.sinks.history.windows import boundaries
-from taximeter.sinks.query import TAGS, Filters, Group, Ranked, TrackPart, Window, checked, span
+from taximeter.sinks.query import (
+    NEWEST,
+    TAGS,
+    Filters,
+    Group,
+    Listing,
+    Match,
+    Ranked,
+    Sort,
+    TrackPart,
+    Window,
+    checked,
+    span,
+)
 
 
 class Reader:
@@ -137,6 +150,24 @@ class Reader:
         """
         with self._database.reading() as connection:
             return listing.newest(connection, filters, limit, page)
+
+    def listing(self, filters: Filters, limit: int, page: str | None = None, sort: Sort = NEWEST) -> Listing:
+        """A page in any order, with the cursors of the pages before and after it. Raises BadRequest on a bad cursor.
+
+        In another order than by time every record that matches is looked at.
+        """
+        with self._database.reading() as connection:
+            return listing.listed(connection, filters, limit, page, sort)
+
+    def names(self, workspace: str | None = None) -> dict[str, list[str]]:
+        """The values there are of each of query.SERIES, at most names.MOST and one; see names.offered."""
+        with self._database.reading() as connection:
+            return names.offered(connection, workspace)
+
+    def search(self, text: str, workspace: str | None = None) -> list[Match]:
+        """The names that hold this text: of query.SERIES and query.TAGS."""
+        with self._database.reading() as connection:
+            return names.matching(connection, text, workspace)
 
     def export(self, filters: Filters, chunk: int = 2_000) -> Iterator[list[Record]]:
         """All matching records, oldest first, in lists of at most `chunk`: bounded memory whatever the range.
