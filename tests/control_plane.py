@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ import pytest
 
 from taximeter.config import Settings
 from taximeter.control.app import create
+from taximeter.control.services.audit import AuditTrail
 from taximeter.control.services.interfaces import Readiness
 from taximeter.control.services.live import Live
 from taximeter.control.services.services import Services
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.keys.store import KeyStore
+from taximeter.node.audit import AuditLog
 from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
 from taximeter.sinks.batch import Batch
@@ -141,7 +144,11 @@ class ControlPlane:
         self.waits = Waits()
         self.node = NodeState()
         self.live = Live()
-        self.keys = KeyStore(data_dir, self.settings.auth, now_us=lambda: NOON_US, random=random)
+        moments, ids = count(NOON_US, 1_000_000), count(1)
+        self.audit = AuditLog(
+            data_dir, node="n1", now_us=lambda: next(moments), random=lambda n: next(ids).to_bytes(n, "big")
+        )
+        self.keys = KeyStore(data_dir, self.settings.auth, audit=self.audit, now_us=lambda: NOON_US, random=random)
         self.services = Services(
             settings=self.settings,
             hosts=Hosts(self.settings.control.allowed_hosts),
@@ -154,6 +161,8 @@ class ControlPlane:
                 "metrics": lambda accept: (b"up 1\n", "text/plain; version=0.0.4"),
                 "prices": list,
                 "now_us": lambda: NOON_US + HOUR_US,
+                "audit": self.audit,
+                "trail": AuditTrail(self.audit, history),
                 **more,
             },
         )

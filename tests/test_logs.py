@@ -67,11 +67,13 @@ def test_what_valkey_writes_is_an_entry_of_its_own_process(caplog) -> None:
     caplog.set_level(logging.DEBUG)
     tell(b"4711:M 30 Nov 2026 10:00:00.123 * Ready to accept connections tcp")
     tell(b"4711:M 30 Nov 2026 10:00:00.124 # WARNING Memory overcommit must be enabled!")
+    tell(b"4711:M 30 Nov 2026 10:00:00.125 # Error opening /setting AOF rewrite IPC pipes: No space left on device")
     tell(b"")
     tell(b"=== a line of another form")
     assert [(entry.levelname, entry.getMessage()) for entry in caplog.records] == [
         ("DEBUG", "valkey: Ready to accept connections tcp"),
-        ("WARNING", "valkey: WARNING Memory overcommit must be enabled!"),
+        ("DEBUG", "valkey: WARNING Memory overcommit must be enabled!"),
+        ("WARNING", "valkey: Error opening /setting AOF rewrite IPC pipes: No space left on device"),
         ("DEBUG", "valkey: === a line of another form"),
     ]
     assert json.loads(Json("supervisor").format(caplog.records[0]))["process"] == "valkey"

@@ -184,7 +184,7 @@ async def printed(control, command, folder):
     else:
         url = [] if args[0] == "adopt" else ["--url", control.url]
         args = [f"{folder}{arg}" if arg.startswith("/mnt/") else arg for arg in args]
-        env = {"COLUMNS": "120", "TZ": "UTC"}
+        env = {"COLUMNS": "120", "TZ": "UTC", "LOGNAME": "alice"}
         result = await asyncio.to_thread(CliRunner(env=env).invoke, main, [*args, *url])
         text = result.output.replace(f"{folder}/mnt/", "/mnt/").encode()
     return shown(text, pipe)

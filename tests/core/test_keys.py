@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from present import present
 from taximeter.keys import rule as keys
-from taximeter.keys.rule import Keys, ProxyKey
+from taximeter.keys.rule import Keys, OldSecret, ProxyKey
+
+NOON_US = 1_793_707_200_000_000
+"""2026-11-03T12:00:00Z"""
 
 
 def key(id="k1", secret="tm-one", **more):
@@ -83,3 +86,51 @@ def test_merging_copies_does_not_depend_on_their_order(a, b, c):
     assert keys.merge(a, a) == keys.merge(a)
     revoked = {each.id for each in (*a, *b) if each.revoked_at}
     assert {each.id for each in keys.merge(a, b) if each.revoked_at} == revoked
+
+
+def test_a_key_that_expires_opens_nothing_from_that_moment_on_and_says_so():
+    expiring = key(expires_at=NOON_US)
+    assert present(Keys([expiring], NOON_US - 1).find("tm-one")).id == "k1"
+    assert Keys([expiring], NOON_US - 1).changes_at == NOON_US
+    ended = Keys([expiring], NOON_US)
+    assert ended.find("tm-one") is None and ended.changes_at == 0
+    assert "(k1) expired at 2026-11-03T12:00:00Z" in ended.why_not("tm-one")
+    assert "not known here" in ended.why_not("tm-two")
+    assert "was revoked at 2026-11-03T12:00:00Z" in Keys([key(revoked_at=NOON_US)]).why_not("tm-one")
+
+
+def test_a_rotated_keys_old_secret_opens_the_same_key_until_its_time_is_over():
+    rotated = key(secret="tm-new", old=(OldSecret(sha256=keys.digest("tm-old"), until=NOON_US),))
+    both = Keys([rotated], NOON_US - 1)
+    assert {both.find(secret) for secret in ("tm-old", "tm-new")} == {rotated} and both.changes_at == NOON_US
+    one = Keys([rotated], NOON_US)
+    assert one.find("tm-old") is None and one.find("tm-new") is rotated
+    assert "was replaced by another and no longer holds since 2026-11-03" in one.why_not("tm-old")
+
+
+@st.composite
+def turned(draw):
+    """A copy of one of a few keys, as some node may have it: rotated or not, expiring or not, revoked or not."""
+    number, at = draw(st.integers(0, 2)), draw(st.integers(0, 3))
+    old = (OldSecret(sha256=f"{draw(st.integers(0, 2)):064x}", until=draw(st.integers(1, 3))),) if at else ()
+    return ProxyKey(
+        id=f"k{number}", sha256=f"{at + 10 * number:064x}", workspace="w", created_at=number,
+        revoked_at=draw(st.integers(0, 2)), expires_at=draw(st.integers(0, 2)), rotated_at=at, old=old,
+    )  # fmt: skip
+
+
+turns = st.lists(turned(), max_size=6)
+
+
+@given(turns, turns, turns)
+def test_the_latest_rotation_holds_in_whatever_order_copies_meet(a, b, c):
+    assert keys.merge(a, b) == keys.merge(b, a)
+    assert keys.merge(keys.merge(a, b), c) == keys.merge(a, keys.merge(b, c))
+    assert keys.merge(a, a) == keys.merge(a)
+    for each in keys.merge(a, b):
+        assert each.rotated_at == max(one.rotated_at for one in (*a, *b) if one.id == each.id)
+
+
+def test_a_key_from_another_node_is_believed_only_with_sound_hashes():
+    assert keys.is_stored(key(old=(OldSecret(sha256=keys.digest("tm-old"), until=1),)))
+    assert not keys.is_stored(key(old=(OldSecret(sha256="tm-old", until=1),)))

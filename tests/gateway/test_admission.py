@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from taximeter.core.errors import BadRequest, Forbidden, Unauthorized
@@ -48,6 +49,14 @@ def test_no_key_where_none_is_required():
 def test_an_unknown_proxy_key_is_refused_in_either_mode(required):
     with pytest.raises(Unauthorized):
         gate(required=required).key_of({b"authorization": b"Bearer tm-" + b"b" * 64})
+
+
+def test_an_expired_key_is_refused_with_when_and_what_to_do():
+    ended = Admission(
+        Keys([msgspec.structs.replace(KEY, expires_at=1_793_707_200_000_000)], 2**60), Hosts(), required=True
+    )
+    with pytest.raises(Unauthorized, match=r"expired at 2026-11-03T12:00:00Z\. Ask for a new one"):
+        ended.key_of({b"authorization": b"Bearer " + SECRET})
 
 
 def test_a_key_calls_only_its_models():

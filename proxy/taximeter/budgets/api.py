@@ -68,7 +68,10 @@ class BudgetAdmin(Controller):
     @post("/charges/{request_id:str}", status_code=200, summary="Say what such a call used, or that it cost nothing")
     async def settle(self, services: Given, request_id: FromPath[str], data: JSONBody[Settlement]) -> ChargeList:
         """Returns what it was charged until now."""
-        return ChargeList(await _corrections_of(services).settle(request_id, data))
+        with services.audit.act("budget.settle", request_id) as change:
+            change.before = charged = ChargeList(await _corrections_of(services).settle(request_id, data))
+            change.after = data
+        return charged
 
     @delete("/{budget_id:str}", status_code=200, summary="End a budget")
     async def end(self, services: Given, budget_id: FromPath[str]) -> BudgetInfo:

@@ -6,12 +6,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from taximeter.budgets import rule
 from taximeter.budgets.rule import Budget, Budgets, Mode, Period, Unit
 from taximeter.core.errors import NotFound
+from taximeter.node.audit import AuditLog
 from taximeter.node.stored_list import StoredList
 
 
@@ -22,10 +24,12 @@ class BudgetStore(StoredList[Budget, Budgets]):
         self,
         data_dir: Path,
         *,
+        audit: AuditLog | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Raises DataDirError when the file is there and cannot be read."""
+        """`audit`: where changes are written down. Raises DataDirError when the file is there and cannot be read."""
+        self._audit = audit or AuditLog()
         self._now_us = now_us
         self._random = random
         super().__init__(data_dir, "budgets", Budget, merge=rule.merge, view=Budgets, is_sound=rule.is_stored)
@@ -49,14 +53,23 @@ class BudgetStore(StoredList[Budget, Budgets]):
             mode=mode,
             created_at=self._now_us(),
         )
-        self.absorb([rule.checked(budget)])
+        with self._audit.act("budget.create", budget.id) as change:
+            self.absorb([rule.checked(budget)])
+            change.after = _told(budget)
         return budget
 
     def end(self, budget_id: str) -> Budget:
         """End a budget; a second time changes nothing. Raises NotFound."""
-        budget = next((budget for budget in self.stored() if budget.id == budget_id), None)
-        if budget is None:
-            raise NotFound(f"No budget {budget_id[:128]!r}.", param="id")
-        ended = replace(budget, ended_at=budget.ended_at or self._now_us())
-        self.absorb([ended])
+        with self._audit.act("budget.end", budget_id) as change:
+            budget = next((budget for budget in self.stored() if budget.id == budget_id), None)
+            if budget is None:
+                raise NotFound(f"No budget {budget_id[:128]!r}.", param="id")
+            change.before = _told(budget)
+            ended = replace(budget, ended_at=budget.ended_at or self._now_us())
+            self.absorb([ended])
         return ended
+
+
+def _told(budget: Budget) -> dict[str, Any]:
+    """A budget in the audit log: its own words, the limit in nano-USD or tokens."""
+    return {name: value for name, value in asdict(budget).items() if value}

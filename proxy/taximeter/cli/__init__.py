@@ -41,6 +41,7 @@ VERBS: dict[str, str] = {
     "budgets": "taximeter.cli.budgets:budgets",
     "webhook": "taximeter.cli.webhook:webhook",
     "deadletters": "taximeter.cli.deadletters:deadletters",
+    "audit": "taximeter.cli.audit:audit",
 }
 """Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""
 

@@ -9,6 +9,7 @@ import click
 from taximeter.cli.options import guarded
 from taximeter.cli.show import echo
 from taximeter.config import load
+from taximeter.node.audit import command_log
 
 
 @click.command()
@@ -23,8 +24,11 @@ def adopt(directory: Path, config_file: Path | None) -> None:
     """
     from taximeter.journal.adopt import adopt as move
 
-    data_dir = Path(load(config_file).data_dir)
+    settings = load(config_file)
+    data_dir = Path(settings.data_dir)
     journal = directory / "journal"
-    moved = move(journal if journal.is_dir() else directory, data_dir / "journal")
+    with command_log(settings).act("journal.adopt", str(directory)) as change:
+        moved = move(journal if journal.is_dir() else directory, data_dir / "journal")
+        change.after = {"journals": len(moved)}
     count = "1 journal" if len(moved) == 1 else f"{len(moved)} journals"
     echo(f"Moved {count} of {directory} into {data_dir / 'journal'}.")

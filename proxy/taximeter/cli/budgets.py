@@ -22,6 +22,7 @@ from taximeter.cli.show import console, count, echo, money, table
 from taximeter.config import Settings
 from taximeter.control.answers import responses
 from taximeter.core.errors import BadRequest
+from taximeter.node.audit import command_log
 
 
 @click.group()
@@ -129,7 +130,7 @@ def _store(settings: Settings) -> BudgetStore:
     """The budgets in the data directory, while no proxy runs on it."""
     data_dir = Path(settings.data_dir)
     data_dir.mkdir(parents=True, exist_ok=True)
-    return BudgetStore(data_dir)
+    return BudgetStore(data_dir, audit=command_log(settings))
 
 
 @contextmanager

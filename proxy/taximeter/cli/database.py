@@ -60,6 +60,20 @@ class Database:
                 return responses.encode(queries.read(self.reader, queries.forecast(filters, now_us, tz)))
         raise Unreachable(f"`taximeter {name}` needs a running proxy: its prices.")
 
+    def audit(self, params: Params, limit: int) -> bytes:
+        """Entries of the history. What a node has written down and not brought there yet is not among them."""
+        import msgspec
+
+        from taximeter.control.answers.audit import AuditPage, info
+        from taximeter.core.audit import AuditFilters
+        from taximeter.sinks.history.audit import AuditTable
+
+        range_ = filters_of({name: params[name] for name in ("from", "to", "tz") if name in params})
+        named = {name: params[name] for name in ("action", "actor", "target", "outcome") if name in params}
+        asked = AuditFilters(from_us=range_.from_us, to_us=range_.to_us, **named)
+        found, more = AuditTable(self.reader.database).listing(asked, limit, None)
+        return msgspec.json.encode(AuditPage([info(each) for each in found], more))
+
     def records(self, params: Params, limit: int) -> list[dict[str, Any]]:
         from taximeter.control.answers import responses
 

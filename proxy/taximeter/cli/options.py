@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import click
 from taximeter.cli.backend import Backend, find
 from taximeter.cli.proxy import Proxy, Refused, Unreachable
 from taximeter.cli.show import echo
+from taximeter.cli.times import past
 from taximeter.core.errors import BadRequest, ConfigError, TaximeterError
+from taximeter.core.times import zone
 from taximeter.node.logs import warn_plainly
 
 FAILED, BAD_USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
@@ -29,7 +32,9 @@ _WHERE = (
 )
 _FILTERS = ("workspace", "model", "provider", "task", "track")
 _RANGE = (
-    click.option("--from", "from_", metavar="TIME", help="First moment: 2026-11-22 or 2026-11-22T10:00:00Z."),
+    click.option(
+        "--from", "from_", metavar="TIME", help="First moment: 7d, yesterday, 2026-11-22, 2026-11-22T10:00:00Z."
+    ),
     click.option("--to", metavar="TIME", help="First moment no longer included."),
     click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="IANA time zone of dates and days."),
 )
@@ -92,7 +97,9 @@ def in_range(command: Command) -> Command:
 
     @wraps(command)
     def run(from_: str | None, to: str | None, tz: str, **options: Any) -> None:
-        params = {"from": [from_] if from_ else [], "to": [to] if to else [], "tz": [tz] if tz != "UTC" else []}
+        place, now = zone(tz), datetime.now(UTC)
+        first, last = (past(each, place, now) if each else None for each in (from_, to))
+        params = {"from": [first] if first else [], "to": [last] if last else [], "tz": [tz] if tz != "UTC" else []}
         command(params={name: values for name, values in params.items() if values}, **options)
 
     return _with(run, _RANGE)

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from taximeter.core.errors import TaximeterError
+from taximeter.node.audit import os_user
 
 if TYPE_CHECKING:
     from httpx2 import Client, Response
@@ -49,6 +50,7 @@ class Proxy:
 
         self._errors = httpx2.HTTPError
         headers = {"authorization": f"Bearer {token}"} if token else {}
+        headers["x-taximeter-user"] = os_user().encode("ascii", "replace").decode()  # for the audit log
         timeout = httpx2.Timeout(ANSWER_S, connect=CONNECT_S)
         self.url = url.rstrip("/")
         secure = self.url.startswith(
@@ -75,6 +77,9 @@ class Proxy:
         answer = self.request("GET", "/usage/events", params={**params, "limit": [str(limit)]})
         found: list[dict[str, Any]] = answer.json()["data"]
         return found
+
+    def audit(self, params: Params, limit: int) -> bytes:
+        return self.request("GET", "/audit", params={**params, "limit": [str(limit)]}).content
 
     def request(
         self, method: str, path: str, *, params: Params | None = None, body: object = None, wait_s: float = 0.0

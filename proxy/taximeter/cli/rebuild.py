@@ -13,6 +13,7 @@ from taximeter.cli.proxy import acting
 from taximeter.cli.show import echo
 from taximeter.config import Settings
 from taximeter.core.errors import ConfigError, TaximeterError
+from taximeter.node.audit import command_log
 
 REBUILD_S = 3_600.0
 
@@ -29,7 +30,9 @@ def redis(url: str | None, config_file: Path | None, as_json: bool, workspace: s
     """Write the Redis counters anew from history. Calls go on meanwhile, and none is missed or counted twice."""
     with acting(url, config_file) as (settings, proxy):
         if proxy is None:
-            rebuilt = asyncio.run(_directly(settings, workspace))
+            with command_log(settings).act("redis.rebuild", workspace or "") as change:
+                rebuilt = asyncio.run(_directly(settings, workspace))
+                change.after = {"rebuilt": rebuilt}
         else:
             answer = proxy.request("POST", "/rebuild/redis", body={"workspace": workspace}, wait_s=REBUILD_S)
             rebuilt = int(answer.json()["rebuilt"])

@@ -44,7 +44,7 @@ def reprice(
     period: dict[str, object] = {"from": from_, "to": to, "tz": tz, "dry_run": dry_run}
     with acting(url, config_file) as (settings, proxy):
         if proxy is None:
-            answer = asyncio.run(_directly(settings, period))
+            answer = _noted(settings, period, dry_run)
         else:
             raw = proxy.request("POST", "/reprice", body=period, wait_s=HISTORY_S).content
             answer = msgspec.json.decode(raw, type=RepriceResponse)
@@ -52,6 +52,18 @@ def reprice(
         echo(responses.encode(answer))
     else:
         _show(answer)
+
+
+def _noted(settings: Settings, period: dict[str, object], dry_run: bool) -> RepriceResponse:
+    if dry_run:
+        return asyncio.run(_directly(settings, period))
+    from taximeter.control.services.reprice import costs
+    from taximeter.node.audit import command_log
+
+    with command_log(settings).act("prices.reprice", f"{period['from']}/{period['to'] or ''}") as change:
+        answer = asyncio.run(_directly(settings, period))
+        change.before, change.after = costs(answer)
+    return answer
 
 
 def _show(answer: RepriceResponse) -> None:

@@ -12,7 +12,8 @@ from taximeter.config.addresses import is_loopback, masked, split
 from taximeter.config.secret import shared_secrets
 from taximeter.config.settings import Settings, UpstreamSettings
 from taximeter.core import origins, pricecodes, tags
-from taximeter.core.errors import ConfigError
+from taximeter.core.errors import BadRequest, ConfigError
+from taximeter.core.times import moment_us, zone
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
 HISTORY_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg")
@@ -215,6 +216,11 @@ def _access_problems(settings: Settings) -> Iterable[tuple[str, str]]:
             yield f"{path}.sha256", "two entries hold the same key"
         if not tags.is_valid(key.workspace):
             yield f"{path}.workspace", _TAG
+        if key.expires:
+            try:
+                moment_us(key.expires, zone("UTC"), "it")
+            except BadRequest as error:
+                yield f"{path}.expires", str(error)
         ids.add(key.id)
         hashes.add(key.sha256.lower())
 

@@ -46,6 +46,8 @@ class HistorySettings(Section):
     """sqlite:///path or postgresql://…; empty: SQLite in data_dir."""
     retention_days: Count = 400
     """Single records. Sums stay, but those by track, document and end user, which go when their month is over."""
+    audit_days: Count = 400
+    """Entries of the audit log."""
 
 
 class AuthSettings(Section):
@@ -76,6 +78,8 @@ class KeySettings(Section):
     """The workspace that its calls are counted for."""
     models: list[str] = field(default_factory=list)
     """Allow-list of model patterns; empty: all."""
+    expires: str = ""
+    """First moment at which it no longer opens anything: a date (UTC) or RFC 3339; empty: never."""
 
 
 class UpstreamSettings(Section):

@@ -15,6 +15,7 @@ from taximeter.control.answers.encoding import HANDLERS, Json
 from taximeter.control.answers.openapi import Money, describe
 from taximeter.control.api import node
 from taximeter.control.api.analytics import Analytics
+from taximeter.control.api.audit import AuditAdmin
 from taximeter.control.api.corrections import reprice_period
 from taximeter.control.api.deadletters import DeadLetterAdmin
 from taximeter.control.api.letters import LetterAdmin
@@ -57,6 +58,7 @@ def create(services: Services) -> Litestar:
             BudgetAdmin,
             LetterAdmin,
             DeadLetterAdmin,
+            AuditAdmin,
             reprice_period,
             rebuild_redis,
             *node.HANDLERS,

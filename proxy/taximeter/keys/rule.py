@@ -14,6 +14,7 @@ from hmac import compare_digest
 import msgspec
 
 from taximeter.core.tags import is_valid
+from taximeter.core.times import shown
 from taximeter.core.union import union
 
 PREFIX = "tm-"
@@ -24,6 +25,14 @@ SESSION_COOKIE = "taximeter_session"
 
 _SECRET_BYTES = 32
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
+
+
+class OldSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret that a key had before it was rotated."""
+
+    sha256: str
+    until: int
+    """µs since epoch: first moment at which it no longer opens anything."""
 
 
 class ProxyKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,6 +50,12 @@ class ProxyKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """µs since epoch; 0: declared in the configuration."""
     revoked_at: int = 0
     """µs since epoch; 0: in force. A revoked key stays listed, so that no other copy can bring it back."""
+    expires_at: int = 0
+    """µs since epoch: first moment at which it no longer opens anything; 0: never."""
+    rotated_at: int = 0
+    """µs since epoch; 0: it has the secret it was made with."""
+    old: tuple[OldSecret, ...] = ()
+    """Secrets of before that still open it, for a while. Id, budgets and sums of a key stay what they were."""
 
     def allows(self, model: str | None) -> bool:
         """Whether the key may call this model; with an allow-list, a call that names no model is not allowed."""
@@ -67,13 +82,35 @@ def make(random: bytes) -> str:
 
 
 class Keys:
-    """All keys in force, by digest: one SHA-256 and one dict look-up a call (about 1 µs)."""
+    """All keys in force, by digest: one SHA-256 and one dict look-up a call (about 1 µs).
 
-    def __init__(self, keys: Iterable[ProxyKey]) -> None:
-        self._by_digest = {key.sha256.lower(): key for key in keys if not key.revoked_at}
+    Time plays no part in a look-up: what expires next is known (`changes_at`), and who follows the store makes this
+    anew then.
+    """
+
+    def __init__(self, keys: Iterable[ProxyKey], now_us: int = 0) -> None:
+        self._by_digest: dict[str, ProxyKey] = {}
+        self._ended: dict[str, str] = {}
+        ends: list[int] = []
+        for key in keys:
+            for stored, until in [(key.sha256, 0), *((old.sha256, old.until) for old in key.old)]:
+                end = min((at for at in (key.expires_at, until) if at), default=0)
+                if key.revoked_at:
+                    self._ended[stored.lower()] = f"This proxy key ({key.id}) was revoked at {shown(key.revoked_at)}."
+                elif end and end <= now_us:
+                    self._ended[stored.lower()] = _expired(key, until, end)
+                else:
+                    self._by_digest[stored.lower()] = key
+                    ends += [end] if end else []
+        self.changes_at = min(ends, default=0)
+        """µs since epoch: when a secret of these stops to open anything; 0: never."""
 
     def __len__(self) -> int:
         return len(self._by_digest)
+
+    def why_not(self, secret: str | bytes) -> str:
+        """Why a secret that `find` does not know opens nothing, in words for whoever presents it."""
+        return self._ended.get(digest(secret), "This proxy key is not known here, or it was revoked.")
 
     def find(self, secret: str | bytes) -> ProxyKey | None:
         """The key in force that this secret is, else None.
@@ -81,6 +118,12 @@ class Keys:
         The look-up is by a hash the caller cannot steer, so its timing tells nothing about stored secrets.
         """
         return self._by_digest.get(digest(secret))
+
+
+def _expired(key: ProxyKey, until: int, end: int) -> str:
+    if end == until:
+        return f"This secret of proxy key {key.id} was replaced by another and no longer holds since {shown(end)}."
+    return f"This proxy key ({key.id}) expired at {shown(end)}. Ask for a new one (taximeter keys rotate {key.id})."
 
 
 def bearer(authorization: bytes | None) -> bytes | None:
@@ -94,9 +137,20 @@ def bearer(authorization: bytes | None) -> bytes | None:
 
 def is_stored(key: ProxyKey) -> bool:
     """Whether this is a key another node may have made."""
-    return _is_digest(key.sha256) is not None and is_valid(key.workspace)
+    digests = [key.sha256, *(old.sha256 for old in key.old)]
+    return all(_is_digest(each) for each in digests) and is_valid(key.workspace)
 
 
 def merge(*copies: Iterable[ProxyKey]) -> list[ProxyKey]:
-    """Several copies of the stored keys as one: a revocation in any of them holds; see `union`."""
-    return union(copies, "revoked_at")
+    """Several copies of the stored keys as one: a revocation in any of them holds, and the latest rotation; see
+    `union`."""
+    return union(copies, "revoked_at", newer=_latest)
+
+
+def _latest(one: ProxyKey, other: ProxyKey) -> ProxyKey:
+    """Of two copies the one rotated last; where it is the same time, whichever, but always the same one."""
+    return max(one, other, key=lambda key: (key.rotated_at, key.expires_at, key.sha256, _flat(key.old)))
+
+
+def _flat(old: Iterable[OldSecret]) -> tuple[tuple[str, int], ...]:
+    return tuple((each.sha256, each.until) for each in old)

@@ -14,6 +14,7 @@ from pathlib import Path
 from taximeter import __version__
 from taximeter.config import Settings
 from taximeter.core.errors import TaximeterError
+from taximeter.node.audit import AuditLog
 from taximeter.node.child import Child
 from taximeter.pricebook import compile as compiling
 from taximeter.pricebook import compile_prices
@@ -22,15 +23,22 @@ from taximeter.pricebook.catalog import FORMAT
 log = logging.getLogger("taximeter.prices")
 
 
-def ensure(settings: Settings, path: Path) -> bool:
+def ensure(settings: Settings, path: Path, node: str = "") -> bool:
     """Compile into `path` unless it is current; returns whether it had to. Raises ConfigError."""
     key_file = path.with_name(f"{path.name}.key")
     key = _key(settings)
     if path.is_file() and key_file.is_file() and key_file.read_text() == key:
         return False
+    known = key_file.read_text() if path.is_file() and key_file.is_file() else ""
     key_file.unlink(missing_ok=True)
     compile_prices(settings, path)
     key_file.write_text(key)
+    if known:
+        own = compiling.own_file(settings)
+        now = {"taximeter": __version__, "genai_prices": version("genai-prices"), "digest": key[:12]}
+        AuditLog(path.parent, node=node).note(
+            "prices.change", str(own or "shipped prices"), before={"digest": known[:12]}, after=now
+        )
     return True
 
 
@@ -48,7 +56,7 @@ def main() -> None:
     child = Child("prices")
     boot = child.wait()
     try:
-        ensure(boot.settings, Path(boot.prices_file))
+        ensure(boot.settings, Path(boot.prices_file), boot.node)
     except (TaximeterError, OSError) as error:
         log.critical("The prices cannot be used: %s", error)
         raise SystemExit(1) from error

@@ -87,9 +87,10 @@ class ValkeyProcess:
 
 
 def tell(line: bytes) -> None:
-    """A line of Valkey's as an entry of our log. Its notices are of no use to an operator: they are `debug`."""
+    """A line of Valkey's as an entry of our log. Its notices are of no use to an operator, nor is its advice, at each
+    start, about a system that may serve other ends: they are `debug`."""
     said = _said(line)
     level, message = (said[1], said[2]) if said else (b"", line)
     if message.strip():
-        weight = logging.WARNING if level == b"#" else logging.DEBUG
+        weight = logging.WARNING if level == b"#" and not message.startswith(b"WARNING ") else logging.DEBUG
         log.log(weight, "valkey: %s", message.decode("utf-8", "replace"), extra=_PROCESS)

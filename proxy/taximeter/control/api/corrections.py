@@ -8,7 +8,7 @@ from litestar.params import JSONBody
 from taximeter.control.api.parameters import Given, only_known_parameters
 from taximeter.control.door.access import admin_only
 from taximeter.control.services.corrections import RepriceRequest, filters_of
-from taximeter.control.services.reprice import RepriceResponse
+from taximeter.control.services.reprice import RepriceResponse, costs
 from taximeter.core.errors import NotFound
 
 
@@ -23,4 +23,10 @@ async def reprice_period(services: Given, data: JSONBody[RepriceRequest]) -> Rep
     """By prices.toml, the environment and genai-prices as they are now. Doing it twice changes nothing more."""
     if services.corrections is None:
         raise NotFound("This control plane writes no journal.")
-    return await services.corrections.reprice(filters_of(data), dry_run=data.dry_run)
+    filters = filters_of(data)
+    if data.dry_run:
+        return await services.corrections.reprice(filters, dry_run=True)
+    with services.audit.act("prices.reprice", f"{data.from_}/{data.to or ''}") as change:
+        repriced = await services.corrections.reprice(filters, dry_run=False)
+        change.before, change.after = costs(repriced)
+    return repriced

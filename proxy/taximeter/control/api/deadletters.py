@@ -12,6 +12,7 @@ from litestar.params import JSONBody, QueryParameter
 from taximeter.control.answers.deadletters import DeadLetterList, info
 from taximeter.control.api.parameters import Given, only_known_parameters
 from taximeter.control.door.access import admin_only
+from taximeter.control.services.audit import named
 from taximeter.control.services.interfaces import DeadLetters
 from taximeter.control.services.services import Services
 from taximeter.core.errors import NotFound
@@ -43,7 +44,9 @@ class DeadLetterAdmin(Controller):
 
     @post("/replay", status_code=200, summary="Offer them to their sinks again, each once")
     async def replay(self, services: Given, data: JSONBody[ReplayRequest]) -> Replayed:
-        return await _of(services).replay(data.keys)
+        with services.audit.act("deadletters.replay", named(data.keys)) as change:
+            change.after = replayed = await _of(services).replay(data.keys)
+        return replayed
 
 
 def _of(services: Services) -> DeadLetters:

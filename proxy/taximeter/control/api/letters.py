@@ -11,6 +11,7 @@ from litestar.params import JSONBody, QueryParameter
 from taximeter.control.answers.letters import LetterList, info
 from taximeter.control.api.parameters import Given, only_known_parameters
 from taximeter.control.door.access import admin_only
+from taximeter.control.services.audit import named
 from taximeter.control.services.interfaces import Letters
 from taximeter.control.services.services import Services
 from taximeter.core.errors import NotFound
@@ -47,7 +48,9 @@ class LetterAdmin(Controller):
 
     @post("/resend", status_code=200, summary="Send dead letters again, under their own keys")
     async def resend(self, services: Given, data: JSONBody[ResendRequest]) -> Resent:
-        return Resent(await _of(services).resend(data.keys))
+        with services.audit.act("webhook.resend", named(data.keys)) as change:
+            change.after = resent = Resent(await _of(services).resend(data.keys))
+        return resent
 
 
 def _of(services: Services) -> Letters:

@@ -37,7 +37,9 @@ async def rebuild_redis(services: Given, data: JSONBody[RebuildRequest]) -> Rebu
     if services.rebuild is None:
         raise NotFound("This control plane keeps no Redis counters.")
     try:
-        return Rebuilt(await services.rebuild(data.workspace))
+        with services.audit.act("redis.rebuild", data.workspace or "") as change:
+            change.after = rebuilt = Rebuilt(await services.rebuild(data.workspace))
+        return rebuilt
     except RequestError:
         raise
     except (TaximeterError, *ERRORS) as error:

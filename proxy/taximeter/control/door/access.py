@@ -23,6 +23,8 @@ class Caller(msgspec.Struct, frozen=True):
     admin: bool = False
     workspace: str | None = None
     """Set for a workspace's key: all it may see."""
+    key_id: str = ""
+    """Of a workspace's key."""
     problem: str = ""
     """Why nobody is known, for the 401."""
     wait_s: int = 0
@@ -48,8 +50,8 @@ def identify(token: bytes | None, *, local: bool, admin_token_sha256: str, keys:
         if token.startswith(PREFIX.encode()):
             key = keys.find(token)
             if key is None:
-                return Caller(problem="This proxy key is not known here, or it was revoked.")
-            return Caller(workspace=key.workspace)
+                return Caller(problem=keys.why_not(token))
+            return Caller(workspace=key.workspace, key_id=key.id)
         if admin_token_sha256 or not local:
             return Caller(problem="This token is not the admin token, nor a proxy key (tm-…).")
         return ADMIN

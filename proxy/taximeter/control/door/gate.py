@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
@@ -11,8 +12,10 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from taximeter.control.door.door import READING, Door, Sender
 from taximeter.control.door.shares import request_of as whose
+from taximeter.core.audit import NOBODY
 from taximeter.core.errors import AnswerCut, BadRequest, Unauthorized
 from taximeter.core.hosts import Hosts
+from taximeter.node.audit import acting_as
 
 LOOK_AGAIN_S = 0.5
 """How often a long answer looks whether its caller still may have it: a revoked key gets nothing after a second."""
@@ -41,19 +44,30 @@ class Gate(ASGIMiddleware):
             raise BadRequest("A NUL cannot be part of a name.")  # PostgreSQL's texts cannot hold one
         sender = asked_by(scope, head)
         caller = scope["auth"] = self._door.caller(sender)
-        with whose(caller.workspace):
+        changes = sender.method not in READING
+        with whose(caller.workspace), acting_as(self._door.actor(sender, caller) if changes else NOBODY):
             await self._answer(scope, receive, send, next_app, sender)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp, sender: Sender) -> None:
         caller = scope["auth"]
         if not caller.known or sender.method not in READING:  # a change that was begun is carried through
-            await next_app(scope, receive, send)
+            await next_app(scope, receive, self._noting(scope, send, sender) if caller.workspace is not None else send)
             return
         answer = Answer(send)
         try:
             await while_true(lambda: self._door.look(sender) == caller, next_app(scope, receive, answer.send))
         except NoLonger:
             await answer.end()
+
+    def _noting(self, scope: Scope, send: Send, sender: Sender) -> Send:
+        """Sends, and has it written down where the answer says that the caller may not."""
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.FORBIDDEN:
+                self._door.refused(sender, scope["auth"], f"{sender.method} {scope['path']}")
+            await send(message)
+
+        return noting
 
 
 def asked_by(scope: Scope, head: dict[bytes, bytes]) -> Sender:

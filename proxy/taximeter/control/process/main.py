@@ -30,6 +30,7 @@ from taximeter.control.process.priority import freeze, give_way
 from taximeter.control.process.state import ASKING_BUDGETS, State
 from taximeter.control.process.sync import Sealing, exchange
 from taximeter.control.process.upkeep import RETRY_S, every, retention_start_us
+from taximeter.control.services.audit import AuditTrail
 from taximeter.control.services.corrections import WORKER, Corrections, prices_now
 from taximeter.control.services.live import Live
 from taximeter.control.services.services import Services
@@ -39,6 +40,7 @@ from taximeter.core.sealed import Seal
 from taximeter.delivery import Delivery
 from taximeter.journal import Journal
 from taximeter.keys.store import KeyStore
+from taximeter.node.audit import AuditLog
 from taximeter.node.child import Boot, Child
 from taximeter.pricebook import Beforehand, PriceBook
 from taximeter.server.asgi import asgi
@@ -92,7 +94,9 @@ class Control:
         settings = self.settings = boot.settings
         data_dir = Path(settings.data_dir)
         self.history = History(settings.history.url or default_url(str(data_dir)))
-        budgets = BudgetStore(data_dir)
+        self.audit = AuditLog(data_dir, node=boot.node)
+        self.trail = AuditTrail(self.audit, self.history)
+        budgets = BudgetStore(data_dir, audit=self.audit)
         self.counters = Counters(
             boot.redis_url, history=self.history, scopes=lambda name: budgets.in_force().scopes(name)
         )
@@ -131,7 +135,7 @@ class Control:
         self.state = State(boot, self.delivery)
         secrets = shared_secrets(settings.auth, os.environ)
         self.sealing = Sealing(Seal(secrets) if secrets else None)
-        self.keys = KeyStore(data_dir, settings.auth)
+        self.keys = KeyStore(data_dir, settings.auth, audit=self.audit)
 
     async def run(self, child: Child) -> None:
         """Serve until told to stop; then bring the last records to the sinks."""
@@ -226,6 +230,8 @@ class Control:
             rebuild=self.counters.rebuild,
             letters=webhook,
             deadletters=self.delivery,
+            audit=self.audit,
+            trail=self.trail,
         )
 
     async def _open(self) -> bool:
@@ -257,6 +263,7 @@ class Control:
         async def prune() -> None:
             before_us = retention_start_us(self.settings.history.retention_days)
             await self.history.prune(before_us)
+            await self.history.prune_audit(retention_start_us(self.settings.history.audit_days))
             if self.webhook is not None:
                 await self.webhook.prune(before_us)
 
@@ -277,6 +284,7 @@ class Control:
             every(AUDIT_S, "auditing Redis against history", self.counters.auditor.audit, notes),
             every(TAGS_S, "summing by track, document and end user", self.history.roll_up_tags, notes),
             every(PRUNE_S, "forgetting old records", prune, notes),
+            every(KEYS_S, "bringing the audit log into the history", self.trail.file, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),
             every(SECURE_S, ASKING_BUDGETS, self.budgets.secure, notes),

@@ -71,6 +71,12 @@ class RepriceResponse(msgspec.Struct, kw_only=True):
     total: RepricedModel
 
 
+def costs(answer: RepriceResponse) -> tuple[dict[str, object], dict[str, object]]:
+    """What the audit log says of it: what was, what is."""
+    total = answer.total
+    return {"cost_usd": total.before_usd}, {"cost_usd": total.after_usd, "corrected": total.corrected}
+
+
 async def reprice(
     history: Exports, prices: Prices, filters: Filters, write: Callable[[Record], None] | None
 ) -> list[Change]:

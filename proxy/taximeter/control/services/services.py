@@ -14,6 +14,7 @@ from taximeter.control.door.door import Door
 from taximeter.control.door.sessions import Sessions
 from taximeter.control.door.shares import Shares
 from taximeter.control.services.arrivals import Arrivals
+from taximeter.control.services.audit import AuditTrail
 from taximeter.control.services.corrections import Corrections
 from taximeter.control.services.interfaces import DeadLetters, Delivery, HistoryReader, Letters, Node
 from taximeter.control.services.live import Live
@@ -21,6 +22,7 @@ from taximeter.control.services.turns import InTurn
 from taximeter.core.hosts import Hosts
 from taximeter.core.prices import Card
 from taximeter.keys.store import KeyStore
+from taximeter.node.audit import AuditLog
 from taximeter.sinks.health import DeliveryHealth
 
 
@@ -54,6 +56,10 @@ class Services:
     """What sinks could not take; None: nothing is delivered here."""
     card: Callable[[str, str, int], Card | None] = lambda provider, model, at_us: None
     """(provider, model, µs) -> the price of an LLM call then; None: none is known."""
+    audit: AuditLog = field(default_factory=AuditLog)
+    """Who changes something writes it down here."""
+    trail: AuditTrail | None = None
+    """Reads what was written down; None: nothing is kept."""
     sessions: Sessions = field(default_factory=Sessions)
     door: Door = field(init=False)
     """Who may come in."""
@@ -66,7 +72,7 @@ class Services:
     """How delivery is doing, for the page on the meter's health; None: not told."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "door", Door(self.settings, self.keys.in_force, self.sessions))
+        object.__setattr__(self, "door", Door(self.settings, self.keys.in_force, self.sessions, audit=self.audit))
         object.__setattr__(self, "arrivals", Arrivals(self.history, self.delivery))
 
     def in_turn(self) -> Services:

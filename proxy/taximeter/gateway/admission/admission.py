@@ -76,7 +76,7 @@ class Admission:
             return None
         key = self.keys.find(secret)
         if key is None:
-            raise Unauthorized("This proxy key is not known here, or it was revoked.")
+            raise Unauthorized(self.keys.why_not(secret))
         return key
 
 

@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from taximeter.core.audit import AuditEntry, AuditFilters
 from taximeter.core.record import Record
 from taximeter.sinks.batch import Batch
+from taximeter.sinks.history.audit import AuditTable
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.read.charges import Charge
 from taximeter.sinks.history.read.reader import Reader
@@ -52,6 +54,7 @@ class History:
         self._database = Database(url)
         self._writer = Writer(self._database)
         self._tags = TagRoller(self._database)
+        self._audit = AuditTable(self._database)
         self.reader = Reader(self._database)
         self._snapshots = Snapshots(self._database)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="history-writer")
@@ -127,6 +130,20 @@ class History:
     ) -> list[Charge]:
         """Calls whose use is charged to budgets though it is not known, the latest first."""
         return await self.read(self._snapshots.charges, workspace, request_id, limit)
+
+    async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
+        """Write these entries of the audit log; those that are there already are left alone."""
+        await self._write(self._audit.add, entries)
+
+    async def audit(
+        self, asked: AuditFilters, limit: int = 100, page: str | None = None
+    ) -> tuple[list[AuditEntry], str | None]:
+        """Entries of the audit log, newest first, and the next page's name. Raises BadRequest on no page."""
+        return await self.read(self._audit.listing, asked, limit, page)
+
+    async def prune_audit(self, before_us: int) -> int:
+        """Forget older entries of the audit log; returns how many."""
+        return await self._write(self._audit.prune, before_us)
 
     async def roll_up_tags(self) -> None:
         """Add what was delivered to the roll-ups by tag. In bites, so that delivery goes on."""

@@ -44,7 +44,7 @@ class Reader:
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -62,7 +62,7 @@ class Reader:
 
     def close(self) -> None:
         """Release connections."""
-        self._database.dispose()
+        self.database.dispose()
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +83,7 @@ class Reader:
         Raises BadRequest on an unknown group-by or zone, or on more than 50,000 windows.
         """
         names = checked(group_by)
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             marks = self._marks(connection, filters, window, tz)
             sums = self._sums(connection, filters, names, marks)
         if not names and window is None:
@@ -113,7 +113,7 @@ class Reader:
         The same figures as `usage` gives, without the windows of groups too small to be shown: a chart needs no more.
         """
         names = checked([by])
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             marks = self._marks(connection, filters, window, tz)
             whole = self._sums(connection, filters, names, list(span(filters)))
             groups = sorted((_group(names, None, item) for item in whole.items()), key=_weight)
@@ -135,12 +135,12 @@ class Reader:
 
     def record(self, request_id: str) -> list[Record]:
         """Every attempt and correction of one request, in order; empty when unknown."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return listing.of_request(connection, request_id)
 
     def arrived(self, request_ids: Collection[str]) -> set[tuple[str, str]]:
         """(request, its workspace) of those of these requests that there are records of."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return listing.arrived(connection, request_ids)
 
     def events(self, filters: Filters, limit: int = 100, page: str | None = None) -> tuple[list[Record], str | None]:
@@ -148,7 +148,7 @@ class Reader:
 
         Records that arrive while paging neither repeat nor hide others. Raises BadRequest on a bad cursor or limit.
         """
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return listing.newest(connection, filters, limit, page)
 
     def listing(self, filters: Filters, limit: int, page: str | None = None, sort: Sort = NEWEST) -> Listing:
@@ -156,17 +156,17 @@ class Reader:
 
         In another order than by time every record that matches is looked at.
         """
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return listing.listed(connection, filters, limit, page, sort)
 
     def names(self, workspace: str | None = None) -> dict[str, list[str]]:
         """The values there are of each of query.SERIES, at most names.MOST and one; see names.offered."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return names.offered(connection, workspace)
 
     def search(self, text: str, workspace: str | None = None) -> list[Match]:
         """The names that hold this text: of query.SERIES and query.TAGS."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return names.matching(connection, text, workspace)
 
     def export(self, filters: Filters, chunk: int = 2_000) -> Iterator[list[Record]]:
@@ -176,7 +176,7 @@ class Reader:
         """
         place = listing.START
         while True:
-            with self._database.reading() as connection:
+            with self.database.reading() as connection:
                 records, place = listing.oldest(connection, filters, chunk, place)
             if records:
                 yield records
@@ -196,7 +196,7 @@ class Reader:
         filters = Filters(workspace=workspace, track=track, from_us=from_us, to_us=to_us)
         names = ("document", "operation", "provider", "model")
         found: dict[tuple[str | None, ...], tuple[int, int, list[int]]] = {}
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             for part in record_sums(connection, filters, *span(filters), names):
                 first_us, last_us, cell = found.get(part.key, (part.first_us, part.last_us, empty()))
                 merge(cell, part.cell)
@@ -205,7 +205,7 @@ class Reader:
 
     def identity(self) -> str:
         """The random id this database was made with."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return str(connection.execute(select(meta.c.value).where(meta.c.name == "id")).scalar_one())
 
 
