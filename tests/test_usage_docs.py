@@ -90,6 +90,9 @@ class NewPrices:
     def cost(self, one):
         return (2_000 * one.input_tokens, "prices.toml") if one.model == "home-made" else (one.cost_nusd, "list")
 
+    def why(self, one):
+        return "model_without_price"
+
 
 @pytest.fixture
 async def installation(start, tmp_path, valkey_url):

@@ -34,6 +34,11 @@ class PerToken:
             return None, None
         return rate * one.input_tokens, f"test@{rate}"
 
+    def why(self, one):
+        if one.outcome in (Outcome.REFUSED, Outcome.UPSTREAM_ERROR):
+            return None
+        return "usage_unknown" if one.input_tokens is None else "model_without_price"
+
 
 @pytest.fixture
 async def history(tmp_path):
@@ -111,6 +116,18 @@ async def test_a_call_without_a_price_gets_one_even_if_that_is_nothing(books):
     assert books.written == []
 
 
+async def test_what_has_no_cost_is_told_by_its_reason_and_apart_from_what_was_refused_or_failed(books):
+    await books.add(
+        record(1, cost_nusd=None, request_model="home-made"),
+        record(2, cost_nusd=None, input_tokens=None, request_model="home-made"),
+        record(3, cost_nusd=None, outcome=Outcome.REFUSED, request_model="home-made"),
+        record(4, cost_nusd=None, outcome=Outcome.UPSTREAM_ERROR, request_model="home-made"),
+    )
+    (change,) = await books.reprice(PerToken())
+    assert (change.requests, change.unpriced, change.not_billed, change.corrected) == (4, 2, 2, 0)
+    assert change.unpriced_reasons == {"model_without_price": 1, "usage_unknown": 1}
+
+
 async def test_a_correction_belongs_to_the_period_track_and_task_of_its_call(books):
     await books.add(record(1, track="t", task="query", ended_at=NOON_US + DAY_US), record(2))
     await books.reprice(PerToken(gpt_4o_mini=1_000), Filters(from_us=NOON_US + DAY_US, to_us=NOON_US + 2 * DAY_US))
@@ -181,8 +198,9 @@ async def test_over_http_a_period_is_priced_again(node, history):
     for number in range(3):
         worker.append(record(number, cost_nusd=700))
     asked = {"from": "2026-11-03", "to": "2026-11-04"}
-    total = {
-        "provider": None, "model": None, "requests": 3, "corrected": 3, "unpriced": 0, "before_usd": 0.0000021,
+    total: dict[str, object] = {
+        "provider": None, "model": None, "requests": 3, "corrected": 3, "unpriced": 0, "unpriced_reasons": {},
+        "not_billed": 0, "before_usd": 0.0000021,
         "after_usd": 0.000003, "difference_usd": 0.0000009,
     }  # fmt: skip
     answer = (await control.client.post("/reprice", json={**asked, "dry_run": True})).json()

@@ -145,10 +145,10 @@ def test_what_nests_too_deep_is_refused_or_left_out() -> None:
     assert "never read" not in "".join(counted.texts)
 
 
-@pytest.mark.parametrize("value", [True, -1, float("nan"), "3", None])
+@pytest.mark.parametrize("value", [True, -1, float("nan"), "3s", "-1", "", "1e3", None])
 def test_a_duration_is_a_number_from_nought_on(value: object) -> None:
     assert duration_s(value) is None
-    assert (duration_s(2), duration_s(0.5)) == (2.0, 0.5)
+    assert (duration_s(2), duration_s(0.5), duration_s("2.95")) == (2.0, 0.5, 2.95)
 
 
 def test_usage_is_asked_for_once_and_only_where_the_body_has_a_place_for_it() -> None:

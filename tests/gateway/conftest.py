@@ -35,6 +35,9 @@ from waits import HANG_S, happens
 class FlatPrices:
     """1,000 nano-USD an input token, 2,000 an output token: figures a test can check by hand."""
 
+    def why(self, record):
+        return None
+
     def cost(self, record):
         if record.input_tokens is None or record.cost_note is not None:
             return None, None

@@ -72,6 +72,9 @@ async def test_what_a_call_can_use_is_believed(record):
 
 
 class Dear:
+    def why(self, record):
+        return None
+
     def cost(self, record):
         return MAX_COST_NUSD, "dear"
 

@@ -11,8 +11,9 @@ import pytest
 
 from taximeter.config import Settings
 from taximeter.core.record import IMPOSSIBLE, Operation, Outcome, Record
-from taximeter.pricebook import PriceBook, book, compile_prices
+from taximeter.pricebook import PriceBook, book, compile_prices, unpriced
 from taximeter.pricebook.catalog import Catalog
+from taximeter.pricebook.shown import card_as_dict
 
 ENV = {
     "LIGHTRAG_LLM_PRICE_PER_1K_INPUT": "0.001",
@@ -199,7 +200,7 @@ def test_made_up_model_names_fill_neither_memory_nor_log(
     books: dict[str, PriceBook], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(book, "_REMEMBERED", 8)
-    monkeypatch.setattr(book, "_WARNED", 5)
+    monkeypatch.setattr(unpriced, "_WARNED", 5)
     fresh = PriceBook(books["lists"].lists.catalog)
     for number in range(40):
         fresh.cost(call("openai", f"made-up-{number}"))
@@ -209,7 +210,7 @@ def test_made_up_model_names_fill_neither_memory_nor_log(
 
 
 def test_cards_can_be_listed_and_explained(books: dict[str, PriceBook]) -> None:
-    cards = list(books["all"].cards())
+    cards = list(books["all"].lists.cards())
     assert cards[0] == {
         "provider": "openai",
         "model": "gpt-4o-mini-2024-07-18",
@@ -225,10 +226,12 @@ def test_cards_can_be_listed_and_explained(books: dict[str, PriceBook]) -> None:
     assert [card["operation"] for card in cards_of(cards, "*")] == ["llm", "embedding"]
     assert any(card["hours_utc"] for card in cards_of(cards, "deepseek"))
     assert any("above" in card for card in cards_of(cards, "google"))
-    explained = books["lists"].explain(call("openai", "gpt-4o-mini", input_tokens=None))
+    card = books["lists"].find(call("openai", "gpt-4o-mini", input_tokens=None))
+    assert card is not None
+    explained = card_as_dict(card)
     assert explained is not None
     assert explained["input_usd_per_mtok"] == 0.15
-    assert books["lists"].explain(call("openai", "gpt-99")) is None
+    assert books["lists"].find(call("openai", "gpt-99")) is None
 
 
 def cards_of(cards: list[dict[str, object]], provider: str) -> list[dict[str, object]]:
@@ -274,4 +277,5 @@ def test_ones_own_prices_stand_over_the_shipped_ones_and_leave_the_rest(tmp_path
     }:
         asked = call(provider, model, search_units=1_000)
         assert priced.cost(asked) == shipped.cost(asked) != (None, None), (provider, model)
-    assert {"rerank-v3*", "rerank-v3.5"} <= {str(card["model"]) for card in cards_of(list(priced.cards()), "cohere")}
+    cards = cards_of(list(priced.lists.cards()), "cohere")
+    assert {"rerank-v3*", "rerank-v3.5"} <= {str(card["model"]) for card in cards}

@@ -60,7 +60,7 @@ def test_a_file_of_another_kind_is_refused_by_name(tmp_path: Path, content: byte
 
 
 def test_the_shipped_price_file_is_in_order_and_says_its_sources() -> None:
-    declared = read_prices(REPOSITORY / "config/prices.toml")
+    declared = read_prices(REPOSITORY / "config/prices.toml").models
     assert {(entry.provider, entry.listed.model) for entry in declared} >= {
         ("cohere", "rerank-v3.5"),
         ("voyageai", "rerank-2.5"),
@@ -84,17 +84,17 @@ def test_prices_of_ones_own_add_to_the_shipped_ones(
     monkeypatch.chdir(tmp_path)
     file = tmp_path / (configured or "config/prices.toml")
     file.parent.mkdir(exist_ok=True)
-    shipped = read_prices(REPOSITORY / "config/prices.toml")
+    shipped = read_prices(REPOSITORY / "config/prices.toml").models
     file.write_text(OWN)
     catalog = compile_prices(Settings(prices_file=configured), tmp_path / "prices.json", {})
-    assert (catalog.declared, catalog.shipped) == (read_prices(file), shipped)
+    assert (catalog.declared, catalog.shipped) == (read_prices(file).models, shipped)
 
 
 def test_a_copy_of_the_shipped_prices_says_nothing_twice(tmp_path: Path) -> None:
     copy = tmp_path / "own.toml"
     copy.write_text((REPOSITORY / "config/prices.toml").read_text() + OWN)
     catalog = compile_prices(Settings(prices_file=str(copy)), tmp_path / "prices.json", {})
-    assert (catalog.declared, catalog.shipped) == (read_prices(copy), [])
+    assert (catalog.declared, catalog.shipped) == (read_prices(copy).models, [])
 
 
 def test_prices_per_1k_from_the_environment() -> None:

@@ -83,6 +83,8 @@ def known(card: Card, sample: dict[str, int | float]) -> bool:
     """The card has a rate for what was used: elsewhere genai-prices charges nothing where the cost is unknown."""
     if "seconds" in sample:
         return card.rates.audio_hour is not None
+    if "web_search_requests" in sample and card.rates.web_search is None and card.rates.request is None:
+        return False
     return card.rates.input is not None and card.rates.output is not None
 
 

@@ -48,7 +48,7 @@ def test_every_rate_in_its_unit(tmp_path: Path) -> None:
         input_tokens = 100_000
         input_usd_per_mtok = 0.20
     """
-    (declared,) = read_prices(written(tmp_path, HEAD + rates))
+    (declared,) = read_prices(written(tmp_path, HEAD + rates)).models
     base = {
         "input": 150_000,
         "cached_input": 1,
@@ -86,7 +86,7 @@ def test_prices_follow_each_other_by_date_tier_and_hour(tmp_path: Path) -> None:
         f'hours_utc = "{hours}"\ninput_usd_per_mtok = {usd}\n'
         for day, tier, hours, usd in entries
     )
-    (declared,) = read_prices(written(tmp_path, text))
+    (declared,) = read_prices(written(tmp_path, text)).models
 
     def usd_at(at: int, tier: str = "") -> int | None:
         card = card_at(declared.listed.tiers[tier], at)
@@ -104,14 +104,18 @@ def test_exact_names_go_before_patterns_and_longer_patterns_first(tmp_path: Path
         f'[[price]]\nprovider = "p"\nmodel = "{model}"\nfrom = 2026-01-01\nsource = "s"\nfree = true\n'
         for model in ("*", "llama3*", "llama3:8b")
     )
-    assert [entry.listed.model for entry in read_prices(written(tmp_path, text))] == ["llama3:8b", "llama3*", "*"]
+    assert [entry.listed.model for entry in read_prices(written(tmp_path, text)).models] == [
+        "llama3:8b",
+        "llama3*",
+        "*",
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[[price]\n", "not TOML"),
-        ("[prices]\n", "[[price]] entries only"),
+        ("[prices]\n", "[[price]], [[region]] and [[fee]] entries only"),
         ("price = 3\n", "$.price"),
         (HEAD + "input_per_mtok = 1", "unknown field `input_per_mtok`"),
         (HEAD + "input_per_mtok = 1", "Allowed: input_usd_per_mtok, cached_input_usd_per_mtok"),

@@ -71,7 +71,12 @@ def _show(answer: RepriceResponse) -> None:
     rows.append(("Total", *_figures(answer.total)))
     console().print(table(["Model"], ["Calls", "Corrected", "Before", "After", "Difference (USD)"], rows))
     if answer.total.unpriced:
-        echo(f"{count(answer.total.unpriced)} calls have no price; their cost stays what it was")
+        reasons = ", ".join(
+            f"{count(number)} {why.replace('_', ' ')}" for why, number in answer.total.unpriced_reasons.items()
+        )
+        echo(f"{count(answer.total.unpriced)} calls have no cost ({reasons}); it stays what it was")
+    if answer.total.not_billed:
+        echo(f"{count(answer.total.not_billed)} calls were refused or failed; they need no price")
     if not answer.total.corrected:
         echo("Nothing to correct.")
     elif answer.dry_run:

@@ -8,6 +8,7 @@ when it applies and who publishes it is decided elsewhere (`taximeter.pricebook`
 from __future__ import annotations
 
 from bisect import bisect_right
+from enum import StrEnum
 
 import msgspec
 
@@ -18,6 +19,25 @@ from taximeter.core.record import Operation, Outcome, Record
 PICO_PER_NANO = 1_000
 _US_PER_HOUR = 3_600_000_000
 _US_PER_DAY = 86_400_000_000
+
+
+class Why(StrEnum):
+    """Why a call that may have been billed has no cost; a record's `unpriced_reason`."""
+
+    USAGE_UNKNOWN = "usage_unknown"
+    """Nobody told what it used, and it could not be counted."""
+    USAGE_IMPOSSIBLE = "usage_impossible"
+    """A figure was reported that no call can have."""
+    USAGE_INCONSISTENT = "usage_inconsistent"
+    """The provider's figures contradict each other."""
+    FIGURE_UNKNOWN = "figure_unknown"
+    """There is a price, but a figure that it needs is not known: the output, or which tokens were images."""
+    MODEL_WITHOUT_PRICE = "model_without_price"
+    SERVICE_TIER_WITHOUT_PRICE = "service_tier_without_price"
+    SPEED_WITHOUT_PRICE = "speed_without_price"
+    REGION_WITHOUT_PRICE = "region_without_price"
+    USE_WITHOUT_PRICE = "use_without_price"
+    """It used a tool of the provider's (a search, a container) whose price is not known."""
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,6 +62,11 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request: int | None = None
     search_unit: int | None = None
     web_search: int | None = None
+    file_search: int | None = None
+    code_interpreter: int | None = None
+    """pico-USD per container."""
+    maps: int | None = None
+    """pico-USD per prompt grounded with maps."""
     audio_hour: int | None = None
     """pico-USD per hour of audio."""
     min_audio_s: int | None = None
@@ -125,8 +150,10 @@ def cost_nusd(card: Card, record: Record) -> int | None:
         pico += rates.request
     if rates.search_unit is not None:
         pico += rates.search_unit * (record.search_units or 0)
-    if rates.web_search is not None and record.web_search_requests is not None:
-        pico += rates.web_search * record.web_search_requests
+    uses = _uses_pico(rates, record)
+    if uses is None:
+        return None
+    pico += uses
     if rates.audio_hour is not None and record.seconds is not None:
         seconds = record.seconds
         if rates.min_audio_s is not None and seconds > 0:
@@ -136,6 +163,28 @@ def cost_nusd(card: Card, record: Record) -> int | None:
     return _rounded(pico, PICO_PER_NANO)
 
 
+def uses_of(rates: Rates, record: Record) -> tuple[tuple[int | None, int | None], ...]:
+    """(uses, rate) of each tool of the provider's that is billed by use."""
+    return (
+        (record.web_search_requests, rates.web_search),
+        (record.file_search_requests, rates.file_search),
+        (record.code_interpreter_sessions, rates.code_interpreter),
+        (record.maps_requests, rates.maps),
+    )
+
+
+def _uses_pico(rates: Rates, record: Record) -> int | None:
+    """None where something was used whose price is not known; a price by the request has its searches in it
+    (Perplexity's Sonar: https://docs.perplexity.ai/getting-started/pricing)."""
+    pico = 0
+    for uses, rate in uses_of(rates, record):
+        if uses and rate is not None:
+            pico += rate * uses
+        elif uses and rates.request is None:
+            return None
+    return pico
+
+
 class Most(msgspec.Struct, frozen=True, kw_only=True):
     """What a call may use at most, of each unit."""
 
@@ -143,6 +192,7 @@ class Most(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     search_units: int = 0
     web_searches: int = 0
+    """Uses of any tool that is billed by use."""
     seconds: int = 0
     writes_cache: bool = True
     """False: nothing of its input can be written into a cache at a price of its own."""
@@ -173,7 +223,8 @@ def _dearest_pico(rates: Rates, most: Most) -> int:
         + tokens_out * most.output_tokens
         + (rates.request or 0)
         + (rates.search_unit or 0) * most.search_units
-        + (rates.web_search or 0) * most.web_searches
+        + max(rates.web_search or 0, rates.file_search or 0, rates.code_interpreter or 0, rates.maps or 0)
+        * most.web_searches
         + -(-(rates.audio_hour or 0) * seconds // 3_600)
     )
 

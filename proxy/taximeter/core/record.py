@@ -114,6 +114,10 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     response_model: str | None = None
     upstream_request_id: str | None = None
     service_tier: str | None = None
+    speed: str | None = None
+    region: str | None = None
+    """Where the model ran, as far as a price may depend on it: Vertex' location, OpenAI's regional host, Anthropic's
+    `inference_geo`."""
     status: Annotated[int, msgspec.Meta(ge=0, le=999)] | None = None
     outcome: Outcome
     partial: bool = False
@@ -137,11 +141,16 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     rerank_documents: Count | None = None
     embedding_inputs: Count | None = None
     web_search_requests: Count | None = None
+    file_search_requests: Count | None = None
+    code_interpreter_sessions: Count | None = None
+    maps_requests: Count | None = None
     seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)] | None = None
     inconsistent: bool = False
     cost_nusd: Cost | None = None
     """Integer nano-USD; None when unpriced."""
     price_ref: str | None = None
+    unpriced_reason: str | None = None
+    """Why a call that may have been billed has no cost: see `taximeter.core.prices.Why`."""
     upstream_cost_nusd: Annotated[int, msgspec.Meta(ge=0, le=10**15)] | None = None
     request_bytes: Bytes = 0
     response_bytes: Bytes = 0

@@ -26,6 +26,8 @@ class Route(msgspec.Struct, frozen=True):
     path: bytes
     tags: dict[str, str] = {}
     upstream: str | None = None
+    region: str | None = None
+    """Where the path names one: Vertex' `/locations/<region>/`."""
 
 
 def resolve(raw_path: bytes) -> Route:
@@ -35,7 +37,7 @@ def resolve(raw_path: bytes) -> Route:
     if not raw_path.startswith(b"/") or _forbidden(raw_path):
         raise BadRequest("The path must start with / and hold no spaces, control characters, # or backslash.")
     if raw_path[2:3] != b"/" or raw_path[1:2] not in _ORDER:
-        return Route(path=raw_path)
+        return Route(path=raw_path, region=region_in(raw_path))
     segments = raw_path.split(b"/")
     tags: dict[str, str] = {}
     upstream = None
@@ -52,7 +54,23 @@ def resolve(raw_path: bytes) -> Route:
         else:
             tags[name] = value
         at, rank = at + 2, place
-    return Route(path=b"/" + b"/".join(segments[at:]), tags=tags, upstream=upstream)
+    path = b"/" + b"/".join(segments[at:])
+    return Route(path=path, tags=tags, upstream=upstream, region=region_in(path))
+
+
+def region_in(url: bytes) -> str | None:
+    """The region that a path or base URL names, of those whose prices differ by region: Vertex' locations
+    (https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations), OpenAI's regional hosts
+    (https://developers.openai.com/api/docs/guides/data-residency). None: none, or none that is known."""
+    found = _region(url)
+    return None if found is None else found[found.lastindex or 0].decode().lower()
+
+
+_region = re.compile(
+    rb"(?i)/locations/([a-z0-9-]{1,64})(?:/|$)|^https://([a-z]{2})\.api\.openai\.com(?:[:/]|$)"
+    rb"|^https://([a-z0-9-]{1,64})-aiplatform\.googleapis\.com(?:[:/]|$)"
+    rb"|^https://aiplatform\.([a-z]{2})\.rep\.googleapis\.com(?:[:/]|$)"
+).search
 
 
 def canonical(path: bytes) -> bytes:

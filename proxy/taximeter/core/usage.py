@@ -39,6 +39,9 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
     rerank_documents: int | None = None
     embedding_inputs: int | None = None
     web_search_requests: int | None = None
+    file_search_requests: int | None = None
+    code_interpreter_sessions: int | None = None
+    maps_requests: int | None = None
     seconds: float | None = None
     """Audio duration where the provider bills by time."""
     bare: bool = False
@@ -53,6 +56,10 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
     response_model: str | None = None
     upstream_request_id: str | None = None
     service_tier: str | None = None
+    speed: str | None = None
+    """`fast` where the provider sells speed beside tiers (Anthropic)."""
+    region: str | None = None
+    """Where the answer was made, where the provider tells and its price depends on it (Anthropic's `inference_geo`)."""
     failed: bool = False
     """An error object inside a 200 answer."""
     finished: bool = False
@@ -79,6 +86,9 @@ COUNTS = (
     "rerank_documents",
     "embedding_inputs",
     "web_search_requests",
+    "file_search_requests",
+    "code_interpreter_sessions",
+    "maps_requests",
 )
 """The members that are counts."""
 

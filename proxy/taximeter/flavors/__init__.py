@@ -32,7 +32,7 @@ from taximeter.flavors.dialects import (
 from taximeter.flavors.generate import EMBED_CONTENT, GENERATE, PREDICT
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Flavor
-from taximeter.flavors.rerank import RERANK
+from taximeter.flavors.rerank import RANK, RERANK
 from taximeter.flavors.responses import RESPONSES
 from taximeter.flavors.runs import RUNS
 from taximeter.flavors.textgen import KOBOLD, TGI, WATSONX
@@ -57,6 +57,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/api/embed(dings)?", OLLAMA_EMBED),
     (r"/(multimodal|contextualized)?embeddings?(/multimodal)?|/pooling|/multi-vector|/embedText", EMBEDDINGS),
     (r"[/-]rerank(ing)?|/ranking|/score", RERANK),
+    (r"/rankingConfigs/[^/:]+:rank", RANK),
     (r"/threads(/[^/]+)?/runs(/[^/]+/submit_tool_outputs)?", RUNS),
     (r"/threads/[^/]+/messages", UNMETERED),
     (r"/messages", MESSAGES),

@@ -21,6 +21,8 @@ from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.row import Row
 from taximeter.flavors.usage.usual import parts_exceed
 
+_TIER = b"x-amzn-bedrock-service-tier"
+"""https://docs.aws.amazon.com/bedrock/latest/userguide/service-tiers-inference.html"""
 _METRICS = "amazon-bedrock-invocationMetrics"
 _HEADERS = {
     b"x-amzn-bedrock-input-token-count": "inputTokenCount",
@@ -35,6 +37,11 @@ class ConverseReader(UsageReader):
     """Converse, whole or streamed."""
 
     __slots__ = ()
+
+    def take(self, found: Members) -> Verdict:
+        if "serviceTier" in found:
+            self.tier = text(fields(decode(found["serviceTier"])).get("type")) or self.tier
+        return super().take(found)
 
     def event(self, data: bytes, name: bytes = b"") -> Verdict:
         verdict = super().event(data, name)
@@ -64,6 +71,7 @@ class InvokeReader(UsageReader):
         return Verdict.TAKEN
 
     def convert(self) -> Reading:
+        self.tier = self.tier or self.answer.value_of(_TIER).decode("latin-1") or None
         native = super().convert()
         if not self._metrics:
             return native if native.reported else conventions.converse(self._told_in_head())

@@ -10,6 +10,25 @@ from taximeter.core.record import Operation
 from taximeter.flavors.chat import hosted_model
 from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.usage import conventions, usual
+from taximeter.flavors.usage.counts import Members, decode
+from taximeter.flavors.usage.reader import UsageReader, Verdict
+
+
+class AudioReader(UsageReader):
+    """Sound from text or text from sound. `verbose_json` alone tells how long it is that was transcribed
+    (https://platform.openai.com/docs/api-reference/audio/verbose-json-object); others with a `duration` measure
+    something of their own."""
+
+    __slots__ = ()
+
+    def take(self, found: Members) -> Verdict:
+        if "duration" in found and ("task" in found or "segments" in found):
+            self.report({"duration": decode(found["duration"])}, b"")
+        return super().take(found)
+
+    def names(self) -> tuple[str, ...]:
+        return (*super().names(), "duration", "task")
+
 
 _COMPUTE_TOKENS = ((b"x-compute-tokens", "input_tokens"),)  # TEI, whose body is a bare array
 
@@ -147,6 +166,8 @@ AUDIO = Dialect(
     # {"type": "tokens", …} or {"type": "duration", "seconds": …}: two units, never both; Mistral adds both
     source="https://platform.openai.com/docs/api-reference/audio",
     api="audio",
+    reader=AudioReader,
+    read=conventions.transcribed,
     ends=frozenset(("transcript.text.done", "transcription.done", "speech.audio.done")),
     prompt=("prompt", "input"),
     kept=True,

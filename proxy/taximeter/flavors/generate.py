@@ -18,8 +18,8 @@ from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.framing.body import BodyMeter
 from taximeter.flavors.meter import Answer, Prepared
 from taximeter.flavors.usage import conventions
-from taximeter.flavors.usage.counts import Fields, added, count, first
-from taximeter.flavors.usage.reader import UsageReader
+from taximeter.flavors.usage.counts import Fields, Members, added, count, decode, fields, first, items
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.row import Row
 from taximeter.flavors.usage.usual import USAGE_RAW_BYTES
 
@@ -27,7 +27,34 @@ from taximeter.flavors.usage.usual import USAGE_RAW_BYTES
 class GenerateReader(UsageReader):
     """Generated content, whole, in events or in an array."""
 
-    __slots__ = ()
+    __slots__ = ("_maps", "_queries")
+
+    def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
+        super().__init__(row, prepared, answer, provider)
+        self._queries: set[str] = set()
+        self._maps = False
+
+    def take(self, found: Members) -> Verdict:
+        verdict = super().take(found)
+        candidates = found.get("candidates")
+        if candidates is not None and _GROUNDING in bytes(candidates):
+            for candidate in map(fields, items(decode(candidates))):
+                grounded = fields(candidate.get("groundingMetadata"))
+                asked = items(grounded.get("webSearchQueries"))
+                self._queries.update(query for query in asked if isinstance(query, str) and query)
+                chunks = map(fields, items(grounded.get("groundingChunks")))
+                self._maps = self._maps or any("maps" in chunk for chunk in chunks)
+        return verdict
+
+    def convert(self) -> Reading:
+        """With what was looked up: of Gemini 3 every distinct query is billed, of earlier ones the prompt
+        (https://ai.google.dev/gemini-api/docs/google-search, "Pricing")."""
+        reading = super().convert()
+        if self._queries:
+            reading.web_search_requests = 1 if _by_prompt(self.model or "") else len(self._queries)
+        if self._maps:
+            reading.maps_requests = 1
+        return reading
 
     def report(self, usage: Fields, raw: bytes) -> None:
         counts = [
@@ -76,6 +103,8 @@ class PredictMeter(BodyMeter):
         return super().feed(chunk)
 
 
+_GROUNDING = b'"groundingMetadata"'
+_by_prompt = re.compile(r"(?i)(.*/)?gemini-[12]\b").match
 _token_count = re.compile(rb'"token_count"\s*:\s*(\d{1,15})(?:\.0)?[\s,}]').finditer
 _CARRIED_BYTES = 256
 """More than one member with its blanks: what a cut may have split is found with the next chunk."""
@@ -91,7 +120,7 @@ GENERATE = Dialect(
     model=("modelVersion",),
     id=("id", "responseId"),
     read=conventions.gemini,
-    marks=(b"error", b'"finishReason"'),
+    marks=(b"error", b'"finishReason"', _GROUNDING),
     prompt=("contents", "systemInstruction", "system_instruction"),
     prompt_json=("tools", "generationConfig"),
     text=("candidates.content",),
@@ -104,7 +133,7 @@ EMBED_CONTENT = Dialect(
     usage=GENERATE.usage,
     model=GENERATE.model,
     id=GENERATE.id,
-    read=conventions.gemini,
+    read=conventions.embedded,
     inputs=("requests", "content"),
     prompt=("requests.content", "content"),
 )

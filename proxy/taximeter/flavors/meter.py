@@ -55,6 +55,8 @@ class Prepared(msgspec.Struct, kw_only=True):
     """We asked for the usage event; the meter takes it out of the answer again."""
     embedding_inputs: int | None = None
     rerank_documents: int | None = None
+    search_units: int | None = None
+    """What its documents are billed as, where the provider bills by them and its answers do not tell."""
     metadata: dict[str, object] = {}
     """The body's `metadata` object and `user` (as `end_user`), for `tags.body`."""
     reading: bytes | None = None

@@ -1,8 +1,8 @@
 """`/responses`: OpenAI's Responses API (Azure, xAI, DeepSeek, OpenRouter, Bedrock, vLLM … speak it too).
 
 A stream tells its usage in `response.usage` of its last event, which is `response.completed`, but also
-`response.incomplete` or `response.failed`; there is no `[DONE]` and nothing may be injected. `tool_usage` beside it is
-not the inference's.
+`response.incomplete` or `response.failed`; there is no `[DONE]` and nothing may be injected. `tool_usage` beside it
+tells what the provider's tools were used for, where it is missing the items of the output do.
 """
 
 from __future__ import annotations
@@ -10,17 +10,43 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taximeter.core.record import Operation
+from taximeter.core.usage import Reading
 from taximeter.flavors.dialect import Dialect
-from taximeter.flavors.meter import Countable
+from taximeter.flavors.meter import Answer, Countable, Prepared
 from taximeter.flavors.text import extract
-from taximeter.flavors.usage.counts import Fields, items
+from taximeter.flavors.usage.counts import Fields, Members, count, decode, fields, items
 from taximeter.flavors.usage.reader import UsageReader
+from taximeter.flavors.usage.row import Row
 
 
 class ResponsesReader(UsageReader):
     """A response, whole or streamed."""
 
-    __slots__ = ()
+    __slots__ = ("_uses",)
+
+    def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
+        super().__init__(row, prepared, answer, provider)
+        self._uses: dict[str, int] = {}
+
+    def _look(self, found: Members, depth: int) -> None:
+        super()._look(found, depth)
+        output = found.get("output")
+        if output is not None and b'_call"' in bytes(output):
+            self._uses.update(_uses_of_tools(map(fields, items(decode(output)))))
+        if "tool_usage" in found:
+            told = fields(decode(found["tool_usage"]))
+            searches = count(fields(told.get("web_search")).get("num_requests"))
+            if searches is not None:
+                self._uses["web_search_requests"] = searches
+                self.report({"tool_usage": told} if searches else {}, b"")
+
+    def convert(self) -> Reading:
+        """With what the provider's own tools were used for, which is billed by use."""
+        reading = super().convert()
+        for figure, uses in self._uses.items():
+            if uses and getattr(reading, figure) is None:
+                setattr(reading, figure, uses)
+        return reading
 
     def output_text(self, event: Fields) -> Iterable[str]:
         kind = event.get("type")
@@ -51,6 +77,22 @@ class Responses(Dialect, frozen=True, kw_only=True, eq=False):
         kept = asked.get("previous_response_id") or asked.get("conversation")
         countable.truncated = countable.truncated or bool(kept) or not walk.texts
         return countable
+
+
+def _uses_of_tools(output: Iterable[Fields]) -> dict[str, int]:
+    """Uses by figure of a reading, where `tool_usage` does not tell: searches (opening a page found is free), file
+    searches, containers (https://platform.openai.com/docs/pricing, "Built-in tools")."""
+    uses = {"web_search_requests": 0, "file_search_requests": 0}
+    containers = set()
+    for item in output:
+        kind = item.get("type")
+        if kind == "web_search_call" and fields(item.get("action")).get("type", "search") == "search":
+            uses["web_search_requests"] += 1
+        elif kind == "file_search_call":
+            uses["file_search_requests"] += 1
+        elif kind == "code_interpreter_call":
+            containers.add(str(item.get("container_id")))
+    return {**uses, "code_interpreter_sessions": len(containers)}
 
 
 def _without_input(item: object) -> object:

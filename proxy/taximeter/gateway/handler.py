@@ -104,6 +104,7 @@ class Gateway:
 
             upstream = self.upstreams.choose(route.upstream, prepared.model)
             record.upstream, record.provider = upstream.name, upstream.provider
+            record.region = route.region or upstream.region
             if prepared.injected and (flavor.api, prepared.model) in upstream.refuses_usage:
                 prepared.body, prepared.injected = body, False
             if named or route.tags or self._tagging.weak:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from taximeter.budgets.charges import Held, charge
 from taximeter.core.bounds import MAX_COST_NUSD
+from taximeter.core.prices import Why
 from taximeter.core.record import SATURATED, End, Line, Open, Outcome, Record, Source, Tick
 from taximeter.journal.format import UNREADABLE, close_line, decode_line, encode
 from taximeter.journal.tail import InFlight, Tail
@@ -41,6 +42,8 @@ def close_open_calls(fd: int, tail: Tail, *, now_us: int, price: Price | None = 
         record.event_id = f"{tail.journal_id}:{seq}"
         if price is not None:
             record.cost_nusd, record.price_ref = price(record)
+            if record.cost_nusd is None and record.input_tokens is None and record.output_tokens is None:
+                record.unpriced_reason = Why.USAGE_UNKNOWN
         tick = _tick(call)
         if tick is not None and tick.bound_tokens is not None:
             charge(record, Held(tick.bound_tokens, tick.bound_cost_nusd, sent=True))

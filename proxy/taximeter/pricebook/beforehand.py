@@ -55,15 +55,27 @@ class Beforehand:
         for model in models:
             costs = []
             for tier in self._book.lists.tiers(call.provider, model) if tiers is None else tiers:
-                record = _asking(call, model, tier)
-                card = self._book.find(record)
-                if card is not None:
-                    costs.append(dearest_nusd(card, most))
+                for region in self._regions(call):
+                    record = _asking(call, model, tier, region)
+                    card = self._book.find(record)
+                    if card is not None:
+                        costs.append(dearest_nusd(card, most))
             worst, priced = max([worst, *costs]), priced and bool(costs)
         return worst, priced
 
+    def _regions(self, call: Open) -> tuple[str | None, ...]:
+        """Where it may run: what answers alone tell (Anthropic's `inference_geo`, also a workspace's default) may be
+        any region there is a price for."""
+        provider = provider_name(call.provider)
+        if call.region is not None or provider not in _TOLD_BY_ANSWER:
+            return (call.region,)
+        return (None, *(rule.region for rule in self._book.lists.catalog.regions if rule.provider == provider))
 
-def _asking(call: Open, model: str, tier: str | None) -> Record:
+
+_TOLD_BY_ANSWER = frozenset(("anthropic",))
+
+
+def _asking(call: Open, model: str, tier: str | None, region: str | None = None) -> Record:
     """A call of this model that is about to be sent, as a record to be priced."""
     return Record(
         request_id=call.request_id,
@@ -77,5 +89,6 @@ def _asking(call: Open, model: str, tier: str | None) -> Record:
         request_model=model,
         response_model=model,
         service_tier=tier,
+        region=region,
         outcome=Outcome.OK,
     )

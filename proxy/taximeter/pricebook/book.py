@@ -5,30 +5,25 @@ Which of all prices applies, `lists` knows.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from taximeter.core.bounds import MAX_COST_NUSD
 from taximeter.core.errors import ConfigError
 from taximeter.core.prices import PICO_PER_NANO, Card, Rates, Schedule, cost_nusd
-from taximeter.core.record import IMPOSSIBLE, Operation, Outcome, Record
+from taximeter.core.record import IMPOSSIBLE, Operation, Record
 from taximeter.pricebook.catalog import FORMAT, Catalog
 from taximeter.pricebook.lists import PriceLists
-from taximeter.pricebook.shown import card_as_dict
-
-_log = logging.getLogger("taximeter.prices")
+from taximeter.pricebook.unpriced import Warnings, why
 
 _REMEMBERED = 4_096
 """Names kept resolved; beyond it all are forgotten, so made-up model names cannot fill the memory."""
-_WARNED = 1_000
-"""Most models warned about; one line each."""
-_SENT = frozenset(Outcome) - {Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE}
 
-Key = tuple[str, str | None, str | None, str | None, Operation]
+Name = str | None
+Key = tuple[str, Name, Name, Name, Name, Name, Operation]
 
 
 class Plain(NamedTuple):
@@ -45,7 +40,12 @@ class Plain(NamedTuple):
         tokens_in, tokens_out, cached = record.input_tokens, record.output_tokens, record.cached_input_tokens or 0
         if tokens_in is None or tokens_out is None or cached > tokens_in or record.ended_at < self.from_us:
             return None
-        if record.web_search_requests is not None:
+        if (
+            record.web_search_requests is not None
+            or record.file_search_requests is not None
+            or record.code_interpreter_sessions is not None
+            or record.maps_requests is not None
+        ):
             return None
         pico = self.input * (tokens_in - cached) + self.cached_input * cached + self.output * tokens_out
         return min((2 * pico + PICO_PER_NANO) // (2 * PICO_PER_NANO), MAX_COST_NUSD)
@@ -59,12 +59,9 @@ def plain(schedule: Schedule) -> Plain | None:
     if card is None or card.above or card.free or card.same_as is not None:
         return None
     rates = card.rates
-    if rates.input is None or rates.output is None:
-        return None
-    counted = Rates(
-        input=rates.input, cached_input=rates.cached_input, output=rates.output, web_search=rates.web_search
-    )
-    if rates != counted:
+    counted = Rates(input=rates.input, cached_input=rates.cached_input, output=rates.output)
+    beside = replace(rates, web_search=None, file_search=None, code_interpreter=None, maps=None)
+    if rates.input is None or rates.output is None or beside != counted:
         return None
     cached = rates.input if rates.cached_input is None else rates.cached_input
     return Plain(schedule[0].from_us, rates.input, cached, rates.output, card.ref)
@@ -83,13 +80,13 @@ class PriceBook:
     def __init__(self, catalog: Catalog) -> None:
         self.lists = PriceLists(catalog)
         self._chains: dict[Key, Chain] = {}
-        self._warned: set[tuple[str, str, str]] = set()
+        self._unpriced = Warnings()
 
     @classmethod
     def load(cls, path: Path) -> PriceBook:
         """From a file `compile_prices` wrote. Raises ConfigError where it is missing or of another version."""
         try:
-            catalog = _DECODER.decode(path.read_bytes())
+            catalog = msgspec.json.decode(path.read_bytes(), type=Catalog)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: the compiled prices cannot be read: {error}. They are made at start.") from None
         if catalog.format != FORMAT:
@@ -98,7 +95,7 @@ class PriceBook:
 
     def cost(self, record: Record) -> tuple[int | None, str | None]:
         """(cost in nano-USD, price_ref) of a call, both None where it has no price or its usage is not known."""
-        if record.cost_note == IMPOSSIBLE:
+        if record.inconsistent or record.cost_note == IMPOSSIBLE:  # no bill can be made of such figures
             return None, None
         chain = self._chain(record)
         if chain.plain is not None:
@@ -107,33 +104,24 @@ class PriceBook:
                 return nusd, chain.plain.ref
         card = self.lists.card(record, chain.schedules)
         if card is None:
-            if record.outcome in _SENT and (record.input_tokens is not None or record.search_units is not None):
-                self._warn(record)
+            self._unpriced.warn(record)
             return None, None
         nusd = cost_nusd(card, record)
         return (None, None) if nusd is None else (nusd, card.ref)
+
+    def why(self, record: Record) -> str | None:
+        """See `unpriced.why`."""
+        return why(record, self)
 
     def find(self, record: Record) -> Card | None:
         """The card a call would be priced by, or None; the record needs no usage."""
         return self.lists.card(record, self._chain(record).schedules)
 
-    def explain(self, record: Record) -> dict[str, object] | None:
-        """The same as `cards` shows it."""
-        card = self.find(record)
-        return None if card is None else card_as_dict(card)
-
-    def cards(self) -> Iterator[dict[str, object]]:
-        """See `PriceLists.cards`."""
-        return self.lists.cards()
-
     def _chain(self, record: Record) -> Chain:
         key = (
-            record.provider,
-            record.request_model,
-            record.response_model,
-            record.service_tier,
-            record.operation,
-        )
+            record.provider, record.request_model, record.response_model, record.service_tier, record.speed,
+            record.region, record.operation,
+        )  # fmt: skip
         chain = self._chains.get(key)
         if chain is None:
             schedules = self.lists.schedules(*key)
@@ -142,19 +130,3 @@ class PriceBook:
                 self._chains.clear()
             self._chains[key] = chain
         return chain
-
-    def _warn(self, record: Record) -> None:
-        what = (record.provider, record.model, record.service_tier or "")
-        if what in self._warned or len(self._warned) >= _WARNED:
-            return
-        self._warned.add(what)
-        tier = f" in service tier {what[2]!r}" if what[2] else ""
-        _log.warning(
-            "no price for %s/%s%s: calls are recorded without cost; add it to prices.toml, then `taximeter reprice`",
-            what[0],
-            what[1],
-            tier,
-        )
-
-
-_DECODER = msgspec.json.Decoder(Catalog)

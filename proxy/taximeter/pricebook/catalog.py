@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from taximeter.core.prices import Card, Schedule
+from taximeter.pricebook.changes import Fee, Region
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Rule(msgspec.Struct, frozen=True, array_like=True):
@@ -92,6 +93,10 @@ class Catalog(msgspec.Struct, kw_only=True):
     """The operator's prices, exact names first, then patterns, the longest first."""
     shipped: list[Declared] = []
     """Those that come with Taximeter, in the same order: they add to the operator's, which stand over them."""
+    regions: list[Region] = []
+    """Of both files, the operator's first."""
+    fees: list[Fee] = []
+    """Likewise."""
     env_llm: Card | None = None
     env_embedding: Card | None = None
     publishers: list[Publisher] = []

@@ -14,7 +14,7 @@ from taximeter.config import Settings
 from taximeter.core.errors import ConfigError
 from taximeter.core.prices import Card, Rates
 from taximeter.pricebook.catalog import Catalog
-from taximeter.pricebook.listed import read_prices
+from taximeter.pricebook.listed import NOTHING, read_prices
 
 COMPILED_NAME = "prices.json"
 """Name of the compiled file in the data directory."""
@@ -37,15 +37,17 @@ def compile_prices(settings: Settings, path: Path, environ: Mapping[str, str] | 
     environ = os.environ if environ is None else environ
     llm, embedding = env_cards(environ)
     own, shipped = own_file(settings), shipped_file()
-    declared = read_prices(own) if own else []
-    shipped_too = read_prices(shipped) if shipped else []
+    mine = read_prices(own) if own else NOTHING
+    ours = read_prices(shipped) if shipped else NOTHING
     from taximeter.pricebook import genai  # 41 MB: only the process that compiles pays for it
 
     catalog = Catalog(
         compiled_at=time.time_ns() // 1_000,
         source=genai.version(),
-        declared=declared,
-        shipped=[entry for entry in shipped_too if entry not in declared],  # one's own may have begun as a copy
+        declared=mine.models,
+        shipped=[entry for entry in ours.models if entry not in mine.models],  # one's own may have begun as a copy
+        regions=[*mine.regions, *ours.regions],
+        fees=[*mine.fees, *ours.fees],
         env_llm=llm,
         env_embedding=embedding,
         publishers=list(genai.publishers()),

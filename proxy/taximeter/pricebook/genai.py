@@ -37,6 +37,7 @@ _RATES = {
     "requests_kcount": ("request", 10**9),
     "web_searches_kcount": ("web_search", 10**9),
     "rerank_searches_kcount": ("search_unit", 10**9),
+    "storage_searches_kcount": ("file_search", 10**9),
     "audio_hours": ("audio_hour", 10**12),
     "input_audio_hours": ("audio_hour", 10**12),
 }
@@ -48,11 +49,9 @@ NOT_MEASURED = frozenset(
         "input_document_kpages",
         "input_annotated_document_kpages",
         "input_text_messages_kcount",
-        "storage_searches_kcount",
     }
 )
-"""Units no record has. A model priced by them alone stays unpriced; beside token prices (OpenAI's file search calls)
-they are left out."""
+"""Units no record has. A model priced by them alone stays unpriced; beside other prices they are left out."""
 
 _CONTEXTS = {"processing": {"batch"}, "service_tier": {"flex", "priority", "fast"}, "speed": {"fast"}}
 """Which request contexts are service tiers as a record reports them."""

@@ -7,12 +7,14 @@ import re
 import tomllib
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from taximeter.core.errors import ConfigError
 from taximeter.core.prices import Card, Rates, Schedule, Span
 from taximeter.pricebook.catalog import Declared, Listed
+from taximeter.pricebook.changes import Fee, Region
 from taximeter.pricebook.names import provider_name
 
 Usd = Decimal
@@ -34,6 +36,9 @@ class _Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     requests_usd_per_1k: Usd | None = None
     search_units_usd_per_1k: Usd | None = None
     web_searches_usd_per_1k: Usd | None = None
+    file_searches_usd_per_1k: Usd | None = None
+    code_interpreter_sessions_usd_per_1k: Usd | None = None
+    maps_usd_per_1k: Usd | None = None
     audio_usd_per_hour: Usd | None = None
 
 
@@ -64,10 +69,50 @@ class Price(_Table, kw_only=True):
     """Where the price is published, or whose decision it is."""
 
 
+class RegionTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """[[region]]: what tokens cost in a region, in percent of the list price."""
+
+    provider: str
+    model: str
+    """A pattern with `*`; of several that match, the first in the file counts."""
+    region: str
+    """Its name as in a path, a host or an answer, or a pattern with `*`."""
+    since: datetime.date = msgspec.field(name="from")
+    percent: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    source: str
+
+
+class FeeTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """[[fee]]: what uses of the provider's tools cost with models whose list price does not say."""
+
+    provider: str
+    model: str
+    since: datetime.date = msgspec.field(name="from")
+    web_searches_usd_per_1k: Usd | None = None
+    file_searches_usd_per_1k: Usd | None = None
+    code_interpreter_sessions_usd_per_1k: Usd | None = None
+    maps_usd_per_1k: Usd | None = None
+    source: str
+
+
 class PriceFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
     price: list[Price] = []
+    region: list[RegionTable] = []
+    fee: list[FeeTable] = []
+
+
+class Stated(NamedTuple):
+    """What a price file says."""
+
+    models: list[Declared]
+    """In matching order: exact names first, then patterns, the longest first."""
+    regions: list[Region]
+    fees: list[Fee]
+
+
+NOTHING = Stated([], [], [])
 
 
 _PER = {"mtok": 10**6, "1k": 10**9, "hour": 10**12}
@@ -75,8 +120,8 @@ _PER = {"mtok": 10**6, "1k": 10**9, "hour": 10**12}
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
-def read_prices(path: Path) -> list[Declared]:
-    """The file's prices in matching order: exact names first, then patterns, the longest first.
+def read_prices(path: Path) -> Stated:
+    """A price file.
 
     Raises ConfigError with file, entry, what is wrong and what is allowed.
     """
@@ -87,11 +132,11 @@ def read_prices(path: Path) -> list[Declared]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     try:
-        entries = msgspec.convert(table, PriceFile, strict=True).price
+        stated = msgspec.convert(table, PriceFile, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}. {_allowed(str(error))}") from None
     groups: dict[tuple[str, str], dict[str, list[tuple[Price, Card]]]] = {}
-    for number, price in enumerate(entries):
+    for number, price in enumerate(stated.price):
         try:
             card = _card(price)
         except ValueError as error:
@@ -105,13 +150,52 @@ def read_prices(path: Path) -> list[Declared]:
         )
         for (provider, model), tiers in groups.items()
     ]
-    return sorted(declared, key=lambda entry: ("*" in entry.listed.model, -len(entry.listed.model)))
+    declared.sort(key=lambda entry: ("*" in entry.listed.model, -len(entry.listed.model)))
+    return Stated(declared, list(map(_region, stated.region)), _fees(path, stated.fee))
+
+
+def _region(table: RegionTable) -> Region:
+    return Region(
+        provider=provider_name(table.provider),
+        model=table.model.lower(),
+        region=table.region.lower(),
+        from_us=_us(table.since),
+        percent=table.percent,
+    )
+
+
+def _fees(path: Path, tables: list[FeeTable]) -> list[Fee]:
+    fees = []
+    for number, table in enumerate(tables):
+        ref = f"fee:{provider_name(table.provider)}/{table.model}@{table.since.isoformat()}"
+        try:
+            rates = Rates(**_figures(table))
+        except ValueError as error:
+            raise ConfigError(f"{path}: $.fee[{number}] ({table.provider}/{table.model}): {error}") from None
+        fees.append(
+            Fee(
+                provider=provider_name(table.provider),
+                model=table.model.lower(),
+                from_us=_us(table.since),
+                rates=rates,
+                ref=ref,
+            )
+        )
+    return fees
+
+
+def _us(day: datetime.date) -> int:
+    """The day's first moment, UTC."""
+    return int(datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp()) * 1_000_000
 
 
 def _allowed(message: str) -> str:
-    kind = Above if ".above[" in message else Price
-    if "$.price" not in message:
-        return "A price file has [[price]] entries only."
+    kinds: dict[str, type[msgspec.Struct]] = {"$.price": Price, "$.region": RegionTable, "$.fee": FeeTable}
+    kind = next((kind for place, kind in kinds.items() if place in message), None)
+    if kind is None:
+        return "A price file has [[price]], [[region]] and [[fee]] entries only."
+    if ".above[" in message:
+        kind = Above
     names = [field.encode_name for field in msgspec.structs.fields(kind)]
     return f"Allowed: {', '.join(names)}; from is a date (2026-01-31), prices are numbers."
 
@@ -145,20 +229,23 @@ def _rates(table: _Table) -> Rates:
     return Rates(**_figures(table))
 
 
-def _figures(table: _Table) -> dict[str, int | None]:
+def _figures(table: _Table | FeeTable) -> dict[str, int | None]:
     """`input_usd_per_mtok = 0.15` -> {"input": 150000}, for each rate."""
     figures: dict[str, int | None] = {}
-    for field in _Table.__struct_fields__:
+    for field in _Table.__struct_fields__ if isinstance(table, _Table) else _FEES:
         name, _, unit = field.rpartition("_usd_per_")
         usd: Decimal | None = getattr(table, field)
         figures[_RATE_NAMES.get(name, name)] = None if usd is None else _pico(field, usd, _PER[unit])
     return figures
 
 
+_FEES = tuple(name for name in FeeTable.__struct_fields__ if "_usd_per_" in name)
 _RATE_NAMES = {
     "requests": "request",
     "search_units": "search_unit",
     "web_searches": "web_search",
+    "file_searches": "file_search",
+    "code_interpreter_sessions": "code_interpreter",
     "audio": "audio_hour",
 }
 
@@ -190,10 +277,7 @@ def _schedule(cards: list[tuple[Price, Card]]) -> Schedule:
         for start in starts:
             inside = [card for begin, end, card in parts if _within(start, begin, end)]
             cards_of_day.append(inside[-1] if inside else whole)
-        begins = datetime.datetime.combine(day, datetime.time(), datetime.UTC)
-        spans.append(
-            Span(from_us=int(begins.timestamp()) * 1_000_000, cards=tuple(cards_of_day), starts_s=tuple(starts))
-        )
+        spans.append(Span(from_us=_us(day), cards=tuple(cards_of_day), starts_s=tuple(starts)))
     return tuple(spans)
 
 

@@ -6,8 +6,8 @@ Which price applies (docs/design.md §9), to the served model at the time the ca
 2. the price file that comes with Taximeter, likewise;
 3. the per-1K environment variables, for every LLM and embedding call;
 4. genai-prices, where the provider is one it lists: the served model.
-A gateway or an unknown provider has no list: its calls have a price only by 1 to 3. A service tier that is priced
-apart and has no listed price has none; so has a call of which a figure its price needs is unknown.
+A gateway or an unknown provider has no list: its calls have a price only by 1 to 3. A service tier, speed or region
+that is priced apart and has no listed price has none; so has a call of which a figure its price needs is unknown.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from functools import cached_property
 
 import msgspec
 
-from taximeter.core.prices import Card, Schedule, Span, card_at
+from taximeter.core.prices import Card, Schedule, Span, Why, card_at
 from taximeter.core.record import Operation, Record
 from taximeter.pricebook.catalog import Catalog, Declared, Listed, Publisher
-from taximeter.pricebook.names import provider_name, served_model, spellings, tier_name
+from taximeter.pricebook.changes import ANYWHERE, in_region, with_fees
+from taximeter.pricebook.names import billed_as, provider_name, served_model, spellings
 from taximeter.pricebook.shown import card_as_dict, listed_as_dicts
 
 
@@ -32,24 +33,59 @@ class PriceLists:
         self._lists = {publisher.id: _Index(publisher) for publisher in catalog.publishers}
 
     def schedules(
-        self, provider: str, asked: str | None, answered: str | None, reported_tier: str | None, operation: Operation
+        self,
+        provider: str,
+        asked: str | None,
+        answered: str | None,
+        reported_tier: str | None,
+        speed: str | None,
+        region: str | None,
+        operation: Operation,
     ) -> tuple[Schedule, ...]:
         """The schedules that may apply to a call, strongest first."""
         provider = provider_name(provider)
-        tier = tier_name(provider, reported_tier)
+        tier = billed_as(provider, reported_tier, speed, asked)
         schedules: list[Schedule] = []
         model = served_model(provider, asked, answered)
         names = list(dict.fromkeys(name for name in (model, answered, asked) if name))
-        for entries in (self.catalog.declared, self.catalog.shipped):
-            for name in names:
-                schedules += _declared(entries, provider, name, tier)
+        for name in names:
+            schedules += _declared(self.catalog.declared, provider, name, tier)
+        for name in names:
+            shipped = _declared(self.catalog.shipped, provider, name, tier)
+            schedules += (self._changed(each, provider, name, region) for each in shipped)
         env = {Operation.LLM: self.catalog.env_llm, Operation.EMBEDDING: self.catalog.env_embedding}.get(operation)
         if env is not None:
             schedules.append((Span(0, (env,)),))
         listed = self._listed(provider, model, tier) if model else None
-        if listed is not None:
-            schedules.append(listed)
+        if listed is not None and model:
+            schedules.append(self._changed(listed, provider, model, region))
         return tuple(schedules)
+
+    def missing(self, record: Record) -> Why:
+        """What it is about a call that has no price: the first of all that change one without which there is a card."""
+        told = (record.service_tier, record.speed, record.region)
+        for known, why in (
+            ((None, None, None), Why.MODEL_WITHOUT_PRICE),
+            ((told[0], None, None), Why.SERVICE_TIER_WITHOUT_PRICE),
+            ((told[0], told[1], None), Why.SPEED_WITHOUT_PRICE),
+        ):
+            schedules = self.schedules(
+                record.provider, record.request_model, record.response_model, *known, record.operation
+            )
+            if self.card(record, schedules) is None:
+                return why
+        return Why.REGION_WITHOUT_PRICE
+
+    def _changed(self, schedule: Schedule, provider: str, model: str, region: str | None) -> Schedule:
+        """A list price with the fees that it does not state, as it is in the region told."""
+        names = tuple(spellings(provider, model))
+        fees = [fee for fee in self.catalog.fees if fee.provider == provider]
+        if fees:
+            schedule = with_fees(schedule, fees, names)
+        if region is None or region.lower() in ANYWHERE:
+            return schedule
+        rules = [rule for rule in self.catalog.regions if rule.provider == provider]
+        return in_region(schedule, rules, names, region.lower())
 
     def card(self, record: Record, schedules: tuple[Schedule, ...]) -> Card | None:
         """The card a call is priced by, or None."""
@@ -94,8 +130,11 @@ class PriceLists:
     def _same_as(self, card: Card, target: tuple[str, str], record: Record) -> Card | None:
         """The list price a prices.toml entry points to; its ref names both."""
         provider, model = target
-        tier = tier_name(provider, record.service_tier)
-        schedule = self._listed(provider, record.model if model == "*" else model, tier)
+        tier = billed_as(provider, record.service_tier, record.speed, None)
+        name = record.model if model == "*" else model
+        schedule = self._listed(provider, name, tier)
+        if schedule is not None:
+            schedule = self._changed(schedule, provider, name, record.region)
         found = None if schedule is None else card_at(schedule, record.ended_at)
         return None if found is None else msgspec.structs.replace(found, ref=f"{card.ref}={found.ref}")
 

@@ -64,6 +64,7 @@ LIST_PRICE_TIERS = frozenset({("groq", "flex")})
 """(provider, tier) billed at the list price. Groq: "Pricing matches the on-demand tier",
 https://console.groq.com/docs/flex-processing."""
 
+_ROUTER = "model-router"
 _COMPACT_DATE = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)")
 _BUILD = re.compile(r":20\d\d-?\d\d-?\d\d(-v\d+)?$")
 
@@ -72,6 +73,17 @@ def provider_name(name: str) -> str:
     """The name a provider's prices are listed under; any spelling, any case."""
     name = name.strip().lower().replace("_", "-").replace(" ", "-")
     return PROVIDERS.get(name, name)
+
+
+def billed_as(provider: str, reported: str | None, speed: str | None, asked: str | None) -> str:
+    """The tier to price by all that changes a price as one: service tier, speed, a router in front of the model."""
+    tier = tier_name(provider, reported)
+    parts = [tier] if tier else []
+    if speed and speed.lower() not in STANDARD_TIERS:
+        parts.append(speed.lower())
+    if provider in HIDES_MODEL and asked and asked.lower().startswith(_ROUTER):
+        parts.append(_ROUTER)  # https://azure.microsoft.com/pricing/details/azure-openai/: a fee beside the model's
+    return "+".join(parts)
 
 
 def tier_name(provider: str, reported: str | None) -> str:

@@ -12,6 +12,9 @@ _UNITS = {
     "request": ("requests_usd_per_1k", 10**9),
     "search_unit": ("search_units_usd_per_1k", 10**9),
     "web_search": ("web_searches_usd_per_1k", 10**9),
+    "file_search": ("file_searches_usd_per_1k", 10**9),
+    "code_interpreter": ("code_interpreter_sessions_usd_per_1k", 10**9),
+    "maps": ("maps_usd_per_1k", 10**9),
     "audio_hour": ("audio_usd_per_hour", 10**12),
     "min_audio_s": ("min_audio_s", 1),
 }

@@ -221,7 +221,7 @@ class Control:
             live=self.live,
             node=self.state,
             metrics=exposition.render,
-            prices=lambda: list(self.prices.cards()),
+            prices=lambda: list(self.prices.lists.cards()),
             card=Beforehand(self.prices).card,
             delivering=self.delivery.health,
             close_track=None if webhook is None else self._close_track,

@@ -25,6 +25,8 @@ class Prices(Protocol):
 
     def cost(self, record: Record) -> tuple[int | None, str | None]: ...
 
+    def why(self, record: Record) -> str | None: ...
+
 
 class Exports(Protocol):
     """Every record of a period (see sinks.history)."""
@@ -42,7 +44,11 @@ class Change(msgspec.Struct, kw_only=True):
     corrected: int = 0
     """Of these, calls whose cost differs."""
     unpriced: int = 0
-    """Of these, calls that have no price now; their cost stays what it was."""
+    """Of these, calls that may have been billed and have no cost now; it stays what it was."""
+    unpriced_reasons: dict[str, int] = {}
+    """How many of these for which reason (`taximeter.core.prices.Why`)."""
+    not_billed: int = 0
+    """Of these, calls that were refused or failed: they need no price."""
     before_nusd: int = 0
     after_nusd: int = 0
 
@@ -55,6 +61,8 @@ class RepricedModel(msgspec.Struct, kw_only=True):
     requests: int
     corrected: int
     unpriced: int
+    unpriced_reasons: dict[str, int]
+    not_billed: int
     before_usd: Decimal
     after_usd: Decimal
     difference_usd: Decimal
@@ -117,7 +125,12 @@ def _one(record: Record, so_far: tuple[int, int] | None, prices: Prices, change:
     change.before_nusd += before_nusd or 0
     change.after_nusd += (before_nusd if after_nusd is None else after_nusd) or 0
     if after_nusd is None:
-        change.unpriced += 1
+        why = prices.why(record)
+        if why is None:
+            change.not_billed += 1
+        else:
+            change.unpriced += 1
+            change.unpriced_reasons[why] = change.unpriced_reasons.get(why, 0) + 1
         return None
     if after_nusd == before_nusd:
         return None
@@ -132,8 +145,11 @@ def _one(record: Record, so_far: tuple[int, int] | None, prices: Prices, change:
 def response(changes: list[Change], filters: Filters, *, dry_run: bool) -> RepriceResponse:
     """The changes as answered; the total is the sum of the models."""
     total = Change()
-    for name in ("requests", "corrected", "unpriced", "before_nusd", "after_nusd"):
+    for name in ("requests", "corrected", "unpriced", "not_billed", "before_nusd", "after_nusd"):
         setattr(total, name, sum(getattr(change, name) for change in changes))
+    for change in changes:
+        for why, number in change.unpriced_reasons.items():
+            total.unpriced_reasons[why] = total.unpriced_reasons.get(why, 0) + number
     return RepriceResponse(
         from_=shown(filters.from_us),
         to=shown(filters.to_us),
@@ -150,6 +166,8 @@ def _shown(change: Change) -> RepricedModel:
         requests=change.requests,
         corrected=change.corrected,
         unpriced=change.unpriced,
+        unpriced_reasons=change.unpriced_reasons,
+        not_billed=change.not_billed,
         before_usd=views.usd(change.before_nusd),
         after_usd=views.usd(change.after_nusd),
         difference_usd=views.usd(change.after_nusd - change.before_nusd),

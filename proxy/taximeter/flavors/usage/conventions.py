@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from taximeter.core.usage import Reading
 from taximeter.flavors.usage import fields as names
 from taximeter.flavors.usage import openai
-from taximeter.flavors.usage.counts import Fields, added, count, fields, first, items
+from taximeter.flavors.usage.counts import Fields, added, count, duration_s, fields, first, items, text
 from taximeter.flavors.usage.usual import exceeds, parts_exceed
 
 Convention = Callable[[Fields, str, str | None], Reading]
@@ -46,6 +46,7 @@ def anthropic(usage: Fields, provider: str = "", model: str | None = None) -> Re
                 setattr(reading, figure, added(getattr(reading, figure), getattr(apart, figure)))
     split = added(reading.cache_write_input_tokens_5m, reading.cache_write_input_tokens_1h)
     reading.inconsistent = parts_exceed(reading) or exceeds(split, reading.cache_write_input_tokens)
+    reading.speed, reading.region = text(usage.get("speed")), text(usage.get("inference_geo"))
     return reading
 
 
@@ -72,6 +73,23 @@ def gemini(usage: Fields, provider: str = "", model: str | None = None) -> Readi
     tier = usage.get("serviceTier")
     reading.service_tier = tier if isinstance(tier, str) and tier else _TRAFFIC_TIERS.get(str(usage.get("trafficType")))
     reading.inconsistent = reading.inconsistent or parts_exceed(reading)
+    return reading
+
+
+def embedded(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
+    """`usageMetadata` of an answer that generates nothing: it has no output, not an output of 0."""
+    reading = gemini(usage)
+    if reading.input_tokens is None:
+        reading.input_tokens = reading.output_tokens
+    reading.output_tokens = None
+    return reading
+
+
+def transcribed(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
+    """Of speech: `verbose_json` tells `duration` beside the text, which is billed only where no tokens are told."""
+    reading = openai.read(usage, provider, model)
+    if reading.seconds is None and reading.input_tokens is None:
+        reading.seconds = duration_s(usage.get("duration"))
     return reading
 
 

@@ -5,6 +5,7 @@ Nothing here raises on any input. It must not know any API's names.
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
 import msgspec
@@ -112,10 +113,15 @@ def added(*parts: int | None) -> int | None:
 
 
 def duration_s(value: object) -> float | None:
-    """Seconds, from 0 on (see `count`); anything else is unknown."""
+    """Seconds, from 0 on (see `count`), also as text (whisper-1 was documented so); anything else is unknown."""
+    if isinstance(value, str) and _is_decimal(value):
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         return None
     return float(min(value, 10**18))
+
+
+_is_decimal = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?").fullmatch
 
 
 def usd_to_nusd(value: object) -> int | None:

@@ -64,7 +64,8 @@ class FieldNames:
         for (figure, _), (_, value) in best.items():
             sums[figure] = sums.get(figure, 0) + value
         total = sums.pop(_TOTAL, None)
-        reading = Reading(service_tier=text(usage.get("service_tier")), upstream_cost_nusd=cost_nusd(usage))
+        tier = "byok" if usage.get("is_byok") is True else text(usage.get("service_tier"))
+        reading = Reading(service_tier=tier, upstream_cost_nusd=cost_nusd(usage))
         for figure, value in sums.items():
             setattr(reading, figure, value)
         into, out = reading.input_tokens, reading.output_tokens
@@ -122,7 +123,13 @@ OPENAI = FieldNames(
     accepted_prediction_tokens="out.accepted_prediction_tokens | out.acceptedPredictionTokens",
     rejected_prediction_tokens="out.rejected_prediction_tokens | out.rejectedPredictionTokens",
     search_units="search_units",  # OpenRouter
-    web_search_requests="server_tool_use_details.web_search_requests | server_tool_use.web_search_requests",
+    web_search_requests="server_tool_use_details.web_search_requests | server_tool_use.web_search_requests"
+    "| num_search_queries"  # Perplexity
+    "| server_side_tool_usage_details.web_search_calls"  # xAI; searches of X cost the same
+    "+ server_side_tool_usage_details.x_search_calls",
+    file_search_requests="server_side_tool_usage_details.file_search_calls"
+    "+ server_side_tool_usage_details.document_search_calls",
+    code_interpreter_sessions="server_side_tool_usage_details.code_interpreter_calls",
     seconds="seconds | prompt_audio_seconds",  # whisper-1, OpenRouter; Mistral
 )
 

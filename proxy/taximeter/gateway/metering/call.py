@@ -193,6 +193,8 @@ class Call:
         if record.rerank_documents is None:
             record.rerank_documents = self.prepared.rerank_documents
         record.cost_nusd, record.price_ref = self.metering.prices.cost(record)
+        if record.cost_nusd is None:
+            record.unpriced_reason = self.metering.prices.why(record)
         if self.held is not None:
             charge(record, self.held)
         if record.cost_nusd == MAX_COST_NUSD:
@@ -233,6 +235,12 @@ def _take_details(record: Record, reading: Reading) -> None:
     record.rerank_documents = reading.rerank_documents
     record.embedding_inputs = reading.embedding_inputs
     record.web_search_requests = reading.web_search_requests
+    record.file_search_requests = reading.file_search_requests
+    record.code_interpreter_sessions = reading.code_interpreter_sessions
+    record.maps_requests = reading.maps_requests
+    record.speed = reading.speed
+    if reading.region is not None:
+        record.region = reading.region
     record.seconds = reading.seconds
     record.inconsistent = reading.inconsistent
     record.upstream_cost_nusd = reading.upstream_cost_nusd

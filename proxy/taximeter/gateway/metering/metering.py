@@ -17,6 +17,9 @@ class Prices(Protocol):
     def cost(self, record: Record) -> tuple[int | None, str | None]:
         """(cost in nano-USD, price_ref), or (None, None) where there is no price."""
 
+    def why(self, record: Record) -> str | None:
+        """Why a call that may have been billed has no cost (`taximeter.core.prices.Why`)."""
+
 
 class Metering:
     """Passed to every call."""

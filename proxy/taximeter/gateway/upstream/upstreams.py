@@ -76,6 +76,7 @@ class Upstream:
         self.settings = settings
         self.name = settings.name
         self.provider = settings.provider
+        self.region = routes.region_in(settings.base_url.encode())
         self.takes_usage: set[Asked] = set()
         """Streams of these, by API and model, have been asked for their usage, and it was not refused."""
         self.refuses_usage: set[Asked] | Everything = set() if settings.stream_usage == "inject" else Everything()

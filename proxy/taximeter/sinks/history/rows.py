@@ -36,6 +36,12 @@ class Detail(msgspec.Struct, omit_defaults=True):
     cache_write_input_tokens_5m: int | None = None
     cache_write_input_tokens_1h: int | None = None
     web_search_requests: int | None = None
+    file_search_requests: int | None = None
+    code_interpreter_sessions: int | None = None
+    maps_requests: int | None = None
+    speed: str | None = None
+    region: str | None = None
+    unpriced_reason: str | None = None
     seconds: float | None = None
     inconsistent: bool = False
     upstream_cost_nusd: int | None = None
@@ -142,6 +148,12 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
         record.cache_write_input_tokens_5m,
         record.cache_write_input_tokens_1h,
         record.web_search_requests,
+        record.file_search_requests,
+        record.code_interpreter_sessions,
+        record.maps_requests,
+        record.speed,
+        record.region,
+        record.unpriced_reason,
         record.seconds,
         record.inconsistent,
         record.upstream_cost_nusd,
