@@ -22,6 +22,9 @@ from click.testing import CliRunner
 
 from control_plane import DAY_US, NOON_US, control, embedding, record, start
 from nodes import node
+from taximeter.breaker.rule import Place, Trip, trip_id
+from taximeter.breaker.service import BreakerService
+from taximeter.breaker.store import TripStore
 from taximeter.budgets.reservations import Reservations
 from taximeter.budgets.service import BudgetService
 from taximeter.budgets.store import BudgetStore
@@ -120,6 +123,7 @@ async def installation(start, tmp_path, valkey_url):
         settings=Settings(price_codes=prices),
         random=random, now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
         letters=webhook, close_track=webhook.cut, deadletters=await refused(webhook, tmp_path / "journal"),
+        breakers=await runaway(tmp_path, first.history, now_us),
         corrections=Corrections(first.history, first.waits, prices=NewPrices, journal=lambda: journal),
     )  # fmt: skip
     upload = {"track": "upload-7", "task": "extract"}
@@ -145,6 +149,23 @@ async def installation(start, tmp_path, valkey_url):
 
 async def drained(sink):
     return True
+
+
+async def runaway(folder, history, now_us):
+    """A node one of whose breakers has stopped a track."""
+    trips = TripStore(folder)
+    track = Place("acme", track="upload-9")
+    trips.absorb([Trip(
+        id=trip_id("runaway", track), breaker="runaway", workspace="acme", track="upload-9", rate=3_200_000_000,
+        usual=80_000_000, limit=800_000_000, created_at=now_us() - 120_000_000, until=now_us() + 480_000_000,
+    )])  # fmt: skip
+
+    async def nothing(*_):
+        pass
+
+    return BreakerService(
+        [], trips, history, server=None, node=NODE, share=nothing, tell=nothing, now_us=now_us
+    )  # fmt: skip
 
 
 async def refused(webhook, journal):

@@ -38,6 +38,7 @@ VERBS: dict[str, str] = {
     "rebuild": "taximeter.cli.rebuild:rebuild",
     "adopt": "taximeter.cli.adopt:adopt",
     "quote": "taximeter.cli.quote:quote",
+    "breaker": "taximeter.cli.breaker:breaker",
     "budgets": "taximeter.cli.budgets:budgets",
     "webhook": "taximeter.cli.webhook:webhook",
     "deadletters": "taximeter.cli.deadletters:deadletters",

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from taximeter.breaker.rule import written
 from taximeter.config.addresses import is_loopback, masked, split
 from taximeter.config.secret import shared_secrets
 from taximeter.config.settings import Settings, UpstreamSettings
@@ -119,6 +120,7 @@ def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
     yield from _sink_problems(settings)
     if settings.limits.held_bytes < settings.limits.json_body_bytes:
         yield "limits.held_bytes", "it is less than limits.json_body_bytes: no such body could be read"
+    yield from _breaker_problems(settings)
     for code in settings.price_codes.__struct_fields__:
         try:
             pricecodes.price(getattr(settings.price_codes, code))
@@ -223,6 +225,27 @@ def _access_problems(settings: Settings) -> Iterable[tuple[str, str]]:
                 yield f"{path}.expires", str(error)
         ids.add(key.id)
         hashes.add(key.sha256.lower())
+
+
+def _breaker_problems(settings: Settings) -> Iterable[tuple[str, str]]:
+    names: set[str] = set()
+    for number, breaker in enumerate(settings.breaker):
+        path = f"breaker[{number}]"
+        if not tags.is_valid(breaker.name):
+            yield f"{path}.name", _TAG
+        if breaker.name in names:
+            yield f"{path}.name", "two breakers have this name"
+        names.add(breaker.name)
+        amounts: dict[str, int | None] = {}
+        for name in ("floor", "ceiling"):
+            try:
+                amounts[name] = written(getattr(breaker, name), breaker.unit)
+            except ValueError as error:
+                yield f"{path}.{name}", str(error)
+        if amounts.get("floor", 1) is None:
+            yield f"{path}.floor", "give what never stops anything, in USD or tokens a minute"
+        if (amounts.get("ceiling") or 2**60) < (amounts.get("floor") or 0):
+            yield f"{path}.ceiling", "it is less than the floor"
 
 
 _SHA256 = 'it must be a SHA-256 as 64 hexadecimal digits (printf %s "$TOKEN" | sha256sum)'

@@ -261,6 +261,31 @@ class BudgetSettings(Section):
     """A model's context window where the price list names none: the input of a call that reads what is not in it."""
 
 
+class BreakerSettings(Section):
+    """Stops what uses far more a minute than it usually does: a loop that calls itself, a job started twice."""
+
+    name: str
+    """What messages, metrics and `taximeter breaker` call it."""
+    floor: Usd
+    """It never stops what uses no more than this a minute, in USD or tokens, however unusual it is."""
+    scope: Literal["workspace", "key", "track"] = "key"
+    """What is measured and stopped, each by itself."""
+    workspace: str = "*"
+    """Only workspaces that match, `*` for any characters."""
+    unit: Literal["usd", "tokens"] = "usd"
+    """What is measured. Calls without a known price, or without known use, count nothing."""
+    times: Annotated[float, Meta(gt=1, le=1_000_000)] = 10.0
+    """It stops what uses more than so many times its usual a minute."""
+    ceiling: Usd = ""
+    """It stops what uses more than this a minute, also what is too new to have a usual; empty: nothing new is."""
+    window_s: Annotated[float, Meta(ge=10, le=3_600)] = 60.0
+    """What was used in the last so many seconds is measured."""
+    usual_days: Annotated[int, Meta(ge=1, le=90)] = 7
+    """What is usual is taken from so many days of history: nine of ten hours in which it used anything used no more."""
+    cooldown_s: Annotated[float, Meta(ge=1, le=604_800)] = 600.0
+    """For how long it stops; `taximeter breaker reset` ends it earlier."""
+
+
 class PriceCodeSettings(Section):
     """What you charge your customers for documents, in USD; `GET /usage/tracks/{track}?price_codes=1` shows it."""
 
@@ -333,6 +358,7 @@ class Settings(Section):
     cors: CorsSettings = field(default_factory=CorsSettings)
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    breaker: list[BreakerSettings] = field(default_factory=list)
     price_codes: PriceCodeSettings = field(default_factory=PriceCodeSettings)
     otel: OtelSettings = field(default_factory=OtelSettings)
     log: LogSettings = field(default_factory=LogSettings)

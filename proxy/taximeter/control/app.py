@@ -10,6 +10,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from taximeter import __version__
+from taximeter.breaker.api import BreakerAdmin
 from taximeter.budgets.api import BudgetAdmin
 from taximeter.control.answers.encoding import HANDLERS, Json
 from taximeter.control.answers.openapi import Money, describe
@@ -56,6 +57,7 @@ def create(services: Services) -> Litestar:
             Organization,
             KeyAdmin,
             BudgetAdmin,
+            BreakerAdmin,
             LetterAdmin,
             DeadLetterAdmin,
             AuditAdmin,

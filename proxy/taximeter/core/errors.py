@@ -7,7 +7,7 @@ TaximeterError
 └── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
     ├── BadTag  BadRequest  MethodNotAllowed  RequestTimeout (ClientIdle)  PayloadTooLarge  Unbounded  Unauthorized
     ├── Forbidden  NotFound  RateLimited  Overloaded  BudgetReserved  BudgetExceeded  BudgetUnavailable
-    ├── JournalUnavailable  NotReady
+    ├── BreakerOpen  JournalUnavailable  NotReady
     └── UpstreamError      UpstreamUnreachable (TooManyOpenFiles)  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
 
@@ -177,6 +177,15 @@ class BudgetReserved(RateLimited):
     """What is left of a hard budget is held by calls in flight, which may use less: retryable."""
 
     code = "budget_reserved"
+
+
+class BreakerOpen(RequestError):
+    """The workspace, key or track used so much more than usual that a breaker stopped it for a while."""
+
+    status = 429
+    type = "rate_limit_exceeded"
+    code = "breaker_open"
+    retry = False
 
 
 class BudgetUnavailable(RequestError):

@@ -111,7 +111,7 @@ class Gateway:
                 self._tagging.of(head, named, route, key, upstream, prepared).mark(record)
             elif key is None:
                 record.workspace = upstream.settings.workspace or DEFAULT_WORKSPACE
-            if record.workspace in self.admission.budgeted or (key is not None and key.models):
+            if record.workspace in self.admission.watched or (key is not None and key.models):
                 sound = body if whole else None
                 self._restrictions.check(key, record, exchange, flavor, route.path, prepared, sound)
 

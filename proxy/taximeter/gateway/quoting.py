@@ -102,6 +102,10 @@ class Quoting:
             raise readable.too_large(self._limit_bytes)
         await in_task()
         asked = self._read(exchange, head, route, key, body)
+        try:
+            self._admission.check_breakers(asked.opening)
+        except RequestError as error:
+            asked.errors.append(error)
         gate = self._admission.budgets
         assert gate is not None  # noqa: S101 - a worker has one, be there budgets or not
         wants = self._demand(asked, gate)

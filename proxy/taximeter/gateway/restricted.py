@@ -1,4 +1,4 @@
-"""Calls that an allow-list or a hard budget is about: what of them has to be read, and whether they may go on."""
+"""Calls that an allow-list, a hard budget or a breaker is about: what of them has to be read, and may they go on."""
 
 from __future__ import annotations
 
@@ -60,13 +60,16 @@ class Restrictions:
     ) -> None:
         """Let an allow-list or a hard budget hold for a call. `body`: None where it was not read whole.
 
-        Raises Forbidden, BadRequest or PayloadTooLarge where it does not let the call through, or cannot tell.
+        Raises Forbidden, BadRequest or PayloadTooLarge where it does not let the call through, or cannot tell;
+        BreakerOpen where a breaker stops it.
         """
+        free = demand.free(exchange.method, body)
+        if not free and record.workspace in self._admission.stopped.workspaces:
+            self._admission.check_breakers(record)
         if not self._concern(key, record):
             return
         readable.check_head(exchange.headers)
         listed = key is not None and bool(key.models)
-        free = demand.free(exchange.method, body)
         asked = demand.UNBILLED
         if listed or not (free or demand.unbilled(path)):
             limit_bytes = self._limit_bytes

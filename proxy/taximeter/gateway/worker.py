@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from taximeter.breaker.store import TripStore
 from taximeter.budgets.store import BudgetStore
 from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission.admission import Admission
@@ -53,7 +54,7 @@ async def _serve(child: Child, boot: Boot) -> None:
     keys = KeyStore(data_dir, settings.auth)
     prices = PriceBook.load(Path(boot.prices_file))
     tokenizers = Tokenizers()
-    stored_budgets = BudgetStore(data_dir)
+    stored_budgets, trips = BudgetStore(data_dir), TripStore(data_dir)
     budgets = BudgetGate(
         settings.budget,
         connect=lambda: connect(boot.redis_url),
@@ -67,6 +68,7 @@ async def _serve(child: Child, boot: Boot) -> None:
         budgets=budgets,
     )
     admission.use_budgets(stored_budgets.stored())
+    admission.use_trips(trips.in_force())
     if admission.budgeted:
         import_module(HOLDING)
     journal = Journal(
@@ -95,7 +97,7 @@ async def _serve(child: Child, boot: Boot) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             watches = [
-                group.create_task(_watch(keys, stored_budgets, admission)),
+                group.create_task(_watch(keys, stored_budgets, trips, admission)),
                 group.create_task(budgets.watch()),
                 group.create_task(journal.attend()),
             ]
@@ -110,11 +112,13 @@ async def _serve(child: Child, boot: Boot) -> None:
         journal.shutdown()
 
 
-async def _watch(keys: KeyStore, budgets: BudgetStore, admission: Admission) -> None:
-    """Let keys and budgets hold, or not, that control made or ended."""
+async def _watch(keys: KeyStore, budgets: BudgetStore, trips: TripStore, admission: Admission) -> None:
+    """Let keys, budgets and trips of breakers hold, or not, that control made or ended."""
     while True:
         await asyncio.sleep(KEYS_POLL_S)
         admission.keys = keys.in_force()
+        if trips.changed():
+            admission.use_trips(trips.in_force())
         if budgets.changed():
             admission.use_budgets(budgets.stored())
             if admission.budgeted:

@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 from msgspec.structs import replace
 
+from taximeter.breaker.events import trip_event
+from taximeter.breaker.pace import Paces
+from taximeter.breaker.rule import Trip
+from taximeter.breaker.service import BreakerService
+from taximeter.breaker.store import TripStore
 from taximeter.budgets.reservations import Reservations, Spent
 from taximeter.budgets.rule import Budget
 from taximeter.budgets.service import BudgetService
@@ -63,6 +68,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("taximeter.control")
 
 REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S, SWEEP_S, TAGS_S = 30.0, 60.0, 3_600.0, 2.0, 30.0, 10.0
+LOOK_S = 1.0
+"""How often it is looked at how fast is spent."""
 SECURE_S, COUNTED_S = 0.5, 5.0
 """How often it is seen that Redis still knows of budgets; how long that waits for records on their way there."""
 WARM_S = 2.0
@@ -93,6 +100,8 @@ class Control:
         self.boot = boot
         settings = self.settings = boot.settings
         data_dir = Path(settings.data_dir)
+        secrets = shared_secrets(settings.auth, os.environ)
+        self.sealing = Sealing(Seal(secrets) if secrets else None)
         self.history = History(settings.history.url or default_url(str(data_dir)))
         self.audit = AuditLog(data_dir, node=boot.node)
         self.trail = AuditTrail(self.audit, self.history)
@@ -108,6 +117,9 @@ class Control:
             self.sinks.append(Otel(settings.otel, node=boot.node, start=self.history.cursors))
         if settings.log.calls:
             self.sinks.append(Calls(self.history.cursors))
+        self.breakers = self._breakers()
+        if self.breakers.breakers:
+            self.sinks.append(Paces([each.pace for each in self.breakers.breakers], start=self.history.cursors))
         self.webhook = self._webhook()
         if self.webhook is not None:
             self.sinks.append(self.webhook)
@@ -133,8 +145,6 @@ class Control:
             now_us=_now_us,
         )
         self.state = State(boot, self.delivery)
-        secrets = shared_secrets(settings.auth, os.environ)
-        self.sealing = Sealing(Seal(secrets) if secrets else None)
         self.keys = KeyStore(data_dir, settings.auth, audit=self.audit)
 
     async def run(self, child: Child) -> None:
@@ -187,6 +197,30 @@ class Control:
             now_us=_now_us,
         )
 
+    def _breakers(self) -> BreakerService:
+        shared = bool(self.settings.redis.url)  # an embedded one has no other nodes
+        return BreakerService(
+            self.settings.breaker,
+            TripStore(Path(self.settings.data_dir)),
+            self.history,
+            server=self.counters.server if shared else None,
+            node=self.boot.node,
+            share=self._share_trips,
+            tell=self._tell_trip,
+            now_us=_now_us,
+        )
+
+    async def _share_trips(self) -> None:
+        if self.settings.redis.url:
+            await exchange(self.counters.server, self.breakers.store, self.sealing)
+
+    async def _tell_trip(self, trip: Trip) -> None:
+        """Word of a breaker that tripped, or is armed again, to a webhook that takes events."""
+        if self.webhook is not None and self.settings.webhook.format == "cloudevents":
+            key = f"{trip.id}:{trip.created_at}:{'armed' if trip.ended_at else 'tripped'}"
+            body = trip_event(trip, key, self.boot.node, _now_us())
+            await self.webhook.post_event(key, trip.workspace, body)
+
     async def _tell(self, budget: Budget, spent: Spent, period: str) -> None:
         """Word of a spent soft budget, once a period, to a webhook that takes events."""
         if self.webhook is not None:
@@ -210,6 +244,7 @@ class Control:
             health=self.delivery.health,
             redis_drift=lambda: self.counters.auditor.drift,
             budget_spent_ratio=lambda: self.budgets.ratios,
+            breakers=lambda: (self.breakers.open(), self.breakers.tripped),
             letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
         )
         return Services(
@@ -226,6 +261,7 @@ class Control:
             delivering=self.delivery.health,
             close_track=None if webhook is None else self._close_track,
             budgets=self.budgets,
+            breakers=self.breakers,
             corrections=self.corrections,
             rebuild=self.counters.rebuild,
             letters=webhook,
@@ -271,6 +307,7 @@ class Control:
             if self.settings.redis.url:  # an embedded one has no other nodes
                 await exchange(self.counters.server, self.keys, self.sealing)
                 await exchange(self.counters.server, self.budgets.store, self.sealing)
+                await self._share_trips()
 
         async def watch_budgets() -> None:
             await self.budgets.count_apart()
@@ -287,6 +324,7 @@ class Control:
             every(KEYS_S, "bringing the audit log into the history", self.trail.file, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),
+            every(LOOK_S, "watching how fast is spent", self.breakers.look, notes),
             every(SECURE_S, ASKING_BUDGETS, self.budgets.secure, notes),
             every(SWEEP_S, "letting go what ended calls hold of budgets", self.budgets.sweep, notes),
         ]

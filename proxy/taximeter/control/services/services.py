@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+from taximeter.breaker.service import BreakerService
 from taximeter.budgets.service import BudgetService
 from taximeter.config import Settings
 from taximeter.control.door.door import Door
@@ -46,6 +47,8 @@ class Services:
     configured."""
     budgets: BudgetService | None = None
     """None: this control plane keeps no budgets."""
+    breakers: BreakerService | None = None
+    """None: this control plane knows no breakers."""
     corrections: Corrections | None = None
     """None: this control plane has no journal to write corrections into."""
     rebuild: Callable[[str | None], Awaitable[int]] | None = None

@@ -46,15 +46,18 @@ class Exposition:
         health: Callable[[], DeliveryHealth] | None = None,
         redis_drift: Callable[[], int] = lambda: 0,
         budget_spent_ratio: Callable[[], Mapping[str, float]] = dict,
+        breakers: Callable[[], tuple[Mapping[str, int], Mapping[str, int]]] | None = None,
         letters: Callable[[], tuple[int, int]] | None = None,
         node: str = "",
     ) -> None:
-        """`budget_spent_ratio` returns workspace -> spent / limit of its fullest budget; `letters`, where there is a
+        """`budget_spent_ratio` returns workspace -> spent / limit of its fullest budget; `breakers`, by name, how many
+        places each stops now and how often it tripped; `letters`, where there is a
         webhook, how many letters wait and how many were given up."""
         self._metrics = metrics
         self._health = health
         self._redis_drift = redis_drift
         self._budget_spent_ratio = budget_spent_ratio
+        self._breakers = breakers
         self._letters = letters
         self._node = node
         self._registry = CollectorRegistry()
@@ -130,6 +133,14 @@ class Exposition:
         for workspace, spent in self._budget_spent_ratio().items():
             ratio.add_metric((workspace,), spent)
         yield ratio
+        if self._breakers is not None:
+            stopping, tripped = self._breakers()
+            now = _gauge("breaker_open", "Workspaces, keys or tracks that a breaker stops now.", ("breaker",))
+            often = _counter("breaker_trips", "Times a breaker tripped on this node.", ("breaker",))
+            for name, places in stopping.items():
+                now.add_metric((name,), places)
+                often.add_metric((name,), tripped.get(name, 0))
+            yield from (now, often)
         if self._letters is not None:
             waiting, dead = self._letters()
             yield _plain(_gauge("webhook_letters", "Letters the webhook still tries to send."), waiting)

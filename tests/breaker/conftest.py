@@ -1,0 +1,3 @@
+from control_plane import control, start
+
+__all__ = ["control", "start"]
