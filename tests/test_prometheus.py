@@ -228,7 +228,12 @@ def exposition(metrics: Metrics, *, healthy: bool = False) -> Exposition:
     if healthy:
         return Exposition(metrics, health=lambda: health, node="n1")
     return Exposition(
-        metrics, health=lambda: health, budget_spent_ratio=lambda: {"acme": 0.3}, letters=lambda: (1, 0), node="n1"
+        metrics,
+        health=lambda: health,
+        budget_spent_ratio=lambda: {"acme": 0.3},
+        breakers=lambda: ({"runaway": 0}, {"runaway": 1}),
+        letters=lambda: (1, 0),
+        node="n1",
     )
 
 

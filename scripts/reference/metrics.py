@@ -85,7 +85,12 @@ def families() -> list[Metric]:
     for counts in (shape.duration, shape.ttft, shape.overhead, shape.input_tokens, shape.output_tokens):
         counts[0] = 1
     exposition = Exposition(
-        metrics, health=health, budget_spent_ratio=lambda: {"acme": 0.5}, letters=lambda: (1, 1), node="n1"
+        metrics,
+        health=health,
+        budget_spent_ratio=lambda: {"acme": 0.5},
+        breakers=lambda: ({"runaway": 1}, {"runaway": 1}),
+        letters=lambda: (1, 1),
+        node="n1",
     )
     return list(exposition.collect())
 

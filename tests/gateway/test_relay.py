@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from taximeter.core.errors import JournalError
-from taximeter.gateway import handler
+from taximeter.gateway import places
 from taximeter.keys.rule import ProxyKey, digest
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
 from waits import HANG_S, happens
@@ -603,10 +603,10 @@ async def test_an_answer_held_for_its_headers_and_cut_is_a_502(serve, provider, 
 
 async def test_many_paths_and_long_ones_do_not_fill_the_memory(serve, provider):
     async with serve(provider) as running:
-        for number in range(handler.REMEMBERED_PATHS + 10):
-            route, flavor = running.gate._place(b"/w/w%d/v1/chat/completions" % number)
+        for number in range(places.REMEMBERED_PATHS + 10):
+            route, flavor = running.gate._places[b"/w/w%d/v1/chat/completions" % number]
         assert (route.tags, route.path, flavor.api) == ({"workspace": f"w{number}"}, b"/v1/chat/completions", "chat")
-        running.gate._place(b"/v1/chat/completions" + b"x" * handler.REMEMBERED_BYTES)
+        assert running.gate._places[b"/v1/chat/completions" + b"x" * places.REMEMBERED_BYTES]
         assert len(running.gate._places) == 10
 
 

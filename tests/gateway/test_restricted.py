@@ -311,7 +311,7 @@ async def test_an_allow_list_lets_its_models_and_reading_through(listed, provide
 
 
 async def test_a_cheap_or_unpriced_model_beside_a_dear_one_holds_the_dear_ones_price(budgeted, redis, monkeypatch):
-    prices = budgeted.gate.admission.budgets._wanting._prices
+    prices = budgeted.gate.admission.budgets.wanting._prices
     cost = {"gpt-4o-mini": 1, "o3": 9_000_000}
 
     def dearest(call, models, tiers, most):

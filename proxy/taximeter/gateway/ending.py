@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from taximeter.core import errors
 from taximeter.core.record import Outcome
 from taximeter.gateway.ends import ASKING, ENDS, UPLOADING, By, Shown, Told, Use
+from taximeter.gateway.metering.call import Call
 from taximeter.gateway.metering.counted import count_and_settle, settle_now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
 
+    from taximeter.core.record import Open
     from taximeter.gateway.admission.admission import Admission
     from taximeter.gateway.ends import State
-    from taximeter.gateway.metering.call import Call
     from taximeter.gateway.metering.metering import Metering
     from taximeter.gateway.upstream.response import Response
     from taximeter.gateway.upstream.upstreams import Upstream
@@ -109,6 +111,15 @@ def refuse(exchange: Exchange, error: errors.RequestError, request_id: str) -> N
     """Our own error, in OpenAI's shape, where no upstream gave an answer."""
     headers = [*error.headers(), (b"x-taximeter-request-id", request_id.encode())]
     exchange.answer(error.status, headers, error.body())
+
+
+def record_unsent(metering: Metering, record: Open, started_ns: int, outcome: Outcome, code: str | None) -> None:
+    """A record of a request that never left, with what is known of it."""
+    try:
+        call = Call(metering, record, started_ns)
+    except errors.JournalError:
+        return  # it was refused for another reason already; nothing was used
+    call.settle(outcome, time.perf_counter_ns(), error_code=code)
 
 
 def _outcome_of(error: errors.RequestError | None) -> Outcome:

@@ -9,16 +9,16 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from taximeter import flavors
-from taximeter.core import errors, routes
+from taximeter.core import errors
 from taximeter.core.origins import is_preflight
 from taximeter.core.record import Open, Outcome
 from taximeter.core.tags import DEFAULT_WORKSPACE
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Prepared
-from taximeter.gateway.ending import refuse
+from taximeter.gateway.ending import record_unsent, refuse
 from taximeter.gateway.metering.call import Call, new_request_id
 from taximeter.gateway.pages import Pages
+from taximeter.gateway.places import Places
 from taximeter.gateway.quoting import QuoteAsked, Quoting
 from taximeter.gateway.relay import Relay
 from taximeter.gateway.restricted import Restrictions
@@ -27,17 +27,12 @@ from taximeter.server.exchange import ClientLeft, Exchange
 
 if TYPE_CHECKING:
     from taximeter.config import Settings
-    from taximeter.core.routes import Route
     from taximeter.gateway.admission.admission import Admission
     from taximeter.gateway.metering.metering import Metering
     from taximeter.gateway.upstream.upstreams import Upstreams
 
 log = logging.getLogger("taximeter.gateway")
 
-REMEMBERED_PATHS, REMEMBERED_BYTES = 4096, 256
-"""So many paths, each at most so long: tags, and a provider's own models, may stand in them."""
-Place = tuple["Route", Flavor]
-"""Where a path leads, and what a POST to it speaks."""
 _UNTAGGED: dict[str, str] = {}
 
 
@@ -54,7 +49,7 @@ class Gateway:
         self._tagging = Tagging(settings)
         self._restrictions = Restrictions(admission, self._tagging, upstreams, self._json_body_bytes)
         self._quoting = Quoting(admission, self._tagging, upstreams, metering.prices, self._json_body_bytes)
-        self._places: dict[bytes, Place] = {}
+        self._places = Places()
 
     async def __call__(self, exchange: Exchange) -> None:
         """A request's path, top to bottom. `record` gathers what is known of it, whatever becomes of it."""
@@ -72,7 +67,7 @@ class Gateway:
             usual = b"origin" not in head and head.get(b"host") in self.admission.hosts.accepted
             if not (usual or self._pages.admit(exchange, head, started_us)):
                 return
-            route, flavor = self._places.get(exchange.path) or self._place(exchange.path)
+            route, flavor = self._places[exchange.path]
             if exchange.method != b"POST":
                 flavor = UNMETERED
             named = _UNTAGGED
@@ -122,27 +117,15 @@ class Gateway:
             path = route.path + b"?" + exchange.query if exchange.query_mark else route.path
             await Relay(self.metering, self.admission, exchange, call, upstream).run(path, body, whole=whole)
         except errors.RequestError as error:  # refused: nothing has been sent
-            self._record_unsent(record, started_ns, Outcome.REFUSED, error.code)
+            record_unsent(self.metering, record, started_ns, Outcome.REFUSED, error.code)
             refuse(exchange, error, record.request_id)
         except errors.JournalError as error:
             log.error("%s refused: %s", record.request_id, error)
             refuse(exchange, errors.JournalUnavailable(), record.request_id)
         except ClientLeft:
-            self._record_unsent(record, started_ns, Outcome.CLIENT_LEFT, None)
+            record_unsent(self.metering, record, started_ns, Outcome.CLIENT_LEFT, None)
         except QuoteAsked:
             await self._quoting.answer(exchange)
-
-    def _place(self, path: bytes) -> Place:
-        """Paths repeat, so short ones are remembered. Raises BadTag, BadRequest, QuoteAsked."""
-        route = routes.resolve(path)
-        if route.path.startswith(b"/quote/"):
-            raise QuoteAsked
-        place = route, flavors.find(b"POST", route.path)
-        if len(path) <= REMEMBERED_BYTES:
-            if len(self._places) >= REMEMBERED_PATHS:
-                self._places.clear()
-            self._places[path] = place
-        return place
 
     def _streams_through(self, head: dict[bytes, bytes]) -> bool:
         """JSON is read whole to learn model and stream; any other body, and one that is too long, is not held."""
@@ -151,14 +134,6 @@ class Gateway:
         if (kind is not None and b"json" not in kind) or b"content-encoding" in head:
             return length != b"0" if length is not None else b"transfer-encoding" in head
         return length is not None and int(length) > self._json_body_bytes
-
-    def _record_unsent(self, record: Open, started_ns: int, outcome: Outcome, code: str | None) -> None:
-        """A record of a request that never left, with what is known of it."""
-        try:
-            call = Call(self.metering, record, started_ns)
-        except errors.JournalError:
-            return  # it was refused for another reason already; nothing was used
-        call.settle(outcome, time.perf_counter_ns(), error_code=code)
 
 
 def _prepare(flavor: Flavor, body: bytes, path: bytes, request_id: str) -> Prepared:

@@ -21,7 +21,7 @@ from taximeter.core.views import usd
 from taximeter.flavors.meter import Prepared
 from taximeter.gateway.bounds import demand, readable
 from taximeter.gateway.quote import Quote, QuotedBudget, encode, quoted_bound, quoted_budget, refusal_of
-from taximeter.gateway.restricted import admit
+from taximeter.gateway.restricted import admit, check_breakers
 from taximeter.server.exchange import ClientLeft, Exchange
 from taximeter.server.inline import in_task
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from taximeter.gateway.upstream.upstreams import Upstream, Upstreams
     from taximeter.keys.rule import ProxyKey
 
-PREFIX = b"/quote"
+PREFIX = b"/quote/"
+"""What the path of a quote begins with, behind its tags."""
 
 
 class QuoteAsked(Exception):
@@ -103,7 +104,7 @@ class Quoting:
         await in_task()
         asked = self._read(exchange, head, route, key, body)
         try:
-            self._admission.check_breakers(asked.opening)
+            check_breakers(self._admission, asked.opening)
         except RequestError as error:
             asked.errors.append(error)
         gate = self._admission.budgets
@@ -281,5 +282,5 @@ def _input(asked: _Asked, weighed: Weighed | None) -> tuple[int | None, Source, 
 def unquoted(path: bytes) -> Route:
     """Where the call would go. Raises BadTag, BadRequest."""
     route = routes.resolve(path)
-    rest = route.path[len(PREFIX) :]
+    rest = route.path[len(PREFIX) - 1 :]
     return routes.resolve(path[: len(path) - len(route.path)] + rest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taximeter.breaker.rule import refusal
 from taximeter.core.errors import Forbidden
 from taximeter.gateway.bounds import demand, readable
 from taximeter.gateway.bounds.models import check_choice, check_name
@@ -65,7 +66,7 @@ class Restrictions:
         """
         free = demand.free(exchange.method, body)
         if not free and record.workspace in self._admission.stopped.workspaces:
-            self._admission.check_breakers(record)
+            check_breakers(self._admission, record)
         if not self._concern(key, record):
             return
         readable.check_head(exchange.headers)
@@ -88,6 +89,13 @@ class Restrictions:
         if self._admission.budgets is None or opening.workspace not in self._admission.budgeted:
             return False
         return bool(self._admission.budgets.hard.of(opening.workspace, opening.key_id, opening.task))
+
+
+def check_breakers(admission: Admission, opening: Open) -> None:
+    """Raise BreakerOpen where a breaker stops this call."""
+    trip = admission.stopped.of(opening.workspace, opening.key_id, opening.track, opening.started_at)
+    if trip is not None:
+        raise refusal(trip, opening.started_at)
 
 
 def admit(key: ProxyKey | None, asked: Demand, headers: Headers, path: bytes, *, free: bool) -> None:

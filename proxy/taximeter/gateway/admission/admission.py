@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from taximeter.breaker.rule import Trips, refusal
+from taximeter.breaker.rule import Trips
 from taximeter.core.errors import Unauthorized
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import BUDGETS, Open
@@ -41,7 +41,6 @@ class Admission:
         self.budgeted: Mapping[str, tuple[Budget, ...]] = {}
         """Workspaces with a hard budget: a call of any other waits for nothing here."""
         self.stopped = Trips()
-        """What breakers stop."""
         self.watched: Collection[str] = ()
         """Workspaces in which either may be about a call: one look-up for both."""
 
@@ -50,21 +49,12 @@ class Admission:
         if self.budgets is not None:
             self.budgets.use(budgets)
             self.budgeted = self.budgets.hard.workspaces
-            self._watch()
+            self.use_trips(self.stopped)
 
     def use_trips(self, trips: Trips) -> None:
         """These stop calls from now on."""
         self.stopped = trips
-        self._watch()
-
-    def _watch(self) -> None:
-        self.watched = {*self.budgeted, *self.stopped.workspaces}
-
-    def check_breakers(self, opening: Open) -> None:
-        """Raise BreakerOpen where a breaker stops this call."""
-        trip = self.stopped.of(opening.workspace, opening.key_id, opening.track, opening.started_at)
-        if trip is not None:
-            raise refusal(trip, opening.started_at)
+        self.watched = {*self.budgeted, *trips.workspaces}
 
     def mark(self, opening: Open) -> None:
         """Write down, where a call has hard budgets, which: Relay then holds a part of them before anything is sent."""
