@@ -68,5 +68,7 @@ async def test_a_loop_is_stopped_on_every_worker_and_stays_so(tmp_path):
             await node.until(passes, "the loop to go on")
             assert json.loads((await cli("list", "--json")).stdout) == []
             assert len(json.loads((await cli("list", "--all", "--json")).stdout)) == 1
+            entries = [json.loads(line) for line in (node.data / "audit.jsonl").read_text().splitlines()]
+            assert [each["target"] for each in entries if each["action"] == "breaker.reset"] == [trip["id"]]
             assert (await cli("reset", "trip_none")).exit_code == 1
             assert (await cli("reset")).exit_code == 2

@@ -109,7 +109,7 @@ class BreakerService:
     async def reset(self, ids: Sequence[str]) -> list[Trip]:
         """Let these go on. Raises NotFound, DataDirError."""
         before = {trip.id for trip in self.store.open()}
-        ended = await asyncio.to_thread(self.store.end, ids, self._now_us())
+        ended = await asyncio.to_thread(self.store.reset, ids, self._now_us())
         await self._changed([trip for trip in ended if trip.id in before])
         return ended
 

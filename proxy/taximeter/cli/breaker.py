@@ -17,6 +17,7 @@ from taximeter.cli.show import console, echo, table
 from taximeter.config import Settings
 from taximeter.control.answers import responses
 from taximeter.core.errors import BadRequest
+from taximeter.node.audit import command_log
 
 
 @click.group()
@@ -49,7 +50,7 @@ def reset(url: str | None, config_file: Path | None, as_json: bool, ids: tuple[s
     with acting(url, config_file) as (settings, proxy):
         wanted = [each.id for each in _listed(settings, proxy, False)] if everything else ids
         if proxy is None:
-            ended = [info(trip) for trip in TripStore(Path(settings.data_dir)).end(wanted, time.time_ns() // 1_000)]
+            ended = [info(trip) for trip in _store(settings).reset(wanted, time.time_ns() // 1_000)]
         else:
             ended = [proxy.send(TripInfo, "DELETE", f"/breakers/{quote(each, safe='')}") for each in wanted]
     if as_json:
@@ -63,8 +64,12 @@ def _listed(settings: Settings, proxy: Proxy | None, everything: bool) -> list[T
     if proxy is not None:
         answer = proxy.request("GET", "/breakers", params={"all": ["true"]} if everything else {})
         return msgspec.json.decode(answer.content, type=TripList).data
-    store = TripStore(Path(settings.data_dir))
+    store = _store(settings)
     return [info(trip) for trip in (store.stored() if everything else store.open())]
+
+
+def _store(settings: Settings) -> TripStore:
+    return TripStore(Path(settings.data_dir), audit=command_log(settings))
 
 
 def _about(each: TripInfo) -> str:

@@ -16,6 +16,7 @@ ACTIONS = {
     "key.revoke": "a proxy key was ended",
     "budget.create": "a budget was made",
     "budget.end": "a budget was ended",
+    "breaker.reset": "what a runaway breaker had stopped was let go on",
     "budget.settle": "what budgets are charged for a call was corrected",
     "prices.change": "another price list is in force",
     "prices.reprice": "a period was priced again; differences are corrections",

@@ -201,7 +201,7 @@ class Control:
         shared = bool(self.settings.redis.url)  # an embedded one has no other nodes
         return BreakerService(
             self.settings.breaker,
-            TripStore(Path(self.settings.data_dir)),
+            TripStore(Path(self.settings.data_dir), audit=self.audit),
             self.history,
             server=self.counters.server if shared else None,
             node=self.boot.node,
