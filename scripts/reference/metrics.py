@@ -47,6 +47,7 @@ def health() -> DeliveryHealth:
         journal_errors=1,
         records_lost=1,
         journal_repairs=1,
+        redirects_away=1,
         unreadable_lines=1,
         settled=1,
         halted={},

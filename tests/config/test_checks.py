@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,49 @@ def test_pages_of_any_site_may_not_spend_the_operators_credential(tmp_path: Path
 def test_an_origin_with_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cors\.allowed_origins\[1\]: 'https://ui\.test/' is not allowed; .* last /"):
         load(tmp_path, '[cors]\nallowed_origins = ["null", "https://ui.test/"]\n')
+
+
+HOST = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [("127.0.0.1:8000", "http://127.0.0.1:8000/v1"), ("127.0.0.1:8000", "http://localhost:8000"),
+     ("127.0.0.1:8000", "http://LOCALHOST.:8000/w/acme/v1"), ("localhost:8000", "http://127.0.0.1:8000/v1"),
+     ("[::1]:8000", "http://localhost:8000/v1"), ("[::1]:8000", "http://[::1]:8000/v1"),
+     ("0.0.0.0:8000", "http://127.0.0.9:8000/v1"), ("0.0.0.0:8000", f"http://{HOST}:8000/v1"),
+     ("[::]:8000", "http://127.0.0.1:8000/v1"), ("[::]:8000", "http://[::1]:8000/v1"),
+     ("127.0.0.1:8000", "http://0.0.0.0:8000/v1"), ("127.0.0.1:8000", "http://[::ffff:127.0.0.1]:8000/v1"),
+     ("127.0.0.1:8000", "http://127.1:8000/v1"), ("127.0.0.1:80", "http://127.0.0.1/v1"),
+     ("127.0.0.1:443", "https://localhost/v1"), ("127.0.0.1:9000", "http://127.0.0.1:8001/v1")],
+)  # fmt: skip
+def test_an_upstream_that_is_taximeter_itself_is_refused(tmp_path: Path, listen: str, url: str) -> None:
+    if ":" in listen.rpartition(":")[0] and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    with pytest.raises(ConfigError, match=r"upstream\[0\]\.base_url: .* leads back to Taximeter itself"):
+        load(tmp_path, f'listen = "{listen}"\n[[upstream]]\nbase_url = "{url}"\n')
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [("127.0.0.1:8000", "http://127.0.0.1:8002/v1"), ("127.0.0.1:8000", "http://127.0.0.2:8000/v1"),
+     ("0.0.0.0:8000", "http://192.0.2.1:8000/v1"), ("0.0.0.0:8000", "http://gpu-1.example:8000/v1"),
+     ("127.0.0.1:0", "http://127.0.0.1:8000/v1"), ("127.0.0.1:8000", "https://api.openai.com/v1"),
+     ("0.0.0.0:8000", "http://[::1]:8000/v1")],
+)  # fmt: skip
+def test_a_server_beside_taximeter_is_none(tmp_path: Path, listen: str, url: str) -> None:
+    load(tmp_path, f'listen = "{listen}"\n[[upstream]]\nbase_url = "{url}"\n')
+
+
+def test_a_native_url_may_lead_back_too_and_a_name_is_looked_up_by_check(tmp_path: Path) -> None:
+    back = '[[upstream]]\nbase_url = "https://h.test/v1"\nnative_url = "http://localhost:8000"\n'
+    with pytest.raises(ConfigError, match=r"native_url: .* leads back"):
+        load(tmp_path, back)
+    settings = load(tmp_path, '[[upstream]]\nbase_url = "http://taximeter.test:8000/v1"\n')
+    (found,) = checks.loop_problems(settings.upstream[0], settings, {"taximeter.test": ["127.0.0.1"]}.__getitem__)
+    assert found[0] == "base_url"
+    settings.upstream[0].proxy_url = "http://proxy.test:3128"  # it is the proxy that looks it up
+    assert not list(checks.loop_problems(settings.upstream[0], settings))
 
 
 def test_addresses_split_and_join() -> None:

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from taximeter.config import LimitSettings, Settings
+from taximeter.core import loops
 from taximeter.core.errors import UpstreamError
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Source
@@ -168,7 +169,7 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
         base = {"name": "openai", "base_url": provider.base_url, "forward_credentials": True, **(upstream or {})}
         settings = msgspec.convert({"upstream": [base], "data_dir": str(tmp_path), **more}, Settings)
         journal = Journal(
-            tmp_path / "journal",
+            Path(settings.data_dir) / "journal",
             node="n",
             worker="w",
             settings=settings.journal,
@@ -180,6 +181,7 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
             drop=dropped_headers(settings),
             then=journal.after_written,
             admin_token_sha256=settings.auth.admin_token_sha256,
+            mark=loops.mark(settings.node),
         )
         hosts = Hosts(settings.control.allowed_hosts, origins_setting="cors.allowed_origins")
         gate = Gateway(
@@ -203,7 +205,7 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
         server = Server(handle, settings.limits, then=journal.after_written)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await happens(lambda: server.started)
-        running = Running(gate, journal, tmp_path / "journal", listener.getsockname()[1])
+        running = Running(gate, journal, Path(settings.data_dir) / "journal", listener.getsockname()[1])
         running.server, running.exchanges = server, exchanges
 
         monkeypatch.setattr(server_module, "UNREAD_WAIT_S", 0)  # what it is for is tested with the server

@@ -247,7 +247,7 @@ async def test_an_empty_tag_header_says_nothing_and_goes_nowhere(serve, provider
 
 async def test_a_request_that_cannot_be_sent_as_it_is_has_one_record(serve, provider, client, monkeypatch):
     async with serve(provider) as running:
-        monkeypatch.setattr("taximeter.gateway.upstream.upstreams.may_be_target", lambda _: None)
+        monkeypatch.setattr("taximeter.gateway.upstream.targets.may_be_target", lambda _: None)
         answer = await client.get(running.url + "/v1/models")
         (record,) = running.records
         (opening,) = running.lines("open")

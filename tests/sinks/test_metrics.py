@@ -258,6 +258,7 @@ def health(**fields: object) -> DeliveryHealth:
         "journal_errors": 5,
         "records_lost": 6,
         "journal_repairs": 9,
+        "redirects_away": 11,
         "unreadable_lines": 7,
         "settled": 0,
         "halted": {"j9": "why"},
@@ -278,6 +279,7 @@ def test_the_health_of_delivery_is_exposed(metrics: Metrics) -> None:
         "taximeter_journal_errors_total": 5,
         "taximeter_records_lost_total": 6,
         "taximeter_journal_repairs_total": 9,
+        "taximeter_redirects_away_total": 11,
         "taximeter_journal_unreadable_lines_total": 7,
     }
     redis = frozenset({"sink": "redis"}.items())

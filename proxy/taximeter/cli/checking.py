@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from taximeter.config import Section, Settings
 from taximeter.config.addresses import masked
-from taximeter.config.checks import before_serving
-from taximeter.core.errors import TaximeterError
+from taximeter.config.checks import before_serving, loop_problems
+from taximeter.core.errors import ConfigError, TaximeterError
 from taximeter.node.datadir import Runtime, read_runtime
+
+RESOLVED_WITHIN_S = 3.0
 
 
 def understood(settings: Settings) -> str:
@@ -33,7 +38,7 @@ def problems_with(settings: Settings) -> Iterator[tuple[str, str]]:
     """Try everything; slow things (a database that does not answer) are bounded by a few seconds each."""
     running = read_runtime(Path(settings.data_dir))
     tries: list[tuple[str, Callable[[], None]]] = [
-        ("safe to serve, credentials there", lambda: before_serving(settings, os.environ)),
+        ("safe to serve, credentials there", lambda: _try_serving(settings)),
         (_admin(settings), lambda: None),
         (f"data directory {Path(settings.data_dir).absolute()}", lambda: _try_directory(Path(settings.data_dir))),
         (f"data port {settings.listen}", lambda: _try_port("listen", settings.listen, running)),
@@ -49,6 +54,27 @@ def problems_with(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, str(error)
         else:
             yield name, ""
+
+
+def _try_serving(settings: Settings) -> None:
+    before_serving(settings, os.environ)
+    for number, upstream in enumerate(settings.upstream):
+        for key, why in loop_problems(upstream, settings, _resolved):
+            raise ConfigError(f"upstream[{number}].{key}: {getattr(upstream, key)!r} is not allowed; {why}.")
+
+
+def _resolved(host: str) -> list[str]:
+    """A host's addresses; none where nobody says so within a few seconds."""
+    found: list[str] = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            found.extend(str(place[0]) for *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(RESOLVED_WITHIN_S)
+    return list(found)
 
 
 def _admin(settings: Settings) -> str:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
 
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_PORTS = {"http": 80, "https": 443}
+_LOOPBACK: list[IPAddress] = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
 _PASSWORD = re.compile(r"(?<=://)([^/@:\s]*):([^/@\s]+)@")
 
 
@@ -35,6 +42,51 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def leads_to(url: str, listen: str, resolved: Iterable[str] = ()) -> bool:
+    """Whether who follows a URL arrives where this machine listens, at `listen` (`host:port`).
+
+    Told by addresses, `localhost` and this machine's own name; `resolved`: what else the URL's host stands for.
+    """
+    parts, (listening, port) = urlsplit(url), split(listen)
+    if not port or (parts.port or _PORTS.get(parts.scheme)) != port:
+        return False
+    led = [address for host in (parts.hostname or "", *resolved) for address in _addresses(host)]
+    if any(address.is_unspecified for address in led):  # a connection to 0.0.0.0 goes to this machine
+        led += _LOOPBACK
+    places = _addresses(listening)
+    everywhere = {place.version for place in places if place.is_unspecified}
+    if 6 in everywhere:  # [::] takes IPv4 as well
+        everywhere.add(4)
+    return any(address in places or (address.version in everywhere and _is_own(address)) for address in led)
+
+
+def _addresses(host: str) -> list[IPAddress]:
+    """What a host stands for as far as this machine knows by itself."""
+    host, own = host.lower().rstrip("."), socket.gethostname().lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return _LOOPBACK
+    try:
+        if host in (own, own.partition(".")[0]):
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            return [ipaddress.ip_address(place[0]) for *_, place in found]
+        packed = host if ":" in host else socket.inet_aton(host)  # also 127.1 and 0x7f000001
+        address = ipaddress.ip_address(packed)
+    except (OSError, ValueError):
+        return []
+    return [getattr(address, "ipv4_mapped", None) or address]
+
+
+def _is_own(address: IPAddress) -> bool:
+    """Whether an address is one of this machine's: only then can a socket be bound to it."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 def masked(text: str) -> str:

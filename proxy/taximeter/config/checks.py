@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from taximeter.breaker.rule import written
-from taximeter.config.addresses import is_loopback, masked, split
+from taximeter.config.addresses import is_loopback, leads_to, masked, split
 from taximeter.config.secret import shared_secrets
 from taximeter.config.settings import Settings, UpstreamSettings
 from taximeter.core import origins, pricecodes, tags
@@ -116,6 +116,7 @@ def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
             yield f"{path}.name", "two upstreams have this name"
         names.add(upstream.name)
         yield from ((f"{path}.{key}", why) for key, why in _upstream_problems(upstream))
+        yield from ((f"{path}.{key}", why) for key, why in loop_problems(upstream, settings))
     yield from _access_problems(settings)
     yield from _sink_problems(settings)
     if settings.limits.held_bytes < settings.limits.json_body_bytes:
@@ -176,6 +177,22 @@ def _upstream_problems(upstream: UpstreamSettings) -> Iterable[tuple[str, str]]:
         yield "models", 'give model names or patterns, for example ["gpt-*"]; ["*"] for all'
     if upstream.ca_file and not Path(upstream.ca_file).is_file():
         yield "ca_file", "there is no such file"
+
+
+def loop_problems(
+    upstream: UpstreamSettings, settings: Settings, resolved: Callable[[str], Iterable[str]] = lambda _: ()
+) -> Iterable[tuple[str, str]]:
+    """Where an upstream's URLs lead back to a port of ours. `resolved`: a host's addresses, where they may be asked.
+
+    What cannot be seen here (another name, a load balancer) is found out by a call's mark after one round.
+    """
+    if upstream.proxy_url:
+        return  # seen from there
+    for key in ("base_url", "native_url"):
+        url = getattr(upstream, key)
+        for listen in ("listen", "admin_listen"):
+            if url and leads_to(url, getattr(settings, listen), resolved(urlsplit(url).hostname or "")):
+                yield key, f"it leads back to Taximeter itself, which listens there ({listen})"
 
 
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")

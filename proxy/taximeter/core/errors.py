@@ -7,7 +7,7 @@ TaximeterError
 └── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
     ├── BadTag  BadRequest  MethodNotAllowed  RequestTimeout (ClientIdle)  PayloadTooLarge  Unbounded  Unauthorized
     ├── Forbidden  NotFound  RateLimited  Overloaded  BudgetReserved  BudgetExceeded  BudgetUnavailable
-    ├── BreakerOpen  JournalUnavailable  NotReady
+    ├── BreakerOpen  JournalUnavailable  LoopDetected  NotReady
     └── UpstreamError      UpstreamUnreachable (TooManyOpenFiles)  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
 
@@ -148,6 +148,15 @@ class Forbidden(RequestError):
     status = 403
     type = "permission_error"
     code = "forbidden"
+    retry = False
+
+
+class LoopDetected(RequestError):
+    """The call has passed this Taximeter before: a base URL leads back to it. RFC 5842 §7.2 has the status."""
+
+    status = 508
+    type = "server_error"
+    code = "loop_detected"
     retry = False
 
 

@@ -175,6 +175,7 @@ class Delivery:
             journal_errors=self._writers.errors,
             records_lost=self._writers.lost,
             journal_repairs=self._writers.repaired,
+            redirects_away=self._writers.redirects_away,
             unreadable_lines=sum(feed.tail.unreadable for feed in feeds),
             settled=self._files.settled,
             halted=self._halted(),

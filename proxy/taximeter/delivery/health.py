@@ -38,6 +38,7 @@ class Writers:
         self._errors = 0
         self._lost = 0
         self._repaired = 0
+        self._redirects_away = 0
 
     @property
     def errors(self) -> int:
@@ -50,6 +51,10 @@ class Writers:
     @property
     def repaired(self) -> int:
         return self._repaired + sum(status.repaired for status in self.living)
+
+    @property
+    def redirects_away(self) -> int:
+        return self._redirects_away + sum(status.redirects_away for status in self.living)
 
     @property
     def healthy(self) -> bool:
@@ -68,6 +73,7 @@ class Writers:
             if status is not None:
                 self._errors += status.errors
                 self._repaired += status.repaired
+                self._redirects_away += status.redirects_away
                 self._lost += status.lost + status.unsaved
             path.unlink(missing_ok=True)
             os.close(fd)

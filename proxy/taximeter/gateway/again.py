@@ -53,7 +53,7 @@ async def without_usage(relay: UnderWay, response: Response, path: bytes, body: 
     api, model = first.record.api, first.record.request_model
     if not refused:
         if refused is False and response.status < 300:
-            upstream.learn(api, model, takes_usage=True)
+            upstream.usage.learn(api, model, taken=True)
         return response, begun
     first.record.response_bytes = len(begun)
     first.settle(Outcome.UPSTREAM_ERROR, time.perf_counter_ns())
@@ -68,7 +68,7 @@ async def without_usage(relay: UnderWay, response: Response, path: bytes, body: 
     response = relay.response = await relay.sending(path, relay.call.prepared.body)
     relay.call.record.status = response.status
     if response.status < 300:  # else it is refused for another reason, by an error that repeats the whole request
-        upstream.learn(api, model, takes_usage=False)
+        upstream.usage.learn(api, model, taken=False)
         log.warning("upstream %s refuses stream_options: streams of %s are counted here", upstream.name, model)
     return response, b""
 

@@ -9,7 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from taximeter.core import errors
+from taximeter.core import errors, loops
 from taximeter.core.origins import is_preflight
 from taximeter.core.record import Open, Outcome
 from taximeter.core.tags import DEFAULT_WORKSPACE
@@ -67,6 +67,8 @@ class Gateway:
             usual = b"origin" not in head and head.get(b"host") in self.admission.hosts.accepted
             if not (usual or self._pages.admit(exchange, head, started_us)):
                 return
+            if loops.HEADER in head:
+                loops.check(exchange.headers, self.upstreams.mark)
             route, flavor = self._places[exchange.path]
             if exchange.method != b"POST":
                 flavor = UNMETERED
@@ -100,7 +102,7 @@ class Gateway:
             upstream = self.upstreams.choose(route.upstream, prepared.model)
             record.upstream, record.provider = upstream.name, upstream.provider
             record.region = route.region or upstream.region
-            if prepared.injected and (flavor.api, prepared.model) in upstream.refuses_usage:
+            if prepared.injected and (flavor.api, prepared.model) in upstream.usage.refused:
                 prepared.body, prepared.injected = body, False
             if named or route.tags or self._tagging.weak:
                 self._tagging.of(head, named, route, key, upstream, prepared).mark(record)

@@ -20,9 +20,11 @@ from taximeter.gateway.again import without_usage
 from taximeter.gateway.asking import hold, upload
 from taximeter.gateway.ending import end, left
 from taximeter.gateway.ends import ASKING, DELIVERED, ENDED, HELD, PASSING, UPLOADING, WAITING, By
+from taximeter.gateway.hops import passed_on
 from taximeter.gateway.metering.counted import count_and_settle, settle_now, shorten_prompt
 from taximeter.gateway.metering.headers import usage_headers
 from taximeter.gateway.metering.progress import tick
+from taximeter.gateway.upstream.answers import OF_ONE_HOP
 from taximeter.server.exchange import ClientLeft, Exchange
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class Relay:
                 call.record.status = response.status
                 if call.prepared.injected and (
                     response.status != 200
-                    or (call.record.api, call.record.request_model) not in self.upstream.takes_usage
+                    or (call.record.api, call.record.request_model) not in self.upstream.usage.taken
                 ):
                     response, begun = await without_usage(self, response, path, body)
             else:
@@ -142,7 +144,8 @@ class Relay:
         head = dict(response.headers)
         kind = head.get(b"content-type", b"")
         answer = Answer(status=response.status, content_type=kind, headers=response.headers)
-        headers = [*response.headers, (b"x-taximeter-request-id", call.record.request_id.encode())]
+        theirs = response.headers if OF_ONE_HOP.isdisjoint(head) else passed_on(self, response)
+        headers = [*theirs, (b"x-taximeter-request-id", call.record.request_id.encode())]
         if call.held is not None:
             headers += call.held.told
         if call.prepared.injected:  # the answer will be shorter than the upstream's by the usage event

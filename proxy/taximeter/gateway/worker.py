@@ -16,6 +16,7 @@ import uvloop
 
 from taximeter.breaker.store import TripStore
 from taximeter.budgets.store import BudgetStore
+from taximeter.core import loops
 from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission.admission import Admission
 from taximeter.gateway.admission.budget import BudgetGate, connect
@@ -84,6 +85,7 @@ async def _serve(child: Child, boot: Boot) -> None:
         drop=dropped_headers(settings),
         then=journal.after_written,
         admin_token_sha256=settings.auth.admin_token_sha256,
+        mark=loops.mark(boot.node),
     )
     metering = Metering(settings, journal=journal, prices=prices, tokenizers=tokenizers)
     gateway = Gateway(settings, metering=metering, upstreams=upstreams, admission=admission)

@@ -32,6 +32,8 @@ class Status(msgspec.Struct, kw_only=True):
     """Calls that would be lost were the process to die now: none of their lines is on disk."""
     repaired: int = 0
     """Journal files that somebody took away or cut while they were being written."""
+    redirects_away: int = 0
+    """Redirects passed on that lead clients away from their upstream, and so past the meter."""
     healthy: bool = True
 
 

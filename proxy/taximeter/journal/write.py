@@ -142,6 +142,7 @@ class Journal:
         while not self._lines.closed:
             await asyncio.sleep(ATTEND_S)
             self._sync.look()
+            self._told.tell()
 
     def _flushed(self) -> None:
         self._files.end_idle()

@@ -41,6 +41,8 @@ class DeliveryHealth(msgspec.Struct, frozen=True, kw_only=True):
     records_lost: int
     journal_repairs: int
     """Files that somebody took away, replaced or cut while they were being written."""
+    redirects_away: int = 0
+    """Redirects passed on that lead clients past the meter."""
     unreadable_lines: int
     settled: int
     """Calls settled for writers that died."""

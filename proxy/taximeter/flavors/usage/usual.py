@@ -32,7 +32,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS)]
 """A name or id in a typed decode; what is longer or empty is no usual one."""
 
-_REQUEST_IDS = frozenset((b"x-request-id", b"request-id", b"x-amzn-requestid", b"apim-request-id"))
+_REQUEST_IDS = frozenset(
+    (b"x-request-id", b"request-id", b"x-amzn-requestid", b"apim-request-id", b"x-taximeter-request-id")
+)
 
 
 class _InputDetails(msgspec.Struct, forbid_unknown_fields=True):

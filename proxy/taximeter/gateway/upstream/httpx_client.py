@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 from taximeter import config
+from taximeter.core import loops
 from taximeter.core.errors import (
     BadRequest,
     RequestError,
@@ -34,7 +35,9 @@ Headers = list[tuple[bytes, bytes]]
 class HttpxTransport:
     """One origin through httpx2: `settings.http2`, `settings.proxy_url`."""
 
-    def __init__(self, settings: config.UpstreamSettings, origin: Address) -> None:
+    def __init__(self, settings: config.UpstreamSettings, origin: Address, mark: bytes = b"") -> None:
+        """`mark`: see `core.loops`."""
+        self._mark = [(loops.HEADER, mark)] if mark else []
         self.settings = settings
         self.tasks: set[asyncio.Task[None]] = set()
         scheme, host, port = origin
@@ -55,7 +58,7 @@ class HttpxTransport:
         self, method: bytes, target: bytes, headers: Headers, body: bytes | AsyncIterator[bytes], length: int | None
     ) -> Response:
         """See `upstream.Transport`."""
-        fields = [*headers, (b"accept-encoding", b"identity")]
+        fields = [*headers, (b"accept-encoding", b"identity"), *self._mark]
         if length is not None:
             fields.append((b"content-length", b"%d" % length))
         url = self._origin.copy_with(raw_path=target)

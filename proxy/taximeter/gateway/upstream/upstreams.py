@@ -6,59 +6,30 @@ Knows nothing of sockets (`wire`, `pool`; `httpx_client` for HTTP/2 and outbound
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Iterable, Mapping
 
 from taximeter import config
-from taximeter.core import routes
+from taximeter.core import loops, routes
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.origins import is_preflight
 from taximeter.core.tags import TAG_HEADERS
 from taximeter.gateway.upstream import credentials
-from taximeter.gateway.upstream.dial import Origin, tls_context
-from taximeter.gateway.upstream.endpoint import Address, host_header, key_of, matcher, may_be_target, parse
+from taximeter.gateway.upstream.asked import UsageAsked
+from taximeter.gateway.upstream.endpoint import Address, host_header, key_of, matcher
+from taximeter.gateway.upstream.opening import Body, Headers, Transport, pool_of
 from taximeter.gateway.upstream.pool import Pool
 from taximeter.gateway.upstream.response import Response
+from taximeter.gateway.upstream.targets import Base, Targets
 from taximeter.server.client import Then, at_once
 from taximeter.server.fields import HOP_BY_HOP, named_by
-from taximeter.server.keepalive import keepalive
 
 __all__ = ["Response", "Upstream", "Upstreams"]
-
-Headers = list[tuple[bytes, bytes]]
-Body = bytes | AsyncIterator[bytes]
 
 _REBUILT = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"})
 _ORDINARY_CONNECTION = frozenset({b"keep-alive", b"close"})
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _as_line = b": ".join
 _CACHED_MODELS = 4096
-_CACHED_PATHS = 1024
-
-
-Asked = tuple[str, str | None]
-"""An API and a model."""
-
-
-class Everything:
-    """Holds whatever it is asked about."""
-
-    def __contains__(self, _: object) -> bool:
-        return True
-
-
-class Transport(Protocol):
-    """How a request gets to one origin."""
-
-    async def send(self, method: bytes, target: bytes, headers: Headers, body: Body, length: int | None) -> Response:
-        """`headers`: filtered, without framing and Host; this call may add to the list. `length`: a streamed body's.
-
-        Raises UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage with `sent` set.
-        """
-
-    async def close(self) -> None:
-        """Drop every connection."""
 
 
 class Upstream:
@@ -71,28 +42,29 @@ class Upstream:
         environ: Mapping[str, str],
         then: Then = at_once,
         screen: credentials.Screen | None = None,
+        mark: bytes = b"",
     ) -> None:
+        """`mark`: see Upstreams."""
+        self.first = True
+        """Calls that name neither it nor a model come here."""
         self._screen = screen or credentials.Screen()
         self.settings = settings
         self.name = settings.name
         self.provider = settings.provider
         self.region = routes.region_in(settings.base_url.encode())
-        self.takes_usage: set[Asked] = set()
-        """Streams of these, by API and model, have been asked for their usage, and it was not refused."""
-        self.refuses_usage: set[Asked] | Everything = set() if settings.stream_usage == "inject" else Everything()
-        """Streams of these are not asked: the upstream does not know how, or the settings say so."""
+        self.usage = UsageAsked(settings.stream_usage)
         self._key = key_of(settings, environ)
         self._forward = settings.forward_credentials and not self._key
         withheld = drop if self._forward else drop | credentials.HEADERS
         self._skip = HOP_BY_HOP | _REBUILT | withheld
-        self._targets: dict[bytes, bytes] = {}
-        base_origin, self._base = parse(settings, settings.base_url)
-        native_url = settings.native_url or re.sub(r"/v1/?$", "", settings.base_url)
-        native_origin, self._native = parse(settings, native_url)
-        self._transport = transport = _transport(settings, base_origin, then)
+        self.base = base = Base.of_settings(settings)
+        self._targets = Targets(base, self._screen, settings.provider, forward=self._forward)
+        self._transport = transport = _transport(settings, base.origin, then, mark)
         self._native_transport = (
-            transport if native_origin == base_origin else _transport(settings, native_origin, then)
+            transport if base.native_origin == base.origin else _transport(settings, base.native_origin, then, mark)
         )
+        if not (loops.gets_mark(base.origin[1]) and loops.gets_mark(base.native_origin[1])):
+            self._skip |= {loops.HEADER}
 
     def send(self, method: bytes, path: bytes, headers: Headers, body: Body) -> Awaitable[Response]:
         """Send a request as the client made it; await the head of its answer.
@@ -104,7 +76,7 @@ class Upstream:
 
         Raises BadRequest (nothing sent), UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage; what `body` raises.
         """
-        target = self._targets.get(path) or self._target(path)
+        target = self._targets.known.get(path) or self._targets.of(path)
         kept = self._filter(headers)
         if self._key and (method != b"OPTIONS" or not is_preflight(dict(headers))):
             kept.append(credentials.header_for(self.provider, target, self._key))
@@ -113,32 +85,10 @@ class Upstream:
         transport = self._native_transport if native else self._transport
         return transport.send(method, target, kept, body, length)
 
-    def learn(self, api: str, model: str | None, *, takes_usage: bool) -> None:
-        """Whether this upstream knows `stream_options`. Clients name models, so the memory of them is bounded."""
-        known = self.takes_usage if takes_usage else self.refuses_usage
-        if isinstance(known, set):
-            if len(known) >= _CACHED_MODELS:
-                known.clear()
-            known.add((api, model))
-
     async def close(self) -> None:
         """Drop every connection."""
         await self._transport.close()
         await self._native_transport.close()
-
-    def _target(self, path: bytes) -> bytes:
-        path, mark, query = path.partition(b"?")
-        self._screen.path(path)
-        target = routes.target(path, self._base, self._native)
-        if query:
-            query = self._screen.query(query, self.provider, forward=self._forward)
-            mark = b"?" if query else b""
-        target += mark + query
-        if may_be_target(target) is None:
-            raise BadRequest("The request's path or query holds characters that no request line may.")
-        if not mark and len(self._targets) < _CACHED_PATHS:  # clients name paths, so the memory of them is bounded
-            self._targets[path] = target
-        return target
 
     def _filter(self, headers: Headers) -> Headers:
         """What of the client's headers goes on, in one pass."""
@@ -148,13 +98,15 @@ class Upstream:
             if name in skip:
                 if name == b"connection" and value.lower() not in _ORDINARY_CONNECTION:
                     skip = skip | named_by(value)
+                elif name == loops.HEADER and (left := loops.without_marks(value)):
+                    kept.append((name, left))
             elif credentials.PROXY_KEY not in value and (
                 name not in credentials.LOOKED_INTO or (name == b"authorization" and value.startswith(screen.others))
             ):
                 kept.append(field)
             elif (let := screen.header(name, value)) is not None:
                 kept.append(field if let is value else (name, let))
-        return kept if skip is self._skip else [field for field in kept if field[0] not in skip]
+        return kept if skip is self._skip else [field for field in kept if field[0] not in skip - {loops.HEADER}]
 
 
 class Upstreams:
@@ -168,14 +120,19 @@ class Upstreams:
         environ: Mapping[str, str] = os.environ,
         then: Then = at_once,
         admin_token_sha256: str = "",
+        mark: bytes = b"",
     ) -> None:
         """`drop`: lower-case header names that never reach an upstream (tags, proxy keys). `then`: how it leaves.
-        `admin_token_sha256`: of a token that never reaches one either.
+        `admin_token_sha256`: of a token that never reaches one either. `mark`: what upstreams that may lead back here
+        are told (`core.loops`).
 
         Raises ConfigError on a base URL or credential that cannot be used.
         """
         screen = credentials.Screen(admin_token_sha256)
-        self.all = [Upstream(one, drop, environ, then, screen) for one in settings]
+        self.mark = mark
+        self.all = [Upstream(one, drop, environ, then, screen, mark) for one in settings]
+        for other in self.all[1:]:
+            other.first = False
         self._by_name = {one.name: one for one in self.all}
         self._patterns = [(matcher(u.settings.models), u) for u in self.all]
         self._by_model: dict[str, Upstream] = {}
@@ -205,9 +162,11 @@ class Upstreams:
 class WireTransport:
     """HTTP/1.1 over `wire`."""
 
-    def __init__(self, pool: Pool, host: bytes) -> None:
+    def __init__(self, pool: Pool, host: bytes, mark: bytes = b"") -> None:
         self.pool = pool
         self._static = b" HTTP/1.1\r\nhost: " + host + b"\r\naccept-encoding: identity\r\n"
+        if mark:
+            self._static += b"%b: %b\r\n" % (loops.HEADER, mark)
 
     async def send(self, method: bytes, target: bytes, headers: Headers, body: Body, length: int | None) -> Response:
         if isinstance(body, bytes):
@@ -234,26 +193,13 @@ class WireTransport:
         await self.pool.close()
 
 
-def _transport(settings: config.UpstreamSettings, origin: Address, then: Then) -> Transport:
-    scheme, host, port = origin
+def _transport(settings: config.UpstreamSettings, origin: Address, then: Then, mark: bytes) -> Transport:
+    mark = mark if loops.gets_mark(origin[1]) else b""
     if settings.http2 or settings.proxy_url:
         from taximeter.gateway.upstream.httpx_client import HttpxTransport  # 60 ms of imports that few need
 
-        return HttpxTransport(settings, origin)
-    tls = tls_context(settings.ca_file) if scheme == "https" else None
-    pool = Pool(
-        Origin(host, port, tls),
-        name=settings.name,
-        connect_timeout_s=settings.connect_timeout_s,
-        first_byte_timeout_s=settings.first_byte_timeout_s,
-        idle_timeout_s=settings.idle_timeout_s,
-        max_connections=settings.max_connections,
-        keep_alive_s=settings.keep_alive_s,
-        dns_lifetime_s=settings.dns_lifetime_s,
-        socket_options=keepalive(settings.tcp_keepalive_s, settings.tcp_user_timeout_s),
-        then=then,
-    )
-    return WireTransport(pool, host_header(origin))
+        return HttpxTransport(settings, origin, mark)
+    return WireTransport(pool_of(settings, origin, then), host_header(origin), mark)
 
 
 def _length_of(headers: Headers) -> int | None:

@@ -151,6 +151,7 @@ class Exposition:
 
 def _delivery(health: DeliveryHealth) -> Iterator[Metric]:
     taken = "Journal files taken away, replaced or cut while they were being written."
+    led = "Redirects passed on that lead away from their upstream: who follows one is not metered."
     for kind, name, text, value in (
         (_gauge, "requests_in_flight", "Calls open in the journals of this node.", health.in_flight),
         (_gauge, "journal_lag_seconds", "Age of the oldest record a sink does not have.", health.lag_seconds),
@@ -164,6 +165,7 @@ def _delivery(health: DeliveryHealth) -> Iterator[Metric]:
         (_counter, "journal_errors", "Journal lines that could not be written at once.", health.journal_errors),
         (_counter, "records_lost", "Records that could not be kept.", health.records_lost),
         (_counter, "journal_repairs", taken, health.journal_repairs),
+        (_counter, "redirects_away", led, health.redirects_away),
         (_counter, "journal_unreadable_lines", "Journal lines that could not be read.", health.unreadable_lines),
     ):
         yield _plain(kind(name, text), value)
