@@ -206,7 +206,7 @@ async def printed(control, command, folder):
     if name == "curl":
         text = await fetched(control, *asked(args))
     else:
-        url = [] if args[0] == "adopt" else ["--url", control.url]
+        url = [] if args[0] in ("adopt", "completion") else ["--url", control.url]
         args = [f"{folder}{arg}" if arg.startswith("/mnt/") else arg for arg in args]
         env = {"COLUMNS": "120", "TZ": "UTC", "LOGNAME": "alice"}
         result = await asyncio.to_thread(CliRunner(env=env).invoke, main, [*args, *url])

@@ -1,11 +1,15 @@
 import asyncio
+import importlib
 import json
+from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
 
 from control_plane import record
 from taximeter.cli import main
+
+exporting = importlib.import_module("taximeter.cli.export")
 
 
 @pytest.fixture
@@ -39,6 +43,21 @@ async def test_parquet(export, where, tmp_path):
     assert parquet.read_table(tmp_path / "usage.parquet").column("request_id").to_pylist() == [
         f"req-{n}" for n in range(5)
     ]
+
+
+@both
+async def test_progress_ends_at_all_of_it_and_never_beyond(export, where, tmp_path, monkeypatch):
+    told = []
+
+    @contextmanager
+    def watched(total):
+        yield lambda records: told.append((records, total))
+
+    monkeypatch.setattr(exporting, "_progress", watched)
+    for kind in ("csv", "jsonl"):
+        told.clear()
+        await export(where, "--output", str(tmp_path / f"usage.{kind}"))
+        assert told and told[-1] == (5, 5) and all(records <= 5 for records, _ in told), told
 
 
 @both

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from datetime import datetime
 
 import click
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from control_plane import DAY_US, NOON_US, embedding, record
 from present import present
-from taximeter.cli import VERBS, main
+from taximeter.cli import VERBS, main, options
 from taximeter.config import AuthSettings, Settings
 from taximeter.core.record import Outcome
 from taximeter.keys.rule import digest
@@ -143,9 +144,69 @@ async def test_json_is_the_apis_own_answer(asked, where, control):
     assert json.loads(result.stdout) == await control.get("/usage", group_by="model", task="group")
 
 
+@both
+async def test_by_key_and_by_user_and_only_the_first(asked, where, control):
+    await control.add(
+        record(9, key_id="key_1", end_user="ann"), record(10, key_id="key_2", end_user="bob", cost_nusd=1)
+    )
+    assert tidy((await asked(where, "by-key", "--from", "2026-11-03")).stdout).startswith(
+        """\
+Key      Calls     Input   Output    Tokens   Cost (USD)
+────────────────────────────────────────────────────────
+(none)       5   600,316      120   600,436       $11.35
+key_1        1       100       30       130    $0.000033
+key_2        1       100       30       130   <$0.000001
+Total        7   600,516      180   600,696       $11.35
+"""
+    )
+    users = await asked(where, "by-user", "--sort", "name", "--limit", "2")
+    assert [line.split()[0] for line in users.stdout.splitlines()[2:6]] == ["(none)", "ann", "Total", "1"]
+    assert "1 more, with 1 call\n" in users.stdout
+    cut = json.loads((await asked(where, "by-user", "--sort", "calls", "--limit", "1", "--json")).stdout)
+    assert [part["end_user"] for part in cut["groups"]] == [None] and cut["usage"]["requests"] == 7
+
+
+@both
+async def test_of_an_unknown_workspace_or_track_it_is_said_that_nothing_is_recorded(asked, where):
+    for args in (("stats", "--workspace", "acne"), ("by-model", "--workspace", "acme", "--workspace", "acne", "--json"),
+                 ("trends", "--workspace", "acne"), ("export", "-o", "-", "--workspace", "acne")):  # fmt: skip
+        result = await asked(where, *args)
+        assert (result.exit_code, result.stdout) == (4, ""), args
+        assert result.stderr.startswith("Error: Nothing is recorded of the workspace 'acne'. There are acme"), args
+    for asking in (["track", "t9"], ["track", "t1", "--workspace", "acme"], ["stats", "--track", "t9"]):
+        result = await asked(where, *asking)
+        assert (result.exit_code, result.stdout) == (4, ""), asking
+        assert "Nothing is recorded of the track 't" in result.stderr
+    quiet = await asked(where, "stats", "--workspace", "acme", "--from", "2026-12-01")  # it is known, and used nothing
+    assert quiet.exit_code == 0 and "Total Calls: 0" in quiet.stdout
+
+
+@both
+async def test_times_are_taken_as_one_types_them(asked, where, monkeypatch):
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.fromtimestamp((NOON_US + DAY_US) / 1e6, tz)  # 2026-11-04T12:00Z
+
+    monkeypatch.setattr(options, "datetime", Later)
+    for first, calls in (
+        ("7d", 5),
+        ("1d", 5),
+        ("23h", 3),
+        ("yesterday", 5),
+        ("today", 3),
+        ("now", 3),
+        ("2026-11-04", 3),
+    ):
+        answer = json.loads((await asked(where, "stats", "--from", first, "--json")).stdout)
+        assert answer["usage"]["requests"] == calls, (first, answer["from"])
+    result = await asked(where, "stats", "--from", "7x")
+    assert result.exit_code == 2 and "'7x' is no time" in result.stderr
+
+
 QUESTIONS = (
-    "stats", "by-workspace", "by-provider", "by-model", "by-task", "range", "costs", "trends", "peaks", "forecast",
-    "alternatives", "export", "track", "top", "tail",
+    "stats", "by-workspace", "by-provider", "by-model", "by-task", "by-key", "by-user", "range", "costs", "trends",
+    "peaks", "forecast", "alternatives", "export", "track", "top", "tail",
 )  # fmt: skip
 
 

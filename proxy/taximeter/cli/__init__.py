@@ -22,6 +22,8 @@ VERBS: dict[str, str] = {
     "by-provider": "taximeter.cli.query:by_provider",
     "by-model": "taximeter.cli.query:by_model",
     "by-task": "taximeter.cli.query:by_task",
+    "by-key": "taximeter.cli.query:by_key",
+    "by-user": "taximeter.cli.query:by_user",
     "range": "taximeter.cli.query:range_",
     "costs": "taximeter.cli.query:costs",
     "trends": "taximeter.cli.insights:trends",
@@ -43,6 +45,7 @@ VERBS: dict[str, str] = {
     "webhook": "taximeter.cli.webhook:webhook",
     "deadletters": "taximeter.cli.deadletters:deadletters",
     "audit": "taximeter.cli.audit:audit",
+    "completion": "taximeter.cli.completion:completion",
 }
 """Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""
 
@@ -81,5 +84,5 @@ def main() -> None:
     """Taximeter: a metering reverse proxy for LLM, embedding and rerank calls.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or bad settings, 3 no running proxy (and no history) to ask,
-    130 interrupted.
+    4 nothing is recorded of a workspace or track that was named, 130 interrupted.
     """

@@ -21,6 +21,7 @@ FORMATS = ("csv", "jsonl", "parquet")
 PAGE_RECORDS = 2_000
 
 Advance = Callable[[int], None]
+"""Takes how many records are written so far."""
 
 
 @click.command()
@@ -51,9 +52,8 @@ def _download(backend: Proxy, params: Params, kind: str, file: BinaryIO) -> int:
         with _progress(total) as advance:
             for chunk in answer.iter_bytes():
                 file.write(chunk)
-                lines = chunk.count(b"\n") if kind != "parquet" else 0
-                seen += lines
-                advance(lines)
+                seen += chunk.count(b"\n") if kind != "parquet" else 0
+                advance(max(0, seen - (kind == "csv")))  # its first line names the columns
     return total if kind == "parquet" else seen - (kind == "csv")
 
 
@@ -73,7 +73,7 @@ def _dump(backend: Database, params: Params, kind: str, file: BinaryIO) -> int:
             else:
                 file.write((rows.csv_lines if kind == "csv" else rows.jsonl_lines)(records))
             seen += len(records)
-            advance(len(records))
+            advance(seen)
     if parquet is not None:
         parquet.close()
     return seen
@@ -109,4 +109,5 @@ def _progress(total: int) -> Iterator[Advance]:
     columns = (TextColumn("Records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as bars:
         task = bars.add_task("", total=total)
-        yield lambda records: bars.advance(task, records)
+        # Calls may have ended since they were counted: then there are more, and never more than all.
+        yield lambda records: bars.update(task, completed=records, total=max(total, records))

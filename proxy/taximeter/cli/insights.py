@@ -11,6 +11,7 @@ import msgspec
 from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_usage
 from taximeter.cli.show import bar, console, count, echo, money, table
+from taximeter.control.answers import responses
 from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, TaskAlternatives, Trend, Trends
 from taximeter.core.figures import UNKNOWN, change
 
@@ -24,14 +25,15 @@ DIMENSIONS = ("workspace", "provider", "model", "task", "operation", "key_id")
 
 @click.command()
 @click.option("--by", type=click.Choice(DIMENSIONS), default="model", show_default=True, help="What is compared.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N; the total stays whole.")
 @asks_usage
-def trends(backend: Backend, params: Params, as_json: bool, by: str) -> None:
+def trends(backend: Backend, params: Params, as_json: bool, by: str, limit: int | None) -> None:
     """A range against the one of the same length before it; the last 7 days unless --from says otherwise."""
-    raw = backend.insight("trends", {**params, "group_by": [by]})
+    answer = msgspec.json.decode(backend.insight("trends", {**params, "group_by": [by]}), type=Trends)
+    answer.groups = answer.groups[:limit]
     if as_json:
-        echo(raw)
+        echo(responses.encode(answer))
         return
-    answer = msgspec.json.decode(raw, type=Trends)
     out = console()
     out.print(f"{answer.from_} until before {answer.to}, against as long before")
     rows = [_row(str(getattr(each, by) or "(none)"), each) for each in answer.groups]

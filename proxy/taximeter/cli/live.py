@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from taximeter.cli.backend import Backend
-from taximeter.cli.options import asks_usage, needs_proxy
+from taximeter.cli.options import asks_what_comes, needs_proxy
 from taximeter.cli.proxy import Refused
 from taximeter.cli.show import OUTCOME_STYLES, console, count, echo, money, table, visible
 from taximeter.control.answers.responses import UsageAggregateResponse, encode
@@ -36,7 +36,7 @@ _event = msgspec.json.Decoder(dict[str, Any]).decode
 @click.option("--every", type=click.FloatRange(0.5, 60), default=2.0, show_default=True, help="Seconds between looks.")
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True, help="Rows.")
 @click.option("--once", is_flag=True, help="Print once and end; so it is anyway where the output is no terminal.")
-@asks_usage
+@asks_what_comes
 def top(
     backend: Backend,
     params: dict[str, list[str]],
@@ -98,7 +98,7 @@ def _minutes(answer: UsageAggregateResponse) -> float:
 @click.option("--lines", "-n", type=click.IntRange(0, 1_000), default=10, show_default=True, help="Past calls first.")
 @click.option("--outcome", multiple=True, metavar="NAME", help="Only calls that ended so; can be repeated.")
 @click.option("--no-follow", is_flag=True, help="End after the past calls.")
-@asks_usage
+@asks_what_comes
 def tail(
     backend: Backend,
     params: dict[str, list[str]],

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from taximeter.cli.backend import Backend, find
+from taximeter.cli.known import Unknown, require
 from taximeter.cli.proxy import Proxy, Refused, Unreachable
 from taximeter.cli.show import echo
 from taximeter.cli.times import past
@@ -20,7 +21,7 @@ from taximeter.core.errors import BadRequest, ConfigError, TaximeterError
 from taximeter.core.times import zone
 from taximeter.node.logs import warn_plainly
 
-FAILED, BAD_USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+FAILED, BAD_USAGE, UNREACHABLE, UNKNOWN, INTERRUPTED = 1, 2, 3, 4, 130
 """Exit codes; 0 is done (see `taximeter --help`)."""
 
 Command = Callable[..., None]
@@ -53,6 +54,8 @@ def guarded(command: Command) -> Command:
             _end(error, BAD_USAGE)
         except Unreachable as error:
             _end(error, UNREACHABLE)
+        except Unknown as error:
+            _end(error, UNKNOWN)
         except Refused as error:
             _end(error, BAD_USAGE if error.status == 400 else FAILED)
         except TaximeterError as error:
@@ -78,7 +81,19 @@ def asks_proxy(command: Command) -> Command:
 
 
 def asks_usage(command: Command) -> Command:
-    """Give the command `backend`, `params` (filters and range) and `as_json`."""
+    """Give the command `backend`, `params` (filters and range) and `as_json`; what is named there has been used."""
+
+    @wraps(command)
+    def run(backend: Backend, params: dict[str, list[str]], **options: Any) -> None:
+        if "workspace" in params or "track" in params:
+            require(backend, params)
+        command(backend=backend, params=params, **options)
+
+    return asks_what_comes(run)
+
+
+def asks_what_comes(command: Command) -> Command:
+    """As `asks_usage`, for verbs that wait for calls: what is named may have used nothing yet."""
 
     @wraps(command)
     def run(params: dict[str, list[str]], **options: Any) -> None:

@@ -1,8 +1,9 @@
-"""`stats`, `by-workspace`, `by-provider`, `by-model`, `by-task`, `range`, `costs`: who used what, and what it cost."""
+"""`stats`, `by-workspace` … `by-user`, `range`, `costs`: who used what, and what it cost."""
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -12,12 +13,13 @@ import msgspec
 
 from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_usage
-from taximeter.cli.show import bar, console, count, echo, money, table
+from taximeter.cli.show import Figures, bar, console, count, echo, money, table
+from taximeter.cli.times import past
+from taximeter.control.answers import responses
 from taximeter.control.answers.responses import UsageAggregateResponse, UsageGroup
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 COSTS_DAYS = 30
 
@@ -35,28 +37,49 @@ def stats(backend: Backend, params: dict[str, list[str]], as_json: bool) -> None
     _stats(console(), _decode(raw))
 
 
-def _breakdown(name: str, title: str) -> click.Command:
-    @click.command(f"by-{name}", help=f"Calls, tokens and cost by {name}, the most expensive first.")
+def _breakdown(verb: str, name: str, title: str, words: str = "") -> click.Command:
+    @click.command(verb, help=f"Calls, tokens and cost by {words or name}, the most expensive first.")
+    @click.option("--sort", type=click.Choice(list(ORDERS)), default="cost", show_default=True, help="Largest first.")
+    @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N; the total stays whole.")
     @asks_usage
-    def command(backend: Backend, params: dict[str, list[str]], as_json: bool) -> None:
-        raw = backend.usage({**params, "group_by": [name]})
+    def command(backend: Backend, params: dict[str, list[str]], as_json: bool, sort: str, limit: int | None) -> None:
+        answer = _decode(backend.usage({**params, "group_by": [name]}))
+        parts = sorted(answer.groups, key=lambda part: ORDERS[sort](part, str(getattr(part, name) or "")))
+        answer.groups, left = parts[:limit], parts[limit:] if limit is not None else []
         if as_json:
-            echo(raw)
+            echo(responses.encode(answer))
             return
-        answer = _decode(raw)
-        parts = sorted(answer.groups, key=_weight)
-        rows = [(str(getattr(part, name) or "(none)"), *_figures(part)) for part in parts]
+        rows = [(str(getattr(part, name) or "(none)"), *_figures(part)) for part in answer.groups]
         out = console()
-        out.print(table([title], FIGURES, [*rows, ("Total", *_figures(answer))] if len(rows) > 1 else rows))
+        out.print(table([title], FIGURES, [*rows, ("Total", *_figures(answer))] if len(parts) > 1 else rows))
+        if left:
+            calls = sum(part.usage.requests for part in left)
+            out.print(f"{count(len(left))} more, with {count(calls)} call{'' if calls == 1 else 's'}", style="dim")
         _notes(out, answer)
 
     return command
 
 
-by_workspace = _breakdown("workspace", "Workspace")
-by_provider = _breakdown("provider", "Provider")
-by_model = _breakdown("model", "Model")
-by_task = _breakdown("task", "Task Type")
+def _weight(part: UsageGroup, name: str) -> tuple[Any, ...]:
+    return -(part.estimated_cost_usd or 0), -part.usage.total_tokens, -part.usage.requests, name
+
+
+ORDERS: dict[str, Callable[[UsageGroup, str], tuple[Any, ...]]] = {
+    "cost": _weight,
+    "tokens": lambda part, name: (-part.usage.total_tokens, *_weight(part, name)),
+    "calls": lambda part, name: (-part.usage.requests, *_weight(part, name)),
+    "errors": lambda part, name: (-part.usage.errors, *_weight(part, name)),
+    "name": lambda part, name: (name, *_weight(part, name)),
+}
+"""How groups are ordered."""
+
+
+by_workspace = _breakdown("by-workspace", "workspace", "Workspace")
+by_provider = _breakdown("by-provider", "provider", "Provider")
+by_model = _breakdown("by-model", "model", "Model")
+by_task = _breakdown("by-task", "task", "Task Type")
+by_key = _breakdown("by-key", "key_id", "Key", "proxy key")
+by_user = _breakdown("by-user", "end_user", "End user", "end user")
 
 
 @click.command("range")
@@ -65,7 +88,9 @@ by_task = _breakdown("task", "Task Type")
 @asks_usage
 def range_(backend: Backend, params: dict[str, list[str]], as_json: bool, start: str, end: str) -> None:
     """One range: the totals, and each day of it. Ranges are half-open: --end is the first day not included."""
-    raw = backend.usage({**params, "from": [start], "to": [end], "window": ["day"]})
+    place, now = _zone(params), datetime.now(UTC)
+    asked = {"from": [past(start, place, now)], "to": [past(end, place, now)]}
+    raw = backend.usage({**params, **asked, "window": ["day"]})
     if as_json:
         echo(raw)
         return
@@ -74,7 +99,6 @@ def range_(backend: Backend, params: dict[str, list[str]], as_json: bool, start:
     out.print(f"From {answer.from_} until before {answer.to}")
     _stats(out, answer)
     if answer.series:
-        place = _zone(params)
         out.print()
         out.print(table(["Day"], FIGURES, [(_day(part, place), *_figures(part)) for part in answer.series]))
 
@@ -101,7 +125,7 @@ def costs(backend: Backend, params: dict[str, list[str]], as_json: bool) -> None
 FIGURES = ("Calls", "Input", "Output", "Tokens", "Cost (USD)")
 
 
-def _bars(days: dict[str, UsageGroup]) -> Table:
+def _bars(days: dict[str, UsageGroup]) -> Figures:
     """A line a day from the first with calls to the last, those without any too."""
     shown = table(["Day"], ["Calls", "Cost (USD)"], [])
     shown.add_column("")
@@ -164,10 +188,6 @@ def _figures(part: UsageGroup | UsageAggregateResponse) -> tuple[str, ...]:
 
 def _cost(answer: UsageAggregateResponse) -> str:
     return "unknown (no price)" if answer.estimated_cost_usd is None else f"{money(answer.estimated_cost_usd)} USD"
-
-
-def _weight(part: UsageGroup) -> tuple[Any, ...]:
-    return -(part.estimated_cost_usd or 0), -part.usage.total_tokens, -part.usage.requests
 
 
 def _zone(params: dict[str, list[str]]) -> ZoneInfo:

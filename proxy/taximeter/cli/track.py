@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from taximeter.cli.backend import Backend
+from taximeter.cli.known import require
 from taximeter.cli.options import asks_proxy, in_range
 from taximeter.cli.show import console, count, echo, money, table
 from taximeter.control.answers.responses import TrackResponse
@@ -38,15 +39,17 @@ def track(
     """One track, or a range of it: tokens by operation and document, and its cost."""
     params |= {"workspace": [workspace]} if workspace else {}
     raw = backend.track(track_id, {**params, "wait": [str(wait)]} if wait else params)
+    found = msgspec.json.decode(raw, type=TrackResponse)
+    if not found.usage.requests and not found.in_flight:
+        require(backend, {"track": [track_id], **({"workspace": [workspace]} if workspace else {})})
     if as_json or layout == "json":
         echo(raw)
         return
-    answer = msgspec.json.decode(raw, type=TrackResponse)
     if layout == "langfuse":
-        for line in views.langfuse(answer.metrics).splitlines():
+        for line in views.langfuse(found.metrics).splitlines():
             echo(line)
         return
-    _show(answer)
+    _show(found)
 
 
 def _show(answer: TrackResponse) -> None:
