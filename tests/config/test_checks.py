@@ -200,3 +200,30 @@ def test_what_otel_needs_is_asked_for_before_serving(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'taximeter\[otel\]'"):
         checks.before_serving(settings, {"H": "a=b"})
+
+
+RATE = '[[rate]]\nname = "a"\n'
+
+
+@pytest.mark.parametrize(
+    ("toml", "path", "why"),
+    [
+        ('[[rate]]\nname = "a b"\nconcurrent = 1\n', "rate[0].name", "1-128 characters"),
+        (RATE, "rate[0].requests_per_minute", "this rate limits nothing"),
+        (f"{RATE}concurrent = 1\n" * 2, "rate[1].name", "two rates have this name"),
+        (f'{RATE}concurrent = 1\nworkspace = ""\n', "rate[0].workspace", "or * for each"),
+        (f'{RATE}concurrent = 1\nend_user = "a b"\n', "rate[0].end_user", "or * for each"),
+        (f'{RATE}concurrent = 1\nupstream = "none"\n', "rate[0].upstream", "name one of openai"),
+        (f"{RATE}concurrent = -1\n", "rate[0].concurrent", "0"),
+    ],
+)
+def test_a_rate_that_cannot_be_meant(tmp_path: Path, toml: str, path: str, why: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, toml)
+    assert path in str(refused.value) and why in str(refused.value)
+
+
+def test_rates_are_read(tmp_path: Path) -> None:
+    toml = f'{RATE}end_user = "*"\nrequests_per_minute = 60\nmodel = "gpt-*x"\n'
+    [rate] = load(tmp_path, toml).rate
+    assert rate == config.RateSettings(name="a", end_user="*", requests_per_minute=60, model="gpt-*x")

@@ -184,10 +184,10 @@ async def test_a_second_attempt_without_stream_options_is_clamped_too(serve, pro
         gated(running, budget(limit=400))
         reserve = running.gate.admission.budgets._reserve
 
-        async def after_the_first_is_counted(opening, wanted):
+        async def after_the_first_is_counted(opening, *wanted):
             if opening.attempt == 2:
                 await redis.hdel("tm:{acme}:held", "b1")
-            return await reserve(opening, wanted)
+            return await reserve(opening, *wanted)
 
         monkeypatch.setattr(running.gate.admission.budgets, "_reserve", after_the_first_is_counted)
         answer = await post(running, {**CHAT, "max_tokens": 4_000, "stream": True})

@@ -23,22 +23,35 @@ class Held(msgspec.Struct):
     """None: no budget of its is in USD, or its model has no price."""
     sent: bool = False
     """Some of the request may have been written to the upstream, and all of it was there to be written."""
+    budgets: bool = True
+    """False: only rates are about it, and nothing is charged."""
     told: list[tuple[bytes, bytes]] = []
     """Headers of its answer that say how its limits stand."""
 
 
 def charge(record: Record, held: Held) -> None:
     """Set what the budgets of a settled and priced call are charged beyond what is known of it."""
-    if not held.sent or record.outcome in (Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE):
-        return
-    status = record.status or 0
-    if status >= 400 and status not in GATEWAY_STATUSES:
+    if not held.budgets or not _may_be_billed(record, held):
         return
     known = _is_known(record)
     if not known:
         record.charged_tokens = max(0, held.tokens - (record.total_tokens or 0)) or None
     if held.cost_nusd is not None and not (known and record.cost_nusd is not None):
         record.charged_cost_nusd = max(0, held.cost_nusd - (record.cost_nusd or 0)) or None
+
+
+def tokens_used(record: Record, held: Held) -> int:
+    """The tokens that a settled call used, or may have used at most where that is not known."""
+    total = record.total_tokens or 0
+    return total if _is_known(record) or not _may_be_billed(record, held) else max(total, held.tokens)
+
+
+def _may_be_billed(record: Record, held: Held) -> bool:
+    """Whether anything of it may be billed that its record does not say."""
+    if not held.sent or record.outcome in (Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE):
+        return False
+    status = record.status or 0
+    return status < 400 or status in GATEWAY_STATUSES
 
 
 def _is_known(record: Record) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from taximeter.budgets.rate_windows import Admitted, RateRefusal, RateWindows
+from taximeter.budgets.rates import Limit
 from taximeter.budgets.rule import Budget, period_name
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.asking import Asker
@@ -59,6 +61,8 @@ class Reserved(msgspec.Struct, frozen=True):
     epoch: str
     unheld: tuple[int, ...] = ()
     """What is left of each budget after this, and not held; in its own unit. Empty: not told."""
+    admitted: Admitted | None = None
+    """In which rates' windows it counts."""
 
 
 class Reservations:
@@ -68,17 +72,25 @@ class Reservations:
         """`timeout_s`: for how long a server that is asked to reserve may be silent."""
         self._server = server
         self._reserving = Asker(server, _RESERVE, timeout_s=timeout_s)
+        self.windows = RateWindows(server, timeout_s=timeout_s)
+        """Those of rates, in the same Redis."""
         self._asker = f":{secrets.token_hex(8)}"
         self._last: dict[str, tuple[str, int]] = {}
         """Workspace -> the epoch we reserved in last, and how often."""
 
     async def reserve(
-        self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int, *, in_flight: bool = False
-    ) -> Reserved | Refusal | Lost:
-        """Hold an amount of each of these budgets of one workspace, or of none.
+        self,
+        call: str,
+        wanted: Sequence[tuple[Budget, int]],
+        now_us: int,
+        *,
+        in_flight: bool = False,
+        rates: Sequence[tuple[Limit, int]] = (),
+    ) -> Reserved | Refusal | RateRefusal | Lost:
+        """Hold an amount of each of these budgets of one workspace, and count in each of these rates, or in none.
 
-        `call` names the call: a second time for the same one changes nothing. `in_flight`: it is under way already, so
-        it holds its part whatever is left.
+        `call` names the call: a second time for the same one changes nothing of budgets. `in_flight`: it is under way
+        already, so it holds its part whatever is left.
         """
         workspace = wanted[0][0].workspace
         names = [keys.prefix(workspace) + "gen", *_places(workspace)]
@@ -87,14 +99,30 @@ class Reservations:
         for budget, amount in wanted:
             names.append(spent_key(budget, now_us))
             args += (budget.id, budget.field, budget.charged_field, budget.limit, min(amount, MOST_HELD))
-        [reply] = raised([await self._reserving.ask((names, args))])
+        admitted: Admitted | None = None
+        if rates:
+            found, reply = await self.windows.admit(call, workspace, rates, (names, args))
+            if found is None or isinstance(found, RateRefusal):
+                return found or Lost()
+            admitted = found
+        else:
+            [reply] = raised([await self._reserving.ask((names, args))])
         if reply[0] == b"held":
             epoch = self._learn(workspace, reply[1].decode().removeprefix("-"), int(reply[2]))
-            return Reserved(wanted, epoch, tuple(map(int, reply[3:])))
+            return Reserved(wanted, epoch, tuple(map(int, reply[3:])), admitted)
         if reply[0] == b"lost":
             return Lost()
         unheld = tuple(map(int, reply[4:]))
         return Refusal(wanted[reply[1] - 1][0], int(reply[2]), int(reply[3]), over=reply[0] == b"over", unheld=unheld)
+
+    async def admit(
+        self, call: str, workspace: str, rates: Sequence[tuple[Limit, int]]
+    ) -> Reserved | RateRefusal | Lost:
+        """Count a call without budgets in each of these rates, or in none."""
+        admitted, _ = await self.windows.admit(call, workspace, rates)
+        if admitted is None or isinstance(admitted, RateRefusal):
+            return admitted or Lost()
+        return Reserved((), "", (), admitted)
 
     def _learn(self, workspace: str, epoch: str, times: int) -> str:
         if len(self._last) >= _REMEMBERED:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from taximeter.breaker.rule import written
 from taximeter.config.addresses import is_loopback, leads_to, masked, split
 from taximeter.config.secret import shared_secrets
-from taximeter.config.settings import Settings, UpstreamSettings
+from taximeter.config.settings import RateSettings, Settings, UpstreamSettings
 from taximeter.core import origins, pricecodes, tags
 from taximeter.core.errors import BadRequest, ConfigError
 from taximeter.core.times import moment_us, zone
@@ -122,6 +122,13 @@ def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
     if settings.limits.held_bytes < settings.limits.json_body_bytes:
         yield "limits.held_bytes", "it is less than limits.json_body_bytes: no such body could be read"
     yield from _breaker_problems(settings)
+    named: set[str] = set()
+    for number, rate in enumerate(settings.rate):
+        path = f"rate[{number}]"
+        if rate.name in named:
+            yield f"{path}.name", "two rates have this name"
+        named.add(rate.name)
+        yield from ((f"{path}.{key}", why) for key, why in _rate_problems(rate, names))
     for code in settings.price_codes.__struct_fields__:
         try:
             pricecodes.price(getattr(settings.price_codes, code))
@@ -193,6 +200,22 @@ def loop_problems(
         for listen in ("listen", "admin_listen"):
             if url and leads_to(url, getattr(settings, listen), resolved(urlsplit(url).hostname or "")):
                 yield key, f"it leads back to Taximeter itself, which listens there ({listen})"
+
+
+def _rate_problems(rate: RateSettings, upstreams: set[str]) -> Iterable[tuple[str, str]]:
+    if not tags.is_valid(rate.name):
+        yield "name", _TAG
+    for key in ("workspace", "key", "task", "track", "document", "end_user"):
+        value = getattr(rate, key)
+        if value != "*" and (value or key == "workspace") and not tags.is_valid(value):
+            yield key, f"{_TAG}, or * for each"
+    if rate.upstream not in ("", "*", *upstreams):
+        yield "upstream", f"name one of {', '.join(sorted(upstreams))}, or * for each"
+    if not (rate.requests_per_minute or rate.tokens_per_minute or rate.concurrent):
+        yield (
+            "requests_per_minute",
+            "say requests_per_minute, tokens_per_minute or concurrent: this rate limits nothing",
+        )
 
 
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")

@@ -11,6 +11,7 @@ from taximeter.config.addresses import masked
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
+Rate = Annotated[int, Meta(ge=0, le=2**53)]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=86_400)]
 Usd = str | float
 """An amount of USD, read as it is written; empty: none."""
@@ -286,6 +287,39 @@ class BreakerSettings(Section):
     """For how long it stops; `taximeter breaker reset` ends it earlier."""
 
 
+class RateSettings(Section):
+    """How many requests and tokens a minute, and calls at once, of some calls. Nodes that share a Redis share them.
+
+    Each of what it names is "" (all), a value (those calls only), or "*" (each value by itself).
+    """
+
+    name: str
+    """What refusals and records call it."""
+    workspace: str = "*"
+    """"*": each workspace."""
+    key: str = ""
+    """The id of a proxy key."""
+    task: str = ""
+    """A task."""
+    track: str = ""
+    """A track."""
+    document: str = ""
+    """A document."""
+    end_user: str = ""
+    """An end user."""
+    model: str = ""
+    """As requests name it."""
+    upstream: str = ""
+    """As this configuration names it."""
+    requests_per_minute: Rate = 0
+    """Calls in any 60 seconds; 0: no such limit."""
+    tokens_per_minute: Rate = 0
+    """Tokens in any 60 seconds, the most a call may use counting from its beginning until it is known; 0: no such
+    limit."""
+    concurrent: Rate = 0
+    """Calls at once; 0: no such limit."""
+
+
 class PriceCodeSettings(Section):
     """What you charge your customers for documents, in USD; `GET /usage/tracks/{track}?price_codes=1` shows it."""
 
@@ -359,6 +393,7 @@ class Settings(Section):
     webhook: WebhookSettings = field(default_factory=WebhookSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     breaker: list[BreakerSettings] = field(default_factory=list)
+    rate: list[RateSettings] = field(default_factory=list)
     price_codes: PriceCodeSettings = field(default_factory=PriceCodeSettings)
     otel: OtelSettings = field(default_factory=OtelSettings)
     log: LogSettings = field(default_factory=LogSettings)

@@ -6,8 +6,8 @@ TaximeterError
 ├── JournalError           a journal file cannot be written or read
 └── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
     ├── BadTag  BadRequest  MethodNotAllowed  RequestTimeout (ClientIdle)  PayloadTooLarge  Unbounded  Unauthorized
-    ├── Forbidden  NotFound  RateLimited  Overloaded  BudgetReserved  BudgetExceeded  BudgetUnavailable
-    ├── BreakerOpen  JournalUnavailable  LoopDetected  NotReady
+    ├── Forbidden  NotFound  RateLimited (Overloaded  RateExceeded  RateTooSmall  BudgetReserved)
+    ├── BudgetExceeded  BudgetUnavailable  BreakerOpen  JournalUnavailable  LoopDetected  NotReady
     └── UpstreamError      UpstreamUnreachable (TooManyOpenFiles)  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
 
@@ -180,6 +180,18 @@ class Overloaded(RateLimited):
     """What this process may hold for others at once is taken: retryable."""
 
     code = "overloaded"
+
+
+class RateExceeded(RateLimited):
+    """A rate of ours is full: retryable, after `retry-after`."""
+
+    code = "rate_limit_exceeded"
+
+
+class RateTooSmall(RateExceeded):
+    """The call alone is more than a rate of ours allows: SDKs must not retry it as it is."""
+
+    retry = False
 
 
 class BudgetReserved(RateLimited):

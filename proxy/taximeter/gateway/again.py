@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from taximeter.core.errors import UpstreamError
-from taximeter.core.record import BUDGETS, Outcome
+from taximeter.core.record import LIMITED, Outcome
 from taximeter.flavors.framing.encodings import encoding
 from taximeter.gateway.asking import hold
 from taximeter.gateway.ending import UnderWay, unwatch
@@ -57,13 +57,13 @@ async def without_usage(relay: UnderWay, response: Response, path: bytes, body: 
         return response, begun
     first.record.response_bytes = len(begun)
     first.settle(Outcome.UPSTREAM_ERROR, time.perf_counter_ns())
-    if BUDGETS in first.record.tags:
+    if not LIMITED.isdisjoint(first.record.tags):
         relay.admission.let_go(first.record)
     response.abort()
     unwatch(relay)
     relay.state = ASKING
     relay.call = _next(first, body)
-    if BUDGETS in relay.call.record.tags:
+    if not LIMITED.isdisjoint(relay.call.record.tags):
         await hold(relay)
     response = relay.response = await relay.sending(path, relay.call.prepared.body)
     relay.call.record.status = response.status

@@ -13,17 +13,20 @@ from taximeter.server.inline import in_task
 
 
 async def hold(relay: UnderWay) -> None:
-    """Hold a part of the call's budgets; its record lets it go. Raises RequestError where there is not enough."""
+    """Hold a part of the call's budgets, which its record lets go, and count it in its rates.
+
+    Raises RequestError where there is not enough.
+    """
     call, metering = relay.call, relay.metering
-    if call.prepared.demand is not None:
-        await in_task()
-        tokenizer = relay.upstream.settings.tokenizer
-        held = await relay.admission.hold(call.record, call.flavor, call.prepared, tokenizer, relay.exchange.headers)
-        if held is not None:
-            if not progress.hold(call, held) and metering.refuses:
-                raise errors.JournalError("what is held of its budgets cannot be written down")
-            if metering.durable:
-                await metering.journal.durable()
+    await in_task()
+    tokenizer = relay.upstream.settings.tokenizer
+    held = await relay.admission.hold(call.record, call.flavor, call.prepared, tokenizer, relay.exchange.headers)
+    call.held = held
+    if held is not None and held.budgets:
+        if not progress.hold(call) and metering.refuses:
+            raise errors.JournalError("what is held of its budgets cannot be written down")
+        if metering.durable:
+            await metering.journal.durable()
     if relay.exchange.left:
         raise ClientLeft
 

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING
 
 from taximeter.core import errors
-from taximeter.core.record import BUDGETS, Outcome
+from taximeter.core.record import LIMITED, Outcome
 from taximeter.flavors.meter import Answer
+from taximeter.gateway.admission.telling import told
 from taximeter.gateway.again import without_usage
 from taximeter.gateway.asking import hold, upload
 from taximeter.gateway.ending import end, left
@@ -73,7 +74,7 @@ class Relay:
         try:
             if self.metering.durable:
                 await self.metering.journal.durable()
-            if BUDGETS in self.call.record.tags:
+            if not LIMITED.isdisjoint(self.call.record.tags):
                 await hold(self)
             call, begun = self.call, b""
             if whole:
@@ -116,7 +117,7 @@ class Relay:
                 self.response.abort()
             if not self.call.closed:
                 settle_now(self.call, Outcome.INTERRUPTED)
-            if BUDGETS in self.call.record.tags:
+            if not LIMITED.isdisjoint(self.call.record.tags):
                 self.admission.let_go(self.call.record)
 
     # ── the request ──────────────────────────────────────────────────────────────────────────────────────────
@@ -147,7 +148,7 @@ class Relay:
         theirs = response.headers if OF_ONE_HOP.isdisjoint(head) else passed_on(self, response)
         headers = [*theirs, (b"x-taximeter-request-id", call.record.request_id.encode())]
         if call.held is not None:
-            headers += call.held.told
+            headers += told(call.held.told, response.headers)
         if call.prepared.injected:  # the answer will be shorter than the upstream's by the usage event
             headers = [field for field in headers if field[0] != b"content-length"]
         if self.streams or kind not in _JSON:

@@ -34,10 +34,11 @@ class Restrictions:
         """Whether a body that would stream through has to be read, because of an allow-list or a hard budget."""
         if key is not None and key.models:
             return True
-        if not self._admission.budgeted or demand.unbilled(route.path):
+        if not self._admission.limited or demand.unbilled(route.path):
             return False
         whose = self._tagging.of(head, named, route, key, self._upstreams.choose(route.upstream, None), None)
-        return whose.workspace in self._admission.budgeted
+        budgets = self._admission.budgets
+        return budgets is not None and budgets.reads(whose.workspace)
 
     async def read_odd(self, exchange: Exchange, head: dict[bytes, bytes]) -> tuple[bytes, bytes]:
         """A body that would stream through, and its reading. Raises BadRequest, PayloadTooLarge, ClientLeft."""
@@ -67,28 +68,21 @@ class Restrictions:
         free = demand.free(exchange.method, body)
         if not free and record.workspace in self._admission.stopped.workspaces:
             check_breakers(self._admission, record)
-        if not self._concern(key, record):
-            return
-        readable.check_head(exchange.headers)
         listed = key is not None and bool(key.models)
-        asked = demand.UNBILLED
-        if listed or not (free or demand.unbilled(path)):
-            limit_bytes = self._limit_bytes
-            if body is None:
-                raise readable.too_large(limit_bytes)
-            asked = demand.read(flavor, prepared, exchange.headers, path, exchange.query, body, limit_bytes)
-            admit(key, asked, exchange.headers, path, free=free)
+        budgets = self._admission.budgets
+        if listed or (budgets is not None and budgets.weighs(record)):
+            readable.check_head(exchange.headers)
+            asked = demand.UNBILLED
+            if listed or not (free or demand.unbilled(path)):
+                limit_bytes = self._limit_bytes
+                if body is None:
+                    raise readable.too_large(limit_bytes)
+                asked = demand.read(flavor, prepared, exchange.headers, path, exchange.query, body, limit_bytes)
+                admit(key, asked, exchange.headers, path, free=free)
+            if not free:
+                prepared.demand = asked
         if not free:
-            prepared.demand = asked
             self._admission.mark(record)
-
-    def _concern(self, key: ProxyKey | None, opening: Open) -> bool:
-        """Whether an allow-list or a hard budget is about a call: only then is more of it looked at than is metered."""
-        if key is not None and key.models:
-            return True
-        if self._admission.budgets is None or opening.workspace not in self._admission.budgeted:
-            return False
-        return bool(self._admission.budgets.hard.of(opening.workspace, opening.key_id, opening.task))
 
 
 def check_breakers(admission: Admission, opening: Open) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import uvloop
 
 from taximeter.breaker.store import TripStore
+from taximeter.budgets.rates import Rates
 from taximeter.budgets.store import BudgetStore
 from taximeter.core import loops
 from taximeter.core.hosts import Hosts
@@ -61,6 +62,7 @@ async def _serve(child: Child, boot: Boot) -> None:
         connect=lambda: connect(boot.redis_url),
         prices=Beforehand(prices),
         counting=tokenizers,
+        rates=Rates(settings.rate),
     )
     admission = Admission(
         keys.in_force(),
@@ -70,7 +72,7 @@ async def _serve(child: Child, boot: Boot) -> None:
     )
     admission.use_budgets(stored_budgets.stored())
     admission.use_trips(trips.in_force())
-    if admission.budgeted:
+    if admission.limited:
         import_module(HOLDING)
     journal = Journal(
         data_dir / "journal",
@@ -123,7 +125,7 @@ async def _watch(keys: KeyStore, budgets: BudgetStore, trips: TripStore, admissi
             admission.use_trips(trips.in_force())
         if budgets.changed():
             admission.use_budgets(budgets.stored())
-            if admission.budgeted:
+            if admission.limited:
                 await asyncio.to_thread(import_module, HOLDING)  # so that no call waits for it
 
 

@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from taximeter.core.record import BUDGETS, Record
+from taximeter.core.record import LIMITED, Record
 
 _KEPT_CHARS = 1024
 """What stays of a text that cannot be written as it is; the longest legitimate one, a model path, is far below."""
@@ -22,7 +22,7 @@ def salvaged(item: Record, *, opens: bool = False) -> Record:
         value = getattr(item, name)
         if isinstance(value, str) and not isinstance(value, enum.Enum):
             changes[name] = value[:_KEPT_CHARS].encode("utf-8", "replace").decode()
-    changes["tags"] = {BUDGETS: item.tags[BUDGETS]} if BUDGETS in item.tags else {}
+    changes["tags"] = {name: item.tags[name] for name in sorted(LIMITED) if name in item.tags}
     if not opens:  # there it is not known yet
         changes["usage"] = msgspec.Raw(b"null")
     return msgspec.structs.replace(item, **changes)

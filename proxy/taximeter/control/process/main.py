@@ -23,6 +23,7 @@ from taximeter.breaker.pace import Paces
 from taximeter.breaker.rule import Trip
 from taximeter.breaker.service import BreakerService
 from taximeter.breaker.store import TripStore
+from taximeter.budgets.rates import Rates, places_of_calls
 from taximeter.budgets.reservations import Reservations, Spent
 from taximeter.budgets.rule import Budget
 from taximeter.budgets.service import BudgetService
@@ -106,8 +107,12 @@ class Control:
         self.audit = AuditLog(data_dir, node=boot.node)
         self.trail = AuditTrail(self.audit, self.history)
         budgets = BudgetStore(data_dir, audit=self.audit)
+        rates = Rates(settings.rate)
         self.counters = Counters(
-            boot.redis_url, history=self.history, scopes=lambda name: budgets.in_force().scopes(name)
+            boot.redis_url,
+            history=self.history,
+            scopes=lambda name: budgets.in_force().scopes(name),
+            calls_of=lambda record: places_of_calls(record.workspace, rates.of(record)),
         )
         self.prices = PriceBook.load(Path(boot.prices_file))
         self.live = Live(self.history.cursors)

@@ -5,18 +5,18 @@ Pure look-ups in memory; a call that needs no budget waits for nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from taximeter.breaker.rule import Trips
 from taximeter.core.errors import Unauthorized
 from taximeter.core.hosts import Hosts
-from taximeter.core.record import BUDGETS, Open
 from taximeter.keys.rule import PREFIX, Keys, ProxyKey, bearer
 
 if TYPE_CHECKING:
     from taximeter.budgets.charges import Held
     from taximeter.budgets.rule import Budget
+    from taximeter.core.record import Open
     from taximeter.flavors.meter import Flavor, Prepared
     from taximeter.gateway.admission.budget import BudgetGate
     from taximeter.gateway.bounds.readable import Headers
@@ -38,29 +38,28 @@ class Admission:
         self.hosts = hosts
         self.required = required
         self.budgets = budgets
-        self.budgeted: Mapping[str, tuple[Budget, ...]] = {}
-        """Workspaces with a hard budget: a call of any other waits for nothing here."""
+        self.limited: Container[str] = () if budgets is None else budgets.limited()
+        """Workspaces with a hard budget or a rate: a call of any other waits for nothing here."""
+        self.watched = self.limited
+        """Those, and workspaces in which a breaker has stopped something: one look-up for all."""
         self.stopped = Trips()
-        self.watched: Collection[str] = ()
-        """Workspaces in which either may be about a call: one look-up for both."""
 
     def use_budgets(self, budgets: Sequence[Budget]) -> None:
         """These hold from now on."""
         if self.budgets is not None:
             self.budgets.use(budgets)
-            self.budgeted = self.budgets.hard.workspaces
+            self.limited = self.budgets.limited()
             self.use_trips(self.stopped)
 
     def use_trips(self, trips: Trips) -> None:
         """These stop calls from now on."""
         self.stopped = trips
-        self.watched = {*self.budgeted, *trips.workspaces}
+        self.watched = trips.workspaces if self.budgets is None else self.budgets.limited(trips.workspaces)
 
     def mark(self, opening: Open) -> None:
-        """Write down, where a call has hard budgets, which: Relay then holds a part of them before anything is sent."""
-        budgets = self.budgets.hard.of(opening.workspace, opening.key_id, opening.task) if self.budgets else ()
-        if budgets:
-            opening.tags = {**opening.tags, BUDGETS: ",".join(budget.id for budget in budgets)}
+        """See BudgetGate.mark."""
+        if self.budgets is not None:
+            self.budgets.mark(opening)
 
     async def hold(
         self, opening: Open, flavor: Flavor, prepared: Prepared, tokenizer: str, headers: Headers

@@ -1,4 +1,4 @@
-"""Hard budgets of one worker: which calls have one (a look-up in memory), and holding a part of it in Redis.
+"""Hard budgets and rates of one worker: which calls have one (a look-up in memory), and asking for it in Redis.
 
 Only a call with a budget waits for Redis, and redis-py is imported only where there is a hard budget.
 """
@@ -9,18 +9,21 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from taximeter.budgets.charges import Held
+from taximeter.budgets.rates import Limit, Rates
 from taximeter.budgets.rule import Budget, Budgets
 from taximeter.core.errors import BudgetExceeded, BudgetReserved, BudgetUnavailable
-from taximeter.core.record import Open, reservation_of
+from taximeter.core.record import BUDGETS, RATES, Open, reservation_of
+from taximeter.gateway.admission import rates as pacing
 from taximeter.gateway.admission.telling import CLAMPED, amount, budget_headers, resets_in_s
 from taximeter.gateway.admission.wanted import Prices, Wanting
 from taximeter.gateway.bounds.clamp import is_sealed
 
 if TYPE_CHECKING:
+    from taximeter.budgets.rate_windows import RateRefusal, RateWindows
     from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
     from taximeter.config import BudgetSettings
     from taximeter.flavors.meter import Flavor, Prepared
@@ -48,8 +51,21 @@ class Holding(Protocol):
     """What holds parts of budgets (see budgets.reservations)."""
 
     async def reserve(
-        self, call: str, wanted: Sequence[tuple[Budget, int]], now_us: int, *, in_flight: bool = False
-    ) -> Reserved | Refusal | Lost: ...
+        self,
+        call: str,
+        wanted: Sequence[tuple[Budget, int]],
+        now_us: int,
+        *,
+        in_flight: bool = False,
+        rates: Sequence[tuple[Limit, int]] = (),
+    ) -> Reserved | Refusal | RateRefusal | Lost: ...
+
+    async def admit(
+        self, call: str, workspace: str, rates: Sequence[tuple[Limit, int]]
+    ) -> Reserved | RateRefusal | Lost: ...
+
+    @property
+    def windows(self) -> RateWindows: ...
 
     async def changed(self, workspaces: Sequence[str]) -> dict[str, str]: ...
 
@@ -68,9 +84,10 @@ class BudgetGate:
         connect: Callable[[], Holding],
         prices: Prices,
         counting: Counting,
+        rates: Rates | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
-        """`connect` makes the holder, at the first call that has a budget."""
+        """`connect` makes the holder, at the first call that has a budget or a rate."""
         self._settings = settings
         self._connect = connect
         self._holding: Holding | None = None
@@ -79,6 +96,9 @@ class BudgetGate:
         self._told = False
         self._flying: dict[str, Reserved] = {}
         """What calls in flight hold, or should."""
+        self.pacing = pacing.RateGate(
+            Rates() if rates is None else rates, lambda: None if self._holding is None else self._holding.windows
+        )
         self.hard = Budgets()
         self._all = Budgets()
 
@@ -86,6 +106,30 @@ class BudgetGate:
         """These are the budgets from now on; soft ones are the control process's affair, and told in quotes."""
         self.hard = Budgets(budget for budget in budgets if budget.mode == "hard")
         self._all = Budgets(budgets)
+
+    def limited(self, others: Iterable[str] = ()) -> Container[str]:
+        """Workspaces whose calls may have a hard budget or a rate, and these; false where there is none."""
+        return pacing.concerned(self.pacing.rates, (*self.hard.workspaces, *others))
+
+    def rates_of(self, opening: Open) -> Sequence[Limit]:
+        """The rates' limits that are about a call."""
+        return self.pacing.rates.of(opening) if self.pacing.rates else ()
+
+    def reads(self, workspace: str) -> bool:
+        """Whether what calls of this workspace may use may have to be known."""
+        return workspace in self.hard.workspaces or self.pacing.rates.weigh(workspace)
+
+    def mark(self, opening: Open) -> None:
+        """Write down, where a call has hard budgets or rates, which: Relay then asks before anything is sent."""
+        budgets, rates = self.hard_of(opening), self.rates_of(opening)
+        if budgets:
+            opening.tags = {**opening.tags, BUDGETS: ",".join(budget.id for budget in budgets)}
+        if rates:
+            opening.tags = {**opening.tags, RATES: ",".join(dict.fromkeys(limit.rate for limit in rates))}
+
+    def weighs(self, opening: Open) -> bool:
+        """Whether it has to be known what a call may use."""
+        return bool(self.hard_of(opening)) or any(limit.kind == "tokens" for limit in self.rates_of(opening))
 
     def hard_of(self, opening: Open) -> Sequence[Budget]:
         """The hard budgets a call counts against."""
@@ -121,28 +165,40 @@ class BudgetGate:
 
     async def close(self) -> None:
         """Close the connection to Redis, where there is one."""
+        await self.pacing.close()
         if self._holding is not None:
             await self._holding.close()
 
     async def hold(
         self, opening: Open, flavor: Flavor, prepared: Prepared, tokenizer: str, headers: Headers
     ) -> Held | None:
-        """Hold an upper bound of what the call may use, of every hard budget it has; returns the bound.
+        """Hold an upper bound of what the call may use, of every hard budget it has, and count it in its rates; returns
+        the bound.
 
         With `budget.clamp` the call is shortened to what is left: then `prepared` has another body. None: it has no
-        budget any more. Raises BudgetExceeded, BudgetReserved or BudgetUnavailable; and what `Wanting.of` does.
+        limit any more. Raises RateExceeded, BudgetExceeded, BudgetReserved or BudgetUnavailable; and what `Wanting.of`
+        does.
         """
+        from taximeter.budgets.rate_windows import RateRefusal
         from taximeter.budgets.reservations import Refusal, Reserved
 
-        budgets, demand = self.hard_of(opening), prepared.demand
-        if not budgets or demand is None:  # ended a moment ago
+        demand, limits = prepared.demand, self.rates_of(opening)
+        budgets = () if demand is None else self.hard_of(opening)  # without: one was made a moment ago
+        if not budgets and not limits:  # ended a moment ago
             return None
-        want = await self.wanting.of(budgets, opening, flavor, demand, tokenizer)
+        want = None
+        if demand is not None and (budgets or any(limit.kind == "tokens" for limit in limits)):
+            want = await self.wanting.of(budgets, opening, flavor, demand, tokenizer)
+        held = Held(0, None, budgets=False) if want is None else want.held
         body, answer_tokens = prepared.body, None
         for attempt in range(CLAMPS + 1):
-            reserved = await self._reserve(opening, want.of(budgets))
+            wanted = [] if want is None else want.of(budgets)
+            reserved = await self._reserve(opening, wanted, self.pacing.wanted(limits, held))
+            if isinstance(reserved, RateRefusal):
+                raise pacing.refused(reserved)
             if not isinstance(reserved, Refusal):
                 break
+            assert want is not None and demand is not None  # noqa: S101 - only then it has budgets
             left = list(zip(budgets, reserved.unheld, strict=True))
             shorter = None
             if self._settings.clamp and attempt < CLAMPS and prepared.reading is None and not is_sealed(headers):
@@ -150,24 +206,32 @@ class BudgetGate:
             if shorter is None:
                 raise _refused(reserved, left, self._now_us())
             want, body, answer_tokens = shorter
+            held = want.held
         prepared.body = body
-        if isinstance(reserved, Reserved) and reserved.unheld:
-            want.held.told += budget_headers(zip(budgets, reserved.unheld, strict=True), self._now_us())
+        if isinstance(reserved, Reserved):
+            if reserved.unheld:
+                held.told += budget_headers(zip(budgets, reserved.unheld, strict=True), self._now_us())
+            if reserved.admitted is not None:
+                held.told += pacing.rate_headers(reserved.admitted.stands)
+                self.pacing.began(reserved.admitted, held)
         if answer_tokens is not None:
-            want.held.told.append((CLAMPED, b"%d" % answer_tokens))
-        return want.held
+            held.told.append((CLAMPED, b"%d" % answer_tokens))
+        return held
 
     def let_go(self, call: Open) -> None:
-        """A call's record is written: counting that lets go what the call held."""
+        """A call's record is written: counting that lets go what the call held; in rates it counts as what it used."""
         self._flying.pop(reservation_of(call), None)
+        self.pacing.ended(call)
 
     async def watch(self) -> None:
-        """For ever: see that Redis knows what calls in flight hold. One that forgot is told again."""
+        """For ever: see that Redis knows what calls in flight hold, and what was admitted; else it is told again."""
         while True:
             await asyncio.sleep(LOOK_S)
             try:
                 if self._flying:
                     await self.look()
+                if self._holding is not None and self.pacing.rates:
+                    await self.look_at_rates()
             except Exception:  # a worker that cannot look goes on all the same
                 log.exception("cannot see whether Redis knows what calls in flight hold")
 
@@ -196,7 +260,17 @@ class BudgetGate:
                 if call in self._flying and isinstance(held, Reserved):
                     self._flying[call] = held
 
-    async def _reserve(self, opening: Open, wanted: Sequence[tuple[Budget, int]]) -> Reserved | Refusal | None:
+    async def look_at_rates(self) -> None:
+        """See RateGate.look; while Redis is away, nothing."""
+        from taximeter.sinks.redis.asking import within
+        from taximeter.sinks.redis.client import ERRORS
+
+        with contextlib.suppress(*ERRORS):
+            await within(self.pacing.look(), TIMEOUT_S)
+
+    async def _reserve(
+        self, opening: Open, wanted: Sequence[tuple[Budget, int]], limits: Sequence[tuple[Limit, int]]
+    ) -> Reserved | Refusal | RateRefusal | None:
         """Hold the amounts, or say why not. Waits, bounded, for a Redis that is being put together again.
 
         None: Redis cannot be asked, and the call passes all the same. Raises BudgetUnavailable.
@@ -211,7 +285,10 @@ class BudgetGate:
         until = asyncio.get_running_loop().time() + WAIT_S
         while True:
             try:
-                held = await self._holding.reserve(call, wanted, self._now_us())
+                if wanted:
+                    held = await self._holding.reserve(call, wanted, self._now_us(), rates=limits)
+                else:
+                    held = await self._holding.admit(call, opening.workspace, limits)
             except ERRORS as error:
                 self._unavailable(call, wanted, str(error), away=not (is_ours(error) or answered(error)))
                 return None
@@ -219,7 +296,8 @@ class BudgetGate:
                 if self._told:
                     log.warning("budgets can be checked again")
                 self._told = False
-                self._flying[call] = held
+                if wanted:
+                    self._flying[call] = held
             if not isinstance(held, Lost):
                 return held
             if asyncio.get_running_loop().time() >= until:
@@ -241,7 +319,8 @@ class BudgetGate:
         self._told = True
         if refuses:
             raise BudgetUnavailable("Budgets cannot be checked now. Try again.", retry_after_s=RETRY_AFTER_S)
-        self._flying[call] = Reserved(wanted, "")
+        if wanted:
+            self._flying[call] = Reserved(wanted, "")
 
 
 def connect(redis_url: str) -> Reservations:

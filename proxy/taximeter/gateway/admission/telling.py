@@ -8,6 +8,7 @@ from taximeter.budgets.rule import Budget, resets_at_us
 
 Headers = list[tuple[bytes, bytes]]
 
+RATES = b"x-ratelimit-"
 CLAMPED = b"x-taximeter-max-tokens"
 """To how many tokens an answer was bounded, because no more is left."""
 
@@ -31,6 +32,14 @@ def budget_headers(budgets: Iterable[tuple[Budget, int]], now_us: int) -> Header
     if resets_s is not None:
         headers.append((b"x-taximeter-budget-reset", b"%d" % resets_s))
     return headers
+
+
+def told(ours: Headers, upstreams: Headers) -> Headers:
+    """What we tell of a call's limits with an answer that has these headers of the upstream's: of rates only where they
+    tell none, as those pass as they are."""
+    if any(name.startswith(RATES) for name, _ in upstreams):
+        return [field for field in ours if not field[0].startswith(RATES)]
+    return ours
 
 
 def resets_in_s(budget: Budget, now_us: int) -> int | None:

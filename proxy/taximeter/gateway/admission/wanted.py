@@ -86,8 +86,10 @@ class Wanting:
         number.
         """
         weighed = await self.weigh(opening, flavor, demand, tokenizer)
-        self.check_bounded(weighed.bound)
-        return Want(Held(weighed.bound.tokens, self.cost(budgets, opening, demand, weighed.bound)), weighed)
+        if budgets:  # a rate alone is no promise about a bill
+            self.check_bounded(weighed.bound)
+        cost_nusd = self.cost(budgets, opening, demand, weighed.bound)
+        return Want(Held(weighed.bound.tokens, cost_nusd, budgets=bool(budgets)), weighed)
 
     def clamp(
         self,

@@ -9,7 +9,6 @@ from taximeter.core.record import Tick
 from taximeter.gateway.metering.call import TICK_EVERY_NS
 
 if TYPE_CHECKING:
-    from taximeter.budgets.charges import Held
     from taximeter.gateway.metering.call import Call
 
 
@@ -19,12 +18,11 @@ def tick(call: Call, now_ns: int) -> None:
     _tick(call, now_ns, None if call.meter is None else call.meter.progress_tokens())
 
 
-def hold(call: Call, held: Held) -> bool:
+def hold(call: Call) -> bool:
     """Write down, before it is sent, the most it may use: should nobody learn what it did use, that is charged.
 
     False: the journal cannot be written now.
     """
-    call.held = held
     return _tick(call, time.perf_counter_ns(), None)
 
 

@@ -27,9 +27,14 @@ class Script:
     It is applied whole or not at all: everything is checked before the first write.
     """
 
-    def __init__(self, file: str, package: str = __package__) -> None:
-        checks, script = resources.files(__package__).joinpath("checks.lua"), resources.files(package).joinpath(file)
-        self.source = checks.read_bytes() + script.read_bytes()
+    def __init__(self, file: str, package: str = __package__, *, inside: tuple[str, str] | None = None) -> None:
+        """`inside`: two more files of the package; the script is the function of its name between them."""
+        script = resources.files(package).joinpath(file).read_bytes()
+        if inside is not None:
+            before, after = (resources.files(package).joinpath(each).read_bytes() for each in inside)
+            name = file.removesuffix(".lua").encode()
+            script = b"%b\nlocal function %b()\n%b\nend\n%b" % (before, name, script, after)
+        self.source = resources.files(__package__).joinpath("checks.lua").read_bytes() + script
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 from redis.exceptions import ResponseError
 
-from taximeter.core.record import BUDGETS, Record, reservation_of, seq_of
+from taximeter.core.record import BUDGETS, RATES, Outcome, Record, reservation_of, seq_of
 from taximeter.sinks.batch import Batch, grouped
 from taximeter.sinks.ledger import LedgerSnapshot
 from taximeter.sinks.redis import keys
@@ -51,9 +51,12 @@ class Counters:
         timeout_s: float = 5.0,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         scopes: Callable[[str], Collection[str]] = lambda workspace: (),
+        calls_of: Callable[[Record], Collection[str]] = lambda record: (),
     ) -> None:
         """`history` is what lost counters are rebuilt from; `history_id` names it (another one never overwrites).
         `scopes` names the keys and tasks of a workspace that have a budget (budgets.rule): asked at a rebuild.
+        `calls_of` names the sorted sets in which a call counts as one of those at once (budgets.rates): one whose
+        worker died is taken out here.
 
         Does not connect. Raises ConfigError for a URL that cannot be used.
         """
@@ -61,6 +64,7 @@ class Counters:
         self.duplicates_skipped = 0
         """Records that came again and had been counted."""
         self._now_us = now_us
+        self._calls_of = calls_of
         self.rebuilder = Rebuilder(self.server, history, history_id=history_id, now_us=now_us, scopes=scopes)
         self.auditor = Auditor(self.rebuilder, self.rebuild)
         self._positions = Positions(self.server, self.rebuilder)
@@ -77,6 +81,7 @@ class Counters:
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Count each batch whose `after` is the journal's cursor; returns the cursors of these journals."""
         async with self._trusted():
+            await self._free(batches)
             return await self._deliver(batches)
 
     async def retake(self, records: Sequence[Record]) -> None:
@@ -120,6 +125,18 @@ class Counters:
         await self._raise_watermarks({j: seq for j, seq in reached.items() if seq > positions.at[j]})
         positions.at |= reached
         return reached
+
+    async def _free(self, batches: Sequence[Batch]) -> None:
+        """Calls that nobody ended, as their worker died, no longer count as calls at once."""
+        dead = [
+            ("ZREM", key, reservation_of(record))
+            for batch in batches
+            for record in batch.records
+            if record.outcome is Outcome.INTERRUPTED and RATES in record.tags
+            for key in self._calls_of(record)
+        ]
+        if dead:
+            await self.server.commands(dead)
 
     async def _count(self, parts: list[WorkspaceBatch]) -> None:
         """Run the script for each part; cut again those of which Redis had counted some already."""

@@ -1,0 +1,201 @@
+"""Rates in Redis: admitting calls to windows that all workers of all nodes share, and telling when calls have ended.
+
+A worker remembers what it admitted in the last minute, so that a Redis that comes back empty is told and no window
+opens twice. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from taximeter.budgets.rates import WINDOW_S, Limit
+from taximeter.sinks.redis import keys
+from taximeter.sinks.redis.asking import Asker
+from taximeter.sinks.redis.client import Call, RedisServer, Script, raised
+
+_ADMIT = Script("reserve.lua", __package__, inside=("rates_before.lua", "rates_after.lua"))
+_RESTORE = Script("rates_restore.lua", __package__)
+_END = Script("rates_end.lua", __package__)
+LEASE_S = 60
+"""A call of which nobody says for so long that it goes on no longer counts as one: its worker is dead."""
+_UNKNOWN = "-"
+
+
+class Stands(NamedTuple):
+    """How one limit stands."""
+
+    limit: Limit
+    remaining: int
+    reset_ms: int
+    """In how many ms all of it is there again; 0 of calls at once."""
+
+
+class RateRefusal(NamedTuple):
+    """Why a call was not admitted; then nothing of it is held or counted."""
+
+    limit: Limit
+    amount: int
+    wait_ms: int | None
+    """In how many ms there may be room for it; None: never, it is more than the limit."""
+    stands: list[Stands]
+
+
+class Admitted(msgspec.Struct):
+    """A call that counts in windows."""
+
+    call: str
+    workspace: str
+    wanted: Sequence[tuple[Limit, int]]
+    second: int
+    """Of Redis's clock, in which it counts."""
+    stands: list[Stands]
+
+
+class _Memory(msgspec.Struct):
+    """What this worker knows of a workspace's rates."""
+
+    state: str
+    used_s: float
+    windows: dict[str, dict[int, int]] = {}
+    """Key -> second of Redis's clock -> what was admitted in it."""
+
+
+class RateWindows:
+    """The windows in one Redis. Methods raise redis.client.ERRORS."""
+
+    def __init__(self, server: RedisServer, *, timeout_s: float, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._server = server
+        self._admitting = Asker(server, _ADMIT, timeout_s=timeout_s)
+        self._ending = Asker(server, _END, timeout_s=timeout_s)
+        self._asker = secrets.token_hex(8)
+        self._clock_s = clock_s
+        self._known: dict[str, _Memory] = {}
+
+    async def admit(
+        self, call: str, workspace: str, wanted: Sequence[tuple[Limit, int]], budgets: Call = ((), ())
+    ) -> tuple[Admitted | RateRefusal | None, Any]:
+        """Count a call in all of these windows and hold its part of budgets, or do nothing.
+
+        `budgets`: the keys and arguments of reserve.lua, whose reply is returned too. None: Redis forgot windows, and
+        they are being told to it; ask again in a moment.
+        """
+        known = self._known.get(workspace)
+        words = [call, _UNKNOWN if known is None else known.state, secrets.token_hex(8), LEASE_S]
+        for limit, amount in wanted:
+            words += ("calls" if limit.kind == "calls" else "window", WINDOW_S, limit.limit, amount)
+        names, args = budgets
+        places = [_state(workspace), *(limit.key(workspace) for limit, _ in wanted)]
+        asked: Call = [*names, *places], [*args, " ".join(map(str, words))]
+        [(reply, told)] = raised([await self._admitting.ask(asked)])
+        kind = reply[0].decode()
+        if kind in ("gather", "lost") and not told:
+            if kind == "lost":
+                await self._restore(workspace, reply[1].decode())
+            return None, None
+        stands = [
+            Stands(limit, int(left), int(reset))
+            for (limit, _), left, reset in zip(wanted, told[2::2], told[3::2], strict=True)
+        ]
+        self._learn(workspace, told[0].decode())
+        if kind == "rate":
+            limit, amount = wanted[int(reply[1]) - 1]
+            wait_ms = int(reply[2])
+            return RateRefusal(limit, amount, None if wait_ms < 0 else wait_ms, stands), None
+        admitted = Admitted(call, workspace, wanted, int(told[1]), stands)
+        if kind == "held":
+            self._remember(admitted)
+        return admitted, reply
+
+    async def end(self, ended: Sequence[tuple[Admitted, int]]) -> None:
+        """These calls are over, and used so many tokens each: they count no longer as calls, and as what they used."""
+        places: list[str] = []
+        args: list[str | int] = []
+        for admitted, tokens in ended:
+            for limit, amount in admitted.wanted:
+                key = limit.key(admitted.workspace)
+                if limit.kind == "calls":
+                    places.append(key)
+                    args += ("end", admitted.call)
+                elif limit.kind == "tokens" and tokens != amount:
+                    places.append(key)
+                    args += ("correct", f"{admitted.second} {amount} {tokens}")
+                    self._correct(admitted, key, tokens - amount)
+        if places:
+            raised([await self._ending.ask((places, args))])
+
+    async def renew(self, going_on: Iterable[Admitted]) -> None:
+        """These calls go on."""
+        calls: dict[str, list[str]] = {}
+        for admitted in going_on:
+            for limit, _ in admitted.wanted:
+                if limit.kind == "calls":
+                    calls.setdefault(limit.key(admitted.workspace), []).append(admitted.call)
+        if calls:
+            await self._end_each([([key], ["renew", " ".join(them)]) for key, them in calls.items()])
+
+    async def _end_each(self, calls: Sequence[Call]) -> None:
+        raised(await self._server.run(_END, calls))
+
+    async def look(self) -> list[str]:
+        """Tell a Redis that forgot what was admitted here in the last minute; returns the workspaces it was told of."""
+        now_s = self._clock_s()
+        self._known = {name: each for name, each in self._known.items() if now_s - each.used_s <= WINDOW_S + 1}
+        known = list(self._known.items())
+        if not known:
+            return []
+        states = await self._server.commands([("HGET", _state(workspace), "id") for workspace, _ in known])
+        told = []
+        for (workspace, memory), state in zip(known, states, strict=True):
+            if state is not None and state.decode() != memory.state:
+                await self._restore(workspace, state.decode())
+                told.append(workspace)
+        return told
+
+    async def _restore(self, workspace: str, state: str) -> None:
+        memory = self._known.get(workspace)
+        if memory is None or memory.state == state:
+            return
+        words: list[int] = []
+        for seconds in memory.windows.values():
+            words += (WINDOW_S, len(seconds))
+            for second, amount in seconds.items():
+                words += (second, amount)
+        args = [state, self._asker, " ".join(map(str, words))]
+        [done] = raised(await self._server.run(_RESTORE, [([_state(workspace), *memory.windows], args)]))
+        if done:
+            memory.state = state
+
+    def _learn(self, workspace: str, state: str) -> None:
+        memory = self._known.get(workspace)
+        if memory is None:
+            self._known[workspace] = _Memory(state, self._clock_s())
+        else:
+            memory.state = state
+
+    def _remember(self, admitted: Admitted) -> None:
+        memory = self._known[admitted.workspace]
+        memory.used_s = self._clock_s()
+        oldest = admitted.second - WINDOW_S
+        for limit, amount in admitted.wanted:
+            if limit.kind == "calls" or not amount:
+                continue
+            seconds = memory.windows.setdefault(limit.key(admitted.workspace), {})
+            seconds[admitted.second] = seconds.get(admitted.second, 0) + amount
+            if next(iter(seconds)) < oldest:
+                for second in [each for each in seconds if each < oldest]:
+                    del seconds[second]
+
+    def _correct(self, admitted: Admitted, key: str, difference: int) -> None:
+        memory = self._known.get(admitted.workspace)
+        seconds = {} if memory is None else memory.windows.get(key, {})
+        if admitted.second in seconds:
+            seconds[admitted.second] = max(0, seconds[admitted.second] + difference)
+
+
+def _state(workspace: str) -> str:
+    return keys.prefix(workspace) + "rates"

@@ -1,0 +1,135 @@
+"""Rates of one worker: which are about a call, what they say of it, and telling Redis that calls go on or have ended.
+
+Nobody waits for the latter: it goes in one batch behind a call's end, and again where Redis did not take it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Container, Sequence
+from typing import TYPE_CHECKING
+
+from taximeter.budgets.charges import Held, tokens_used
+from taximeter.budgets.rates import WINDOW_S, Limit, Rates
+from taximeter.core.errors import RateExceeded, RateTooSmall
+from taximeter.core.record import Record, reservation_of
+from taximeter.gateway.admission.telling import Headers
+
+if TYPE_CHECKING:
+    from taximeter.budgets.rate_windows import Admitted, RateRefusal, RateWindows, Stands
+
+RENEW_S = 5.0
+"""How often it is said that calls go on; Redis forgets them after twelve times as long (rate_windows.LEASE_S)."""
+_WORDS = {"requests": "requests a minute", "tokens": "tokens a minute", "calls": "calls at once"}
+
+
+class RateGate:
+    """The rates of one worker."""
+
+    def __init__(self, rates: Rates, windows: Callable[[], RateWindows | None]) -> None:
+        """`windows`: where they are kept, once a call needed them."""
+        self.rates = rates
+        self._windows = windows
+        self._flying: dict[str, tuple[Admitted, Held]] = {}
+        self._over: list[tuple[Admitted, int]] = []
+        self._telling: asyncio.Task[None] | None = None
+        self._renew_at_s = 0.0
+
+    def wanted(self, limits: Sequence[Limit], held: Held) -> list[tuple[Limit, int]]:
+        """How much of each a call wants that uses at most that."""
+        return [(limit, held.tokens if limit.kind == "tokens" else 1) for limit in limits]
+
+    def began(self, admitted: Admitted, held: Held) -> None:
+        """A call counts in its windows from now on; `held`: the most it may use."""
+        self._flying[admitted.call] = admitted, held
+
+    def ended(self, record: Record) -> None:
+        """A call's record is written: it counts as what it used."""
+        found = self._flying.pop(reservation_of(record), None)
+        if found is None:
+            return
+        admitted, held = found
+        self._over.append((admitted, tokens_used(record, held)))
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().create_task(self._tell())
+
+    async def look(self) -> None:
+        """Tell Redis what it has to know and may have missed or forgotten. Raises redis.client.ERRORS."""
+        windows = self._windows()
+        if windows is None:
+            return
+        told, now_s = await windows.look(), asyncio.get_running_loop().time()
+        if told or now_s >= self._renew_at_s:
+            await windows.renew(admitted for admitted, _ in self._flying.values())
+            self._renew_at_s = now_s + RENEW_S
+        if self._over and self._telling is None:
+            await self._tell()
+
+    async def close(self) -> None:
+        """Wait until Redis has heard of the calls that ended."""
+        if self._telling is not None:
+            await self._telling
+
+    async def _tell(self) -> None:
+        from taximeter.sinks.redis.client import ERRORS
+
+        windows = self._windows()
+        try:
+            while self._over and windows is not None:
+                over, self._over = self._over, []
+                try:
+                    await windows.end(over)
+                except ERRORS:  # `look` tells it again
+                    self._over = over + self._over
+                    return
+        finally:
+            self._telling = None
+
+
+def refused(refusal: RateRefusal) -> RateExceeded:
+    """A call that a rate does not admit, as it is answered."""
+    limit, wait_ms = refusal.limit, refusal.wait_ms
+    told = rate_headers(refusal.stands)
+    what = f"The rate {limit.rate!r} allows {limit.limit:,} {_WORDS[limit.kind]}"
+    if wait_ms is None:
+        return RateTooSmall(f"{what}, and this call alone may use {refusal.amount:,}.", told=told)
+    wait_s = max(1, -(-wait_ms // 1000))
+    if limit.kind == "tokens":
+        what += f", and this call may use {refusal.amount:,}"
+    return RateExceeded(f"{what}. Try again in {wait_s} s.", retry_after_s=wait_s, told=told)
+
+
+def rate_headers(stands: Sequence[Stands]) -> Headers:
+    """How the fullest rates stand, under the names and in the form in which OpenAI says it."""
+    headers: Headers = []
+    for kind in ("requests", "tokens"):
+        of_kind = [each for each in stands if each.limit.kind == kind]
+        if of_kind:
+            fullest = min(of_kind, key=lambda each: each.remaining / max(1, each.limit.limit))
+            headers += (
+                (b"x-ratelimit-limit-%b" % kind.encode(), b"%d" % fullest.limit.limit),
+                (b"x-ratelimit-remaining-%b" % kind.encode(), b"%d" % fullest.remaining),
+                (b"x-ratelimit-reset-%b" % kind.encode(), duration(fullest.reset_ms).encode()),
+            )
+    return headers
+
+
+def duration(ms: int) -> str:
+    """`350ms`, `12s`, `1m0s`, as Go and OpenAI write it."""
+    if ms < 1000:
+        return f"{ms}ms"
+    minutes, rest_ms = divmod(ms, WINDOW_S * 1000)
+    seconds = f"{rest_ms / 1000:.3f}".rstrip("0").rstrip(".")
+    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+
+
+class Everywhere(Container[str]):
+    """Every workspace."""
+
+    def __contains__(self, workspace: object) -> bool:
+        return True
+
+
+def concerned(rates: Rates, budgeted: Sequence[str]) -> Container[str]:
+    """Workspaces whose calls may have a limit; false where there is none."""
+    return Everywhere() if rates.everywhere else frozenset(budgeted) | rates.workspaces
