@@ -17,6 +17,15 @@ HELD_LINE_BYTES = 64 * 1024
 """Most bytes of an incomplete SSE line held back while an injected usage event has to be found (DESIGN §2.3)."""
 
 
+class Form(Protocol):
+    """A form that streams through (see `taximeter.gateway.forms`)."""
+
+    @property
+    def model(self) -> str | None: ...
+
+    def feed(self, piece: bytes) -> None: ...
+
+
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks for, read by itself and whole: for hard budgets and allow-lists, which must not be fooled."""
 
@@ -61,6 +70,8 @@ class Prepared(msgspec.Struct, kw_only=True):
     """The body's `metadata` object and `user` (as `end_user`), for `tags.body`."""
     reading: bytes | None = None
     """The body as plain JSON, where it is not that already (see `lenient`): what is read in place of `body`."""
+    form: Form | None = None
+    """Tells the model of a form that is still coming."""
     demand: Demand | None = None
     """All that the request may cost or call, where a hard budget or an allow-list is about it."""
 

@@ -33,12 +33,16 @@ async def hold(relay: UnderWay) -> None:
 
 async def upload(relay: UnderWay, begun: bytes) -> AsyncIterator[bytes]:
     """The request body as the client sends it."""
-    call, part = relay.call, begun
+    call, part, form = relay.call, begun, relay.call.prepared.form
     call.record.request_bytes = 0
     while part or (part := await relay.exchange.part()):
         call.record.request_bytes += len(part)
+        if form is not None and part is not begun:  # what has begun was read before
+            form.feed(part)
         yield part
         part = b""
+    if form is not None and call.record.request_model is None:
+        call.record.request_model = form.model  # it came after the file
     if relay.state is UPLOADING:  # else its answer has overtaken it
         relay.state = WAITING
     relay.exchange.on_left = relay.on_left

@@ -17,6 +17,7 @@ from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.ending import record_unsent, refuse
 from taximeter.gateway.metering.call import Call, new_request_id
+from taximeter.gateway.odd_bodies import fit, read_ahead
 from taximeter.gateway.pages import Pages
 from taximeter.gateway.places import Places
 from taximeter.gateway.quoting import QuoteAsked, Quoting
@@ -83,19 +84,20 @@ class Gateway:
                 record.key_id, record.workspace = key.id, key.workspace
             record.api, record.operation = flavor.api, flavor.operation
 
-            reading = None
+            reading = form = None
             if self._streams_through(head):
-                body, whole = b"", False
                 if self._restrictions.need_body(key, named, route, head):
                     body, reading = await self._restrictions.read_odd(exchange, head)
                     whole = True
+                else:
+                    ahead = await read_ahead(exchange, head, self._json_body_bytes)
+                    body, whole, reading, form = ahead.body, ahead.whole, ahead.reading, ahead.form
             elif exchange.complete:
                 body, whole = exchange.take(), True
             else:
                 body, whole = await exchange.body(self._json_body_bytes)
-            prepared = _prepare(flavor, (reading or body) if whole else b"", route.path, record.request_id)
-            if reading is not None and reading is not body:
-                prepared.reading, prepared.body, prepared.injected = reading, body, False
+            prepared = _prepare(flavor, reading or (body if whole else b""), route.path, record.request_id)
+            prepared.form = form
             record.request_model, record.stream = prepared.model, prepared.stream
             record.request_bytes = len(body)
 
@@ -103,7 +105,9 @@ class Gateway:
             record.upstream, record.provider = upstream.name, upstream.provider
             record.region = route.region or upstream.region
             if prepared.injected and (flavor.api, prepared.model) in upstream.usage.refused:
-                prepared.body, prepared.injected = body, False
+                prepared.body, prepared.injected = reading or body, False
+            if reading is not None and reading is not body:
+                body = fit(exchange, prepared, body, reading)
             if named or route.tags or self._tagging.weak:
                 self._tagging.of(head, named, route, key, upstream, prepared).mark(record)
             elif key is None:
@@ -133,7 +137,7 @@ class Gateway:
         """JSON is read whole to learn model and stream; any other body, and one that is too long, is not held."""
         length = head.get(b"content-length")
         kind = head.get(b"content-type")
-        if (kind is not None and b"json" not in kind) or b"content-encoding" in head:
+        if (kind is not None and b"json" not in kind) or head.get(b"content-encoding", b"identity") != b"identity":
             return length != b"0" if length is not None else b"transfer-encoding" in head
         return length is not None and int(length) > self._json_body_bytes
 

@@ -109,15 +109,20 @@ def _unfolded(codings: bytes, body: bytes, limit_bytes: int) -> bytes:
     return body
 
 
+def boundary_of(kind: bytes) -> bytes | None:
+    """The boundary in a form's content-type; None where there is none that all servers take for the same."""
+    found = _boundary(kind.strip())
+    return None if found is None else found[1] or found[2]
+
+
 def _form(kind: bytes, body: bytes) -> bytes:
     """A form's fields as JSON: text as strings, several of a name as a list, a file as {"bytes": its size} and more."""
     # few calls are forms
     from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
-    found = _boundary(kind.strip())
-    if found is None:
+    boundary = boundary_of(kind)
+    if boundary is None:
         raise refusal("its form has no boundary that all servers take for the same")
-    boundary = found[1] or found[2]
     fields: dict[str, list[object]] = {}
     try:
         with PushMultipartParser(boundary, len(body), max_segment_count=FORM_PARTS, strict=True) as parser:
