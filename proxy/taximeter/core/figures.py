@@ -71,6 +71,13 @@ def share(part: Decimal | int | None, whole: Decimal | int | None) -> str:
     return "<1 %" if 0 < percent < 1 else f"{percent:.0f} %"
 
 
+def rate(part: float | None) -> str:
+    """A part of few as a percentage with one decimal: `0.3 %`; `<0.1 %` for what is there but less."""
+    if part is None:
+        return UNKNOWN
+    return "<0.1 %" if 0 < part < 0.001 else f"{part * 100:.1f} %"
+
+
 def milliseconds(ms: float | None) -> str:
     """12.3 -> 12 ms, 1500 -> 1.5 s, 90_000 -> 1 min 30 s; not known -> an em dash."""
     if ms is None:

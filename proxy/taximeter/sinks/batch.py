@@ -12,14 +12,15 @@ from operator import attrgetter
 import msgspec
 
 from taximeter.core import totals
-from taximeter.core.record import Record
+from taximeter.core.record import Outcome, Record
 from taximeter.sinks.cells import COUNTS, FIELDS, SUMMED
 
 QUARTER_US = 900_000_000
 """The finest period anything is summed by."""
 
 (
-    _ATTEMPTS, _CORRECTIONS, _AUDIO_IN, _IMAGE_IN, _AUDIO_OUT, _ACCEPTED, _REJECTED, _INPUTS, _DOCS, _AUDIO, _DURATION,
+    _ATTEMPTS, _CORRECTIONS, _REFUSED, _AUDIO_IN, _IMAGE_IN, _AUDIO_OUT, _ACCEPTED, _REJECTED, _INPUTS, _DOCS,
+    _AUDIO, _DURATION,
 ) = range(len(totals.FIELDS), len(FIELDS))  # fmt: skip
 
 _FIGURES = tuple(
@@ -108,6 +109,8 @@ def add(cell: MutableSequence[int], record: Record) -> None:
         cell[_CORRECTIONS] += 1
         return
     cell[_ATTEMPTS] += 1
+    if record.outcome is Outcome.REFUSED:
+        cell[_REFUSED] += 1
     if record.duration_ms is not None:
         cell[_DURATION] += round(record.duration_ms * 1_000)
     if record.audio_input_tokens:

@@ -23,6 +23,9 @@ class Details(msgspec.Struct, kw_only=True):
     """Records of kind `usage`: upstream attempts, retries and refusals included."""
     corrections: int = 0
     """Records of kind `correction`."""
+    refused: int = 0
+    """Attempts that we refused, which `Totals.errors` counts too. Of what was recorded before version 4 of history's
+    schema they are not told apart."""
     audio_input_tokens: int = 0
     image_input_tokens: int = 0
     audio_output_tokens: int = 0
@@ -36,7 +39,7 @@ class Details(msgspec.Struct, kw_only=True):
     """Time from request to the answer's end; divide by `attempts` for the mean."""
 
 
-SUMMED: tuple[str, ...] = Details.__struct_fields__[2:]
+SUMMED: tuple[str, ...] = Details.__struct_fields__[3:]
 """The details that are plain sums of an event column of the same name."""
 
 FIELDS: tuple[str, ...] = totals.FIELDS + Details.__struct_fields__
@@ -45,6 +48,7 @@ FIELDS: tuple[str, ...] = totals.FIELDS + Details.__struct_fields__
 COUNTS: frozenset[int] = frozenset((
     totals.REQUESTS, totals.ERRORS, totals.UNKNOWN, totals.UNPRICED, totals.LLM_REQUESTS, totals.EMBEDDING_REQUESTS,
     totals.RERANK_REQUESTS, totals.OTHER_REQUESTS, len(totals.FIELDS), len(totals.FIELDS) + 1,
+    len(totals.FIELDS) + 2,
 ))  # fmt: skip
 """Indices of fields to which a record adds 0 or 1, whatever its figures are."""
 

@@ -108,6 +108,43 @@ class Listing(msgspec.Struct, kw_only=True):
     """Cursor of the page after; None: these are the last."""
 
 
+class Spread(msgspec.Struct, frozen=True):
+    """How long the calls of a group or window took that ended well; null: none of them is known."""
+
+    count: int
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one group, or of one window."""
+
+    key: str | None = None
+    start_us: int | None = None
+    duration: Spread
+    """From the request to the answer's end."""
+    ttft: Spread
+    """Until the first token, of streamed answers."""
+
+
+Basis = Literal["records", "histogram", "unknown"]
+
+
+class Latency(msgspec.Struct, kw_only=True):
+    """Percentiles of how long calls took that ended well."""
+
+    basis: Basis
+    """`records`: of every single value. `histogram`: of counts by steps of 41 %, of hours that begin in the range.
+    `unknown`: of neither, there are too many records to read, and the filters are not known to the histograms."""
+    since_us: int = 0
+    """Above 0: before this moment no histograms were kept."""
+    total: Timing
+    windows: list[Timing]
+    """Those with calls."""
+    groups: list[Timing]
+
+
 class Match(NamedTuple):
     """A name that a search found."""
 

@@ -18,6 +18,7 @@ PAGES = {
     "workspace": "/dashboard/workspaces/acme?period=7d",
     "track": "",
     "analytics": "/dashboard/analytics",
+    "performance": "/dashboard/performance?period=7d",
     "records": "/dashboard/records",
     "errors": "/dashboard/records?outcome=timeout&outcome=upstream_error&sort=-took&period=7d",
     "search": "/dashboard/search?q=u",

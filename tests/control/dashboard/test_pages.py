@@ -14,6 +14,7 @@ from taximeter.core.record import Outcome
 PATHS = (
     "/",
     "/dashboard/analytics",
+    "/dashboard/performance",
     "/dashboard/workspaces/acme",
     "/dashboard/records",
     "/dashboard/live",

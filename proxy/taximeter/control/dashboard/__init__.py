@@ -3,10 +3,11 @@
 from taximeter.control.dashboard import charts, rendering
 from taximeter.control.dashboard.analytics import AnalyticsPages
 from taximeter.control.dashboard.pages import Pages
+from taximeter.control.dashboard.performance import PerformancePages
 from taximeter.control.dashboard.records import PAGES as RECORDS
 from taximeter.control.dashboard.sign_in import SignIn
 
-PAGES = (Pages, AnalyticsPages, *RECORDS, SignIn)
+PAGES = (Pages, AnalyticsPages, PerformancePages, *RECORDS, SignIn)
 """For Litestar(route_handlers=…)."""
 
 

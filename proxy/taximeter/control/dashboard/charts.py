@@ -65,6 +65,23 @@ def stacked(
     return _svg(chart, [each.colour for each in series])
 
 
+@lru_cache(maxsize=PICTURES)
+def lines(
+    series: tuple[Series, ...], labels: tuple[str, ...], title: str, format_value: Callable[[float], str]
+) -> Markup:
+    """Lines over time, a point a window. Where a window has none, the line is broken: nothing is known there."""
+    chart = _chart("Line", title, format_value)
+    chart.x_labels = list(labels)
+    chart.x_labels_major_every = next((step for step in _STEPS if len(labels) <= 7 * step), _STEPS[-1])
+    chart.show_minor_x_labels = False
+    chart.allow_interruptions = True
+    chart.include_x_axis = True
+    chart.dots_size = 3
+    for each in series:
+        chart.add(visible(each.name), [None if mark is None else _told(mark, mark.value) for mark in each.marks])
+    return _svg(chart, [each.colour for each in series])
+
+
 def spans(series: Sequence[Series], title: str, format_x: Callable[[float], str]) -> Markup:
     """A line for each mark from `value` to `until`, the first at the top: what happened beside what, how long."""
     count = sum(len(each.marks) for each in series)

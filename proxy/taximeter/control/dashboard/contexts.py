@@ -13,6 +13,7 @@ from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Tr
 from taximeter.control.answers.responses import TrackResponse
 from taximeter.control.dashboard.figures import Figures, Row, Table, Today
 from taximeter.control.dashboard.pickers import Picker
+from taximeter.control.dashboard.rates import Performance
 from taximeter.control.dashboard.sorting import Sorting
 from taximeter.control.dashboard.time_series import TimeSeries
 from taximeter.control.dashboard.view import View
@@ -65,6 +66,7 @@ class TrackPage(Page, kw_only=True):
     answer: TrackResponse
     records: list[Record]
     shown_calls: int
+    refused: int
     timeline: Markup
     legend: list[tuple[str, int]]
     """(operation, colour)."""
@@ -140,6 +142,32 @@ class AnalyticsPage(Page, kw_only=True):
     forecast: Forecast
     month_href: str
     alternatives: Alternatives
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """One way of failing, or of being refused."""
+
+    outcome: str
+    error_code: str | None
+    status: int | None
+    """What the client was answered with."""
+    count: int
+    href: str
+
+
+class PerformancePage(Page, kw_only=True):
+    template = "performance.html"
+    here: str = "Performance"
+    view: View
+    dimensions: dict[str, str]
+    by: str
+    sort: Sorting
+    shown: Performance
+    failures: list[Failure]
+    looked_at: int
+    """Above 0: so many of the newest were looked at, there are more."""
+    apart_since_us: int
+    """Above 0: before this moment refusals are among the errors."""
 
 
 class LoginPage(Page, kw_only=True):

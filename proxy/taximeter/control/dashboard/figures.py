@@ -32,6 +32,13 @@ class Figures(msgspec.Struct, frozen=True):
     """Sums, as tiles and tables show them."""
 
     totals: Totals
+    refused: int = 0
+    """Attempts that we refused: `totals.errors` has them too."""
+
+    @property
+    def failed(self) -> int:
+        """Attempts that failed. What we refused is no error: nothing failed."""
+        return self.totals.errors - self.refused
 
     @property
     def cost(self) -> Decimal | None:
@@ -86,7 +93,13 @@ class Table(msgspec.Struct, frozen=True):
 
 def summed(groups: Iterable[Group]) -> Figures:
     """Several groups as one."""
-    return Figures(views.summed(group.totals for group in groups))
+    found = list(groups)
+    return Figures(views.summed(group.totals for group in found), sum(group.details.refused for group in found))
+
+
+def of(group: Group) -> Figures:
+    """One group's."""
+    return Figures(group.totals, group.details.refused)
 
 
 async def sums(history: HistoryReader, filters: Filters) -> Figures:
@@ -114,7 +127,7 @@ def table(view: View, name: str, groups: Iterable[Group], sort: Sorting) -> Tabl
     rows = [
         Row(
             name=group.key[name],
-            figures=Figures(group.totals),
+            figures=of(group),
             href=own_view(view, name, group.key[name]),
             records=view.records(**{name: group.key[name] or ""}),
             failed=view.records(**{name: group.key[name] or "", "outcome": FAILED}),
@@ -139,7 +152,7 @@ async def recent_tracks(history: HistoryReader, view: View, workspace: str | Non
     if not last:
         return []
     groups = await history.usage(Filters(workspace=workspace, track=list(last)), ("track",))
-    by_name = {group.key["track"]: Figures(group.totals) for group in groups}
+    by_name = {group.key["track"]: of(group) for group in groups}
     return [
         (Row(name, by_name[name], path("workspaces", workspace, "tracks", name), None), at)
         for name, at in last.items()
@@ -156,14 +169,14 @@ def own_view(view: View, name: str, value: str | None) -> str:
 
 def in_order(groups: Iterable[Group], name: str, sort: Sorting) -> list[Group]:
     """The groups by a column; those alike as by cost."""
-    of: dict[str, Callable[[Group], Any]] = {
+    value: dict[str, Callable[[Group], Any]] = {
         "name": lambda group: (group.key[name] or "").lower(),
         "calls": lambda group: group.totals.requests,
-        "errors": lambda group: group.totals.errors,
+        "errors": lambda group: of(group).failed,
         "tokens": lambda group: group.totals.total_tokens,
         "cost": lambda group: group.totals.cost_nusd,
     }
-    return sorted(sorted(groups, key=_weight), key=of[sort.by], reverse=sort.descending)
+    return sorted(sorted(groups, key=_weight), key=value[sort.by], reverse=sort.descending)
 
 
 def _weight(group: Group) -> tuple[Any, ...]:

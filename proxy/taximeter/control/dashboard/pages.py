@@ -101,6 +101,7 @@ class Pages(Controller):
             answer=answer,
             records=records[:RECORDS],
             shown_calls=len(records),
+            refused=sum(part.details.refused for part in parts),
             timeline=drawn,
             legend=legend,
             records_href=view.within(first_us, last_us + 1, workspace=name, track=track),

@@ -66,6 +66,7 @@ def environment() -> Environment:
         "size": figures.size,
         "change": figures.change,
         "share": figures.share,
+        "rate": figures.rate,
         "usd": lambda nusd: None if nusd is None else views.usd(nusd),
         "rfc3339": shown,
         "moment": moment,

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 NAV = (
     ("Overview", "/"),
     ("Analytics", "/dashboard/analytics"),
+    ("Performance", "/dashboard/performance"),
     ("Records", "/dashboard/records"),
     ("Live", "/dashboard/live"),
 )

@@ -13,7 +13,7 @@ import msgspec
 from markupsafe import Markup
 
 from taximeter.control.dashboard import charts
-from taximeter.control.dashboard.figures import Figures, Row, own_view, summed
+from taximeter.control.dashboard.figures import Figures, Row, of, own_view, summed
 from taximeter.control.dashboard.view import View, label, window_name
 from taximeter.control.services.interfaces import HistoryReader
 from taximeter.core import views
@@ -65,7 +65,7 @@ class Stack(msgspec.Struct, frozen=True):
 async def time_series(history: HistoryReader, view: View, by: str) -> TimeSeries:
     """Cost and tokens by window and group: the six groups that cost most, and the rest in grey."""
     found = await history.ranked(view.filters, by, OTHER, view.window, view.tz.key)
-    marks, unit = _marks(view)
+    marks, unit = bars(view)
     windows = _windows(view, unit, marks, found.everything)
     labels = tuple(label(start, view.window, view.tz) for start in marks[:-1])
     stacks = _stacks(view, by, marks, found)
@@ -85,7 +85,7 @@ async def time_series(history: HistoryReader, view: View, by: str) -> TimeSeries
     return TimeSeries(by, unit, cost, tokens, legend, windows, summed(found.groups), found.groups)
 
 
-def _marks(view: View) -> tuple[list[int], str]:
+def bars(view: View) -> tuple[list[int], str]:
     """Where bars begin, and where the last ends; and what a bar is."""
     marks = view.marks()
     if view.window != "day" or len(marks) - 1 <= MOST_BARS:
@@ -126,7 +126,7 @@ def _stacks(view: View, by: str, marks: Sequence[int], found: Ranked) -> list[St
 
 def _row(view: View, by: str, group: Group, colour: int) -> Row:
     name = group.key[by]
-    return Row(name, Figures(group.totals), own_view(view, by, name), view.records(**{by: name or ""}), colour)
+    return Row(name, of(group), own_view(view, by, name), view.records(**{by: name or ""}), colour)
 
 
 def _without(everything: dict[int, Totals], parts: Sequence[dict[int, Totals]]) -> dict[int, Totals]:

@@ -10,7 +10,7 @@ import msgspec
 from taximeter.core.record import Record
 from taximeter.delivery.aside import Aside
 from taximeter.delivery.health import Replayed
-from taximeter.sinks.query import NEWEST, Filters, Group, Listing, Match, Ranked, Sort, TrackPart, Window
+from taximeter.sinks.query import NEWEST, Filters, Group, Latency, Listing, Match, Ranked, Sort, TrackPart, Window
 from taximeter.sinks.webhook.letters import Letter
 
 
@@ -22,6 +22,10 @@ class SumsReader(Protocol):
     ) -> list[Group]: ...
 
     async def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked: ...
+
+    async def latency(self, filters: Filters, by: str, marks: Sequence[int]) -> Latency: ...
+
+    async def apart_since_us(self) -> int: ...
 
     async def track(
         self, workspace: str, track: str, from_us: int | None = None, to_us: int | None = None

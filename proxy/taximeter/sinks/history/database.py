@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, literal, select, text
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -23,6 +23,7 @@ from taximeter.core.errors import ConfigError
 from taximeter.sinks.history import schema
 from taximeter.sinks.history.exact import ExactSum
 from taximeter.sinks.history.failures import HistoryUnavailable, failure
+from taximeter.sinks.history.upgrades import upgrade
 
 __all__ = ["Database", "HistoryUnavailable"]
 
@@ -222,14 +223,9 @@ class Database:
                 )
 
     def _upgrade(self, connection: Connection, found: int) -> None:
-        """Version 2 added the roll-ups by tag: of records that were deleted before, their tags are not known. Version 3
-        added charges: of records before it there are none."""
-        schema.metadata.create_all(connection)
-        meta = schema.meta
-        if found < 2:
-            since = select(literal("tags_since_us"), meta.c.value).where(meta.c.name == "events_since_us")
-            connection.execute(meta.insert().from_select(["name", "value"], since))
-        connection.execute(meta.update().where(meta.c.name == "version").values(value=str(schema.VERSION)))
+        upgrade(connection, found)
+        version = schema.meta.c.name == "version"
+        connection.execute(schema.meta.update().where(version).values(value=str(schema.VERSION)))
         log.warning("history database %s: schema version %d from now on", self.name, schema.VERSION)
 
     def _check_version(self, connection: Connection) -> int:

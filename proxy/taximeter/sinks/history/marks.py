@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 from taximeter.sinks.history.rows import event_id
 from taximeter.sinks.history.schema import journals, meta, tags_done
 
-EVENTS, TAGS = "events_since_us", "tags_since_us"
+EVENTS, TAGS, APART = "events_since_us", "tags_since_us", "apart_since_us"
 """Names in `meta`."""
 
 DONE = func.coalesce(tags_done.c.seq, 0)

@@ -25,12 +25,14 @@ from sqlalchemy import (
     func,
 )
 
+from taximeter.core.latency import STEPS
 from taximeter.sinks.cells import FIELDS
 from taximeter.sinks.history.exact import exact_sum, wanted
 from taximeter.sinks.query import SERIES, TAGS
 
-VERSION = 3
-"""Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag. 3: charges."""
+VERSION = 4
+"""Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag. 3: charges. 4: refusals apart
+from errors, and how long calls took."""
 
 SEQ_BITS = 40
 """An event's id is `journal_no << 40 | seq`: 10^12 records a journal, 8 million journals, in 63 bits."""
@@ -52,7 +54,8 @@ meta = Table(
     Column("value", Text, nullable=False),
 )
 """`version`: of this schema. `id`: random, of this database. `events_since_us`: single records before this moment
-have been deleted; `tags_since_us`: what is known of tags before this one."""
+have been deleted; `tags_since_us`: what is known of tags before this one; `apart_since_us`: refusals and latencies
+before this one are not told."""
 
 journals = Table(
     "journals",
@@ -234,6 +237,26 @@ TAG_LEVELS = tuple(
 )
 """Roll-ups by what a tag says: the records that carry a track, once more those with a document, with an end user. They
 are filled behind delivery (tag_rollups), which need not wait for them, and go by whole months with the records."""
+
+MEASURES = ("duration", "ttft")
+"""What is kept of how long calls took that ended well; stored by their place here."""
+STEP_COLUMNS = tuple(f"step_{number:02}" for number in range(STEPS))
+
+LATENCY_HOUR, LATENCY_DAY = (
+    Table(
+        f"usage_latency_{level}",
+        metadata,
+        _number("start_s"),
+        _number("series_no"),
+        Column("measure", SmallInteger, primary_key=True, autoincrement=False),
+        *(Column(name, Big, nullable=False) for name in STEP_COLUMNS),
+        sqlite_with_rowid=False,
+        postgresql_with={"fillfactor": 70},
+    )
+    for level in ("hour", "day")
+)
+"""Histograms by core.latency's steps. Zeros take no room in SQLite but a byte each; a cell is a row, not one a step, so
+that a batch changes few."""
 
 tags_done = Table(
     "usage_tags_done",

@@ -162,6 +162,8 @@ class History:
 
     usage = _off_loop(Reader.usage)
     ranked = _off_loop(Reader.ranked)
+    latency = _off_loop(Reader.latency)
+    apart_since_us = _off_loop(Reader.apart_since_us)
     record = _off_loop(Reader.record)
     arrived = _off_loop(Reader.arrived)
     events = _off_loop(Reader.events)

@@ -168,7 +168,8 @@ def _cell(
     record, figures = _stand_in(operation, kind, outcome, input_source, output_source, attempt, known)
     cell = totals.empty()
     totals.add(cell, msgspec.structs.replace(record, **{name: sums[place] for name, place in figures}))
-    cell += (1, 0, *_DETAILS(sums)) if kind == "usage" else (0, 1, *_NO_DETAILS)
+    refused = int(record.outcome is Outcome.REFUSED)
+    cell += (1, 0, refused, *_DETAILS(sums)) if kind == "usage" else (0, 1, 0, *_NO_DETAILS)
     for at in COUNTS:
         cell[at] *= n
     return cell

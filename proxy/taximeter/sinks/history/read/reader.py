@@ -16,16 +16,19 @@ from taximeter.core.record import Record
 from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
-from taximeter.sinks.history.read import listing, names
+from taximeter.sinks.history.marks import APART, since_us
+from taximeter.sinks.history.read import latencies, listing, names
 from taximeter.sinks.history.read.combining import Sums, cells
 from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta
 from taximeter.sinks.history.sums import record_sums
 from taximeter.sinks.history.windows import boundaries
 from taximeter.sinks.query import (
     NEWEST,
+    SERIES,
     TAGS,
     Filters,
     Group,
+    Latency,
     Listing,
     Match,
     Ranked,
@@ -132,6 +135,27 @@ class Reader:
             largest=[_group(names, marks, item) for item in sorted(largest.items(), key=_order)],
             everything=[_group((), marks, item) for item in sorted(everything.items(), key=_order)],
         )
+
+    def latency(self, filters: Filters, by: str, marks: Sequence[int]) -> Latency:
+        """Percentiles of the calls that ended well between the first mark and the last (µs): of all, by group, and of
+        the windows between the marks. See query.Latency for what they are made of. Raises BadRequest on an unknown
+        group.
+        """
+        (name,) = checked([by])
+        ranged = replace(filters, from_us=marks[0], to_us=marks[-1])
+        known = latencies.known_to_histograms(ranged) and name in SERIES
+        attempts = self.usage(ranged)[0].details.attempts
+        with self.database.reading() as connection:
+            if attempts <= (latencies.FEW if known else latencies.MOST):
+                return latencies.of_records(connection, ranged, name, marks)
+            if not known:
+                return latencies.unknown()
+            return latencies.of_histograms(connection, ranged, name, marks, since_us(connection, APART))
+
+    def apart_since_us(self) -> int:
+        """Before this moment refusals are not told apart from errors; 0: they always were."""
+        with self.database.reading() as connection:
+            return since_us(connection, APART)
 
     def record(self, request_id: str) -> list[Record]:
         """Every attempt and correction of one request, in order; empty when unknown."""

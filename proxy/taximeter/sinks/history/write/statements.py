@@ -87,6 +87,11 @@ class Statements:
             return tuple(map(bool, cell)), tuple(filter(None, cell))
         return (True,) * len(cell), tuple(cell)
 
+    def count(self, table: Table, rows: Sequence[Row]) -> None:
+        """Add to counts: a row of values of all columns each, in the order they come in."""
+        with closing(self._driver.cursor()) as cursor:
+            cursor.executemany(_count_sql(table, self.dialect), rows)
+
     def add(self, level: Table, cells: Iterable[tuple[Place, Packed]]) -> None:
         """Add cells to a level of a roll-up, each shape in the order they come in."""
         shapes: dict[tuple[bool, ...], list[Row]] = {}
@@ -95,6 +100,17 @@ class Statements:
         with closing(self._driver.cursor()) as cursor:
             for shape, rows in shapes.items():
                 cursor.executemany(_upsert_sql(level, shape, self.dialect), rows)
+
+
+@lru_cache(maxsize=8)
+def _count_sql(table: Table, dialect: str) -> str:
+    """Values: every column's. Counts of calls never come near their bound."""
+    names = [column.name for column in table.columns]
+    place = [column.name for column in table.primary_key]
+    sums = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in names if name not in place)
+    marks = ", ".join([_mark(dialect)] * len(names))
+    insert = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
+    return f"{insert} ON CONFLICT ({', '.join(place)}) DO UPDATE SET {sums}"
 
 
 def _mark(dialect: str) -> str:

@@ -38,6 +38,7 @@ from taximeter.sinks.history.schema import (
 )
 from taximeter.sinks.history.write import retention, tag_rollups
 from taximeter.sinks.history.write.intern import Interned, insert_new
+from taximeter.sinks.history.write.latencies import add_latencies
 from taximeter.sinks.history.write.levels import Cells, add_to_levels, put
 from taximeter.sinks.history.write.statements import Known, Row, Statements, known_of
 from taximeter.sinks.sink import JournalState
@@ -196,6 +197,7 @@ class Writer:
             connection.execute(charges.insert(), charged)
         add_to_levels(statements, LEVELS, quarters)
         self._summarise(connection, statements, quarters, named)
+        add_latencies(statements, [(group, series_no[name]) for (_, group), name in zip(taken, names, strict=True)])
 
     def _summarise(
         self, connection: Connection, statements: Statements, quarters: Cells, named: Mapping[int, SeriesKey]

@@ -1,0 +1,34 @@
+"""What an older history lacks, made in one transaction. Nothing that is there changes."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, func, inspect, literal, select, text
+
+from taximeter.sinks.history import schema
+from taximeter.sinks.history.schema import LEVELS, QUARTER, QUARTER_S, SUMMARY_LEVELS, TAG_LEVELS, US, meta
+
+
+def upgrade(connection: Connection, found: int) -> None:
+    """From version `found`. Version 3 added charges: of records before it there are none."""
+    schema.metadata.create_all(connection)
+    if found < 2:
+        _tags(connection)
+    if found < 4:
+        _apart(connection)
+
+
+def _tags(connection: Connection) -> None:
+    """Roll-ups by tag: of records that were deleted before, their tags are not known."""
+    since = select(literal("tags_since_us"), meta.c.value).where(meta.c.name == "events_since_us")
+    connection.execute(meta.insert().from_select(["name", "value"], since))
+
+
+def _apart(connection: Connection) -> None:
+    """Refusals apart from errors, and latencies: from the quarter of an hour after the last that is stored on."""
+    for level in (*LEVELS, *SUMMARY_LEVELS, *TAG_LEVELS):
+        if all(column["name"] != "refused" for column in inspect(connection).get_columns(level.name)):
+            connection.execute(text(f"ALTER TABLE {level.name} ADD COLUMN refused BIGINT NOT NULL DEFAULT 0"))
+    last_s = connection.execute(select(func.max(QUARTER.c.start_s))).scalar()
+    if last_s is not None:
+        since_us = (last_s + QUARTER_S) * US
+        connection.execute(meta.insert().values(name="apart_since_us", value=str(since_us)))
