@@ -29,6 +29,7 @@ from taximeter.flavors.dialects import (
     UNKNOWN,
     UNMETERED,
 )
+from taximeter.flavors.free import FREE
 from taximeter.flavors.generate import EMBED_CONTENT, GENERATE, PREDICT
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Flavor
@@ -39,6 +40,8 @@ from taximeter.flavors.textgen import KOBOLD, TGI, WATSONX
 
 FLAVORS: tuple[tuple[str, Flavor], ...] = (
     # how the path of a POST ends (providers put their own prefixes before it), the flavor; the first match counts
+    (FREE, UNMETERED),
+    (r"/agents/automations/[^/]+/invocations|/fine_tuning/alpha/graders/run", UNKNOWN),
     (r"/chat/completions|/text/chat(_stream)?|/text/chatcompletion(_v2|_pro)?", CHAT),
     (r"/agents/completions|/inference:complete|/wenxinworkshop/chat/[^/]+", HOSTED),
     (r"/publishers/(?!anthropic/)[^/]+/models/[^/]+:(raw|streamRaw)Predict", HOSTED),
@@ -83,7 +86,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"(?<!/v1)(?<!beta)(?<!beta1)/models/[^/:]+/[^/:]*(embed|bge|gte|e5)[^/:]*", COHERE_EMBED),
     (r"^|/generate(_stream)?|(?<!/v1)(?<!beta)(?<!beta1)/models/[^/:]+/[^/:]+", TGI),
     (
-        r"/(batches|files|uploads|cachedContents|fine_tuning|vector_stores|assistants|threads|evals|admin|organization)"
+        r"/(batches|batch/jobs|embed-jobs|files|uploads|cachedContents|fine_tuning|vector_stores|assistants|threads|evals|admin|organization)"
         r"(/.*)?|/(cancel|hangup|reject)|count.?tokens|/tokenize|/detokenize|/input_tokens|:batchGenerateContent",
         UNMETERED,
     ),

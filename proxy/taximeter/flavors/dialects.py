@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from taximeter.core.record import Operation
 from taximeter.flavors.chat import hosted_model
 from taximeter.flavors.dialect import Dialect
+from taximeter.flavors.meter import Prepared
 from taximeter.flavors.usage import conventions, usual
 from taximeter.flavors.usage.counts import Members, decode
 from taximeter.flavors.usage.reader import UsageReader, Verdict
@@ -103,7 +104,19 @@ DASHSCOPE = Dialect(
     prompt=("input.prompt",),
     text=("output.text", "output.choices"),
 )
-CONVERSATIONS = Dialect(
+
+
+class Conversations(Dialect, frozen=True, kw_only=True, eq=False):
+    """Mistral's answers what `inputs` say; OpenAI's of the same name, without them, only writes down a conversation."""
+
+    def prepare(self, body: bytes, path: bytes, *, inject: bool) -> Prepared:
+        """See `Flavor.prepare`."""
+        prepared = super().prepare(body, path, inject=inject)
+        prepared.uses_nothing = bool(body) and b'"inputs"' not in (prepared.reading or body)
+        return prepared
+
+
+CONVERSATIONS = Conversations(
     # kept by the provider, with connectors that bring text into the prompt (`connector_tokens`, beside it)
     source="https://docs.mistral.ai/api/",
     api="responses",

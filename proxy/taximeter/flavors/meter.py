@@ -70,6 +70,8 @@ class Prepared(msgspec.Struct, kw_only=True):
     """The body's `metadata` object and `user` (as `end_user`), for `tags.body`."""
     reading: bytes | None = None
     """The body as plain JSON, where it is not that already (see `lenient`): what is read in place of `body`."""
+    uses_nothing: bool = False
+    """What its path may use, it does not: it only writes something down."""
     form: Form | None = None
     """Tells the model of a form that is still coming."""
     demand: Demand | None = None

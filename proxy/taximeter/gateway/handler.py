@@ -98,6 +98,8 @@ class Gateway:
                 body, whole = await exchange.body(self._json_body_bytes)
             prepared = _prepare(flavor, reading or (body if whole else b""), route.path, record.request_id)
             prepared.form = form
+            if prepared.uses_nothing:
+                flavor, record.api, record.operation = UNMETERED, UNMETERED.api, UNMETERED.operation
             record.request_model, record.stream = prepared.model, prepared.stream
             record.request_bytes = len(body)
 
