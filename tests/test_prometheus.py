@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from ledger_fake import batch, record, traffic
+from taximeter.journal.status import Status
 from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.prometheus.families import Exposition
@@ -223,7 +224,7 @@ def exposition(metrics: Metrics, *, healthy: bool = False) -> Exposition:
         unreadable_lines=0,
         settled=0,
         halted={},
-        writers=[],
+        writers=[Status(node="n1", worker="1", pid=1, open_files=20, open_files_limit=1024)],
     )
     if healthy:
         return Exposition(metrics, health=lambda: health, node="n1")

@@ -8,6 +8,7 @@ from prometheus_client.core import Metric
 
 from reference.markdown import code, page, table
 from taximeter.core.record import Operation
+from taximeter.journal.status import Status
 from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.prometheus import cells
 from taximeter.sinks.prometheus.cells import Metrics, Shape
@@ -48,10 +49,11 @@ def health() -> DeliveryHealth:
         records_lost=1,
         journal_repairs=1,
         redirects_away=1,
+        open_files_ran_out=1,
         unreadable_lines=1,
         settled=1,
         halted={},
-        writers=[],
+        writers=[Status(node="n", worker="1", pid=1, open_files=1, open_files_limit=1)],
     )
 
 

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from ledger_fake import NOON_US, batch, folded, record, traffic
 from taximeter.core.record import Operation, Outcome, Source
+from taximeter.journal.status import Status
 from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.prometheus.cells import (
     MAX_MODELS,
@@ -259,10 +260,15 @@ def health(**fields: object) -> DeliveryHealth:
         "records_lost": 6,
         "journal_repairs": 9,
         "redirects_away": 11,
+        "open_files_ran_out": 12,
         "unreadable_lines": 7,
         "settled": 0,
         "halted": {"j9": "why"},
-        "writers": [],
+        "writers": [
+            Status(node="n", worker="1", pid=1, open_files=20, open_files_limit=1024),
+            Status(node="n", worker="2", pid=2, open_files_limit=1024),
+            Status(node="n", worker="control", pid=3),
+        ],
     }
     return DeliveryHealth(**(plain | fields))  # type: ignore[arg-type]
 
@@ -280,8 +286,12 @@ def test_the_health_of_delivery_is_exposed(metrics: Metrics) -> None:
         "taximeter_records_lost_total": 6,
         "taximeter_journal_repairs_total": 9,
         "taximeter_redirects_away_total": 11,
+        "taximeter_open_files_ran_out_total": 12,
         "taximeter_journal_unreadable_lines_total": 7,
     }
+    workers = [frozenset({"worker": name}.items()) for name in ("1", "2", "control")]
+    assert [found.get(("taximeter_open_files", worker)) for worker in workers] == [20, None, None]
+    assert [found.get(("taximeter_open_files_limit", worker)) for worker in workers] == [1024, 1024, None]
     redis = frozenset({"sink": "redis"}.items())
     assert found["taximeter_sink_lag_records", redis] == 12
     assert found["taximeter_sink_errors_total", redis] == 3

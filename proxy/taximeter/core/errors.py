@@ -270,7 +270,8 @@ class UpstreamUnreachable(UpstreamError):
 
 
 class TooManyOpenFiles(UpstreamUnreachable):
-    """This process, or the machine, may open no further socket: the limit of open files is reached."""
+    """This process, or the machine, may open no further socket, to an upstream or for a client: the limit of open files
+    is reached."""
 
     status = 503
     code = "too_many_open_files"

@@ -176,6 +176,7 @@ class Delivery:
             records_lost=self._writers.lost,
             journal_repairs=self._writers.repaired,
             redirects_away=self._writers.redirects_away,
+            open_files_ran_out=self._writers.open_files_ran_out,
             unreadable_lines=sum(feed.tail.unreadable for feed in feeds),
             settled=self._files.settled,
             halted=self._halted(),

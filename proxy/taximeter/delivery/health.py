@@ -39,6 +39,7 @@ class Writers:
         self._lost = 0
         self._repaired = 0
         self._redirects_away = 0
+        self._open_files_ran_out = 0
 
     @property
     def errors(self) -> int:
@@ -55,6 +56,10 @@ class Writers:
     @property
     def redirects_away(self) -> int:
         return self._redirects_away + sum(status.redirects_away for status in self.living)
+
+    @property
+    def open_files_ran_out(self) -> int:
+        return self._open_files_ran_out + sum(status.open_files_ran_out for status in self.living)
 
     @property
     def healthy(self) -> bool:
@@ -74,6 +79,7 @@ class Writers:
                 self._errors += status.errors
                 self._repaired += status.repaired
                 self._redirects_away += status.redirects_away
+                self._open_files_ran_out += status.open_files_ran_out
                 self._lost += status.lost + status.unsaved
             path.unlink(missing_ok=True)
             os.close(fd)

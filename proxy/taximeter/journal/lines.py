@@ -16,6 +16,7 @@ from taximeter.journal.file import JournalFile
 from taximeter.journal.format import close_line
 from taximeter.journal.status import StatusFile
 from taximeter.journal.waiting import Waiting
+from taximeter.node.descriptors import OPEN_FILES
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class LineWriter:
         try:
             file.revive()
         except OSError as error:
+            OPEN_FILES.tell_of(error, "No new file of the journal")
             return self._failed(file, error)
         return True
 

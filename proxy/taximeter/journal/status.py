@@ -18,7 +18,7 @@ _SIZE_BYTES = 512
 """One sector: written and read in one piece."""
 
 
-class Status(msgspec.Struct, kw_only=True):
+class Status(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What one writer says about its journal. Counts are since that process began."""
 
     node: str
@@ -34,6 +34,12 @@ class Status(msgspec.Struct, kw_only=True):
     """Journal files that somebody took away or cut while they were being written."""
     redirects_away: int = 0
     """Redirects passed on that lead clients away from their upstream, and so past the meter."""
+    open_files: int | None = None
+    """Files and sockets its process has open; None: not known."""
+    open_files_limit: int = 0
+    """How many it may have."""
+    open_files_ran_out: int = 0
+    """Clients turned away, connections and journal files not opened, for that limit."""
     healthy: bool = True
 
 
@@ -41,7 +47,7 @@ class StatusFile:
     """Tells a `Status` to whoever reads the directory. Never raises."""
 
     def __init__(self, directory: Path, *, node: str, worker: str) -> None:
-        self.status = Status(node=node[:128], worker=worker[:128], pid=os.getpid())
+        self.status = Status(node=node[:128], worker=worker[:32], pid=os.getpid())
         self.path = directory / f"{new_journal_id()}{STATUS_SUFFIX}"
         self._fd = -1
         self._told = b""

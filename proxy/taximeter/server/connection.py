@@ -10,7 +10,8 @@ import asyncio
 from collections import deque
 from typing import cast
 
-from taximeter.core.errors import ClientIdle, Overloaded, RequestError, RequestTimeout
+from taximeter.core.errors import ClientIdle, Overloaded, RequestError, RequestTimeout, TooManyOpenFiles
+from taximeter.node.descriptors import OPEN_FILES
 from taximeter.server.client import LOOKS, Client
 from taximeter.server.exchange import STATUS_LINE, Exchange, Service
 from taximeter.server.framing import Head, RequestFraming
@@ -22,6 +23,9 @@ TOO_MANY = (
     f"More than {MAX_PIPELINED} requests were sent on one connection before their answers. Those before this one are "
     "answered; send the rest again."
 )
+
+
+TOO_MANY_FILES = "Taximeter has as many connections as it may have open files. Try again later."
 
 
 class Connection(asyncio.Protocol):
@@ -62,7 +66,11 @@ class Connection(asyncio.Protocol):
         service = self._service
         self.client = Client(cast(asyncio.Transport, transport), service.then, service.limits.client_idle_s)
         self._connections.add(self)
-        self._expect_head()
+        raw = transport.get_extra_info("socket")
+        if raw is not None and raw.fileno() >= OPEN_FILES.turned_away_from:
+            self._turn_away(raw.fileno())
+        else:
+            self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self not in self._connections:
@@ -174,6 +182,15 @@ class Connection(asyncio.Protocol):
     def unread(self) -> bool:
         """Whether a request may be on its way."""
         return self._reading is None or self._reading.response_complete
+
+    def _turn_away(self, fd: int) -> None:
+        """There are too many connections: say so as long as there is room for that, and close."""
+        OPEN_FILES.tell("A client was turned away")
+        if fd < OPEN_FILES.cut_off_from:
+            self._last_words = TooManyOpenFiles(TOO_MANY_FILES, retry_after_s=1)
+            self._refuse(self._last_words)
+        else:
+            self.client.transport.abort()
 
     def _leave(self) -> None:
         """Nothing more can be read from the client: no request under way will be completed."""

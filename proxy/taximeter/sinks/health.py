@@ -43,6 +43,8 @@ class DeliveryHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Files that somebody took away, replaced or cut while they were being written."""
     redirects_away: int = 0
     """Redirects passed on that lead clients past the meter."""
+    open_files_ran_out: int = 0
+    """Clients turned away and connections not opened for the limit of open files."""
     unreadable_lines: int
     settled: int
     """Calls settled for writers that died."""

@@ -13,6 +13,7 @@ from closing import Closing
 from taximeter.core.errors import TooManyOpenFiles, UpstreamTimeout, UpstreamUnreachable
 from taximeter.gateway.upstream.dial import Origin
 from taximeter.gateway.upstream.pool import Pool
+from taximeter.node.descriptors import OpenFiles
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, Script, chunk, response, stream_head
 from waits import HANG_S, clock_at_rest
 
@@ -325,7 +326,8 @@ def watched(raw: socket.socket) -> tuple[int, ...]:
     )
 
 
-async def test_running_out_of_sockets_is_no_fault_of_the_upstream(provider, client, caplog) -> None:
+async def test_running_out_of_sockets_is_no_fault_of_the_upstream(provider, client, caplog, monkeypatch) -> None:
+    monkeypatch.setattr("taximeter.gateway.upstream.dial.OPEN_FILES", OpenFiles())  # which has told nothing yet
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)

@@ -6,8 +6,6 @@ Knows neither HTTP nor which connections there are (`pool`).
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -18,8 +16,7 @@ import msgspec
 
 from taximeter.core.errors import TooManyOpenFiles, UpstreamError, UpstreamUnreachable
 from taximeter.gateway.upstream.lookup import Lookup
-
-log = logging.getLogger("taximeter.upstream")
+from taximeter.node.descriptors import OPEN_FILES
 
 HAPPY_EYEBALLS_S = 0.25
 """RFC 8305's delay before the next address is tried beside the first."""
@@ -56,6 +53,7 @@ class Dialer:
     async def dial(self, protocol: Callable[[], P]) -> P:
         """A protocol that is connected. Raises OSError, UnicodeError (see `unreachable`)."""
         origin, loop = self._origin, asyncio.get_running_loop()
+        OPEN_FILES.check()
         found = await self._lookup.addresses()
         try:
             raw = await aiohappyeyeballs.start_connection(
@@ -81,8 +79,8 @@ def unreachable(name: str, error: OSError | UnicodeError) -> UpstreamError:
         return UpstreamUnreachable(f"Upstream {name!r}: TLS failed: {why}.")
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return UpstreamUnreachable(f"Upstream {name!r}: its host name cannot be resolved.")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        said = f"Upstream {name!r}: no socket could be opened, as the limit of open files is reached."
-        log.error("%s Raise it: LimitNOFILE= in a systemd unit, `ulimit -Hn`, --ulimit nofile=… of a container", said)
-        return TooManyOpenFiles(said, retry_after_s=1)
+    if OPEN_FILES.tell_of(error, f"No connection to upstream {name!r}"):
+        return TooManyOpenFiles(
+            f"Upstream {name!r}: no socket could be opened, as the limit of open files is reached.", retry_after_s=1
+        )
     return UpstreamUnreachable(f"Upstream {name!r} cannot be reached: {error.strerror or error}.")

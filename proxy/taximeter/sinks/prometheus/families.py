@@ -151,6 +151,7 @@ class Exposition:
 
 def _delivery(health: DeliveryHealth) -> Iterator[Metric]:
     taken = "Journal files taken away, replaced or cut while they were being written."
+    ran_out = "Clients turned away and sockets not opened because of the limit of open files."
     led = "Redirects passed on that lead away from their upstream: who follows one is not metered."
     for kind, name, text, value in (
         (_gauge, "requests_in_flight", "Calls open in the journals of this node.", health.in_flight),
@@ -166,9 +167,19 @@ def _delivery(health: DeliveryHealth) -> Iterator[Metric]:
         (_counter, "records_lost", "Records that could not be kept.", health.records_lost),
         (_counter, "journal_repairs", taken, health.journal_repairs),
         (_counter, "redirects_away", led, health.redirects_away),
+        (_counter, "open_files_ran_out", ran_out, health.open_files_ran_out),
         (_counter, "journal_unreadable_lines", "Journal lines that could not be read.", health.unreadable_lines),
     ):
         yield _plain(kind(name, text), value)
+    for name, text, of_writer in (
+        ("open_files", "Files and sockets a worker has open.", "open_files"),
+        ("open_files_limit", "Files and sockets a worker may have open.", "open_files_limit"),
+    ):
+        files = _gauge(name, text, ("worker",))
+        for writer in health.writers:
+            if (figure := getattr(writer, of_writer)) is not None and writer.open_files_limit:
+                files.add_metric((writer.worker,), figure)
+        yield files
     for kind, name, text, of_sink in (
         (_gauge, "sink_lag_records", "Records a sink does not have yet.", "lag_records"),
         (_counter, "sink_errors", "Failed deliveries.", "errors"),
