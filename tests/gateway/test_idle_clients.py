@@ -10,7 +10,7 @@ import pytest
 
 from gateway.test_budget import budget, gated, redis  # noqa: F401 -- fixtures
 from gateway.test_uploads import head, open_to, rest
-from taximeter.server.connection import Connection
+from taximeter.server.exchange import Exchange
 from upstream import STALL, chunk, response, stream_head
 from waits import HANG_S, happens
 
@@ -122,27 +122,25 @@ async def test_who_had_the_last_event_and_reads_no_further_had_everything(serve,
     assert (record["outcome"], record.get("error_code")) == ("ok", None)
 
 
-async def test_who_waits_for_leave_to_upload_is_not_idle(serve, provider) -> None:
+async def test_who_waits_for_leave_to_upload_is_not_idle(edged) -> None:
     """`Expect: 100-continue`: it is us who have not asked for the body yet."""
-    provider.script(STALL)
-    provider.script(STALL)
-    waits = b"Expect: 100-continue\r\n\r\n"
-    async with serve(provider, **TWO) as running:
-        holding = [await open_to(running.port, head(len(STREAM)), STREAM) for _ in range(2)]
-        await provider.until(lambda: len(provider.requests) == 2)
-        reader, writer = await open_to(running.port, head(5, "application/octet-stream")[:-2] + waits)
-        connections: set[Connection] = running.server.connections
-        await happens(lambda: any(one._body_timer for one in connections))
-        (uploading,) = [one for one in connections if one._body_timer]
-        idle_at = uploading._body_idle_at
-        await happens(lambda: uploading._body_idle_at > idle_at + 2 * IDLE_S)
-        holding[0][1].transport.abort()
+    asks = asyncio.Event()
+
+    async def handler(exchange: Exchange) -> None:
+        await asks.wait()
+        body, _ = await exchange.body(100)
+        exchange.answer(200, [(b"content-length", b"5")], body)
+
+    async with edged(handler, client_idle_s=IDLE_S) as edge:
+        reader, writer = await edge.open(head(5)[:-2] + b"Expect: 100-continue\r\n\r\n")
+        await happens(lambda: any(one._patience for one in edge.server.connections))
+        (connection,) = edge.server.connections
+        idle_at = connection._patience.idle_at
+        await happens(lambda: connection._patience.idle_at > idle_at + 2 * IDLE_S)
+        asks.set()
         assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG_S) == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"hello")
-        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG_S)).startswith(b"HTTP/1.1 ")
-        await provider.until(lambda: len(provider.requests) == 3 and provider.requests[2].body == b"hello")
-        writer.close()
-        holding[1][1].transport.abort()
+        assert (await asyncio.wait_for(reader.readuntil(b"hello"), HANG_S)).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_an_early_answer_does_not_keep_a_connection_that_never_uploads(serve, provider) -> None:

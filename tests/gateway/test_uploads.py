@@ -116,10 +116,10 @@ async def test_an_upstream_that_does_not_read_makes_no_client_late(serve, provid
         writer.write(b"x" * size)
         (connection,) = running.server.connections
         await happens(lambda: connection.client.reading_paused)
-        ends = connection._body_late_at
-        await happens(lambda: connection._body_late_at > ends)
-        ends = connection._body_late_at
-        await happens(lambda: connection._body_late_at > ends)
+        ends = connection._patience.late_at
+        await happens(lambda: connection._patience.late_at > ends)
+        ends = connection._patience.late_at
+        await happens(lambda: connection._patience.late_at > ends)
         assert not reader.at_eof() and not running.records
         writer.transport.abort()
 

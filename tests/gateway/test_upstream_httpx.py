@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-import ssl
+import importlib
+import pkgutil
+from typing import Any
 
-import h2.config
-import h2.connection
-import h2.events
 import httpx2
 import pytest
-import trustme
 
 from closing import Closing
 from taximeter import config
@@ -22,7 +21,8 @@ from taximeter.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from taximeter.gateway.upstream.httpx_client import _Exchange, map_error
+from taximeter.gateway.upstream import http2_connection
+from taximeter.gateway.upstream.httpx_client import _Exchange
 from taximeter.gateway.upstream.upstreams import Upstream
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
 from waits import HANG_S
@@ -189,58 +189,58 @@ async def test_an_abort_hangs_up(provider, through_proxy) -> None:
     await provider.until(lambda: provider.requests[0].client_left)
 
 
-class Http2Server(asyncio.Protocol):
-    """Answers each HTTP/2 request with its path and method; nothing but HTTP/2 is understood."""
-
-    def __init__(self, seen: list[list[tuple[bytes, bytes]]]) -> None:
-        self.seen = seen
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self.h2.initiate_connection()
-        transport.write(self.h2.data_to_send())
-
-    def data_received(self, data: bytes) -> None:
-        for event in self.h2.receive_data(data):
-            if isinstance(event, h2.events.RequestReceived):
-                self.seen.append(event.headers)
-            if isinstance(event, h2.events.StreamEnded):
-                self.h2.send_headers(event.stream_id, [(":status", "200"), ("x-request-id", "r1")])
-                self.h2.send_data(event.stream_id, b"one")
-                self.h2.send_data(event.stream_id, b"two", end_stream=True)
-        self.transport.write(self.h2.data_to_send())
+def exceptions_of(*packages: str) -> list[type[Exception]]:
+    """Every class of exceptions that stands in one of these packages, public or not."""
+    found: dict[type[Exception], None] = {}
+    for package in packages:
+        module = importlib.import_module(package)
+        names = [each.name for each in pkgutil.walk_packages(getattr(module, "__path__", []), f"{package}.")]
+        for name in [package, *names]:
+            with contextlib.suppress(ImportError):  # an optional part
+                found.update(dict.fromkeys(filter(is_exception, vars(importlib.import_module(name)).values())))
+    return sorted(found, key=lambda kind: (kind.__module__, kind.__qualname__))
 
 
-async def test_an_upstream_that_speaks_only_http2(tmp_path, closing: Closing) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    context.set_alpn_protocols(["h2"])
-    seen: list[list[tuple[bytes, bytes]]] = []
-    loop = asyncio.get_running_loop()
-    server = closing(await loop.create_server(lambda: Http2Server(seen), "127.0.0.1", 0, ssl=context))
-    port = server.sockets[0].getsockname()[1]
-    base_url = f"https://127.0.0.1:{port}/v1"
-    settings = config.UpstreamSettings(
-        base_url=base_url, http2=True, ca_file=str(tmp_path / "ca.pem"), api_key_env="KEY"
-    )
-    upstream = closing(Upstream(settings, frozenset(), {"KEY": "sk-1"}))
-    answer = await upstream.send(b"POST", b"/v1/x", [(b"content-type", b"application/json")], b"{}")
-    assert (answer.status, answer.headers, await read_all(answer)) == (200, [(b"x-request-id", b"r1")], b"onetwo")
-    assert (b":path", b"/v1/x") in seen[0] and (b"authorization", b"Bearer sk-1") in seen[0]
+def is_exception(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Exception) and not issubclass(thing, Warning)
 
 
-def every_subclass(kind: type[Exception]) -> list[type[Exception]]:
-    return [kind, *(each for one in kind.__subclasses__() for each in every_subclass(one))]
+STANDS_ON = exceptions_of("httpx2", "httpcore2", "h11", "h2", "hpack", "hyperframe", "anyio", "ssl", "socket")
 
 
-@pytest.mark.parametrize("kind", every_subclass(httpx2.HTTPError), ids=lambda kind: kind.__name__)
+def test_the_exceptions_of_each_library_are_found() -> None:
+    assert {"httpx2", "httpcore2", "h11", "h2", "hpack", "hyperframe", "anyio", "ssl"} <= {
+        kind.__module__.partition(".")[0] for kind in STANDS_ON
+    }
+    assert len(STANDS_ON) > 100
+
+
+@pytest.mark.parametrize("kind", STANDS_ON, ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
 @pytest.mark.parametrize("answered", [False, True])
-def test_no_httpx_error_is_unmapped(kind, answered) -> None:
-    error = kind.__new__(kind)
-    mapped = map_error("mine", error, answered=answered)
-    assert isinstance(mapped, RequestError)
-    assert mapped.status in (400, 502, 504)
+async def test_no_error_is_taken_for_a_fault_of_ours(kind, answered, monkeypatch, closing: Closing) -> None:
+    """Of httpx2, and of what it stands on: raised where httpx2 is asked, and where its answer is read."""
+    settings = config.UpstreamSettings(name="mine", base_url="http://far.example/v1", proxy_url="http://127.0.0.1:1")
+    upstream = closing(Upstream(settings, frozenset(), {}))
+
+    class Broken(httpx2.AsyncByteStream):
+        async def __aiter__(self):
+            yield b"a"
+            raise kind.__new__(kind)
+
+    async def ask(request):
+        if not answered:
+            raise kind.__new__(kind)
+        return httpx2.Response(200, stream=Broken())
+
+    transport: Any = upstream._transport
+    monkeypatch.setattr(transport.http, "handle_async_request", ask)
+    with pytest.raises(RequestError) as caught:
+        await read_all(await upstream.send(b"POST", b"/v1/x", [], b"{}"))
+    assert caught.value.status in (400, 502, 504)
+    assert "mine" in caught.value.message or caught.value.status == 400
+
+
+def test_the_http2_client_catches_all_that_its_library_raises() -> None:
+    raised = [kind for kind in exceptions_of("h2", "hpack", "hyperframe") if kind.__module__ != "builtins"]
+    assert len(raised) > 20
+    assert all(issubclass(kind, http2_connection.ERRORS) for kind in raised)

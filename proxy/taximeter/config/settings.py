@@ -111,9 +111,11 @@ class UpstreamSettings(Section):
     tokenizer: str = ""
     """Counts where an answer carries no usage; empty: chosen by the name of the model."""
     http2: bool = False
-    """Speak to it through the httpx client (HTTP/2-only upstreams, outbound proxies); slower."""
+    """Speak HTTP/2 to it, as TLS agrees (HTTP/1.1 where it does not), or without TLS by prior knowledge. Many calls
+    share a connection; a call costs more than over HTTP/1.1."""
     proxy_url: str = ""
-    """An outbound proxy for this upstream; implies the httpx client."""
+    """An outbound proxy (`http://`, `https://`) for this upstream; a call costs more. With `http2` a goodbye of the
+    upstream (GOAWAY) cuts the answers that run."""
     ca_file: str = ""
     """PEM file of further certificate authorities to trust; empty: the system's."""
     connect_timeout_s: Seconds = 10.0

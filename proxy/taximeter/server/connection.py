@@ -10,12 +10,13 @@ import asyncio
 from collections import deque
 from typing import cast
 
-from taximeter.core.errors import ClientIdle, Overloaded, RequestError, RequestTimeout, TooManyOpenFiles
+from taximeter.core.errors import Overloaded, RequestError, TooManyOpenFiles
 from taximeter.node.descriptors import OPEN_FILES
-from taximeter.server.client import LOOKS, Client
+from taximeter.server.client import Client
 from taximeter.server.exchange import STATUS_LINE, Exchange, Service
 from taximeter.server.framing import Head, RequestFraming
 from taximeter.server.inline import InlineRun
+from taximeter.server.patience import Patience
 
 MAX_PIPELINED = 32
 """Requests that may wait on a connection behind the one being answered."""
@@ -32,9 +33,8 @@ class Connection(asyncio.Protocol):
     """Refuses, in OpenAI's error shape, what cannot be relayed safely, then closes."""
 
     __slots__ = (
-        "_body_bytes", "_body_idle_at", "_body_late_at", "_body_mark_bytes", "_body_seen_bytes", "_body_timer",
-        "_connections", "_framing", "_head_timer", "_idle_since", "_idle_timer", "_last_words", "_loop", "_reading",
-        "_running", "_service", "_waiting", "client",
+        "_connections", "_framing", "_head_timer", "_idle_since", "_idle_timer", "_last_words", "_loop", "_patience",
+        "_reading", "_running", "_service", "_waiting", "body_bytes", "client",
     )  # fmt: skip
 
     client: Client
@@ -56,8 +56,8 @@ class Connection(asyncio.Protocol):
         """Loop time since when the connection waits for its next request."""
         self._idle_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
-        self._body_timer: asyncio.TimerHandle | None = None
-        self._body_bytes = 0
+        self._patience: Patience | None = None
+        self.body_bytes = 0
         """Of bodies on this connection, read so far."""
 
     # What the transport calls.
@@ -77,10 +77,13 @@ class Connection(asyncio.Protocol):
             return
         self._connections.discard(self)
         self._idle_since = None
-        for timer in (self._head_timer, self._idle_timer, self._body_timer):
+        for timer in (self._head_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
-        self._leave()
+        if self._patience is not None:
+            self._patience.end()
+            self._patience = None
+        self.leave()
         self.client.lost()
         if exc is None:
             self.client.transport.close()
@@ -101,7 +104,7 @@ class Connection(asyncio.Protocol):
             elif self._last_words is not None or self._reading is None:
                 break
             elif event:
-                self._body_bytes += len(event)
+                self.body_bytes += len(event)
                 self._reading.feed(event)
             else:
                 self._reading.end_request()
@@ -192,7 +195,7 @@ class Connection(asyncio.Protocol):
         else:
             self.client.transport.abort()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Nothing more can be read from the client: no request under way will be completed."""
         for exchange in (self._running, self._reading, *self._waiting):
             if exchange is not None:
@@ -204,7 +207,7 @@ class Connection(asyncio.Protocol):
         exchange, client = self._reading, self.client
         if exchange is not None and not exchange.response_complete:
             mixed = exchange.complete or exchange.response_started or bool(self._waiting)
-            self._leave()
+            self.leave()
             if mixed:
                 client.then(client.close, b"")
                 return
@@ -237,47 +240,9 @@ class Connection(asyncio.Protocol):
         elif not self.client.transport.is_closing():
             self.client.close()
 
-    # A body that does not come with its head has to go on: one lazy timer, which is not touched by what comes.
-
     def expect_body(self) -> None:
-        """From now on the client has `limits.body_timeout_s` for the next `limits.body_min_bytes` of its body, and
-        `limits.client_idle_s` for any of it."""
-        limits, now = self._service.limits, self._loop.time()
-        self._body_mark_bytes = self._body_seen_bytes = self._body_bytes
-        self._body_late_at = now + limits.body_timeout_s
-        self._body_idle_at = now + limits.client_idle_s
-        if self._body_timer is None:
-            self._look_at_body_later(now)
-
-    def _look_at_body_later(self, now: float) -> None:
-        next_at = min(self._body_late_at, now + self._service.limits.client_idle_s / LOOKS)
-        self._body_timer = self._loop.call_at(next_at, self._look_at_body)
-
-    def _look_at_body(self) -> None:
-        self._body_timer = None
-        exchange, limits, now = self._reading, self._service.limits, self._loop.time()
-        if exchange is None or exchange.complete:
-            return
-        if self._body_bytes != self._body_seen_bytes:
-            self._body_seen_bytes = self._body_bytes
-            self._body_idle_at = now + limits.client_idle_s
-        if self.client.reading_paused or exchange.awaits_continue:
-            self.expect_body()  # it is us who do not read, or have not asked for it
-        elif now >= self._body_idle_at:
-            self._give_up(exchange, ClientIdle(f"Nothing of the request's body came in {limits.client_idle_s:g} s."))
-        elif now < self._body_late_at:
-            self._look_at_body_later(now)
-        elif self._body_bytes - self._body_mark_bytes >= limits.body_min_bytes:
-            self.expect_body()
-        else:
-            said = f"Less than {limits.body_min_bytes} bytes of the request's body came in {limits.body_timeout_s:g} s."
-            self._give_up(exchange, RequestTimeout(said))
-
-    def _give_up(self, exchange: Exchange, error: RequestTimeout) -> None:
-        """The rest of a body is not waited for."""
-        self.client.idle = True
-        if exchange.response_started:  # answered before it was read, as where its key is unknown
-            self._leave()
-            self.client.then(self.client.close, b"")
-        else:
-            exchange.refuse(error)
+        """From now on it is the client who has to go on with the body of the request read last."""
+        if self._reading is not None:
+            if self._patience is None:
+                self._patience = Patience(self, self._service.limits)
+            self._patience.begin(self._reading)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import aiohappyeyeballs
@@ -30,12 +30,15 @@ class Origin(msgspec.Struct, frozen=True):
     tls: ssl.SSLContext | None = None
 
 
-def tls_context(ca_file: str = "") -> ssl.SSLContext:
-    """Verifies certificate and host name against the system's authorities and those in `ca_file` (PEM)."""
+def tls_context(ca_file: str = "", protocols: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
+    """Verifies certificate and host name against the system's authorities and those in `ca_file` (PEM).
+
+    `protocols`: what may be spoken, the best first (ALPN).
+    """
     context = ssl.create_default_context()
     if ca_file:
         context.load_verify_locations(ca_file)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(protocols)
     return context
 
 

@@ -1,4 +1,4 @@
-"""The upstream seam on httpx2, for upstreams that speak only HTTP/2 and for outbound proxies. Slower than `wire`.
+"""The upstream seam on httpx2, for outbound proxies. Slower than `wire`.
 
 Knows nothing of providers or metering. It drives httpx2's transport alone: no client, so no cookies kept from one
 customer for the next, no redirects, no retries, no decoding, no environment.
@@ -10,7 +10,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import h11
+import httpcore2
 import httpx2
+from h2.exceptions import H2Error
+from hpack.exceptions import HPACKError
+from hyperframe.exceptions import HyperframeError
 
 from taximeter import config
 from taximeter.core import loops
@@ -33,7 +38,8 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class HttpxTransport:
-    """One origin through httpx2: `settings.http2`, `settings.proxy_url`."""
+    """One origin through httpx2: `settings.proxy_url`. With `settings.http2` HTTP/2 behind the proxy, as httpx2 speaks
+    it: a GOAWAY cuts what runs, and nothing is sent again (`http2` has neither fault)."""
 
     def __init__(self, settings: config.UpstreamSettings, origin: Address, mark: bytes = b"") -> None:
         """`mark`: see `core.loops`."""
@@ -61,9 +67,10 @@ class HttpxTransport:
         fields = [*headers, (b"accept-encoding", b"identity"), *self._mark]
         if length is not None:
             fields.append((b"content-length", b"%d" % length))
+        upload = body if isinstance(body, bytes) else _Upload(body)
         url = self._origin.copy_with(raw_path=target)
-        request = httpx2.Request(method.decode("ascii"), url, headers=fields, content=body)
-        exchange = _Exchange(self, request)
+        request = httpx2.Request(method.decode("ascii"), url, headers=fields, content=upload)
+        exchange = _Exchange(self, request, upload)
         return await exchange.response.head()
 
     async def close(self) -> None:
@@ -77,10 +84,11 @@ class HttpxTransport:
 class _Exchange:
     """One request and its answer: a task that reads httpx2's stream into a `Response`; its `Source`."""
 
-    def __init__(self, transport: HttpxTransport, request: httpx2.Request) -> None:
+    def __init__(self, transport: HttpxTransport, request: httpx2.Request, upload: bytes | _Upload) -> None:
         settings = transport.settings
         self._transport = transport
         self._request = request
+        self._upload = upload
         self._idle_timeout_s = settings.idle_timeout_s
         self._timeouts = {
             "connect": settings.connect_timeout_s,
@@ -117,19 +125,24 @@ class _Exchange:
                 await answer.aclose()
             if not response.ended:
                 response.feed(b"", True)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            failure = map_error(self._transport.settings.name, error, answered=response.status != 0)
-            failure.__cause__ = error
-            if isinstance(failure, UpstreamError):
-                failure.sent = self._sent
-            response.fail(failure)
         except asyncio.CancelledError:
             response.fail(UpstreamCut(f"Upstream {self._transport.settings.name!r}: the connection was dropped."))
             raise
-        except Exception as error:  # what the request's body raised: passed on to whoever waits for the answer
-            response.fail(error)
+        except Exception as error:  # of httpx2, or of anything it stands on: none may look like a fault of ours
+            response.fail(self._failure(error))
         finally:
             self._request.extensions = {}  # `trace` holds this: together they would wait for the collector
+
+    def _failure(self, error: Exception) -> Exception:
+        """What whoever waits for the answer is told: what the request's own body raised, else what `error` means."""
+        raised = self._upload.raised if isinstance(self._upload, _Upload) else None
+        if raised is not None:
+            return raised
+        failure = map_error(self._transport.settings.name, error, answered=self.response.status != 0)
+        failure.__cause__ = error
+        if isinstance(failure, UpstreamError):
+            failure.sent = self._sent
+        return failure
 
     async def _trace(self, event: str, info: dict[str, Any]) -> None:
         if event.endswith("send_request_headers.started"):  # a proxy's CONNECT is not yet our request
@@ -146,6 +159,22 @@ class _Exchange:
         self._task.cancel()
 
 
+class _Upload:
+    """A request's body, which remembers what it has raised."""
+
+    def __init__(self, body: AsyncIterator[bytes]) -> None:
+        self._body = body
+        self.raised: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._body:
+                yield piece
+        except Exception as error:
+            self.raised = error
+            raise
+
+
 def _relayable(raw: Headers, status: int) -> Headers:
     """Lower-case names, without what belongs to the connection. Raises RemoteProtocolError on two framings."""
     headers = [(name.lower(), value) for name, value in raw]
@@ -160,17 +189,32 @@ def _relayable(raw: Headers, status: int) -> Headers:
 
 
 def map_error(name: str, error: Exception, *, answered: bool) -> RequestError:
-    """What an httpx2 error means here. `answered`: the head of the answer had come."""
+    """What an error of httpx2, or of anything it stands on, means here. `answered`: the head of the answer had come."""
     shown = f"Upstream {name!r}"
-    if isinstance(error, httpx2.TimeoutException):
+    if isinstance(error, _TIMEOUTS):
         return UpstreamTimeout(f"{shown} did not answer in time.")
-    if isinstance(error, httpx2.LocalProtocolError):
+    if isinstance(error, _OURS):
         return BadRequest("The request cannot be relayed: it is not valid HTTP for this upstream.")
-    if isinstance(error, httpx2.RemoteProtocolError) and not _is_hang_up(str(error)):
-        return UpstreamGarbage(f"{shown} answered something that is not safe HTTP: {error}.")
+    if isinstance(error, _GARBAGE) and not _is_hang_up(_text(error)):
+        return UpstreamGarbage(f"{shown} answered something that is not safe HTTP: {_text(error)}.")
     if answered:
         return UpstreamCut(f"{shown} closed the connection in the middle of its answer.")
-    return UpstreamUnreachable(f"{shown} cannot be reached: {error or type(error).__name__}.")
+    return UpstreamUnreachable(f"{shown} cannot be reached: {_text(error)}.")
+
+
+_TIMEOUTS = (httpx2.TimeoutException, httpcore2.TimeoutException, TimeoutError)
+_OURS = (httpx2.LocalProtocolError, httpx2.InvalidURL, httpcore2.LocalProtocolError, h11.LocalProtocolError)
+_GARBAGE = (
+    httpx2.RemoteProtocolError, httpcore2.RemoteProtocolError, h11.RemoteProtocolError, H2Error, HPACKError,
+    HyperframeError,
+)  # fmt: skip
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # of a class that needs what it was not given
+        return type(error).__name__
 
 
 def _is_hang_up(message: str) -> bool:

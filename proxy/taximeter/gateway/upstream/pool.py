@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Iterable
 from time import monotonic
@@ -15,7 +14,7 @@ from time import monotonic
 from taximeter.core.errors import UpstreamTimeout
 from taximeter.gateway.upstream.dial import Dialer, Origin, unreachable
 from taximeter.gateway.upstream.idleness import Idleness
-from taximeter.gateway.upstream.wire import Terms, WireConnection
+from taximeter.gateway.upstream.wire import WireConnection, terms_of
 from taximeter.server.client import Then, at_once
 from taximeter.server.inline import in_task
 
@@ -48,15 +47,7 @@ class Pool:
         self._dialer = Dialer(origin, dns_lifetime_s, socket_options)
         self._connect_timeout_s = connect_timeout_s
         self._max_connections = max_connections
-        shortest_s = min(first_byte_timeout_s, idle_timeout_s, keep_alive_s)
-        self._beat_s = min(1.0, max(0.01, shortest_s / 10))
-        self._terms = Terms(
-            name=name,
-            first_byte_ticks=math.ceil(first_byte_timeout_s / self._beat_s),
-            idle_ticks=math.ceil(idle_timeout_s / self._beat_s),
-            keep_alive_s=keep_alive_s,
-            then=then,
-        )
+        self._terms, self._beat_s = terms_of(name, first_byte_timeout_s, idle_timeout_s, keep_alive_s, then)
         self._idleness = Idleness()
         self._idle: list[WireConnection] = []
         self._live: set[WireConnection] = set()

@@ -1,6 +1,6 @@
 """The upstreams a worker sends to: which one, which path, which headers and credential; and the seam `send` → Response.
 
-Knows nothing of sockets (`wire`, `pool`; `httpx_client` for HTTP/2 and outbound proxies) nor of metering.
+Knows nothing of sockets (`wire`, `pool`; `http2` for HTTP/2, `httpx_client` for outbound proxies) nor of metering.
 """
 
 from __future__ import annotations
@@ -195,11 +195,19 @@ class WireTransport:
 
 def _transport(settings: config.UpstreamSettings, origin: Address, then: Then, mark: bytes) -> Transport:
     mark = mark if loops.gets_mark(origin[1]) else b""
-    if settings.http2 or settings.proxy_url:
+
+    def http1() -> Transport:
+        return WireTransport(pool_of(settings, origin, then), host_header(origin), mark)
+
+    if settings.proxy_url:
         from taximeter.gateway.upstream.httpx_client import HttpxTransport  # 60 ms of imports that few need
 
         return HttpxTransport(settings, origin, mark)
-    return WireTransport(pool_of(settings, origin, then), host_header(origin), mark)
+    if settings.http2:
+        from taximeter.gateway.upstream.http2 import Http2Transport
+
+        return Http2Transport(settings, origin, then, http1, mark)
+    return http1()
 
 
 def _length_of(headers: Headers) -> int | None:
