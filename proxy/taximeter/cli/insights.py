@@ -39,6 +39,10 @@ def trends(backend: Backend, params: Params, as_json: bool, by: str, limit: int 
     rows = [_row(str(getattr(each, by) or "(none)"), each) for each in answer.groups]
     figures = ["Calls", "Before", "Change", "Cost (USD)", "Before", "Change"]
     out.print(table([by.capitalize()], figures, [*rows, _row("Total", answer.total)]))
+    if answer.before_recorded_from:
+        out.print(
+            f"Nothing is recorded before {answer.before_recorded_from}: the range before is not whole.", style="dim"
+        )
     _incomplete(out, answer)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from litestar import Litestar, Router
+from typing import Any
+
+from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
+from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -12,7 +15,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from taximeter import __version__
 from taximeter.breaker.api import BreakerAdmin
 from taximeter.budgets.api import BudgetAdmin
-from taximeter.control.answers.encoding import HANDLERS, Json
+from taximeter.control.answers.encoding import HANDLERS, Json, unknown
 from taximeter.control.answers.openapi import Money, describe
 from taximeter.control.api import node
 from taximeter.control.api.analytics import Analytics
@@ -25,7 +28,7 @@ from taximeter.control.api.parameters import Brackets, usage_parameters
 from taximeter.control.api.rebuild import rebuild_redis
 from taximeter.control.api.streams import Streams
 from taximeter.control.api.usage import Requests, Usage
-from taximeter.control.dashboard import PAGES
+from taximeter.control.dashboard import PAGES, unknown_page
 from taximeter.control.door.access import anyone_known
 from taximeter.control.door.gate import Gate
 from taximeter.control.services.services import Services
@@ -71,7 +74,7 @@ def create(services: Services) -> Litestar:
             Gate(services.hosts, services.door),
             Brackets(),
         ],
-        exception_handlers=HANDLERS,
+        exception_handlers={**HANDLERS, NotFoundException: _nowhere},
         response_class=Json,
         response_headers=_HEADERS,
         openapi_config=_schema(),
@@ -83,6 +86,11 @@ def create(services: Services) -> Litestar:
     )
     describe(app)
     return app
+
+
+def _nowhere(request: Request[Any, Any, Any], error: NotFoundException) -> Response[Any]:
+    """A path that is none: a page for browsers, else as every error."""
+    return unknown_page(request, error) or unknown(request, error)
 
 
 def _schema() -> OpenAPIConfig:

@@ -5,11 +5,14 @@ from html import unescape
 import msgspec
 import pytest
 
-from control_plane import DAY_US, embedding, record
+from control_plane import DAY_US, NOON_US, embedding, record
 from dashboards import ADMIN_TOKEN, NOW_US, get, rows_of, text_of, told
 from present import present
+from taximeter.config import Settings
+from taximeter.config.settings import AuthSettings, UpstreamSettings
 from taximeter.core.figures import count, money, places
 from taximeter.core.record import Outcome
+from taximeter.keys.rule import digest
 
 PATHS = (
     "/",
@@ -130,9 +133,51 @@ async def test_a_new_installation_is_told_what_to_do(start):
     control = await start()
     html = await get(control, "/")
     assert "No calls in this range" in html and "OPENAI_BASE_URL=http://127.0.0.1:8000/v1" in html
+    assert "http://127.0.0.1:8000/w/WORKSPACE/v1" in html and "the one of openai, as before: it is passed on" in html
     assert "$0.00" in text_of(html, "today-cost") and "No calls today yet" in text_of(html, "today-errors")
     for path in ("/dashboard/records", "/dashboard/live", "/dashboard/health"):
         await get(control, path)
+
+
+async def test_a_new_installation_that_asks_for_keys_says_which(start):
+    settings = Settings(
+        listen="0.0.0.0:8000",
+        auth=AuthSettings(mode="keys", admin_token_sha256=digest(ADMIN_TOKEN)),
+        upstream=[UpstreamSettings(name="local", base_url="http://127.0.0.1:9/v1", models=["llama-3*", "qwen"])],
+    )
+    control = await start(settings)
+    bearer = {"authorization": f"Bearer {ADMIN_TOKEN}", "host": "meter.localhost:8001"}
+    html = await get(control, "/", **bearer)
+    assert "OPENAI_BASE_URL=http://meter.localhost:8000/v1" in html and "a proxy key (tm-…)" in html
+    assert "taximeter keys create WORKSPACE" in html and '"model": "qwen"' in html
+    await control.add(record(1, ended_at=NOON_US))
+    assert "Point a client here" not in await get(control, "/", **bearer)
+    assert "Point a client here" not in await get(control, "/?model=none", **bearer)  # filtered away, not missing
+
+
+async def test_what_is_not_here_is_a_page_for_people_and_json_for_programs(house):
+    for path in ("/nowhere", "/dashboard/nowhere", "/usage/nowhere/at/all", "/dashboard/workspaces/nobody"):
+        answer = await house.client.get(path, headers={"accept": "text/html,*/*"})
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8"), path
+        assert (
+            "Back to the overview" in answer.text and "default-src 'none'" in answer.headers["content-security-policy"]
+        )
+    answer = await house.client.get("/nowhere<b>", headers={"accept": "text/html"})
+    assert "<b>" not in answer.text and "/nowhere&lt;b&gt;" in answer.text
+    answer = await house.client.get("/nowhere")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert "No workspace" in (await house.client.get("/dashboard/workspaces/nobody")).text
+
+
+async def test_a_workspace_that_has_a_key_and_no_calls_yet_is_no_mistake(house):
+    house.keys.create("newcomer")
+    html = await get(house, "/dashboard/workspaces/newcomer")
+    assert "No calls in this range" in html and "/w/newcomer/v1" in html
+
+
+async def test_of_a_stranger_an_unknown_page_tells_nothing(guarded):
+    answer = await guarded.client.get("/nowhere", headers={"accept": "text/html"})
+    assert answer.status_code == 404 and "Records" not in answer.text
 
 
 async def test_what_is_not_known_is_never_shown_as_nothing(start):
@@ -188,6 +233,45 @@ async def test_the_analytics_are_what_the_api_says(house):
     assert [row[1:3] for row in rows_of(html, "trends")] == expected
     peaks = await house.get("/usage/peaks", **{"from": "2026-11-16"})
     assert [row[1] for row in rows_of(html, "peaks")] == [count(each["usage"]["requests"]) for each in peaks["hours"]]
+
+
+async def test_the_forecast_says_how_much_of_the_month_is_left(house):
+    assert "8 of 30 days" in await get(house, "/dashboard/analytics")
+
+
+async def test_a_change_against_a_range_that_is_not_whole_says_so(start):
+    control = await start(now_us=lambda: NOW_US)
+    await control.add(
+        record(1, ended_at=NOW_US - 9 * DAY_US, cost_nusd=10**9), record(2, ended_at=NOW_US - 1, cost_nusd=2 * 10**9)
+    )
+    html = await get(control, "/dashboard/analytics?period=7d")
+    assert "+100 %" in html and "* Nothing is recorded before 2026-11-13" in html
+    trends = await control.get("/usage/trends", **{"from": "2026-11-16"})
+    assert trends["before_recorded_from"] == "2026-11-13T00:00:00Z"
+    await control.add(record(3, ended_at=NOW_US - 20 * DAY_US))
+    html = await get(control, "/dashboard/analytics?period=7d")
+    assert "+100 %" in html and "is not whole" not in html
+    assert (await control.get("/usage/trends", **{"from": "2026-11-16"}))["before_recorded_from"] is None
+
+
+async def test_today_against_the_first_day_of_all_says_so(start):
+    control = await start(now_us=lambda: NOW_US)
+    await control.add(record(1, ended_at=NOW_US - DAY_US - 1), record(2, ended_at=NOW_US - 1))
+    assert "Nothing is recorded before yesterday" in await get(control, "/")
+    await control.add(record(3, ended_at=NOW_US - 3 * DAY_US))
+    assert "Nothing is recorded before yesterday" not in await get(control, "/")
+
+
+async def test_trends_sort_by_every_column(start):
+    control = await start(now_us=lambda: NOW_US)
+    await control.add(
+        record(1, request_model="a", cost_nusd=3 * 10**9, ended_at=NOW_US - 1),
+        record(2, request_model="b", cost_nusd=2 * 10**9, ended_at=NOW_US - 1),
+        record(3, request_model="b", cost_nusd=9 * 10**9, ended_at=NOW_US - 9 * DAY_US),
+    )
+    for sort, expected in (("", "ba"), ("name", "ab"), ("-cost", "ab"), ("-before", "ba"), ("moved", "ab")):
+        html = await get(control, "/dashboard/analytics?period=7d" + (f"&sort={sort}" if sort else ""))
+        assert "".join(row[0] for row in rows_of(html, "trends")) == expected, sort
 
 
 async def test_health_tells_what_a_sink_lacks(start):

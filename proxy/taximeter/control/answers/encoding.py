@@ -35,7 +35,7 @@ def _ours(_: Request[Any, Any, Any], error: RequestError) -> Response[bytes]:
     return Response(error.body(), status_code=error.status, headers=headers, media_type="application/json")
 
 
-def _theirs(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def unknown(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     """What Litestar refuses: an unknown path or method, a parameter or body that does not validate."""
     message, param = error.detail or HTTPStatus(error.status_code).phrase, None
     if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
@@ -72,7 +72,7 @@ def _unforeseen(request: Request[Any, Any, Any], error: Exception) -> Response[b
 
 HANDLERS: ExceptionHandlersMap = {
     RequestError: _ours,
-    HTTPException: _theirs,
+    HTTPException: unknown,
     HistoryUnavailable: _without_history,
     RecursionError: _too_deep,
     Exception: _unforeseen,

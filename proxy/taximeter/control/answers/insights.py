@@ -66,6 +66,9 @@ class Trends(msgspec.Struct, kw_only=True):
     from_: str | None = msgspec.field(name="from")
     to: str | None
     before_from: str | None
+    before_recorded_from: str | None
+    """Null: the range before is whole. Else nothing is recorded before this day, which lies in the range before, so
+    that a change compares with a part of it."""
     complete: bool = True
     lag_seconds: float = 0.0
     total: Trend
@@ -116,6 +119,7 @@ class Forecast(msgspec.Struct, kw_only=True):
     unpriced_requests: int
     days_left: int
     """After today."""
+    days_in_month: int
     basis_days: int
     """Whole days the forecast is made from: since the day after the first call, at most 84."""
     month_end_usd: Decimal | None
@@ -183,7 +187,25 @@ def before(filters: Filters) -> Filters:
     return replace(filters, from_us=max(0, 2 * from_us - to_us), to_us=from_us)
 
 
-def trends(filters: Filters, now: Sequence[Group], then: Sequence[Group]) -> Trends:
+def earlier(filters: Filters) -> Filters:
+    """Everything before the range before."""
+    return replace(filters, from_us=None, to_us=before(filters).from_us)
+
+
+def recorded_from(filters: Filters, earlier: Sequence[Group], days: Sequence[Group]) -> int | None:
+    """The day on which recording began, where it is one of `before(filters)` but the first; None: that range is whole.
+
+    `earlier`: all there is before it; `days`: its days.
+    """
+    if any(group.totals.requests or group.details.corrections for group in earlier):
+        return None
+    begun_us = min((group.start_us or 0 for group in days if group.totals.requests), default=None)
+    return None if begun_us is None or begun_us <= (before(filters).from_us or 0) else begun_us
+
+
+def trends(
+    filters: Filters, now: Sequence[Group], then: Sequence[Group], recorded_from_us: int | None = None
+) -> Trends:
     """`now` and `then` hold the same group-by of `filters` and of `before(filters)`."""
     found: dict[tuple[str | None, ...], tuple[list[Totals], list[Totals]]] = {}
     names: tuple[str, ...] = ()
@@ -199,6 +221,7 @@ def trends(filters: Filters, now: Sequence[Group], then: Sequence[Group]) -> Tre
         from_=shown(filters.from_us),
         to=shown(filters.to_us),
         before_from=shown(before(filters).from_us),
+        before_recorded_from=shown(recorded_from_us),
         total=_trend(views.summed(group.totals for group in now), views.summed(group.totals for group in then)),
         groups=sorted(trend.values(), key=_moved, reverse=True) if names else [],
     )
@@ -250,7 +273,8 @@ def forecast(daily: Sequence[Group], now_us: int, tz: str) -> Forecast:
     ]
     this_month = views.summed(totals for day, totals in by_day.items() if day >= today.date().replace(day=1))
     spent = this_month.cost_nusd
-    left = monthrange(today.year, today.month)[1] - today.day
+    month_days = monthrange(today.year, today.month)[1]
+    left = month_days - today.day
     today_nusd = by_day[today.date()].cost_nusd if today.date() in by_day else 0
     told = analytics.forecast(days, today_nusd, left)
     tried = None if told is None else told.backtest
@@ -260,6 +284,7 @@ def forecast(daily: Sequence[Group], now_us: int, tz: str) -> Forecast:
         spent_usd=views.usd(spent),
         unpriced_requests=this_month.unpriced_requests,
         days_left=left,
+        days_in_month=month_days,
         basis_days=len(days),
         month_end_usd=_added(spent, None if told is None else told.rest_nusd),
         low_usd=_added(spent, None if told is None else told.low_nusd),

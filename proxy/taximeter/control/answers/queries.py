@@ -89,8 +89,14 @@ def owner(track: str) -> Query[str | None]:
 def trends(filters: Filters, group_by: Sequence[str], now_us: int, tz: str) -> Query[Trends]:
     """A range, without `from` of 7 days, against the one of the same length before it."""
     ranged = insights.ranged(filters, now_us, ZoneInfo(tz), insights.TREND_DAYS)
-    now, then = yield Read(ranged, group_by), Read(insights.before(ranged), group_by)
-    return insights.trends(ranged, now, then)
+    past = insights.before(ranged)
+    now, then, earlier, days = yield (
+        Read(ranged, group_by),
+        Read(past, group_by),
+        Read(insights.earlier(ranged)),
+        Read(past, (), "day", tz),
+    )
+    return insights.trends(ranged, now, then, insights.recorded_from(ranged, earlier, days))
 
 
 def peaks(filters: Filters, now_us: int, tz: str) -> Query[Peaks]:

@@ -5,7 +5,10 @@ from taximeter.control.dashboard.analytics import AnalyticsPages
 from taximeter.control.dashboard.pages import Pages
 from taximeter.control.dashboard.performance import PerformancePages
 from taximeter.control.dashboard.records import PAGES as RECORDS
+from taximeter.control.dashboard.showing import unknown_page
 from taximeter.control.dashboard.sign_in import SignIn
+
+__all__ = ["PAGES", "unknown_page", "warm"]
 
 PAGES = (Pages, AnalyticsPages, PerformancePages, *RECORDS, SignIn)
 """For Litestar(route_handlers=…)."""

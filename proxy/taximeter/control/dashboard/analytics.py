@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from litestar import Controller, Response, get
 from litestar.di import Provide
@@ -11,12 +12,13 @@ from litestar.params import QueryParameter
 from markupsafe import Markup
 
 from taximeter.control.answers import queries
-from taximeter.control.answers.insights import Peaks
+from taximeter.control.answers.insights import Peaks, Trend, Trends
 from taximeter.control.api.parameters import Given, Many, only_known_parameters, split
 from taximeter.control.dashboard import charts
 from taximeter.control.dashboard.contexts import AnalyticsPage
-from taximeter.control.dashboard.pages import DIMENSIONS, By, Viewed, one_of, page_view
+from taximeter.control.dashboard.pages import DIMENSIONS, By, Sort, Viewed, one_of, page_view
 from taximeter.control.dashboard.showing import ERRORS, show
+from taximeter.control.dashboard.sorting import Sorting, sorting
 from taximeter.control.dashboard.view import NAMES, View, last_days
 from taximeter.control.door.access import anyone_known
 from taximeter.control.services.querying import ApiRequest, run, up_to_date
@@ -25,6 +27,8 @@ from taximeter.core.times import local
 from taximeter.sinks.query import Filters
 
 SHOWN = 12
+COLUMNS = ("name", "calls", "cost", "before", "moved")
+"""What the table of trends can be sorted by."""
 
 
 class AnalyticsPages(Controller):
@@ -42,9 +46,11 @@ class AnalyticsPages(Controller):
         request: ApiRequest,
         view: Viewed,
         by: By = None,
+        sort: Sort = None,
         candidate: Annotated[Many, QueryParameter(description="A further model to compare: provider/model.")] = None,
     ) -> Response[str]:
         by = one_of(by, DIMENSIONS, "model")
+        order = sorting(sort, COLUMNS, "-moved")
         complete, lag_s = await up_to_date(services)
         now_us, tz = services.now_us(), view.tz.key
         further = [name for name in split(candidate) if name]
@@ -59,7 +65,9 @@ class AnalyticsPages(Controller):
             dimensions=DIMENSIONS,
             by=by,
             shown=SHOWN,
+            sort=order,
             trends=trends,
+            rows=_in_order(trends, by, order),
             peaks=peaks,
             hours=await asyncio.to_thread(_hours, peaks, view),
             forecast=forecast,
@@ -69,6 +77,18 @@ class AnalyticsPages(Controller):
             lag_seconds=lag_s,
         )
         return show(request, page)
+
+
+def _in_order(trends: Trends, by: str, sort: Sorting) -> list[Trend]:
+    """The groups by a column; `moved`: by how much more or less they cost."""
+    value: dict[str, Callable[[Trend], Any]] = {
+        "name": lambda each: str(getattr(each, by) or "").lower(),
+        "calls": lambda each: each.now.requests,
+        "cost": lambda each: each.now.estimated_cost_usd or 0,
+        "before": lambda each: each.before.estimated_cost_usd or 0,
+        "moved": lambda each: abs((each.now.estimated_cost_usd or 0) - (each.before.estimated_cost_usd or 0)),
+    }
+    return sorted(trends.groups, key=value[sort.by], reverse=sort.descending)
 
 
 def _hours(peaks: Peaks, view: View) -> Markup:

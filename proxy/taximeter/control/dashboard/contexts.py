@@ -9,10 +9,11 @@ import msgspec
 from markupsafe import Markup
 
 from taximeter.budgets.responses import BudgetInfo
-from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Trends
+from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Trend, Trends
 from taximeter.control.answers.responses import TrackResponse
 from taximeter.control.dashboard.figures import Figures, Row, Table, Today
 from taximeter.control.dashboard.pickers import Picker
+from taximeter.control.dashboard.pointing import Pointing
 from taximeter.control.dashboard.rates import Performance
 from taximeter.control.dashboard.sorting import Sorting
 from taximeter.control.dashboard.time_series import TimeSeries
@@ -55,7 +56,7 @@ class OverviewPage(Page, kw_only=True):
     today: Today
     tables: list[Table]
     sort: Sorting
-    listen: str
+    pointing: Pointing
     tracks: list[tuple[Row, int]]
     """Of a workspace, each with when it was used last (µs)."""
 
@@ -136,7 +137,10 @@ class AnalyticsPage(Page, kw_only=True):
     dimensions: dict[str, str]
     by: str
     shown: int
+    sort: Sorting
     trends: Trends
+    rows: list[Trend]
+    """Its groups in order."""
     peaks: Peaks
     hours: Markup
     forecast: Forecast

@@ -60,6 +60,8 @@ class Today(msgspec.Struct, frozen=True):
     whole_href: str
     failed_href: str
     """The records of today that failed."""
+    since_yesterday: bool
+    """Recording began yesterday: it is not a whole day to compare with."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -113,11 +115,14 @@ async def today(history: HistoryReader, view: View) -> Today:
     before, _ = last_days(view.now_us, view.tz, 2)
     then_us = same_time_before(view.now_us, view.tz)
     ranges = ((midnight, next_us), (before, then_us), (before, midnight))
-    now, then, whole = await asyncio.gather(
-        *(sums(history, replace(view.filters, from_us=start, to_us=end)) for start, end in ranges)
+    now, then, whole, earlier = await asyncio.gather(
+        *(sums(history, replace(view.filters, from_us=start, to_us=end)) for start, end in ranges),
+        sums(history, replace(view.filters, from_us=None, to_us=before)),
     )
     today_href, before_href = view.within(midnight, next_us), view.within(before, midnight)
-    return Today(now, then, whole, today_href, before_href, view.within(midnight, next_us, outcome=FAILED))
+    failed_href = view.within(midnight, next_us, outcome=FAILED)
+    began = bool(whole.totals.requests) and not earlier.totals.requests
+    return Today(now, then, whole, today_href, before_href, failed_href, began)
 
 
 def table(view: View, name: str, groups: Iterable[Group], sort: Sorting) -> Table:

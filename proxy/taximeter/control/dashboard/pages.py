@@ -14,6 +14,7 @@ from taximeter.control.answers import responses
 from taximeter.control.api.parameters import Asked, Given, only_known_parameters, split
 from taximeter.control.dashboard import figures
 from taximeter.control.dashboard.contexts import HealthPage, LivePage, OverviewPage, TrackPage
+from taximeter.control.dashboard.pointing import pointing
 from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.dashboard.sorting import Sorting, sorting
 from taximeter.control.dashboard.time_series import time_series
@@ -73,6 +74,7 @@ class Pages(Controller):
         self, services: Given, request: ApiRequest, view: Viewed, name: FromPath[str], by: By = None, sort: Sort = None
     ) -> Response[str]:
         own(request.auth, [name])
+        await _known(services, request, name)
         filters = replace(view.filters, workspace=[name])
         view = replace(view, filters=filters, params=view.params | {"workspace": [name]}, fixed=("workspace",))
         by = one_of(by, OF_WORKSPACE, "model")
@@ -136,6 +138,23 @@ class Pages(Controller):
         return show(request, page)
 
 
+async def _known(services: Services, request: ApiRequest, name: str) -> None:
+    """Raises NotFound on a workspace that nothing here has ever heard of."""
+    if request.auth.workspace == name:
+        return
+    await up_to_date(services)
+    if (await services.history.usage(Filters(workspace=name)))[0].details.attempts:
+        return
+    known = {each.workspace for each in await asyncio.to_thread(services.keys.listing)}
+    if services.budgets is not None:
+        known |= {each.workspace for each in await asyncio.to_thread(services.budgets.store.listing)}
+    if name not in known:
+        raise NotFound(
+            f"No workspace {name[:128]!r}: no call of it is recorded, and no key or budget is for it.",
+            param="workspace",
+        )
+
+
 async def _overview(
     services: Services,
     request: ApiRequest,
@@ -164,7 +183,7 @@ async def _overview(
         sort=sort,
         today=today,
         tables=[figures.table(view, name, groups[name], sort) for name in dimensions],
-        listen=services.settings.listen,
+        pointing=pointing(services.settings, request.headers.get("host", ""), workspace),
         tracks=tracks,
         complete=complete,
         lag_seconds=lag_s,

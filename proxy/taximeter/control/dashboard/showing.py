@@ -63,6 +63,13 @@ def _told(request: ApiRequest, status: int, message: str) -> Response[str]:
     return show(request, ErrorPage(title=HTTPStatus(status).phrase, message=message), status)
 
 
+def unknown_page(request: ApiRequest, error: HTTPException) -> Response[str] | None:
+    """A page for a browser that asks for what is not here; None: who asks is no browser."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return None
+    return _told(request, error.status_code, f"There is no page {request.url.path[:128]!r} here.")
+
+
 ERRORS: ExceptionHandlersMap = {
     RequestError: _refused,
     HTTPException: _unknown,
