@@ -21,7 +21,7 @@ def test_a_child_whose_supervisor_died_while_it_started_goes_on_to_end_in_order(
     """An exception here would end the journal while connections are being accepted."""
     read, write = os.pipe()
     os.close(read)  # the supervisor's end
-    slot = msgspec.json.encode(Slot(number=1, socket_fd=-1, boot_fd=-1, lock_fd=-1)).decode()
+    slot = msgspec.json.encode(Slot(number=1, socket_fd=-1, boot_fds=[], lock_fd=-1)).decode()
     done = subprocess.run([sys.executable, "-c", SERVES, slot], stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"goes on\n")

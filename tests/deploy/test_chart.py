@@ -124,7 +124,7 @@ def test_a_pod_that_goes_takes_calls_until_load_balancers_know_and_has_time_for_
     assert told["containers"][0]["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "15"]
     assert told["terminationGracePeriodSeconds"] == 120 > 15 + 60  # limits.shutdown_s there
     said = refused("--set", "terminationGracePeriodSeconds=35")
-    assert "preStopSleepSeconds and limits.shutdown_s together take 35 s" in said
+    assert "preStopSleepSeconds, limits.shutdown_delay_s and limits.shutdown_s together take 35 s" in said
 
 
 def test_a_pod_may_write_nowhere_but_to_its_volumes() -> None:

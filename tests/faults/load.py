@@ -35,19 +35,22 @@ class Load:
         """Marks of calls whose answer, status 200, reached the client to its end."""
 
     @contextlib.asynccontextmanager
-    async def running(self, *, clients: int = 4, seed: int = 1, chance_to_leave: float = 0.0) -> AsyncIterator[None]:
+    async def running(
+        self, *, clients: int = 4, seed: int = 1, chance_to_leave: float = 0.0, keep_alive: bool = True
+    ) -> AsyncIterator[None]:
         """Send until the block ends; then wait for the last answers."""
         over = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
-                group.create_task(self._client(random.Random(seed * 1000 + number), over, chance_to_leave))
+                group.create_task(self._client(random.Random(seed * 1000 + number), over, chance_to_leave, keep_alive))
             try:
                 yield
             finally:
                 over.set()
 
-    async def _client(self, dice: random.Random, over: asyncio.Event, chance_to_leave: float) -> None:
-        async with httpx2.AsyncClient(timeout=HANG_S) as client:
+    async def _client(self, dice: random.Random, over: asyncio.Event, chance_to_leave: float, keep_alive: bool) -> None:
+        kept = httpx2.Limits(max_keepalive_connections=None if keep_alive else 0)
+        async with httpx2.AsyncClient(timeout=HANG_S, limits=kept) as client:
             while not over.is_set():
                 leave_after = dice.randint(0, 8) if dice.random() < chance_to_leave else None
                 try:

@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -34,7 +35,7 @@ from faults.load import Load
 from taximeter.core.record import Record
 from upstream import Provider
 from valkeys import free_ports
-from waits import HANG_S, happens, tree
+from waits import HANG_S, happens, run, tree
 
 INJECT = Path(__file__).parent / "inject"
 SOURCES = Path(__file__).parents[2] / "proxy"
@@ -56,20 +57,24 @@ class Node:
         chunk_ms: float = 5,
         redis_client: Callable[[], redis.Redis] | None = None,
         history_url: str = "",
+        activated: bool = False,
     ) -> None:
-        """`config`: TOML in front of the upstreams; `upstreams`: further [[upstream]] tables."""
+        """`config`: TOML in front of the upstreams; `upstreams`: further [[upstream]] tables. `activated`: it is handed
+        its listening sockets, as by a systemd socket unit, and they stay open while it is down."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "taximeter.log"
         self.commit_fails = folder / "commit-fails"
         """While this file exists, a commit of the history reports a failure after it has taken effect."""
+        self.settings_file = folder / "taximeter.toml"
         self.port, self.admin = free_ports(2)  # none that a connection of ours could take while the node is down
         self.workers, self.config, self.upstreams = workers, config, upstreams
         self.env = env or {}
         self.own_provider = provider is None
         self.provider = provider or Provider(chunks=chunks, chunk_ms=chunk_ms)
         self.process: subprocess.Popen[bytes] | None = None
+        self.sockets = [socket.create_server(("127.0.0.1", port)) for port in (self.port, self.admin) if activated]
         self.loads = Load([])
         self._redis_client, self.history_url = redis_client, history_url or f"sqlite:///{self.data}/history.db"
 
@@ -85,28 +90,53 @@ class Node:
 
     async def __aexit__(self, *_: object) -> None:
         await self._opened.aclose()
+        for each in self.sockets:
+            each.close()
 
     # ── life and death ───────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, preexec: Callable[[], object] | None = None) -> None:
         """Start Taximeter on the same data and ports as before."""
-        file = self.folder / "taximeter.toml"
-        file.write_text(
+        self.write_settings()
+        argv = [sys.executable, "-m", "taximeter", "serve", "--config", str(self.settings_file)]
+        if self.sockets:
+            first, second = (each.fileno() for each in self.sockets)
+            moved = f"exec 3<&{first} 4<&{second}; LISTEN_PID=$$ LISTEN_FDS=2 exec "
+            argv = ["bash", "-c", f'{moved} "$@"', "bash", *argv]
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                argv,
+                stdout=out,
+                stderr=out,
+                env=self._environ(),
+                preexec_fn=preexec,  # noqa: PLW1509
+                pass_fds=[each.fileno() for each in self.sockets],
+            )
+
+    def write_settings(self) -> None:
+        """Its settings file, as `config` and `upstreams` are now."""
+        self.settings_file.write_text(
             f'listen = "127.0.0.1:{self.port}"\nadmin_listen = "127.0.0.1:{self.admin}"\n'
             f'data_dir = "{self.data}"\nworkers = {self.workers}\n{self.config}\n'
             f'[[upstream]]\nname = "openai"\nbase_url = "{self.provider.base_url}"\nforward_credentials = true\n'
             f"{self.upstreams}"
         )
+
+    def _environ(self) -> dict[str, str]:
         paths = [str(INJECT), str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
-        env = {
+        return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(paths),
             "FAULTS_COMMIT_FAILS": str(self.commit_fails),
             **self.env,
         }
-        with self.log.open("ab") as out:
-            argv = [sys.executable, "-m", "taximeter", "serve", "--config", str(file)]
-            self.process = subprocess.Popen(argv, stdout=out, stderr=out, env=env, preexec_fn=preexec)  # noqa: PLW1509
+
+    async def reload(self) -> int:
+        """`taximeter reload`: its exit code."""
+        argv = [sys.executable, "-m", "taximeter", "reload", "--config", str(self.settings_file)]
+        done = await asyncio.to_thread(run, argv, env=self._environ())
+        print(done.stdout, done.stderr)
+        return done.returncode
 
     async def stop(self) -> None:
         """End in order."""
@@ -214,6 +244,13 @@ class Node:
         self.loads.urls[:] = [self.url]
         async with self.loads.running(clients=clients, seed=seed, chance_to_leave=chance_to_leave):
             yield self.loads
+
+    @contextlib.asynccontextmanager
+    async def fresh_load(self, *, clients: int = 4, seed: int = 1) -> AsyncIterator[None]:
+        """Beside `load`: the same traffic, with a new connection for each call."""
+        self.loads.urls[:] = [self.url]
+        async with self.loads.running(clients=clients, seed=seed, keep_alive=False):
+            yield
 
     async def answered(self, more: int) -> None:
         """Wait until so many more calls have come to an end, good or bad."""

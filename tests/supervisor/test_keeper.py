@@ -21,6 +21,8 @@ class Child:
         self.ready = asyncio.Event()
         self.exited = asyncio.Event()
         self.code: int | None = None
+        self.retired = False
+        self.said = ""
         self._works, self._obeys = works, obeys
 
     async def watch(self) -> None:
@@ -31,6 +33,9 @@ class Child:
 
     def check(self) -> int | None:
         return self.code
+
+    def retire(self) -> None:
+        self.retired = True
 
     def terminate(self) -> None:
         if self._obeys:
@@ -100,7 +105,7 @@ async def test_a_child_that_was_ready_once_is_never_given_up_but_restarted_ever_
         delays.append(timeout_s)
         return event.is_set()
 
-    monkeypatch.setattr(module, "_until", until)
+    monkeypatch.setattr(module, "within", until)
     slot = Slot(Child(1), *(Child(pid, works=False) for pid in range(2, 12)), Child(12))
     run = asyncio.ensure_future(slot.keeper.run())
     (await slot.next()).end(1)
@@ -124,3 +129,63 @@ async def test_a_child_that_does_not_obey_is_killed() -> None:
 
 async def test_a_slot_without_a_child_has_nothing_to_end() -> None:
     await Slot().keeper.end(1)
+
+
+async def test_a_successor_takes_over_when_it_is_ready_and_the_one_before_may_end() -> None:
+    slot = Slot(Child(1))
+    run = asyncio.ensure_future(slot.keeper.run())
+    first, second = await slot.next(), Child(2)
+    await asyncio.wait_for(slot.keeper.ready.wait(), HANG_S)
+    assert await slot.keeper.bring(lambda: second) == ""
+    assert (slot.keeper.child, first.retired) == (first, False), "nothing has changed yet"
+    slot.keeper.succeed()
+    assert (slot.keeper.child, first.retired) == (second, True)
+    first.end(0)
+    slot.keeper.look()
+    assert slot.keeper.children == [second]
+    slot.stopping.set()
+    await slot.keeper.end(10)
+    await run
+    assert second.code == 0
+
+
+async def test_a_successor_that_does_not_start_changes_nothing_and_says_why() -> None:
+    slot = Slot(Child(1))
+    run = asyncio.ensure_future(slot.keeper.run())
+    first, bad = await slot.next(), Child(2, works=False)
+    bad.said = "no such file"
+    assert await slot.keeper.bring(lambda: bad) == (
+        "worker 1 does not start: it (process 2) ended with exit code 1; no such file."
+    )
+    assert (slot.keeper.child, slot.keeper.successor, first.retired) == (first, None, False)
+    slot.stopping.set()
+    await slot.keeper.end(10)
+    await run
+
+
+async def test_a_successor_that_dies_after_it_took_over_is_replaced_though_the_one_before_lives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    slot = Slot(Child(1), Child(3))
+    run = asyncio.ensure_future(slot.keeper.run())
+    first, second = await slot.next(), Child(2)
+    await slot.keeper.bring(lambda: second)
+    slot.keeper.succeed()
+    second.end(-signal.SIGKILL)
+    third = await slot.next()
+    assert "worker 1 (process 2) was killed by SIGKILL; it is replaced" in caplog.text
+    assert not first.exited.is_set(), "it has calls yet"
+    slot.stopping.set()
+    await slot.keeper.end(10)
+    await run
+    assert (third.code, first.code) == (0, 0)
+
+
+async def test_a_dismissed_slot_ends_behind_its_child() -> None:
+    slot = Slot(Child(1))
+    run = asyncio.ensure_future(slot.keeper.run())
+    child = await slot.next()
+    slot.keeper.dismiss()
+    assert child.retired
+    child.end(0)
+    await asyncio.wait_for(run, HANG_S)

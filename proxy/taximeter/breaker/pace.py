@@ -88,6 +88,10 @@ class Paces:
         self._start = start
         self._cursors: dict[str, int] = {}
 
+    def measure(self, paces: Sequence[Pace]) -> None:
+        """For these breakers from now on."""
+        self._paces = paces
+
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
         ids = list(journal_ids)
         unknown = [each for each in ids if each not in self._cursors]

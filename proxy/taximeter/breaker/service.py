@@ -99,6 +99,14 @@ class BreakerService:
         self.tripped: Counter[str] = Counter()
         """Breaker -> how often it tripped here since this process began."""
 
+    def use(self, breakers: Sequence[BreakerSettings]) -> None:
+        """Go by other settings from now on. A breaker that is as it was goes on measuring."""
+        there = {each.settings.name: each for each in self.breakers}
+        wanted = [(each, there.get(each.name)) for each in breakers]
+        self.breakers = [had if had is not None and had.settings == each else Breaker(each) for each, had in wanted]
+        kept = {each.settings.name for each in self.breakers if each in there.values()}
+        self._usual = {key: usual for key, usual in self._usual.items() if key[0] in kept}
+
     def open(self) -> dict[str, int]:
         """Breaker -> how many places it stops now."""
         found = {each.settings.name: 0 for each in self.breakers}

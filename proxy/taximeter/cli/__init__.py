@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "serve": "taximeter.cli.run:serve",
     "check": "taximeter.cli.run:check",
     "status": "taximeter.cli.run:status",
+    "reload": "taximeter.cli.reload:reload_",
     "demo": "taximeter.cli.demo:demo",
     "stats": "taximeter.cli.query:stats",
     "by-workspace": "taximeter.cli.query:by_workspace",

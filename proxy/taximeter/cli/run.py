@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 FAILED, BAD_SETTINGS = 1, 2
-_DEFAULT = "Settings; default: config/taximeter.toml, else taximeter.toml."
+DEFAULT_FILES = "Settings; default: config/taximeter.toml, else taximeter.toml."
 
 
 def _settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give the command the settings and where they come from; a mistake in them ends it with exit code 2."""
 
-    @click.option("--config", "file", type=click.Path(path_type=Path), help=_DEFAULT)
+    @click.option("--config", "file", type=click.Path(path_type=Path), help=DEFAULT_FILES)
     @wraps(command)
     def with_settings(file: Path | None, **options: Any) -> None:
         from taximeter.config.found import find
@@ -38,7 +38,8 @@ def _settings(command: Callable[..., None]) -> Callable[..., None]:
         found = None
         try:
             found = find(file, os.environ)
-            command(config.load(file), found, **options)
+            settings, found = config.load_found(file)
+            command(settings, found, **options)
         except TaximeterError as error:
             echo(f"Error: {error}", err=True)
             for line in found.lines() if found else ():  # which settings these were may be the very mistake
@@ -57,13 +58,19 @@ def serve(settings: Settings, found: Found, workers: int | None) -> None:
     The first lets open streams end (limits.shutdown_s), a second one ends at once.
     """
     from taximeter.config.checks import before_serving
+    from taximeter.config.envfile import environment
     from taximeter.supervisor import serve as supervise
 
+    def read() -> tuple[Settings, Path | None]:
+        again, at = config.load_found(found.named)
+        again.workers = workers or again.workers
+        return again, at.file
+
     settings.workers = workers or settings.workers
-    before_serving(settings, os.environ)
+    before_serving(settings, environment(settings.env_file, os.environ))
     as_json = settings.log.format == "json"
     try:
-        supervise(settings, lambda runtime: (_log_ready if as_json else _announce)(runtime, found))
+        supervise(settings, found.file, read, lambda runtime: (_log_ready if as_json else _announce)(runtime, found))
     except TaximeterError as error:
         if not as_json:
             raise

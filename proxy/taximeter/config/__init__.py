@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from taximeter.config.settings import (
     AuthSettings,
@@ -22,6 +23,9 @@ from taximeter.config.settings import (
     WebhookSettings,
 )
 
+if TYPE_CHECKING:
+    from taximeter.config.found import Found
+
 __all__ = [
     "AuthSettings",
     "BudgetSettings",
@@ -38,6 +42,7 @@ __all__ = [
     "UpstreamSettings",
     "WebhookSettings",
     "load",
+    "load_found",
 ]
 
 
@@ -49,6 +54,11 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     the setting's path, the value and what is allowed. Refusals that concern serving only (DESIGN §10) are in
     `checks.before_serving`.
     """
+    return load_found(path, environ)[0]
+
+
+def load_found(path: Path | None = None, environ: Mapping[str, str] | None = None) -> tuple[Settings, Found]:
+    """`load`, and where the settings come from."""
     import os
 
     from taximeter.config.reading import read  # workers get their settings ready-made and never import this

@@ -182,8 +182,22 @@ def _upstream_problems(upstream: UpstreamSettings) -> Iterable[tuple[str, str]]:
         yield "forward_credentials", "with api_key_env set, that credential is sent; never both"
     if not upstream.models or "" in upstream.models:
         yield "models", 'give model names or patterns, for example ["gpt-*"]; ["*"] for all'
-    if upstream.ca_file and not Path(upstream.ca_file).is_file():
-        yield "ca_file", "there is no such file"
+    if upstream.ca_file:
+        yield from (("ca_file", why) for why in _certificate_problems(Path(upstream.ca_file)))
+
+
+def _certificate_problems(path: Path) -> Iterable[str]:
+    if not path.is_file():
+        yield "there is no such file"
+        return
+    import ssl  # 20 ms, for who has such a file
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        yield f"no certificate (PEM) can be read from it: {error.reason or error}"
+    except OSError as error:
+        yield f"it cannot be read: {error.strerror}"
 
 
 def loop_problems(

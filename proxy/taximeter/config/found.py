@@ -19,10 +19,14 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     file: Path | None
     """Read; None: no file."""
+    named: Path | None
+    """The file that was asked for; None: whichever is there."""
     passed_over: list[Path]
     """Settings files in the working directory that are not read."""
     variables: list[str]
     """Settings from the environment; they win over the file."""
+    env_file: Path | None = None
+    """What stands over the environment."""
 
     def lines(self) -> list[str]:
         """For people: what was read and what was not."""
@@ -31,6 +35,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         else:
             looked_for = " and no ".join(str(path) for path in FILES)
             said = [f"no file read (no {looked_for} in {Path.cwd()}): the defaults are in force"]
+        if self.env_file:
+            said.append(f"variables from {self.env_file.absolute()}, over the environment")
         if self.variables:
             said.append(f"from the environment, over that: {', '.join(self.variables)}")
         said += [f"NOT READ: {path.absolute()} (another file comes first)" for path in self.passed_over]
@@ -43,7 +49,7 @@ def find(path: Path | None, environ: Mapping[str, str]) -> Found:
     there = [file for file in FILES if os.path.lexists(file)]
     file = path or next(iter(there), None)
     others = [other for other in there if file is not None and not _same(other, file)]
-    return Found(file=file, passed_over=others, variables=settings_among(environ))
+    return Found(file=file, named=path, passed_over=others, variables=settings_among(environ))
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -14,33 +14,55 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from taximeter.config import checks
+from taximeter.config import checks, envfile
 from taximeter.config.addresses import masked
-from taximeter.config.found import find
-from taximeter.config.names import PREFIX
+from taximeter.config.found import FILES, Found, find
+from taximeter.config.names import PREFIX, settings_among
 from taximeter.config.settings import Section, Settings, Usd
 from taximeter.core.errors import ConfigError
 
 _REFERENCE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_DATA_DIR = re.compile(r"""^\s*data_dir\s*=\s*["'](.+?)["']""", re.MULTILINE)
 
 
-def read(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """See `taximeter.config.load`."""
+def read(path: Path | None, environ: Mapping[str, str]) -> tuple[Settings, Found]:
+    """See `taximeter.config.load`; and where they come from."""
     reader = _Reader(path, environ)
     settings = reader.settings()
     checks.check(settings, reader.origin)
-    return settings
+    return settings, reader.found
+
+
+def data_dir(path: Path | None, environ: Mapping[str, str]) -> str:
+    """Where the data directory probably is, though something else in the settings is wrong. Raises nothing."""
+    named = environ.get(f"{PREFIX}DATA_DIR")
+    if named is None:
+        file = path or next((each for each in FILES if each.is_file()), None)
+        try:
+            text = file.read_text(encoding="utf-8") if file else ""
+        except (OSError, UnicodeDecodeError):
+            text = ""
+        said = _DATA_DIR.search(text.partition("\n[")[0])  # the file may be no TOML
+        named = said[1] if said else Settings().data_dir
+    return _REFERENCE.sub(lambda reference: environ.get(reference[2], ""), named)
 
 
 class _Reader:
     def __init__(self, path: Path | None, environ: Mapping[str, str]) -> None:
-        self.environ = environ
         self.variables: dict[str, str] = {}
         """Path of a setting -> the environment variable it came from."""
-        self.found = find(path, environ)
-        self.file = str(self.found.file or "")
-        self.tree = _read_toml(self.found.file) if self.found.file else {}
+        found = find(path, environ)
+        self.file = str(found.file or "")
+        self.tree = _read_toml(found.file) if found.file else {}
+        self.environ = environ
+        named = environ.get(envfile.VARIABLE) or self.tree.get("env_file")
+        env_file = self._filled(named, "env_file") if isinstance(named, str) else ""  # what is no text is refused later
+        self.environ = envfile.environment(env_file, environ)
+        self.found = replace(
+            found, variables=settings_among(self.environ), env_file=Path(env_file) if env_file else None
+        )
 
     def settings(self) -> Settings:
         self._take_aliases()

@@ -178,8 +178,11 @@ class LimitSettings(Section):
     tcp_user_timeout_s: SecondsOrNone = 600.0
     """A client whose end confirms nothing of its answer, or takes nothing of it, for so long is dropped; 0: as long as
     the system does (about 15 min)."""
+    shutdown_delay_s: SecondsOrNone = 0.0
+    """After SIGTERM calls are taken for so long still, while /readyz says 503, so that a load balancer which asks there
+    sends them elsewhere."""
     shutdown_s: Seconds = 30.0
-    """How long open streams may go on after SIGTERM."""
+    """How long open streams may go on after that."""
 
 
 class JournalSettings(Section):
@@ -381,6 +384,11 @@ class Settings(Section):
     """This node's name; empty: made once and kept in data_dir."""
     usage_headers: bool = False
     """true: small unary answers carry `x-taximeter-input-tokens`, `-output-tokens` and `-cost-usd`."""
+    env_file: str = ""
+    """File of NAME=value lines, or folder with a file for each variable, over the environment: read again at a reload,
+    so that secrets can be exchanged; empty: none."""
+    reload_on_change: bool = False
+    """true: settings are read again when their file, or one that they name, has changed."""
     prices_file: str = ""
     """Dated prices of one's own, which add to the shipped ones; empty: config/prices.toml where it exists."""
     redis: RedisSettings = field(default_factory=RedisSettings)

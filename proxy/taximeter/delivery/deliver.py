@@ -57,12 +57,11 @@ class Delivery:
         self._files = JournalFiles(directory, keep_s=settings.keep_s, now_us=now_us, price=price)
         self._writers = Writers(directory)
         self._follower = Follower(self._files, tidied=self._writers.refresh)
-        answered = self._follower.answered
-        self._shippers = {
-            sink.name: Shipper(sink, self._files.by_id, answered, SettingAside(sink, self.aside, now_us))
-            for sink in sinks
-        }
-        self._files.shippers = list(self._shippers.values())
+        self._shippers: dict[str, Shipper] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._running: dict[str, asyncio.Task[None]] = {}
+        for sink in sinks:
+            self.add(sink)
         self._open: Counter[tuple[str | None, str | None]] = Counter()
         """Open calls by workspace and track, either None for any; as counted after the look `_counted`."""
         self._counted: asyncio.Event | None = None
@@ -70,14 +69,43 @@ class Delivery:
     async def run(self) -> None:
         """Deliver until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            self._group = tasks
             for shipper in self._shippers.values():
-                tasks.create_task(shipper.run(), name=f"deliver to {shipper.name}")
+                self._run(shipper)
             with suppress(OSError, TimeoutError):  # find the files, and hear where the sinks are, before reading begins
                 self._files.scan()
                 async with asyncio.timeout(FIRST_ASK_S):
                     while not all(shipper.answered for shipper in self._shippers.values()):
                         await self._follower.moves.wait()
             tasks.create_task(self._follower.run(), name="follow the journals")
+
+    def add(self, sink: Sink) -> None:
+        """Deliver to one more sink, from where it says that it is."""
+        answered = self._follower.answered
+        shipper = Shipper(sink, self._files.by_id, answered, SettingAside(sink, self.aside, self._now_us))
+        self._shippers[sink.name] = shipper
+        self._files.shippers = list(self._shippers.values())
+        if self._group is not None:
+            self._run(shipper)
+
+    def remove(self, name: str) -> None:
+        """Deliver no more to the sink of this name. What it has not got, it can ask for when it is back."""
+        del self._shippers[name]
+        self._files.shippers = list(self._shippers.values())
+        if name in self._running:
+            self._running.pop(name).cancel()
+        for feed in self._files.by_id.values():
+            feed.asked.discard(name)
+        self._follower.answered()
+
+    def keep(self, keep_s: float) -> None:
+        """How long a file stays that every durable sink has."""
+        self._files.keep(keep_s)
+
+    def _run(self, shipper: Shipper) -> None:
+        if self._group is not None:
+            task = self._group.create_task(shipper.run(), name=f"deliver to {shipper.name}")
+            self._running[shipper.name] = task
 
     async def drain(self, timeout_s: float, sinks: Sequence[str] = ("history",)) -> Drained:
         """Wait, bounded, until everything on disk now is in these sinks. Raises KeyError for an unknown sink."""

@@ -31,9 +31,13 @@ class JournalFiles:
         self.directory = directory
         self.stamp = -1
         """The directory's time when it was last scanned."""
-        self._keep_us = int(keep_s * 1_000_000)
+        self.keep(keep_s)
         self._now_us = now_us
         self._price = price
+
+    def keep(self, keep_s: float) -> None:
+        """How long a file stays after its end, when every durable sink has it."""
+        self._keep_us = int(keep_s * 1_000_000)
 
     def scan(self) -> None:
         """Take in new files, drop those that are gone or were replaced. Raises OSError."""

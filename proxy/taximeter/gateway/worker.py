@@ -18,6 +18,7 @@ from taximeter.breaker.store import TripStore
 from taximeter.budgets.rates import Rates
 from taximeter.budgets.store import BudgetStore
 from taximeter.core import loops
+from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission.admission import Admission
 from taximeter.gateway.admission.budget import BudgetGate, connect
@@ -29,7 +30,7 @@ from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
 from taximeter.journal.status import Status
 from taximeter.keys.store import KeyStore
-from taximeter.node.child import Boot, Child
+from taximeter.node.child import LEAVE, REFUSED, RETIRE, SERVE, Boot, Child
 from taximeter.node.descriptors import OPEN_FILES
 from taximeter.pricebook import Beforehand, PriceBook
 from taximeter.server.server import Server
@@ -52,7 +53,11 @@ def main() -> None:
     child = Child("worker")
     boot = child.wait()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(child, boot))
+        try:
+            runner.run(_serve(child, boot))
+        except (TaximeterError, OSError) as error:
+            child.answer(REFUSED, str(error))
+            raise
 
 
 async def _serve(child: Child, boot: Boot) -> None:
@@ -99,7 +104,9 @@ async def _serve(child: Child, boot: Boot) -> None:
     server = Server(gateway, settings.limits, then=journal.after_written)
     server.on_started = child.ready
     server.on_listeners_closed = child.release
-    child.on_stop(server.stop)
+    child.on_order(LEAVE, lambda _: server.leave())
+    child.on_order(RETIRE, lambda _: server.retire())
+    may_serve = _told_to_serve(child, server)
     gc.collect()
     gc.freeze()  # what was made at start stays: the collector need not look at it again
     gc.set_threshold(100_000, 20, 20)  # a call leaves no cycles behind; collecting at every 700th object was 18 % of it
@@ -112,6 +119,7 @@ async def _serve(child: Child, boot: Boot) -> None:
                 group.create_task(_count_files(journal.status)),
             ]
             with child.socket() as listener:
+                await may_serve.wait()
                 await server.serve([listener])
             for watch in watches:
                 watch.cancel()
@@ -120,6 +128,23 @@ async def _serve(child: Child, boot: Boot) -> None:
         await budgets.close()
         tokenizers.close()
         journal.shutdown()
+
+
+def _told_to_serve(child: Child, server: Server) -> asyncio.Event:
+    """Set when calls may be accepted: at once, unless this worker is to take the place of one that still does."""
+    event = asyncio.Event()
+
+    def stop() -> None:
+        server.stop()
+        event.set()
+
+    child.on_order(SERVE, lambda _: event.set())
+    child.on_stop(stop)
+    if child.slot.hold:
+        child.ready()
+    else:
+        event.set()
+    return event
 
 
 async def _watch(keys: KeyStore, budgets: BudgetStore, trips: TripStore, admission: Admission) -> None:

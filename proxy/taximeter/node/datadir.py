@@ -108,16 +108,21 @@ class DataDir:
 
     def publish(self, runtime: Runtime) -> None:
         """Tell others on this machine; readable by the owner only."""
-        draft = self.path / f"{RUNTIME_FILE}.new"
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(runtime), indent=1) + b"\n")
-        draft.replace(self.path / RUNTIME_FILE)
+        write_private(self.path / RUNTIME_FILE, msgspec.json.format(msgspec.json.encode(runtime), indent=1) + b"\n")
 
     def release(self) -> None:
         """Give the directory to whoever comes next."""
         (self.path / RUNTIME_FILE).unlink(missing_ok=True)
         os.close(self._lock)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file in one step; readable by its owner only. Raises OSError."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+    draft.replace(path)
 
 
 def _try_lock(descriptor: int) -> bool:

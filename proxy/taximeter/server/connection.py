@@ -181,6 +181,11 @@ class Connection(asyncio.Protocol):
         else:
             self._reading.keep_alive = False
 
+    def end_if_idle(self, since_s: float) -> None:
+        """The server is stopping: close where no request has come since then (loop time), and none is coming."""
+        if self.unread and (self._idle_since or 0.0) <= since_s and not self._framing.in_head:
+            self.client.then(self.client.close, b"")
+
     @property
     def unread(self) -> bool:
         """Whether a request may be on its way."""

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("taximeter.server")
 
 UNREAD_WAIT_S = 1.0
-"""At the end: how long a connection may stay that was accepted but has not sent its request yet."""
+"""At the end: how long a connection may stay on which no request comes. One that comes is answered with `connection:
+close`: so its client knows, and does not send the next one while we close."""
+RETIRED_WAIT_S = 5.0
+"""The same where another process accepts already and nobody waits for this one."""
 SETTLE_S = 10.0
 """How long what was cancelled may take to end."""
 BACKLOG = 2048
@@ -42,6 +45,7 @@ class Server:
         self.on_listeners_closed: Callable[[], None] = _nothing
         """Called once no new connection can come; a process may hook on."""
         self._stop = asyncio.Event()
+        self._hurry = False
 
     async def serve(self, sockets: list[socket.socket]) -> None:
         """Accept connections on `sockets`, which are closed at the end."""
@@ -65,25 +69,50 @@ class Server:
         """One more, which is to be connected yet."""
         return Connection(self.service, self.connections)
 
+    def leave(self) -> None:
+        """Go on, but let each answer be its connection's last: clients find another server by the time of `stop`."""
+        self.service.stopping = True
+
+    def retire(self) -> None:
+        """Accept no more: another process does. What runs may end, however long it takes, unless `stop` is called."""
+        self._stop.set()
+
     def stop(self) -> None:
-        """Accept no more and let what runs end; `serve` returns then."""
+        """Accept no more and let what runs end within `limits.shutdown_s`; `serve` returns then."""
+        self._hurry = True
         self._stop.set()
 
     async def _end(self) -> None:
-        """Answer with `connection: close`, give unread connections a moment, and running answers `limits.shutdown_s`.
-
-        What is still running then is cancelled and awaited, so that each call is settled.
-        """
-        service, connections = self.service, self.connections
+        """Answer with `connection: close`, and close what is idle; what runs too long is cancelled and awaited, so that
+        each call is settled."""
+        service = self.service
         service.stopping = True
-        await _until(lambda: not any(connection.unread for connection in connections), UNREAD_WAIT_S)
-        for connection in tuple(connections):
+        if await self._emptied():
+            return
+        for connection in tuple(self.connections):
             connection.shutdown()
-        if not await _until(lambda: not connections and not service.runs, service.limits.shutdown_s):
-            log.error("Cancelled after limits.shutdown_s: %d requests", len(service.runs))
-            for run in tuple(service.runs):
-                run.cancel()
-            await _until(lambda: not service.runs, SETTLE_S)
+        log.error("Cancelled after limits.shutdown_s: %d requests", len(service.runs))
+        for run in tuple(service.runs):
+            run.cancel()
+        await _until(lambda: not service.runs, SETTLE_S)
+
+    async def _emptied(self) -> bool:
+        """Whether all connections came to their end by themselves. Looked at again and again: a connection that never
+        sends a request has no event for it."""
+        now_s = asyncio.get_running_loop().time
+        began_s = hurried_s = now_s()
+        hurry = self._hurry
+        while self.connections or self.service.runs:
+            if self._hurry and not hurry:
+                hurry, hurried_s = True, now_s()
+            if hurry and now_s() >= hurried_s + self.service.limits.shutdown_s:
+                return False
+            wait_s = UNREAD_WAIT_S if hurry else RETIRED_WAIT_S
+            if now_s() >= began_s + wait_s:
+                for connection in tuple(self.connections):
+                    connection.end_if_idle(now_s() - wait_s)
+            await asyncio.sleep(_LOOK_S)
+        return True
 
 
 async def _until(met: Callable[[], bool], within_s: float) -> bool:

@@ -1,14 +1,21 @@
-"""The two listening sockets, opened by the supervisor and inherited by its children."""
+"""The two listening sockets, opened by the supervisor and inherited by its children; or handed over by systemd, which
+keeps them open, so that a connection made during a restart waits instead of being refused.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
+from taximeter.config import Settings
 from taximeter.config.addresses import join, split
 from taximeter.core.errors import TaximeterError
 
 BACKLOG = 2048
+_SETTINGS = ("listen", "admin_listen")
+_FIRST_FD = 3
+"""SD_LISTEN_FDS_START."""
 
 
 class ListenError(TaximeterError):
@@ -35,6 +42,45 @@ def listen(setting: str, address: str) -> socket.socket:
         listener.close()
         raise ListenError(f"{setting} = {address!r}: {_why(error, port, setting)}") from error
     return listener
+
+
+def handed_over(settings: Settings) -> dict[str, socket.socket]:
+    """The sockets of a systemd socket unit (sd_listen_fds(3)), by setting: those with FileDescriptorName= `listen` and
+    `admin_listen`, else the first and the second. The variables that tell of them are taken out of the environment.
+
+    They have to be where the settings say, because these were judged by that. Raises ListenError.
+    """
+    pid, count, names = (os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
+    if pid != str(os.getpid()) or not count.isdigit():
+        return {}
+    if int(count) > len(_SETTINGS):
+        raise ListenError(f"systemd handed over {count} sockets; there is one for each of {', '.join(_SETTINGS)}.")
+    named = [name for name in names.split(":") if name in _SETTINGS]
+    order = named if len(set(named)) == int(count) else _SETTINGS
+    found: dict[str, socket.socket] = {}
+    try:
+        for place, setting in enumerate(order[: int(count)]):
+            found[setting] = _given(setting, getattr(settings, setting), _FIRST_FD + place)
+    except ListenError:
+        for each in found.values():
+            each.close()
+        raise
+    return found
+
+
+def _given(setting: str, address: str, descriptor: int) -> socket.socket:
+    os.set_inheritable(descriptor, False)
+    given = socket.socket(fileno=descriptor)
+    if given.family in (socket.AF_INET, socket.AF_INET6) and given.type == socket.SOCK_STREAM:
+        host, port = split(address)
+        wanted = {place[:2] for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        if given.getsockname()[:2] in wanted:
+            return given
+        shown = address_of(given)
+    else:
+        shown = "no TCP port"
+    given.close()
+    raise ListenError(f"The socket systemd handed over is {shown}, but {setting} = {address!r}: make them the same.")
 
 
 def address_of(listener: socket.socket) -> str:

@@ -15,7 +15,7 @@ from taximeter import __version__
 from taximeter.config import Settings
 from taximeter.core.errors import TaximeterError
 from taximeter.node.audit import AuditLog
-from taximeter.node.child import Child
+from taximeter.node.child import REFUSED, Child
 from taximeter.pricebook import compile as compiling
 from taximeter.pricebook import compile_prices
 from taximeter.pricebook.catalog import FORMAT
@@ -59,6 +59,7 @@ def main() -> None:
         ensure(boot.settings, Path(boot.prices_file), boot.node)
     except (TaximeterError, OSError) as error:
         log.critical("The prices cannot be used: %s", error)
+        child.answer(REFUSED, f"The prices cannot be used: {error}")
         raise SystemExit(1) from error
 
 

@@ -1,4 +1,4 @@
-"""`serve`: from checked settings to running children, and back to nothing in order."""
+"""`serve`: from checked settings to running children, through reloads, and back to nothing in order."""
 
 from __future__ import annotations
 
@@ -6,31 +6,24 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
-
-import msgspec
-from msgspec.structs import replace
 
 from taximeter import __version__
 from taximeter.config import Settings
-from taximeter.config.addresses import masked
+from taximeter.config.envfile import variables
 from taximeter.core.errors import TaximeterError
-from taximeter.node.child import Boot, Slot
+from taximeter.node.child import LEAVE
 from taximeter.node.datadir import DataDir, Runtime
 from taximeter.node.descriptors import raise_limit
-from taximeter.node.embedded_valkey import EmbeddedValkey
 from taximeter.node.logs import log_to_stderr
-from taximeter.supervisor.keeper import Keeper, StartError
-from taximeter.supervisor.listening import address_of, listen
-from taximeter.supervisor.process import Process
-from taximeter.supervisor.valkey import ValkeyProcess
-
-WORKER, CONTROL, PRICES = "taximeter.gateway.worker", "taximeter.control.process.main", "taximeter.supervisor.prices"
+from taximeter.node.reloaded import forget_reloaded
+from taximeter.supervisor.keeper import StartError
+from taximeter.supervisor.listening import address_of, handed_over, listen
+from taximeter.supervisor.processes import Inherited, Processes
+from taximeter.supervisor.reload import Read, Reloading
 
 VALKEY_WAIT_S = 10.0
 """A Valkey that loads a large file for longer is not waited for: calls are relayed, and counted once it is there."""
@@ -40,17 +33,9 @@ DRAIN_S = 30.0
 """What control may take to deliver the last records; they are in the journal in any case."""
 
 
-class Inherited(msgspec.Struct, frozen=True):
-    """What children get by file descriptor."""
-
-    data: socket.socket
-    control: socket.socket
-    boot: IO[bytes]
-    lock_fd: int
-
-
-def serve(settings: Settings, announce: Callable[[Runtime], None]) -> None:
-    """Run until SIGTERM or SIGINT. `announce` is called once everything serves.
+def serve(settings: Settings, file: Path | None, read: Read, announce: Callable[[Runtime], None]) -> None:
+    """Run until SIGTERM or SIGINT. `announce` is called once everything serves; `read` reads the settings (from `file`)
+    again, for a reload.
 
     Raises DataDirError, ListenError, ValkeyError, StartError when it cannot start.
     """
@@ -65,10 +50,14 @@ def serve(settings: Settings, announce: Callable[[Runtime], None]) -> None:
         opened.callback(data_dir.release)
         lock = data_dir.children_lock()
         opened.callback(os.close, lock)
-        data = opened.enter_context(listen("listen", settings.listen))
-        control = opened.enter_context(listen("admin_listen", settings.admin_listen))
-        boot = opened.enter_context(tempfile.TemporaryFile())
-        supervisor = Supervisor(settings, data_dir, Inherited(data, control, boot, lock))
+        given = handed_over(settings)
+        data = opened.enter_context(given.get("listen") or listen("listen", settings.listen))
+        control = opened.enter_context(given.get("admin_listen") or listen("admin_listen", settings.admin_listen))
+        boots = (
+            opened.enter_context(tempfile.TemporaryFile()),
+            opened.enter_context(tempfile.TemporaryFile()),
+        )
+        supervisor = Supervisor(settings, file, read, data_dir, Inherited(data, control, boots, lock))
         try:
             asyncio.run(supervisor.run(announce))
         except BaseExceptionGroup as group:
@@ -85,137 +74,139 @@ def _first_leaf(error: BaseException) -> BaseException:
 
 
 class Supervisor:
-    """One node's processes. Create it inside no loop; `run` it once."""
+    """One node, from its start to its end. Create it inside no loop; `run` it once."""
 
-    def __init__(self, settings: Settings, data_dir: DataDir, inherited: Inherited) -> None:
-        self.settings = settings
+    def __init__(
+        self, settings: Settings, file: Path | None, read: Read, data_dir: DataDir, inherited: Inherited
+    ) -> None:
         self.data_dir = data_dir
-        self.inherited = inherited
-        self.prepared = asyncio.Event()
+        self.leaving = asyncio.Event()
+        """Told to stop."""
         self.stopping = asyncio.Event()
-        self.valkey: list[Keeper] = []
-        self.server = None if settings.redis.url else EmbeddedValkey(data_dir.path, port=settings.redis.embedded_port)
-        if self.server is not None:
-            server, log_file = self.server, self.server.log_file
-            self.valkey = [Keeper("valkey", lambda: ValkeyProcess(server), self.stopping, f"see its log {log_file}")]
-        self.control = self._keeper("control", CONTROL, inherited.control)
-        self.workers = [
-            self._keeper(f"worker {number}", WORKER, inherited.data, number)
-            for number in range(1, settings.workers + 1)
-        ]
-        self.pricing: Process | None = None
-
-    @property
-    def keepers(self) -> list[Keeper]:
-        """Valkey first: its address is known as soon as it was started."""
-        return [*self.valkey, self.control, *self.workers]
+        """No more calls are accepted."""
+        self.processes = Processes(settings, variables(settings.env_file), data_dir, inherited, self.stopping)
+        self.reloading = Reloading(self.processes, read, file, self._publish)
+        self._addresses = address_of(inherited.data), address_of(inherited.control)
+        self._started_at = 0
+        self._terminal = _has_terminal()
 
     async def run(self, announce: Callable[[Runtime], None]) -> None:
         """Start, watch, and end in order. Raises StartError, in an ExceptionGroup."""
         self._hear_signals()
+        forget_reloaded(self.data_dir.path)
         try:
             async with asyncio.TaskGroup() as group:
-                for keeper in self.keepers:
+                for keeper in self.processes.keepers:
                     group.create_task(keeper.run())
                 group.create_task(self._prepare())
-                starting = group.create_task(self._start(announce))
-                await self.stopping.wait()
-                starting.cancel()
+                working = group.create_task(self._work(announce, group))
+                await self.leaving.wait()
+                working.cancel()
+                await self._leave()
                 await self._end_in_order()
         finally:
             await self._end_in_order()
 
     async def _prepare(self) -> None:
         """Tell children what they have to know; let them go once the prices are there."""
-        boot = Boot(
-            settings=replace(self.settings, data_dir=str(self.data_dir.path)),
-            node=self.data_dir.node(self.settings.node),
-            redis_url=self.server.url if self.server else self.settings.redis.url,
-            redis_url_file=str(self.server.url_file) if self.server else "",
-            prices_file=str(self.data_dir.path / "prices.json"),
-        )
-        self.inherited.boot.write(msgspec.json.encode(boot))
-        self.inherited.boot.flush()
-        self.pricing = Process(PRICES, self._slot(), _set())
-        await self.pricing.watch()
-        if self.pricing.check() and not self.stopping.is_set():
+        now = self.processes
+        if await now.prepare(now.boot, now.settings, now.environ) and not self.stopping.is_set():
             raise StartError("The prices cannot be used; the reason is above.")
-        self.prepared.set()
+        now.prepared.set()
 
-    async def _start(self, announce: Callable[[Runtime], None]) -> None:
-        """Wait until everything serves, and say so."""
-        for keeper in (self.control, *self.workers):
+    async def _work(self, announce: Callable[[Runtime], None], group: asyncio.TaskGroup) -> None:
+        """Wait until everything serves, and say so; then take other settings whenever there are any."""
+        now = self.processes
+        for keeper in (now.control, *now.workers):
             await keeper.ready.wait()
-        for keeper in self.valkey:
+        for keeper in now.valkey:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(keeper.ready.wait(), VALKEY_WAIT_S)
+        self._started_at = time.time_ns() // 1_000
+        announce(self._publish())
+        await self.reloading.run(group.create_task)
+
+    def _publish(self) -> Runtime:
+        """Tell others on this machine what runs."""
+        now = self.processes
         runtime = Runtime(
             pid=os.getpid(),
             version=__version__,
-            node=self.data_dir.node(self.settings.node),
-            listen=address_of(self.inherited.data),
-            admin_listen=address_of(self.inherited.control),
-            workers=len(self.workers),
-            redis_url=masked(self.server.url if self.server else self.settings.redis.url),
-            redis_url_file=str(self.server.url_file) if self.server else "",
-            started_at=time.time_ns() // 1_000,
+            node=self.data_dir.node(now.settings.node),
+            listen=self._addresses[0],
+            admin_listen=self._addresses[1],
+            workers=len(now.workers),
+            redis_url=now.redis_url_shown,
+            redis_url_file=now.redis_url_file,
+            started_at=self._started_at,
         )
         self.data_dir.publish(runtime)
-        announce(runtime)
+        return runtime
+
+    async def _leave(self) -> None:
+        """Let load balancers and clients find another node, while calls are still taken: limits.shutdown_delay_s."""
+        delay_s = self.processes.settings.limits.shutdown_delay_s
+        if delay_s:
+            self.processes.tell(LEAVE)
+            await asyncio.sleep(delay_s)
 
     async def _end_in_order(self) -> None:
         """Workers first, so that control sees their last records; Valkey last, so that control can deliver them."""
         self.stopping.set()
-        self.inherited.data.close()
-        if self.pricing is not None and self.pricing.check() is None:
-            self.pricing.kill()
+        now = self.processes
+        now.close_data_port()
+        if now.pricing is not None and now.pricing.check() is None:
+            now.pricing.kill()
         async with asyncio.TaskGroup() as group:
-            for worker in self.workers:
-                group.create_task(worker.end(self.settings.limits.shutdown_s + MARGIN_S))
-        await self.control.end(DRAIN_S)
-        self.inherited.control.close()
-        for valkey in self.valkey:
+            for worker in (*now.workers, *now.dismissed):
+                group.create_task(worker.end(now.settings.limits.shutdown_s + MARGIN_S))
+        await now.control.end(DRAIN_S)
+        now.close_control_port()
+        for valkey in now.valkey:
             await valkey.end(DRAIN_S)
-
-    def _keeper(self, name: str, module: str, listener: socket.socket, number: int = 0) -> Keeper:
-        slot = self._slot(listener, number)
-        return Keeper(name, lambda: Process(module, slot, self.prepared), self.stopping)
-
-    def _slot(self, listener: socket.socket | None = None, number: int = 0) -> Slot:
-        return Slot(
-            number=number,
-            socket_fd=listener.fileno() if listener else -1,
-            boot_fd=self.inherited.boot.fileno(),
-            lock_fd=self.inherited.lock_fd,
-        )
 
     def _hear_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, self._look)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        loop.add_signal_handler(signal.SIGCHLD, self.processes.look)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, self._told_to_stop, number)
 
-    def _look(self) -> None:
-        for child in (self.pricing, *(keeper.child for keeper in self.keepers)):
-            if child is not None:
-                child.check()
+    def _hung_up(self) -> None:
+        """SIGHUP: read the settings again; or the terminal it was started in has been closed."""
+        if self._terminal and not _terminal_is_there():
+            self._told_to_stop(signal.SIGHUP)
+        else:
+            self.reloading.ask()
 
     def _told_to_stop(self, number: int) -> None:
         """The first time in order; the second time at once."""
-        if not self.stopping.is_set():
-            self.stopping.set()
+        if not self.leaving.is_set():
+            self.leaving.set()
             return
-        for keeper in (*self.workers, self.control):
-            if keeper.child is not None and not keeper.child.exited.is_set():
-                keeper.child.kill()
-        for keeper in self.valkey:
+        now = self.processes
+        for keeper in (*now.workers, *now.dismissed, now.control):
+            for child in keeper.children:
+                if not child.exited.is_set():
+                    child.kill()
+        for keeper in now.valkey:
             if keeper.child is not None and not keeper.child.exited.is_set():
                 keeper.child.terminate()  # it ends by itself, with its file whole
         os._exit(128 + number)
 
 
-def _set() -> asyncio.Event:
-    event = asyncio.Event()
-    event.set()
-    return event
+def _has_terminal() -> bool:
+    """Whether this runs in somebody's terminal, whose end ends us; not under nohup, which keeps it from us."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return False
+    return _terminal_is_there()
+
+
+def _terminal_is_there() -> bool:
+    """Whether there is a controlling terminal now: none any more once it was closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

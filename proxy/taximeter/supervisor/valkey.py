@@ -24,6 +24,7 @@ class ValkeyProcess:
         """Start it. Raises ValkeyError, DataDirError."""
         self.ready = asyncio.Event()
         self.exited = asyncio.Event()
+        self.said = ""
         self._server = server
         self._output, end = os.pipe()
         os.set_blocking(self._output, False)
@@ -54,6 +55,9 @@ class ValkeyProcess:
             self._hung_up()
             self.exited.set()
         return code
+
+    def retire(self) -> None:
+        """See Managed. There is only one on a data directory, which is never replaced while it lives."""
 
     def terminate(self) -> None:
         """SIGTERM: write the file out and end."""

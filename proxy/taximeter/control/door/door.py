@@ -57,14 +57,18 @@ class Door:
         sessions: Sessions,
         attempts: Attempts | None = None,
         audit: AuditLog | None = None,
+        former: Door | None = None,
     ) -> None:
+        """`former`: the door of the settings before; what it has seen is remembered."""
         self._settings = settings
         self._keys = keys
         self._sessions = sessions
-        self._attempts = attempts or Attempts()
-        self._loopback = Loopback(settings)
         self._audit = audit or AuditLog()
-        self._noted = {action: Attempts() for action in ("key.refused", "request.refused")}
+        self.attempts: Attempts = attempts or (former.attempts if former else Attempts())
+        self.loopback: Loopback = Loopback(settings, seen=former is not None and former.loopback.seen)
+        self.noted: dict[str, Attempts] = (
+            former.noted if former else {action: Attempts() for action in ("key.refused", "request.refused")}
+        )
         """Refusals that nothing else bounds: of an address so many are written down as wrong tokens are looked at."""
         self._unseen = 0
         """Tries that were refused unseen since the last entry about any."""
@@ -76,7 +80,7 @@ class Door:
         """
         token = bearer(sender.head.get(b"authorization"))
         guess = token is not None and not token.startswith(_PREFIX) and self._needed(sender)
-        wait_s = self._attempts.wait_s(sender.peer or "") if guess else 0
+        wait_s = self.attempts.wait_s(sender.peer or "") if guess else 0
         if wait_s:
             self._unseen += 1
             return Caller(problem=_TOO_MANY, wait_s=wait_s)
@@ -96,7 +100,7 @@ class Door:
 
     def sign_in(self, sender: Sender, token: bytes) -> Caller:
         """Who the form's token stands for. From this machine too it has to be a good one."""
-        wait_s = self._attempts.wait_s(sender.peer or "")
+        wait_s = self.attempts.wait_s(sender.peer or "")
         if wait_s:
             self._unseen += 1
             return Caller(problem=_TOO_MANY, wait_s=wait_s)
@@ -136,7 +140,7 @@ class Door:
         return identify(token, local=local, admin_token_sha256=admin, keys=self._keys())
 
     def _local(self, sender: Sender) -> bool:
-        return self._loopback.trusts(sender.peer, sender.head, sender.http_version)
+        return self.loopback.trusts(sender.peer, sender.head, sender.http_version)
 
     def _needed(self, sender: Sender) -> bool:
         """Whether a token decides anything here: on a trusted loopback any is let through."""
@@ -144,7 +148,7 @@ class Door:
 
     def _note(self, sender: Sender, action: str, target: str, problem: str, actor: Actor | None = None) -> None:
         """Write a refusal down, unless there were too many from there."""
-        noted = self._noted[action]
+        noted = self.noted[action]
         if noted.wait_s(sender.peer or ""):
             return
         noted.failed(sender.peer or "")
@@ -153,9 +157,9 @@ class Door:
 
     def _tried(self, sender: Sender, caller: Caller, action: str, where: str) -> None:
         if caller.known:
-            self._attempts.succeeded(sender.peer or "")
+            self.attempts.succeeded(sender.peer or "")
             return
-        last = self._attempts.failed(sender.peer or "")
+        last = self.attempts.failed(sender.peer or "")
         more = "; further tries are refused for now" if last else ""
         log.warning("%s was refused: a wrong token in %s%s", _shown(sender), where, more)
         unseen, self._unseen = self._unseen, 0

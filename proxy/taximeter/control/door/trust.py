@@ -56,9 +56,10 @@ def admin_is(settings: Settings) -> str:
 class Loopback:
     """The trust in loopback, which ends with the first header of a reverse proxy."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, seen: bool = False) -> None:
         self._settings = settings
-        self._seen = False
+        self.seen = seen
+        """A reverse proxy was."""
 
     def trusts(self, peer: str | None, head: Mapping[bytes, bytes], http_version: str) -> bool:
         """Whether this request is the operator's. `peer`: the other end's address.
@@ -70,12 +71,12 @@ class Loopback:
             self._proxied(added)
         if added is not None or http_version == "1.0" or peer is None or not is_loopback(peer):
             return False
-        return trusts_loopback(self._settings) and not self._seen
+        return trusts_loopback(self._settings) and not self.seen
 
     def _proxied(self, name: bytes) -> None:
-        if self._seen or not trusts_loopback(self._settings):
+        if self.seen or not trusts_loopback(self._settings):
             return
-        self._seen = True
+        self.seen = True
         log.warning(
             "A request with the header %s came through a reverse proxy: loopback is not trusted any more until a "
             "restart. Set auth.admin_token_sha256.",

@@ -11,9 +11,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvloop
 from msgspec.structs import replace
@@ -23,18 +23,21 @@ from taximeter.breaker.pace import Paces
 from taximeter.breaker.rule import Trip
 from taximeter.breaker.service import BreakerService
 from taximeter.breaker.store import TripStore
-from taximeter.budgets.rates import Rates, places_of_calls
+from taximeter.budgets.rates import places_of_calls
 from taximeter.budgets.reservations import Reservations, Spent
 from taximeter.budgets.rule import Budget
 from taximeter.budgets.service import BudgetService
 from taximeter.budgets.store import BudgetStore
-from taximeter.config.secret import shared_secrets
+from taximeter.config import LimitSettings, Settings
 from taximeter.control.app import create
 from taximeter.control.dashboard import warm
+from taximeter.control.door.sessions import Sessions
+from taximeter.control.door.shares import Shares
 from taximeter.control.door.trust import warning
-from taximeter.control.process.priority import freeze, give_way
+from taximeter.control.process.inforce import InForce
+from taximeter.control.process.priority import freeze, give_way, thaw
 from taximeter.control.process.state import ASKING_BUDGETS, State
-from taximeter.control.process.sync import Sealing, exchange
+from taximeter.control.process.sync import exchange
 from taximeter.control.process.upkeep import RETRY_S, every, retention_start_us
 from taximeter.control.services.audit import AuditTrail
 from taximeter.control.services.corrections import WORKER, Corrections, prices_now
@@ -42,19 +45,16 @@ from taximeter.control.services.live import Live
 from taximeter.control.services.services import Services
 from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
-from taximeter.core.sealed import Seal
+from taximeter.core.record import Record
 from taximeter.delivery import Delivery
 from taximeter.journal import Journal
-from taximeter.keys.store import KeyStore
 from taximeter.node.audit import AuditLog
-from taximeter.node.child import Boot, Child
-from taximeter.pricebook import Beforehand, PriceBook
+from taximeter.node.child import LEAVE, REFUSED, TAKE, TAKEN, Boot, Child
+from taximeter.pricebook import Beforehand
 from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
-from taximeter.sinks.calls.sink import Calls
 from taximeter.sinks.history.database import HistoryUnavailable
 from taximeter.sinks.history.sink import History, default_url
-from taximeter.sinks.otel import Otel
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.prometheus.families import Exposition
 from taximeter.sinks.redis.client import ERRORS
@@ -62,9 +62,6 @@ from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.redis.nodes import leave_nodes
 from taximeter.sinks.sink import Sink
 from taximeter.sinks.webhook import letters
-
-if TYPE_CHECKING:
-    from taximeter.sinks.webhook.sink import Webhook
 
 log = logging.getLogger("taximeter.control")
 
@@ -88,7 +85,7 @@ def main() -> None:
     boot = child.wait()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Control(boot).run(child))
+            runner.run(Control(boot, child).run())
     except TaximeterError as error:
         log.critical("Error: %s", error)
         sys.exit(1)
@@ -97,47 +94,37 @@ def main() -> None:
 class Control:
     """Everything the process holds. Raises TaximeterError where the settings or the data directory cannot be used."""
 
-    def __init__(self, boot: Boot) -> None:
-        self.boot = boot
-        settings = self.settings = boot.settings
+    def __init__(self, boot: Boot, child: Child) -> None:
+        self.child = child
+        settings = boot.settings
         data_dir = Path(settings.data_dir)
-        secrets = shared_secrets(settings.auth, os.environ)
-        self.sealing = Sealing(Seal(secrets) if secrets else None)
         self.history = History(settings.history.url or default_url(str(data_dir)))
         self.audit = AuditLog(data_dir, node=boot.node)
         self.trail = AuditTrail(self.audit, self.history)
+        self.force = self._made(boot, os.environ)
         budgets = BudgetStore(data_dir, audit=self.audit)
-        rates = Rates(settings.rate)
         self.counters = Counters(
             boot.redis_url,
             history=self.history,
             scopes=lambda name: budgets.in_force().scopes(name),
-            calls_of=lambda record: places_of_calls(record.workspace, rates.of(record)),
+            calls_of=lambda record: places_of_calls(record.workspace, self.force.rates.of(record)),
         )
-        self.prices = PriceBook.load(Path(boot.prices_file))
         self.live = Live(self.history.cursors)
         self.metrics = Metrics(self.history.cursors)
-        self.sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live]
-        if settings.otel.endpoint:
-            self.sinks.append(Otel(settings.otel, node=boot.node, start=self.history.cursors))
-        if settings.log.calls:
-            self.sinks.append(Calls(self.history.cursors))
         self.breakers = self._breakers()
-        if self.breakers.breakers:
-            self.sinks.append(Paces([each.pace for each in self.breakers.breakers], start=self.history.cursors))
-        self.webhook = self._webhook()
-        if self.webhook is not None:
-            self.sinks.append(self.webhook)
+        self.paces = Paces([each.pace for each in self.breakers.breakers], start=self.history.cursors)
+        sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live, *self.force.sinks.values()]
+        self.sinks = [*sinks, self.paces] if self.breakers.breakers else sinks
         self.delivery = Delivery(
             data_dir / "journal",
             self.sinks,
             settings=settings.journal,
             node=boot.node,
             now_us=_now_us,
-            price=self.prices.cost,
+            price=self._cost,
         )
         self.corrections = Corrections(
-            self.history, self.delivery, prices=lambda: prices_now(settings), journal=self._journal
+            self.history, self.delivery, prices=lambda: prices_now(self.settings), journal=self._journal
         )
         self.budgets = BudgetService(
             budgets,
@@ -146,18 +133,28 @@ class Control:
             rebuild=self.counters.rebuild,
             counted=lambda: self.delivery.health().sinks[self.counters.name].lag_records == 0,
             drained=self._drained,
-            tell=self._tell if self.webhook is not None and settings.webhook.format == "cloudevents" else None,
+            tell=self._tell,
             now_us=_now_us,
         )
         self.state = State(boot, self.delivery)
-        self.keys = KeyStore(data_dir, settings.auth, audit=self.audit)
+        self.sessions, self.shares = Sessions(), Shares()
+        self.services: Services | None = None
+        self.services = self._services(self.force)
+        self.server = Server(asgi(create(self.services)), _limits(settings))
+        self.sending: asyncio.Task[None] | None = None
+        """What the webhook does beside taking records in."""
 
-    async def run(self, child: Child) -> None:
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self.force.settings
+
+    async def run(self) -> None:
         """Serve until told to stop; then bring the last records to the sinks."""
+        child, server = self.child, self.server
         if words := warning(self.settings):
             log.warning("%s", words)
         opened = await self._open()
-        server = Server(asgi(create(self._services())), replace(self.settings.limits, shutdown_s=REQUESTS_S))
 
         def started() -> None:
             freeze()
@@ -167,40 +164,83 @@ class Control:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(act) for act in (self._deliver(opened), _warm(), *self._upkeep())]
+                self._send(group)
 
                 def stop() -> None:
                     tasks.append(group.create_task(self.live.close()))  # else its watchers would hold the server
                     server.stop()
 
+                child.on_order(TAKE, lambda which: tasks.append(group.create_task(self._take(int(which), group))))
+                child.on_order(LEAVE, lambda _: self._leave())
                 child.on_stop(stop)
                 with child.socket() as listener:
                     await server.serve([listener])
                 self.corrections.close()
                 if not child.orphaned:
                     await self._drain()
-                for task in tasks:
-                    task.cancel()
+                for task in (*tasks, self.sending):
+                    if task is not None:
+                        task.cancel()
         finally:
             await self._close()
 
+    async def _take(self, which: int, group: asyncio.TaskGroup) -> None:
+        """Go by other settings from now on; where they cannot be used, nothing has changed."""
+        child, before = self.child, self.force
+        try:
+            boot = child.boot(which)
+            environ = child.environ(boot)
+            force = await asyncio.to_thread(self._made, boot, environ)
+        except Exception as error:  # whatever is wrong with them, the ones of before go on
+            log.error("These settings cannot be used: %s", error, exc_info=not isinstance(error, TaximeterError))
+            child.answer(REFUSED, str(error) or type(error).__name__)
+            return
+        come, gone = force.go_on_with(before)
+        self.breakers.use(force.settings.breaker)
+        self.paces.measure([each.pace for each in self.breakers.breakers])
+        if bool(self.breakers.breakers) != (self.paces in self.sinks):
+            (come if self.breakers.breakers else gone).append(self.paces)
+        self.force, self.state.boot = force, boot
+        child.use(boot)
+        self.services = self._services(force)
+        self.server.service.handler = asgi(create(self.services))
+        self.server.service.limits = _limits(force.settings)
+        self.delivery.keep(force.settings.journal.keep_s)
+        for sink in come:
+            self.sinks.append(sink)
+            self.delivery.add(sink)
+        for sink in gone:
+            self.sinks.remove(sink)
+            self.delivery.remove(sink.name)
+        self._send(group)
+        child.answer(TAKEN)
+        for sink in gone:
+            await sink.close()
+        thaw()
+        freeze()
+
+    def _send(self, group: asyncio.TaskGroup) -> None:
+        """Send the webhook's letters, as long as there is one."""
+        webhook = self.force.webhook
+        if webhook is None and self.sending is not None:
+            self.sending.cancel()
+            self.sending = None
+        elif webhook is not None and self.sending is None:
+            self.sending = group.create_task(webhook.run())
+
+    def _leave(self) -> None:
+        self.state.leaving = True
+        self.server.leave()
+
+    def _made(self, boot: Boot, environ: Mapping[str, str]) -> InForce:
+        return InForce(boot, environ, history=self.history, audit=self.audit, now_us=_now_us)
+
+    def _cost(self, record: Record) -> tuple[int | None, str | None]:
+        return self.force.prices.cost(record)
+
     def _journal(self) -> Journal:
-        directory = Path(self.settings.data_dir) / "journal"
-        return Journal(directory, node=self.boot.node, worker=WORKER, settings=self.settings.journal, now_us=_now_us)
-
-    def _webhook(self) -> Webhook | None:
-        settings = self.settings.webhook
-        if not settings.url:
-            return None
-        from taximeter.sinks.webhook.sink import Webhook
-
-        return Webhook(
-            settings,
-            self.history,
-            node=self.boot.node,
-            token=os.environ.get(settings.token_env, ""),
-            secret=os.environ.get(settings.secret_env, ""),
-            now_us=_now_us,
-        )
+        directory, node = Path(self.settings.data_dir) / "journal", self.force.boot.node
+        return Journal(directory, node=node, worker=WORKER, settings=self.settings.journal, now_us=_now_us)
 
     def _breakers(self) -> BreakerService:
         shared = bool(self.settings.redis.url)  # an embedded one has no other nodes
@@ -209,7 +249,7 @@ class Control:
             TripStore(Path(self.settings.data_dir), audit=self.audit),
             self.history,
             server=self.counters.server if shared else None,
-            node=self.boot.node,
+            node=self.force.boot.node,
             share=self._share_trips,
             tell=self._tell_trip,
             now_us=_now_us,
@@ -217,33 +257,36 @@ class Control:
 
     async def _share_trips(self) -> None:
         if self.settings.redis.url:
-            await exchange(self.counters.server, self.breakers.store, self.sealing)
+            await exchange(self.counters.server, self.breakers.store, self.force.sealing)
 
     async def _tell_trip(self, trip: Trip) -> None:
         """Word of a breaker that tripped, or is armed again, to a webhook that takes events."""
-        if self.webhook is not None and self.settings.webhook.format == "cloudevents":
+        webhook = self.force.webhook
+        if webhook is not None and self.settings.webhook.format == "cloudevents":
             key = f"{trip.id}:{trip.created_at}:{'armed' if trip.ended_at else 'tripped'}"
-            body = trip_event(trip, key, self.boot.node, _now_us())
-            await self.webhook.post_event(key, trip.workspace, body)
+            body = trip_event(trip, key, self.force.boot.node, _now_us())
+            await webhook.post_event(key, trip.workspace, body)
 
     async def _tell(self, budget: Budget, spent: Spent, period: str) -> None:
         """Word of a spent soft budget, once a period, to a webhook that takes events."""
-        if self.webhook is not None:
-            body = letters.budget_body(budget, spent.spent, period, self.boot.node, _now_us())
-            await self.webhook.post_event(f"{budget.id}:{period}", budget.workspace, body)
+        webhook = self.force.webhook
+        if webhook is not None and self.settings.webhook.format == "cloudevents":
+            body = letters.budget_body(budget, spent.spent, period, self.force.boot.node, _now_us())
+            await webhook.post_event(f"{budget.id}:{period}", budget.workspace, body)
 
     async def _drained(self, sink: str) -> bool:
         """Wait, bounded, until a sink has what is in this node's journals now."""
         return (await self.delivery.drain(COUNTED_S, (sink,))).complete
 
     async def _close_track(self, workspace: str, track: str) -> bool:
-        if self.webhook is None:
+        webhook = self.force.webhook
+        if webhook is None:
             return False
         await self.delivery.drain(DRAIN_S, ("webhook",))
-        return await self.webhook.cut(workspace, track)
+        return await webhook.cut(workspace, track)
 
-    def _services(self) -> Services:
-        webhook = self.webhook
+    def _services(self, force: InForce) -> Services:
+        webhook, prices = force.webhook, force.prices
         exposition = Exposition(
             self.metrics,
             health=self.delivery.health,
@@ -253,16 +296,16 @@ class Control:
             letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
         )
         return Services(
-            settings=self.settings,
-            hosts=Hosts(self.settings.control.allowed_hosts),
+            settings=force.settings,
+            hosts=Hosts(force.settings.control.allowed_hosts),
             history=self.history,
             delivery=self.delivery,
-            keys=self.keys,
+            keys=force.keys,
             live=self.live,
             node=self.state,
             metrics=exposition.render,
-            prices=lambda: list(self.prices.lists.cards()),
-            card=Beforehand(self.prices).card,
+            prices=lambda: list(prices.lists.cards()),
+            card=Beforehand(prices).card,
             delivering=self.delivery.health,
             close_track=None if webhook is None else self._close_track,
             budgets=self.budgets,
@@ -273,6 +316,9 @@ class Control:
             deadletters=self.delivery,
             audit=self.audit,
             trail=self.trail,
+            sessions=self.sessions,
+            shares=self.shares,
+            former=None if self.services is None else self.services.door,
         )
 
     async def _open(self) -> bool:
@@ -298,20 +344,20 @@ class Control:
         await self.delivery.run()
 
     async def _register(self) -> None:
-        await self.counters.rebuilder.register(self.boot.node, await self.history.identity())
+        await self.counters.rebuilder.register(self.force.boot.node, await self.history.identity())
 
     def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
         async def prune() -> None:
             before_us = retention_start_us(self.settings.history.retention_days)
             await self.history.prune(before_us)
             await self.history.prune_audit(retention_start_us(self.settings.history.audit_days))
-            if self.webhook is not None:
-                await self.webhook.prune(before_us)
+            if self.force.webhook is not None:
+                await self.force.webhook.prune(before_us)
 
         async def share_keys() -> None:
             if self.settings.redis.url:  # an embedded one has no other nodes
-                await exchange(self.counters.server, self.keys, self.sealing)
-                await exchange(self.counters.server, self.budgets.store, self.sealing)
+                await exchange(self.counters.server, self.force.keys, self.force.sealing)
+                await exchange(self.counters.server, self.budgets.store, self.force.sealing)
                 await self._share_trips()
 
         async def watch_budgets() -> None:
@@ -319,9 +365,7 @@ class Control:
             await self.budgets.look()
 
         notes = self.state.notes
-        sending = [] if self.webhook is None else [self.webhook.run()]
         return [
-            *sending,
             every(REGISTER_S, "registering this node in Redis", self._register, notes),
             every(AUDIT_S, "auditing Redis against history", self.counters.auditor.audit, notes),
             every(TAGS_S, "summing by track, document and end user", self.history.roll_up_tags, notes),
@@ -344,7 +388,7 @@ class Control:
 
     async def _close(self) -> None:
         with contextlib.suppress(TaximeterError, *ERRORS):
-            await leave_nodes(self.counters.server, self.boot.node)
+            await leave_nodes(self.counters.server, self.force.boot.node)
         for sink in self.sinks:
             with contextlib.suppress(TaximeterError, *ERRORS):
                 await sink.close()
@@ -355,6 +399,10 @@ async def _warm() -> None:
     await asyncio.sleep(WARM_S)
     with contextlib.suppress(Exception):
         await asyncio.to_thread(warm)
+
+
+def _limits(settings: Settings) -> LimitSettings:
+    return replace(settings.limits, shutdown_s=REQUESTS_S)
 
 
 def _now_us() -> int:

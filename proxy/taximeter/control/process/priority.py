@@ -27,3 +27,8 @@ def freeze() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+def thaw() -> None:
+    """Something that was made at start is replaced: let it be looked at, or it would stay for ever."""
+    gc.unfreeze()

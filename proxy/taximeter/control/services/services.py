@@ -64,6 +64,8 @@ class Services:
     trail: AuditTrail | None = None
     """Reads what was written down; None: nothing is kept."""
     sessions: Sessions = field(default_factory=Sessions)
+    former: Door | None = None
+    """The door of the settings before; None: since the start there were none."""
     door: Door = field(init=False)
     """Who may come in."""
     shares: Shares = field(default_factory=Shares)
@@ -75,7 +77,8 @@ class Services:
     """How delivery is doing, for the page on the meter's health; None: not told."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "door", Door(self.settings, self.keys.in_force, self.sessions, audit=self.audit))
+        door = Door(self.settings, self.keys.in_force, self.sessions, audit=self.audit, former=self.former)
+        object.__setattr__(self, "door", door)
         object.__setattr__(self, "arrivals", Arrivals(self.history, self.delivery))
 
     def in_turn(self) -> Services:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from taximeter import __version__
@@ -36,12 +37,14 @@ class Otel:
     name = "otel"
     durable = False
 
-    def __init__(self, settings: OtelSettings, *, node: str, start: Start) -> None:
+    def __init__(
+        self, settings: OtelSettings, *, node: str, start: Start, environ: Mapping[str, str] = os.environ
+    ) -> None:
         """`start`: history's `cursors`. Raises ConfigError where the SDK is not installed, or a header is none."""
         self._start = start
         self._cursors: dict[str, int] = {}
         self._models: set[tuple[str, str]] = set()
-        headers = read_headers(settings.headers_env)
+        headers = read_headers(settings.headers_env, environ)
         try:
             resource = _resource(settings.service_name, node)
             self._spans = _Spans(_tracing(settings, headers, resource)) if settings.traces else None
@@ -67,11 +70,14 @@ class Otel:
                 await asyncio.to_thread(self._take, batch.records)
         return {batch.journal_id: self._cursors[batch.journal_id] for batch in batches}
 
+    def become(self, other: Otel) -> None:
+        """Go on with another's settings, from where this one is. What waits is exported as it was to be."""
+        former, self._spans, self._measures = (self._spans, self._measures), other._spans, other._measures
+        Thread(target=_shut_down, args=(former,), name="otel-former", daemon=True).start()
+
     async def close(self) -> None:
         """Export what waits, as long as the exporters' timeout allows."""
-        for each in (self._spans, self._measures):
-            if each is not None:
-                await asyncio.to_thread(each.provider.shutdown)
+        await asyncio.to_thread(_shut_down, (self._spans, self._measures))
 
     def _take(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -148,13 +154,19 @@ class _Measures:
             self._cost.add(record.cost_nusd, attributes)
 
 
-def read_headers(variable: str) -> dict[str, str]:
+def _shut_down(parts: tuple[_Spans | None, _Measures | None]) -> None:
+    for part in parts:
+        if part is not None:
+            part.provider.shutdown()
+
+
+def read_headers(variable: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """`name=value,…` in an environment variable, as OTEL_EXPORTER_OTLP_HEADERS has it. Raises ConfigError."""
     if not variable:
         return {}
-    if variable not in os.environ:
+    if variable not in environ:
         raise ConfigError(f"otel.headers_env: the environment variable {variable} is not set.")
-    pairs = [pair.partition("=") for pair in os.environ[variable].split(",") if pair.strip()]
+    pairs = [pair.partition("=") for pair in environ[variable].split(",") if pair.strip()]
     if any(not name.strip() or not equals for name, equals, _ in pairs):
         raise ConfigError(f"otel.headers_env: {variable} is not of the form name=value,name=value.")
     return {name.strip(): value.strip() for name, _, value in pairs}

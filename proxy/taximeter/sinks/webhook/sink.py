@@ -52,6 +52,8 @@ class Webhook:
         self._now_us = now_us
         self._dice = dice
         self._sender = Sender(settings, token=token, secret=secret, now_us=now_us)
+        self._former: list[Sender] = []
+        """Of settings before, until what they send has been answered."""
         self._node = node
         self._store: Store | None = None
         self._wake = asyncio.Event()
@@ -100,7 +102,19 @@ class Webhook:
         self._wake.set()
 
     async def close(self) -> None:
+        await self._close_former()
         await self._sender.close()
+
+    def become(self, other: Webhook) -> None:
+        """Go on with another's settings and secrets; letters already on their way end as they began."""
+        self._former.append(self._sender)
+        self._settings, self._sender = other._settings, other._sender
+        self._store = None  # which knows how letters are laid out
+        self._wake.set()
+
+    async def _close_former(self) -> None:
+        while self._former:
+            await self._former.pop().close()
 
     # ── beside the sink ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,6 +174,7 @@ class Webhook:
         if claimed:
             outcomes = await asyncio.gather(*map(self._attempt, claimed))
             await self._do(lambda books: books.finish(outcomes))
+        await self._close_former()
         return True
 
     async def _attempt(self, letter: Letter) -> LetterResult:
