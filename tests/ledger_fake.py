@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from taximeter.budgets.tally import Tally, TallySum, charged, used
 from taximeter.core.record import Operation, Outcome, Record, Source, seq_of
 from taximeter.core.totals import FIELDS, Totals, add, empty
 from taximeter.sinks.batch import Batch
@@ -50,7 +51,8 @@ class FakeHistory:
         days_from_us: int,
         hours_from_us: int,
         tracks_from_us: int,
-        scopes: Sequence[str] = (),
+        tallies: Sequence[Tally] = (),
+        now_us: int = 0,
     ) -> Ledger:
         records = [record for _, _, record in self._of(workspace)]
         tracks: dict[str, TrackCell] = {}
@@ -68,25 +70,9 @@ class FakeHistory:
             models=_by(records, lambda r: (r.provider, r.model)),
             tasks=_by([r for r in records if r.task is not None], lambda r: r.task),
             tracks=tracks,
-            scopes={scope: self._scope(workspace, scope) for scope in scopes},
-            charged={scope: self._charged(records, scope) for scope in ("", *scopes)},
+            tallies=list(tallies),
+            sums=[each for tally in tallies for each in _tallied(records, tally, now_us // 10**6)],
         )
-
-    def _charged(self, records: Sequence[Record], scope: str) -> dict[str, tuple[int, int]]:
-        found: dict[str, tuple[int, int]] = {}
-        for record in records:
-            if scope in ("", f"key:{record.key_id}", f"task:{record.task}"):
-                amounts = record.charged_tokens or 0, record.charged_cost_nusd or 0
-                for period in ("total", f"month:{_at(record, '%Y-%m')}", f"day:{_at(record, '%Y-%m-%d')}"):
-                    so_far = found.get(period, (0, 0))
-                    found[period] = so_far[0] + amounts[0], so_far[1] + amounts[1]
-        return found
-
-    def _scope(self, workspace: str, scope: str) -> dict[str, Cell]:
-        mine = [r for _, _, r in self._of(workspace) if scope in (f"key:{r.key_id}", f"task:{r.task}")]
-        months = {f"month:{name}": cell for name, cell in _by(mine, lambda r: _at(r, "%Y-%m")).items()}
-        days = {f"day:{name}": cell for name, cell in _by(mine, lambda r: _at(r, "%Y-%m-%d")).items()}
-        return {"total": fold(mine), **months, **days}
 
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
         mine = self._of(workspace)
@@ -96,6 +82,19 @@ class FakeHistory:
             pending=len(mine) - len(within),
             behind={j: self.cursors.get(j, 0) for j, seq in cursors.items() if self.cursors.get(j, 0) < seq},
         )
+
+
+def _tallied(records: Iterable[Record], tally: Tally, now_s: int) -> list[TallySum]:
+    found: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    for record in records:
+        start_s, values = tally.when.start_s(record.ended_at // 10**6), tally.values(record)
+        if values is not None and start_s in tally.when.kept_s(now_s):
+            amounts = found.setdefault((start_s, values), [0, 0])
+            amounts[0] += used(tally.unit)(record)
+            amounts[1] += charged(tally.unit)(record)
+    return [
+        TallySum(tally, start_s, values, amounts[0], amounts[1], now_s) for (start_s, values), amounts in found.items()
+    ]
 
 
 def _at(record: Record, form: str) -> str:

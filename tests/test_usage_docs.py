@@ -109,7 +109,9 @@ async def installation(start, tmp_path, valkey_url):
 
     first = await start()
     ring = BudgetStore(tmp_path, now_us=now_us, random=random)
-    counters = Counters(valkey_url, history=first.history, scopes=lambda name: ring.in_force().scopes(name))
+    counters = Counters(
+        valkey_url, history=first.history, tallies=lambda name: ring.in_force().tallies(name), now_us=now_us
+    )
     await counters.server.command("FLUSHALL")  # other tests' workspaces are called acme too
     webhook = Webhook(WebhookSettings(url="http://127.0.0.1:9/"), first.history, node=NODE, token="", secret="",
                       now_us=now_us)  # fmt: skip

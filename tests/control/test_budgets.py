@@ -34,7 +34,9 @@ async def desk(tmp_path, valkey_url, redis, start):
     """(control, desk, words told)"""
     first = await start()
     budgets, told = ring(tmp_path), []
-    counters = Counters(valkey_url, history=first.history, scopes=lambda name: budgets.in_force().scopes(name))
+    counters = Counters(
+        valkey_url, history=first.history, tallies=lambda name: budgets.in_force().tallies(name), now_us=lambda: NOON_US
+    )
 
     async def tell(budget, spent, period):
         told.append((budget.id, spent.spent, period))
@@ -54,13 +56,15 @@ async def test_a_budget_is_made_shown_and_ended(desk, redis):
     made = answer.json()
     assert answer.status_code == 201 and made == {
         "id": made["id"], "workspace": "acme", "key_id": None, "task": None, "unit": "usd", "period": "month",
+        "tz": "UTC", "track": None, "document": None, "end_user": None, "model": None, "upstream": None,
         "mode": "hard", "limit": 12.5, "spent": 0, "held": 0, "charged": 0,
         "resets_at": "2076-12-01T00:00:00Z",
         "created_at": "2076-11-22T12:00:00Z",
     }  # fmt: skip
-    await redis.hset("tm:{acme}:month:2076-11", "cost_nusd", 2_000_000_001)
+    november = "tm:{acme}:tally:usd:month:3371414400"
+    await redis.hset(november, "used", 2_000_000_001)
     await redis.hset("tm:{acme}:held", made["id"], 5 * 10**8)
-    await redis.hset("tm:{acme}:month:2076-11", "charged_cost_nusd", 3 * 10**8)
+    await redis.hset(november, "charged", 3 * 10**8)
     (shown,) = (await control.get("/budgets"))["data"]
     assert (shown["spent"], shown["held"], shown["charged"]) == (2.000000001, 0.5, 0.3)
     assert (await control.get("/budgets", workspace="beta"))["data"] == []
@@ -97,8 +101,10 @@ async def test_a_task_budget_begins_with_what_history_knows(desk):
     [
         {}, {"workspace": "acme"}, {"workspace": "a b", "limit": 1}, {"workspace": "a", "limit": 0},
         {"workspace": "a", "limit": "NaN"}, {"workspace": "a", "limit": 1.5, "unit": "tokens"},
-        {"workspace": "a", "limit": "0.0000000001"}, {"workspace": "a", "limit": 1, "period": "week"},
-        {"workspace": "a", "limit": 1, "key_id": "k", "task": "t"}, {"workspace": "a", "limit": 1, "x": 1},
+        {"workspace": "a", "limit": "0.0000000001"}, {"workspace": "a", "limit": 1, "period": "year"},
+        {"workspace": "a", "limit": 1, "period": "rolling 1h", "tz": "Europe/Berlin"},
+        {"workspace": "a", "limit": 1, "tz": "Mars/Base"}, {"workspace": "*", "limit": 1},
+        {"workspace": "a", "limit": 1, "end_user": "a b"}, {"workspace": "a", "limit": 1, "x": 1},
     ],
 )  # fmt: skip
 async def test_a_budget_that_cannot_be_meant_is_refused(desk, bad):
@@ -114,7 +120,7 @@ async def test_a_spent_soft_budget_is_told_once_a_period(desk, redis, caplog):
     assert budget["held"] is None
     await made.look()
     assert told == [] and made.ratios == {"acme": 0.0}
-    await redis.hset("tm:{acme}:day:2076-11-22", "total_tokens", 130)
+    await redis.hset("tm:{acme}:tally:tokens:day:3373228800", "used", 130)
     await made.look()
     await made.look()
     assert told == [(budget["id"], 130, "day:2076-11-22")] and made.ratios == {"acme": 1.3}

@@ -4,10 +4,11 @@ from decimal import Decimal
 
 import pytest
 
-from control_plane import record
+from control_plane import NOON_US, record
 from ledger import batch
 from taximeter.budgets.responses import Settlement
 from taximeter.budgets.settlements import settle
+from taximeter.budgets.tally import Tally
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.record import BUDGETS, Outcome, Record
 from taximeter.sinks.history.database import Database
@@ -75,10 +76,17 @@ async def test_what_it_cost_becomes_a_cost_and_its_tokens_stay_charged(books):
     assert [(each.kind, each.charged_tokens, each.cost_nusd) for each in kept] == [
         ("usage", 700, None), ("correction", -400, 4_000),
     ]  # fmt: skip
+    [whole] = await owed(books, {})
+    assert (whole.used, whole.charged) == (0, 300)
+
+
+async def owed(books, *scopes, period="total", now_us=NOON_US):
+    """What the token budgets of these scopes come to."""
+    tallies = [Tally("tokens", period, "UTC", tuple(scope.items())) for scope in scopes]
     ledger = await books.history.ledger(
-        "acme", days_from_us=0, hours_from_us=0, tracks_from_us=0, scopes=["task:extract"]
+        "acme", days_from_us=0, hours_from_us=0, tracks_from_us=0, tallies=tallies, now_us=now_us
     )
-    assert ledger.charged[""]["total"] == (300, 0)
+    return ledger.sums
 
 
 @pytest.mark.parametrize("wrong", [{"tokens": -1}, {"usd": Decimal("-1")}, {"usd": Decimal("NaN")},
@@ -90,16 +98,19 @@ async def test_what_cannot_be_meant_is_refused(books, wrong):
     assert await books.charged() == [("req-1", 1, 700, 9_000)]
 
 
-async def test_charges_are_summed_by_period_key_and_task(books):
+async def test_charges_are_summed_by_period_and_by_what_calls_say(books):
     day_us = 86_400 * 10**6
-    first = lost(1, task="query", key_id="k")
+    first = lost(1, task="query", key_id="k", track="t", end_user="u")
     await books.add(first, lost(2, task="query", ended_at=first.ended_at - 40 * day_us), lost(3, workspace="beta"))
-    ledger = await books.history.ledger(
-        "acme", days_from_us=first.ended_at - day_us, hours_from_us=0, tracks_from_us=0, scopes=["task:query", "key:k"]
-    )
-    assert ledger.charged["task:query"]["total"] == ledger.charged[""]["total"] == (1_400, 18_000)
-    assert ledger.charged["key:k"]["total"] == (700, 9_000)
-    assert len(ledger.charged[""]) == 4 and len(ledger.charged["key:k"]) == 3  # total, months, the day that is kept
+
+    async def sums(scope, period):
+        found = await owed(books, scope, period=period, now_us=first.ended_at)
+        return {each.values: each.charged for each in found}
+
+    assert await sums({}, "total") == {(): 1_400} and await sums({}, "day") == {(): 700}
+    assert await sums({"task": "query"}, "total") == {("query",): 1_400}
+    assert await sums({"key_id": "*", "end_user": "u"}, "month") == {("k", "u"): 700}
+    assert await sums({"track": "*", "upstream": "*"}, "rolling 30d") == {("t", "openai"): 700}
 
 
 def test_a_history_of_version_2_is_brought_up_to_date(url):

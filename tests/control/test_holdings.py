@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 
 from taximeter.budgets.holdings import GATHER_S, REBUILD_S, Holdings
 from taximeter.budgets.reservations import Lost, Reservations, Reserved
-from taximeter.budgets.rule import Budget
+from taximeter.budgets.rule import Allowance, Budget
 from taximeter.core.errors import TaximeterError
 from taximeter.sinks.redis.client import RedisServer
 
@@ -27,6 +27,7 @@ class World:
             raise TaximeterError("no history")
         self.rebuilt += 1
         await self.client.set(f"tm:{{{workspace}}}:gen", f"g{self.rebuilt}")
+        await self.client.sadd(f"tm:{{{workspace}}}:tallies", B.tally.text)
         return 1
 
     async def drained(self, sink):
@@ -41,7 +42,7 @@ class World:
         return await self.reservations.state("acme")
 
     async def decided(self):
-        return await self.reservations.reserve("r1#1", [(B, 10)], NOW_US)
+        return await self.reservations.reserve("r1#1", [(Allowance(B, ()), 10)], NOW_US)
 
 
 @pytest.fixture

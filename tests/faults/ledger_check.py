@@ -28,7 +28,7 @@ from upstream import Billed, Provider
 
 Sums = dict[str, dict[str, int]]
 
-BOOKKEEPING = ("cursor", "gen", "models", "tasks", "scopes", "held", "reserved", "reserved_at")
+BOOKKEEPING = ("cursor", "gen", "models", "tasks", "tallies", "held", "reserved", "reserved_at")
 """Keys of a workspace that are no sums."""
 
 
@@ -181,7 +181,8 @@ def in_redis(client: redis.Redis) -> Sums:
     found: Sums = {}
     keys = [key for key in client.scan_iter("tm:{*}:*", count=1000) if "{tm:" not in key]
     for key in keys:
-        if key.partition("}:")[2] not in BOOKKEEPING:
+        of = key.partition("}:")[2]
+        if of not in BOOKKEEPING and not of.startswith("tally:"):
             told = cast(dict[str, str], client.hgetall(key))
             sums = {field: int(n) for field, n in told.items() if int(n)}
             if sums:

@@ -7,12 +7,12 @@ import httpx2
 import pytest
 
 from ledger_fake import NOON_US
+from taximeter.budgets.reservations import sum_keys
 from taximeter.budgets.rule import Budget
 from taximeter.gateway.admission import budget as budget_module
 from taximeter.gateway.admission.budget import BudgetGate, connect
-from taximeter.sinks.redis import keys as counter_keys
 from upstream import CLOSE, RESET, STALL, response, stream_head
-from valkeys import known
+from valkeys import counted, known
 from waits import HANG_S, happens
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello there"}], "max_tokens": 40}
@@ -35,6 +35,7 @@ async def gated(serve, valkey_url):
     gates = []
 
     def use(running, *budgets, url=valkey_url):
+        counted(valkey_url, budgets)
         gate = running.gate
         gate.admission.budgets = BudgetGate(
             gate.settings.budget,
@@ -56,8 +57,9 @@ async def post(running, body=CHAT, path="/w/acme/v1/chat/completions", **more):
         return await client.post(path, json=body, **more)
 
 
-async def spend(redis, amount, period, field="total_tokens"):
-    await redis.hset(f"tm:{{acme}}:{period}", field, amount)
+async def spend(redis, amount, of):
+    """As if so much of a budget had been spent in its period, whatever it is about."""
+    await redis.hset(sum_keys(of.sole, NOON_US)[0], "used", amount)
 
 
 async def test_a_call_within_its_budget_is_relayed_and_holds_until_it_is_counted(serve, provider, gated, redis):
@@ -72,7 +74,7 @@ async def test_a_call_within_its_budget_is_relayed_and_holds_until_it_is_counted
 
 
 async def test_a_spent_budget_is_told_so_that_sdks_do_not_retry_and_nothing_is_sent(serve, provider, gated, redis):
-    await spend(redis, 9_990, "day:2076-11-22")
+    await spend(redis, 9_990, budget())
     async with serve(provider) as running:
         gated(running, budget())
         answer = await post(running)
@@ -105,12 +107,13 @@ async def test_answers_and_refusals_tell_how_the_fullest_budget_stands(serve, pr
 
     async with serve(provider) as running:
         assert told(await post(running)) == (None, None, None, None)
-        gated(running, budget(), budget(id="b2", unit="usd", period="total", limit=10**9))
+        whole = budget(id="b2", unit="usd", period="total", limit=10**9)
+        gated(running, budget(), whole)
         first = await post(running, {**CHAT, "stream": True})
         held = int(await redis.hget("tm:{acme}:held", "b1"))
         assert told(first) == ("10000", str(10_000 - held), "tokens", "43200")
         assert int((await post(running)).headers["x-taximeter-budget-remaining"]) == 10_000 - 2 * held
-        await spend(redis, 10**9 - 4, "total", "cost_nusd")
+        await spend(redis, 10**9 - 4, whole)
         refused = await post(running)
         assert refused.status_code == 429 and told(refused) == ("1", "0", "usd", None)
         assert refused.headers["x-should-retry"] == "false" and "retry-after" not in refused.headers
@@ -152,7 +155,7 @@ async def test_a_call_bounded_by_0_holds_nothing_and_a_spent_budget_refuses_it(s
         gated(running, budget())
         assert (await post(running, body={}, path="/w/acme/v1/vector_stores")).status_code == 404  # the provider's word
         assert await redis.keys("tm:{acme}:reserved*") == []
-        await spend(redis, 10_000, "day:2076-11-22")
+        await spend(redis, 10_000, budget())
         assert (await post(running, body={}, path="/w/acme/v1/vector_stores")).status_code == 429
 
 
@@ -163,7 +166,7 @@ async def test_a_budget_in_usd_goes_by_the_price(serve, provider, gated, redis):
         assert (await post(running)).status_code == 200
         held = int(await redis.hget("tm:{acme}:held", "b1"))
         assert held >= (await running.record())["cost_nusd"] > 0
-        await spend(redis, 10**9, "total", "cost_nusd")
+        await spend(redis, 10**9, month)
         answer = await post(running)
         assert "has used its budget of $1: $1 are spent" in answer.json()["error"]["message"]
         assert "retry-after" not in answer.headers
@@ -182,8 +185,8 @@ async def test_under_a_budget_a_body_with_two_models_is_refused(serve, provider,
 
 
 async def test_a_key_budget_is_about_that_key(serve, provider, gated, redis):
-    assert counter_keys.scope("key:key_1", "total") == "scope:key:key_1:total"
-    await redis.hset("tm:{acme}:scope:key:key_1:total", "total_tokens", 100)
+    assert sum_keys(budget(key_id="key_1", period="total").sole, 0) == ["tm:{acme}:tally:tokens:total:0:key_id=key_1"]
+    await spend(redis, 100, budget(key_id="key_1", period="total"))
     async with serve(provider) as running:
         gated(running, budget(key_id="key_1", period="total", limit=100))
         assert (await post(running)).status_code == 200
@@ -224,7 +227,7 @@ async def test_what_a_call_in_flight_holds_is_held_again_in_a_redis_that_forgot_
         await redis.flushall()
         await running.gate.admission.budgets.look()
         assert await redis.hget("tm:{acme}:held", "b1") == held
-        await known(redis, "acme")
+        await known(redis, "acme", budgets=[budget()])
         await running.gate.admission.budgets.look()
         assert await redis.hget("tm:{acme}:held", "b1") == held  # once
         go_on.set()
@@ -261,7 +264,7 @@ async def test_a_redis_that_lost_its_figures_is_waited_for_but_not_for_ever(
         calling = asyncio.create_task(post(running))
         await asyncio.wait([calling], timeout=0.3)
         assert not calling.done() and provider.requests == []
-        await known(redis, "acme")
+        await known(redis, "acme", budgets=[budget()])
         assert (await calling).status_code == 200
         await redis.flushall()
         monkeypatch.setattr(budget_module, "WAIT_S", 0.2)

@@ -7,10 +7,11 @@ import httpx2
 import pytest
 
 from ledger_fake import NOON_US
+from taximeter.budgets.reservations import sum_keys
 from taximeter.budgets.rule import Budget
 from taximeter.gateway.admission.budget import BudgetGate, connect
 from taximeter.keys.rule import ProxyKey, digest
-from valkeys import known
+from valkeys import counted, known
 from waits import HANG_S
 
 SECRET = "tm-" + "a" * 64
@@ -44,6 +45,7 @@ async def quoting(serve, provider, valkey_url):
                 counting=gate.metering.tokenizers,
                 now_us=lambda: NOON_US,
             )
+            counted(valkey_url, budgets)
             gate.admission.use_budgets(budgets)
 
             async def quote(body=CHAT, path=QUOTE, method="POST", **more):
@@ -60,7 +62,7 @@ async def quoting(serve, provider, valkey_url):
 
 
 async def test_a_quote_counts_bounds_and_prices_a_call_and_says_what_would_be_left(quoting, redis):
-    await redis.hset("tm:{acme}:day:2076-11-22", mapping={"total_tokens": 9_000, "charged_tokens": 100})
+    await redis.hset(sum_keys(budget().sole, NOON_US)[0], mapping={"used": 9_000, "charged": 100})
     async with quoting(
         budget(), budget(id="b2", mode="soft", unit="usd", limit=10**9), budget(id="b3", task="else")
     ) as q:
@@ -89,7 +91,7 @@ async def test_a_quote_counts_bounds_and_prices_a_call_and_says_what_would_be_le
     [(9_950, 0, "insufficient_quota"), (10_000, 0, "insufficient_quota"), (0, 9_950, "budget_reserved")],
 )
 async def test_a_quote_says_with_what_the_call_would_be_refused(quoting, redis, spent, held, code):
-    await redis.hset("tm:{acme}:day:2076-11-22", "total_tokens", spent)
+    await redis.hset(sum_keys(budget().sole, NOON_US)[0], "used", spent)
     await redis.hset("tm:{acme}:held", "b1", held)
     async with quoting(budget()) as quote:
         told = (await quote()).json()

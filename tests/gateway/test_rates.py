@@ -16,6 +16,7 @@ from taximeter.core.record import Open
 from taximeter.gateway.admission.budget import BudgetGate, connect
 from taximeter.gateway.admission.rates import duration
 from upstream import RESET, STALL, response
+from valkeys import counted
 from waits import HANG_S, happens
 
 __all__ = ["redis"]
@@ -41,6 +42,7 @@ async def paced(serve, valkey_url):
             rates=Rates(rates),
         )
         gates.append(gate.admission.budgets)
+        counted(valkey_url, budgets)
         gate.admission.use_budgets(budgets)
         return gates[-1]
 

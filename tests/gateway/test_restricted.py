@@ -28,10 +28,16 @@ PATH = "/w/acme/v1/chat/completions"
 JSON = {"content-type": "application/json"}
 
 
+BUDGETED = [
+    Budget(id="b1", workspace="acme", unit="tokens", period="total", limit=2**52),
+    Budget(id="b2", workspace="acme", period="total", limit=2**52),
+]
+
+
 @pytest.fixture
 async def redis(redis):
     """Of one workspace that is known there."""
-    await known(redis, "acme")
+    await known(redis, "acme", budgets=BUDGETED)
     return redis
 
 
@@ -47,8 +53,7 @@ async def budgeted(serve, provider, redis, valkey_url):
             prices=gate.metering.prices,
             counting=gate.metering.tokenizers,
         )
-        tokens = Budget(id="b1", workspace="acme", unit="tokens", period="total", limit=2**52)
-        gate.admission.use_budgets([tokens, Budget(id="b2", workspace="acme", period="total", limit=2**52)])
+        gate.admission.use_budgets(BUDGETED)
         yield running
         await gate.admission.budgets.close()
 

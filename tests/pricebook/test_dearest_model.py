@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from taximeter.budgets.rule import Budget
+from taximeter.budgets.rule import Allowance, Budget
 from taximeter.config import BudgetSettings, Settings
 from taximeter.core.prices import Most
 from taximeter.core.record import Open, Operation, Source
@@ -68,8 +68,8 @@ async def held_nusd(listed: Beforehand, body: bytes, *headers: tuple[bytes, byte
     asked = demand.read(MESSAGES, Prepared(body=body), head, b"/v1/messages", b"", body, 10**6)
     call = Open(request_id="r", started_at=NOVEMBER_US, workspace="w", upstream="u", provider=provider, api="messages",
                 operation=Operation.LLM, request_model="claude-sonnet-4-5")  # fmt: skip
-    budget = Budget(id="b", workspace="w", limit=10**10, unit="usd", created_at=0)
-    want = await Wanting(BudgetSettings(), listed, Counts()).of([budget], call, MESSAGES, asked, "")
+    allowance = Allowance(Budget(id="b", workspace="w", limit=10**10, unit="usd", created_at=0), ())
+    want = await Wanting(BudgetSettings(), listed, Counts()).of([allowance], call, MESSAGES, asked, "")
     return want.held.cost_nusd or 0
 
 

@@ -9,7 +9,7 @@ import redis
 from redis.asyncio import Redis
 
 from taximeter.budgets.reservations import Refusal, Reservations, Reserved
-from taximeter.budgets.rule import Budget
+from taximeter.budgets.rule import Allowance, Budget
 from taximeter.sinks.redis.asking import answered, is_ours, within
 from taximeter.sinks.redis.client import ERRORS, RedisServer
 from valkeys import Relay, known
@@ -18,14 +18,14 @@ NOW_US = 1_793_707_200_000_000
 
 
 def budget(limit):
-    return Budget(id="b1", workspace="asking", unit="tokens", period="total", limit=limit)
+    return Allowance(Budget(id="b1", workspace="asking", unit="tokens", period="total", limit=limit), ())
 
 
 @pytest.fixture
 async def client(valkey_url):
     async with Redis.from_url(valkey_url) as made:
         await made.flushall()
-        await known(made, "asking")
+        await known(made, "asking", budgets=[budget(1).budget])
         yield made
         await made.flushall()
 

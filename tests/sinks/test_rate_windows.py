@@ -16,9 +16,9 @@ from present import present
 from taximeter.budgets.rate_windows import LEASE_S, Admitted, RateRefusal, RateWindows
 from taximeter.budgets.rates import WINDOW_S, Limit
 from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved
-from taximeter.budgets.rule import Budget
+from taximeter.budgets.rule import Allowance, Budget
 from taximeter.sinks.redis.client import RedisServer
-from valkeys import known
+from valkeys import counted, known
 
 
 def requests(limit, place="r"):
@@ -152,14 +152,15 @@ async def test_a_call_that_a_budget_refuses_counts_in_no_rate_and_one_a_rate_ref
     await known(client, "acme")
     server = RedisServer(valkey_url)
     holds = Reservations(server)
-    budget = Budget(id="b1", workspace="acme", unit="tokens", period="total", limit=100)
+    budget = Allowance(Budget(id="b1", workspace="acme", unit="tokens", period="total", limit=100), ())
+    counted(valkey_url, [budget.budget])
     now_us = time.time_ns() // 1_000
     try:
         passed = await holds.reserve("r1#1", [(budget, 60)], now_us, rates=[(requests(2), 1)])
         assert isinstance(passed, Reserved) and passed.unheld == (40,)
         assert present(passed.admitted).stands[0].remaining == 1
         refused = await holds.reserve("r2#1", [(budget, 60)], now_us, rates=[(requests(2), 1)])
-        assert isinstance(refused, Refusal) and (refused.budget, refused.unheld) == (budget, (40,))
+        assert isinstance(refused, Refusal) and (refused.allowance, refused.unheld) == (budget, (40,))
         assert await client.hvals(requests(2).key("acme")) == ["1"]
         assert isinstance(await holds.reserve("r3#1", [(budget, 1)], now_us, rates=[(requests(2), 1)]), Reserved)
         assert isinstance(await holds.reserve("r4#1", [(budget, 1)], now_us, rates=[(requests(2), 1)]), RateRefusal)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -9,7 +10,7 @@ from redis.asyncio import Redis
 from ledger_fake import NOON_US, FakeHistory, batch, record
 from present import present
 from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
-from taximeter.budgets.rule import Budget, Budgets
+from taximeter.budgets.rule import Allowance, Budget, Budgets
 from taximeter.core.record import BUDGETS, Outcome
 from taximeter.sinks.redis.client import RedisServer
 from taximeter.sinks.redis.counters import Counters
@@ -26,11 +27,15 @@ def used(seq, tokens, **more):
                   request_id=f"r{seq}", tags={BUDGETS: "b1"}, **more)  # fmt: skip
 
 
+def sole(each):
+    return each if isinstance(each, Allowance) else present(each.sole)
+
+
 class Desk:
     def __init__(self, url, *budgets):
         self.history = FakeHistory()
         self.budgets = Budgets(budgets)
-        self.counters = Counters(url, history=self.history, scopes=self.budgets.scopes, now_us=lambda: NOON_US)
+        self.counters = Counters(url, history=self.history, tallies=self.budgets.tallies, now_us=lambda: NOON_US)
         self.holds = Reservations(RedisServer(url))
 
     async def count(self, *records):
@@ -39,10 +44,10 @@ class Desk:
         assert await self.counters.deliver([step]) == {"j1": step.upto}
 
     async def reserve(self, number, amount, *budgets):
-        return await self.holds.reserve(f"r{number}#1", [(each, amount) for each in budgets], NOON_US)
+        return await self.holds.reserve(f"r{number}#1", [(sole(each), amount) for each in budgets], NOON_US)
 
     async def stand(self, *budgets):
-        return await self.holds.spent(budgets, NOON_US)
+        return await self.holds.spent([sole(each) for each in budgets], NOON_US)
 
     async def close(self):
         await self.counters.close()
@@ -55,9 +60,8 @@ async def desk(valkey_url):
     await client.flushall()
     made = []
 
-    await known(client, "acme")
-
     async def make(*budgets):
+        await known(client, "acme", budgets=budgets)
         made.append(Desk(valkey_url, *budgets))
         await made[-1].counters.cursors(["j1"])
         return made[-1]
@@ -76,7 +80,7 @@ async def test_what_is_held_is_let_go_in_the_step_that_counts(desk):
     assert type(await place.reserve(1, 600, b)) is Reserved  # the same call again: nothing more
     assert await place.stand(b) == [Spent(0, 600)]
     full = await place.reserve(2, 500, b)
-    assert (full.budget, full.spent, full.over) == (b, 0, False)
+    assert (full.allowance.budget, full.spent, full.over) == (b, 0, False)
     await place.count(used(1, 450))
     assert await place.stand(b) == [Spent(450, 0)]
     assert type(await place.reserve(2, 500, b)) is Reserved
@@ -88,21 +92,24 @@ async def test_all_budgets_of_a_call_are_held_or_none(desk):
     day, key, task = budget(), budget(id="b2", key_id="k", limit=300), budget(id="b3", task="query", unit="usd")
     place = await desk(day, key, task)
     refused = await place.reserve(1, 301, day, key)
-    assert (refused.budget, refused.over) == (key, True)
+    assert (refused.allowance.budget, refused.over) == (key, True)
     assert await place.stand(day, key) == [Spent(0, 0), Spent(0, 0)]
     assert type(await place.reserve(2, 200, day, key, task)) is Reserved
     assert await place.stand(day, key, task) == [Spent(0, 200), Spent(0, 200), Spent(0, 200)]
 
 
-async def test_keys_and_tasks_are_counted_apart_from_their_budget_on_with_what_was_before(desk):
+async def test_scopes_are_counted_apart_from_their_budget_on_with_what_was_before(desk, valkey_url):
     key = budget(id="b2", key_id="k", period="month")
     task = budget(id="b3", task="query", unit="usd", period="total", limit=10**6)
     place = await desk(key, task)
+    async with Redis.from_url(valkey_url) as client:
+        await client.delete("tm:{acme}:tallies")  # as before these budgets were made
     before = [record(1, key_id="k"), record(2, task="query"), record(3, key_id="other"), record(4, workspace="globex")]
     await place.count(*before)
     assert await place.stand(key, task) == [Spent(0, 0), Spent(0, 0)]
+    assert type(await place.reserve(1, 1, key)) is Lost  # what was spent before is not known yet
     assert await place.counters.rebuild("acme") == 1
-    assert await place.holds.scopes("acme") == {"key:k", "task:query"}
+    assert await place.holds.tallies("acme") == {key.tally.text, task.tally.text}
     assert await place.stand(key, task) == [Spent(120, 0), Spent(27_000, 0)]
     await place.counters.cursors(["j1"])
     await place.count(
@@ -111,6 +118,45 @@ async def test_keys_and_tasks_are_counted_apart_from_their_budget_on_with_what_w
     assert await place.stand(key, task) == [Spent(240, 0), Spent(54_000, 0)]
     await place.counters.rebuild("acme")
     assert await place.stand(key, task) == [Spent(240, 0), Spent(54_000, 0)]
+
+
+async def test_each_value_has_an_allowance_of_its_own_and_what_is_let_go_leaves_nothing(desk, valkey_url):
+    each = budget(id="b2", end_user="*", limit=500)
+    place = await desk(each)
+    alice, bob = (present(each.allowance(record(1, end_user=name))) for name in ("alice", "bob"))
+    assert type(await place.reserve(1, 400, alice)) is Reserved
+    assert type(await place.reserve(2, 200, alice)) is Refusal
+    assert type(await place.reserve(3, 400, bob)) is Reserved
+    assert await place.stand(alice, bob) == [Spent(0, 400), Spent(0, 400)]
+    await place.count(used(1, 450, end_user="alice"), used(2, 9, end_user="carol"))
+    assert await place.stand(alice, bob) == [Spent(450, 0), Spent(0, 400)]
+    async with Redis.from_url(valkey_url, decode_responses=True) as client:
+        fields: list[Any] = await client.hkeys("tm:{acme}:held")
+        assert [field for field in fields if not field.startswith(":")] == ["b2/bob"]
+        sums = [key async for key in client.scan_iter("tm:{acme}:tally:*")]
+        assert sorted(sums) == [
+            f"tm:{{acme}}:tally:tokens:day:3373228800:end_user={name}" for name in ("alice", "carol")
+        ]
+        assert all([await client.expiretime(key) == 3_373_228_800 + 90_000 for key in sums])
+    await place.counters.rebuild("acme")
+    assert await place.stand(alice, bob) == [Spent(450, 0), Spent(0, 400)]
+
+
+async def test_a_rolling_window_forgets_bucket_by_bucket(desk):
+    b = budget(period="rolling 1h", limit=1_000)
+    place = await desk(b)
+    minute_us = 60 * 10**6
+    await place.count(*(used(n, 100, ended_at=NOON_US - n * 10 * minute_us) for n in range(1, 7)))
+    assert await place.stand(b) == [Spent(600, 0)]  # one that ended an hour ago is counted: its bucket is not over
+
+    async def later(minutes):
+        return (await place.holds.spent([sole(b)], NOON_US + minutes * minute_us))[0].spent
+
+    # Its buckets are of two minutes: a record leaves it up to two minutes late, and never early.
+    assert [await later(n) for n in (1, 2, 10, 12, 51, 52)] == [600, 500, 500, 400, 100, 0]
+    await place.counters.rebuild("acme")
+    assert await place.stand(b) == [Spent(600, 0)]
+    assert type(await place.reserve(1, 401, b)) is Refusal and type(await place.reserve(1, 400, b)) is Reserved
 
 
 async def test_another_node_counts_apart_too_once_a_budget_is_made(desk):
@@ -157,7 +203,7 @@ async def test_concurrent_calls_never_spend_more_than_the_limit(desk, seed):
     async def call(number):
         nonlocal refused
         amount, with_key = rng.randint(1, 400), rng.random() < 0.5
-        wanted = [(b, amount), (k, amount * 10)] if with_key else [(b, amount)]
+        wanted = [(sole(b), amount), (sole(k), amount * 10)] if with_key else [(sole(b), amount)]
         if type(await place.holds.reserve(f"r{number}#1", wanted, NOON_US)) is Refusal:
             refused += 1
             return

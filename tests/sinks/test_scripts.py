@@ -118,9 +118,10 @@ held = st.fixed_dictionaries(
 asked = st.lists(
     st.tuples(
         names,
-        st.sampled_from(["total_tokens", "cost_nusd"]),
+        mostly(st.integers(1, 2), st.sampled_from([0, 3, "x"])),
         mostly(st.integers(1, 2**53), texts),
         mostly(numbers, texts),
+        mostly(st.sampled_from(["t1", "t2"]), st.just("t3")),
     ),
     min_size=1,
     max_size=3,
@@ -133,10 +134,10 @@ asked = st.lists(
     held=held,
     wanted=asked,
     spent=st.dictionaries(
-        st.sampled_from(["p0", "p1", "p2"]),
+        st.sampled_from(["p0", "p1", "p2", "p3"]),
         mostly(
             st.dictionaries(
-                st.sampled_from(["total_tokens", "cost_nusd", "charged_total_tokens", "charged_cost_nusd"]),
+                st.sampled_from(["used", "charged"]),
                 mostly(signed.map(str), texts),
                 min_size=1,
             ),
@@ -150,18 +151,20 @@ asked = st.lists(
     times=st.tuples(st.integers(0, 3), mostly(st.integers(0, 2), texts)),
     last=st.sampled_from(["7", ""]),
     flying=st.sampled_from(["0", "0", "1"]),
+    tallies=mostly(st.just({"t1", "t2"}), st.sampled_from([set(), {"t1"}, ["a list"]])),
 )
-@example(held={}, wanted=[("a", "total_tokens", 10, 0)], spent={}, call="r9#1", now=1, epoch="7", gen="g", times=(0, 0),
-         last="", flying="0")  # fmt: skip
-@example(held={"held": {"a": "1"}}, wanted=[("a", "cost_nusd", 10, 9), ("b", "cost_nusd", 5, "-0")], spent={},
-         call="r9#1", now=1, epoch="7", gen="g", times=(2, 1), last="7", flying="0")  # fmt: skip
-def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, last, flying):
+@example(held={}, wanted=[("a", 1, 10, 0, "t1")], spent={}, call="r9#1", now=1, epoch="7", gen="g", times=(0, 0),
+         last="", flying="0", tallies={"t1"})  # fmt: skip
+@example(held={"held": {"a": "1"}}, wanted=[("a", 1, 10, 9, "t1"), ("b", 1, 5, "-0", "t1")], spent={}, call="r9#1",
+         now=1, epoch="7", gen="g", times=(2, 1), last="7", flying="0", tallies={"t1"})  # fmt: skip
+def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, last, flying, tallies):
     sums = dict(held.get("held", {})) if isinstance(held.get("held", {}), dict) else None
     if sums is not None:
         held = held | {"held": sums | ({":epoch": epoch} if epoch else {}) | {":me": str(times[0])}}
-    put(server, held | spent | ({"gen": gen} if gen else {}))
-    places = ["gen", *HOLDS, *(f"p{n}" for n in range(len(wanted)))]
-    asked = [(name, field, f"charged_{field}", limit, amount) for name, field, limit, amount in wanted]
+    put(server, held | spent | ({"gen": gen} if gen else {}) | ({"tallies": tallies} if tallies else {}))
+    counts = [count if isinstance(count, int) else 0 for _, count, *_ in wanted]
+    places = ["gen", *HOLDS, "tallies", *(f"p{n}" for n in range(sum(counts)))]
+    asked = [(name, count, limit, amount, "other", tally) for name, count, limit, amount, tally in wanted]
     args = [call, now, ":me", last, times[1], flying, *(part for each in asked for part in each)]
     reply, before, after = run(server, "reserve.lua", places, args)
     if reply is None:
@@ -170,12 +173,14 @@ def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, la
     if reply == ["lost"]:
         unmarked = {k: v for k, v in held_before.items() if k != ":epoch"} if isinstance(held_before, dict) else None
         assert after == before or after == {k: v for k, v in (before | {"held": unmarked}).items() if v}
-        damaged = any(not isinstance(before.get(name, {}), dict) for name in (*HOLDS, *places[4:]))
+        damaged = any(not isinstance(before.get(name, {}), dict) for name in (*HOLDS, *places[5:]))
+        damaged = damaged or not isinstance(before.get("tallies", set()), set)
         damaged = damaged or not all(
-            is_integer(v) for name in ("held", *places[4:]) for v in before.get(name, {}).values()
+            is_integer(v) for name in ("held", *places[5:]) for v in before.get(name, {}).values()
         )
         stale = epoch and last == "7" and times[0] < int(times[1])
-        assert damaged or stale or gen != "g" or epoch != "7"
+        uncounted = any(tally not in before.get("tallies", ()) for *_, tally in wanted)
+        assert damaged or stale or gen != "g" or epoch != "7" or uncounted
         return
     if flying == "0":
         assert gen == "g" and epoch == "7"
@@ -184,25 +189,30 @@ def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, la
         return
     over = full = None
     unheld: list[int] = []
-    for n, (name, field, limit, amount) in enumerate(wanted, 1):
+    sums_of = iter(places[5:])
+    for n, (name, count, limit, amount, tally) in enumerate(wanted, 1):
+        mine = [before.get(next(sums_of), {}) for _ in range(count)]
         if flying == "1":
-            break
-        used, charged = (before.get(f"p{n - 1}", {}).get(each, "0") for each in (field, f"charged_{field}"))
-        left = int(limit) - int(used)
-        left = left if left <= 0 else left - int(charged)
+            continue
+        assert tally in before["tallies"]
+        used, charged = (sum(int(each.get(field, "0")) for each in mine) for field in ("used", "charged"))
+        if count != 1 and max((abs(int(v)) for each in mine for v in each.values()), default=0) > 2**52:
+            return  # beyond what a sum of many is exact for, and beyond any limit
+        left = int(limit) - used
+        left = left if left <= 0 else left - charged
         unheld.append(max(0, left - int(held_before.get(name, "0"))))
         if left <= 0 or int(amount) > left:
-            over = over or ["over", n, used, charged]
+            over = over or ["over", n, str(used), str(charged)]
         elif int(held_before.get(name, "0")) + int(amount) > left:
-            full = full or ["full", n, used, charged]
+            full = full or ["full", n, str(used), str(charged)]
     if over or full:
         refusal = over or full or []
         assert (reply[: len(refusal)], after) == (refusal, before)
         assert_told(reply[len(refusal) :], unheld)
         return
-    takes = any(int(amount) for *_, amount in wanted)
+    takes = any(int(amount) for *_, amount, _ in wanted)
     assert_told(reply[3:], [left - int(each[3]) * takes for left, each in zip(unheld, wanted, strict=False)])
-    amounts = [(name, int(amount)) for name, _, _, amount in wanted if int(amount)]
+    amounts = [(name, int(amount)) for name, _, _, amount, _ in wanted if int(amount)]
     assert reply[0] == "held"
     if not amounts:
         assert after.get("reserved") == before.get("reserved")
@@ -263,6 +273,8 @@ def assert_let_go(before, after, calls):
         for name, amount in parts(before.get("reserved", {}).get(call, "")):
             if amount:
                 sums[name] = plus(sums.get(name, "0"), -amount)
+                if sums[name] == "0":
+                    del sums[name]
     assert after.get("held", {}) == sums
     assert set(after.get("reserved", {})) == set(before.get("reserved", {})) - set(calls)
     assert set(after.get("since", {})) == set(before.get("since", {})) - set(calls)

@@ -11,8 +11,9 @@ from litestar import Controller, delete, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from taximeter.budgets.responses import BudgetInfo, BudgetList, ChargeList, Settlement, info, limit_of
-from taximeter.budgets.rule import Mode, Period, Unit
+from taximeter.budgets.rule import Mode
 from taximeter.budgets.service import BudgetService
+from taximeter.budgets.tally import DIMENSIONS, Unit
 from taximeter.control.api.parameters import Given, only_known_parameters
 from taximeter.control.door.access import admin_only
 from taximeter.control.services.corrections import Corrections
@@ -26,15 +27,24 @@ class NewBudget(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     workspace: str
     key_id: str = ""
     task: str = ""
+    track: str = ""
+    document: str = ""
+    end_user: str = ""
+    model: str = ""
+    upstream: str = ""
+    """Only calls that say so; any combination. `*`: each value has the limit for itself."""
     limit: Decimal
-    """USD or tokens."""
+    """USD, tokens, requests or seconds of audio."""
     unit: Unit = "usd"
-    period: Period = "month"
+    period: str = "month"
+    """minute, hour, day, week, month, total; or a rolling window, such as `rolling 30d`."""
+    tz: str = "UTC"
+    """IANA time zone in which the period begins."""
     mode: Mode = "hard"
 
 
 class BudgetAdmin(Controller):
-    """Budgets of workspaces, keys and tasks."""
+    """Budgets of workspaces, and of parts of them."""
 
     path = "/budgets"
     tags = ("budgets",)
@@ -52,7 +62,7 @@ class BudgetAdmin(Controller):
     async def create(self, services: Given, data: JSONBody[NewBudget]) -> BudgetInfo:
         budgets = _of(services)
         limit = limit_of(data.limit, data.unit)
-        named: dict[str, Any] = {name: getattr(data, name) for name in ("unit", "period", "mode", "key_id", "task")}
+        named: dict[str, Any] = {name: getattr(data, name) for name in ("unit", "period", "tz", "mode", *DIMENSIONS)}
         budget = await asyncio.to_thread(budgets.store.create, data.workspace, limit, **named)
         await budgets.begin(budget)
         return next(each for each in await budgets.listing() if each.id == budget.id)

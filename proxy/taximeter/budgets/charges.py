@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from taximeter.budgets.tally import Unit
 from taximeter.core.record import Operation, Outcome, Record
 
 GATEWAY_STATUSES = frozenset({502, 504, 520, 524})
@@ -27,6 +28,21 @@ class Held(msgspec.Struct):
     """False: only rates are about it, and nothing is charged."""
     told: list[tuple[bytes, bytes]] = []
     """Headers of its answer that say how its limits stand."""
+    output_tokens: int | None = None
+    """How much of `tokens` is its answer's; None: it is not known which is which."""
+    audio_ms: int = 0
+
+    def of(self, unit: Unit, attempt: int = 1) -> int:
+        """The most it may use of a unit (tally.used). A second attempt is no second request."""
+        if unit == "usd":
+            return self.cost_nusd or 0
+        if unit == "requests":
+            return int(attempt == 1)
+        if unit == "seconds":
+            return self.audio_ms
+        if unit == "tokens" or self.output_tokens is None:
+            return self.tokens
+        return self.output_tokens if unit == "output_tokens" else self.tokens - self.output_tokens
 
 
 def charge(record: Record, held: Held) -> None:
@@ -36,6 +52,10 @@ def charge(record: Record, held: Held) -> None:
     known = _is_known(record)
     if not known:
         record.charged_tokens = max(0, held.tokens - (record.total_tokens or 0)) or None
+        if record.charged_tokens is not None:
+            record.charged_input_tokens = max(0, held.of("input_tokens") - (record.input_tokens or 0)) or None
+            record.charged_output_tokens = max(0, held.of("output_tokens") - (record.output_tokens or 0)) or None
+        record.charged_audio_ms = max(0, held.audio_ms - round((record.seconds or 0) * 1_000)) or None
     if held.cost_nusd is not None and not (known and record.cost_nusd is not None):
         record.charged_cost_nusd = max(0, held.cost_nusd - (record.cost_nusd or 0)) or None
 

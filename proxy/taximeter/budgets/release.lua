@@ -19,9 +19,7 @@ local released = 0
 for n, call in ipairs(ARGV) do
   if redis.call('HDEL', KEYS[2], call) == 1 then -- a call named twice lets go once
     released = released + 1
-    for _, part in ipairs(found[n]) do
-      add(KEYS[1], part[1], '-' .. part[2])
-    end
+    let_go(KEYS[1], found[n])
   end
   redis.call('ZREM', KEYS[3], call)
 end

@@ -12,7 +12,8 @@ import msgspec
 
 from taximeter.budgets.rate_windows import Admitted, RateRefusal, RateWindows
 from taximeter.budgets.rates import Limit
-from taximeter.budgets.rule import Budget, period_name
+from taximeter.budgets.rule import Allowance
+from taximeter.budgets.tally import AMOUNTS
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.asking import Asker
 from taximeter.sinks.redis.client import RedisServer, Script, raised
@@ -29,7 +30,7 @@ _REMEMBERED = 10_000
 class Refusal(msgspec.Struct, frozen=True):
     """Why nothing was reserved."""
 
-    budget: Budget
+    allowance: Allowance
     spent: int
     """In the budget's own unit."""
     charged: int
@@ -55,14 +56,18 @@ class Spent(msgspec.Struct, frozen=True):
 
 
 class Reserved(msgspec.Struct, frozen=True):
-    """What a call holds, of budgets of one workspace, and the epoch of Redis's memory that knows of it."""
+    """What a call holds, of allowances of one workspace, and the epoch of Redis's memory that knows of it."""
 
-    wanted: Sequence[tuple[Budget, int]]
+    wanted: Sequence[tuple[Allowance, int]]
     epoch: str
     unheld: tuple[int, ...] = ()
     """What is left of each budget after this, and not held; in its own unit. Empty: not told."""
     admitted: Admitted | None = None
     """In which rates' windows it counts."""
+
+    @property
+    def workspace(self) -> str:
+        return self.wanted[0][0].budget.workspace
 
 
 class Reservations:
@@ -81,24 +86,28 @@ class Reservations:
     async def reserve(
         self,
         call: str,
-        wanted: Sequence[tuple[Budget, int]],
+        wanted: Sequence[tuple[Allowance, int]],
         now_us: int,
         *,
         in_flight: bool = False,
         rates: Sequence[tuple[Limit, int]] = (),
     ) -> Reserved | Refusal | RateRefusal | Lost:
-        """Hold an amount of each of these budgets of one workspace, and count in each of these rates, or in none.
+        """Hold an amount of each of these allowances of one workspace, and count in each of these rates, or in none.
 
         `call` names the call: a second time for the same one changes nothing of budgets. `in_flight`: it is under way
         already, so it holds its part whatever is left.
         """
-        workspace = wanted[0][0].workspace
-        names = [keys.prefix(workspace) + "gen", *_places(workspace)]
+        workspace = wanted[0][0].budget.workspace
+        prefix = keys.prefix(workspace)
+        names = [prefix + "gen", *_places(workspace), prefix + keys.TALLIES]
         epoch, times = self._last.get(workspace, ("", 0))
         args: list[str | int] = [call, now_us // 1_000_000, self._asker, epoch, times, int(in_flight)]
-        for budget, amount in wanted:
-            names.append(spent_key(budget, now_us))
-            args += (budget.id, budget.field, budget.charged_field, budget.limit, min(amount, MOST_HELD))
+        for allowance, amount in wanted:
+            sums = sum_keys(allowance, now_us)
+            names += sums
+            tally = allowance.budget.tally
+            args += (_field(allowance), len(sums), allowance.budget.limit, min(amount, MOST_HELD))
+            args += (tally.text, tally.widest.text)
         admitted: Admitted | None = None
         if rates:
             found, reply = await self.windows.admit(call, workspace, rates, (names, args))
@@ -171,29 +180,34 @@ class Reservations:
         """Close the server's connections, where this object is its only user."""
         await self._server.close()
 
-    async def spent(self, budgets: Sequence[Budget], now_us: int) -> list[Spent]:
-        """How each of these budgets stands."""
+    async def spent(self, allowances: Sequence[Allowance], now_us: int) -> list[Spent]:
+        """How each of these stands."""
         commands: list[tuple[str | int | bytes, ...]] = []
-        for budget in budgets:
-            commands.append(("HMGET", spent_key(budget, now_us), budget.field, budget.charged_field))
-            commands.append(("HGET", keys.prefix(budget.workspace) + keys.HELD, budget.id))
-        replies = await self._server.commands(commands) if commands else []
-        return [
-            Spent(int(spent or 0), int(held or 0), int(charged or 0))
-            for (spent, charged), held in zip(replies[::2], replies[1::2], strict=True)
-        ]
+        for allowance in allowances:
+            prefix = keys.prefix(allowance.budget.workspace)
+            commands += [("HMGET", key, *AMOUNTS) for key in sum_keys(allowance, now_us)]
+            commands.append(("HGET", prefix + keys.HELD, _field(allowance)))
+        replies = iter(await self._server.commands(commands) if commands else [])
+        found = []
+        for allowance in allowances:
+            amounts = [next(replies) for _ in sum_keys(allowance, now_us)]
+            spent, charged = (sum(int(each[at] or 0) for each in amounts) for at in (0, 1))
+            found.append(Spent(spent, int(next(replies) or 0), charged))
+        return found
 
-    async def scopes(self, workspace: str) -> set[str]:
-        """The keys and tasks of a workspace that are counted apart now."""
-        return {
-            scope.decode() for scope in await self._server.command("SMEMBERS", keys.prefix(workspace) + keys.SCOPES)
-        }
+    async def tallies(self, workspace: str) -> set[str]:
+        """What is added up for budgets of a workspace now (Tally.text)."""
+        return {text.decode() for text in await self._server.command("SMEMBERS", keys.prefix(workspace) + keys.TALLIES)}
 
 
-def spent_key(budget: Budget, now_us: int) -> str:
-    """The counters' hash a budget is measured by, of its period now."""
-    period = period_name(budget.period, now_us)
-    return keys.prefix(budget.workspace) + (keys.scope(budget.scope, period) if budget.scope else period)
+def sum_keys(allowance: Allowance, now_us: int) -> list[str]:
+    """The sums an allowance is measured by, of its period now."""
+    tally, prefix = allowance.budget.tally, keys.prefix(allowance.budget.workspace)
+    return [prefix + keys.tally(tally, at, allowance.values) for at in tally.when.starts_s(now_us // 1_000_000)]
+
+
+def _field(allowance: Allowance) -> str:
+    return keys.held_field(allowance.budget.id, allowance.own)
 
 
 def _places(workspace: str) -> list[str]:

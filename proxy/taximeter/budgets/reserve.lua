@@ -1,14 +1,17 @@
--- Reserves an upper bound of what a call may use, of all its budgets or of none.
--- KEYS  1 gen, 2 held, 3 reserved, 4 reserved_at, then each budget's counter hash of its period
+-- Reserves an upper bound of what a call may use, of all its allowances or of none.
+-- KEYS  1 gen, 2 held, 3 reserved, 4 reserved_at, 5 tallies, then of each allowance the sums of its period: one, or a
+--       rolling window's buckets
 -- ARGV  1 call, 2 now (s since epoch), 3 who asks (a field of held: how often it has reserved in this epoch),
 --       4 the epoch it reserved in last, without a minus ("" none), 5 how often it did,
 --       6 "1": the call is in flight already and holds what it holds, whatever is left;
---       then for each budget: id, fields of its hash (spent, charged for what is not known), limit, amount
+--       then for each allowance: its field of held, how many sums, limit, amount, two names of a tally: one of them has
+--       to be added up
 -- Answers {"held", epoch ("" none), how often the asker has reserved in it}; {"over", n, spent, charged} where the n-th
--- budget (1…) has not enough left even with nothing in flight; {"full", n, spent, charged} where it would have, were
--- nothing held by calls in flight; with each of these, at its end, what is left of each budget and not held, this call
--- included where it holds (nothing of that where the call holds already, or is in flight); {"lost"} where the totals or what is held are not all there: a Redis that was emptied, restored, or is a replica
--- that has not heard of everything. Then, and after an error, nothing is held.
+-- allowance (1…) has not enough left even with nothing in flight; {"full", n, spent, charged} where it would have, were
+-- nothing held by calls in flight; with each of these, at its end, what is left of each allowance and not held, this call
+-- included where it holds (nothing of that where the call holds already, or is in flight); {"lost"} where the totals or
+-- what is held are not all there: a Redis that was emptied, restored, or is a replica that has not heard of everything, or
+-- a budget so new that its sums are not added up yet. Then, and after an error, nothing is held.
 
 local function lost()
   if typed(KEYS[2], 'hash') then
@@ -17,15 +20,21 @@ local function lost()
   return {'lost'}
 end
 
-if not (natural(ARGV[2]) and natural(ARGV[5])) or string.find(ARGV[1], '%s') or #ARGV ~= 6 + 5 * (#KEYS - 4) then
-  return refused('a call that cannot be named, or a budget without its key')
+if not (natural(ARGV[2]) and natural(ARGV[5])) or string.find(ARGV[1], '%s') or #ARGV % 6 ~= 0 then
+  return refused('a call that cannot be named, or an allowance that is cut short')
 end
-for at = 7, #ARGV, 5 do
-  if not (natural(ARGV[at + 3]) and natural(ARGV[at + 4])) or string.find(ARGV[at], '[%s:]') then
-    return refused('an amount of budget ' .. ARGV[at] .. ' is no number')
+local sums = 5
+for at = 7, #ARGV, 6 do
+  if not (natural(ARGV[at + 1]) and natural(ARGV[at + 2]) and natural(ARGV[at + 3])) or string.find(ARGV[at], '^:')
+      or string.find(ARGV[at], '%s') then
+    return refused('an amount of ' .. ARGV[at] .. ' is no number')
   end
+  sums = sums + tonumber(ARGV[at + 1])
 end
-if not (typed(KEYS[2], 'hash') and typed(KEYS[3], 'hash') and typed(KEYS[4], 'zset')) then
+if sums ~= #KEYS then
+  return refused('a sum without its allowance')
+end
+if not (typed(KEYS[2], 'hash') and typed(KEYS[3], 'hash') and typed(KEYS[4], 'zset') and typed(KEYS[5], 'set')) then
   return lost()
 end
 local flying = ARGV[6] == '1'
@@ -44,42 +53,61 @@ if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then
   return {'held', epoch, reserved}
 end
 
-local over, full, parts, unheld = nil, nil, {}, {}
-for n = 1, #KEYS - 4 do
-  local at = 5 * n + 2
-  local id, amount = ARGV[at], ARGV[at + 4]
-  if not integer(redis.call('HGET', KEYS[2], id) or '0') then
+-- What an allowance's sums come to, as {used, charged}; nil where one is none.
+local function spent_of(first, last)
+  local used, charged = 0, 0
+  for key = first, last do
+    if not typed(KEYS[key], 'hash') then
+      return nil
+    end
+    local found = redis.call('HMGET', KEYS[key], 'used', 'charged')
+    if not (integer(found[1] or '0') and integer(found[2] or '0')) then
+      return nil
+    end
+    if first == last then -- as they are: more than 2^53 is not exact in Lua
+      return {found[1] or '0', found[2] or '0'}
+    end
+    used, charged = used + tonumber(found[1] or '0'), charged + tonumber(found[2] or '0')
+  end
+  return {string.format('%.0f', used), string.format('%.0f', charged)}
+end
+
+local over, full, parts, unheld, first = nil, nil, {}, {}, 6
+for n = 1, (#ARGV - 6) / 6 do
+  local at = 6 * n + 1
+  local field, amount, last = ARGV[at], ARGV[at + 3], first + tonumber(ARGV[at + 1]) - 1
+  local held = redis.call('HGET', KEYS[2], field) or '0'
+  if not integer(held) then
     return lost()
   end
   if not flying then
-    if not typed(KEYS[4 + n], 'hash') then
-      return lost()
+    if redis.call('SISMEMBER', KEYS[5], ARGV[at + 4]) + redis.call('SISMEMBER', KEYS[5], ARGV[at + 5]) == 0 then
+      return {'lost'}
     end
-    local spent = redis.call('HGET', KEYS[4 + n], ARGV[at + 1]) or '0'
-    local charged = redis.call('HGET', KEYS[4 + n], ARGV[at + 2]) or '0'
-    if not (integer(spent) and integer(charged)) then
+    local spent = spent_of(first, last)
+    if not spent then
       return lost()
     end
     -- Exact: a limit is at most 2^53, and so is what is left of it as long as it is more than 0.
-    local left = tonumber(ARGV[at + 3]) - tonumber(spent)
-    left = left <= 0 and left or left - tonumber(charged)
-    local held = tonumber(redis.call('HGET', KEYS[2], id) or '0')
-    unheld[n] = math.max(0, left - held)
+    local left = tonumber(ARGV[at + 2]) - tonumber(spent[1])
+    left = left <= 0 and left or left - tonumber(spent[2])
+    unheld[n] = math.max(0, left - tonumber(held))
     if left <= 0 or tonumber(amount) > left then
-      over = over or {'over', n, spent, charged}
-    elseif held + tonumber(amount) > left then
-      full = full or {'full', n, spent, charged}
+      over = over or {'over', n, spent[1], spent[2]}
+    elseif tonumber(held) + tonumber(amount) > left then
+      full = full or {'full', n, spent[1], spent[2]}
     end
   end
   if amount ~= '0' then
-    parts[#parts + 1] = {id, amount}
+    parts[#parts + 1] = {field, amount}
   end
+  first = last + 1
 end
 
--- The reply, with what is left of each budget after `amounts` are taken.
+-- The reply, with what is left of each allowance after `amounts` are taken.
 local function telling(reply, takes)
   for n, left in ipairs(unheld) do
-    reply[#reply + 1] = string.format('%.0f', takes and left - tonumber(ARGV[5 * n + 6]) or left)
+    reply[#reply + 1] = string.format('%.0f', takes and left - tonumber(ARGV[6 * n + 4]) or left)
   end
   return reply
 end

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from typing import Protocol
 
 import msgspec
 
-from taximeter.budgets.rule import MOST, Budget, Mode, Period, Unit, resets_at_us
+from taximeter.budgets.rule import MOST, WORDS, Budget, Mode
+from taximeter.budgets.tally import DIMENSIONS, EACH, Unit
 from taximeter.core.errors import BadRequest
 from taximeter.core.times import shown
 from taximeter.core.views import NUSD_PER_USD, usd
+
+PARTS_OF = {"usd": NUSD_PER_USD, "seconds": 1_000}
+"""Parts of a unit in which it is counted; of the others, whole ones."""
+
+
+class Standing(Protocol):
+    """How an allowance stands (see reservations.Spent)."""
+
+    @property
+    def spent(self) -> int: ...
+    @property
+    def held(self) -> int: ...
+    @property
+    def charged(self) -> int: ...
 
 
 class BudgetInfo(msgspec.Struct, kw_only=True):
@@ -20,22 +36,38 @@ class BudgetInfo(msgspec.Struct, kw_only=True):
     workspace: str
     key_id: str | None
     task: str | None
-    """Neither key nor task: the whole workspace."""
+    track: str | None = None
+    document: str | None = None
+    end_user: str | None = None
+    model: str | None = None
+    upstream: str | None = None
+    """None of these: the whole workspace. `*`: each value has the whole limit for itself."""
     unit: Unit
-    period: Period
+    period: str
+    tz: str = "UTC"
     mode: Mode
     limit: Decimal
-    """USD or tokens."""
+    """USD, tokens, requests or seconds of audio."""
     spent: Decimal | None
-    """In the period now; null: not known (Redis does not answer, or nothing runs)."""
+    """In the period now; null: not known (Redis does not answer, or nothing runs), or not one figure (`*`)."""
     held: Decimal | None
     """Held by calls in flight: an upper bound of what they will use. Hard budgets only."""
     charged: Decimal | None
     """Charged, not known: for calls that ended without anybody knowing what they used, their upper bounds. Hard budgets
     only."""
     resets_at: str | None
-    """When the next period begins; null: never."""
+    """When the next period begins, or the oldest part of a rolling window leaves it; null: never."""
     created_at: str | None
+
+    @property
+    def about(self) -> str:
+        """`acme`, `acme key key_1`, `acme each end user, model gpt-4o`."""
+        parts = [
+            f"each {WORDS[name]}" if wanted == EACH else f"{WORDS[name]} {wanted}"
+            for name in DIMENSIONS
+            if (wanted := getattr(self, name))
+        ]
+        return f"{self.workspace} {', '.join(parts)}" if parts else self.workspace
 
 
 class BudgetList(msgspec.Struct):
@@ -43,18 +75,27 @@ class BudgetList(msgspec.Struct):
 
 
 def limit_of(amount: Decimal, unit: Unit) -> int:
-    """A limit as written, in nano-USD or tokens. Raises BadRequest on what is no such amount."""
-    bad = BadRequest("The limit must be a number: USD with at most nine decimals, or whole tokens.", param="limit")
+    """A limit as written, in nano-USD, tokens, requests or milliseconds. Raises BadRequest on what is none."""
+    bad = BadRequest(
+        "The limit must be a number: USD with at most nine decimals, seconds with at most three, or whole tokens or "
+        "requests.",
+        param="limit",
+    )
     if not amount.is_finite():
         raise bad
     if amount.adjusted() > _LARGEST:  # told as too much by `rule.checked`; as a whole number it may not fit
         return MOST + 1 if amount > 0 else -1
     if int(amount.as_tuple().exponent) < _SMALLEST:
         raise bad
-    scaled = Fraction(amount) * (NUSD_PER_USD if unit == "usd" else 1)
+    scaled = Fraction(amount) * PARTS_OF.get(unit, 1)
     if scaled.denominator != 1:
         raise bad
     return int(scaled)
+
+
+def amount_of(value: int, unit: Unit) -> Decimal:
+    """What is counted of a unit, as it is shown."""
+    return usd(value) if unit == "usd" else Decimal(value) / PARTS_OF.get(unit, 1)
 
 
 _LARGEST, _SMALLEST = 20, -40
@@ -85,26 +126,26 @@ class Settlement(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     usd: Decimal = Decimal(0)
 
 
-def info(
-    budget: Budget, now_us: int, spent: int | None = None, held: int | None = None, charged: int | None = None
-) -> BudgetInfo:
+def info(budget: Budget, now_us: int, stands: Standing | None = None) -> BudgetInfo:
     """A budget as listed."""
+    hard = budget.mode == "hard"
+    resets_s = budget.when.resets_at_s(now_us // 1_000_000)
+
+    def amount(value: int) -> Decimal:
+        return amount_of(value, budget.unit)
+
     return BudgetInfo(
         id=budget.id,
         workspace=budget.workspace,
-        key_id=budget.key_id or None,
-        task=budget.task or None,
+        **{name: getattr(budget, name) or None for name in DIMENSIONS},
         unit=budget.unit,
         period=budget.period,
+        tz=budget.tz,
         mode=budget.mode,
-        limit=_amount(budget.limit, budget),
-        spent=None if spent is None else _amount(spent, budget),
-        held=None if held is None or budget.mode == "soft" else _amount(held, budget),
-        charged=None if charged is None or budget.mode == "soft" else _amount(charged, budget),
-        resets_at=shown(resets_at_us(budget.period, now_us)),
+        limit=amount(budget.limit),
+        spent=None if stands is None else amount(stands.spent),
+        held=None if stands is None or not hard else amount(stands.held),
+        charged=None if stands is None or not hard else amount(stands.charged),
+        resets_at=shown(None if resets_s is None else resets_s * 1_000_000),
         created_at=shown(budget.created_at or None),
     )
-
-
-def _amount(value: int, budget: Budget) -> Decimal:
-    return usd(value) if budget.unit == "usd" else Decimal(value)

@@ -1,4 +1,4 @@
-"""Budgets: what is stored of one, which calls it is about, and the period it is about now. Pure.
+"""Budgets: what is stored of one, which calls it is about, and whose each call's part of it is. Pure.
 
 Shared by the gateway (reserves), the control plane (keeps them) and the counters (add up what is spent).
 """
@@ -7,43 +7,59 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
 
+from taximeter.budgets.periods import Period, period_of
+from taximeter.budgets.tally import DIMENSIONS, EACH, UNITS, Tally, Unit, matched
 from taximeter.core.errors import BadRequest
+from taximeter.core.names import clean
+from taximeter.core.record import Record
 from taximeter.core.tags import is_valid
 from taximeter.core.union import union
 
-Unit = Literal["usd", "tokens"]
-Period = Literal["day", "month", "total"]
 Mode = Literal["soft", "hard"]
 
 MOST = 2**53
 """Largest limit: what the reserving script counts exactly ($9 million in nano-USD)."""
 
-CHARGED = ("charged_tokens", "charged_cost_nusd")
-"""Counters of what budgets are charged for calls of which it is not known what they used, in hashes of total, month and
-day beside those of core.totals."""
+CHARGED = (
+    "charged_tokens", "charged_cost_nusd", "charged_input_tokens", "charged_output_tokens", "charged_audio_ms",
+)  # fmt: skip
+"""Fields of a record that say what budgets are charged for it because it is not known what it used."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FREE = frozenset(("model", "upstream"))
+"""Dimensions whose values may be any text; the others are tags."""
+
 _is_id = re.compile(r"bud_[0-9a-f]{12}").fullmatch
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How much a workspace, or a key or a task of it, may use in a period. It is ended, never changed."""
+    """How much the calls of a scope of a workspace may use in a period. It is ended, never changed.
+
+    The scope is any combination of its dimensions: "" all, a value those calls only, `*` each value by itself.
+    """
 
     id: str
     workspace: str
     key_id: str = ""
     task: str = ""
-    """At most one of key and task; neither: the whole workspace."""
+    track: str = ""
+    document: str = ""
+    end_user: str = ""
+    model: str = ""
+    """As the request names it."""
+    upstream: str = ""
+    """As the configuration names it."""
     unit: Unit = "usd"
-    period: Period = "month"
-    """UTC days and calendar months; a call belongs to the one in which it ends."""
+    period: str = "month"
+    """See periods.FIXED, or `rolling 30d`; a call belongs to the one in which it ends."""
+    tz: str = "UTC"
+    """Where a day, week or month begins: an IANA time zone."""
     limit: int
-    """nano-USD or tokens."""
+    """nano-USD, tokens, requests or milliseconds of audio."""
     mode: Mode = "hard"
     """soft: told when it is spent; hard: calls beyond it are refused."""
     created_at: int = 0
@@ -52,35 +68,96 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """µs since epoch; 0: in force. An ended one stays in the file, so that no other copy brings it back."""
 
     @property
-    def scope(self) -> str:
-        """`key:<id>`, `task:<name>`, or "" for the whole workspace."""
-        if self.key_id:
-            return f"key:{self.key_id}"
-        return f"task:{self.task}" if self.task else ""
+    def tally(self) -> Tally:
+        """What it is measured by."""
+        return _tally(self)
 
     @property
-    def field(self) -> str:
-        """The counter it is measured by (core.totals.FIELDS)."""
-        return "cost_nusd" if self.unit == "usd" else "total_tokens"
+    def when(self) -> Period:
+        return period_of(self.period, self.tz)
 
     @property
-    def charged_field(self) -> str:
-        """The counter, beside it, of what is charged because it is not known (CHARGED)."""
-        return "charged_cost_nusd" if self.unit == "usd" else "charged_tokens"
+    def each(self) -> tuple[str, ...]:
+        """The dimensions of which each value has an allowance of its own."""
+        return tuple(name for name, wanted in self.tally.scope if wanted == EACH)
+
+    @property
+    def sole(self) -> Allowance | None:
+        """Its only allowance; None where each value of a dimension has one."""
+        scope = self.tally.scope
+        return None if self.each else Allowance(self, tuple(wanted for _, wanted in scope))
+
+    def allowance(self, call: Record) -> Allowance | None:
+        """Whose part of it a call uses; None: it is not about that call."""
+        values = matched(self.tally.scope, call)
+        return None if values is None else Allowance(self, values)
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """What one combination of values may use of a budget: all of it. Without `*` a budget has one."""
+
+    budget: Budget
+    values: tuple[str, ...]
+    """Of each dimension of its scope."""
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The values that tell it from the budget's other allowances."""
+        return tuple(
+            value for (_, wanted), value in zip(self.budget.tally.scope, self.values, strict=True) if wanted == EACH
+        )
+
+    @property
+    def named(self) -> str:
+        """`end user 'alice' of workspace 'acme'`, or `workspace 'acme'`."""
+        parts = [
+            f"{WORDS[name]} {value!r}" for (name, _), value in zip(self.budget.tally.scope, self.values, strict=True)
+        ]
+        whose = f"workspace {self.budget.workspace!r}"
+        return f"{', '.join(parts)} of {whose}" if parts else whose
+
+
+WORDS = {name: name.replace("_", " ") for name in DIMENSIONS} | {"key_id": "key"}
+"""Dimensions, as a sentence has them."""
+
+
+@lru_cache(maxsize=4_096)
+def _tally(budget: Budget) -> Tally:
+    scope = tuple((name, wanted) for name in DIMENSIONS if (wanted := getattr(budget, name)))
+    return Tally(budget.unit, budget.period, budget.tz, scope)
+
+
+def shown_amount(value: int, unit: Unit) -> str:
+    """An amount of a unit, as a sentence has it: `$2.50`, `1,000 tokens`, `90 seconds`."""
+    if unit == "usd":
+        whole = f"${value // 10**9:,}.{value % 10**9:09d}".rstrip("0")
+        return whole.rstrip(".")
+    if unit == "seconds":
+        whole = f"{value // 1_000:,}.{value % 1_000:03d}".rstrip("0")
+        return f"{whole.rstrip('.')} seconds of audio"
+    return f"{value:,} {unit.replace('_', ' ')}"
 
 
 def checked(budget: Budget) -> Budget:
     """The budget, if it can be meant. Raises BadRequest."""
-    for name in ("workspace", "key_id", "task"):
-        value = getattr(budget, name)
-        if (value or name == "workspace") and not is_valid(value):
+    for name in ("workspace", *DIMENSIONS):
+        wanted = getattr(budget, name)
+        if name in _FREE and wanted and EACH not in wanted and wanted.isprintable() and clean(wanted) == wanted:
+            continue
+        if (wanted or name == "workspace") and not (is_valid(wanted) or (wanted == EACH and name != "workspace")):
             raise BadRequest(
-                f"{name} {value[:128]!r}: 1-128 characters of letters, digits and . _ : @ - are allowed.", param=name
+                f"{name} {wanted[:128]!r}: 1-128 characters of letters, digits and . _ : @ - are allowed"
+                f"{'' if name == 'workspace' else ', or * for each'}.",
+                param=name,
             )
-    if budget.key_id and budget.task:
-        raise BadRequest("A budget is for a key or for a task, not both.", param="task")
+    if budget.unit not in UNITS or budget.mode not in ("soft", "hard"):
+        raise BadRequest(f"A unit is one of {', '.join(UNITS)}; a mode is soft or hard.", param="unit")
+    period_of(budget.period, budget.tz)
     if not 0 < budget.limit <= MOST:
-        raise BadRequest("The limit must be more than 0, and at most 9,007,199 USD or 2^53 tokens.", param="limit")
+        raise BadRequest(
+            "The limit must be more than 0, and at most 9,007,199 USD, 2^53 tokens or requests, or 2^53 milliseconds.",
+            param="limit",
+        )
     return budget
 
 
@@ -92,23 +169,6 @@ def is_stored(budget: Budget) -> bool:
         return False
 
 
-def period_name(period: Period, now_us: int) -> str:
-    """`total`, `month:2026-11` or `day:2026-11-22`, as the counters name it."""
-    if period == "total":
-        return "total"
-    at = _EPOCH + timedelta(microseconds=now_us)
-    return f"month:{at:%Y-%m}" if period == "month" else f"day:{at:%Y-%m-%d}"
-
-
-def resets_at_us(period: Period, now_us: int) -> int | None:
-    """When the period after this one begins; None: never."""
-    if period == "total":
-        return None
-    at = (_EPOCH + timedelta(microseconds=now_us)).replace(hour=0, minute=0, second=0, microsecond=0)
-    after = at + timedelta(days=1) if period == "day" else (at.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return (after - _EPOCH) // timedelta(microseconds=1)
-
-
 class Budgets:
     """The budgets in force, by workspace: a call of a workspace without any costs one look-up in `workspaces`."""
 
@@ -118,17 +178,15 @@ class Budgets:
             if not budget.ended_at:
                 self.workspaces[budget.workspace] = (*self.workspaces.get(budget.workspace, ()), budget)
 
-    def of(self, workspace: str, key_id: str | None, task: str | None) -> tuple[Budget, ...]:
+    def of(self, call: Record) -> tuple[Allowance, ...]:
         """Those a call counts against."""
-        return tuple(
-            budget
-            for budget in self.workspaces.get(workspace, ())
-            if budget.key_id in ("", key_id) and budget.task in ("", task)
-        )
+        them = self.workspaces.get(call.workspace, ())
+        return tuple(found for budget in them if (found := budget.allowance(call)) is not None)
 
-    def scopes(self, workspace: str) -> frozenset[str]:
-        """The keys and tasks of a workspace whose use has to be counted apart."""
-        return frozenset(budget.scope for budget in self.workspaces.get(workspace, ()) if budget.scope)
+    def tallies(self, workspace: str) -> frozenset[Tally]:
+        """What has to be added up for the budgets of a workspace, nothing of it twice."""
+        wanted = {budget.tally for budget in self.workspaces.get(workspace, ())}
+        return frozenset(tally for tally in wanted if tally.widest == tally or tally.widest not in wanted)
 
 
 def merge(*copies: Iterable[Budget]) -> list[Budget]:

@@ -1,15 +1,16 @@
-"""The control process's part in budgets: how they stand, counting keys and tasks apart, telling, cleaning up."""
+"""The control process's part in budgets: how they stand, adding up what they are measured by, telling, cleaning up."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from taximeter.budgets.holdings import Holdings
 from taximeter.budgets.reservations import Reservations, Spent
 from taximeter.budgets.responses import BudgetInfo, info
-from taximeter.budgets.rule import Budget, period_name
+from taximeter.budgets.rule import Allowance, Budget
 from taximeter.budgets.settlements import Charged
 from taximeter.budgets.store import BudgetStore
 from taximeter.core.errors import TaximeterError
@@ -57,32 +58,33 @@ class BudgetService:
     async def listing(self) -> list[BudgetInfo]:
         """Every budget in force and how it stands; amounts null where Redis does not answer."""
         budgets, now_us = await asyncio.to_thread(self.store.listing), self._now_us()
-        try:
-            spent: list[Spent | None] = [*await self._reservations.spent(budgets, now_us)]
-        except ERRORS:
-            spent = [None] * len(budgets)
-        return [
-            info(budget, now_us) if each is None else info(budget, now_us, each.spent, each.held, each.charged)
-            for budget, each in zip(budgets, spent, strict=True)
-        ]
+        spent: dict[str, Spent] = {}
+        with contextlib.suppress(*ERRORS):
+            spent = {allowance.budget.id: each for allowance, each in await self._standing(budgets, now_us)}
+        return [info(budget, now_us, spent.get(budget.id)) for budget in budgets]
+
+    async def _standing(self, budgets: Sequence[Budget], now_us: int) -> list[tuple[Allowance, Spent]]:
+        """How those of these budgets stand that have one allowance."""
+        sole = [allowance for budget in budgets if (allowance := budget.sole) is not None]
+        return list(zip(sole, await self._reservations.spent(sole, now_us), strict=True))
 
     async def count_apart(self) -> None:
-        """See that Redis counts the keys and tasks apart that budgets are about: their sums so far from history."""
+        """See that Redis adds up what budgets are measured by: what it comes to so far from history."""
         budgets = self.store.in_force()
         for workspace in budgets.workspaces:
-            wanted = budgets.scopes(workspace)
-            if wanted and not wanted <= await self._reservations.scopes(workspace):
+            wanted = {tally.text for tally in budgets.tallies(workspace)}
+            if not wanted <= await self._reservations.tallies(workspace):
                 await self._rebuild(workspace)
 
     async def begin(self, budget: Budget) -> None:
         """Have a budget that was just made enforced as soon as workers know it; where Redis does not answer, later."""
         others = await asyncio.to_thread(self.store.stored)
         try:
-            await self.count_apart()
             if budget.mode == "hard" and not any(
                 each.workspace == budget.workspace and each.mode == "hard" and each.id != budget.id for each in others
             ):
                 await self._holdings.open(budget.workspace)
+            await self.count_apart()
         except (TaximeterError, *ERRORS) as error:
             log.warning("budget %s counts from the next look at Redis on: %s", budget.id, error)
 
@@ -97,10 +99,11 @@ class BudgetService:
         """See how full budgets are; say once a period that a soft one is spent."""
         budgets, now_us = await asyncio.to_thread(self.store.listing), self._now_us()
         ratios: dict[str, float] = {}
-        for budget, each in zip(budgets, await self._reservations.spent(budgets, now_us), strict=True):
+        for allowance, each in await self._standing(budgets, now_us):
+            budget = allowance.budget
             used = each.spent + max(0, each.charged)
             ratios[budget.workspace] = max(used / budget.limit, ratios.get(budget.workspace, 0.0))
-            period = period_name(budget.period, now_us)
+            period = budget.when.name(now_us // 1_000_000)
             if budget.mode == "soft" and each.spent >= budget.limit and (budget.id, period) not in self._told:
                 self._told.add((budget.id, period))
                 log.warning("budget %s of workspace %r is spent (%s)", budget.id, budget.workspace, period)

@@ -73,11 +73,22 @@ def _settled(charge: Charge, records: list[Record], tokens: int, cost_nusd: int)
     usages = [each for each in records if each.kind == "usage" and each.attempt == charge.attempt]
     if not usages:
         raise NotFound(f"The record of the request {charge.request_id!r} is no longer kept.", param="request_id")
-    known_nusd = sum(each.cost_nusd or 0 for each in records if each.attempt == charge.attempt)
+    mine = [each for each in records if each.attempt == charge.attempt]
+    known_nusd = sum(each.cost_nusd or 0 for each in mine)
+
+    def less(name: str, most: int) -> int | None:
+        """The difference to at most so much, of what is charged under this name."""
+        owed = sum(getattr(each, name) or 0 for each in mine)
+        return min(most, owed) - owed or None
+
     return replace(
         correction(usages[0], 0, None),
         cost_nusd=max(0, cost_nusd - known_nusd) or None,
         tags={BUDGETS: usages[0].tags.get(BUDGETS, "")},
         charged_tokens=tokens - charge.tokens,
         charged_cost_nusd=-charge.cost_nusd,
+        # Which of the tokens were input nobody says: they stay charged for either, never more than its bound.
+        charged_input_tokens=less("charged_input_tokens", tokens),
+        charged_output_tokens=less("charged_output_tokens", tokens),
+        charged_audio_ms=less("charged_audio_ms", 0),
     )

@@ -11,7 +11,8 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from taximeter.budgets import rule
-from taximeter.budgets.rule import Budget, Budgets, Mode, Period, Unit
+from taximeter.budgets.rule import Budget, Budgets, Mode
+from taximeter.budgets.tally import Unit
 from taximeter.core.errors import NotFound
 from taximeter.node.audit import AuditLog
 from taximeter.node.stored_list import StoredList
@@ -39,19 +40,19 @@ class BudgetStore(StoredList[Budget, Budgets]):
         return [budget for budget in self.stored() if not budget.ended_at]
 
     def create(
-        self, workspace: str, limit: int, *, unit: Unit, period: Period, mode: Mode, key_id: str = "", task: str = ""
+        self, workspace: str, limit: int, *, unit: Unit, period: str, mode: Mode, tz: str = "UTC", **scope: Any
     ) -> Budget:
-        """A new budget. Raises BadRequest where it cannot be meant."""
+        """A new budget; `scope`: of tally.DIMENSIONS. Raises BadRequest where it cannot be meant."""
         budget = Budget(
             id=f"bud_{self._random(6).hex()}",
             workspace=workspace,
-            key_id=key_id,
-            task=task,
             unit=unit,
             period=period,
+            tz=tz,
             limit=limit,
             mode=mode,
             created_at=self._now_us(),
+            **scope,
         )
         with self._audit.act("budget.create", budget.id) as change:
             self.absorb([rule.checked(budget)])

@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from taximeter.budgets.responses import BudgetInfo, BudgetList, ChargeInfo, ChargeList, info, limit_of
-from taximeter.budgets.rule import Unit
 from taximeter.budgets.store import BudgetStore
+from taximeter.budgets.tally import UNITS
 from taximeter.cli.options import place
 from taximeter.cli.proxy import Proxy, acting
 from taximeter.cli.show import console, count, echo, money, table
@@ -27,36 +27,57 @@ from taximeter.node.audit import command_log
 
 @click.group()
 def budgets() -> None:
-    """Budgets: how much a workspace, a key or a task may use in a day, a month, or at all."""
+    """Budgets: how much a workspace, or a part of it, may use in a day, a month, any 24 hours, or at all."""
 
 
 @budgets.command()
 @click.option("--workspace", required=True, metavar="NAME", help="Whose.")
-@click.option("--key", "key_id", default="", metavar="ID", help="Only calls with this key.")
+@click.option(
+    "--key",
+    "key_id",
+    default="",
+    metavar="ID",
+    help="Only calls with this key; * (as for all of these): each by itself.",
+)
 @click.option("--task", default="", metavar="NAME", help="Only calls of this task.")
+@click.option("--track", default="", metavar="NAME", help="Only calls of this track.")
+@click.option("--document", default="", metavar="NAME", help="Only calls of this document.")
+@click.option("--end-user", default="", metavar="NAME", help="Only calls of this end user.")
+@click.option("--model", default="", metavar="NAME", help="Only calls that ask for this model.")
+@click.option("--upstream", default="", metavar="NAME", help="Only calls to this upstream.")
 @click.option("--usd", metavar="AMOUNT", help="Limit in USD.")
 @click.option("--tokens", metavar="COUNT", help="Limit in tokens.")
-@click.option("--period", type=click.Choice(["day", "month", "total"]), default="month", show_default=True)
+@click.option("--input-tokens", metavar="COUNT", help="Limit in tokens of input.")
+@click.option("--output-tokens", metavar="COUNT", help="Limit in tokens of answers.")
+@click.option("--requests", metavar="COUNT", help="Limit in requests.")
+@click.option("--seconds", metavar="COUNT", help="Limit in seconds of audio billed by time.")
+@click.option(
+    "--period",
+    default="month",
+    metavar="PERIOD",
+    help="minute, hour, day, week, month, total, or 'rolling 30d', 'rolling 24h', 'rolling 10m'.",
+    show_default=True,
+)
+@click.option("--tz", default="UTC", metavar="ZONE", help="Time zone in which the period begins.", show_default=True)
 @click.option("--mode", type=click.Choice(["hard", "soft"]), default="hard", show_default=True, help="soft: only tell.")
 @place
-def create(
-    url: str | None, config_file: Path | None, as_json: bool, usd: str | None, tokens: str | None, **asked: str
-) -> None:
+def create(url: str | None, config_file: Path | None, as_json: bool, **asked: str) -> None:
     """Make a budget. It counts what the period has used already."""
-    if (usd is None) == (tokens is None):
-        raise BadRequest("Give the limit as --usd or as --tokens.")
-    unit: Unit = "usd" if tokens is None else "tokens"
+    given = {unit: amount for unit in UNITS if (amount := asked.pop(unit)) is not None}
+    if len(given) != 1:
+        raise BadRequest(f"Give the limit as one of {', '.join(f'--{unit}'.replace('_', '-') for unit in UNITS)}.")
+    [(unit, amount)] = given.items()
     try:
-        limit = Decimal(str(usd if tokens is None else tokens))
+        limit = Decimal(amount)
     except InvalidOperation:
-        raise BadRequest(f"{usd or tokens!r} is no number.") from None
+        raise BadRequest(f"{amount!r} is no number.") from None
     with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             named: dict[str, Any] = {**asked, "unit": unit}
             made = info(_store(settings).create(limit=limit_of(limit, unit), **named), _now_us())
         else:
             made = proxy.send(BudgetInfo, "POST", "/budgets", {**asked, "unit": unit, "limit": str(limit)})
-    echo(responses.encode(made) if as_json else f"{made.id}: {_about(made)} may use {_limit(made)}.")
+    echo(responses.encode(made) if as_json else f"{made.id}: {made.about} may use {_limit(made)}.")
 
 
 @budgets.command("list")
@@ -74,8 +95,7 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
         echo(responses.encode(found))
         return
     rows = [
-        (each.id, _about(each), each.mode, _limit(each), *(_amount(each, of) for of in _standing(each)))
-        for each in found
+        (each.id, each.about, each.mode, _limit(each), *(_amount(each, of) for of in _standing(each))) for each in found
     ]
     console().print(table(["Id", "For", "Mode"], ["Limit", "Spent", "Charged", "Held"], rows))
 
@@ -145,11 +165,6 @@ def _now_us() -> int:
     return time.time_ns() // 1_000
 
 
-def _about(each: BudgetInfo) -> str:
-    part = f" key {each.key_id}" if each.key_id else f" task {each.task}" if each.task else ""
-    return f"{each.workspace}{part}"
-
-
 def _standing(each: BudgetInfo) -> tuple[Decimal | None, ...]:
     return each.spent, each.charged, each.held
 
@@ -161,11 +176,16 @@ def _charge(each: ChargeInfo) -> tuple[str, ...]:
 
 
 def _limit(each: BudgetInfo) -> str:
-    per = "" if each.period == "total" else f" a {each.period}"
-    return f"{_amount(each, each.limit)}{per}"
+    per = "" if each.period == "total" else f" {'an' if each.period == 'hour' else 'a'} {each.period}"
+    if each.period.startswith("rolling "):
+        per = f" in any {each.period.removeprefix('rolling ')}"
+    zone = "" if each.tz == "UTC" else f" ({each.tz})"
+    return f"{_amount(each, each.limit)}{per}{zone}"
 
 
 def _amount(each: BudgetInfo, value: Decimal | None) -> str:
     if value is None:
         return "—"
-    return money(value) if each.unit == "usd" else f"{count(int(value))} tokens"
+    if each.unit == "usd":
+        return money(value)
+    return f"{value:,} seconds" if each.unit == "seconds" else f"{count(int(value))} {each.unit.replace('_', ' ')}"

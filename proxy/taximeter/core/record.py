@@ -75,6 +75,8 @@ class Tick(msgspec.Struct, kw_only=True, omit_defaults=True):
     bound_tokens: int | None = None
     """The most it may use, held of its hard budgets. Only a call that has such a tick may have been sent under one."""
     bound_cost_nusd: int | None = None
+    bound_output_tokens: int | None = None
+    bound_audio_ms: int | None = None
 
 
 class End(msgspec.Struct, kw_only=True):
@@ -160,6 +162,9 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What its hard budgets are charged because it is not known what it used (budgets.charges); no usage. A
     correction has the difference."""
     charged_cost_nusd: Annotated[int, msgspec.Meta(ge=-(10**15), le=10**15)] | None = None
+    charged_input_tokens: Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)] | None = None
+    charged_output_tokens: Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)] | None = None
+    charged_audio_ms: Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)] | None = None
     cost_note: str | None = None
     """`saturated`: it cost at least `cost_nusd`, which is MAX_COST_NUSD. `impossible_usage`: there is no cost because a
     figure was reported that no call can have (it is in `usage`)."""

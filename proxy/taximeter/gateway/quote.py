@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from taximeter.budgets.responses import BudgetInfo
+from taximeter.budgets.responses import BudgetInfo, amount_of
 from taximeter.core.errors import RequestError
 from taximeter.core.record import Source
-from taximeter.core.views import usd
 
 if TYPE_CHECKING:
     from taximeter.gateway.bounds.bounds import Bound
@@ -105,8 +104,8 @@ def quoted_bound(bound: Bound) -> QuotedBound:
 
 
 def quoted_budget(budget: BudgetInfo, bound: int | None) -> QuotedBudget:
-    """A budget as quoted; `bound` in nano-USD or tokens."""
-    amount = None if bound is None else usd(bound) if budget.unit == "usd" else Decimal(bound)
+    """A budget as quoted; `bound` as it is counted (nano-USD, tokens, milliseconds)."""
+    amount = None if bound is None else amount_of(bound, budget.unit)
     left = None
     if budget.spent is not None:
         left = budget.limit - budget.spent - (budget.charged or 0) - (budget.held or 0)

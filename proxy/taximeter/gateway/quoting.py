@@ -19,6 +19,7 @@ from taximeter.core.record import Open, Outcome, Record, Source
 from taximeter.core.tags import DEFAULT_WORKSPACE
 from taximeter.core.views import usd
 from taximeter.flavors.meter import Prepared
+from taximeter.gateway.admission.wanted import held_of
 from taximeter.gateway.bounds import demand, readable
 from taximeter.gateway.quote import Quote, QuotedBudget, encode, quoted_bound, quoted_budget, refusal_of
 from taximeter.gateway.restricted import admit, check_breakers
@@ -250,15 +251,15 @@ async def _budgets(
     standing = await gate.standing(asked.opening)
     if any(each is None for _, each in standing):
         asked.notes.append("Redis does not answer: how budgets stand is not known.")
-    for budget, stands in standing:
-        amount = bound_nusd
-        if budget.unit == "tokens":
-            amount = None if weighed is None else weighed.bound.tokens
+    held = None if weighed is None else held_of(weighed.bound, bound_nusd)
+    for allowance, stands in standing:
+        budget = allowance.budget
+        unknown = held is None or (budget.unit == "usd" and bound_nusd is None)
+        amount = None if held is None or unknown else held.of(budget.unit)
+        found.append(quoted_budget(info(budget, now_us, stands), amount))
         if stands is None:
-            found.append(quoted_budget(info(budget, now_us), amount))
             continue
-        found.append(quoted_budget(info(budget, now_us, stands.spent, stands.held, stands.charged), amount))
-        if weighed is not None and (error := gate.refusal(budget, stands, amount or 0)) is not None:
+        if weighed is not None and (error := gate.refusal(allowance, stands, amount or 0)) is not None:
             asked.errors.append(error)
     return found
 

@@ -81,8 +81,8 @@ class Restrictions:
                 admit(key, asked, exchange.headers, path, free=free)
             if not free:
                 prepared.demand = asked
-        if not free:
-            self._admission.mark(record)
+        if self._admission.mark(record, free=free) and free:
+            prepared.demand = demand.UNBILLED
 
 
 def check_breakers(admission: Admission, opening: Open) -> None:

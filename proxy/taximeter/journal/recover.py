@@ -46,7 +46,9 @@ def close_open_calls(fd: int, tail: Tail, *, now_us: int, price: Price | None = 
                 record.unpriced_reason = Why.USAGE_UNKNOWN
         tick = _tick(call)
         if tick is not None and tick.bound_tokens is not None:
-            charge(record, Held(tick.bound_tokens, tick.bound_cost_nusd, sent=True))
+            held = Held(tick.bound_tokens, tick.bound_cost_nusd, sent=True)
+            held.output_tokens, held.audio_ms = tick.bound_output_tokens, tick.bound_audio_ms or 0
+            charge(record, held)
             if record.cost_nusd == MAX_COST_NUSD:
                 record.cost_note = SATURATED
         size = _append(fd, size, close_line(record))

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import msgspec
 
+from taximeter.budgets.tally import Tally, TallySum
+
 Cell = list[int]
 """len(core.totals.FIELDS) integers in the order of core.totals.FIELDS."""
 
@@ -42,12 +44,10 @@ class Ledger(msgspec.Struct, kw_only=True):
     tracks: dict[str, TrackCell] = msgspec.field(default_factory=dict)
     """track -> sums, of tracks with a record since `tracks_from_us`."""
 
-    scopes: dict[str, dict[str, Cell]] = msgspec.field(default_factory=dict)
-    """Of each scope asked for (`key:<id>`, `task:<name>`): `total`, `month:2026-11`, `day:2026-11-22` -> sums; days
-    from `days_from_us` on."""
-    charged: dict[str, dict[str, tuple[int, int]]] = msgspec.field(default_factory=dict)
-    """What budgets are charged for calls of which it is not known what they used, (tokens, nano-USD), of the workspace
-    (as "") and each scope asked for, by the same periods. Where nothing is, there is no entry."""
+    tallies: list[Tally] = msgspec.field(default_factory=list)
+    """What was asked to be added up for budgets."""
+    sums: list[TallySum] = msgspec.field(default_factory=list)
+    """What that comes to, in the buckets that may still be asked for (periods.Period.kept_s)."""
 
 
 class Standing(msgspec.Struct, kw_only=True):
@@ -74,7 +74,8 @@ class LedgerSnapshot(Protocol):
         days_from_us: int,
         hours_from_us: int,
         tracks_from_us: int,
-        scopes: Sequence[str] = (),
+        tallies: Sequence[Tally] = (),
+        now_us: int = 0,
     ) -> Ledger:
         """The workspace's sums and the journal cursors they stand for, from one transaction."""
 

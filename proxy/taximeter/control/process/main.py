@@ -106,7 +106,7 @@ class Control:
         self.counters = Counters(
             boot.redis_url,
             history=self.history,
-            scopes=lambda name: budgets.in_force().scopes(name),
+            tallies=lambda name: budgets.in_force().tallies(name),
             calls_of=lambda record: places_of_calls(record.workspace, self.force.rates.of(record)),
         )
         self.live = Live(self.history.cursors)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from taximeter.budgets.charges import Held
 from taximeter.budgets.rates import Limit, Rates
-from taximeter.budgets.rule import Budget, Budgets
+from taximeter.budgets.rule import Allowance, Budget, Budgets, shown_amount
 from taximeter.core.errors import BudgetExceeded, BudgetReserved, BudgetUnavailable
 from taximeter.core.record import BUDGETS, RATES, Open, reservation_of
 from taximeter.gateway.admission import rates as pacing
-from taximeter.gateway.admission.telling import CLAMPED, amount, budget_headers, resets_in_s
+from taximeter.gateway.admission.telling import CLAMPED, budget_headers, resets_in_s
 from taximeter.gateway.admission.wanted import Prices, Wanting
 from taximeter.gateway.bounds.clamp import is_sealed
 
@@ -53,7 +53,7 @@ class Holding(Protocol):
     async def reserve(
         self,
         call: str,
-        wanted: Sequence[tuple[Budget, int]],
+        wanted: Sequence[tuple[Allowance, int]],
         now_us: int,
         *,
         in_flight: bool = False,
@@ -69,7 +69,7 @@ class Holding(Protocol):
 
     async def changed(self, workspaces: Sequence[str]) -> dict[str, str]: ...
 
-    async def spent(self, budgets: Sequence[Budget], now_us: int) -> list[Spent]: ...
+    async def spent(self, allowances: Sequence[Allowance], now_us: int) -> list[Spent]: ...
 
     async def close(self) -> None: ...
 
@@ -119,26 +119,32 @@ class BudgetGate:
         """Whether what calls of this workspace may use may have to be known."""
         return workspace in self.hard.workspaces or self.pacing.rates.weigh(workspace)
 
-    def mark(self, opening: Open) -> None:
-        """Write down, where a call has hard budgets or rates, which: Relay then asks before anything is sent."""
-        budgets, rates = self.hard_of(opening), self.rates_of(opening)
-        if budgets:
-            opening.tags = {**opening.tags, BUDGETS: ",".join(budget.id for budget in budgets)}
+    def mark(self, opening: Open, *, free: bool = False) -> bool:
+        """Write down, where a call has hard budgets or rates, which: Relay then asks before anything is sent.
+
+        `free`: it can use nothing, but is a request. Returns whether it has budgets.
+        """
+        rates = () if free else self.rates_of(opening)
+        ids = [each.budget.id for each in self.hard_of(opening) if not free or each.budget.unit == "requests"]
+        if ids:
+            opening.tags = {**opening.tags, BUDGETS: ",".join(ids)}
         if rates:
             opening.tags = {**opening.tags, RATES: ",".join(dict.fromkeys(limit.rate for limit in rates))}
+        return bool(ids)
 
     def weighs(self, opening: Open) -> bool:
         """Whether it has to be known what a call may use."""
         return bool(self.hard_of(opening)) or any(limit.kind == "tokens" for limit in self.rates_of(opening))
 
-    def hard_of(self, opening: Open) -> Sequence[Budget]:
-        """The hard budgets a call counts against."""
-        return self.hard.of(opening.workspace, opening.key_id, opening.task)
+    def hard_of(self, opening: Open) -> Sequence[Allowance]:
+        """What of hard budgets a call counts against."""
+        return self.hard.of(opening)
 
-    async def standing(self, opening: Open) -> list[tuple[Budget, Spent | None]]:
-        """Every budget a call would count against, soft ones too, and how it stands; None: Redis does not answer."""
-        budgets = self._all.of(opening.workspace, opening.key_id, opening.task)
-        if not budgets:
+    async def standing(self, opening: Open) -> list[tuple[Allowance, Spent | None]]:
+        """What of all budgets a call would count against, soft ones too, and how it stands; None: Redis does not
+        answer."""
+        allowances = self._all.of(opening)
+        if not allowances:
             return []
         from taximeter.sinks.redis.asking import within
         from taximeter.sinks.redis.client import ERRORS
@@ -146,22 +152,23 @@ class BudgetGate:
         if self._holding is None:
             self._holding = self._connect()
         try:
-            return list(
-                zip(budgets, await within(self._holding.spent(budgets, self._now_us()), TIMEOUT_S), strict=True)
-            )
+            spent = await within(self._holding.spent(allowances, self._now_us()), TIMEOUT_S)
+            return list(zip(allowances, spent, strict=True))
         except ERRORS:
-            return [(budget, None) for budget in budgets]
+            return [(allowance, None) for allowance in allowances]
 
-    def refusal(self, budget: Budget, stands: Spent, amount: int) -> BudgetExceeded | BudgetReserved | None:
-        """What a call that may use so much of a budget would be refused with, as it stands."""
+    def refusal(self, allowance: Allowance, stands: Spent, amount: int) -> BudgetExceeded | BudgetReserved | None:
+        """What a call that may use so much of an allowance would be refused with, as it stands."""
         from taximeter.budgets.reservations import Refusal
 
+        budget = allowance.budget
         left = budget.limit - stands.spent - stands.charged
         over = left <= 0 or amount > left  # as reserve.lua decides
         if budget.mode != "hard" or not (over or stands.held + amount > left):
             return None
         unheld = max(0, left - stands.held)
-        return _refused(Refusal(budget, stands.spent, stands.charged, over=over), [(budget, unheld)], self._now_us())
+        refusal = Refusal(allowance, stands.spent, stands.charged, over=over)
+        return _refused(refusal, [(allowance, unheld)], self._now_us())
 
     async def close(self) -> None:
         """Close the connection to Redis, where there is one."""
@@ -183,7 +190,8 @@ class BudgetGate:
         from taximeter.budgets.reservations import Refusal, Reserved
 
         demand, limits = prepared.demand, self.rates_of(opening)
-        budgets = () if demand is None else self.hard_of(opening)  # without: one was made a moment ago
+        marked = opening.tags.get(BUDGETS, "").split(",")
+        budgets = [each for each in self.hard_of(opening) if each.budget.id in marked]  # no other: one made since
         if not budgets and not limits:  # ended a moment ago
             return None
         want = None
@@ -192,7 +200,7 @@ class BudgetGate:
         held = Held(0, None, budgets=False) if want is None else want.held
         body, answer_tokens = prepared.body, None
         for attempt in range(CLAMPS + 1):
-            wanted = [] if want is None else want.of(budgets)
+            wanted = [] if want is None else want.of(budgets, opening.attempt)
             reserved = await self._reserve(opening, wanted, self.pacing.wanted(limits, held))
             if isinstance(reserved, RateRefusal):
                 raise pacing.refused(reserved)
@@ -243,12 +251,12 @@ class BudgetGate:
 
         assert self._holding is not None  # noqa: S101
         with contextlib.suppress(*ERRORS):
-            workspaces = sorted({held.wanted[0][0].workspace for held in self._flying.values()})
+            workspaces = sorted({held.workspace for held in self._flying.values()})
             epochs = await within(self._holding.changed(workspaces), TIMEOUT_S)
             stale = {
                 call: held
                 for call, held in self._flying.items()
-                if epochs.get(held.wanted[0][0].workspace, held.epoch) != held.epoch or not held.epoch
+                if epochs.get(held.workspace, held.epoch) != held.epoch or not held.epoch
             }
             renewed = await asyncio.gather(
                 *(
@@ -269,7 +277,7 @@ class BudgetGate:
             await within(self.pacing.look(), TIMEOUT_S)
 
     async def _reserve(
-        self, opening: Open, wanted: Sequence[tuple[Budget, int]], limits: Sequence[tuple[Limit, int]]
+        self, opening: Open, wanted: Sequence[tuple[Allowance, int]], limits: Sequence[tuple[Limit, int]]
     ) -> Reserved | Refusal | RateRefusal | None:
         """Hold the amounts, or say why not. Waits, bounded, for a Redis that is being put together again.
 
@@ -306,7 +314,7 @@ class BudgetGate:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, ASK_AGAIN_S[1])
 
-    def _unavailable(self, call: str, wanted: Sequence[tuple[Budget, int]], why: str, *, away: bool = True) -> None:
+    def _unavailable(self, call: str, wanted: Sequence[tuple[Allowance, int]], why: str, *, away: bool = True) -> None:
         """Do with a call whose budget cannot be asked what the settings say.
 
         Where it passes, what it may use is held as soon as it can be.
@@ -331,31 +339,30 @@ def connect(redis_url: str) -> Reservations:
     return Reservations(RedisServer(redis_url, timeout_s=None), timeout_s=TIMEOUT_S)
 
 
-def _refused(refusal: Refusal, left: Sequence[tuple[Budget, int]], now_us: int) -> BudgetExceeded | BudgetReserved:
-    budget = refusal.budget
-    told = budget_headers([each for each in left if each[0] is budget], now_us)
-    whose = {"key": f"Key {budget.key_id!r}", "task": f"Task {budget.task!r}", "": "Workspace"}[
-        budget.scope[:4].rstrip(":")
-    ]
-    of = "" if not budget.scope else " of workspace"
-    period = {"day": "daily ", "month": "monthly ", "total": ""}[budget.period]
-    name = f"{whose}{of} {budget.workspace!r}"
+def _refused(refusal: Refusal, left: Sequence[tuple[Allowance, int]], now_us: int) -> BudgetExceeded | BudgetReserved:
+    budget, whose = refusal.allowance.budget, refusal.allowance.named
+    told = budget_headers([each for each in left if each[0] == refusal.allowance], now_us)
     if not refusal.over:
         return BudgetReserved(
-            f"What is left of the {period}budget of {name[0].lower()}{name[1:]} is held by calls in flight. Try again.",
+            f"What is left of the {_period(budget)}budget of {whose} is held by calls in flight. Try again.",
             retry_after_s=RETRY_AFTER_S,
             told=told,
         )
-    charged = (
-        f", {_amount(refusal.charged, budget)} are charged for calls whose use is not known" if refusal.charged else ""
-    )
+    limit, spent = (shown_amount(amount, budget.unit) for amount in (budget.limit, refusal.spent))
+    charged = ""
+    if refusal.charged:
+        charged = f", {shown_amount(refusal.charged, budget.unit)} are charged for calls whose use is not known"
     return BudgetExceeded(
-        f"{name} has used its {period}budget of {_amount(budget.limit, budget)}: {_amount(refusal.spent, budget)} are "
-        f"spent{charged}, and this call may use more than what is left.",
+        f"{whose[0].upper()}{whose[1:]} has used its {_period(budget)}budget of {limit}: {spent} are spent{charged}, "
+        "and this call may use more than what is left.",
         retry_after_s=resets_in_s(budget, now_us),
         told=told,
     )
 
 
-def _amount(value: int, budget: Budget) -> str:
-    return f"{value:,} tokens" if budget.unit == "tokens" else f"${amount(value, budget)}"
+def _period(budget: Budget) -> str:
+    """`daily `, `30d `, or nothing where it is for all time."""
+    named = {"day": "daily ", "total": ""}.get(budget.period)
+    if named is None:
+        named = f"{budget.when.name(0)} " if budget.when.window_s else f"{budget.period}ly "
+    return named

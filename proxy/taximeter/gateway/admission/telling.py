@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taximeter.budgets.rule import Budget, resets_at_us
+from taximeter.budgets.rule import Allowance, Budget
+from taximeter.budgets.tally import Unit
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -13,19 +14,19 @@ CLAMPED = b"x-taximeter-max-tokens"
 """To how many tokens an answer was bounded, because no more is left."""
 
 
-def budget_headers(budgets: Iterable[tuple[Budget, int]], now_us: int) -> Headers:
-    """How the fullest of a call's budgets stands: its limit, what is left of it and not held, in its own unit, and in
-    how many seconds its next period begins (left out where there is none).
+def budget_headers(allowances: Iterable[tuple[Allowance, int]], now_us: int) -> Headers:
+    """How the fullest of a call's allowances stands: its limit, what is left of it and not held, in its own unit, and
+    in how many seconds its next period begins (left out where there is none).
 
-    `budgets`: each with what is left and not held.
+    `allowances`: each with what is left and not held.
     """
-    fullest = min(budgets, key=lambda each: each[1] / each[0].limit, default=None)
+    fullest = min(allowances, key=lambda each: each[1] / each[0].budget.limit, default=None)
     if fullest is None:
         return []
-    budget, unheld = fullest
+    budget, unheld = fullest[0].budget, fullest[1]
     headers = [
-        (b"x-taximeter-budget-limit", amount(budget.limit, budget).encode()),
-        (b"x-taximeter-budget-remaining", amount(unheld, budget).encode()),
+        (b"x-taximeter-budget-limit", amount(budget.limit, budget.unit).encode()),
+        (b"x-taximeter-budget-remaining", amount(unheld, budget.unit).encode()),
         (b"x-taximeter-budget-unit", budget.unit.encode()),
     ]
     resets_s = resets_in_s(budget, now_us)
@@ -44,12 +45,14 @@ def told(ours: Headers, upstreams: Headers) -> Headers:
 
 def resets_in_s(budget: Budget, now_us: int) -> int | None:
     """In how many seconds the budget's next period begins; None: never."""
-    resets_us = resets_at_us(budget.period, now_us)
-    return None if resets_us is None else max(1, -(-(resets_us - now_us) // 1_000_000))
+    now_s = now_us // 1_000_000
+    resets_s = budget.when.resets_at_s(now_s)
+    return None if resets_s is None else max(1, resets_s - now_s)
 
 
-def amount(value: int, budget: Budget) -> str:
-    """An amount in the budget's own unit, USD as a decimal number."""
-    if budget.unit != "usd":
+def amount(value: int, unit: Unit) -> str:
+    """An amount of a unit: USD and seconds as decimal numbers."""
+    places = {"usd": 9, "seconds": 3}.get(unit, 0)
+    if not places:
         return str(value)
-    return f"{value // 10**9}.{value % 10**9:09d}".rstrip("0").rstrip(".")
+    return f"{value // 10**places}.{value % 10**places:0{places}d}".rstrip("0").rstrip(".")

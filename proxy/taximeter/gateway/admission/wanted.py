@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from taximeter.budgets.charges import Held
-from taximeter.budgets.rule import MOST, Budget
+from taximeter.budgets.rule import MOST, Allowance
 from taximeter.core.errors import BudgetExceeded, Unbounded
 from taximeter.core.record import Open, Source
 from taximeter.flavors.meter import Countable
@@ -59,14 +59,15 @@ class Want(NamedTuple):
     held: Held
     weighed: Weighed
 
-    def of(self, budgets: Sequence[Budget]) -> list[tuple[Budget, int]]:
+    def of(self, allowances: Sequence[Allowance], attempt: int = 1) -> list[tuple[Allowance, int]]:
         """How much of each, in its own unit."""
-        return [(budget, amount(budget, self.held)) for budget in budgets]
+        return [(each, self.held.of(each.budget.unit, attempt)) for each in allowances]
 
 
-def amount(budget: Budget, held: Held) -> int:
-    """How much of a budget that is, in its own unit."""
-    return held.tokens if budget.unit == "tokens" else held.cost_nusd or 0
+def held_of(most: Bound, cost_nusd: int | None) -> Held:
+    """What a call of this bound, which costs at most so much, holds."""
+    answer, audio_ms = min(most.output_tokens, most.tokens), min(most.seconds * 1_000, MOST)
+    return Held(most.tokens, cost_nusd, output_tokens=answer, audio_ms=audio_ms)
 
 
 class Wanting:
@@ -78,7 +79,7 @@ class Wanting:
         self._counting = counting
 
     async def of(
-        self, budgets: Sequence[Budget], opening: Open, flavor: Flavor, demand: Demand, tokenizer: str
+        self, allowances: Sequence[Allowance], opening: Open, flavor: Flavor, demand: Demand, tokenizer: str
     ) -> Want:
         """The most that the call may use.
 
@@ -86,15 +87,16 @@ class Wanting:
         number.
         """
         weighed = await self.weigh(opening, flavor, demand, tokenizer)
-        if budgets:  # a rate alone is no promise about a bill
+        if allowances:  # a rate alone is no promise about a bill
             self.check_bounded(weighed.bound)
-        cost_nusd = self.cost(budgets, opening, demand, weighed.bound)
-        return Want(Held(weighed.bound.tokens, cost_nusd, budgets=bool(budgets)), weighed)
+        held = self._held(allowances, opening, demand, weighed.bound)
+        held.budgets = bool(allowances)
+        return Want(held, weighed)
 
     def clamp(
         self,
         wanted: Want,
-        unheld: Sequence[tuple[Budget, int]],
+        unheld: Sequence[tuple[Allowance, int]],
         call: Open,
         flavor: Flavor,
         demand: Demand,
@@ -102,24 +104,24 @@ class Wanting:
     ) -> tuple[Want, bytes, int] | None:
         """The call with its answer shortened to what is left: what it then wants, its body, the tokens of an answer.
 
-        `unheld`: its budgets, with what is left of each and not held. None: nothing in it bounds an answer, not even
+        `unheld`: its allowances, with what is left of each and not held. None: nothing in it bounds an answer, not even
         the shortest allowed would fit, or the body cannot be changed so that its new bound is sure.
         """
-        most, budgets = wanted.weighed.bound, [budget for budget, _ in unheld]
+        most, allowances = wanted.weighed.bound, [allowance for allowance, _ in unheld]
 
-        def held_of(most: Bound) -> Held:
-            return Held(most.tokens, self.cost(budgets, call, demand, most))
+        def held(most: Bound) -> Held:
+            return self._held(allowances, call, demand, most)
 
         def fits(held: Held) -> bool:
-            return all(amount(budget, held) <= left for budget, left in unheld)
+            return all(held.of(each.budget.unit, call.attempt) <= left for each, left in unheld)
 
         fitting = max(self._settings.clamp_min_output_tokens, most.thinking_tokens + 1)
         too_long = most.answer_tokens
-        if fitting >= too_long or not fits(held_of(most.shorter(fitting))):
+        if fitting >= too_long or not fits(held(most.shorter(fitting))):
             return None
         while too_long - fitting > 1:
             middle = (fitting + too_long) // 2
-            if fits(held_of(most.shorter(middle))):
+            if fits(held(most.shorter(middle))):
                 fitting = middle
             else:
                 too_long = middle
@@ -130,8 +132,8 @@ class Wanting:
         weighed = wanted.weighed._replace(
             bound=wanted.weighed.bound_of(msgspec.structs.replace(demand, members=members))
         )
-        held = held_of(weighed.bound)
-        return (Want(held, weighed), body_now, fitting) if fits(held) else None
+        shorter = held(weighed.bound)
+        return (Want(shorter, weighed), body_now, fitting) if fits(shorter) else None
 
     async def weigh(self, opening: Open, flavor: Flavor, demand: Demand, tokenizer: str) -> Weighed:
         """A call's prompt, counted, and its bound. Raises BadRequest on a bound that is no number."""
@@ -176,12 +178,15 @@ class Wanting:
             at_most = msgspec.structs.replace(at_most, writes_cache=False)
         return self._prices.dearest_nusd(opening, demand.models or ("",), most.tiers, at_most)
 
-    def cost(self, budgets: Sequence[Budget], opening: Open, demand: Demand, most: Bound) -> int | None:
+    def _held(self, allowances: Sequence[Allowance], call: Open, demand: Demand, most: Bound) -> Held:
+        return held_of(most, self.cost(allowances, call, demand, most))
+
+    def cost(self, allowances: Sequence[Allowance], opening: Open, demand: Demand, most: Bound) -> int | None:
         """The most it may cost, where a budget is in USD and one of its models has a price.
 
         Raises BudgetExceeded where there is none, and `on_unpriced = "refuse"`.
         """
-        if not any(budget.unit == "usd" for budget in budgets):
+        if not any(each.budget.unit == "usd" for each in allowances):
             return None
         nusd, priced = self.price(opening, demand, most)
         if not priced and most.tokens and self._settings.on_unpriced == "refuse":

@@ -38,5 +38,7 @@ def _tick(call: Call, now_ns: int, output_tokens: int | None) -> bool:
             output_tokens=output_tokens,
             bound_tokens=None if held is None else held.tokens,
             bound_cost_nusd=None if held is None else held.cost_nusd,
+            bound_output_tokens=None if held is None else held.output_tokens,
+            bound_audio_ms=None if held is None else held.audio_ms or None,
         ),
     )

@@ -14,10 +14,6 @@ from taximeter.sinks.cells import audio_ms, duration_us
 from taximeter.sinks.history.schema import SEQ_BITS, events
 from taximeter.sinks.query import SERIES
 
-NAME_CHARS, NAME_BYTES = 200, 360
-"""Names that clients and providers choose (models, tiers) are cut to this, in characters and as UTF-8: PostgreSQL's
-index rows end at 2,704 bytes, and the index of `usage_series` has seven of them."""
-
 COLUMNS: tuple[str, ...] = tuple(column.name for column in events.columns)
 
 
@@ -50,6 +46,9 @@ class Detail(msgspec.Struct, omit_defaults=True):
     error_code: str | None = None
     charged_tokens: int | None = None
     charged_cost_nusd: int | None = None
+    charged_input_tokens: int | None = None
+    charged_output_tokens: int | None = None
+    charged_audio_ms: int | None = None
     cost_note: str | None = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -120,14 +119,6 @@ def class_key(record: Record) -> ClassKey:
     )
 
 
-def clean(name: str) -> str:
-    """A name as it can be stored: no NUL (PostgreSQL has no place for it), at most NAME_CHARS and NAME_BYTES."""
-    if name.isascii():
-        return name.replace("\0", "")[:NAME_CHARS]
-    kept = name.replace("\0", "")[:NAME_CHARS].encode("utf-8", "replace")
-    return kept[:NAME_BYTES].decode("utf-8", "ignore")
-
-
 def event_id(journal_no: int, seq: int) -> int:
     """The integer key of a record."""
     return journal_no << SEQ_BITS | seq
@@ -162,6 +153,9 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
         record.error_code,
         record.charged_tokens,
         record.charged_cost_nusd,
+        record.charged_input_tokens,
+        record.charged_output_tokens,
+        record.charged_audio_ms,
         record.cost_note,
         record.usage,
     )

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from taximeter.budgets.tally import Tally
 from taximeter.core.audit import AuditEntry, AuditFilters
 from taximeter.core.record import Record
 from taximeter.sinks.batch import Batch
@@ -109,7 +110,8 @@ class History:
         days_from_us: int,
         hours_from_us: int,
         tracks_from_us: int,
-        scopes: Sequence[str] = (),
+        tallies: Sequence[Tally] = (),
+        now_us: int = 0,
     ) -> Ledger:
         """See sinks.ledger.LedgerSnapshot."""
         return await self.read(
@@ -118,7 +120,8 @@ class History:
             days_from_us=days_from_us,
             hours_from_us=hours_from_us,
             tracks_from_us=tracks_from_us,
-            scopes=scopes,
+            tallies=tallies,
+            now_us=now_us,
         )
 
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:

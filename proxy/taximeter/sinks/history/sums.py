@@ -21,7 +21,7 @@ from taximeter.sinks.cells import COUNTS, SUMMED
 from taximeter.sinks.history.conditions import Shape, on_records, shape, values
 from taximeter.sinks.history.exact import wanted
 from taximeter.sinks.history.rows import TELLING, word
-from taximeter.sinks.history.schema import CLASS, classes, events, series, total
+from taximeter.sinks.history.schema import CLASS, ORIGIN, classes, events, origins, series, total
 from taximeter.sinks.query import SERIES, TAGS, Filters
 
 _FIGURES = (
@@ -69,7 +69,7 @@ def record_sums(
     ids: tuple[int, int] | None = None,
     carrying: str | None = None,
 ) -> Iterator[RecordSums]:
-    """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS) and windows.
+    """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS and schema.ORIGIN) and windows.
 
     One key and window may come in several parts: they add up. `ids`: only events from one id to another. `carrying`:
     only those with this tag.
@@ -112,6 +112,9 @@ def _query(
     """Rows of: the group-by, first and last moment, window (if windowed), operation, class, number, sums."""
     keys: list[ColumnElement[Any]] = [events.c.series_no, events.c.class_no]
     keys += [events.c[name] for name in group_by if name in TAGS]
+    by_origin = any(name in ORIGIN for name in group_by)
+    if by_origin:
+        keys.append(events.c.origin_no)
     if windowed:
         ended_us = events.c.ended_at // bindparam("grain_us") * bindparam("grain_us")
         keys.append(((ended_us - bindparam("origin_us")) // bindparam("width_us")).label("window"))
@@ -132,9 +135,9 @@ def _query(
         inner = inner.where(events.c[carrying].is_not(None))
     # Numbers are compared when summing, names looked up afterwards; then classes of one key are few.
     summed = inner.subquery()
-    named = [(series if name in SERIES else summed).c[name] for name in group_by]
+    named = [(series if name in SERIES else origins if name in ORIGIN else summed).c[name] for name in group_by]
     of = [*([summed.c.window] if windowed else []), series.c.operation, *(classes.c[name] for name in CLASS)]
-    return (
+    found = (
         select(
             *named,
             func.min(summed.c.first_us),
@@ -147,6 +150,7 @@ def _query(
         .join(classes, classes.c.class_no == summed.c.class_no)
         .group_by(*named, *of)
     )
+    return found.join(origins, origins.c.origin_no == summed.c.origin_no) if by_origin else found
 
 
 _PLACES = {name: at for at, name in enumerate(_SUMS)}

@@ -1,47 +1,38 @@
-"""What budgets are measured by, beside the sums of everything: keys and tasks counted apart, and charges. Pure."""
+"""What budgets are measured by, beside the sums of everything: tallies, by period and what calls say. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from taximeter.budgets.tally import Tally, charged, used
 from taximeter.core.record import Record
-from taximeter.core.totals import COST, TOTAL, empty
-from taximeter.sinks.batch import Group
-from taximeter.sinks.ledger import Cell
+from taximeter.core.totals import empty
 from taximeter.sinks.redis import keys
-from taximeter.sinks.redis.cells import TOTALS, Sums, merge
+from taximeter.sinks.redis.cells import Sums
+
+_US = 1_000_000
 
 
-def add_budgeted(sums: Sums, groups: Iterable[Group], charged: Iterable[Record], scopes: Collection[str]) -> None:
-    """`scopes`: keys and tasks (`key:<id>`, `task:<name>`) to be summed apart, because a budget is about them;
-    `charged`: those of the records that may be charged for what is not known of their use."""
-    apart: dict[tuple[str, int], Cell] = {}
-    for group in groups:
-        for scope in (f"key:{group.record.key_id}", f"task:{group.record.task}"):
-            if scope in scopes:
-                merge(apart, (scope, group.quarter_s // 3_600), group.cell[:TOTALS])
-    for (scope, hour), cell in apart.items():
-        _put(sums, scope, hour, budgeted(cell))
-    charges: dict[tuple[str, int], Cell] = {}
-    for record in charged:
-        amounts = [record.charged_tokens or 0, record.charged_cost_nusd or 0]
-        if any(amounts):
-            for scope in ("", f"key:{record.key_id}", f"task:{record.task}"):
-                if not scope or scope in scopes:
-                    merge(charges, (scope, record.ended_at // keys.HOUR_US), amounts)
-    for (scope, hour), amounts in charges.items():
-        _put(sums, scope, hour, [*empty(), *amounts])
-
-
-def budgeted(cell: Cell) -> Cell:
-    """Of a cell what budgets are measured by."""
-    kept = empty()
-    kept[COST], kept[TOTAL] = cell[COST], cell[TOTAL]
-    return kept
-
-
-def _put(sums: Sums, scope: str, hour: int, cell: Cell) -> None:
-    """In total, and in the month and day of an hour; scope "" is the workspace itself."""
-    in_month, in_day, _, day_expires, _ = keys.periods(hour)
-    total, month, day = (keys.scope(scope, at) if scope else at for at in ("total", in_month, in_day))
-    sums.put(cell, [(sums.prefix + total, 0), (sums.prefix + month, 0), sums.expiring(day, day_expires)])
+def add_tallies(sums: Sums, records: Iterable[Record], tallies: Collection[Tally], now_us: int) -> None:
+    """Add up these records for these tallies. What nobody will ask for any more is left out: sums that expired."""
+    records = list(records)
+    found: dict[str, list[int]] = {}
+    """Key -> used, charged, when it expires."""
+    for tally in tallies:
+        when, used_of, charged_of = tally.when, used(tally.unit), charged(tally.unit)
+        for record in records:
+            amounts = used_of(record), charged_of(record)
+            values = tally.values(record) if any(amounts) else None
+            if values is None:
+                continue
+            ended_s = record.ended_at // _US
+            start_s = when.start_s(ended_s)
+            key, expires_s = keys.tally(tally, start_s, values), keys.tally_expires_s(tally, start_s, ended_s)
+            if expires_s and expires_s * _US <= now_us:
+                continue
+            so_far = found.setdefault(key, [0, 0, expires_s])
+            so_far[0] += amounts[0]
+            so_far[1] += amounts[1]
+            so_far[2] = max(so_far[2], expires_s)
+    for key, (used_sum, charged_sum, expires_s) in found.items():
+        sums.put([*empty(), used_sum, charged_sum], [sums.expiring(key, expires_s)])

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from taximeter.budgets.rule import CHARGED
+from taximeter.budgets.tally import AMOUNTS
 from taximeter.core.record import Record
 from taximeter.core.totals import FIELDS, add, empty, saturated
 from taximeter.sinks.batch import Group
@@ -20,7 +20,7 @@ _Where = tuple[int, str, str, str | None]
 TOTALS = len(FIELDS)
 """How much of a group's cell is counted here."""
 
-_FIELDS = f"{len(FIELDS) + len(CHARGED)} {' '.join((*FIELDS, *CHARGED))} "
+_FIELDS = f"{len(FIELDS) + len(AMOUNTS)} {' '.join((*FIELDS, *AMOUNTS))} "
 
 
 class Sums:
@@ -65,9 +65,9 @@ class Sums:
             self.put(cell, [self.expiring(keys.track(track), expires)])
 
     def expiring(self, key: str, expires: int) -> tuple[str, int]:
-        """The key with the expiry to set: 0 where it has it already, so that few calls pay for EXPIREAT."""
+        """The key with the expiry to set: 0 where it has it already, so that few calls pay for EXPIREAT, or none."""
         key = self.prefix + key
-        if self._known.get(key) == expires:
+        if not expires or self._known.get(key) == expires:
             return key, 0
         self.expiries[key] = expires
         return key, expires

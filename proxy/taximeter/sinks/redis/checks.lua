@@ -59,3 +59,13 @@ local function can_release(held, parts)
   end
   return true
 end
+
+-- Takes a call's parts from what is held. A field that comes to 0 goes: there is one for each value of a scope.
+local function let_go(held, parts)
+  for _, part in ipairs(parts) do
+    add(held, part[1], '-' .. part[2])
+    if redis.call('HGET', held, part[1]) == '0' then
+      redis.call('HDEL', held, part[1])
+    end
+  end
+end

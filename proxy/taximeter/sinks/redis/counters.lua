@@ -135,9 +135,7 @@ for _, cell in ipairs(cells) do
 end
 for _, each in ipairs(released) do
   if redis.call('HDEL', reserved, each[1]) == 1 then -- a call named twice lets go once
-    for _, part in ipairs(each[2]) do
-      add(held, part[1], '-' .. part[2])
-    end
+    let_go(held, each[2])
   end
   redis.call('ZREM', since, each[1])
 end

@@ -14,14 +14,16 @@ from contextlib import asynccontextmanager
 
 from redis.exceptions import ResponseError
 
-from taximeter.core.record import BUDGETS, RATES, Outcome, Record, reservation_of, seq_of
+from taximeter.budgets.tally import Tally
+from taximeter.core.record import BUDGETS, Record, reservation_of, seq_of
 from taximeter.sinks.batch import Batch, grouped
 from taximeter.sinks.ledger import LedgerSnapshot
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.audit import Auditor
-from taximeter.sinks.redis.budgeted import add_budgeted
+from taximeter.sinks.redis.budgeted import add_tallies
 from taximeter.sinks.redis.cells import Sums
 from taximeter.sinks.redis.client import Call, RedisServer, Script, raised
+from taximeter.sinks.redis.freed import CallsOf, free
 from taximeter.sinks.redis.positions import REMEMBERED, Positions, WorkspaceBatch
 from taximeter.sinks.redis.rebuild import CountersMoved, Rebuilder
 
@@ -50,13 +52,11 @@ class Counters:
         history_id: str = "",
         timeout_s: float = 5.0,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
-        scopes: Callable[[str], Collection[str]] = lambda workspace: (),
-        calls_of: Callable[[Record], Collection[str]] = lambda record: (),
+        tallies: Callable[[str], Collection[Tally]] = lambda workspace: (),
+        calls_of: CallsOf | None = None,
     ) -> None:
         """`history` is what lost counters are rebuilt from; `history_id` names it (another one never overwrites).
-        `scopes` names the keys and tasks of a workspace that have a budget (budgets.rule): asked at a rebuild.
-        `calls_of` names the sorted sets in which a call counts as one of those at once (budgets.rates): one whose
-        worker died is taken out here.
+        `tallies` says what is added up for a workspace's budgets, asked at a rebuild; `calls_of`: see `freed`.
 
         Does not connect. Raises ConfigError for a URL that cannot be used.
         """
@@ -65,7 +65,7 @@ class Counters:
         """Records that came again and had been counted."""
         self._now_us = now_us
         self._calls_of = calls_of
-        self.rebuilder = Rebuilder(self.server, history, history_id=history_id, now_us=now_us, scopes=scopes)
+        self.rebuilder = Rebuilder(self.server, history, history_id=history_id, now_us=now_us, tallies=tallies)
         self.auditor = Auditor(self.rebuilder, self.rebuild)
         self._positions = Positions(self.server, self.rebuilder)
         self._lock = asyncio.Lock()
@@ -81,7 +81,8 @@ class Counters:
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Count each batch whose `after` is the journal's cursor; returns the cursors of these journals."""
         async with self._trusted():
-            await self._free(batches)
+            if self._calls_of is not None:
+                await free(self.server, (record for batch in batches for record in batch.records), self._calls_of)
             return await self._deliver(batches)
 
     async def retake(self, records: Sequence[Record]) -> None:
@@ -126,28 +127,12 @@ class Counters:
         positions.at |= reached
         return reached
 
-    async def _free(self, batches: Sequence[Batch]) -> None:
-        """Calls that nobody ended, as their worker died, no longer count as calls at once."""
-        dead = [
-            ("ZREM", key, reservation_of(record))
-            for batch in batches
-            for record in batch.records
-            if record.outcome is Outcome.INTERRUPTED and RATES in record.tags
-            for key in self._calls_of(record)
-        ]
-        if dead:
-            await self.server.commands(dead)
-
     async def _count(self, parts: list[WorkspaceBatch]) -> None:
         """Run the script for each part; cut again those of which Redis had counted some already."""
         positions = self._positions
         for _ in range(3):  # once; again where a reply had been lost; a third time says that somebody else counts here
-            calls: list[Call] = []
-            owners: list[WorkspaceBatch] = []
-            for part in parts:
-                of_part = self._calls(part)
-                calls += of_part
-                owners += [part] * len(of_part)
+            asked = [(part, call) for part in parts for call in self._calls(part)]
+            calls, owners = [call for _, call in asked], [part for part, _ in asked]
             replies = await self.server.run(_APPLY, calls)
             for part, reply in zip(owners, replies, strict=True):
                 if type(reply) is ResponseError:  # a command failed inside the script, say a key that is not a hash:
@@ -180,21 +165,19 @@ class Counters:
         part.after, part.expiries = expected, {}
         calls: list[Call] = []
         for start in range(0, len(part.records), _RECORDS_A_CALL):
-            whole = len(part.records) <= _RECORDS_A_CALL
-            records = part.records if whole else part.records[start : start + _RECORDS_A_CALL]
-            groups = part.groups if whole else grouped(records)
-            first, last = seq_of(records[0].event_id), seq_of(records[-1].event_id)
-            budgeted = [record for record in records if BUDGETS in record.tags]
+            records = part.records[start : start + _RECORDS_A_CALL]
+            groups = part.groups if len(records) == len(part.records) else grouped(records)
             sums = Sums(workspace.prefix, positions.expiries)
             sums.add(groups)
-            if workspace.scopes or budgeted:
-                add_budgeted(sums, groups, budgeted, workspace.scopes)
+            if workspace.tallies:
+                add_tallies(sums, records, workspace.tallies, self._now_us())
             part.expiries |= sums.expiries
-            head = (workspace.generation, int(workspace.create), part.journal_id, expected, first, last)
+            seqs = expected, seq_of(records[0].event_id), seq_of(records[-1].event_id)
+            head = (workspace.generation, int(workspace.create), part.journal_id, *seqs)
             call: Call = [*workspace.head, *sums.keys], [*head, keys.MAX_NAMES, sums.words()]
-            held = [reservation_of(record) for record in budgeted]
+            held = [reservation_of(record) for record in records if BUDGETS in record.tags]
             calls.append(([*call[0], *workspace.tail], [*call[1], " ".join(held)]) if held else call)
-            expected = last
+            expected = seqs[-1]
         part.last = expected
         return calls
 
@@ -203,8 +186,7 @@ class Counters:
         if not cursors:
             return
         args: list[str | int] = [self._positions.generation, "up", "", self._now_us() // 1_000_000]
-        for cursor in cursors.items():
-            args += cursor
+        args += [word for cursor in cursors.items() for word in cursor]
         [moved] = raised(await self.server.run(_WATERMARK, [([keys.WATERMARK, keys.MOVED], args)]))
         if not moved:
             raise CountersMoved("a rebuild began")

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote
 
+from taximeter.budgets.tally import EACH, Tally
+
 WORKSPACES = "tm:workspaces"
 """Set of every workspace with counters; entered before its first count."""
 WATERMARK = "tm:{tm:workspaces}:watermark"
@@ -101,22 +103,39 @@ def hour_of(text: str) -> int:
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) // 3_600
 
 
-@lru_cache(maxsize=4_096)
-def scope(label: str, period: str) -> str:
-    """What a budgeted key or task (`key:<id>`, `task:<name>`) used in a period (`total`, `month:…`, `day:…`)."""
-    kind, _, named = label.partition(":")
-    return f"scope:{kind}:{name(named)}:{period}"
+@lru_cache(maxsize=16_384)
+def tally(of: Tally, start_s: int, values: tuple[str, ...]) -> str:
+    """What a tally comes to in the bucket that begins then, of one combination of values: `tally:<unit>:<period>:
+    <start_s>` and `:<dimension>=<value>` for each of its scope."""
+    said = "".join(f":{dimension}={name(said)}" for (dimension, _), said in zip(of.scope, values, strict=True))
+    return f"tally:{of.unit}:{of.when.label}:{start_s}{said}"
 
 
-SCOPES = "scopes"
-"""Set, after the prefix: the keys and tasks of a workspace that have counters of their own, because of a budget."""
+def tally_expires_s(of: Tally, start_s: int, last_s: int) -> int:
+    """When (s since epoch) such a sum goes whose last record ended then; 0: never.
+
+    The total of each value of a dimension goes when the value has not been used for as long as days are kept.
+    """
+    expires_s = of.when.expires_s(start_s)
+    if expires_s is not None:
+        return expires_s
+    return (last_s // _DAY_S + 1) * _DAY_S + DAY_LIVES_S if any(wanted == EACH for _, wanted in of.scope) else 0
+
+
+TALLIES = "tallies"
+"""Set, after the prefix: what is added up for budgets of a workspace (budgets.tally), each as JSON."""
 HELD, RESERVED, RESERVED_AT = "held", "reserved", "reserved_at"
-"""After the prefix: budget id -> sum held by calls in flight; call -> what it holds, of which budgets; calls by when
-they reserved (s since epoch). A rebuild leaves them alone. In `held` too, with a colon before: `:epoch` (a number;
-negative while what calls hold is being gathered; missing: it may not all be there), and for each asker of
+"""After the prefix: allowance (`held_field`) -> sum held by calls in flight; call -> what it holds, of which of them;
+calls by when they reserved (s since epoch). A rebuild leaves them alone. In `held` too, with a colon before: `:epoch`
+(a number; negative while what calls hold is being gathered; missing: it may not all be there), and for each asker of
 reservations how often it has reserved in that epoch."""
 
 EPOCH_FIELD = ":epoch"
+
+
+def held_field(budget_id: str, own: tuple[str, ...]) -> str:
+    """The field of HELD for an allowance: the budget's id, and `/` with the values that tell it from its others."""
+    return "/".join((budget_id, *map(name, own)))
 
 
 @lru_cache(maxsize=4_096)

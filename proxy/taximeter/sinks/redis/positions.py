@@ -9,6 +9,7 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 
+from taximeter.budgets.tally import Tally, parse
 from taximeter.core.record import Record, seq_of
 from taximeter.sinks.batch import Group, grouped
 from taximeter.sinks.redis import keys
@@ -25,17 +26,17 @@ REMEMBERED = 100_000
 class Workspace:
     """What is believed of one workspace in Redis."""
 
-    __slots__ = ("create", "cursors", "generation", "head", "prefix", "scopes", "tail")
+    __slots__ = ("create", "cursors", "generation", "head", "prefix", "tail", "tallies")
 
-    def __init__(self, name: str, generation: str, scopes: frozenset[str]) -> None:
+    def __init__(self, name: str, generation: str, tallies: frozenset[Tally]) -> None:
         self.prefix = prefix = keys.prefix(name)
         self.create = not generation
         self.generation = generation or secrets.token_hex(8)
         self.cursors: dict[str, int] = {}
         self.head = [prefix + k for k in ("gen", "cursor", "models", "model:other", "tasks", "task:other")]
         self.tail = [prefix + k for k in (keys.HELD, keys.RESERVED, keys.RESERVED_AT)]
-        self.scopes = scopes
-        """Keys and tasks counted apart; they change with the generation only."""
+        self.tallies = tallies
+        """What is added up for budgets; it changes with the generation only."""
 
 
 @dataclass(slots=True)
@@ -117,17 +118,18 @@ class Positions:
         commands: list[tuple[str, ...]] = [("HGET", keys.WATERMARK, keys.GENERATION_FIELD)]
         for name in unknown:
             prefix = keys.prefix(name)
-            commands += (("SADD", keys.WORKSPACES, name), ("GET", prefix + "gen"), ("SMEMBERS", prefix + keys.SCOPES))
+            commands += (("SADD", keys.WORKSPACES, name), ("GET", prefix + "gen"), ("SMEMBERS", prefix + keys.TALLIES))
         marker, *replies = await self._server.commands(commands)
         if (marker or b"").decode() != self.generation:
             raise CountersMoved("Redis was emptied or rebuilt")
         lost = []
-        for name, added, found, scopes in zip(unknown, replies[::3], replies[1::3], replies[2::3], strict=True):
+        for name, added, found, texts in zip(unknown, replies[::3], replies[1::3], replies[2::3], strict=True):
             generation = (found or b"").decode()
             if generation.startswith(keys.REBUILDING_PREFIX) or (not generation and not added):
                 lost.append(name)
             else:
-                self.workspaces[name] = Workspace(name, generation, frozenset(scope.decode() for scope in scopes))
+                tallies = frozenset(filter(None, (parse(text.decode()) for text in texts)))
+                self.workspaces[name] = Workspace(name, generation, tallies)
         if lost:
             log.error("Redis lost counters of %s: rebuilding from history", ", ".join(lost[:10]))
             await self._rebuilder.rebuild(lost)

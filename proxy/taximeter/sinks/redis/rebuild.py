@@ -14,12 +14,11 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
-from taximeter.budgets.rule import CHARGED
+from taximeter.budgets.tally import AMOUNTS, Tally
 from taximeter.core.errors import TaximeterError
 from taximeter.core.totals import COST, FIELDS, TOTAL, saturated
 from taximeter.sinks.ledger import Cell, Ledger, LedgerSnapshot
 from taximeter.sinks.redis import keys
-from taximeter.sinks.redis.budgeted import budgeted
 from taximeter.sinks.redis.client import RedisServer, Script, raised
 from taximeter.sinks.redis.nodes import register_node
 
@@ -60,16 +59,16 @@ class Rebuilder:
         *,
         history_id: str,
         now_us: Callable[[], int],
-        scopes: Callable[[str], Collection[str]] = lambda workspace: (),
+        tallies: Callable[[str], Collection[Tally]] = lambda workspace: (),
     ) -> None:
-        """`scopes` names the keys and tasks of a workspace that are to be counted apart."""
+        """`tallies` says what is to be added up for the budgets of a workspace."""
         self.server = server
         self.history = history
         self.history_id = history_id
         self.now_us = now_us
         self._token = secrets.token_hex(8)
         """Of this process's lease, as long as it may not have been given back."""
-        self._scopes = scopes
+        self._tallies = tallies
 
     async def register(self, node: str, history_id: str) -> None:
         """Say that this node counts here from this history; call it at start and then at least every 30 s.
@@ -168,7 +167,8 @@ class Rebuilder:
             days_from_us=now_us - keys.DAY_LIVES_S * 1_000_000,
             hours_from_us=now_us - keys.HOUR_LIVES_S * 1_000_000,
             tracks_from_us=now_us - keys.TRACK_LIVES_S * 1_000_000,
-            scopes=sorted(self._scopes(workspace)),
+            tallies=sorted(self._tallies(workspace), key=lambda tally: tally.text),
+            now_us=now_us,
         )
         await self._lower(ledger.cursors, before)
         prefix = keys.prefix(workspace)
@@ -222,22 +222,22 @@ async def lower(server: RedisServer, generation: str, cursors: Mapping[str, int]
 
 def _writes(prefix: str, ledger: Ledger) -> Iterator[_Write]:
     """Every hash and set of a workspace but `gen` and `cursor`."""
-    charged = ledger.charged.get("", {})
-    whole = {"total": ledger.total} | {f"month:{month}": cell for month, cell in ledger.months.items()}
-    whole |= {f"day:{day}": cell for day, cell in ledger.days.items()}
-    for period in whole | charged:
-        cell = whole.get(period, [])
-        yield _hash(prefix + period, cell, _expires(period), charged.get(period, (0, 0)))
+    yield _hash(f"{prefix}total", ledger.total)
+    for month, cell in ledger.months.items():
+        yield _hash(f"{prefix}month:{month}", cell)
+    for day, cell in ledger.days.items():
+        yield _hash(f"{prefix}day:{day}", cell, keys.periods(keys.hour_of(day))[3])
     for hour, cell in ledger.hours.items():
         yield _hash(f"{prefix}hour:{hour}", cell, keys.periods(keys.hour_of(hour))[4])
     for track, of in ledger.tracks.items():
         yield _hash(prefix + keys.track(track), of.cell, keys.track_expires_s(of.last_us // keys.HOUR_US))
-    for scope, periods in ledger.scopes.items():
-        charged = ledger.charged.get(scope, {})
-        for period in periods | charged:
-            cell = budgeted(periods[period]) if period in periods else []
-            yield _hash(prefix + keys.scope(scope, period), cell, _expires(period), charged.get(period, (0, 0)))
-    yield _Write(prefix + keys.SCOPES, list(ledger.scopes), "set")
+    for each in ledger.sums:
+        expires_s = keys.tally_expires_s(each.tally, each.start_s, each.last_s)
+        args: list[str | int] = []
+        for field, amount in zip(AMOUNTS, saturated([each.used, each.charged]), strict=True):
+            args += (field, amount) if amount else ()
+        yield _Write(prefix + keys.tally(each.tally, each.start_s, each.values), args, "hash", expires_s)
+    yield _Write(prefix + keys.TALLIES, [tally.text for tally in ledger.tallies], "set")
     models = {keys.model(provider, served): cell for (provider, served), cell in ledger.models.items()}
     yield from _named(prefix, "model", models)
     yield from _named(prefix, "task", {keys.task(task): cell for task, cell in ledger.tasks.items()})
@@ -254,14 +254,9 @@ def _named(prefix: str, kind: str, cells: dict[str, Cell]) -> Iterator[_Write]:
     yield _Write(f"{prefix}{kind}s", [prefix + name for name, _ in ranked[: keys.MAX_NAMES]], "set")
 
 
-def _expires(period: str) -> int:
-    return keys.periods(keys.hour_of(period.removeprefix("day:")))[3] if period.startswith("day:") else 0
-
-
-def _hash(key: str, cell: Cell, expires: int = 0, charged: tuple[int, int] = (0, 0)) -> _Write:
+def _hash(key: str, cell: Cell, expires: int = 0) -> _Write:
     args: list[str | int] = []
-    sums = saturated([*cell[: len(FIELDS)], *charged])
-    for field, amount in zip((*FIELDS, *CHARGED), sums, strict=True):
+    for field, amount in zip(FIELDS, saturated(cell[: len(FIELDS)]), strict=True):
         if amount:
             args += (field, amount)
     return _Write(key, args, "hash", expires)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from taximeter.budgets.rule import Budget
+from taximeter.budgets.tally import DIMENSIONS
 from taximeter.core import views
 from taximeter.core.record import Record
 from taximeter.core.views import Metrics, ModelSums
@@ -93,8 +94,9 @@ def event_body(record: Record, node: str) -> str:
 
 
 def budget_body(budget: Budget, spent: int, period: str, node: str, at_us: int) -> str:
-    """A CloudEvent that says that a soft budget is spent; `limit` and `spent` in nano-USD or tokens."""
-    told = {name: getattr(budget, name) for name in ("id", "workspace", "key_id", "task", "unit", "limit")}
+    """A CloudEvent that says that a soft budget is spent; `limit` and `spent` in nano-USD, tokens, requests or
+    milliseconds of audio."""
+    told = {name: getattr(budget, name) for name in ("id", "workspace", *DIMENSIONS, "unit", "limit")}
     return event(
         id=f"{budget.id}:{period}",
         kind="taximeter.budget.spent",

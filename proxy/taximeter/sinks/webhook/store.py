@@ -14,12 +14,12 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, exis
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taximeter.core.bounds import MAX_SUM
+from taximeter.core.names import clean
 from taximeter.core.record import Record, seq_of
 from taximeter.core.totals import saturated
 from taximeter.sinks.batch import Batch, add
 from taximeter.sinks.cells import FIELDS, empty
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.rows import clean
 from taximeter.sinks.history.write.intern import insert_new
 from taximeter.sinks.webhook.letters import Letter, Part, event_body, segment_body, segment_key
 from taximeter.sinks.webhook.schema import cursors, metadata, outbox, retaken, sums, tracks

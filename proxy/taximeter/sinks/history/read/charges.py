@@ -5,17 +5,15 @@ Queries only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import islice
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 
-from taximeter.sinks.history.schema import DAY_S, US, charges, total
-
-Amounts = tuple[int, int]
-"""Tokens, nano-USD."""
+from taximeter.core.record import Outcome, Record
+from taximeter.sinks.history.read import listing
+from taximeter.sinks.history.schema import charges, events, total
 
 
 class Charge(msgspec.Struct, kw_only=True):
@@ -32,28 +30,33 @@ class Charge(msgspec.Struct, kw_only=True):
     cost_nusd: int
 
 
-def by_period(
-    connection: Connection, workspace: str, scopes: Sequence[str], days_from_s: int
-) -> dict[str, dict[str, Amounts]]:
-    """Of the workspace (as "") and each scope (`key:<id>`, `task:<name>`): `total`, `month:2026-11`, `day:2026-11-22`,
-    days from `days_from_s` on -> what is charged. What is 0 is left out."""
-    of = charges.c
-    day_s = (of.ended_at // (DAY_S * US) * DAY_S).label("day_s")
-    query = (
-        select(of.key_id, of.task, day_s, total(of.charged_tokens), total(of.charged_cost_nusd))
-        .where(of.workspace == workspace)
-        .group_by("key_id", "task", "day_s")  # by name: PostgreSQL takes two equal expressions for two
+def records(connection: Connection, workspace: str, from_us: int) -> list[Record]:
+    """The records of a workspace that say what budgets are charged, of calls that ended since then. Where a record is
+    kept no longer, what is known of it: key, task and amounts, its tokens taken for input and for output."""
+    mine = (charges.c.workspace == workspace) & (charges.c.ended_at >= from_us)
+    found = list(listing.of_ids(connection, select(charges.c.id).where(mine)))
+    missing = select(charges).where(mine, charges.c.id.not_in(select(events.c.id))).order_by(charges.c.id)
+    return found + [_remembered(row) for row in connection.execute(missing)]
+
+
+def _remembered(row: Row[*tuple[Any, ...]]) -> Record:
+    return Record(
+        request_id=row.request_id,
+        attempt=row.attempt,
+        started_at=row.ended_at,
+        ended_at=row.ended_at,
+        workspace=row.workspace,
+        key_id=row.key_id or None,
+        task=row.task or None,
+        upstream="",
+        provider="",
+        api="",
+        outcome=Outcome.INTERRUPTED,
+        charged_tokens=row.charged_tokens,
+        charged_cost_nusd=row.charged_cost_nusd,
+        charged_input_tokens=row.charged_tokens,
+        charged_output_tokens=row.charged_tokens,
     )
-    found: dict[str, dict[str, Amounts]] = {}
-    for key_id, task, start_s, tokens, cost_nusd in connection.execute(query):
-        at = datetime.fromtimestamp(start_s, UTC)
-        periods = ["total", f"month:{at:%Y-%m}", *([f"day:{at:%Y-%m-%d}"] if start_s >= days_from_s else [])]
-        for scope in ("", *(name for name in (f"key:{key_id}", f"task:{task}") if name in scopes)):
-            sums = found.setdefault(scope, {})
-            for period in periods:
-                before = sums.get(period, (0, 0))
-                sums[period] = before[0] + tokens, before[1] + cost_nusd
-    return {scope: {at: sums for at, sums in each.items() if any(sums)} for scope, each in found.items()}
 
 
 def listed(connection: Connection, workspace: str | None, request_id: str | None, limit: int) -> list[Charge]:

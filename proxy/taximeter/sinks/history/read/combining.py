@@ -10,7 +10,7 @@ from taximeter.sinks.cells import empty, merge, negative
 from taximeter.sinks.history.conditions import SINGLY, shape
 from taximeter.sinks.history.marks import Due, count, due, events_since_us, tags_since_us
 from taximeter.sinks.history.read import rollups
-from taximeter.sinks.history.schema import HOUR, HOUR_S, QUARTER, US
+from taximeter.sinks.history.schema import HOUR, HOUR_S, ORIGIN, QUARTER, US
 from taximeter.sinks.history.sums import Windows, record_sums
 from taximeter.sinks.history.windows import (
     Piece,
@@ -39,7 +39,7 @@ def cells(connection: Connection, filters: Filters, names: tuple[str, ...], mark
     since_us = events_since_us(connection)
     tag = next((name for name in names if name in TAGS), None)
     waiting: list[Due] = []
-    rolled = tag is None and not any(name in SINGLY for name, _ in asked)
+    rolled = tag is None and not any(name in SINGLY for name, _ in asked) and not set(names).intersection(ORIGIN)
     if rollups.knows_tag(names, asked):
         waiting = due(connection)
         rolled = count(waiting) <= MOST_DUE

@@ -68,6 +68,11 @@ def of_request(connection: Connection, request_id: str) -> list[Record]:
     return sorted(map(to_record, rows), key=lambda record: (record.attempt, record.kind != "usage", record.ended_at))
 
 
+def of_ids(connection: Connection, ids: Select[tuple[int]]) -> Iterator[Record]:
+    """The records with these ids, of those that are kept."""
+    return map(to_record, connection.execute(_named(select(events).where(events.c.id.in_(ids)))))
+
+
 def arrived(connection: Connection, request_ids: Collection[str]) -> set[tuple[str, str]]:
     """Those of these requests there are records of, each with the workspace of one."""
     names, found = list(request_ids), set()

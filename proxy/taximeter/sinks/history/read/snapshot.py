@@ -12,12 +12,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, select
 
+from taximeter.budgets.tally import Tally
 from taximeter.core import totals
 from taximeter.core.bounds import FOREVER_US
 from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.read import charges
+from taximeter.sinks.history.read import tallies as budgeted
 from taximeter.sinks.history.rows import event_id
 from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, MONTH, US, events, journals, series, total
 from taximeter.sinks.history.sums import record_sums
@@ -47,9 +49,10 @@ class Snapshots:
         days_from_us: int,
         hours_from_us: int,
         tracks_from_us: int,
-        scopes: Sequence[str] = (),
+        tallies: Sequence[Tally] = (),
+        now_us: int = 0,
     ) -> Ledger:
-        """The workspace's sums by period, model, task, track and scope, and the cursors they stand for."""
+        """The workspace's sums by period, model, task and track, those for budgets, and the cursors they stand for."""
         days_from_s = days_from_us // US // DAY_S * DAY_S
         with self._database.reading() as connection:
             months = _by_period(connection, workspace, MONTH, 0, "%Y-%m")
@@ -64,8 +67,8 @@ class Snapshots:
                 models={(provider, model): cell for (provider, model), cell in models.items()},
                 tasks={task: cell for (task,), cell in tasks.items() if task},
                 tracks=_tracks(connection, workspace, tracks_from_us),
-                scopes={scope: _scope(connection, workspace, scope, days_from_s) for scope in scopes},
-                charged=charges.by_period(connection, workspace, scopes, days_from_s),
+                tallies=list(tallies),
+                sums=list(budgeted.sums(connection, workspace, tallies, now_us)),
             )
 
     def charges(self, workspace: str | None, request_id: str | None, limit: int) -> list[charges.Charge]:
@@ -106,22 +109,11 @@ def _sums(table: Table) -> Iterator[ColumnElement[Any]]:
     return (total(table.c[field]) for field in totals.FIELDS)
 
 
-def _scope(connection: Connection, workspace: str, scope: str, days_from_s: int) -> dict[str, Cell]:
-    """Sums of a key or task (`key:<id>`, `task:<name>`) by period."""
-    kind, _, name = scope.partition(":")
-    mine = (series.c.key_id if kind == "key" else series.c.task) == name
-    months = _by_period(connection, workspace, MONTH, 0, "month:%Y-%m", mine)
-    days = _by_period(connection, workspace, DAY, days_from_s, "day:%Y-%m-%d", mine)
-    return {"total": _sum(months.values()), **months, **days}
-
-
-def _by_period(
-    connection: Connection, workspace: str, level: Table, first_s: int, name: str, *further: ColumnElement[bool]
-) -> dict[str, Cell]:
+def _by_period(connection: Connection, workspace: str, level: Table, first_s: int, name: str) -> dict[str, Cell]:
     """Name of the period (strftime) -> sums, from the period that starts at `first_s` on."""
     query = (
         select(level.c.start_s, *_sums(level))
-        .where(level.c.start_s >= first_s, level.c.series_no.in_(_of(workspace).where(*further)))
+        .where(level.c.start_s >= first_s, level.c.series_no.in_(_of(workspace)))
         .group_by(level.c.start_s)
     )
     return {

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from taximeter.sinks.history.rows import clean
+from taximeter.core.names import clean
 
 Key = TypeVar("Key", bound=tuple[str, ...])
 

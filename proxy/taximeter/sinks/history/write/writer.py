@@ -190,7 +190,9 @@ class Writer:
             charged += [
                 charge_row(record, event_id(journal_no, seq_of(record.event_id)))
                 for record in group.records
-                if record.charged_tokens is not None or record.charged_cost_nusd is not None
+                if record.charged_tokens is not None
+                or record.charged_cost_nusd is not None
+                or record.charged_audio_ms is not None
             ]
         statements.insert(rows)
         if charged:
