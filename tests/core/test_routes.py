@@ -55,6 +55,14 @@ def test_tags_and_rest_come_back_as_they_were_put_in(values, rest):
         b"/w/acme/..",
         b"/..",
         b"/v1/x/..\\y",
+        b"/v1\\..\\admin",
+        b"/v1\\..",
+        b"/v1%5c..%5cadmin",
+        b"/v1%5C%2e%2e",
+        b"/v1\\%2E%2e/admin",
+        b"/v1/..;/admin",
+        b"/v1/..;a=b/admin",
+        b"/v1/..%3b/admin",
         b"/v1/ x",
         b"/v1/\x00",
         b"v1/x",
@@ -107,6 +115,8 @@ def test_our_v1_stands_for_the_upstreams_base(path, base, native, target):
         (b"/v1/chat%252fcompletions", (b"/v1/chat/completions", b"/v1/chat%2Fcompletions")),
         (b"/model/a%3Ab%2Fc/invoke", (b"/model/a:b/c/invoke", b"/model/a:b%2Fc/invoke")),
         (b"/", (b"",)),
+        (b"/v1\\chat\\completions", (b"/v1/chat/completions",)),
+        (b"\\v1/chat%5ccompletions\\", (b"/v1/chat/completions", b"/v1/chat/completions")),
     ],
 )
 def test_a_path_is_understood_as_servers_match_it(path, meant):

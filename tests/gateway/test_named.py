@@ -107,6 +107,13 @@ def test_what_a_name_means_is_not_changed(path):
         check_choice([], path)
 
 
+@pytest.mark.parametrize(
+    "path", [b"/v1\\models\\o3:generateContent", b"/openai%5cdeployments\\o3\\chat/completions", b"/model\\o3/invoke"]
+)
+def test_a_name_between_backslashes_is_seen(path):
+    assert names({}, path) == {"o3"}
+
+
 def test_json_in_a_text_that_reads_in_two_ways_is_refused():
     with pytest.raises(BadRequest, match="more than one 'model'"):
         names({"config": '{"model": "o3", "model": "a"}'})

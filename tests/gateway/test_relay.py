@@ -10,7 +10,7 @@ import pytest
 from taximeter.core.errors import JournalError
 from taximeter.gateway import places
 from taximeter.keys.rule import ProxyKey, digest
-from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
+from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Script, chunk, response, stream_head
 from waits import HANG_S, happens
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "one two three"}]}
@@ -633,7 +633,10 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_lets_its_upstream_go(s
 
 
 async def test_a_target_goes_on_as_it_came(serve, provider):
-    targets = [b"/v1/models", b"/v1/models?", b"/v1/models", b"/v1/models?a\\b=%5c&&c?", b"/w/acme/v1/models?"]
+    targets = [
+        b"/v1/models", b"/v1/models?", b"/v1/models", b"/v1/models?a\\b=%5c&&c?", b"/v1\\models", b"/v1/a\\b%5cc/",
+        b"/w/acme/v1/models?",
+    ]  # fmt: skip
     async with serve(provider) as running:
         for target in targets:
             reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
@@ -641,3 +644,36 @@ async def test_a_target_goes_on_as_it_came(serve, provider):
             await asyncio.wait_for(reader.read(), HANG_S)
             writer.close()
     assert [request.target.encode() for request in provider.requests] == [*targets[:-1], b"/v1/models?"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "encoded"),
+    [(b"/v1/caf\xc3\xa9", "/v1/caf%C3%A9"), (b"/v1/models?q=\xe2\x82\xac%20a", "/v1/models?q=%E2%82%AC%20a"),
+     (b"/v1/x\xff", "/v1/x%FF"), (b"/w/acme/v1/\xc3\xa9?", "/v1/%C3%A9?")],
+)  # fmt: skip
+async def test_a_target_in_utf_8_goes_on_percent_encoded(serve, provider, raw, encoded):
+    async with serve(provider) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        body = json.dumps(CHAT).encode()
+        head = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(b"POST " + raw + head + body)
+        await asyncio.wait_for(reader.read(), HANG_S)
+        writer.close()
+    (request,) = provider.requests
+    assert (request.target, request.json()) == (encoded, CHAT)
+
+
+async def test_a_path_with_backslashes_is_metered_as_servers_that_take_them_for_slashes_read_it(serve, provider):
+    provider.handler = lambda _: Script(
+        (response(b'{"usage":{"prompt_tokens":3,"completion_tokens":5}}', headers=JSON),)
+    )
+    async with serve(provider) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        head = (
+            b"POST /v1\\chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
+        )
+        writer.write(head + b"{}")
+        await asyncio.wait_for(reader.read(), HANG_S)
+        writer.close()
+        (record,) = running.records
+    assert (record["api"], record["output_tokens"]) == ("chat", 5)

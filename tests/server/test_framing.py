@@ -69,6 +69,29 @@ def test_cuts_change_nothing(sent: list[bytes], last: bytes, at: list[int]) -> N
         assert b"upgrade" not in dict(head.headers)
 
 
+@given(at=st.lists(st.integers(0, 200), max_size=8), then=st.sampled_from([b"", *GOOD]))
+def test_a_target_in_utf_8_is_read_percent_encoded_however_it_comes(at: list[int], then: bytes) -> None:
+    data = "POST /caf\xe9/a%20b?q=\u20ac HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n\xe9".encode()
+    edges = sorted({0, len(data), *(place % len(data) for place in at)})
+    events, refused = read([data[one:other] for one, other in pairwise(edges)] + [then] * bool(then))
+    assert refused is None
+    head, body, end, *_ = events
+    assert isinstance(head, Head)
+    assert (head.method, head.target, body, end) == (b"POST", b"/caf%C3%A9/a%20b?q=%E2%82%AC", b"\xc3\xa9", END)
+
+
+def test_other_bytes_that_no_target_may_have_are_refused_however_they_come() -> None:
+    for odd in (b"\t", b"\x7f", b"\x0c", b"\xe9\t"):
+        data = b"GET /a" + odd + b"b HTTP/1.1\r\n" + HOST + b"\r\n"
+        assert read([data]) == ([], "bad_request")
+        assert read([data[at : at + 1] for at in range(len(data))]) == ([], "bad_request")
+    raw = b"GET /\xe9 HTTP/1.1\r\n" + HOST + b"\r\n"
+    (head, end), refused = read([GOOD[0] + raw])  # where it begins behind another is not known
+    assert isinstance(head, Head) and (head.target, end, refused) == (b"/a?b=c", END, "bad_request")
+    upgrading = b"POST /\xe9 HTTP/1.1\r\n" + GOOD[3].partition(b"\n")[2]
+    assert [event.target for event in read([upgrading, GOOD[0]])[0] if isinstance(event, Head)] == [b"/%E9", b"/a?b=c"]
+
+
 def test_nothing_is_read_behind_a_request_that_closes() -> None:
     closing = b"DELETE /a HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
     (head, end), refused = read([closing + GOOD[0] + BAD[0]])

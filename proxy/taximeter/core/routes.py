@@ -16,8 +16,10 @@ from taximeter.core.errors import BadRequest
 from taximeter.core.tags import PATH_MARKS, parse
 
 _ORDER = b"wtdku"
-_climbs = re.compile(rb"(?i)(?:^|/)(?:\.|%2e){2}(?:/|%2f|\\|%5c|$)|%2f(?:\.|%2e){2}|(?:\.|%2e){2}(?:%2f|%5c)").search
-_forbidden = re.compile(rb"[\x00-\x20\x7f\\#]").search
+_climbs = re.compile(
+    rb"(?i)(?:^|/)(?:\.|%2e){2}(?:[/;]|%3b|$)|(?:\\|%2f|%5c)(?:\.|%2e){2}|(?:\.|%2e){2}(?:\\|%2f|%5c)"
+).search
+_forbidden = re.compile(rb"[\x00-\x20\x7f#]").search
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -35,7 +37,7 @@ def resolve(raw_path: bytes) -> Route:
     if (b"." in raw_path or b"%" in raw_path) and _climbs(raw_path):
         raise BadRequest("The path must not contain '..' segments.", param="path")
     if not raw_path.startswith(b"/") or _forbidden(raw_path):
-        raise BadRequest("The path must start with / and hold no spaces, control characters, # or backslash.")
+        raise BadRequest("The path must start with / and hold no spaces, control characters or #.")
     if raw_path[2:3] != b"/" or raw_path[1:2] not in _ORDER:
         return Route(path=raw_path, region=region_in(raw_path))
     segments = raw_path.split(b"/")
@@ -75,9 +77,12 @@ _region = re.compile(
 
 def canonical(path: bytes) -> bytes:
     """The path as servers match it: one slash where several stand, none at the end, no `/./` and no `;parameters`.
+    A backslash is a slash, as for browsers and for servers on Windows.
 
     Only to find out what a path means; what is relayed is what came. Case is left to who compares.
     """
+    if b"\\" in path:
+        path = path.replace(b"\\", b"/")
     if b";" in path:
         path = _parameters(b"", path)
     if b"//" in path or b"/./" in path or path.endswith((b"/", b"/.")):

@@ -98,7 +98,7 @@ class Dialect(Row, frozen=True, kw_only=True, eq=False):
         """The model where the path carries it: Azure deployments, Google's models, what a platform hosts."""
         found = self.model_in(path.partition(b"?")[0]) if self.model_in is not None else None
         found = found or _path_model(path)
-        if found is None and b"%" in path:
+        if found is None and (b"%" in path or b"\\" in path):
             found = _path_model(routes.spellings(path)[-1])
         return None if found is None else unquote_to_bytes(found.group(1)).decode("utf-8", "replace")
 

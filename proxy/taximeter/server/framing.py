@@ -7,6 +7,7 @@ transfer codings, missing or doubled hosts, sizes, offered upgrades (whose body 
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import httptools
@@ -20,6 +21,9 @@ METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 operator's credential back to the client; WebDAV's and others mean nothing here and at no provider."""
 END = b""
 """The event that a request's body is complete; a piece of it is never empty."""
+
+
+_not_ascii = re.compile(rb"[\x80-\xff]").sub
 
 
 class Head(msgspec.Struct):
@@ -68,11 +72,14 @@ class RequestFraming:
     def feed(self, data: bytes) -> None:
         """Parse what came."""
         self._read_bytes = self._head_bytes + len(data)
+        begun = self.in_head
         try:
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 self._go_on_without_upgrade(memoryview(data)[upgrade.args[0] :])
+        except httptools.HttpParserInvalidURLError:
+            self._go_on_with_raw_target(data, begun)
         except httptools.HttpParserError:
             if self.refusal is None:
                 self.refusal = BadRequest("The request is not valid HTTP/1.1.")
@@ -153,6 +160,31 @@ class RequestFraming:
         # What is pipelined behind a request that closes must not make a fault of that request; `connection` drops it.
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
+
+    def _go_on_with_raw_target(self, data: bytes, begun: bool) -> None:
+        """Read a target that holds bytes over 127 (UTF-8 that its client did not encode) as if it were percent-encoded.
+
+        llhttp takes none of them, nginx and what is made of it do, and browsers encode them so. Only of a request that
+        is the first in what has come: where another one begins is not known. `begun`: the first part of its line came
+        before.
+        """
+        line = data
+        if self.events:
+            line = b""
+        elif begun:
+            of_target = data if self._target or data[:1] == b"/" else data.partition(b" ")[2]
+            line = b"%b %b%b" % (self._parser.get_method(), b"".join(self._target), of_target)
+        line, end, rest = line.partition(b"\n")
+        encoded = _not_ascii(lambda found: b"%%%02X" % found[0][0], line)
+        self._parser = self._new_parser()
+        try:
+            if encoded == line:
+                raise httptools.HttpParserInvalidURLError
+            self._parser.feed_data(encoded + end + rest)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(memoryview(encoded + end + rest)[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.refusal = self.refusal or BadRequest("The request is not valid HTTP/1.1.")
 
     def _go_on_without_upgrade(self, rest: memoryview) -> None:
         """Read a request that offers an upgrade (Java's HttpClient offers h2c) as if it had not, body included.
