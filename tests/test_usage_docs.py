@@ -52,6 +52,8 @@ SERVING = re.compile(
     r"taximeter (serve|check|status|quote)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b"
 )
 """Commands about a node as a whole; they are run with one."""
+ON_FILES = ("backup", "restore", "database")
+"""Verbs that act on the data directory; here the control plane's own."""
 IN_README = {"demo"}
 """Verbs whose output README.md shows (tests/demo compares it)."""
 CARDS = {
@@ -208,9 +210,10 @@ async def printed(control, command, folder):
     if name == "curl":
         text = await fetched(control, *asked(args))
     else:
-        url = [] if args[0] in ("adopt", "completion") else ["--url", control.url]
+        url = [] if args[0] in (*ON_FILES, "adopt", "completion") else ["--url", control.url]
         args = [f"{folder}{arg}" if arg.startswith("/mnt/") else arg for arg in args]
         env = {"COLUMNS": "120", "TZ": "UTC", "LOGNAME": "alice"}
+        env |= {"TAXIMETER_DATA_DIR": "."} if args[0] in ON_FILES else {}
         result = await asyncio.to_thread(CliRunner(env=env).invoke, main, [*args, *url])
         text = result.output.replace(f"{folder}/mnt/", "/mnt/").encode()
     return shown(text, pipe)

@@ -46,6 +46,9 @@ VERBS: dict[str, str] = {
     "webhook": "taximeter.cli.webhook:webhook",
     "deadletters": "taximeter.cli.deadletters:deadletters",
     "audit": "taximeter.cli.audit:audit",
+    "backup": "taximeter.cli.backup:backup",
+    "restore": "taximeter.cli.backup:restore",
+    "database": "taximeter.cli.storage:database",
     "completion": "taximeter.cli.completion:completion",
 }
 """Verb -> "module:attribute" of its click command; the order is that of `taximeter --help`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ import msgspec
 from taximeter.cli.options import place
 from taximeter.cli.proxy import acting
 from taximeter.cli.show import console, count, echo, money, table
+from taximeter.cli.times import past
 from taximeter.config import Settings
 from taximeter.control.answers import responses
+from taximeter.core.times import zone
 
 if TYPE_CHECKING:
     from taximeter.control.services.reprice import RepricedModel, RepriceResponse
@@ -26,7 +29,11 @@ FOREVER_S = 10.0**9
 
 @click.command()
 @click.option(
-    "--from", "from_", required=True, metavar="TIME", help="First moment: 2026-11-22 or 2026-11-22T10:00:00Z."
+    "--from",
+    "from_",
+    required=True,
+    metavar="TIME",
+    help="First moment: 7d, yesterday, 2026-11-22 or RFC 3339.",
 )
 @click.option("--to", metavar="TIME", help="First moment no longer included; default: now.")
 @click.option("--tz", default="UTC", show_default=True, metavar="ZONE", help="IANA time zone of dates.")
@@ -41,7 +48,9 @@ def reprice(
     """
     from taximeter.control.services.reprice import RepriceResponse
 
-    period: dict[str, object] = {"from": from_, "to": to, "tz": tz, "dry_run": dry_run}
+    place_, now = zone(tz), datetime.now(UTC)
+    first, last = past(from_, place_, now), past(to, place_, now) if to else None
+    period: dict[str, object] = {"from": first, "to": last, "tz": tz, "dry_run": dry_run}
     with acting(url, config_file) as (settings, proxy):
         if proxy is None:
             answer = _noted(settings, period, dry_run)

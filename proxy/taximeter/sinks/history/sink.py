@@ -12,6 +12,7 @@ from taximeter.budgets.tally import Tally
 from taximeter.core.audit import AuditEntry, AuditFilters
 from taximeter.core.record import Record
 from taximeter.sinks.batch import Batch
+from taximeter.sinks.history import space
 from taximeter.sinks.history.audit import AuditTable
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.read.charges import Charge
@@ -155,12 +156,15 @@ class History:
 
     async def prune(self, before_us: int) -> int:
         """Delete single records that ended before this moment, and what the roll-ups by tag know of months before it;
-        the other roll-ups stay. In bites, so that delivery goes on. Returns how much went.
+        the other roll-ups stay. What that frees is given back to the disk (space.py). In bites, so that delivery goes
+        on. Returns how much went.
         """
         await self.roll_up_tags()  # of the month that stays, they know the records that go
         gone = 0
         while bite := await self._write(self._writer.prune, before_us):
             gone += bite
+        while await self._write(space.give_back, self._database):
+            pass
         return gone
 
     usage = _off_loop(Reader.usage)

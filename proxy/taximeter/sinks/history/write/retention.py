@@ -85,6 +85,11 @@ class Partitions:
                     )
             self._made.add(month_s)
 
+    @staticmethod
+    def end_us(at_us: int) -> int:
+        """First moment after the month that this moment is in."""
+        return _next_month_s(_month_s(at_us // US)) * US
+
     def forget(self) -> None:
         """Another node may have dropped some."""
         self._made.clear()
