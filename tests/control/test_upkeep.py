@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 import pytest
 
 from taximeter.control.process import upkeep
+from taximeter.control.process.upkeep import Missing
 from taximeter.core.errors import ConfigError
+from taximeter.sinks.health import SinkHealth
 from waits import HANG_S
 
 
@@ -53,3 +56,33 @@ async def test_upkeep_ends_though_what_it_was_doing_took_no_notice(failing: bool
     task.cancel()
     done, _ = await asyncio.wait([task], timeout=HANG_S)
     assert done and task.cancelled()
+
+
+def test_a_start_without_a_sink_is_told_loudly_once_and_reminded_of(caplog):
+    caplog.set_level(logging.INFO)
+    missing = Missing()
+    for _ in range(5):  # tried every second
+        missing.tell("The history does not answer", OSError("refused"))
+    (first,) = caplog.records
+    assert first.levelno == logging.ERROR and "Calls are relayed, and kept in the journal" in first.getMessage()
+    missing.remind({})
+    assert caplog.messages[-1] == "The history does not answer: refused. Calls are kept in the journal."
+    missing.found()
+    missing.remind({})
+    assert len(caplog.messages) == 3 and "does now" in caplog.messages[-1]
+
+
+def test_a_sink_that_goes_on_failing_is_told_again_with_what_waits_for_it(caplog):
+    sinks = {"history": sink(None), "redis": sink("refused", 7), "webhook": sink("down", None)}
+    Missing().remind(sinks)
+    assert caplog.messages == [
+        "Sink redis still fails, 7 records wait for it: refused",
+        "Sink webhook still fails, an unknown number of records wait for it: down",
+    ]
+
+
+def sink(failing, lag=0):
+    return SinkHealth(
+        lag_records=lag, lag_seconds=0.0, errors=0, duplicates_skipped=0, failing=failing, set_aside=0,
+        set_aside_records=0,
+    )  # fmt: skip

@@ -1,26 +1,30 @@
-"""What `taximeter check` tries: each thing the settings name, as (name, problem); an empty problem is good news."""
+"""What `taximeter check` tries: each thing that the settings name, and what was found."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from taximeter.cli.check_sinks import history_troubles, redis_troubles
+from taximeter.cli.check_upstreams import known_providers, provider_trouble, upstream_troubles
+from taximeter.cli.findings import Finding, Trouble
 from taximeter.config import Section, Settings
 from taximeter.config.addresses import masked
-from taximeter.config.checks import before_serving, loop_problems
-from taximeter.core.errors import ConfigError, TaximeterError
+from taximeter.config.checks import before_serving
+from taximeter.config.envfile import environment
+from taximeter.config.found import Found
+from taximeter.core.errors import TaximeterError
 from taximeter.node.datadir import Runtime, read_runtime
 
-RESOLVED_WITHIN_S = 3.0
+AT_ONCE = 16
+"""Upstreams asked together."""
 
 
-def understood(settings: Settings) -> str:
+def understood(settings: Settings) -> list[str]:
     """The settings in force as `path = value` lines, defaults included, secrets masked."""
-    return "\n".join(_lines(settings, ""))
+    return list(_lines(settings, ""))
 
 
 def _lines(value: object, path: str) -> Iterator[str]:
@@ -34,53 +38,103 @@ def _lines(value: object, path: str) -> Iterator[str]:
         yield f"{path} = {repr('***') if path.endswith('sha256') and value else masked(repr(value))}"
 
 
-def problems_with(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Try everything; slow things (a database that does not answer) are bounded by a few seconds each."""
+def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Finding]:
+    """Try everything; slow things (a database that does not answer) are bounded by a few seconds each.
+
+    `connect`: ask the upstreams as well.
+    """
+    environ = environment(settings.env_file, os.environ)
     running = read_runtime(Path(settings.data_dir))
-    tries: list[tuple[str, Callable[[], None]]] = [
-        ("safe to serve, credentials there", lambda: _try_serving(settings)),
-        (_admin(settings), lambda: None),
-        (f"data directory {Path(settings.data_dir).absolute()}", lambda: _try_directory(Path(settings.data_dir))),
-        (f"data port {settings.listen}", lambda: _try_port("listen", settings.listen, running)),
-        (f"control port {settings.admin_listen}", lambda: _try_port("admin_listen", settings.admin_listen, running)),
-        (f"Redis {masked(settings.redis.url) or 'embedded Valkey'}", lambda: _try_redis(settings)),
-        (f"history {masked(settings.history.url) or 'SQLite in the data directory'}", lambda: _try_history(settings)),
-        ("prices", lambda: _try_prices(settings)),
+    tried: list[tuple[str, str, Callable[[], Iterable[Trouble]]]] = [
+        ("safe to serve, credentials there", "", lambda: _tried(before_serving, settings, environ)),
+        (_admin(settings), "", lambda: ()),
+        (
+            f"data directory {Path(settings.data_dir).absolute()}",
+            "data_dir",
+            lambda: _tried(_try_directory, Path(settings.data_dir)),
+        ),
+        (f"data port {settings.listen}", "listen", lambda: _tried(_try_port, "listen", settings.listen, running)),
+        (
+            f"control port {settings.admin_listen}",
+            "admin_listen",
+            lambda: _tried(_try_port, "admin_listen", settings.admin_listen, running),
+        ),
+        (f"Redis {masked(settings.redis.url) or 'embedded Valkey'}", "redis.url", lambda: _redis(settings)),
+        (
+            f"history {masked(settings.history.url) or 'SQLite in the data directory'}",
+            "history.url",
+            lambda: _history(settings),
+        ),
+        ("prices", "prices_file", lambda: _tried(_try_prices, settings, environ)),
     ]
-    for name, attempt in tries:
-        try:
-            attempt()
-        except (TaximeterError, OSError) as error:
-            yield name, str(error)
-        else:
-            yield name, ""
+    for what, setting, attempt in tried:
+        yield from _told(what, setting, list(attempt()), found)
+    yield from _providers(settings, found)
+    if connect:
+        yield from _upstreams(settings, environ, found)
 
 
-def _try_serving(settings: Settings) -> None:
-    before_serving(settings, os.environ)
+def _told(what: str, setting: str, troubles: list[Trouble], found: Found) -> Iterator[Finding]:
+    """One line where all is well, else one for each trouble."""
+    for trouble in troubles or [Trouble("", level="ok")]:
+        at = trouble.setting or setting
+        yield Finding(
+            level=trouble.level,
+            what=what,
+            problem=str(trouble),
+            setting=at,
+            where=found.where(at) if at else "",
+            do=trouble.do,
+        )
+
+
+def _tried(act: Callable[..., object], *args: object) -> Iterator[Trouble]:
+    try:
+        act(*args)
+    except (TaximeterError, OSError) as error:
+        yield Trouble(str(error))
+
+
+def _providers(settings: Settings, found: Found) -> Iterator[Finding]:
+    known = known_providers(settings)
     for number, upstream in enumerate(settings.upstream):
-        for key, why in loop_problems(upstream, settings, _resolved):
-            raise ConfigError(f"upstream[{number}].{key}: {getattr(upstream, key)!r} is not allowed; {why}.")
+        trouble = provider_trouble(upstream, known)
+        if trouble is not None:
+            what, setting = f"provider of upstream {upstream.name}", f"upstream[{number}].provider"
+            yield from _told(what, setting, [trouble], found)
 
 
-def _resolved(host: str) -> list[str]:
-    """A host's addresses; none where nobody says so within a few seconds."""
-    found: list[str] = []
-
-    def ask() -> None:
-        with contextlib.suppress(OSError, UnicodeError):
-            found.extend(str(place[0]) for *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(RESOLVED_WITHIN_S)
-    return list(found)
+def _upstreams(settings: Settings, environ: dict[str, str], found: Found) -> Iterator[Finding]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        asked = pool.map(lambda upstream: list(upstream_troubles(upstream, environ)), settings.upstream)
+        for number, (upstream, troubles) in enumerate(zip(settings.upstream, asked, strict=True)):
+            for trouble in troubles:
+                trouble.setting = f"upstream[{number}].{trouble.setting or 'base_url'}"
+            what = f"upstream {upstream.name} {masked(upstream.base_url)}"
+            yield from _told(what, f"upstream[{number}].base_url", troubles, found)
 
 
 def _admin(settings: Settings) -> str:
     from taximeter.control.door.trust import admin_is
 
     return admin_is(settings)
+
+
+def _redis(settings: Settings) -> Iterator[Trouble]:
+    if settings.redis.url:
+        yield from redis_troubles(settings)
+        return
+    from taximeter.node.embedded_valkey import binary
+
+    yield from _tried(binary)
+
+
+def _history(settings: Settings) -> Iterator[Trouble]:
+    url = settings.history.url
+    if url.startswith("sqlite"):
+        yield from _tried(_try_directory, Path(url.removeprefix("sqlite:///")).parent)
+    elif url:
+        yield from history_troubles(settings)  # else its directory was tried
 
 
 def _try_directory(path: Path) -> None:
@@ -101,52 +155,11 @@ def _try_port(setting: str, address: str, running: Runtime | None) -> None:
     listen(setting, address).close()
 
 
-def _try_redis(settings: Settings) -> None:
-    if not settings.redis.url:
-        from taximeter.node.embedded_valkey import binary
-
-        binary()
-        return
-    import asyncio
-
-    from taximeter.sinks.redis.client import ERRORS, RedisServer
-    from taximeter.sinks.redis.nodes import refuse_eviction
-
-    async def ask() -> None:
-        server = RedisServer(settings.redis.url)
-        try:
-            await refuse_eviction(server)
-        finally:
-            await server.close()
-
-    try:
-        asyncio.run(ask())
-    except ERRORS as error:
-        raise OSError(masked(str(error))) from error
-
-
-def _try_history(settings: Settings) -> None:
-    from urllib.parse import urlsplit
-
-    url = settings.history.url
-    if not url:
-        return  # its directory was tried
-    if url.startswith("sqlite"):
-        _try_directory(Path(url.removeprefix("sqlite:///")).parent)
-        return
-    import psycopg
-
-    try:
-        psycopg.connect(urlsplit(url)._replace(scheme="postgresql").geturl(), connect_timeout=5).close()
-    except psycopg.Error as error:
-        raise OSError(masked(str(error)).strip().replace("\n", "; ")) from error
-
-
-def _try_prices(settings: Settings) -> None:
+def _try_prices(settings: Settings, environ: dict[str, str]) -> None:
     from taximeter.pricebook.compile import env_cards, own_file
     from taximeter.pricebook.listed import read_prices
 
-    env_cards(os.environ)
+    env_cards(environ)
     file = own_file(settings)
     if file:
         read_prices(file)

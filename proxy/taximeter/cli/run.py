@@ -101,20 +101,35 @@ def _announce(runtime: Runtime, found: Found) -> None:
 
 
 @click.command()
+@click.option(
+    "--connect", is_flag=True, help="Ask each upstream as well: host, port, TLS, and GET /models with its key."
+)
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
 @_settings
-def check(settings: Settings, found: Found) -> None:
+def check(settings: Settings, found: Found, connect: bool, as_json: bool) -> None:
     """Print the settings as understood and try what they name: data directory, ports, Redis, history, credentials.
 
-    Exit codes: 0 everything would work, 1 something would not, 2 bad settings.
-    """
-    from taximeter.cli.checking import problems_with, understood
+    Each thing that is wrong is shown with where it stands and what to do. With --connect the upstreams are asked, too,
+    which is free.
 
-    click.echo("\n".join(f"settings: {line}" for line in found.lines()))
-    click.echo(understood(settings))
-    failed = False
-    for name, problem in problems_with(settings):
-        failed = failed or bool(problem)
-        echo(f"{'FAILED' if problem else 'ok':<7}{name}{': ' if problem else ''}{problem}")
+    Exit codes: 0 everything would work (there may be warnings), 1 something would not, 2 bad settings.
+    """
+    from taximeter.cli.checking import findings, understood
+
+    told = []
+    if not as_json:
+        click.echo("\n".join(f"settings: {line}" for line in found.lines()))
+        click.echo("\n".join(understood(settings)))
+    for finding in findings(settings, found, connect=connect):
+        told.append(finding)
+        for line in () if as_json else finding.lines():
+            echo(line)
+    failed = any(finding.level == "failed" for finding in told)
+    if as_json:
+        import msgspec
+
+        read = {"settings_from": found.lines(), "settings": understood(settings)}
+        echo(msgspec.json.encode({"ok": not failed, "findings": told, **read}))
     if failed:
         sys.exit(FAILED)
 

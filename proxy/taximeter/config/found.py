@@ -25,8 +25,16 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Settings files in the working directory that are not read."""
     variables: list[str]
     """Settings from the environment; they win over the file."""
+    places: dict[str, str] = {}
+    """Path of a setting -> the variable it came from."""
     env_file: Path | None = None
     """What stands over the environment."""
+
+    def where(self, path: str) -> str:
+        """The variable or file a setting came from."""
+        while path not in self.places and path:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.places.get(path) or str(self.file or "default settings")
 
     def lines(self) -> list[str]:
         """For people: what was read and what was not."""

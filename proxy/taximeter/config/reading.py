@@ -53,15 +53,16 @@ class _Reader:
     def __init__(self, path: Path | None, environ: Mapping[str, str]) -> None:
         self.variables: dict[str, str] = {}
         """Path of a setting -> the environment variable it came from."""
-        found = find(path, environ)
-        self.file = str(found.file or "")
-        self.tree = _read_toml(found.file) if found.file else {}
+        self.found = replace(find(path, environ), places=self.variables)
+        self.tree = _read_toml(self.found.file) if self.found.file else {}
         self.environ = environ
         named = environ.get(envfile.VARIABLE) or self.tree.get("env_file")
         env_file = self._filled(named, "env_file") if isinstance(named, str) else ""  # what is no text is refused later
         self.environ = envfile.environment(env_file, environ)
         self.found = replace(
-            found, variables=settings_among(self.environ), env_file=Path(env_file) if env_file else None
+            self.found,
+            variables=settings_among(self.environ),
+            env_file=Path(env_file) if env_file else None,
         )
 
     def settings(self) -> Settings:
@@ -72,9 +73,7 @@ class _Reader:
 
     def origin(self, path: str) -> str:
         """The variable or file a setting came from."""
-        while path not in self.variables and path:
-            path = path[: max(path.rfind("."), path.rfind("["), 0)]
-        return self.variables.get(path) or self.file or "default settings"
+        return self.found.where(path)
 
     def _take_aliases(self) -> None:
         """The billing backend's own names (DESIGN §8), weaker than the settings themselves."""

@@ -38,7 +38,7 @@ from taximeter.control.process.inforce import InForce
 from taximeter.control.process.priority import freeze, give_way, thaw
 from taximeter.control.process.state import ASKING_BUDGETS, State
 from taximeter.control.process.sync import exchange
-from taximeter.control.process.upkeep import RETRY_S, every, retention_start_us
+from taximeter.control.process.upkeep import RETRY_S, Missing, every, retention_start_us
 from taximeter.control.services.audit import AuditTrail
 from taximeter.control.services.corrections import WORKER, Corrections, prices_now
 from taximeter.control.services.live import Live
@@ -70,6 +70,8 @@ LOOK_S = 1.0
 """How often it is looked at how fast is spent."""
 SECURE_S, COUNTED_S = 0.5, 5.0
 """How often it is seen that Redis still knows of budgets; how long that waits for records on their way there."""
+REMIND_S = 60.0
+"""How often the log says again what does not answer."""
 WARM_S = 2.0
 """After the start, when what has to be ready at once is."""
 DRAIN_S = 10.0
@@ -141,6 +143,7 @@ class Control:
         self.services: Services | None = None
         self.services = self._services(self.force)
         self.server = Server(asgi(create(self.services)), _limits(settings))
+        self.missing = Missing()
         self.sending: asyncio.Task[None] | None = None
         """What the webhook does beside taking records in."""
 
@@ -163,7 +166,9 @@ class Control:
         server.on_started = started
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(act) for act in (self._deliver(opened), _warm(), *self._upkeep())]
+                tasks = [
+                    group.create_task(act) for act in (self._deliver(opened), self._remind(), _warm(), *self._upkeep())
+                ]
                 self._send(group)
 
                 def stop() -> None:
@@ -330,10 +335,10 @@ class Control:
             await self.history.prepare()
             await self._register()
         except HistoryUnavailable as error:
-            log.warning("The history does not answer yet: %s", error)
+            self.missing.tell("The history does not answer", error)
             return False
         except ERRORS as error:
-            log.warning("Redis does not answer yet: %s", error)
+            log.error("Redis does not answer. Calls are relayed, and kept in the journal until it does: %s", error)
         return True
 
     async def _deliver(self, opened: bool) -> None:
@@ -341,7 +346,13 @@ class Control:
         while not opened:
             await asyncio.sleep(RETRY_S)
             opened = await self._open()
+        self.missing.found()
         await self.delivery.run()
+
+    async def _remind(self) -> None:
+        while True:
+            await asyncio.sleep(REMIND_S)
+            self.missing.remind(self.delivery.health().sinks)
 
     async def _register(self) -> None:
         await self.counters.rebuilder.register(self.force.boot.node, await self.history.identity())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from taximeter.core.errors import TaximeterError
+from taximeter.sinks.health import SinkHealth
 from taximeter.sinks.redis.client import ERRORS
 
 log = logging.getLogger("taximeter.upkeep")
@@ -41,6 +42,36 @@ async def every(period_s: float, name: str, act: Callable[[], Awaitable[object]]
             # Cancelled while a library connected, and it went on regardless: nobody asks a second time.
             raise asyncio.CancelledError
         await asyncio.sleep(pause_s)
+
+
+class Missing:
+    """Sinks that do not answer, for the log: loudly when the node starts without one, then once a minute, or a log that
+    began with it would look well an hour later."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def tell(self, what: str, error: Exception) -> None:
+        """At the start; tried again every second, which is not told."""
+        if not self._said:
+            log.error("%s. Calls are relayed, and kept in the journal until it does: %s", what, error)
+        self._said = f"{what}: {error}"
+
+    def found(self) -> None:
+        """It is there; from now on sinks tell of themselves."""
+        if self._said:
+            log.info("What did not answer at the start does now; what was kept is delivered")
+        self._said = ""
+
+    def remind(self, sinks: Mapping[str, SinkHealth]) -> None:
+        """Once a minute."""
+        if self._said:
+            log.error("%s. Calls are kept in the journal.", self._said)
+            return
+        for name, sink in sinks.items():
+            if sink.failing:
+                behind = "an unknown number of" if sink.lag_records is None else sink.lag_records
+                log.error("Sink %s still fails, %s records wait for it: %s", name, behind, sink.failing)
 
 
 def retention_start_us(days: int) -> int:

@@ -1,0 +1,200 @@
+"""`taximeter check`: what it tries, and that each finding says where and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from postgres import Postgres
+from taximeter.budgets.rule import Budget
+from taximeter.budgets.store import BudgetStore
+from taximeter.cli.check_sinks import history_troubles, redis_troubles
+from taximeter.cli.check_upstreams import known_providers, provider_trouble, upstream_troubles
+from taximeter.cli.findings import Trouble
+from taximeter.config import HistorySettings, RedisSettings, Settings, UpstreamSettings
+from upstream import Provider, response
+
+Check = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    """`taximeter check --json` with settings, its answer and exit code."""
+
+    def run(toml: str, *options: str, **environ: str) -> dict[str, Any]:
+        file = tmp_path / "taximeter.toml"
+        file.write_text(f'listen = "127.0.0.1:0"\nadmin_listen = "127.0.0.1:0"\ndata_dir = "{tmp_path}/data"\n{toml}')
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TAXIMETER_")}
+        argv = [sys.executable, "-m", "taximeter", "check", "--config", str(file), "--json", *options]
+        source = str(Path(__file__).parents[2] / "proxy")
+        done = subprocess.run(
+            argv, env=inherited | {"PYTHONPATH": source} | environ, capture_output=True, text=True, check=False
+        )
+        assert done.stdout, done.stderr
+        return {"code": done.returncode, "file": str(file), **json.loads(done.stdout)}
+
+    return run
+
+
+async def asked(upstream: UpstreamSettings, **environ: str) -> list[Trouble]:
+    return await asyncio.to_thread(lambda: list(upstream_troubles(upstream, environ)))
+
+
+def listing(*models: str) -> bytes:
+    return response(json.dumps({"data": [{"id": name} for name in models]}).encode())
+
+
+async def test_a_finding_says_where_its_setting_stands_and_what_to_do(check: Check, provider: Provider) -> None:
+    provider.script(response(b"{}", 401))
+    toml = (
+        f'[[upstream]]\nname = "openai"\nprovider = "opennai"\nbase_url = "{provider.base_url}"\napi_key_env = "KEY"\n'
+    )
+    told = await asyncio.to_thread(check, toml, "--connect", KEY="sk-wrong")
+    assert (told["code"], told["ok"]) == (1, False)
+    found = {each["setting"]: each for each in told["findings"] if each["level"] != "ok"}
+    assert found.keys() == {"upstream[0].provider", "upstream[0].api_key_env"}
+    assert found["upstream[0].provider"]["level"] == "warning"
+    assert "did you mean 'openai'?" in found["upstream[0].provider"]["do"]
+    refused = found["upstream[0].api_key_env"]
+    assert refused["where"] == told["file"] and "refuses the credential in KEY (401)" in refused["problem"]
+    assert "sk-wrong" not in json.dumps(told)
+    assert provider.requests[0].header("authorization") == "Bearer sk-wrong"
+
+
+async def test_without_connect_no_upstream_is_asked(check: Check, provider: Provider) -> None:
+    told = await asyncio.to_thread(check, f'[[upstream]]\nname = "a"\nbase_url = "{provider.base_url}"\n')
+    assert (told["code"], provider.requests) == (0, [])
+    assert any(line.startswith("read from ") for line in told["settings_from"]) and "workers = 1" in told["settings"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "said"),
+    [
+        (listing("gpt-4o", "gpt-4o-mini"), None, ""),
+        (listing("llama3"), "warning", "none of the 1 models that it lists matches"),
+        (response(b"<html>"), "warning", "is no JSON"),
+        (response(b"", 301, [("location", "https://elsewhere/")]), "warning", "it redirects (301 to https://elsewhere/)"),
+        (response(b"", 404), "ok", "its credential could not be tried"),
+        (response(b"", 503), "warning", "it answers 503"),
+        (response(b"", 403), "failed", "refuses the credential in KEY (403)"),
+    ],
+)  # fmt: skip
+async def test_what_an_upstream_answers(provider: Provider, answer: bytes, level: str | None, said: str) -> None:
+    provider.script(answer)
+    upstream = UpstreamSettings(base_url=provider.base_url, api_key_env="KEY", models=["gpt-*"])
+    troubles = await asked(upstream, KEY="sk-1")
+    assert [(each.level, said in str(each)) for each in troubles] == ([(level, True)] if level else [])
+
+
+async def test_without_a_key_of_ours_being_asked_for_one_is_well(provider: Provider) -> None:
+    provider.script(response(b"", 401))
+    assert await asked(UpstreamSettings(base_url=provider.base_url, forward_credentials=True)) == []
+    assert provider.requests[0].header("authorization") is None
+
+
+async def test_an_upstream_that_cannot_be_reached() -> None:
+    for url, said in (("http://127.0.0.1:1/v1", "refused"), ("http://no.such.host.invalid/v1", "")):
+        (trouble,) = await asked(UpstreamSettings(base_url=url))
+        assert trouble.level == "failed" and said in str(trouble) and "host and port" in trouble.do
+
+
+async def test_an_upstream_whose_certificate_nobody_we_trust_signed(certificate: ssl.SSLContext) -> None:
+    async with Provider(ssl=certificate) as provider:
+        (trouble,) = await asked(UpstreamSettings(base_url=provider.base_url))
+    assert trouble.setting == "ca_file" and "ca_file" in trouble.do
+
+
+def test_provider_names() -> None:
+    known = known_providers(Settings())
+
+    def said(name: str) -> tuple[str, str] | None:
+        trouble = provider_trouble(UpstreamSettings(provider=name), known)
+        return None if trouble is None else (trouble.level, trouble.do)
+
+    assert [said(name) for name in ("openai", "anthropic", "bedrock", "vertex", "x-ai")] == [None] * 5
+    for wrong, right in (("antropic", "anthropic"), ("opneai", "openai"), ("mistrall", "mistral")):
+        told = said(wrong)
+        assert told is not None and told[0] == "warning" and repr(right) in told[1]
+    assert said("my-gpu-farm") == ("ok", "price its models in prices.toml, if they have a price")
+
+
+def troubles_of_redis(url: str, data_dir: Path) -> list[Trouble]:
+    return list(redis_troubles(Settings(redis=RedisSettings(url=url), data_dir=str(data_dir))))
+
+
+async def test_a_redis_that_is_well_and_one_that_may_not_run_scripts(
+    redis: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    assert await asyncio.to_thread(troubles_of_redis, valkey_url, tmp_path) == []
+    await redis.execute_command("ACL", "SETUSER", "weak", "on", ">pw", "~tm:*", "+@all", "-@scripting")
+    try:
+        weak = valkey_url.replace("redis://:", "redis://weak:pw@x:").split("@")
+        url = f"redis://weak:pw@{weak[-1]}"
+        (trouble,) = await asyncio.to_thread(troubles_of_redis, url, tmp_path)
+    finally:
+        await redis.execute_command("ACL", "DELUSER", "weak")
+    assert "runs no scripts" in str(trouble) and "loadmodule" in trouble.do
+
+
+async def test_a_redis_without_persistence_matters_with_hard_budgets(
+    redis: Redis, valkey_url: str, tmp_path: Path
+) -> None:
+    await redis.config_set("appendonly", "no")
+    try:
+        assert await asyncio.to_thread(troubles_of_redis, valkey_url, tmp_path) == []
+        budget = Budget(id="b", workspace="acme", limit=10, created_at=1)
+        BudgetStore(tmp_path).absorb([budget])
+        (trouble,) = await asyncio.to_thread(troubles_of_redis, valkey_url, tmp_path)
+    finally:
+        await redis.config_set("appendonly", "yes")
+    assert (trouble.level, "appendonly yes" in trouble.do) == ("warning", True)
+
+
+def test_rights_in_a_database(postgres_server: Postgres) -> None:
+    import psycopg
+
+    url = postgres_server.database()
+
+    def troubles(of: str = url) -> Sequence[Trouble]:
+        return list(history_troubles(Settings(history=HistorySettings(url=of))))
+
+    assert troubles() == []
+    plain = url.replace("postgresql+psycopg:", "postgresql:")
+    with psycopg.connect(plain, autocommit=True) as admin:
+        admin.execute("drop role if exists weak")
+        admin.execute("create role weak login")
+        admin.execute("create table usage_events (id int)")
+        admin.execute("revoke create on schema public from public")
+        weak = psycopg.conninfo.conninfo_to_dict(plain) | {"user": "weak"}
+        host = weak.get("host", "")
+        found = troubles(f"postgresql://weak@/{weak['dbname']}?host={host}&port={weak.get('port', 5432)}")
+        assert ["may not create tables" in str(found[0]), "lacks SELECT, INSERT" in str(found[1])] == [True, True]
+        assert "GRANT CREATE" in found[0].do
+        admin.execute("alter role weak set default_transaction_read_only = on")
+        (trouble,) = troubles(f"postgresql://weak@/{weak['dbname']}?host={host}&port={weak.get('port', 5432)}")
+        assert "it only lets us read" in str(trouble)
+        admin.execute("drop role weak")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> ssl.SSLContext:
+    """A server's, signed by nobody but itself."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+         "-keyout", key, "-out", cert, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context
