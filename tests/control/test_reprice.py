@@ -14,7 +14,7 @@ from taximeter.config import JournalSettings
 from taximeter.control.services.corrections import Corrections
 from taximeter.control.services.reprice import reprice
 from taximeter.core.errors import JournalError
-from taximeter.core.record import Outcome, Record
+from taximeter.core.record import Outcome, Record, Source
 from taximeter.delivery import Delivery
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.query import Filters
@@ -114,6 +114,20 @@ async def test_a_call_without_a_price_gets_one_even_if_that_is_nothing(books):
     assert sorted((one.request_id, one.cost_nusd) for one in books.written) == [("req-1", 1_000), ("req-2", 0)]
     await books.reprice(PerToken(gpt_4o_mini=10, free=0))
     assert books.written == []
+
+
+async def test_what_was_priced_later_no_longer_counts_as_unpriced(books, history):
+    await books.add(record(1, cost_nusd=None), record(2, cost_nusd=700), record(3, cost_nusd=None, request_model="x"))
+
+    async def unpriced(**filters):
+        found = await history.usage(Filters(**filters), ())
+        return found[0].totals.unpriced_requests
+
+    assert await unpriced() == 2
+    for price in (10, 10, 7):  # again, and at another price: it is counted out once
+        await books.reprice(PerToken(gpt_4o_mini=price))
+        assert await unpriced() == await unpriced(from_us=NOON_US - DAY_US, to_us=NOON_US + 2 * DAY_US) == 1
+    assert [one.input_source for one in books.written] == [Source.NONE, Source.NONE]
 
 
 async def test_what_has_no_cost_is_told_by_its_reason_and_apart_from_what_was_refused_or_failed(books):

@@ -103,7 +103,9 @@ def test_a_second_attempt_is_not_a_second_request_but_its_tokens_count():
 
 
 def test_a_correction_changes_cost_only():
-    assert summed(record(kind="correction", cost_nusd=-7)) == Totals(cost_nusd=-7)
+    assert summed(record(kind="correction", cost_nusd=-7, input_source=Source.NONE)) == Totals(cost_nusd=-7)
+    first = record(kind="correction", cost_nusd=7)  # the call had no price before
+    assert summed(record(cost_nusd=None), first).unpriced_requests == 0
 
 
 def test_rerank_by_search_units_is_known_usage():

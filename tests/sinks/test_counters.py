@@ -232,7 +232,9 @@ async def test_hostile_names_stay_in_their_workspace(counters: Counters, redis: 
 
 
 async def test_corrections_change_cost_only(counters: Counters) -> None:
-    down = record(2, kind="correction", cost_nusd=-7_000, input_tokens=None, output_tokens=None)
+    down = record(
+        2, kind="correction", input_source=Source.NONE, cost_nusd=-7_000, input_tokens=None, output_tokens=None
+    )
     await counters.deliver([batch([record(1), down])])
     assert (await kept_totals(counters, "acme")).cost_nusd == 20_000
     assert (await kept_totals(counters, "acme")).requests == 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from taximeter.core.record import Record
+from taximeter.core.record import Record, Source
 
 
-def correction(record: Record, difference_nusd: int, price_ref: str | None) -> Record:
-    """A record that changes the cost of a call and nothing else; it belongs to the same period, track and model."""
+def correction(record: Record, difference_nusd: int, price_ref: str | None, *, first: bool = False) -> Record:
+    """A record that changes the cost of a call and nothing else; it belongs to the same period, track and model.
+
+    `first`: the call counted as one without a price until now. Only such a correction has an `input_source`.
+    """
     return Record(
         kind="correction",
         request_id=record.request_id,
@@ -27,6 +30,7 @@ def correction(record: Record, difference_nusd: int, price_ref: str | None) -> R
         response_model=record.response_model,
         service_tier=record.service_tier,
         outcome=record.outcome,
+        input_source=Source.REPORTED if first else Source.NONE,
         cost_nusd=difference_nusd,
         price_ref=price_ref,
     )

@@ -92,7 +92,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     event_id: str = ""
     """`<journal_id>:<seq>`; set by the journal."""
     kind: str = "usage"
-    """`usage` or `correction` (a cost difference only; no request, no tokens)."""
+    """`usage` or `correction` (a cost difference only; no request, no tokens; with an `input_source` where the call
+    had no price before)."""
     request_id: Tag
     attempt: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPT)] = 1
     started_at: Moment

@@ -23,7 +23,7 @@ class Totals(msgspec.Struct, kw_only=True):
     unknown_requests: int = 0
     """Attempts that may have been billed but of whose usage nothing is known."""
     unpriced_requests: int = 0
-    """Attempts with known usage and no price."""
+    """Attempts with known usage and no price; one that got its price later no longer counts."""
     llm_requests: int = 0
     embedding_requests: int = 0
     rerank_requests: int = 0
@@ -68,7 +68,9 @@ def add(cell: MutableSequence[int], record: Record) -> None:
     """Add a record to a cell: a list of len(FIELDS) integers in the order of FIELDS."""
     if record.cost_nusd is not None:
         cell[COST] += record.cost_nusd
-    if record.kind != "usage":  # a correction changes cost only
+    if record.kind != "usage":  # a correction changes cost only, and whether there is one
+        if record.input_source is not Source.NONE:
+            cell[UNPRICED] -= 1
         return
     operation = record.operation
     if record.attempt == 1:
@@ -106,6 +108,13 @@ def add(cell: MutableSequence[int], record: Record) -> None:
         cell[COUNTED if record.input_source is Source.COUNTED else ESTIMATED] += counted_in
     if record.output_source is not Source.REPORTED and counted_out:
         cell[COUNTED if record.output_source is Source.COUNTED else ESTIMATED] += counted_out
+
+
+def is_unpriced(record: Record) -> bool:
+    """Whether a record counts as a call of known usage that has no price."""
+    cell = empty()
+    add(cell, record)
+    return cell[UNPRICED] > 0
 
 
 def saturated(cell: Sequence[int]) -> Sequence[int]:

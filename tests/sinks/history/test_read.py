@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from ledger import T0, US, batch, call, random_call
 from taximeter.core.errors import BadRequest, ConfigError
-from taximeter.core.record import Operation, Outcome, Record
+from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.core.totals import Totals
 from taximeter.sinks import batch as sums_of
 from taximeter.sinks import cells
@@ -306,7 +306,14 @@ def test_a_correction_changes_cost_and_nothing_else(url):
         writer, reader = Writer(database), Reader(database)
         writer.apply([batch([call()])])
         (before,) = reader.usage(Filters())
-        fix = call(kind="correction", cost_nusd=-2_000, ended_at=T0 + US, input_tokens=None, output_tokens=None)
+        fix = call(
+            kind="correction",
+            input_source=Source.NONE,
+            cost_nusd=-2_000,
+            ended_at=T0 + US,
+            input_tokens=None,
+            output_tokens=None,
+        )
         writer.apply([batch([fix], after=1)])
         (after,) = reader.usage(Filters())
         assert after.totals == structs.replace(before.totals, cost_nusd=25_000)
@@ -361,7 +368,14 @@ def test_which_requests_have_arrived_is_asked_for_any_number_at_once(stored):
 
 
 def test_the_llm_usage_view_has_the_columns_reports_rely_on(url):
-    fix = call(kind="correction", cost_nusd=-7_000, ended_at=T0 + US, input_tokens=None, output_tokens=None)
+    fix = call(
+        kind="correction",
+        input_source=Source.NONE,
+        cost_nusd=-7_000,
+        ended_at=T0 + US,
+        input_tokens=None,
+        output_tokens=None,
+    )
     unknown = call(
         request_id="u", input_tokens=None, output_tokens=None, total_tokens=None, cost_nusd=None, duration_ms=None,
         ended_at=T0 + 2 * US,

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from taximeter.core import views
+from taximeter.core import totals, views
 from taximeter.core.correction import correction
 from taximeter.core.record import Record
 from taximeter.core.times import shown
@@ -135,7 +135,8 @@ def _one(record: Record, so_far: tuple[int, int] | None, prices: Prices, change:
     if after_nusd == before_nusd:
         return None
     change.corrected += 1
-    corrected = correction(record, after_nusd - (before_nusd or 0), ref)
+    first = before_nusd is None and totals.is_unpriced(record)
+    corrected = correction(record, after_nusd - (before_nusd or 0), ref, first=first)
     if record.charged_tokens is None and record.charged_cost_nusd is not None:  # only its price had not been known
         charged_nusd = record.charged_cost_nusd + (0 if so_far is None else so_far[1])
         corrected = replace(corrected, charged_cost_nusd=-charged_nusd or None, tags=record.tags)
