@@ -232,6 +232,7 @@ def exposition(metrics: Metrics, *, healthy: bool = False) -> Exposition:
         metrics,
         health=lambda: health,
         budget_spent_ratio=lambda: {"acme": 0.3},
+        alerts=lambda: (0, 1),
         breakers=lambda: ({"runaway": 0}, {"runaway": 1}),
         letters=lambda: (1, 0),
         node="n1",

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -22,6 +23,9 @@ from click.testing import CliRunner
 
 from control_plane import DAY_US, NOON_US, control, embedding, record, start
 from nodes import node
+from taximeter.alerts.book import Book, encoded
+from taximeter.alerts.rule import Plan, State, Told, letters
+from taximeter.alerts.service import AlertService
 from taximeter.breaker.rule import Place, Trip, trip_id
 from taximeter.breaker.service import BreakerService
 from taximeter.breaker.store import TripStore
@@ -49,7 +53,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "usage.md"
 README = PAGE.parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:(?!```).*\n)*)```")
 SERVING = re.compile(
-    r"taximeter (serve|check|status|quote)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b"
+    r"taximeter (serve|check|status|quote|alerts test)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b"
 )
 """Commands about a node as a whole; they are run with one."""
 ON_FILES = ("backup", "restore", "database")
@@ -62,6 +66,20 @@ CARDS = {
     ("mistral", "mistral-small"): Card(ref="list", rates=Rates(input=100_000, output=300_000)),
 }
 NODE = "node-1a2b3c4d"
+ALERTS = """
+[[alert]]
+name = "ops"
+email_to = ["ops@example.org"]
+[smtp]
+host = "127.0.0.1"
+port = 1
+sender = "taximeter@example.org"
+"""
+"""Settings whose mail server does not answer."""
+PLAN = Plan(
+    name="ops", kinds=frozenset({"budget", "sink"}), email_to=("ops@example.org",), webhook=False,
+    period_us=86_400_000_000,
+)  # fmt: skip
 CALL = b'{"model": "gpt-4o-mini", "max_tokens": 500, "messages": [{"role": "user", "content": "Who was Ada?"}]}'
 """The file that is quoted."""
 KIND = "organization.usage.completions.result", "organization.usage.embeddings.result"
@@ -127,7 +145,7 @@ async def installation(start, tmp_path, valkey_url):
         settings=Settings(price_codes=prices),
         random=random, now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
         letters=webhook, close_track=webhook.cut, deadletters=await refused(webhook, tmp_path / "journal"),
-        breakers=await runaway(tmp_path, first.history, now_us),
+        alerts=told(tmp_path, now_us), breakers=await runaway(tmp_path, first.history, now_us),
         corrections=Corrections(first.history, first.waits, prices=NewPrices, journal=lambda: journal),
     )  # fmt: skip
     upload = {"track": "upload-7", "task": "extract"}
@@ -153,6 +171,22 @@ async def installation(start, tmp_path, valkey_url):
 
 async def drained(sink):
     return True
+
+
+def told(folder, now_us):
+    """A node that told of a budget, and whose mail server does not answer."""
+    at = now_us() - 60_000_000
+    half = Told(
+        alert="ops", kind="budget", subject="bud_1:2026-12-01:50", workspace="acme", text="", told_at=at, once=True,
+        ends=False, title="50 % of the budget of workspace acme is used",
+    )  # fmt: skip
+    down = Told(alert="ops", kind="sink", subject=f"{NODE}:redis", text="", told_at=at + 1, title="redis is down")
+    waiting = letters(PLAN, down, over=False, now_us=at)[0]
+    waiting.attempts, waiting.problem = 3, "ConnectionRefusedError: [Errno 111] Connection refused"
+    book = Book(folder)
+    book.write(encoded(State(told=[half, down], letters=[waiting])))
+    nothing: Any = None
+    return AlertService([], book, nothing, node=NODE, mail=None, post=None, server=None, now_us=now_us)
 
 
 async def runaway(folder, history, now_us):
@@ -278,6 +312,7 @@ def test_every_command_about_a_node_prints_what_the_page_shows(tmp_path):
     commands = [match["command"] for match in blocks() if SERVING.match(match["command"])]
     outputs = {}
     (tmp_path / "call.json").write_bytes(CALL)
+    (tmp_path / "alerts.toml").write_text(ALERTS)
     with node(tmp_path, TAXIMETER_NODE=NODE) as running:
         if "taximeter check" in {command.partition(" | ")[0] for command in commands}:
             (check,) = (command for command in commands if command.startswith("taximeter check"))

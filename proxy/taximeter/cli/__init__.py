@@ -41,6 +41,7 @@ VERBS: dict[str, str] = {
     "rebuild": "taximeter.cli.rebuild:rebuild",
     "adopt": "taximeter.cli.adopt:adopt",
     "quote": "taximeter.cli.quote:quote",
+    "alerts": "taximeter.cli.alerts:alerts",
     "breaker": "taximeter.cli.breaker:breaker",
     "budgets": "taximeter.cli.budgets:budgets",
     "webhook": "taximeter.cli.webhook:webhook",

@@ -67,6 +67,9 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
         ),
         ("prices", "prices_file", lambda: _tried(_try_prices, settings, environ)),
     ]
+    if settings.smtp.host:
+        mail = f"mail server {settings.smtp.host}:{settings.smtp.port}"
+        tried.append((mail, "smtp.host", lambda: _tried(_try_mail, settings, environ)))
     for what, setting, attempt in tried:
         yield from _told(what, setting, list(attempt()), found)
     yield from _providers(settings, found)
@@ -153,6 +156,13 @@ def _try_port(setting: str, address: str, running: Runtime | None) -> None:
     if running is not None and getattr(running, setting) == address:
         return  # it is ours
     listen(setting, address).close()
+
+
+def _try_mail(settings: Settings, environ: dict[str, str]) -> None:
+    """Connect, and log in; nothing is sent."""
+    from taximeter.alerts.mail import Mailer, password
+
+    Mailer(settings.smtp, password(settings.smtp, environ), "").try_out()
 
 
 def _try_prices(settings: Settings, environ: dict[str, str]) -> None:

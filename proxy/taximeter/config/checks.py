@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from taximeter.breaker.rule import written
 from taximeter.config.addresses import is_loopback, leads_to, masked, split
 from taximeter.config.secret import shared_secrets
 from taximeter.config.settings import RateSettings, Settings, UpstreamSettings
+from taximeter.config.watching import alert_problems, breaker_problems
 from taximeter.core import origins, pricecodes, tags
 from taximeter.core.errors import BadRequest, ConfigError
 from taximeter.core.times import moment_us, zone
@@ -57,6 +57,11 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
                 "client's own."
             )
     shared_secrets(settings.auth, environ)
+    smtp = settings.smtp
+    if smtp.host and smtp.password_env and not environ.get(smtp.password_env):
+        raise ConfigError(f"smtp.password_env: the environment variable {smtp.password_env} is not set.")
+    if smtp.host and smtp.password_file and not Path(smtp.password_file).is_file():
+        raise ConfigError(f"smtp.password_file: there is no file {smtp.password_file}.")
     webhook = settings.webhook
     for name in ("token_env", "secret_env"):
         variable = getattr(webhook, name)
@@ -121,7 +126,8 @@ def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
     yield from _sink_problems(settings)
     if settings.limits.held_bytes < settings.limits.json_body_bytes:
         yield "limits.held_bytes", "it is less than limits.json_body_bytes: no such body could be read"
-    yield from _breaker_problems(settings)
+    yield from breaker_problems(settings)
+    yield from alert_problems(settings)
     named: set[str] = set()
     for number, rate in enumerate(settings.rate):
         path = f"rate[{number}]"
@@ -279,27 +285,6 @@ def _access_problems(settings: Settings) -> Iterable[tuple[str, str]]:
                 yield f"{path}.expires", str(error)
         ids.add(key.id)
         hashes.add(key.sha256.lower())
-
-
-def _breaker_problems(settings: Settings) -> Iterable[tuple[str, str]]:
-    names: set[str] = set()
-    for number, breaker in enumerate(settings.breaker):
-        path = f"breaker[{number}]"
-        if not tags.is_valid(breaker.name):
-            yield f"{path}.name", _TAG
-        if breaker.name in names:
-            yield f"{path}.name", "two breakers have this name"
-        names.add(breaker.name)
-        amounts: dict[str, int | None] = {}
-        for name in ("floor", "ceiling"):
-            try:
-                amounts[name] = written(getattr(breaker, name), breaker.unit)
-            except ValueError as error:
-                yield f"{path}.{name}", str(error)
-        if amounts.get("floor", 1) is None:
-            yield f"{path}.floor", "give what never stops anything, in USD or tokens a minute"
-        if (amounts.get("ceiling") or 2**60) < (amounts.get("floor") or 0):
-            yield f"{path}.ceiling", "it is less than the floor"
 
 
 _SHA256 = 'it must be a SHA-256 as 64 hexadecimal digits (printf %s "$TOKEN" | sha256sum)'

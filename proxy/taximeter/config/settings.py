@@ -325,6 +325,54 @@ class RateSettings(Section):
     """Calls at once; 0: no such limit."""
 
 
+class AlertSettings(Section):
+    """Who is told of what, without a Prometheus: at most once a period of each thing."""
+
+    name: str
+    """What it calls itself in its letters."""
+    email_to: list[str] = field(default_factory=list)
+    """Addresses; the server stands in [smtp]."""
+    webhook: bool = False
+    """true: also to the receiver in [webhook], as a CloudEvent (its format has to be "cloudevents")."""
+    on: list[Literal["budget", "breaker", "unpriced", "sink", "journal", "deadletter"]] = field(
+        default_factory=lambda: ["budget", "breaker", "unpriced", "sink", "journal", "deadletter"]
+    )
+    """Of what: budgets at budget_percent, runaways that a breaker stopped, models without a price, sinks that are
+    behind, a journal that cannot be written or read, letters and records given up."""
+    workspace: str = "*"
+    """Of budgets and breakers only those of workspaces that match, `*` for any characters."""
+    period_s: Annotated[float, Meta(ge=60, le=2_592_000)] = 86_400.0
+    """Of each thing one alert in so long, however long it lasts; a budget's once in the budget's own period."""
+    budget_percent: list[Annotated[int, Meta(ge=1, le=1_000)]] = field(default_factory=lambda: [50, 80, 100])
+    """At so much of a budget."""
+    sink_behind_s: Seconds = 300.0
+    """A sink is behind when it has not got a record for so long."""
+
+
+class SmtpSettings(Section):
+    """The mail server that alerts go through."""
+
+    host: str = ""
+    """Its name; empty: no e-mail is sent."""
+    port: Port = 587
+    """587 for "starttls", 465 for "tls"."""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """"starttls": the connection is secured before anything is said, or nothing is sent; "tls": from the start; "none":
+    never, and then no password is sent but on loopback."""
+    username: str = ""
+    """Empty: without login."""
+    password_env: str = ""
+    """Environment variable with the password."""
+    password_file: str = ""
+    """The same in a file, such as a mounted secret."""
+    sender: str = ""
+    """From whom, `Taximeter <taximeter@example.org>`."""
+    ca_file: str = ""
+    """PEM file of the certificate authorities to trust; empty: the system's."""
+    timeout_s: Seconds = 20.0
+    """Longest wait for each answer of the server."""
+
+
 class PriceCodeSettings(Section):
     """What you charge your customers for documents, in USD; `GET /usage/tracks/{track}?price_codes=1` shows it."""
 
@@ -404,6 +452,8 @@ class Settings(Section):
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     breaker: list[BreakerSettings] = field(default_factory=list)
     rate: list[RateSettings] = field(default_factory=list)
+    alert: list[AlertSettings] = field(default_factory=list)
+    smtp: SmtpSettings = field(default_factory=SmtpSettings)
     price_codes: PriceCodeSettings = field(default_factory=PriceCodeSettings)
     otel: OtelSettings = field(default_factory=OtelSettings)
     log: LogSettings = field(default_factory=LogSettings)

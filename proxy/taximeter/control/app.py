@@ -13,6 +13,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from taximeter import __version__
+from taximeter.alerts.api import AlertAdmin
 from taximeter.breaker.api import BreakerAdmin
 from taximeter.budgets.api import BudgetAdmin
 from taximeter.control.answers.encoding import HANDLERS, Json, unknown
@@ -60,6 +61,7 @@ def create(services: Services) -> Litestar:
             Organization,
             KeyAdmin,
             BudgetAdmin,
+            AlertAdmin,
             BreakerAdmin,
             LetterAdmin,
             DeadLetterAdmin,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taximeter.alerts.mail import Mailer, password
+from taximeter.alerts.post import Poster
 from taximeter.budgets.rates import Rates
 from taximeter.config.secret import shared_secrets
 from taximeter.control.process.sync import Sealing
@@ -49,6 +51,10 @@ class InForce:
         self.calls = Calls(history.cursors) if settings.log.calls else None
         self.webhook = _webhook(boot, environ, history, now_us)
         self.otel = _otel(boot, environ, history)
+        self.post = Poster.of(settings.webhook, environ, boot.node, now_us)
+        self.mail = None
+        if settings.smtp.host:
+            self.mail = Mailer(settings.smtp, password(settings.smtp, environ), boot.node)
 
     @property
     def sinks(self) -> dict[str, Sink]:

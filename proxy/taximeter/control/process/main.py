@@ -18,11 +18,7 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
-from taximeter.breaker.events import trip_event
 from taximeter.breaker.pace import Paces
-from taximeter.breaker.rule import Trip
-from taximeter.breaker.service import BreakerService
-from taximeter.breaker.store import TripStore
 from taximeter.budgets.rates import places_of_calls
 from taximeter.budgets.reservations import Reservations, Spent
 from taximeter.budgets.rule import Budget
@@ -34,6 +30,7 @@ from taximeter.control.dashboard import warm
 from taximeter.control.door.sessions import Sessions
 from taximeter.control.door.shares import Shares
 from taximeter.control.door.trust import warning
+from taximeter.control.process import watching
 from taximeter.control.process.inforce import InForce
 from taximeter.control.process.priority import freeze, give_way, thaw
 from taximeter.control.process.state import ASKING_BUDGETS, State
@@ -66,6 +63,8 @@ from taximeter.sinks.webhook import letters
 log = logging.getLogger("taximeter.control")
 
 REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S, SWEEP_S, TAGS_S = 30.0, 60.0, 3_600.0, 2.0, 30.0, 10.0
+ALERTS_S = 5.0
+"""How often it is looked for what is worth an alert."""
 LOOK_S = 1.0
 """How often it is looked at how fast is spent."""
 SECURE_S, COUNTED_S = 0.5, 5.0
@@ -113,7 +112,7 @@ class Control:
         )
         self.live = Live(self.history.cursors)
         self.metrics = Metrics(self.history.cursors)
-        self.breakers = self._breakers()
+        self.breakers = watching.breakers(lambda: self.force, self.history, self.counters.server, self.audit)
         self.paces = Paces([each.pace for each in self.breakers.breakers], start=self.history.cursors)
         sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live, *self.force.sinks.values()]
         self.sinks = [*sinks, self.paces] if self.breakers.breakers else sinks
@@ -137,6 +136,9 @@ class Control:
             drained=self._drained,
             tell=self._tell,
             now_us=_now_us,
+        )
+        self.alerts = watching.alerts(
+            lambda: self.force, self.history, self.counters.server, self.budgets, self.breakers, self.delivery
         )
         self.state = State(boot, self.delivery)
         self.sessions, self.shares = Sessions(), Shares()
@@ -206,6 +208,7 @@ class Control:
         if bool(self.breakers.breakers) != (self.paces in self.sinks):
             (come if self.breakers.breakers else gone).append(self.paces)
         self.force, self.state.boot = force, boot
+        await self.alerts.use(force.settings.alert, force.mail, force.post)
         child.use(boot)
         self.services = self._services(force)
         self.server.service.handler = asgi(create(self.services))
@@ -247,31 +250,6 @@ class Control:
         directory, node = Path(self.settings.data_dir) / "journal", self.force.boot.node
         return Journal(directory, node=node, worker=WORKER, settings=self.settings.journal, now_us=_now_us)
 
-    def _breakers(self) -> BreakerService:
-        shared = bool(self.settings.redis.url)  # an embedded one has no other nodes
-        return BreakerService(
-            self.settings.breaker,
-            TripStore(Path(self.settings.data_dir), audit=self.audit),
-            self.history,
-            server=self.counters.server if shared else None,
-            node=self.force.boot.node,
-            share=self._share_trips,
-            tell=self._tell_trip,
-            now_us=_now_us,
-        )
-
-    async def _share_trips(self) -> None:
-        if self.settings.redis.url:
-            await exchange(self.counters.server, self.breakers.store, self.force.sealing)
-
-    async def _tell_trip(self, trip: Trip) -> None:
-        """Word of a breaker that tripped, or is armed again, to a webhook that takes events."""
-        webhook = self.force.webhook
-        if webhook is not None and self.settings.webhook.format == "cloudevents":
-            key = f"{trip.id}:{trip.created_at}:{'armed' if trip.ended_at else 'tripped'}"
-            body = trip_event(trip, key, self.force.boot.node, _now_us())
-            await webhook.post_event(key, trip.workspace, body)
-
     async def _tell(self, budget: Budget, spent: Spent, period: str) -> None:
         """Word of a spent soft budget, once a period, to a webhook that takes events."""
         webhook = self.force.webhook
@@ -297,6 +275,7 @@ class Control:
             health=self.delivery.health,
             redis_drift=lambda: self.counters.auditor.drift,
             budget_spent_ratio=lambda: self.budgets.ratios,
+            alerts=self.alerts.standing,
             breakers=lambda: (self.breakers.open(), self.breakers.tripped),
             letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
         )
@@ -315,6 +294,7 @@ class Control:
             close_track=None if webhook is None else self._close_track,
             budgets=self.budgets,
             breakers=self.breakers,
+            alerts=self.alerts,
             corrections=self.corrections,
             rebuild=self.counters.rebuild,
             letters=webhook,
@@ -369,7 +349,7 @@ class Control:
             if self.settings.redis.url:  # an embedded one has no other nodes
                 await exchange(self.counters.server, self.force.keys, self.force.sealing)
                 await exchange(self.counters.server, self.budgets.store, self.force.sealing)
-                await self._share_trips()
+                await exchange(self.counters.server, self.breakers.store, self.force.sealing)
 
         async def watch_budgets() -> None:
             await self.budgets.count_apart()
@@ -384,6 +364,8 @@ class Control:
             every(KEYS_S, "bringing the audit log into the history", self.trail.file, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),
+            self.alerts.run(),
+            every(ALERTS_S, "looking for what is worth an alert", self.alerts.look, notes),
             every(LOOK_S, "watching how fast is spent", self.breakers.look, notes),
             every(SECURE_S, ASKING_BUDGETS, self.budgets.secure, notes),
             every(SWEEP_S, "letting go what ended calls hold of budgets", self.budgets.sweep, notes),
@@ -403,6 +385,7 @@ class Control:
         for sink in self.sinks:
             with contextlib.suppress(TaximeterError, *ERRORS):
                 await sink.close()
+        await self.alerts.close()
 
 
 async def _warm() -> None:

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+from taximeter.alerts.service import AlertService
 from taximeter.breaker.service import BreakerService
 from taximeter.budgets.service import BudgetService
 from taximeter.config import Settings
@@ -47,6 +48,8 @@ class Services:
     configured."""
     budgets: BudgetService | None = None
     """None: this control plane keeps no budgets."""
+    alerts: AlertService | None = None
+    """None: no alert is configured."""
     breakers: BreakerService | None = None
     """None: this control plane knows no breakers."""
     corrections: Corrections | None = None

@@ -46,17 +46,20 @@ class Exposition:
         health: Callable[[], DeliveryHealth] | None = None,
         redis_drift: Callable[[], int] = lambda: 0,
         budget_spent_ratio: Callable[[], Mapping[str, float]] = dict,
+        alerts: Callable[[], tuple[int, int]] | None = None,
         breakers: Callable[[], tuple[Mapping[str, int], Mapping[str, int]]] | None = None,
         letters: Callable[[], tuple[int, int]] | None = None,
         node: str = "",
     ) -> None:
-        """`budget_spent_ratio` returns workspace -> spent / limit of its fullest budget; `breakers`, by name, how many
+        """`budget_spent_ratio` returns workspace -> spent / limit of its fullest budget; `alerts`, how many of their
+        letters wait and were given up; `breakers`, by name, how many
         places each stops now and how often it tripped; `letters`, where there is a
         webhook, how many letters wait and how many were given up."""
         self._metrics = metrics
         self._health = health
         self._redis_drift = redis_drift
         self._budget_spent_ratio = budget_spent_ratio
+        self._alerts = alerts
         self._breakers = breakers
         self._letters = letters
         self._node = node
@@ -133,6 +136,10 @@ class Exposition:
         for workspace, spent in self._budget_spent_ratio().items():
             ratio.add_metric((workspace,), spent)
         yield ratio
+        if self._alerts is not None:
+            waiting, given_up = self._alerts()
+            yield _plain(_gauge("alert_letters", "Alerts on their way by mail or webhook."), waiting)
+            yield _plain(_counter("alert_letters_given_up", "Alerts that nobody took."), given_up)
         if self._breakers is not None:
             stopping, tripped = self._breakers()
             now = _gauge("breaker_open", "Workspaces, keys or tracks that a breaker stops now.", ("breaker",))

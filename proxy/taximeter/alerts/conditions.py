@@ -1,0 +1,195 @@
+"""What is so now and worth an alert: budgets, breakers, prices, sinks, journal, letters given up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from decimal import Decimal
+from typing import Protocol
+
+from taximeter.alerts.rule import Condition
+from taximeter.breaker.rule import Trip, clock, why
+from taximeter.budgets.responses import BudgetInfo
+from taximeter.config.settings import AlertSettings
+from taximeter.core.errors import TaximeterError
+from taximeter.core.figures import count, money
+from taximeter.core.globs import glob
+from taximeter.sinks.health import DeliveryHealth
+from taximeter.sinks.query import Filters, Group, Window
+
+NAMED_PERIODS = ("minute", "hour", "day", "week", "month", "total")
+"""Of these each threshold is told once; of others, whose end moves on, as of anything else."""
+MOST_MODELS = 100
+"""Told of at once, those with the most calls."""
+
+
+class Sums(Protocol):
+    """History's part."""
+
+    async def usage(
+        self, filters: Filters, group_by: Sequence[str] = (), window: Window | None = None, tz: str = "UTC"
+    ) -> list[Group]: ...
+
+
+class Sources:
+    """Where it is looked."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        budgets: Callable[[], Awaitable[list[BudgetInfo]]],
+        trips: Callable[[], list[Trip]],
+        history: Sums,
+        health: Callable[[], DeliveryHealth],
+        dead_letters: Callable[[], int],
+        now_us: Callable[[], int],
+    ) -> None:
+        self._node = node
+        self._budgets = budgets
+        self._trips = trips
+        self._history = history
+        self._health = health
+        self._dead_letters = dead_letters
+        self._now_us = now_us
+
+    async def of(self, alert: AlertSettings) -> list[Condition]:
+        """What an alert of the settings tells of, as it is now; what cannot be found out now is left out."""
+        found: list[Condition] = []
+        concerns = glob(alert.workspace)
+        if "sink" in alert.on:
+            found += sinks(self._health(), alert.sink_behind_s, self._node)
+        if "journal" in alert.on:
+            found += journal(self._health(), self._node)
+        if "deadletter" in alert.on:
+            found += given_up(self._health(), self._dead_letters(), self._node)
+        if "breaker" in alert.on:
+            found += [breaker(trip) for trip in self._trips() if concerns(trip.workspace)]
+        if "budget" in alert.on:
+            found += [
+                told
+                for each in await self._budgets()
+                if concerns(each.workspace)
+                for told in budget(each, alert.budget_percent)
+            ]
+        if "unpriced" in alert.on:
+            found += await self._unpriced(alert)
+        return found
+
+    async def _unpriced(self, alert: AlertSettings) -> list[Condition]:
+        since = Filters(from_us=self._now_us() - int(alert.period_s * 1_000_000))
+        try:
+            groups = await self._history.usage(since, ("provider", "model"))
+        except TaximeterError:  # a history that is down is told of as a sink
+            return []
+        counted = [(each.totals.unpriced_requests, each.key["provider"], each.key["model"]) for each in groups]
+        worst = sorted((each for each in counted if each[0]), key=lambda each: -each[0])
+        return [unpriced(provider or "?", model or "?", calls) for calls, provider, model in worst[:MOST_MODELS]]
+
+
+def budget(each: BudgetInfo, percents: Sequence[int]) -> Iterator[Condition]:
+    """The highest threshold that a budget has reached."""
+    if each.spent is None or not each.limit:
+        return
+    used = each.spent + max(Decimal(0), each.charged or Decimal(0))
+    reached = max((percent for percent in percents if used * 100 >= each.limit * percent), default=None)
+    if reached is None:
+        return
+    part = f", key {each.key_id}" if each.key_id else f", task {each.task}" if each.task else ""
+    named = each.period in NAMED_PERIODS
+    per = "" if each.period == "total" else f" a {each.period}"
+    limit, spent = _amount(each.limit, each.unit), _amount(used, each.unit)
+    effect = "Calls beyond it are refused." if each.mode == "hard" else "It is soft: calls go on."
+    until = f" It begins anew at {each.resets_at}." if each.resets_at else ""
+    yield Condition(
+        kind="budget",
+        subject=f"{each.id}:{(each.resets_at or 'total') if named else each.period}:{reached}",
+        workspace=each.workspace,
+        title=f"{reached} % of the budget of workspace {each.workspace}{part} is used",
+        text=f"{spent} of {limit}{per} are used (budget {each.id}). {effect}{until}",
+        once=named,
+        ends=False,
+        shared=True,
+    )
+
+
+def breaker(trip: Trip) -> Condition:
+    """A runaway that is stopped."""
+    name = trip.place.shown
+    return Condition(
+        kind="breaker",
+        subject=trip.id,
+        workspace=trip.workspace,
+        title=f"Breaker {trip.breaker}: {name} is stopped",
+        text=f"It used {why(trip)}. Its calls are refused until {clock(trip.until)}, or until somebody lets it go on: "
+        f"taximeter breaker reset {trip.id}",
+        shared=True,
+    )
+
+
+def unpriced(provider: str, model: str, calls: int) -> Condition:
+    """A model without a price."""
+    return Condition(
+        kind="unpriced",
+        subject=f"{provider}/{model}",
+        title=f"No price is known for {provider}/{model}",
+        text=f"{count(calls)} calls have no cost, and are in no budget in USD. Add a price to prices.toml, then run "
+        "`taximeter reprice`.",
+        ends=False,
+        shared=True,
+    )
+
+
+def sinks(health: DeliveryHealth, behind_s: float, node: str) -> Iterator[Condition]:
+    """Sinks that are behind."""
+    for name, sink in health.sinks.items():
+        if sink.lag_seconds > behind_s:
+            failing = f" It fails with: {sink.failing}" if sink.failing else ""
+            records = "" if sink.lag_records is None else f" {count(sink.lag_records)} records wait."
+            yield Condition(
+                kind="sink",
+                subject=f"{node}:{name}",
+                title=f"{name} is {'down' if sink.failing else 'behind'} on node {node}",
+                text=f"It has not got what ended {sink.lag_seconds:,.0f} s ago.{records}{failing} Nothing is lost: it "
+                "gets everything once it takes it.",
+            )
+
+
+def journal(health: DeliveryHealth, node: str) -> Iterator[Condition]:
+    """Journals that cannot be written, or not be read."""
+    if not health.journal_healthy:
+        yield Condition(
+            kind="journal",
+            subject=f"{node}:write",
+            title=f"The journal of node {node} cannot be written",
+            text="Records wait in memory, and are lost if the process ends now. Is the disk full, or gone?",
+        )
+    for file, reason in health.halted.items():
+        yield Condition(
+            kind="journal",
+            subject=f"{node}:{file}",
+            title=f"A journal file of node {node} is not delivered",
+            text=f"{file}: {reason}. What is in it is in no figure until somebody looks.",
+        )
+
+
+def given_up(health: DeliveryHealth, dead_letters: int, node: str) -> Iterator[Condition]:
+    """What was given up, and waits for somebody to say so."""
+    if dead_letters:
+        yield Condition(
+            kind="deadletter",
+            subject=f"{node}:webhook",
+            title=f"The webhook of node {node} has given up {count(dead_letters)} letters",
+            text="The billing backend has not taken them. See: taximeter webhook list, taximeter webhook resend",
+        )
+    for name, sink in health.sinks.items():
+        if sink.set_aside_records:
+            yield Condition(
+                kind="deadletter",
+                subject=f"{node}:{name}",
+                title=f"{name} could not take {count(sink.set_aside_records)} records of node {node}",
+                text="They are set aside, and missing in its figures. See: taximeter deadletters list",
+            )
+
+
+def _amount(value: Decimal, unit: str) -> str:
+    return money(value) if unit == "usd" else f"{count(int(value))} {unit}"
