@@ -251,3 +251,14 @@ async def test_a_webhook_that_refuses_is_tried_again_under_the_same_key(tmp_path
 def test_a_receiver_that_takes_no_events_gets_none(form):
     settings = WebhookSettings(url="http://x/" if form else "", format="segments")
     assert Poster.of(settings, {}, "n1", lambda: 0) is None
+
+
+async def test_other_settings_are_taken_and_what_was_told_stays_told(tmp_path):
+    node = Node(tmp_path)
+    await node.look(DOWN)
+    moved = Taken()
+    await node.service.use([AlertSettings(name="ops", email_to=["new@example.org"], period_s=60.0)], moved, None)
+    assert await node.look(DOWN, later_s=59) == []
+    assert await node.look(DOWN, later_s=1) == ["redis is down"] and moved.got == ["redis is down"]
+    await node.service.use([], None, None)
+    assert await node.look(DOWN, later_s=3_600) == [] and node.service.state.told == []
