@@ -8,6 +8,7 @@ import pytest
 from control_plane import NOON_US, control, record, start
 from taximeter.alerts.conditions import Sources, budget
 from taximeter.breaker.rule import Place, Trip, trip_id
+from taximeter.budgets.reservations import Spent
 from taximeter.budgets.responses import info
 from taximeter.budgets.rule import Budget
 from taximeter.config.settings import AlertSettings
@@ -43,10 +44,9 @@ def sources(control):
     return find
 
 
-def shown(limit=100, **more):
-    made = Budget(id="bud_1", workspace="acme", unit="tokens", period="month", limit=limit)
-    figures = {"spent": 0, "held": 0, "charged": 0} | more
-    return info(made, NOON_US, *(figures[name] for name in ("spent", "held", "charged")))
+def shown(limit=100, period="month", **more):
+    made = Budget(id="bud_1", workspace="acme", unit="tokens", period=period, limit=limit)
+    return info(made, NOON_US, Spent(**{"spent": 0, "held": 0, "charged": 0, **more}))
 
 
 async def test_where_all_is_well_nothing_is_told(sources, control):
@@ -69,6 +69,14 @@ async def test_the_highest_threshold_of_a_budget_is_told(sources, figures, reach
     assert [each.subject for each in found] == ([] if reached is None else [f"bud_1:2026-12-01T00:00:00Z:{reached}"])
     if reached:
         assert found[0].title == f"{reached} % of the budget of workspace acme is used" and found[0].once
+
+
+def test_of_a_rolling_window_whose_end_moves_on_a_threshold_is_told_as_anything_else():
+    (found,) = budget(shown(period="rolling 24h", spent=90), [50, 80])
+    assert (found.subject, found.once) == (
+        "bud_1:rolling 24h:80",
+        False,
+    ) and "of 100 tokens in rolling 24h" in found.text
 
 
 def test_a_budget_of_which_redis_says_nothing_is_not_told_of():

@@ -94,9 +94,8 @@ def budget(each: BudgetInfo, percents: Sequence[int]) -> Iterator[Condition]:
     reached = max((percent for percent in percents if used * 100 >= each.limit * percent), default=None)
     if reached is None:
         return
-    part = f", key {each.key_id}" if each.key_id else f", task {each.task}" if each.task else ""
     named = each.period in NAMED_PERIODS
-    per = "" if each.period == "total" else f" a {each.period}"
+    per = "" if each.period == "total" else f" a {each.period}" if named else f" in {each.period}"
     limit, spent = _amount(each.limit, each.unit), _amount(used, each.unit)
     effect = "Calls beyond it are refused." if each.mode == "hard" else "It is soft: calls go on."
     until = f" It begins anew at {each.resets_at}." if each.resets_at else ""
@@ -104,7 +103,7 @@ def budget(each: BudgetInfo, percents: Sequence[int]) -> Iterator[Condition]:
         kind="budget",
         subject=f"{each.id}:{(each.resets_at or 'total') if named else each.period}:{reached}",
         workspace=each.workspace,
-        title=f"{reached} % of the budget of workspace {each.workspace}{part} is used",
+        title=f"{reached} % of the budget of workspace {each.about} is used",
         text=f"{spent} of {limit}{per} are used (budget {each.id}). {effect}{until}",
         once=named,
         ends=False,
