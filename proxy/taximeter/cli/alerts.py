@@ -16,6 +16,7 @@ from taximeter.cli.options import place
 from taximeter.cli.proxy import acting
 from taximeter.cli.show import console, echo, table
 from taximeter.config import Settings, load
+from taximeter.config.envfile import environment
 from taximeter.control.answers import responses
 from taximeter.core.errors import BadRequest
 
@@ -88,14 +89,15 @@ def _made_up(name: str) -> Told:
 
 def _sent(settings: Settings, letter: Letter) -> str:
     node = settings.node or "of the command line"
+    environ = environment(settings.env_file, os.environ)
     if letter.channel == "email":
         from taximeter.alerts.mail import Mailer, password
 
-        return Mailer(settings.smtp, password(settings.smtp, os.environ), node).send(letter)[1]
+        return Mailer(settings.smtp, password(settings.smtp, environ), node).send(letter)[1]
     from taximeter.alerts.post import Poster
 
     async def post() -> str:
-        poster = Poster.of(settings.webhook, os.environ, node, lambda: time.time_ns() // 1_000)
+        poster = Poster.of(settings.webhook, environ, node, lambda: time.time_ns() // 1_000)
         if poster is None:
             return "no webhook that takes events is configured"
         try:
