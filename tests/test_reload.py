@@ -91,6 +91,9 @@ async def test_a_key_exchanged_in_the_env_file_goes_with_new_calls(running: Relo
     sent = [request.header("authorization") for request in running.provider.requests]
     assert sent == ["Bearer sk-one", "Bearer sk-two"]
     assert "sk-two" not in running.served.log
+    (entry,) = (await running.control("GET", "/audit?action=settings.reload")).json()["data"]
+    assert (entry["outcome"], entry["after"]) == ("ok", {"changed": ["env_file"], "waits_for_restart": []})
+    assert "sk-two" not in str(entry)
 
 
 async def test_what_both_ports_go_by_changes_together_and_counters_go_on(running: Reloaded, tmp_path: Path) -> None:
@@ -188,6 +191,8 @@ async def test_bad_settings_are_refused_whole_and_say_why(
     assert running.served.children() == before
     told = (await running.health())["reload"]
     assert told["applied"] is False and why in told["problems"][0]
+    (entry,) = (await running.control("GET", "/audit?action=settings.reload")).json()["data"]
+    assert entry["outcome"] == "failed" and why in entry["problem"]
     assert "The settings are not taken, the ones of before go on" in running.served.log
 
 

@@ -22,7 +22,7 @@ from taximeter.core.errors import DataDirError
 
 MANIFEST = "backup.json"
 HISTORY = "history.db"
-_LEFT_OUT = ("runtime.json", "prices.json", "reload.json")
+_LEFT_OUT = ("runtime.json", "prices.", "reload.json")
 """About the running one, and what is made anew."""
 _KEPT = ("*.json", "audit*.jsonl", "node")
 _BUSY_S = 30.0
@@ -107,7 +107,8 @@ def _target(name: str, data_dir: Path, history: Path | None) -> Path:
 
 def _sources(data_dir: Path) -> Iterator[Path]:
     for pattern in _KEPT:
-        yield from (path for path in sorted(data_dir.glob(pattern)) if path.name not in _LEFT_OUT and path.is_file())
+        found = (path for path in sorted(data_dir.glob(pattern)) if path.is_file())
+        yield from (path for path in found if not path.name.startswith(_LEFT_OUT))
     journal = data_dir / "journal"
     yield from (path for path in sorted((journal / "aside").glob("[!.]*")) if path.is_file())
     yield from sorted(journal.glob("*.jsonl"))

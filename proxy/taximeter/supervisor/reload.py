@@ -20,6 +20,7 @@ from taximeter.config.changes import changed, kept, need_restart
 from taximeter.config.checks import before_serving
 from taximeter.config.envfile import environment, variables
 from taximeter.core.errors import TaximeterError
+from taximeter.node.audit import AuditLog
 from taximeter.node.child import SERVE, TAKE
 from taximeter.node.logs import log_to_stderr
 from taximeter.node.reloaded import Reloaded, write_reloaded
@@ -72,10 +73,24 @@ class Reloading:
             by, self._asked = self._asked, None
             self._wake.clear()
             reloaded = await self._reload(by, spawn)
+            await asyncio.to_thread(self._note, reloaded)
             try:
                 write_reloaded(self.processes.data_dir.path, reloaded)
             except OSError as error:
                 log.error("What became of the reload cannot be written down: %s", error)
+
+    def _note(self, told: Reloaded) -> None:
+        """Into the audit log: which settings are others now, by their paths."""
+        now = self.processes
+        audit = AuditLog(now.data_dir.path, node=now.data_dir.node(now.settings.node))
+        audit.note(
+            "settings.reload",
+            {"signal": "by SIGHUP", "file": "by a changed file"}[told.asked_by],
+            after={"changed": told.changed, "waits_for_restart": told.restart} if told.applied else None,
+            outcome="ok" if told.applied else "failed",
+            problem="; ".join(told.problems),
+            level=logging.DEBUG,  # the log has it already
+        )
 
     async def _look(self) -> None:
         """Wait until somebody asks, or a file has changed."""
