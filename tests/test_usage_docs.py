@@ -138,7 +138,7 @@ async def installation(start, tmp_path, valkey_url):
     journal = Journal(tmp_path / "journal", node=NODE, worker="control", settings=JournalSettings(), now_us=now_us)
     desk = BudgetService(
         ring, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
-        drained=drained, tell=None, now_us=now_us,
+        drained=drained, now_us=now_us,
     )  # fmt: skip
     prices = PriceCodeSettings(rag_embedding=0.0001, rag_llm_input=0.0015, rag_llm_output="0.002")
     control = await start(

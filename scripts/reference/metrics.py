@@ -92,6 +92,7 @@ def families() -> list[Metric]:
         health=health,
         budget_spent_ratio=lambda: {"acme": 0.5},
         alerts=lambda: (0, 1),
+        budget_thresholds=lambda: {("acme", 80): 1},
         breakers=lambda: ({"runaway": 1}, {"runaway": 1}),
         letters=lambda: (1, 1),
         node="n1",

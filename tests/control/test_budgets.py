@@ -1,15 +1,18 @@
 """Budgets over HTTP on a real Valkey: made, shown, ended; told when spent; let go by a sweep."""
 
+import asyncio
 import secrets
 from typing import Any
 
 import pytest
 
 import control_plane
+from ledger import batch
 from ledger_fake import NOON_US
 from taximeter.budgets.reservations import Reservations
 from taximeter.budgets.service import BudgetService
 from taximeter.budgets.store import BudgetStore
+from taximeter.budgets.watching import Watching
 from taximeter.control.process.sync import exchange
 from taximeter.core.errors import DataDirError, NotFound
 from taximeter.sinks.redis.client import RedisServer
@@ -29,6 +32,13 @@ def ring(path):
     return BudgetStore(path, now_us=lambda: NOON_US, random=secrets.token_bytes)
 
 
+def watching(counters, budgets, history, tell):
+    return Watching(
+        budgets, Reservations(counters.server), history, touched=counters.positions.take_touched,
+        thresholds=lambda: [50, 80, 100], tell=tell, now_us=lambda: NOON_US,
+    )  # fmt: skip
+
+
 @pytest.fixture
 async def desk(tmp_path, valkey_url, redis, start):
     """(control, desk, words told)"""
@@ -38,13 +48,15 @@ async def desk(tmp_path, valkey_url, redis, start):
         valkey_url, history=first.history, tallies=lambda name: budgets.in_force().tallies(name), now_us=lambda: NOON_US
     )
 
-    async def tell(budget, spent, period):
-        told.append((budget.id, spent.spent, period))
+    async def tell(each):
+        told.append((each.allowance.budget.id, each.allowance.own, each.percent, each.spent, each.period))
 
-    made = BudgetService(
+    made: Any = BudgetService(
         budgets, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
-        drained=drained, tell=tell, now_us=lambda: NOON_US,
+        drained=drained, now_us=lambda: NOON_US,
     )  # fmt: skip
+    made.counters = counters
+    made.watching = watching(counters, budgets, first.history, tell)
     control = await start(budgets=made)
     yield control, made, told
     await counters.close()
@@ -113,18 +125,45 @@ async def test_a_budget_that_cannot_be_meant_is_refused(desk, bad):
     assert (await control.get("/budgets"))["data"] == []
 
 
-async def test_a_spent_soft_budget_is_told_once_a_period(desk, redis, caplog):
+@pytest.mark.parametrize("mode", ["soft", "hard"])
+async def test_a_threshold_is_told_once_a_period_over_restarts_and_by_one_of_two_nodes(desk, redis, caplog, mode):
     control, made, told = desk
-    asked = {"workspace": "acme", "limit": 100, "unit": "tokens", "period": "day", "mode": "soft"}
+    asked = {"workspace": "acme", "limit": 100, "unit": "tokens", "period": "day", "mode": mode}
     budget = (await control.client.post("/budgets", json=asked)).json()
-    assert budget["held"] is None
-    await made.look()
-    assert told == [] and made.ratios == {"acme": 0.0}
-    await redis.hset("tm:{acme}:tally:tokens:day:3373228800", "used", 130)
-    await made.look()
-    await made.look()
-    assert told == [(budget["id"], 130, "day:2076-11-22")] and made.ratios == {"acme": 1.3}
-    assert f"budget {budget['id']} of workspace 'acme' is spent" in caplog.text
+    look = made.watching.look
+    await look()
+    assert told == [] and made.watching.ratios == {"acme": 0.0}
+    today = "tm:{acme}:tally:tokens:day:3373228800"
+    await redis.hset(today, mapping={"used": 40, "charged": 15})
+    await look()
+    await redis.hset(today, "used", 130)
+    again = watching(made.counters, made.store, control.history, made.watching._tell)  # another node, or a restart
+    await asyncio.gather(look(), again.look())
+    await again.look()
+    assert sorted(told) == sorted((budget["id"], (), percent, spent, "day:2076-11-22")
+                                  for percent, spent in ((50, 40), (80, 130), (100, 130)))  # fmt: skip
+    assert made.watching.ratios == {"acme": 1.45}
+    reached = {place: made.watching.reached.get(place, 0) + again.reached.get(place, 0)
+               for place in made.watching.reached | again.reached}  # fmt: skip
+    assert reached == {("acme", 50): 1, ("acme", 80): 1, ("acme", 100): 1}
+    assert f"budget {budget['id']}: 80 % of what workspace 'acme' may use is used (day:2076-11-22)" in caplog.text
+
+
+async def test_of_each_value_a_threshold_is_told_and_of_those_before_a_restart(desk):
+    control, made, told = desk
+    asked = {"workspace": "acme", "end_user": "*", "limit": 200, "unit": "tokens", "period": "day"}
+    await control.client.post("/budgets", json=asked)
+    step = batch([record(1, end_user="alice"), record(2, end_user="bob"), record(3, end_user="alice"), record(4)])
+    await made.counters.cursors(["j1"])
+    await control.history.deliver([step])
+    await made.counters.deliver([step])
+    again = watching(made.counters, made.store, control.history, made.watching._tell)
+    await made.watching.look()
+    alice = [(("alice",), percent, 260) for percent in (50, 80, 100)]
+    assert sorted(each[1:4] for each in told) == sorted([*alice, (("bob",), 50, 130)])
+    assert made.watching.ratios == {"acme": 1.3}
+    await again.look()  # it has to look back, and finds that all of it was told
+    assert len(told) == 4 and again.ratios == {"acme": 1.3}
 
 
 async def test_what_counted_calls_still_hold_is_swept_and_nothing_else(desk, redis):
@@ -161,7 +200,7 @@ async def test_without_redis_budgets_are_listed_without_figures(tmp_path, start)
     unasked: Any = None
     control = await start(
         budgets=BudgetService(
-            made, Reservations(lost), unasked, rebuild=unasked, counted=unasked, drained=unasked, tell=None,
+            made, Reservations(lost), unasked, rebuild=unasked, counted=unasked, drained=unasked,
             now_us=lambda: NOON_US,
         )
     )  # fmt: skip

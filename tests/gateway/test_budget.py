@@ -150,6 +150,42 @@ async def test_what_cannot_cost_anything_passes_a_spent_budget_and_asks_no_redis
     assert "tags" not in running.records[0]
 
 
+async def test_a_budget_of_requests_counts_what_cannot_cost_anything_too(serve, provider, gated, redis):
+    async with serve(provider) as running, httpx2.AsyncClient(base_url=running.url, timeout=HANG_S) as client:
+        gated(running, budget(unit="requests", limit=2), budget(id="b2", limit=10))
+        assert (await client.get("/w/acme/v1/models")).status_code == 200
+        assert (await redis.hgetall("tm:{acme}:reserved")).popitem()[1] == "b1 1"
+        assert (await post(running)).status_code == 429  # of tokens there are too few: then it holds no request either
+        assert (await client.get("/w/acme/v1/models")).status_code == 200
+        refused = await client.get("/w/acme/v1/models")
+        assert refused.status_code == 429 and refused.headers["x-taximeter-error"] == "budget_reserved"
+        assert running.records[0].get("tags") == {"budgets": "b1"}
+
+
+async def test_each_end_user_and_model_has_an_allowance_and_says_whose_it_is(serve, provider, gated, redis):
+    async with serve(provider) as running:
+        each = budget(
+            end_user="*", model="gpt-4o-mini", unit="output_tokens", period="week", tz="Europe/Berlin", limit=50
+        )
+        gated(running, each)
+        alice, bob = {"x-end-user": "alice"}, {"x-end-user": "bob"}
+        assert (await post(running, headers=alice)).status_code == 200
+        refused = await post(running, headers=alice)
+        assert refused.headers["x-taximeter-error"] == "budget_reserved"
+        assert "the weekly budget of end user 'alice', model 'gpt-4o-mini' of workspace 'acme'" in refused.text
+        assert (await post(running, headers=bob)).status_code == (await post(running)).status_code == 200
+        assert await redis.hget("tm:{acme}:held", "b1/alice") == "40"
+        assert (await post(running, {**CHAT, "model": "gpt-4o"}, headers=alice)).status_code == 200
+        await redis.hset(sum_keys(each.of_values(("alice", "gpt-4o-mini")), NOON_US)[0], "used", 50)
+        refused = await post(running, headers=alice)
+        assert refused.headers["x-taximeter-error"] == "insufficient_quota"
+        # Sunday noon in UTC; in Berlin Monday begins an hour before midnight UTC.
+        assert refused.headers["retry-after"] == str(11 * 3_600)
+        assert refused.json()["error"]["message"].startswith(
+            "End user 'alice', model 'gpt-4o-mini' of workspace 'acme' has used its weekly budget of 50 output tokens: "
+        )
+
+
 async def test_a_call_bounded_by_0_holds_nothing_and_a_spent_budget_refuses_it(serve, provider, gated, redis):
     async with serve(provider) as running:
         gated(running, budget())

@@ -80,7 +80,7 @@ async def test_a_lost_first_reply_does_not_make_a_new_workspace_look_lost(tmp_pa
     async with running(server), Relay(port) as relay:
         sink = closing(Counters(f"redis://127.0.0.1:{relay.port}/0"))  # no history: a rebuild would fail
         await sink.cursors(["j1"])
-        await sink._positions.meet({"acme", "globex", "initech"})
+        await sink.positions.meet({"acme", "globex", "initech"})
         relay.drop_replies = True
         with pytest.raises(ConnectionError):
             await sink.deliver([batch(records)])

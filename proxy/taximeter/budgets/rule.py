@@ -87,6 +87,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         scope = self.tally.scope
         return None if self.each else Allowance(self, tuple(wanted for _, wanted in scope))
 
+    def of_values(self, values: tuple[str, ...]) -> Allowance | None:
+        """The allowance of these values of its dimensions, as a tally has them; None: it is not about them."""
+        wanted = tuple(value for _, value in self.tally.scope)
+        return Allowance(self, values) if all(map(_matches, wanted, values)) else None
+
     def allowance(self, call: Record) -> Allowance | None:
         """Whose part of it a call uses; None: it is not about that call."""
         values = matched(self.tally.scope, call)
@@ -119,6 +124,10 @@ class Allowance(msgspec.Struct, frozen=True):
 
 WORDS = {name: name.replace("_", " ") for name in DIMENSIONS} | {"key_id": "key"}
 """Dimensions, as a sentence has them."""
+
+
+def _matches(wanted: str, value: str) -> bool:
+    return wanted in (EACH, value)
 
 
 @lru_cache(maxsize=4_096)

@@ -1,16 +1,16 @@
-"""The control process's part in budgets: how they stand, adding up what they are measured by, telling, cleaning up."""
+"""The control process's part in budgets: how they stand, adding up what they are measured by, cleaning up."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from taximeter.budgets.holdings import Holdings
 from taximeter.budgets.reservations import Reservations, Spent
 from taximeter.budgets.responses import BudgetInfo, info
-from taximeter.budgets.rule import Allowance, Budget
+from taximeter.budgets.rule import Budget
 from taximeter.budgets.settlements import Charged
 from taximeter.budgets.store import BudgetStore
 from taximeter.core.errors import TaximeterError
@@ -38,35 +38,27 @@ class BudgetService:
         rebuild: Callable[[str], Awaitable[int]],
         counted: Callable[[], bool],
         drained: Callable[[str], Awaitable[bool]],
-        tell: Callable[[Budget, Spent, str], Awaitable[None]] | None,
         now_us: Callable[[], int],
     ) -> None:
         """`rebuild` writes a workspace's counters anew; `counted` says whether Redis has every record history has;
-        `drained` waits, bounded, until a sink has what is in the journals; `tell` sends word of a spent soft budget."""
+        `drained` waits, bounded, until a sink has what is in the journals."""
         self.store = store
         self._reservations = reservations
         self._holdings = Holdings(reservations, rebuild=rebuild, drained=drained, sweep=self._sweep_ended)
         self._history = history
         self._rebuild = rebuild
         self._counted = counted
-        self._tell = tell
         self._now_us = now_us
-        self._told: set[tuple[str, str]] = set()
-        self.ratios: dict[str, float] = {}
-        """Workspace -> spent part of its fullest budget, as of the last look."""
 
     async def listing(self) -> list[BudgetInfo]:
         """Every budget in force and how it stands; amounts null where Redis does not answer."""
         budgets, now_us = await asyncio.to_thread(self.store.listing), self._now_us()
+        sole = [allowance for budget in budgets if (allowance := budget.sole) is not None]
         spent: dict[str, Spent] = {}
         with contextlib.suppress(*ERRORS):
-            spent = {allowance.budget.id: each for allowance, each in await self._standing(budgets, now_us)}
+            standing = await self._reservations.spent(sole, now_us)
+            spent = {allowance.budget.id: each for allowance, each in zip(sole, standing, strict=True)}
         return [info(budget, now_us, spent.get(budget.id)) for budget in budgets]
-
-    async def _standing(self, budgets: Sequence[Budget], now_us: int) -> list[tuple[Allowance, Spent]]:
-        """How those of these budgets stand that have one allowance."""
-        sole = [allowance for budget in budgets if (allowance := budget.sole) is not None]
-        return list(zip(sole, await self._reservations.spent(sole, now_us), strict=True))
 
     async def count_apart(self) -> None:
         """See that Redis adds up what budgets are measured by: what it comes to so far from history."""
@@ -94,22 +86,6 @@ class BudgetService:
         await self._holdings.secure(
             [workspace for workspace, them in budgets.items() if any(each.mode == "hard" for each in them)]
         )
-
-    async def look(self) -> None:
-        """See how full budgets are; say once a period that a soft one is spent."""
-        budgets, now_us = await asyncio.to_thread(self.store.listing), self._now_us()
-        ratios: dict[str, float] = {}
-        for allowance, each in await self._standing(budgets, now_us):
-            budget = allowance.budget
-            used = each.spent + max(0, each.charged)
-            ratios[budget.workspace] = max(used / budget.limit, ratios.get(budget.workspace, 0.0))
-            period = budget.when.name(now_us // 1_000_000)
-            if budget.mode == "soft" and each.spent >= budget.limit and (budget.id, period) not in self._told:
-                self._told.add((budget.id, period))
-                log.warning("budget %s of workspace %r is spent (%s)", budget.id, budget.workspace, period)
-                if self._tell is not None:
-                    await self._tell(budget, each, period)
-        self.ratios = ratios
 
     async def sweep(self) -> None:
         """Let go what calls still hold though they are counted: after a rebuild, or a reservation that came too late.

@@ -53,6 +53,11 @@ class Tally(msgspec.Struct, frozen=True):
         return matched(self.scope, call)
 
     @property
+    def each(self) -> bool:
+        """Whether it adds up every value of a dimension by itself."""
+        return any(wanted == EACH for _, wanted in self.scope)
+
+    @property
     def widest(self) -> Tally:
         """The one that adds up every combination of values of these dimensions: what this one counts is in it, under
         the same names."""

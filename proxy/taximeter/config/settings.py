@@ -12,6 +12,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[int, Meta(ge=0, le=2**53)]
+Percent = Annotated[int, Meta(ge=1, le=1_000)]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=86_400)]
 Usd = str | float
 """An amount of USD, read as it is written; empty: none."""
@@ -261,6 +262,8 @@ class BudgetSettings(Section):
     (`max_tokens`, or what its API calls it), and is told so (`x-taximeter-max-tokens`); false: it is refused."""
     clamp_min_output_tokens: Count = 16
     """No answer is bounded to fewer: the call is refused instead. OpenAI's Responses API takes no less than 16."""
+    thresholds: list[Percent] = field(default_factory=lambda: [50, 80, 100])
+    """Per cent of a budget, soft or hard, at which word is sent of it, once each a period."""
     default_max_output_tokens: Count = 16_384
     """Reserved for the answer of a call that names no bound of its own (max_tokens …)."""
     default_context_tokens: Count = 1_000_000

@@ -20,10 +20,11 @@ from msgspec.structs import replace
 
 from taximeter.breaker.pace import Paces
 from taximeter.budgets.rates import places_of_calls
-from taximeter.budgets.reservations import Reservations, Spent
-from taximeter.budgets.rule import Budget
+from taximeter.budgets.reservations import Reservations
 from taximeter.budgets.service import BudgetService
 from taximeter.budgets.store import BudgetStore
+from taximeter.budgets.thresholds import ThresholdReached
+from taximeter.budgets.watching import Watching
 from taximeter.config import LimitSettings, Settings
 from taximeter.control.app import create
 from taximeter.control.dashboard import warm
@@ -71,6 +72,8 @@ SECURE_S, COUNTED_S = 0.5, 5.0
 """How often it is seen that Redis still knows of budgets; how long that waits for records on their way there."""
 REMIND_S = 60.0
 """How often the log says again what does not answer."""
+TOLD_DAYS = 800
+"""So long it is remembered that a threshold was told of: longer than any period but `total`."""
 WARM_S = 2.0
 """After the start, when what has to be ready at once is."""
 DRAIN_S = 10.0
@@ -134,6 +137,14 @@ class Control:
             rebuild=self.counters.rebuild,
             counted=lambda: self.delivery.health().sinks[self.counters.name].lag_records == 0,
             drained=self._drained,
+            now_us=_now_us,
+        )
+        self.watching = Watching(
+            budgets,
+            Reservations(self.counters.server),
+            self.history,
+            touched=self.counters.positions.take_touched,
+            thresholds=lambda: self.settings.budget.thresholds,
             tell=self._tell,
             now_us=_now_us,
         )
@@ -250,12 +261,12 @@ class Control:
         directory, node = Path(self.settings.data_dir) / "journal", self.force.boot.node
         return Journal(directory, node=node, worker=WORKER, settings=self.settings.journal, now_us=_now_us)
 
-    async def _tell(self, budget: Budget, spent: Spent, period: str) -> None:
-        """Word of a spent soft budget, once a period, to a webhook that takes events."""
+    async def _tell(self, reached: ThresholdReached) -> None:
+        """Word of a budget's threshold to a webhook that takes events."""
         webhook = self.force.webhook
         if webhook is not None and self.settings.webhook.format == "cloudevents":
-            body = letters.budget_body(budget, spent.spent, period, self.force.boot.node, _now_us())
-            await webhook.post_event(f"{budget.id}:{period}", budget.workspace, body)
+            body = letters.threshold_body(reached, self.force.boot.node)
+            await webhook.post_event(reached.key, reached.allowance.budget.workspace, body)
 
     async def _drained(self, sink: str) -> bool:
         """Wait, bounded, until a sink has what is in this node's journals now."""
@@ -274,7 +285,8 @@ class Control:
             self.metrics,
             health=self.delivery.health,
             redis_drift=lambda: self.counters.auditor.drift,
-            budget_spent_ratio=lambda: self.budgets.ratios,
+            budget_spent_ratio=lambda: self.watching.ratios,
+            budget_thresholds=lambda: self.watching.reached,
             alerts=self.alerts.standing,
             breakers=lambda: (self.breakers.open(), self.breakers.tripped),
             letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
@@ -341,6 +353,7 @@ class Control:
         async def prune() -> None:
             before_us = retention_start_us(self.settings.history.retention_days)
             await self.history.prune(before_us)
+            await self.history.prune_told(retention_start_us(TOLD_DAYS))
             await self.history.prune_audit(retention_start_us(self.settings.history.audit_days))
             if self.force.webhook is not None:
                 await self.force.webhook.prune(before_us)
@@ -353,7 +366,7 @@ class Control:
 
         async def watch_budgets() -> None:
             await self.budgets.count_apart()
-            await self.budgets.look()
+            await self.watching.look()
 
         notes = self.state.notes
         return [

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from taximeter.budgets.tally import Tally
+from taximeter.budgets.tally import Tally, TallySum
 from taximeter.core.audit import AuditEntry, AuditFilters
 from taximeter.core.record import Record
 from taximeter.sinks.batch import Batch
@@ -18,6 +18,7 @@ from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.read.charges import Charge
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.read.snapshot import Snapshots
+from taximeter.sinks.history.told import Told
 from taximeter.sinks.history.write.tag_rollups import TagRoller
 from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.ledger import Ledger, Standing
@@ -57,6 +58,7 @@ class History:
         self._writer = Writer(self._database)
         self._tags = TagRoller(self._database)
         self._audit = AuditTable(self._database)
+        self._told = Told(self._database)
         self.reader = Reader(self._database)
         self._snapshots = Snapshots(self._database)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="history-writer")
@@ -124,6 +126,18 @@ class History:
             tallies=tallies,
             now_us=now_us,
         )
+
+    async def tallied(self, workspace: str, tallies: Sequence[Tally], now_us: int) -> list[TallySum]:
+        """What these tallies of a workspace come to, in the buckets that may still be asked for."""
+        return await self.read(self._snapshots.tallied, workspace, tallies, now_us)
+
+    async def claim(self, key: str, at_us: int) -> bool:
+        """See Told.claim."""
+        return await self._write(self._told.claim, key, at_us)
+
+    async def prune_told(self, before_us: int) -> int:
+        """See Told.prune."""
+        return await self._write(self._told.prune, before_us)
 
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
         """See sinks.ledger.LedgerSnapshot."""

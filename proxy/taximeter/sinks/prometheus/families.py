@@ -47,11 +47,13 @@ class Exposition:
         redis_drift: Callable[[], int] = lambda: 0,
         budget_spent_ratio: Callable[[], Mapping[str, float]] = dict,
         alerts: Callable[[], tuple[int, int]] | None = None,
+        budget_thresholds: Callable[[], Mapping[tuple[str, int], int]] = dict,
         breakers: Callable[[], tuple[Mapping[str, int], Mapping[str, int]]] | None = None,
         letters: Callable[[], tuple[int, int]] | None = None,
         node: str = "",
     ) -> None:
-        """`budget_spent_ratio` returns workspace -> spent / limit of its fullest budget; `alerts`, how many of their
+        """`budget_spent_ratio` returns workspace -> spent / limit of its fullest budget; `budget_thresholds`, by
+        workspace and per cent, how often one was reached; `alerts`, how many of their
         letters wait and were given up; `breakers`, by name, how many
         places each stops now and how often it tripped; `letters`, where there is a
         webhook, how many letters wait and how many were given up."""
@@ -60,6 +62,7 @@ class Exposition:
         self._redis_drift = redis_drift
         self._budget_spent_ratio = budget_spent_ratio
         self._alerts = alerts
+        self._budget_thresholds = budget_thresholds
         self._breakers = breakers
         self._letters = letters
         self._node = node
@@ -136,6 +139,12 @@ class Exposition:
         for workspace, spent in self._budget_spent_ratio().items():
             ratio.add_metric((workspace,), spent)
         yield ratio
+        told = _counter(
+            "budget_thresholds", "Times a threshold of a budget was reached.", ("workspace", "threshold_percent")
+        )
+        for (workspace, percent), times in self._budget_thresholds().items():
+            told.add_metric((workspace, str(percent)), times)
+        yield told
         if self._alerts is not None:
             waiting, given_up = self._alerts()
             yield _plain(_gauge("alert_letters", "Alerts on their way by mail or webhook."), waiting)

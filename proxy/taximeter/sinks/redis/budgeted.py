@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 from taximeter.budgets.tally import Tally, charged, used
 from taximeter.core.record import Record
@@ -13,9 +13,14 @@ from taximeter.sinks.redis.cells import Sums
 _US = 1_000_000
 
 
-def add_tallies(sums: Sums, records: Iterable[Record], tallies: Collection[Tally], now_us: int) -> None:
-    """Add up these records for these tallies. What nobody will ask for any more is left out: sums that expired."""
-    records = list(records)
+def add_tallies(
+    sums: Sums, records: Sequence[Record], tallies: Collection[Tally], now_us: int
+) -> set[tuple[Tally, tuple[str, ...]]]:
+    """Add up these records for these tallies; returns the values that those with any wanted are of.
+
+    What nobody will ask for any more is left out: sums that expired.
+    """
+    touched: set[tuple[Tally, tuple[str, ...]]] = set()
     found: dict[str, list[int]] = {}
     """Key -> used, charged, when it expires."""
     for tally in tallies:
@@ -30,9 +35,12 @@ def add_tallies(sums: Sums, records: Iterable[Record], tallies: Collection[Tally
             key, expires_s = keys.tally(tally, start_s, values), keys.tally_expires_s(tally, start_s, ended_s)
             if expires_s and expires_s * _US <= now_us:
                 continue
+            if tally.each:
+                touched.add((tally, values))
             so_far = found.setdefault(key, [0, 0, expires_s])
             so_far[0] += amounts[0]
             so_far[1] += amounts[1]
             so_far[2] = max(so_far[2], expires_s)
     for key, (used_sum, charged_sum, expires_s) in found.items():
         sums.put([*empty(), used_sum, charged_sum], [sums.expiring(key, expires_s)])
+    return touched

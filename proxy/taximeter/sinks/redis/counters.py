@@ -67,7 +67,7 @@ class Counters:
         self._calls_of = calls_of
         self.rebuilder = Rebuilder(self.server, history, history_id=history_id, now_us=now_us, tallies=tallies)
         self.auditor = Auditor(self.rebuilder, self.rebuild)
-        self._positions = Positions(self.server, self.rebuilder)
+        self.positions = Positions(self.server, self.rebuilder)
         self._lock = asyncio.Lock()
 
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
@@ -76,7 +76,7 @@ class Counters:
         After any failure this is where trust is restored (`Positions`). Raises ConfigError when Redis may evict keys.
         """
         async with self._trusted():
-            return await self._positions.locate(list(dict.fromkeys(journal_ids)))
+            return await self.positions.locate(list(dict.fromkeys(journal_ids)))
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Count each batch whose `after` is the journal's cursor; returns the cursors of these journals."""
@@ -96,7 +96,7 @@ class Counters:
     async def rebuild(self, workspace: str | None = None) -> int:
         """See `Rebuilder.rebuild`: of one workspace, or of all."""
         async with self._lock:
-            self._positions.doubt()
+            self.positions.doubt()
             return await self.rebuilder.rebuild(None if workspace is None else [workspace])
 
     @asynccontextmanager
@@ -106,11 +106,11 @@ class Counters:
             try:
                 yield
             except BaseException:
-                self._positions.doubt()
+                self.positions.doubt()
                 raise
 
     async def _deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
-        positions = self._positions
+        positions = self.positions
         if positions.in_doubt or any(batch.journal_id not in positions.at for batch in batches):
             await positions.locate(list(dict.fromkeys(batch.journal_id for batch in batches)))
         reached = {batch.journal_id: positions.at[batch.journal_id] for batch in batches}
@@ -129,7 +129,7 @@ class Counters:
 
     async def _count(self, parts: list[WorkspaceBatch]) -> None:
         """Run the script for each part; cut again those of which Redis had counted some already."""
-        positions = self._positions
+        positions = self.positions
         for _ in range(3):  # once; again where a reply had been lost; a third time says that somebody else counts here
             asked = [(part, call) for part in parts for call in self._calls(part)]
             calls, owners = [call for _, call in asked], [part for part, _ in asked]
@@ -159,7 +159,7 @@ class Counters:
 
     def _calls(self, part: WorkspaceBatch) -> list[Call]:
         """The script calls of a part: one, or a chain for a very long one, each on the cursor the one before leaves."""
-        positions = self._positions
+        positions = self.positions
         workspace = positions.workspaces[part.workspace]
         expected = workspace.cursors.get(part.journal_id, 0)
         part.after, part.expiries = expected, {}
@@ -170,7 +170,7 @@ class Counters:
             sums = Sums(workspace.prefix, positions.expiries)
             sums.add(groups)
             if workspace.tallies:
-                add_tallies(sums, records, workspace.tallies, self._now_us())
+                positions.touch(part.workspace, add_tallies(sums, records, workspace.tallies, self._now_us()))
             part.expiries |= sums.expiries
             seqs = expected, seq_of(records[0].event_id), seq_of(records[-1].event_id)
             head = (workspace.generation, int(workspace.create), part.journal_id, *seqs)
@@ -185,7 +185,7 @@ class Counters:
         """Say that every workspace has been counted up to here. Raises CountersMoved if a rebuild began meanwhile."""
         if not cursors:
             return
-        args: list[str | int] = [self._positions.generation, "up", "", self._now_us() // 1_000_000]
+        args: list[str | int] = [self.positions.generation, "up", "", self._now_us() // 1_000_000]
         args += [word for cursor in cursors.items() for word in cursor]
         [moved] = raised(await self.server.run(_WATERMARK, [([keys.WATERMARK, keys.MOVED], args)]))
         if not moved:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote
 
-from taximeter.budgets.tally import EACH, Tally
+from taximeter.budgets.tally import Tally
 
 WORKSPACES = "tm:workspaces"
 """Set of every workspace with counters; entered before its first count."""
@@ -119,7 +119,7 @@ def tally_expires_s(of: Tally, start_s: int, last_s: int) -> int:
     expires_s = of.when.expires_s(start_s)
     if expires_s is not None:
         return expires_s
-    return (last_s // _DAY_S + 1) * _DAY_S + DAY_LIVES_S if any(wanted == EACH for _, wanted in of.scope) else 0
+    return (last_s // _DAY_S + 1) * _DAY_S + DAY_LIVES_S if of.each else 0
 
 
 TALLIES = "tallies"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from taximeter.budgets.tally import Tally, parse
@@ -84,6 +85,16 @@ class Positions:
         self.generation = ""
         self.in_doubt = True
         self._server, self._rebuilder = server, rebuilder
+        self._touched: set[tuple[str, Tally, tuple[str, ...]]] = set()
+
+    def touch(self, workspace: str, values: Iterable[tuple[Tally, tuple[str, ...]]]) -> None:
+        """Records came for these values of what budgets are measured by."""
+        self._touched.update((workspace, tally, each) for tally, each in values)
+
+    def take_touched(self) -> set[tuple[str, Tally, tuple[str, ...]]]:
+        """What was touched since this was asked last."""
+        taken, self._touched = self._touched, set()
+        return taken
 
     def doubt(self) -> None:
         """Something went wrong, or was written anew: ask before the next count."""

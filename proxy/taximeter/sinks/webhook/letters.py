@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from taximeter.budgets.rule import Budget
 from taximeter.budgets.tally import DIMENSIONS
+from taximeter.budgets.thresholds import ThresholdReached
 from taximeter.core import views
 from taximeter.core.record import Record
 from taximeter.core.views import Metrics, ModelSums
@@ -93,17 +93,28 @@ def event_body(record: Record, node: str) -> str:
     )
 
 
-def budget_body(budget: Budget, spent: int, period: str, node: str, at_us: int) -> str:
-    """A CloudEvent that says that a soft budget is spent; `limit` and `spent` in nano-USD, tokens, requests or
-    milliseconds of audio."""
-    told = {name: getattr(budget, name) for name in ("id", "workspace", *DIMENSIONS, "unit", "limit")}
+def threshold_body(reached: ThresholdReached, node: str) -> str:
+    """A CloudEvent that says that so much of a budget is used; amounts as they are counted: USD in nano-USD, seconds in
+    milliseconds."""
+    budget, allowance = reached.allowance.budget, reached.allowance
+    scope = dict.fromkeys(DIMENSIONS) | {
+        name: value for (name, _), value in zip(budget.tally.scope, allowance.values, strict=True)
+    }
+    told = {name: getattr(budget, name) for name in ("id", "workspace", "unit", "limit", "mode")}
     return event(
-        id=f"{budget.id}:{period}",
-        kind="taximeter.budget.spent",
+        id=reached.key,
+        kind="taximeter.budget.threshold",
         node=node,
         subject=budget.workspace,
-        at_us=at_us,
-        data={**told, "period": period, "spent": spent},
+        at_us=reached.at_us,
+        data={
+            **told,
+            **scope,
+            "percent": reached.percent,
+            "period": reached.period,
+            "spent": reached.spent,
+            "charged": reached.charged,
+        },
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, select
 
-from taximeter.budgets.tally import Tally
+from taximeter.budgets.tally import Tally, TallySum
 from taximeter.core import totals
 from taximeter.core.bounds import FOREVER_US
 from taximeter.sinks.cells import empty, merge, split
@@ -70,6 +70,12 @@ class Snapshots:
                 tallies=list(tallies),
                 sums=list(budgeted.sums(connection, workspace, tallies, now_us)),
             )
+
+    @of_any_size
+    def tallied(self, workspace: str, tallies: Sequence[Tally], now_us: int) -> list[TallySum]:
+        """What these tallies of a workspace come to, in the buckets that may still be asked for."""
+        with self._database.reading() as connection:
+            return list(budgeted.sums(connection, workspace, tallies, now_us))
 
     def charges(self, workspace: str | None, request_id: str | None, limit: int) -> list[charges.Charge]:
         """Calls whose use is charged to budgets though it is not known, the latest first."""

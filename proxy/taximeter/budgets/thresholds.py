@@ -1,0 +1,51 @@
+"""Thresholds of budgets: which parts of one have to be used for word of it, and the word. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from taximeter.budgets.rule import Allowance
+
+
+class ThresholdReached(msgspec.Struct, frozen=True, kw_only=True):
+    """So much of a budget, soft or hard, is used in its period, or of what one value of it may use. Told once."""
+
+    allowance: Allowance
+    percent: int
+    """The threshold (`budget.thresholds`); more may be used."""
+    period: str
+    """Its name (periods.Period.name)."""
+    since_s: int
+    """When (s since epoch) the period began; of a rolling window, the time in which it is told once."""
+    spent: int
+    """As counted: nano-USD, tokens, requests or milliseconds."""
+    charged: int
+    """For calls of which it is not known what they used."""
+    at_us: int
+    """When it was noticed (µs since epoch)."""
+
+    @property
+    def key(self) -> str:
+        """The same for the same threshold, period and values; of no other."""
+        return ":".join((self.allowance.budget.id, "/".join(self.allowance.own), str(self.since_s), str(self.percent)))
+
+
+def reached(
+    allowance: Allowance, spent: int, charged: int, thresholds: Iterable[int], now_us: int
+) -> Iterator[ThresholdReached]:
+    """Those of these thresholds (per cent) that are reached as it stands."""
+    budget, when, now_s = allowance.budget, allowance.budget.when, now_us // 1_000_000
+    since_s = now_s // when.window_s * when.window_s if when.window_s else when.start_s(now_s)
+    for percent in thresholds:
+        if 100 * (spent + max(0, charged)) >= percent * budget.limit:
+            yield ThresholdReached(
+                allowance=allowance,
+                percent=percent,
+                period=when.name(now_s),
+                since_s=since_s,
+                spent=spent,
+                charged=charged,
+                at_us=now_us,
+            )
