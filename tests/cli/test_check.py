@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from http2_provider import Http2Provider
 from postgres import Postgres
 from taximeter.budgets.rule import Budget
 from taximeter.budgets.store import BudgetStore
@@ -23,6 +24,7 @@ from taximeter.cli.check_upstreams import known_providers, provider_trouble, ups
 from taximeter.cli.findings import Trouble
 from taximeter.config import HistorySettings, RedisSettings, Settings, UpstreamSettings
 from upstream import Provider, response
+from upstream import _Connection as Served
 
 Check = Callable[..., dict[str, Any]]
 
@@ -198,3 +200,25 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
     return context
+
+
+def test_a_certificate_that_is_not_looked_at_is_a_warning(check: Check) -> None:
+    told = check('[[upstream]]\nname = "a"\nbase_url = "https://a.example/v1"\ntls_verify = false\n')
+    (found,) = [each for each in told["findings"] if each["setting"] == "upstream[0].tls_verify"]
+    assert (told["code"], found["level"], found["where"]) == (0, "warning", told["file"])
+    assert "its certificate is not looked at" in found["problem"] and "ca_file" in found["do"]
+
+
+async def test_an_upstream_on_a_unix_socket_is_asked_there(provider: Provider, tmp_path: Path) -> None:
+    path = str(tmp_path / "u.sock")
+    server = await asyncio.get_running_loop().create_unix_server(lambda: Served(provider), path)
+    provider.script(listing("m"))
+    assert await asked(UpstreamSettings(base_url=f"unix:{path}:/v1")) == []
+    assert provider.requests[0].target == "/v1/models"
+    server.close()
+
+
+async def test_an_upstream_that_speaks_only_http2_is_asked_in_it() -> None:
+    async with Http2Provider() as provider:
+        assert await asked(UpstreamSettings(base_url=provider.base_url, http2=True)) == []
+        assert provider.calls[0].value(b":path") == b"/v1/models"

@@ -49,7 +49,7 @@ def load(tmp_path: Path, toml: str) -> config.Settings:
         ('[[upstream]]\nbase_url = "https://u:p@h/v1"', "upstream[0].base_url", "credential does not belong"),
         ('[[upstream]]\nbase_url = "https://h/v1?k=1"', "upstream[0].base_url", "no ?query"),
         ('[[upstream]]\nnative_url = "h"', "upstream[0].native_url", "http:// or https://"),
-        ('[[upstream]]\nproxy_url = "h:1"', "upstream[0].proxy_url", "socks5://"),
+        ('[[upstream]]\nproxy_url = "h:1"', "upstream[0].proxy_url", "http:// or https://"),
         ('[[upstream]]\nca_file = "nowhere.pem"', "upstream[0].ca_file", "no such file"),
         ("[[upstream]]\nmodels = []", "upstream[0].models", "model names or patterns"),
         ('[[upstream]]\napi_key_env = "sk-1"', "upstream[0].api_key_env", "not the key itself"),

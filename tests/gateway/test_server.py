@@ -16,6 +16,7 @@ from taximeter.core.errors import UpstreamError
 from taximeter.server.asgi import asgi
 from taximeter.server.connection import MAX_PIPELINED
 from taximeter.server.exchange import ClientLeft, Exchange, Headers
+from taximeter.server.framing import Head, RequestFraming
 from taximeter.server.server import Server
 from waits import HANG_S, clock_at_rest, happens
 
@@ -205,6 +206,37 @@ async def test_what_cannot_be_framed_safely_is_refused_in_openais_shape(request_
         assert (status, headers["connection"], edge.app.calls) == (400, "close", [])
         assert json.loads(body)["error"].keys() == {"message", "type", "param", "code"}
         assert headers["x-taximeter-error"] == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "target, path, query",
+    [
+        (b"http://taximeter.example/v1/x?a=1", "/v1/x", "a=1"),
+        (b"HTTPS://Taximeter.Example/v1/x", "/v1/x", ""),
+        (b"http://taximeter.example", "/", ""),
+        (b"http://taximeter.example?a=1", "/", "a=1"),
+    ],
+)
+async def test_an_absolute_target_of_the_same_host_is_its_path(target: bytes, path: str, query: str) -> None:
+    async with serving() as edge:
+        request = b"GET " + target + b" HTTP/1.1\r\nHost: taximeter.example\r\nConnection: close\r\n\r\n"
+        assert head_of(await edge.exchange(request))[0] == 200
+    (call,) = edge.app.calls
+    assert call["path"] == path
+    framing = RequestFraming(65_536, 200)
+    framing.feed(request)
+    head = framing.events[0]
+    assert isinstance(head, Head) and head.target.decode() == path + ("?" + query if query else "")
+
+
+@pytest.mark.parametrize(
+    "target", [b"http://a.example:80/x", b"http://u@taximeter.example/x", b"ftp://taximeter.example/x", b"http:///x"]
+)
+async def test_an_absolute_target_that_names_anything_else_is_refused(target: bytes) -> None:
+    async with serving() as edge:
+        request = b"GET " + target + b" HTTP/1.1\r\nHost: taximeter.example\r\n\r\n"
+        assert head_of(await edge.exchange(request))[0] == 400
+    assert edge.app.calls == []
 
 
 @pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b"CHUNKED", b"   chunked"])

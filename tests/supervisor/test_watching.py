@@ -22,11 +22,18 @@ def test_a_change_counts_once_it_has_stood_for_a_look(tmp_path: Path) -> None:
 
 
 def test_every_file_that_settings_name_counts(tmp_path: Path) -> None:
-    names = ("ca.pem", "secret", "prices.toml", "env")
+    names = ("ca.pem", "cert.pem", "key.pem", "password", "secret", "prices.toml", "env")
     for name in names:
         (tmp_path / name).write_text("one")
     settings = Settings(
-        upstream=[UpstreamSettings(ca_file=str(tmp_path / "ca.pem"))],
+        upstream=[
+            UpstreamSettings(
+                ca_file=str(tmp_path / "ca.pem"),
+                client_cert_file=str(tmp_path / "cert.pem"),
+                client_key_file=str(tmp_path / "key.pem"),
+                client_key_password_file=str(tmp_path / "password"),
+            )
+        ],
         auth=AuthSettings(shared_secret_file=str(tmp_path / "secret")),
         prices_file=str(tmp_path / "prices.toml"),
         env_file=str(tmp_path / "env"),

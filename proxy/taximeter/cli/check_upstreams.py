@@ -8,17 +8,21 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import socket
+import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from taximeter.cli.findings import Trouble
 from taximeter.config import Settings, UpstreamSettings
+from taximeter.config.unix_urls import is_unix, split_unix
 from taximeter.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from httpx2 import Response
 
 LONGEST_S = 10.0
+RESOLVED_WITHIN_S = 3.0
 _ANTHROPIC = {"anthropic-version": "2023-06-01"}
 
 
@@ -40,6 +44,31 @@ def provider_trouble(upstream: UpstreamSettings, known: set[str]) -> Trouble | N
         do="price its models in prices.toml, if they have a price",
         level="ok",
     )
+
+
+def tls_trouble(upstream: UpstreamSettings) -> Trouble | None:
+    """Whether nobody looks at its certificate."""
+    if upstream.tls_verify:
+        return None
+    return Trouble(
+        "its certificate is not looked at: whoever stands between can read, change and take all of it",
+        do="name the authority that signed its certificate, or the certificate itself, in ca_file",
+        level="warning",
+    )
+
+
+def resolved(host: str) -> list[str]:
+    """A host's addresses; none where nobody says so within a few seconds."""
+    found: list[str] = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            found.extend(str(place[0]) for *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(RESOLVED_WITHIN_S)
+    return list(found)
 
 
 def known_providers(settings: Settings) -> set[str]:
@@ -64,18 +93,26 @@ def upstream_troubles(upstream: UpstreamSettings, environ: Mapping[str, str]) ->
     from taximeter.gateway.upstream.credentials import header_for
     from taximeter.gateway.upstream.dial import tls_context
 
-    url = f"{upstream.base_url.rstrip('/')}/models"
+    socket_path, url = None, f"{upstream.base_url.rstrip('/')}/models"
+    if is_unix(upstream.base_url):
+        socket_path, under = split_unix(upstream.base_url)
+        url = f"http://localhost{under.rstrip('/')}/models"
     key = environ.get(upstream.api_key_env, "").strip() if upstream.api_key_env else ""
     headers = {"accept": "application/json", **(_ANTHROPIC if upstream.provider == "anthropic" else {})}
     if key:
         name, value = header_for(upstream.provider, httpx2.URL(url).raw_path, key.encode())
         headers[name.decode()] = value.decode()
     timeout_s = min(upstream.connect_timeout_s, LONGEST_S)
-    tls = tls_context(upstream.ca_file) if url.startswith("https:") else False
+    tls = tls_context(upstream, *(["h2"] if upstream.http2 else []), "http/1.1") if url.startswith("https:") else False
     try:
-        with httpx2.Client(
-            timeout=timeout_s, verify=tls, proxy=upstream.proxy_url or None, trust_env=False, headers=headers
-        ) as client:
+        transport = httpx2.HTTPTransport(
+            verify=tls,
+            http1=not upstream.http2 or tls is not False,  # without TLS nothing is negotiated
+            http2=upstream.http2,
+            proxy=upstream.proxy_url or None,
+            uds=socket_path,
+        )
+        with httpx2.Client(timeout=timeout_s, transport=transport, trust_env=False, headers=headers) as client:
             yield from _judged(upstream, client.get(url), key=bool(key))
     except httpx2.TimeoutException:
         yield Trouble(f"{url} did not answer in {timeout_s:g} s", do=_REACH, setting="base_url")

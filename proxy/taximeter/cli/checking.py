@@ -8,14 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from taximeter.cli.check_sinks import history_troubles, redis_troubles
-from taximeter.cli.check_upstreams import known_providers, provider_trouble, upstream_troubles
+from taximeter.cli.check_upstreams import (
+    known_providers,
+    provider_trouble,
+    resolved,
+    tls_trouble,
+    upstream_troubles,
+)
 from taximeter.cli.findings import Finding, Trouble
 from taximeter.config import Section, Settings
 from taximeter.config.addresses import masked
-from taximeter.config.checks import before_serving
+from taximeter.config.checks import before_serving, loop_problems
 from taximeter.config.envfile import environment
 from taximeter.config.found import Found
-from taximeter.core.errors import TaximeterError
+from taximeter.core.errors import ConfigError, TaximeterError
 from taximeter.node.datadir import Runtime, read_runtime
 
 AT_ONCE = 16
@@ -46,7 +52,7 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
     environ = environment(settings.env_file, os.environ)
     running = read_runtime(Path(settings.data_dir))
     tried: list[tuple[str, str, Callable[[], Iterable[Trouble]]]] = [
-        ("safe to serve, credentials there", "", lambda: _tried(before_serving, settings, environ)),
+        ("safe to serve, credentials there", "", lambda: _tried(_try_serving, settings, environ)),
         (_admin(settings), "", lambda: ()),
         (
             f"data directory {Path(settings.data_dir).absolute()}",
@@ -105,6 +111,9 @@ def _providers(settings: Settings, found: Found) -> Iterator[Finding]:
         if trouble is not None:
             what, setting = f"provider of upstream {upstream.name}", f"upstream[{number}].provider"
             yield from _told(what, setting, [trouble], found)
+        trouble = tls_trouble(upstream)
+        if trouble is not None:
+            yield from _told(f"TLS to upstream {upstream.name}", f"upstream[{number}].tls_verify", [trouble], found)
 
 
 def _upstreams(settings: Settings, environ: dict[str, str], found: Found) -> Iterator[Finding]:
@@ -115,6 +124,13 @@ def _upstreams(settings: Settings, environ: dict[str, str], found: Found) -> Ite
                 trouble.setting = f"upstream[{number}].{trouble.setting or 'base_url'}"
             what = f"upstream {upstream.name} {masked(upstream.base_url)}"
             yield from _told(what, f"upstream[{number}].base_url", troubles, found)
+
+
+def _try_serving(settings: Settings, environ: dict[str, str]) -> None:
+    before_serving(settings, environ)
+    for number, upstream in enumerate(settings.upstream):
+        for key, why in loop_problems(upstream, settings, resolved):
+            raise ConfigError(f"upstream[{number}].{key}: {getattr(upstream, key)!r} is not allowed; {why}.")
 
 
 def _admin(settings: Settings) -> str:

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from taximeter.config import unix_urls
 from taximeter.config.addresses import is_loopback, leads_to, masked, split
 from taximeter.config.secret import shared_secrets
-from taximeter.config.settings import RateSettings, Settings, UpstreamSettings
+from taximeter.config.settings import RateSettings, Settings, UpstreamSettings, tls_files
 from taximeter.config.watching import alert_problems, breaker_problems
 from taximeter.core import origins, pricecodes, tags
 from taximeter.core.errors import BadRequest, ConfigError
@@ -24,6 +25,7 @@ WEBHOOK_PATH = "/api/v1/webhooks/knowledge/metrics"
 _is_sha256 = re.compile(r"[0-9a-fA-F]{64}").fullmatch
 _is_header = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+").fullmatch
 _is_variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy")
 _FRAMING = frozenset(
     ("authorization", "connection", "content-length", "content-type", "host", "transfer-encoding", "upgrade")
 )
@@ -63,6 +65,12 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
     if smtp.host and smtp.password_file and not Path(smtp.password_file).is_file():
         raise ConfigError(f"smtp.password_file: there is no file {smtp.password_file}.")
     webhook = settings.webhook
+    for variable, proxy in environ.items():
+        if webhook.url and variable.lower() in _PROXY_VARIABLES and proxy.startswith("socks"):
+            raise ConfigError(
+                f"webhook.url: it would be sent through the proxy in {variable}, and SOCKS is not spoken. Unset it for "
+                "Taximeter, or name an HTTP proxy in it. (Upstreams use no proxy from the environment.)"
+            )
     for name in ("token_env", "secret_env"):
         variable = getattr(webhook, name)
         if webhook.url and variable and not environ.get(variable):
@@ -179,31 +187,40 @@ def _upstream_problems(upstream: UpstreamSettings) -> Iterable[tuple[str, str]]:
     for key in ("base_url", "native_url"):
         url = getattr(upstream, key)
         if url or key == "base_url":
-            yield from ((key, why) for why in _url_problems(url, ("http", "https")))
-    if upstream.proxy_url:
-        yield from (("proxy_url", why) for why in _url_problems(upstream.proxy_url, PROXY_SCHEMES, userinfo=True))
+            yield from ((key, why) for why in _base_url_problems(url))
+    yield from (("proxy_url", why) for why in _proxy_problems(upstream))
     if upstream.api_key_env and not _is_variable(upstream.api_key_env):
         yield "api_key_env", "it must be the name of an environment variable, not the key itself"
     if upstream.api_key_env and upstream.forward_credentials:
         yield "forward_credentials", "with api_key_env set, that credential is sent; never both"
     if not upstream.models or "" in upstream.models:
         yield "models", 'give model names or patterns, for example ["gpt-*"]; ["*"] for all'
-    if upstream.ca_file:
-        yield from (("ca_file", why) for why in _certificate_problems(Path(upstream.ca_file)))
+    if any(tls_files(upstream)):
+        from taximeter.config import upstream_tls  # 20 ms, for who has such a file
+
+        yield from upstream_tls.problems(upstream)
 
 
-def _certificate_problems(path: Path) -> Iterable[str]:
-    if not path.is_file():
-        yield "there is no such file"
-        return
-    import ssl  # 20 ms, for who has such a file
+def _base_url_problems(url: str) -> Iterable[str]:
+    if unix_urls.is_unix(url):
+        try:
+            unix_urls.split_unix(url)
+        except ValueError as error:
+            yield str(error)
+    else:
+        yield from (
+            why + (f", or {unix_urls.FORM}" if "http://" in why else "") for why in _url_problems(url, PROXY_SCHEMES)
+        )
 
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except ssl.SSLError as error:
-        yield f"no certificate (PEM) can be read from it: {error.reason or error}"
-    except OSError as error:
-        yield f"it cannot be read: {error.strerror}"
+
+def _proxy_problems(upstream: UpstreamSettings) -> Iterable[str]:
+    url = upstream.proxy_url
+    if url.startswith("socks"):
+        yield "SOCKS is not spoken; it must be an HTTP proxy: http:// or https://"
+    elif url:
+        yield from _url_problems(url, PROXY_SCHEMES, userinfo=True)
+    if url and any(map(unix_urls.is_unix, (upstream.base_url, upstream.native_url))):
+        yield "no proxy leads to a unix socket"
 
 
 def loop_problems(
@@ -238,7 +255,7 @@ def _rate_problems(rate: RateSettings, upstreams: set[str]) -> Iterable[tuple[st
         )
 
 
-PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+PROXY_SCHEMES = ("http", "https")
 
 
 def _url_problems(url: str, schemes: tuple[str, ...], *, userinfo: bool = False) -> Iterable[str]:

@@ -90,7 +90,8 @@ class UpstreamSettings(Section):
     name: str = "openai"
     """What paths (`/u/<name>/v1`), records and `taximeter check` call it."""
     base_url: str = "https://api.openai.com/v1"
-    """What a client would use as its base URL: our /v1 is replaced by it."""
+    """What a client would use as its base URL: our /v1 is replaced by it. A unix socket, as nginx writes it:
+    `unix:/path/to.sock:/v1`."""
     native_url: str = ""
     """For paths that don't start with /v1; empty: base_url without its last /v1."""
     provider: str = "openai"
@@ -115,10 +116,19 @@ class UpstreamSettings(Section):
     """Speak HTTP/2 to it, as TLS agrees (HTTP/1.1 where it does not), or without TLS by prior knowledge. Many calls
     share a connection; a call costs more than over HTTP/1.1."""
     proxy_url: str = ""
-    """An outbound proxy (`http://`, `https://`) for this upstream; a call costs more. With `http2` a goodbye of the
-    upstream (GOAWAY) cuts the answers that run."""
+    """An outbound proxy (`http://`, `https://`) for this upstream; no SOCKS, and none from the environment. A call
+    costs more, and with `http2` a goodbye of the upstream (GOAWAY) cuts the answers that run."""
     ca_file: str = ""
     """PEM file of further certificate authorities to trust; empty: the system's."""
+    tls_verify: bool = True
+    """false: its certificate is not looked at, so whoever stands between can read and change every call. Each worker
+    warns at its start, and `taximeter check` does."""
+    client_cert_file: str = ""
+    """PEM file of the certificate, with its chain, that we show to the upstream (mutual TLS)."""
+    client_key_file: str = ""
+    """PEM file of its private key; empty: it is in client_cert_file."""
+    client_key_password_file: str = ""
+    """File whose first line is the password of an encrypted key."""
     connect_timeout_s: Seconds = 10.0
     """Longest wait for a connection, TLS included."""
     first_byte_timeout_s: Seconds = 1_200.0
@@ -138,6 +148,16 @@ class UpstreamSettings(Section):
     tcp_user_timeout_s: SecondsOrNone = 180.0
     """A connection whose other end confirms nothing that was sent, or takes nothing of an upload, for so long is
     dropped; 0: as long as the system does (about 15 min)."""
+
+
+def tls_files(upstream: UpstreamSettings) -> tuple[str, str, str, str]:
+    """The files that TLS to an upstream is made of; empty where it has none."""
+    return (
+        upstream.ca_file,
+        upstream.client_cert_file,
+        upstream.client_key_file,
+        upstream.client_key_password_file,
+    )
 
 
 class TagSettings(Section):

@@ -19,6 +19,7 @@ from taximeter.server.fields import without_upgrade
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 """All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
 operator's credential back to the client; WebDAV's and others mean nothing here and at no provider."""
+_absolute = re.compile(rb"(?i)https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?").fullmatch
 END = b""
 """The event that a request's body is complete; a piece of it is never empty."""
 
@@ -117,6 +118,8 @@ class RequestFraming:
     def on_headers_complete(self) -> None:
         self.in_head = False
         parser, target = self._parser, b"".join(self._target)
+        if target[:1] != b"/":
+            target = self._path_of(target)
         method, version = parser.get_method(), parser.get_http_version()
         self.refusal = self._judge(method, target, version)
         if self.refusal is not None:
@@ -129,13 +132,25 @@ class RequestFraming:
 
     # The rules.
 
+    def _path_of(self, target: bytes) -> bytes:
+        """The path of a target in absolute form, where it names the same as the Host header (RFC 9112 §3.2.2): some
+        proxies forward requests so. Any other target as it is."""
+        found = _absolute(target)
+        hosts = [value.strip(b" \t").lower() for name, value in self._headers if name == b"host"]
+        if found is None or hosts != [found[1].lower()]:
+            return target
+        return (found[2] or b"/") + (found[3] or b"")
+
     def _judge(self, method: bytes, target: bytes, version: str) -> RequestError | None:
         if version not in ("1.1", "1.0"):
             return BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         if method not in METHODS:
             return MethodNotAllowed("This method is not served here.", allowed=b", ".join(METHODS))
         if target[:1] != b"/":
-            return BadRequest("The request target must be a path: use Taximeter as a base URL, not as an HTTP proxy.")
+            return BadRequest(
+                "The request target must be a path, or a URL whose host is the Host header's: use Taximeter as a base "
+                "URL, not as an HTTP proxy."
+            )
         if b"#" in target:
             return BadRequest("The request target must not contain #.")
         if self._hosts != 1 and (self._hosts or version == "1.1"):

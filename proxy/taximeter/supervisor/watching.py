@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from taximeter.config import Settings
+from taximeter.config.settings import tls_files
 from taximeter.pricebook.compile import own_file
 
 Seen = dict[Path, tuple[int, int, int] | None]
@@ -44,7 +45,8 @@ class Watched:
 
     def _files(self) -> Iterator[Path]:
         settings = self._settings
-        named = [upstream.ca_file for upstream in settings.upstream] + [settings.auth.shared_secret_file]
+        named = [name for upstream in settings.upstream for name in tls_files(upstream)]
+        named.append(settings.auth.shared_secret_file)
         yield from (Path(each) for each in named if each)
         yield from (each for each in (self._file, own_file(settings)) if each is not None)
         if settings.env_file:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from taximeter.core.errors import UpstreamCut, UpstreamUnreachable
+from taximeter.core.errors import ConfigError, UpstreamCut, UpstreamUnreachable
 from upstream import CLOSE, LAST_CHUNK, Provider, chunk, response, stream_head
 
 OK = response(b"fine")
@@ -120,3 +120,35 @@ async def test_an_idle_close_over_tls_is_noticed(authority, ca_file, client_of) 
         provider.script(OK)
         assert await client.answer() == (200, b"fine")
         assert provider.connections == 2
+
+
+async def test_an_upstream_that_asks_who_we_are_is_shown_our_certificate(
+    authority, ca_file, client_of, tmp_path
+) -> None:
+    context = serving(authority, "127.0.0.1")
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    mine = tmp_path / "mine.pem"
+    authority.issue_cert("client.example").private_key_and_cert_chain_pem.write_to_path(mine)
+    async with Provider(ssl=context) as provider:
+        with pytest.raises((UpstreamUnreachable, UpstreamCut)):
+            await client_of(provider, ca_file=ca_file).answer()
+        provider.script(OK)
+        client = client_of(provider, ca_file=ca_file, client_cert_file=str(mine))
+        assert await client.answer() == (200, b"fine")
+        assert len(provider.requests) == 1
+
+
+async def test_a_certificate_is_not_looked_at_only_where_that_is_said_and_then_it_is_told(client_of, caplog) -> None:
+    async with Provider(ssl=serving(trustme.CA(), "elsewhere.example")) as provider:
+        with pytest.raises(UpstreamUnreachable, match="certificate is not valid"):
+            await client_of(provider).answer()
+        assert "NOT verified" not in caplog.text
+        provider.script(OK)
+        assert await client_of(provider, tls_verify=False).answer() == (200, b"fine")
+    assert "upstream openai: its certificate is NOT verified" in caplog.text
+
+
+async def test_a_key_that_has_gone_bad_since_it_was_checked_names_its_upstream(client_of, provider, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="upstream 'openai': its certificates or key cannot be read"):
+        client_of(provider, base_url="https://h/v1", client_cert_file=str(tmp_path / "gone.pem"))

@@ -91,5 +91,7 @@ def _origin(scheme: bytes | None, authority: bytes | None, here: Address) -> Add
 
 def _url(origin: Address) -> bytes:
     scheme, host, port = origin
+    if scheme == "unix":
+        return b""  # no URL leads there: a relative one stays what it is
     shown = f"[{host}]" if ":" in host else host
     return f"{scheme}://{shown}{'' if port == _PORTS.get(scheme) else f':{port}'}".encode()

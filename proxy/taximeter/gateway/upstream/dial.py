@@ -6,17 +6,22 @@ Knows neither HTTP nor which connections there are (`pool`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import aiohappyeyeballs
 import msgspec
 
-from taximeter.core.errors import TooManyOpenFiles, UpstreamError, UpstreamUnreachable
+from taximeter import config
+from taximeter.config import upstream_tls
+from taximeter.core.errors import ConfigError, TooManyOpenFiles, UpstreamError, UpstreamUnreachable
 from taximeter.gateway.upstream.lookup import Lookup
 from taximeter.node.descriptors import OPEN_FILES
+
+log = logging.getLogger("taximeter.upstream")
 
 HAPPY_EYEBALLS_S = 0.25
 """RFC 8305's delay before the next address is tried beside the first."""
@@ -28,16 +33,25 @@ class Origin(msgspec.Struct, frozen=True):
     host: str
     port: int
     tls: ssl.SSLContext | None = None
+    socket_path: str = ""
+    """Of a unix socket, where it is one."""
 
 
-def tls_context(ca_file: str = "", protocols: Sequence[str] = ("http/1.1",)) -> ssl.SSLContext:
-    """Verifies certificate and host name against the system's authorities and those in `ca_file` (PEM).
+def tls_context(settings: config.UpstreamSettings, *protocols: str) -> ssl.SSLContext:
+    """Verifies certificate and host name unless told not to. `protocols`: what may be spoken, the best first (ALPN).
 
-    `protocols`: what may be spoken, the best first (ALPN).
+    Raises ConfigError where a file it names has gone bad since `check` looked.
     """
-    context = ssl.create_default_context()
-    if ca_file:
-        context.load_verify_locations(ca_file)
+    try:
+        context = upstream_tls.context_of(settings)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"upstream {settings.name!r}: its certificates or key cannot be read: {error}") from error
+    if not settings.tls_verify:
+        log.warning(
+            "upstream %s: its certificate is NOT verified (tls_verify = false): whoever stands between can read and "
+            "change every call, and take the credential",
+            settings.name,
+        )
     context.set_alpn_protocols(protocols)
     return context
 
@@ -57,6 +71,9 @@ class Dialer:
         """A protocol that is connected. Raises OSError, UnicodeError (see `unreachable`)."""
         origin, loop = self._origin, asyncio.get_running_loop()
         OPEN_FILES.check()
+        if origin.socket_path:
+            _, connected = await loop.create_unix_connection(protocol, origin.socket_path)
+            return connected
         found = await self._lookup.addresses()
         try:
             raw = await aiohappyeyeballs.start_connection(

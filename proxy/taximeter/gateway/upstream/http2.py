@@ -15,11 +15,11 @@ from taximeter import config
 from taximeter.core import loops
 from taximeter.core.errors import BadRequest, UpstreamTimeout
 from taximeter.gateway.upstream.credentials import HEADERS
-from taximeter.gateway.upstream.dial import Dialer, Origin, tls_context, unreachable
+from taximeter.gateway.upstream.dial import Dialer, unreachable
 from taximeter.gateway.upstream.endpoint import Address, host_header
 from taximeter.gateway.upstream.http2_connection import Http2Connection
 from taximeter.gateway.upstream.http2_stream import NotProcessed
-from taximeter.gateway.upstream.opening import Body, Headers, Transport
+from taximeter.gateway.upstream.opening import Body, Headers, Transport, origin_of
 from taximeter.gateway.upstream.response import Response
 from taximeter.gateway.upstream.wire import terms_of
 from taximeter.server.client import Then
@@ -46,12 +46,13 @@ class Http2Transport:
     ) -> None:
         """`http1()`: what speaks HTTP/1.1 to it. `mark`: see `core.loops`."""
         self._settings = settings
-        scheme, host, port = origin
-        self._first = [(b":scheme", scheme.encode()), (b":authority", host_header(origin))]
+        self._first = [
+            (b":scheme", b"https" if origin[0] == "https" else b"http"),
+            (b":authority", host_header(origin)),
+        ]
         self._fixed = [(b"accept-encoding", b"identity"), *([(loops.HEADER, mark)] if mark else [])]
-        tls = tls_context(settings.ca_file, ("h2", "http/1.1")) if scheme == "https" else None
         options = keepalive(settings.tcp_keepalive_s, settings.tcp_user_timeout_s)
-        self._dialer = Dialer(Origin(host, port, tls), settings.dns_lifetime_s, options)
+        self._dialer = Dialer(origin_of(settings, origin, "h2", "http/1.1"), settings.dns_lifetime_s, options)
         self._terms, self._beat_s = terms_of(
             settings.name, settings.first_byte_timeout_s, settings.idle_timeout_s, settings.keep_alive_s, then
         )

@@ -48,7 +48,7 @@ class HttpxTransport:
         self.tasks: set[asyncio.Task[None]] = set()
         scheme, host, port = origin
         self._origin = httpx2.URL(scheme=scheme, host=host, port=port)
-        tls = tls_context(settings.ca_file)
+        tls = tls_context(settings, "http/1.1")
         if settings.http2:
             tls.set_alpn_protocols(["h2", "http/1.1"])
         self.http = httpx2.AsyncHTTPTransport(

@@ -30,12 +30,18 @@ class Transport(Protocol):
         """Drop every connection."""
 
 
+def origin_of(settings: config.UpstreamSettings, address: Address, *protocols: str) -> Origin:
+    """Where an address leads. `protocols`: what may be spoken over TLS, the best first."""
+    scheme, host, port = address
+    if scheme == "unix":
+        return Origin("localhost", 0, socket_path=host)
+    return Origin(host, port, tls_context(settings, *protocols) if scheme == "https" else None)
+
+
 def pool_of(settings: config.UpstreamSettings, origin: Address, then: Then) -> Pool:
     """Connections to this origin, by these settings."""
-    scheme, host, port = origin
-    tls = tls_context(settings.ca_file) if scheme == "https" else None
     return Pool(
-        Origin(host, port, tls),
+        origin_of(settings, origin, "http/1.1"),
         name=settings.name,
         connect_timeout_s=settings.connect_timeout_s,
         first_byte_timeout_s=settings.first_byte_timeout_s,
