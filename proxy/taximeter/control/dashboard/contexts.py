@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from markupsafe import Markup
 from taximeter.budgets.responses import BudgetInfo
 from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Trend, Trends
 from taximeter.control.answers.responses import TrackResponse
+from taximeter.control.dashboard.fields import Field
 from taximeter.control.dashboard.figures import Figures, Row, Table, Today
 from taximeter.control.dashboard.pickers import Picker
 from taximeter.control.dashboard.pointing import Pointing
@@ -20,8 +22,10 @@ from taximeter.control.dashboard.time_series import TimeSeries
 from taximeter.control.dashboard.view import View
 from taximeter.control.door.access import Caller
 from taximeter.control.services.interfaces import Readiness
+from taximeter.core.audit import AuditEntry
 from taximeter.core.record import Record
 from taximeter.core.totals import Totals
+from taximeter.keys.store import CreatedKey, KeyInfo
 from taximeter.sinks.health import DeliveryHealth
 from taximeter.sinks.query import Listing, Match
 
@@ -128,6 +132,45 @@ class HealthPage(Page, kw_only=True):
     budgets: list[BudgetInfo] | None
     reported: int
     """Tokens that are the providers' own figures."""
+
+
+class KeyUse(msgspec.Struct, frozen=True):
+    """A key, and what it did this month."""
+
+    key: KeyInfo
+    calls: int
+    cost: Decimal | None
+
+
+class KeysPage(Page, kw_only=True):
+    template = "keys.html"
+    here: str = "Keys"
+    rows: list[KeyUse]
+    workspace: str | None
+    mode: str
+    """`open` or `keys`."""
+    fields: list[Field]
+    """Of the form for a new one."""
+    made: CreatedKey | None
+    """With its secret: shown this once."""
+    rotated: bool
+    said: str
+    """Why something was not done; "": all was."""
+    overlaps: dict[str, str]
+    pointing: Pointing
+    changes: list[AuditEntry]
+    tokens: Callable[[], str]
+    """A token for one form."""
+
+
+class BudgetsPage(Page, kw_only=True):
+    template = "budgets.html"
+    here: str = "Budgets"
+    budgets: list[BudgetInfo]
+    workspace: str | None
+    fields: list[Field]
+    changes: list[AuditEntry]
+    tokens: Callable[[], str]
 
 
 class AnalyticsPage(Page, kw_only=True):

@@ -70,6 +70,8 @@ def environment() -> Environment:
         "usd": lambda nusd: None if nusd is None else views.usd(nusd),
         "rfc3339": shown,
         "moment": moment,
+        "moment_utc": lambda us: moment(us, ZoneInfo("UTC")),
+        "plain_amount": lambda value: f"{value:,f}".rstrip("0").rstrip(".") if value % 1 else f"{value:,.0f}",
         "clock": lambda us, tz: f"{local(us, tz):%H:%M:%S}",
         "percent": lambda fraction: figures.UNKNOWN if fraction is None else f"{fraction * 100:.0f} %",
         "exact": exact,

@@ -13,6 +13,7 @@ from litestar.types import ExceptionHandlersMap
 from taximeter.control.dashboard.contexts import ErrorPage, Frame, Page
 from taximeter.control.dashboard.rendering import page
 from taximeter.control.door.access import Caller
+from taximeter.control.door.door import READING
 from taximeter.control.door.sessions import COOKIE
 from taximeter.control.services.querying import ApiRequest
 from taximeter.core.errors import RequestError, Unauthorized
@@ -27,7 +28,7 @@ NAV = (
     ("Records", "/dashboard/records"),
     ("Live", "/dashboard/live"),
 )
-OF_ADMIN = (("Meter health", "/dashboard/health"),)
+OF_ADMIN = (("Keys", "/dashboard/keys"), ("Budgets", "/dashboard/budgets"), ("Meter health", "/dashboard/health"))
 
 
 def show(request: ApiRequest, context: Page, status: int = 200) -> Response[str]:
@@ -40,7 +41,7 @@ def show(request: ApiRequest, context: Page, status: int = 200) -> Response[str]
 def _refused(request: ApiRequest, error: RequestError) -> Response[str]:
     if isinstance(error, Unauthorized):
         query = request.url.query
-        where = request.url.path + (f"?{query}" if query else "")
+        where = request.url.path + (f"?{query}" if query else "") if request.method in READING else "/"
         return Response("", status_code=303, headers={"location": f"/dashboard/login?next={quote(where, safe='')}"})
     return _told(request, error.status, error.message)
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("taximeter.access")
 
 READING = ("GET", "HEAD")
-"""A browser's session only reads: no other page, not even one of this machine, can change anything through it."""
+"""A browser's session reads, and sends the dashboard's own forms (forms.py); no other page, not even one of this
+machine, can change anything through it."""
 
 USER_HEADER = b"x-taximeter-user"
 """Who runs the command that asks; it is written down as what the command says."""
@@ -45,6 +46,8 @@ class Sender(msgspec.Struct, frozen=True):
     head: Mapping[bytes, bytes]
     method: str
     http_version: str = "1.1"
+    own_form: bool = False
+    """It is a form of the dashboard, sent by a page of this port."""
 
 
 class Door:
@@ -94,7 +97,7 @@ class Door:
     def look(self, sender: Sender) -> Caller:
         """Who asks, without counting a try: for looking again at who was let in."""
         token = bearer(sender.head.get(b"authorization"))
-        if token is None and sender.method in READING:
+        if token is None and (sender.method in READING or sender.own_form):
             token = self._sessions.token(sender.head.get(b"cookie"))
         return self._identify(token, local=self._local(sender))
 

@@ -11,6 +11,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from taximeter.control.door.door import READING, Door, Sender
+from taximeter.control.door.forms import PATHS, from_own_page
 from taximeter.control.door.shares import request_of as whose
 from taximeter.core.audit import NOBODY
 from taximeter.core.errors import AnswerCut, BadRequest, Unauthorized
@@ -78,6 +79,7 @@ def asked_by(scope: Scope, head: dict[bytes, bytes]) -> Sender:
         head=head,
         method=str(scope.get("method")),
         http_version=scope.get("http_version", "1.1"),
+        own_form=scope["path"].startswith(PATHS) and scope.get("method") == "POST" and from_own_page(head),
     )
 
 

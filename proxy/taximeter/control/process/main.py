@@ -28,6 +28,7 @@ from taximeter.budgets.watching import Watching
 from taximeter.config import LimitSettings, Settings
 from taximeter.control.app import create
 from taximeter.control.dashboard import warm
+from taximeter.control.door.forms import Forms
 from taximeter.control.door.sessions import Sessions
 from taximeter.control.door.shares import Shares
 from taximeter.control.door.trust import warning
@@ -152,7 +153,7 @@ class Control:
             lambda: self.force, self.history, self.counters.server, self.budgets, self.breakers, self.delivery
         )
         self.state = State(boot, self.delivery)
-        self.sessions, self.shares = Sessions(), Shares()
+        self.sessions, self.forms, self.shares = Sessions(), Forms(), Shares()
         self.services: Services | None = None
         self.services = self._services(self.force)
         self.server = Server(asgi(create(self.services)), _limits(settings))
@@ -314,6 +315,7 @@ class Control:
             audit=self.audit,
             trail=self.trail,
             sessions=self.sessions,
+            forms=self.forms,
             shares=self.shares,
             former=None if self.services is None else self.services.door,
         )

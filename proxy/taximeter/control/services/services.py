@@ -13,6 +13,7 @@ from taximeter.breaker.service import BreakerService
 from taximeter.budgets.service import BudgetService
 from taximeter.config import Settings
 from taximeter.control.door.door import Door
+from taximeter.control.door.forms import Forms
 from taximeter.control.door.sessions import Sessions
 from taximeter.control.door.shares import Shares
 from taximeter.control.services.arrivals import Arrivals
@@ -67,6 +68,7 @@ class Services:
     trail: AuditTrail | None = None
     """Reads what was written down; None: nothing is kept."""
     sessions: Sessions = field(default_factory=Sessions)
+    forms: Forms = field(default_factory=Forms)
     former: Door | None = None
     """The door of the settings before; None: since the start there were none."""
     door: Door = field(init=False)
