@@ -91,20 +91,6 @@ def test_any_bytes_resolve_or_are_refused(path):
 
 
 @pytest.mark.parametrize(
-    ("path", "base", "native", "target"),
-    [
-        (b"/v1/chat/completions", b"/v1", b"", b"/v1/chat/completions"),
-        (b"/v1/chat/completions", b"/api/v3", b"/api", b"/api/v3/chat/completions"),
-        (b"/v1", b"", b"", b"/"),
-        (b"/v1beta/models/g:generateContent", b"/v1beta/openai", b"", b"/v1beta/models/g:generateContent"),
-        (b"/api/chat", b"/v1", b"/ollama", b"/ollama/api/chat"),
-    ],
-)
-def test_our_v1_stands_for_the_upstreams_base(path, base, native, target):
-    assert routes.target(path, base, native) == target
-
-
-@pytest.mark.parametrize(
     ("path", "meant"),
     [
         (b"/v1/chat/completions", (b"/v1/chat/completions",)),

@@ -164,10 +164,15 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
 
     @contextlib.asynccontextmanager
     async def serving(
-        provider, *, upstream: dict[str, Any] | None = None, keys: Sequence[ProxyKey] = (), **more
+        provider,
+        *,
+        upstream: dict[str, Any] | None = None,
+        upstreams: Sequence[dict[str, Any]] = (),
+        keys: Sequence[ProxyKey] = (),
+        **more,
     ) -> AsyncIterator[Running]:
         base = {"name": "openai", "base_url": provider.base_url, "forward_credentials": True, **(upstream or {})}
-        settings = msgspec.convert({"upstream": [base], "data_dir": str(tmp_path), **more}, Settings)
+        settings = msgspec.convert({"upstream": [base, *upstreams], "data_dir": str(tmp_path), **more}, Settings)
         journal = Journal(
             Path(settings.data_dir) / "journal",
             node="n",
@@ -176,7 +181,7 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
             now_us=lambda: time.time_ns() // 1000,
             batched=True,
         )
-        upstreams = Upstreams(
+        made = Upstreams(
             settings.upstream,
             drop=dropped_headers(settings),
             then=journal.after_written,
@@ -187,12 +192,12 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
         gate = Gateway(
             settings,
             metering=Metering(settings, journal=journal, prices=FlatPrices(), tokenizers=Words()),
-            upstreams=upstreams,
+            upstreams=made,
             admission=Admission(Keys(keys), hosts, required=settings.auth.mode == "keys"),
         )
         if warm:
             with contextlib.suppress(UpstreamError):
-                transport: Any = upstreams.all[0]._transport
+                transport: Any = made.all[0]._transport
                 pool = transport.pool
                 pool.release(await pool.connect())
         listener = socket.create_server(("127.0.0.1", 0))
@@ -214,7 +219,7 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
         finally:
             server.stop()
             await serving
-            await upstreams.close()
+            await made.close()
             journal.shutdown()
 
     return serving

@@ -52,7 +52,7 @@ def located(base, location, asked=b"/v1/files", name=""):
         ),
         (DEEP, b"/v1/files", b"https://h.test:8443/a/api/v3/x", b"/v1/x"),
         (DEEP, b"/v1/files", b"/a/api/v3", b"/v1"),
-        (COHERE, b"/v2/chat", b"https://api.cohere.ai/compatibility/v1/chat", b"/v1/chat"),
+        (COHERE, b"/v2/chat", b"https://api.cohere.ai/compatibility/v1/models", b"/v1/models"),
         (COHERE, b"/v2/chat", b"/v2/chat/", b"/v2/chat/"),
         (COHERE, b"/v1/chat", b"https://api.cohere.com/v2/chat", b"/v2/chat"),
         (V6, b"/v1/x", b"http://[::1]:9000/v1/y", b"/v1/y"),
@@ -80,7 +80,7 @@ def test_what_stays_with_the_upstream_leads_to_the_meter(base, asked, location, 
         (PLAIN, b"http://gpu:/v1\\x"),
         (PLAIN, b"http://gpu:8000/w/acme/v1/x"),  # here that names a workspace
         (DEEP, b"https://h.test:8443/a/api/v30/x"),
-        (COHERE, b"https://api.cohere.com/v1/chat"),  # our /v1 stands for the other host
+        (COHERE, b"https://api.cohere.com/v1/models"),  # our /v1 stands for the other host
     ],
 )
 def test_any_other_one_stays_as_it_is_and_counts(base, location):

@@ -93,7 +93,8 @@ class UpstreamSettings(Section):
     """What a client would use as its base URL: our /v1 is replaced by it. A unix socket, as nginx writes it:
     `unix:/path/to.sock:/v1`."""
     native_url: str = ""
-    """For paths that don't start with /v1; empty: base_url without its last /v1."""
+    """For paths that don't start with /v1, and for those of Gemini's, Vertex's and Cohere's own API where base_url is
+    their API like OpenAI's; empty: base_url without its last /v1, or without what makes it that API."""
     provider: str = "openai"
     """Whose prices and conventions apply."""
     api_key_env: str = ""

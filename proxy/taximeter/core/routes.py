@@ -106,13 +106,3 @@ def spellings(path: bytes) -> tuple[bytes, ...]:
 _slash_escapes = re.compile(rb"(?i)%(?:25)?2f").split
 _parameters = re.compile(rb";[^/]*").sub
 _slashes = re.compile(rb"/+(?:\./+|\.$)*").sub
-
-
-def target(path: bytes, base: bytes, native: bytes) -> bytes:
-    """The path at the upstream. `base` and `native` are its base URLs' paths without a trailing slash.
-
-    Our `/v1` stands for `base` (which may end in /v1, /api/v3 or nothing); any other path goes under `native`.
-    """
-    if path == b"/v1" or path.startswith(b"/v1/"):
-        return base + path[3:] or b"/"
-    return native + path

@@ -103,7 +103,10 @@ class Gateway:
             record.request_model, record.stream = prepared.model, prepared.stream
             record.request_bytes = len(body)
 
-            upstream = self.upstreams.choose(route.upstream, prepared.model)
+            if prepared.model is None:
+                upstream = self.upstreams.without_model(route.upstream, head, route.path)
+            else:
+                upstream = self.upstreams.choose(route.upstream, prepared.model)
             record.upstream, record.provider = upstream.name, upstream.provider
             record.region = route.region or upstream.region
             if prepared.injected and (flavor.api, prepared.model) in upstream.usage.refused:

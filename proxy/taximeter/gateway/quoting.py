@@ -122,7 +122,10 @@ class Quoting:
             prepared = flavor.prepare(body, route.path, inject=False)
         except Exception:  # as of a call: what cannot be read is not known
             prepared = Prepared(body=body)
-        upstream = self._upstreams.choose(route.upstream, prepared.model)
+        if prepared.model is None:
+            upstream = self._upstreams.without_model(route.upstream, head, route.path)
+        else:
+            upstream = self._upstreams.choose(route.upstream, prepared.model)
         now_us = time.time_ns() // 1000
         opening = Open(
             request_id="",

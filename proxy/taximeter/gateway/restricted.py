@@ -36,7 +36,8 @@ class Restrictions:
             return True
         if not self._admission.limited or demand.unbilled(route.path):
             return False
-        whose = self._tagging.of(head, named, route, key, self._upstreams.choose(route.upstream, None), None)
+        upstream = self._upstreams.without_model(route.upstream, head, route.path)
+        whose = self._tagging.of(head, named, route, key, upstream, None)
         budgets = self._admission.budgets
         return budgets is not None and budgets.reads(whose.workspace)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from taximeter.core import routes
 from taximeter.core.errors import BadRequest
+from taximeter.gateway.upstream import shapes
 from taximeter.gateway.upstream.endpoint import Address, may_be_target, parse
 
 if TYPE_CHECKING:
@@ -27,13 +26,16 @@ class Base(NamedTuple):
     @classmethod
     def of_settings(cls, settings: config.UpstreamSettings) -> Base:
         """Raises ConfigError on a URL that cannot be used."""
-        native_url = settings.native_url or re.sub(r"/v1/?$", "", settings.base_url)
-        return cls(*parse(settings, settings.base_url), *parse(settings, native_url))
+        origin, path = parse(settings, settings.base_url)
+        if settings.native_url:
+            return cls(origin, path, *parse(settings, settings.native_url))
+        return cls(origin, path, origin, shapes.native_base(path))
 
     def of(self, path: bytes) -> tuple[Address, bytes]:
         """Where a path of ours leads: origin and path there."""
-        native = not (path == b"/v1" or path.startswith(b"/v1/"))
-        return self.native_origin if native else self.origin, routes.target(path, self.path, self.native_path)
+        if shapes.is_native(path, self.path):
+            return self.native_origin, self.native_path + path
+        return self.origin, self.path + path[3:] or b"/"
 
     def ours(self, origin: Address, path: bytes) -> bytes | None:
         """The path of ours that leads there; None: none does."""
@@ -54,14 +56,14 @@ class Targets:
         self._screen = screen
         self._provider = provider
         self._forward = forward
-        self.known: dict[bytes, bytes] = {}
+        self.known: dict[bytes, tuple[bytes, bool]] = {}
         """Of paths without a query; clients name paths, so the memory of them is bounded."""
 
-    def of(self, path: bytes) -> bytes:
-        """Raises BadRequest where it may not be sent."""
+    def of(self, path: bytes) -> tuple[bytes, bool]:
+        """The target, and whether it is at the native URL's host. Raises BadRequest where it may not be sent."""
         path, mark, query = path.partition(b"?")
         self._screen.path(path)
-        target = self._base.of(path)[1]
+        origin, target = self._base.of(path)
         if query:
             query = self._screen.query(query, self._provider, forward=self._forward)
             mark = b"?" if query else b""
@@ -69,5 +71,5 @@ class Targets:
         if may_be_target(target) is None:
             raise BadRequest("The request's path or query holds characters that no request line may.")
         if not mark and len(self.known) < _CACHED_PATHS:
-            self.known[path] = target
-        return target
+            self.known[path] = target, origin != self._base.origin
+        return target, origin != self._base.origin

@@ -19,6 +19,7 @@ from taximeter.gateway.upstream.endpoint import Address, host_header, key_of, ma
 from taximeter.gateway.upstream.opening import Body, Headers, Transport, pool_of
 from taximeter.gateway.upstream.pool import Pool
 from taximeter.gateway.upstream.response import Response
+from taximeter.gateway.upstream.shapes import foreign, told
 from taximeter.gateway.upstream.targets import Base, Targets
 from taximeter.server.client import Then, at_once
 from taximeter.server.fields import HOP_BY_HOP, named_by
@@ -76,14 +77,17 @@ class Upstream:
 
         Raises BadRequest (nothing sent), UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage; what `body` raises.
         """
-        target = self._targets.known.get(path) or self._targets.of(path)
+        target, native = self._targets.known.get(path) or self._targets.of(path)
         kept = self._filter(headers)
         if self._key and (method != b"OPTIONS" or not is_preflight(dict(headers))):
             kept.append(credentials.header_for(self.provider, target, self._key))
         length = None if isinstance(body, bytes) else _length_of(headers)
-        native = not (path == b"/v1" or path.startswith((b"/v1/", b"/v1?")))
         transport = self._native_transport if native else self._transport
         return transport.send(method, target, kept, body, length)
+
+    def withhold(self, names: frozenset[bytes]) -> None:
+        """These headers do not go on."""
+        self._skip |= names
 
     async def close(self) -> None:
         """Drop every connection."""
@@ -133,6 +137,8 @@ class Upstreams:
         self.all = [Upstream(one, drop, environ, then, screen, mark) for one in settings]
         for other in self.all[1:]:
             other.first = False
+        for one in self.all:
+            one.withhold(foreign(one.provider, one.base.origin[1], [each.provider for each in self.all]))
         self._by_name = {one.name: one for one in self.all}
         self._patterns = [(matcher(u.settings.models), u) for u in self.all]
         self._by_model: dict[str, Upstream] = {}
@@ -145,13 +151,23 @@ class Upstreams:
                 raise NotFound(f"No upstream is called {name!r}.", param="upstream")
             return named
         if model is None:
-            return self.all[0]
+            return self.all[0]  # see `without_model`
         chosen = self._by_model.get(model)
         if chosen is None:
             chosen = next((one for match, one in self._patterns if match(model)), self.all[0])
             if len(self._by_model) < _CACHED_MODELS:  # clients name models, so the memory of them is bounded
                 self._by_model[model] = chosen
         return chosen
+
+    def without_model(self, name: str | None, head: Mapping[bytes, bytes], path: bytes) -> Upstream:
+        """For a call that names no model: the named one, else the first of the provider that its credential or its
+        path is of, else the first. Raises NotFound on an unknown name."""
+        if name is None and len(self.all) > 1:
+            for providers in told(head, path):
+                for one in self.all:
+                    if one.provider in providers:
+                        return one
+        return self.choose(name, None)
 
     async def close(self) -> None:
         """Drop every connection."""
