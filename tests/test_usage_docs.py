@@ -45,7 +45,7 @@ from taximeter.sinks.batch import Batch
 from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.webhook.sink import Webhook
 from taximeter.sinks.webhook.store import LetterResult as Answer
-from waits import HANG_S
+from waits import HANG_S, until
 
 __all__ = ["control", "start"]
 
@@ -53,7 +53,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "usage.md"
 README = PAGE.parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:(?!```).*\n)*)```")
 SERVING = re.compile(
-    r"taximeter (serve|check|status|quote|alerts test)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b"
+    r"taximeter (serve|check|status|reload|quote|alerts test)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b"
 )
 """Commands about a node as a whole; they are run with one."""
 ON_FILES = ("backup", "restore", "database")
@@ -321,7 +321,12 @@ def test_every_command_about_a_node_prints_what_the_page_shows(tmp_path):
             outputs[check] = shown(done.stdout.encode(), check.partition(" | ")[2])
         runtime = running.start()
         with httpx2.Client(base_url=f"http://{runtime.admin_listen}", timeout=HANG_S) as client:
-            for command in set(commands) - outputs.keys():
+
+            def answered() -> bool:
+                return set(client.get("/healthz").json()["sinks"].values()) == {0}
+
+            until(answered, "every sink to answer")
+            for command in sorted(set(commands) - outputs.keys(), key=lambda each: each.startswith("taximeter reload")):
                 first, _, pipe = command.partition(" | ")
                 if first.startswith("curl"):
                     text = indented(client.get(asked(shlex.split(first)[1:])[1]))
@@ -343,6 +348,7 @@ def usual(output, runtime, running):
     output = output.replace(str(running.directory), "/srv/taximeter")
     output = re.sub(r"(?m)^.* supervisor: valkey: .*\n", "", output)  # what it says of this machine's kernel
     output = re.sub(r"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d.\d{3}Z ", "2026-11-03T12:00:00.000Z ", output)
+    output = re.sub(r"for new calls \(\d+\.\d s\)", "for new calls (1.0 s)", output)
     return re.sub(r"(redis://\S*@?127\.0\.0\.1:)\d+", r"\g<1>40213", output)
 
 
