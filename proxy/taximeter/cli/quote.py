@@ -18,6 +18,8 @@ from taximeter.core.errors import BadRequest
 if TYPE_CHECKING:
     from taximeter.gateway.quote import Quote, QuotedBudget
 
+INDEX = "index"
+"""The task of what a document costs (taximeter_rag); --task names another."""
 KEY_ENV = "TAXIMETER_KEY"
 ANSWER_S = 60.0
 """A long prompt is counted in a second or two."""
@@ -25,7 +27,21 @@ TAGS = {"workspace": "X-Workspace", "track": "X-Track-Id", "document": "X-Docume
 
 
 @click.command()
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb"), required=False)
+@click.option(
+    "--ingest", "folder", type=click.Path(path_type=Path), help="Estimate bringing this folder into a RAG server."
+)
+@click.option("--model", default="gpt-4o-mini", show_default=True, help="With --ingest: the LLM.")
+@click.option(
+    "--embedding-model", default="text-embedding-3-small", show_default=True, help="With --ingest: that of the vectors."
+)
+@click.option("--provider", help="With --ingest: whose prices the LLM has; default: its upstream's.")
+@click.option("--embedding-provider", help="With --ingest: the same of the embedding model.")
+@click.option("--chunk-tokens", type=click.IntRange(1), default=1_200, show_default=True, help="With --ingest.")
+@click.option("--overlap", type=click.IntRange(0), default=100, show_default=True, help="With --ingest.")
+@click.option("--calls-per-chunk", type=click.IntRange(1), default=2, show_default=True, help="With --ingest.")
+@click.option("--days", type=click.IntRange(1), default=30, show_default=True, help="With --ingest: of own history.")
+@click.option("--url", envvar="TAXIMETER_URL", help="With --ingest: control port with the history.")
 @click.option("--api", metavar="PATH", help="Where the call would go, as /v1/embeddings; default: by its members.")
 @click.option("--workspace", metavar="NAME", help="Tag of the call.")
 @click.option("--track", metavar="NAME", help="Tag of the call.")
@@ -37,21 +53,34 @@ TAGS = {"workspace": "X-Workspace", "track": "X-Track-Id", "document": "X-Docume
 @click.option("--json", "as_json", is_flag=True, help="The API's own JSON, for machines.")
 @guarded
 def quote(
-    file: BinaryIO,
+    file: BinaryIO | None,
+    folder: Path | None,
     api: str | None,
     upstream: str | None,
     proxy: str | None,
     config_file: Path | None,
     as_json: bool,
-    **tags: str | None,
+    workspace: str | None,
+    track: str | None,
+    document: str | None,
+    task: str | None,
+    **ingesting: Any,
 ) -> None:
     """What the call whose JSON body is in FILE (`-`: standard input) would use and cost, and whether it would pass.
 
     Nothing is sent to a provider, held or recorded. A proxy key is taken from the variable TAXIMETER_KEY. Exit code 1:
     the call would not pass.
+
+    With --ingest: an estimate of what it takes to bring a folder's texts into a RAG server as LightRAG does.
     """
     from taximeter.gateway.quote import Quote
 
+    if (file is None) == (folder is None):
+        raise BadRequest("Name a FILE with a call's body, or --ingest a folder.")
+    if file is None:
+        _ingest(folder or Path(), config_file, workspace, task or INDEX, as_json, ingesting)
+        return
+    tags = {"workspace": workspace, "track": track, "document": document, "task": task}
     body = file.read()
     path = (f"/u/{upstream}" if upstream else "") + (api or api_of(body)).rstrip("/")
     headers = {TAGS[name]: value for name, value in tags.items() if value}
@@ -63,6 +92,21 @@ def quote(
         _show(told)
     if not told.would_pass:
         raise SystemExit(1)
+
+
+def _ingest(
+    folder: Path, config_file: Path | None, workspace: str | None, task: str, as_json: bool, said: dict[str, Any]
+) -> None:
+    from taximeter.cli.estimating import Cut
+    from taximeter.cli.ingest import Asked, ingest, show
+    from taximeter.control.answers import responses
+
+    cut = Cut(said.pop("chunk_tokens"), said.pop("overlap"), said.pop("calls_per_chunk"))
+    told = ingest(Asked(folder=folder, cut=cut, task=task, workspace=workspace, config_file=config_file, **said))
+    if as_json:
+        echo(responses.encode(told))
+    else:
+        show(told)
 
 
 def api_of(body: bytes) -> str:
