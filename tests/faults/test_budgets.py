@@ -15,11 +15,20 @@ import redis
 
 import valkeys
 from faults.running import Node
+from taximeter.budgets.rule import Budget
+from taximeter.budgets.tally import charged, used
 from valkeys import Server, free_ports, running
 
 pytestmark = pytest.mark.timeout(240)
 
 LIMIT = 12_000
+SCOPED: list[tuple[dict[str, str], int]] = [
+    ({"end_user": "*", "unit": "output_tokens", "period": "rolling 1h"}, 1_200),
+    ({"end_user": "u1", "model": "gpt-4o-mini", "unit": "requests", "period": "month", "tz": "Asia/Tokyo"}, 40),
+    ({"key_id": "", "upstream": "*", "track": "*", "unit": "input_tokens", "period": "total"}, 2_000),
+]
+"""Budgets beside that of the workspace, each of which some calls reach."""
+USERS = 6
 CONFIG = '[budget]\non_unavailable = "refuse"\n'
 GOOD = {None, "budget_reserved", "insufficient_quota", "budget_unavailable", "journal_unavailable"}
 """What a call under a budget may be answered while Redis, workers and control come and go."""
@@ -40,7 +49,8 @@ class Spenders:
             text = " ".join(["word"] * dice.randint(1, 30))
             body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], "max_tokens": 60}
             try:
-                answer = await client.post(PATH, json=body | {"stream": dice.random() < 0.5})
+                whose = {"x-end-user": f"u{number % USERS}", "x-track-id": f"t{number % 4}"}
+                answer = await client.post(PATH, json=body | {"stream": dice.random() < 0.5}, headers=whose)
                 self.last = answer.headers.get("x-taximeter-error")
             except httpx2.HTTPError as error:  # its worker was killed
                 self.last = type(error).__name__
@@ -78,6 +88,9 @@ async def make(node):
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.admin}") as control:
         asked = {"workspace": "acme", "limit": str(LIMIT), "unit": "tokens", "period": "total"}
         assert (await control.post("/budgets", json=asked)).status_code == 201
+        for scope, limit in SCOPED:
+            asked = {"workspace": "acme", "limit": str(limit), **scope}
+            assert (await control.post("/budgets", json=asked)).status_code == 201
     async with httpx2.AsyncClient(base_url=node.url) as client:
         seen = 0
         while seen < 8:  # until every worker knows it
@@ -99,12 +112,38 @@ async def standing(node):
 
     await node.settle()
     await node.until(there, "counted, and nothing held")
-    (now,) = (await node.get("/budgets"))["data"]
-    return now
+    return (await node.get("/budgets"))["data"][0]
 
 
-async def check(node, spenders, figures):
+def check_scopes(records, sums):
+    """What each value used is what Redis says, and nobody used more than the limit.
+
+    `records` are all that were written, `sums` the counters of budgets in Redis.
+    """
+    for scope, limit in SCOPED:
+        unit, period = scope["unit"], scope["period"]
+        of = Budget(id="bud_00000000000a", workspace="acme", limit=limit, **scope)  # type: ignore[arg-type]
+        used_by: Counter[tuple[str, ...]] = Counter()
+        for record in records:
+            allowance = of.allowance(record)
+            if allowance is not None:
+                used_by[allowance.values] += used(unit)(record) + charged(unit)(record)  # type: ignore[arg-type]
+        assert used_by and max(used_by.values()) <= limit, (scope, used_by)
+        label = f"tally:{unit}:{of.when.label}:"
+        names = [f":{name}=" for name, _ in of.tally.scope]
+        in_redis: Counter[tuple[str, ...]] = Counter()
+        for key, amounts in sums.items():
+            said = key.partition(label)[2].split(":")[1:]
+            if label in key and [f":{each.partition('=')[0]}=" for each in said] == names:
+                in_redis[tuple(each.partition("=")[2] for each in said)] += sum(map(int, amounts.values()))
+        assert +in_redis == +used_by, (scope, period)
+
+
+async def check(node, spenders, figures, nodes=()):
     now = await standing(node)
+    records = [record for each in (nodes or [node]) for record in each.records()]
+    client = node.redis()
+    check_scopes(records, {key: client.hgetall(key) for key in client.scan_iter("tm:{acme}:tally:*")})
     assert billed(node) <= now["spent"] + now["charged"] <= LIMIT, (billed(node), now, spenders.answers)
     assert spenders.answers["insufficient_quota"] and spenders.answers[None]
     errors = {kind for kind in spenders.answers if kind not in GOOD}
@@ -225,4 +264,4 @@ async def test_two_nodes_share_a_redis_that_is_emptied_while_one_is_killed(seed,
             await here.more(40, "insufficient_quota")
             await there.more(40, "insufficient_quota")
         await there.node.settle()
-        await check(one, here, figures)
+        await check(one, here, figures, [one, other])

@@ -9,8 +9,10 @@ from redis.asyncio import Redis
 
 from ledger_fake import NOON_US, FakeHistory, batch, record
 from present import present
+from taximeter.budgets.charges import Held, charge
 from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
 from taximeter.budgets.rule import Allowance, Budget, Budgets
+from taximeter.budgets.tally import UNITS
 from taximeter.core.record import BUDGETS, Outcome
 from taximeter.sinks.redis.client import RedisServer
 from taximeter.sinks.redis.counters import Counters
@@ -314,3 +316,72 @@ async def test_what_is_charged_counts_against_the_budget_survives_a_rebuild_and_
     await place.count(back)
     assert await place.stand(day, key) == [Spent(0, 0, 100), Spent(5_000, 0, 0)]
     assert type(await place.reserve(3, 900, day)) is Reserved
+
+
+VALUES = {"key_id": ["k1", "k2"], "end_user": ["a", "b", "c"], "model": ["gpt-4o-mini", "o/m 3"],
+          "upstream": ["openai"], "track": ["t1", "t2"], "document": [None, "d"], "task": [None, "query"]}  # fmt: skip
+PERIODS = [("day", "UTC"), ("day", "Asia/Kolkata"), ("week", "UTC"), ("total", "UTC"), ("rolling 1h", "UTC")]
+
+
+def random_budget(rng, number):
+    scope = {
+        name: rng.choice([*VALUES[name], "*", "*"]) or "*" for name in rng.sample(sorted(VALUES), rng.randint(0, 3))
+    }
+    period, tz = rng.choice(PERIODS)
+    unit = rng.choice(UNITS)
+    limit = rng.randint(3, 12) if unit == "requests" else rng.randint(1_000, 6_000)
+    return budget(id=f"b{number}", unit=unit, period=period, tz=tz, limit=limit, **scope)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_of_budgets_of_any_scope_nobody_spends_more_than_the_limit(desk, seed):
+    rng = random.Random(seed)
+    budgets = [random_budget(rng, number) for number in range(5)]
+    place = await desk(*budgets)
+    await place.counters.rebuild("acme")
+    await place.counters.cursors(["j1"])
+    seen, under_way, seq, refused = set(), [], 0, 0
+
+    async def call(number):
+        nonlocal refused
+        says = {name: rng.choice(values) for name, values in VALUES.items()}
+        says["request_model"] = says.pop("model")
+        allowances = Budgets(budgets).of(record(1, **says))
+        bound = Held(
+            rng.randint(10, 400), rng.randint(10, 400), output_tokens=rng.randint(0, 10), audio_ms=rng.randint(0, 300)
+        )
+        seen.update(allowances)
+        wanted = [(each, bound.of(each.budget.unit)) for each in allowances]
+        if wanted and type(await place.holds.reserve(f"r{number}#1", wanted, NOON_US)) is Refusal:
+            refused += 1
+        else:
+            under_way.append((number, says, bound))
+
+    async def stands():
+        found = await place.stand(*seen)
+        for each, standing in zip(seen, found, strict=True):
+            assert standing.held >= 0
+            assert standing.spent + standing.charged + standing.held <= each.budget.limit, (each, standing)
+        return found
+
+    for wave in range(10):
+        await asyncio.gather(*(call(wave * 20 + n) for n in range(20)))
+        rng.shuffle(under_way)
+        records = []
+        for number, says, bound in [under_way.pop() for _ in range(len(under_way) * 2 // 3)]:
+            seq += 1
+            output = rng.randint(0, bound.output_tokens or 0)
+            known = {"input_tokens": rng.randint(0, bound.of("input_tokens")), "output_tokens": output,
+                     "cost_nusd": rng.randint(0, bound.cost_nusd or 0), "seconds": bound.audio_ms / 1_000}  # fmt: skip
+            if rng.random() < 0.2:
+                known = dict.fromkeys(known, None) | {"total_tokens": None, "outcome": Outcome.TIMEOUT, "status": None}
+            ended = record(seq, tags={BUDGETS: "b"}, cached_input_tokens=None, **says, **known)
+            ended.request_id, bound.sent = f"r{number}", True
+            charge(ended, bound)
+            records.append(ended)
+        if records:
+            await place.count(*records)
+        live = await stands()
+    await place.counters.rebuild("acme")
+    assert await stands() == live
+    assert refused
