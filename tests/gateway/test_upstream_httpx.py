@@ -21,7 +21,7 @@ from taximeter.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from taximeter.gateway.upstream import http2_connection
+from taximeter.gateway.upstream import http2_answers
 from taximeter.gateway.upstream.httpx_client import _Exchange
 from taximeter.gateway.upstream.upstreams import Upstream
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
@@ -243,4 +243,4 @@ async def test_no_error_is_taken_for_a_fault_of_ours(kind, answered, monkeypatch
 def test_the_http2_client_catches_all_that_its_library_raises() -> None:
     raised = [kind for kind in exceptions_of("h2", "hpack", "hyperframe") if kind.__module__ != "builtins"]
     assert len(raised) > 20
-    assert all(issubclass(kind, http2_connection.ERRORS) for kind in raised)
+    assert all(issubclass(kind, http2_answers.ERRORS) for kind in raised)

@@ -6,7 +6,7 @@ A GOAWAY ends no stream that runs (`goaway`). Knows nothing of providers, nor wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 from typing import Protocol, cast
 
@@ -23,35 +23,28 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import H2Error, NoAvailableStreamIDError, TooManyStreamsError
+from h2.exceptions import NoAvailableStreamIDError, TooManyStreamsError
 from h2.settings import SettingCodes, Settings
-from hpack.exceptions import HPACKError
-from hyperframe.exceptions import HyperframeError
 
 from taximeter.core.errors import (
     BadRequest,
-    UpstreamCut,
     UpstreamError,
     UpstreamGarbage,
     UpstreamTimeout,
-    UpstreamUnreachable,
 )
-from taximeter.gateway.upstream.framing import HEAD_BYTES, HEAD_FIELDS, INTERIM_HEADS
+from taximeter.gateway.upstream.framing import HEAD_BYTES, INTERIM_HEADS
 from taximeter.gateway.upstream.goaway import Frames, Goaway
+from taximeter.gateway.upstream.http2_answers import ERRORS, Headers, of_breach, of_end, of_goaway, of_reset, read_head
 from taximeter.gateway.upstream.http2_stream import WINDOW_BYTES, NotProcessed, Stream
 from taximeter.gateway.upstream.response import Response
 from taximeter.gateway.upstream.wire import Terms
-from taximeter.server.fields import HOP_BY_HOP
 
-ERRORS = (H2Error, HPACKError, HyperframeError)
-"""All that `h2` and what it stands on raise."""
 MOST_STREAMS = 1_000
 """On one connection, whatever the upstream allows."""
 CONNECTION_BYTES = 64 * 1024 * 1024
 """What may be on its way on a connection: each stream has a bound of its own, so no slow reader holds up another."""
 ACKNOWLEDGED_BYTES = 1024 * 1024
 """The upstream is told after so many bytes that it may send as many again."""
-Headers = list[tuple[bytes, bytes]]
 
 
 class Keeper(Protocol):
@@ -176,6 +169,8 @@ class Http2Connection(asyncio.Protocol):
             rest, goodbyes = self._frames.feed(data)
             for each in goodbyes:
                 self._goodbye(each)
+            if self.closed:
+                return
             events = self._h2.receive_data(rest) if rest else []
         except ERRORS as error:
             self._broken(error)
@@ -238,23 +233,13 @@ class Http2Connection(asyncio.Protocol):
                 self._garbage(stream, "too many interim answers")
 
     def _head(self, stream: Stream, fields: Headers, touched: dict[Stream, None]) -> None:
-        status = next((value for name, value in fields if name == b":status"), b"")
-        lengths = {value for name, value in fields if name == b"content-length"}
-        if not (status.isdigit() and len(status) == 3 and 200 <= int(status) <= 599):
-            self._garbage(stream, "no such status")
-        elif len(fields) > HEAD_FIELDS:
-            self._garbage(stream, "too many header fields")
-        elif len(lengths) > 1:
-            self._garbage(stream, "two lengths")
-        else:
-            response = stream.response
-            if lengths and status not in (b"204", b"304"):
-                stream.left_bytes = int(lengths.pop())  # a number: `h2` has looked
-            left_out = HOP_BY_HOP | {b"content-length"} if status in (b"204", b"304") else HOP_BY_HOP
-            kept = [(bytes(name), bytes(value)) for name, value in fields]
-            response.headers = [field for field in kept if field[0] not in left_out and field[0][:1] != b":"]
-            response.status = int(status)
-            touched[stream] = None
+        head = read_head(fields)
+        if isinstance(head, str):
+            self._garbage(stream, head)
+            return
+        stream.left_bytes = head.length
+        stream.response.headers, stream.response.status = head.headers, head.status
+        touched[stream] = None
 
     def _deliver(self, stream: Stream) -> None:
         stream.deliver()
@@ -264,22 +249,14 @@ class Http2Connection(asyncio.Protocol):
             self._ended()
 
     def _reset(self, stream: Stream, event: StreamReset) -> None:
-        code = event.error_code
         del self.streams[stream.id]
-        if stream.response.status:
+        answered = bool(stream.response.status)
+        if answered:
             stream.deliver()
-            error: UpstreamError = UpstreamCut(
-                f"Upstream {self._terms.name!r} reset the stream in the middle of its answer ({_named(code)})."
-            )
-        elif code == ErrorCodes.REFUSED_STREAM:
-            error = NotProcessed(f"Upstream {self._terms.name!r} refused the stream (REFUSED_STREAM).")
-            self._full = True
-            if not self.streams:
-                self.retired = True
-        else:
-            error = UpstreamUnreachable(
-                f"Upstream {self._terms.name!r} reset the stream before it answered ({_named(code)})."
-            )
+        error = of_reset(self._terms.name, event.error_code, answered=answered)
+        self._full = isinstance(error, NotProcessed)
+        if self._full and not self.streams:
+            self.retired = True
         self._fail(stream, error)
         self._ended(full=self._full)
 
@@ -290,8 +267,7 @@ class Http2Connection(asyncio.Protocol):
             self._keeper.changed()
         for stream in [each for stream_id, each in self.streams.items() if stream_id > goaway.last_stream_id]:
             del self.streams[stream.id]
-            what = f"Upstream {self._terms.name!r} closes its connection and did nothing with the request (GOAWAY)."
-            self._fail(stream, NotProcessed(what))
+            self._fail(stream, of_goaway(self._terms.name))
         if not self.streams:
             self.close()
 
@@ -316,36 +292,30 @@ class Http2Connection(asyncio.Protocol):
 
     def _broken(self, error: Exception) -> None:
         """The upstream does not keep to the protocol."""
-        what = f"Upstream {self._terms.name!r} answered something that is not HTTP/2: {error or type(error).__name__}."
         self._flush()  # says so
-        self._end(lambda _: UpstreamGarbage(what), UpstreamGarbage(what))
+        self._end(lambda _: of_breach(self._terms.name, error))
         self._terms.then(self._hang_up, b"")
 
     def _lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
-        name = self._terms.name
-        said = f" (GOAWAY: {_named(self._said.error_code)})" if self._said is not None else ""
 
-        def error(stream: Stream) -> UpstreamError:
-            found: UpstreamError
-            if stream.response.status:
-                found = UpstreamCut(f"Upstream {name!r} closed the connection in the middle of its answer{said}.")
-            else:
-                found = UpstreamUnreachable(f"Upstream {name!r} closed the connection before it answered{said}.")
+        def error(stream: Stream | None) -> UpstreamError:
+            answered = stream is not None and bool(stream.response.status)
+            found = of_end(self._terms.name, self._said, answered=answered)
             found.__cause__ = exc
             return found
 
-        never = UpstreamUnreachable(f"Upstream {name!r} closed the connection before it spoke HTTP/2{said}.")
-        self._end(error, never)
+        self._end(error)
 
-    def _end(self, error: _ErrorOf, never: UpstreamError) -> None:
+    def _end(self, error: Callable[[Stream | None], UpstreamError]) -> None:
+        """`error(stream)`: what the stream's reader is told; of None: who waited for the connection."""
         if self.closed:
             return
         self.closed = self.retired = True
         streams = list(self.streams.values())
         self.streams.clear()
         if not self.ready.done():
-            self.ready.set_exception(never)
+            self.ready.set_exception(error(None))
             self.ready.exception()  # seen, should nobody wait for it any more
         self._keeper.changed()
         for stream in streams:
@@ -418,15 +388,3 @@ class Http2Connection(asyncio.Protocol):
         idle = self.ready.done() and not self.streams and not self.closed
         if idle and monotonic() >= self._idle_since + terms.keep_alive_s:
             self.close()
-
-
-class _ErrorOf(Protocol):
-    def __call__(self, stream: Stream, /) -> UpstreamError: ...
-
-
-def _named(code: int | None) -> str:
-    """An error code as the protocol calls it."""
-    try:
-        return ErrorCodes(code or 0).name
-    except ValueError:
-        return f"code {code}"
