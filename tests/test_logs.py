@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from taximeter.node.logs import FIELDS, Json, Plain
+from taximeter.node.logs import FIELDS, SELDOM, SELDOM_S, Json, Plain, Seldom
 from taximeter.supervisor.valkey import tell
 
 ODD = "a\x1b[31m\r\n2026-01-01 00:00:00,000 INFO worker 1: forged\u202e\u2028"
@@ -77,3 +77,19 @@ def test_what_valkey_writes_is_an_entry_of_its_own_process(caplog) -> None:
         ("DEBUG", "valkey: === a line of another form"),
     ]
     assert json.loads(Json("supervisor").format(caplog.records[0]))["process"] == "valkey"
+
+
+def test_what_each_request_would_say_of_an_outage_is_said_once_a_minute() -> None:
+    def entry(text: str, at_s: float, **more: object) -> logging.LogRecord:
+        made = logging.LogRecord("taximeter", logging.WARNING, __file__, 1, "%s", (text,), None)
+        made.created = at_s
+        made.__dict__.update(more)
+        return made
+
+    seldom = Seldom()
+    said = [entry("down", 0.0, **SELDOM), entry("down", 1.0, **SELDOM), entry("other", 1.0, **SELDOM),
+            entry("down", 2.0), entry("down", SELDOM_S, **SELDOM), entry("down", SELDOM_S + 1, **SELDOM)]  # fmt: skip
+    assert [seldom.filter(each) for each in said] == [True, False, True, True, True, False]
+    for number in range(1_000):
+        seldom.filter(entry(str(number), 0.0, **SELDOM))
+    assert len(seldom._said) == 100

@@ -53,7 +53,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "usage.md"
 README = PAGE.parent.parent / "README.md"
 BLOCK = re.compile(r"```console\n\$ (?P<command>.*)\n(?P<output>(?:(?!```).*\n)*)```")
 SERVING = re.compile(
-    r"taximeter (serve|check|status|reload|quote|alerts test)\b|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b"
+    r"taximeter (serve|check|status|reload|quote|alerts test)\b"
+    r"|curl .*localhost:8001/(healthz|livez|readyz|metrics|prices)\b"
 )
 """Commands about a node as a whole; they are run with one."""
 ON_FILES = ("backup", "restore", "database")

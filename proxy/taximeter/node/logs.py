@@ -65,6 +65,31 @@ class Json(logging.Formatter):
         return visible_json(json.dumps(entry, ensure_ascii=False, default=str))
 
 
+SELDOM = {"seldom": True}
+"""`extra=SELDOM`: of entries with the same text, as each request has that an outage fails, one a SELDOM_S is written."""
+SELDOM_S = 60.0
+_MOST_TEXTS = 100
+
+
+class Seldom(logging.Filter):
+    """Leaves out what was said a moment ago, of entries that ask for that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "seldom", False):
+            return True
+        text = record.getMessage()
+        if record.created - self._said.get(text, float("-inf")) < SELDOM_S:
+            return False
+        if len(self._said) >= _MOST_TEXTS:
+            del self._said[next(iter(self._said))]
+        self._said[text] = record.created
+        return True
+
+
 def moment(record: logging.LogRecord) -> str:
     """When the entry was made: RFC 3339, UTC, with milliseconds."""
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -76,6 +101,7 @@ def log_to_stderr(name: str, settings: LogSettings | None = None) -> None:
     None, until they are known: text, from `info` on.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Seldom())
     as_json = settings is not None and settings.format == "json"
     handler.setFormatter(Json(name) if as_json else Plain(f"%(asctime)s %(levelname)s {name}: %(message)s"))
     level = settings.level.upper() if settings is not None else "INFO"

@@ -13,6 +13,7 @@ from litestar.types import ExceptionHandlersMap, Serializer
 
 from taximeter.control.answers.responses import encode
 from taximeter.core.errors import BadRequest, InternalError, RequestError
+from taximeter.node.logs import SELDOM
 from taximeter.sinks.history.database import HistoryUnavailable
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def unknown(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
 
 
 def _without_history(_: Request[Any, Any, Any], error: HistoryUnavailable) -> Response[bytes]:
-    log.warning("control: %s", error)
+    log.warning("control: %s", error, extra=SELDOM)
     shown = {"message": "The history database cannot be read now.", "type": "server_error", "param": None}
     return Response(
         encode({"error": shown | {"code": "history_unavailable"}}),
