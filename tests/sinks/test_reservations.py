@@ -371,7 +371,7 @@ async def test_of_budgets_of_any_scope_nobody_spends_more_than_the_limit(desk, s
         for number, says, bound in [under_way.pop() for _ in range(len(under_way) * 2 // 3)]:
             seq += 1
             output = rng.randint(0, bound.output_tokens or 0)
-            known = {"input_tokens": rng.randint(0, bound.of("input_tokens")), "output_tokens": output,
+            known: dict[str, Any] = {"input_tokens": rng.randint(0, bound.of("input_tokens")), "output_tokens": output,
                      "cost_nusd": rng.randint(0, bound.cost_nusd or 0), "seconds": bound.audio_ms / 1_000}  # fmt: skip
             if rng.random() < 0.2:
                 known = dict.fromkeys(known, None) | {"total_tokens": None, "outcome": Outcome.TIMEOUT, "status": None}
