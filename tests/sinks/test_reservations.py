@@ -318,7 +318,7 @@ async def test_what_is_charged_counts_against_the_budget_survives_a_rebuild_and_
     assert type(await place.reserve(3, 900, day)) is Reserved
 
 
-VALUES = {"key_id": ["k1", "k2"], "end_user": ["a", "b", "c"], "model": ["gpt-4o-mini", "o/m 3"],
+VALUES: dict[str, list[Any]] = {"key_id": ["k1", "k2"], "end_user": ["a", "b", "c"], "model": ["gpt-4o-mini", "o/m 3"],
           "upstream": ["openai"], "track": ["t1", "t2"], "document": [None, "d"], "task": [None, "query"]}  # fmt: skip
 PERIODS = [("day", "UTC"), ("day", "Asia/Kolkata"), ("week", "UTC"), ("total", "UTC"), ("rolling 1h", "UTC")]
 
@@ -340,7 +340,9 @@ async def test_of_budgets_of_any_scope_nobody_spends_more_than_the_limit(desk, s
     place = await desk(*budgets)
     await place.counters.rebuild("acme")
     await place.counters.cursors(["j1"])
-    seen, under_way, seq, refused = set(), [], 0, 0
+    seen: set[Allowance] = set()
+    under_way: list[tuple[int, dict[str, Any], Held]] = []
+    seq = refused = 0
 
     async def call(number):
         nonlocal refused

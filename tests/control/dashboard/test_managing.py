@@ -40,7 +40,7 @@ async def managed(tmp_path, valkey_url, redis, start) -> Any:
     settings = Settings(auth=AuthSettings(mode="keys", admin_token_sha256=digest(ADMIN_TOKEN)))
     control = await start(settings, now_us=lambda: NOW_US)
     service = BudgetService(
-        budgets, Reservations(server), control.history, rebuild=none, counted=lambda: True, drained=yes, tell=None,
+        budgets, Reservations(server), control.history, rebuild=none, counted=lambda: True, drained=yes,
         now_us=lambda: NOW_US,
     )  # fmt: skip
     made = await start(
