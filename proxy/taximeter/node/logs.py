@@ -66,7 +66,7 @@ class Json(logging.Formatter):
 
 
 SELDOM = {"seldom": True}
-"""`extra=SELDOM`: of entries with the same text, as each request has that an outage fails, one a SELDOM_S is written."""
+"""`extra=SELDOM`: of entries with the same text, as requests have that an outage fails, one a SELDOM_S is written."""
 SELDOM_S = 60.0
 _MOST_TEXTS = 100
 
