@@ -58,13 +58,13 @@ ALL = upstreams(
     ],
 )
 def test_a_call_without_a_model_goes_to_whose_credential_or_path_it_has(head, path, whose):
-    assert ALL.without_model(None, head, path).name == whose
-    assert ALL.without_model("cohere", head, path).name == "cohere"
+    assert ALL.choose(None, None, head, path).name == whose
+    assert ALL.choose("cohere", None, head, path).name == "cohere"
 
 
 def test_it_goes_to_the_first_where_no_upstream_is_of_that_provider():
     two = upstreams("openai", "mistral")
-    assert two.without_model(None, {b"x-api-key": b"k"}, b"/v1/models").name == "openai"
+    assert two.choose(None, None, {b"x-api-key": b"k"}, b"/v1/models").name == "openai"
 
 
 FORWARDED = {"authorization": "Bearer abc", "x-api-key": "sk-ant-a", "api-key": "az", "x-goog-api-key": "AIza"}

@@ -16,6 +16,7 @@ from taximeter.core.tags import DEFAULT_WORKSPACE
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.ending import record_unsent, refuse
+from taximeter.gateway.listing import relay_of
 from taximeter.gateway.metering.call import Call, new_request_id
 from taximeter.gateway.odd_bodies import fit, read_ahead
 from taximeter.gateway.pages import Pages
@@ -103,10 +104,7 @@ class Gateway:
             record.request_model, record.stream = prepared.model, prepared.stream
             record.request_bytes = len(body)
 
-            if prepared.model is None:
-                upstream = self.upstreams.without_model(route.upstream, head, route.path)
-            else:
-                upstream = self.upstreams.choose(route.upstream, prepared.model)
+            upstream = self.upstreams.choose(route.upstream, prepared.model, head, route.path)
             record.upstream, record.provider = upstream.name, upstream.provider
             record.region = route.region or upstream.region
             if prepared.injected and (flavor.api, prepared.model) in upstream.usage.refused:
@@ -126,7 +124,8 @@ class Gateway:
                 self.metering, record, started_ns, flavor, prepared, text=text, tokenizer=upstream.settings.tokenizer
             )
             path = route.path + b"?" + exchange.query if exchange.query_mark else route.path
-            await Relay(self.metering, self.admission, exchange, call, upstream).run(path, body, whole=whole)
+            relay = Relay if key is None or not key.models else relay_of(key, exchange.method, route.path)
+            await relay(self.metering, self.admission, exchange, call, upstream).run(path, body, whole=whole)
         except errors.RequestError as error:  # refused: nothing has been sent
             record_unsent(self.metering, record, started_ns, Outcome.REFUSED, error.code)
             refuse(exchange, error, record.request_id)

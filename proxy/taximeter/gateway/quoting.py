@@ -122,10 +122,7 @@ class Quoting:
             prepared = flavor.prepare(body, route.path, inject=False)
         except Exception:  # as of a call: what cannot be read is not known
             prepared = Prepared(body=body)
-        if prepared.model is None:
-            upstream = self._upstreams.without_model(route.upstream, head, route.path)
-        else:
-            upstream = self._upstreams.choose(route.upstream, prepared.model)
+        upstream = self._upstreams.choose(route.upstream, prepared.model, head, route.path)
         now_us = time.time_ns() // 1000
         opening = Open(
             request_id="",

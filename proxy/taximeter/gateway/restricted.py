@@ -36,7 +36,7 @@ class Restrictions:
             return True
         if not self._admission.limited or demand.unbilled(route.path):
             return False
-        upstream = self._upstreams.without_model(route.upstream, head, route.path)
+        upstream = self._upstreams.choose(route.upstream, None, head, route.path)
         whose = self._tagging.of(head, named, route, key, upstream, None)
         budgets = self._admission.budgets
         return budgets is not None and budgets.reads(whose.workspace)

@@ -15,6 +15,7 @@ import msgspec
 
 from taximeter.core.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, RequestError
 from taximeter.server.fields import without_upgrade
+from taximeter.server.raw_target import encoded
 
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 """All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
@@ -22,9 +23,6 @@ operator's credential back to the client; WebDAV's and others mean nothing here 
 _absolute = re.compile(rb"(?i)https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?").fullmatch
 END = b""
 """The event that a request's body is complete; a piece of it is never empty."""
-
-
-_not_ascii = re.compile(rb"[\x80-\xff]").sub
 
 
 class Head(msgspec.Struct):
@@ -177,27 +175,17 @@ class RequestFraming:
         return parser
 
     def _go_on_with_raw_target(self, data: bytes, begun: bool) -> None:
-        """Read a target that holds bytes over 127 (UTF-8 that its client did not encode) as if it were percent-encoded.
-
-        llhttp takes none of them, nginx and what is made of it do, and browsers encode them so. Only of a request that
-        is the first in what has come: where another one begins is not known. `begun`: the first part of its line came
-        before.
-        """
-        line = data
-        if self.events:
-            line = b""
-        elif begun:
-            of_target = data if self._target or data[:1] == b"/" else data.partition(b" ")[2]
-            line = b"%b %b%b" % (self._parser.get_method(), b"".join(self._target), of_target)
-        line, end, rest = line.partition(b"\n")
-        encoded = _not_ascii(lambda found: b"%%%02X" % found[0][0], line)
+        """Read a target again that is not encoded (`raw_target`), if its request is the first in what has come: where
+        another one begins is not known. `begun`: its line had begun before."""
+        before = (self._parser.get_method(), b"".join(self._target)) if begun else None
+        again = None if self.events else encoded(data, before)
         self._parser = self._new_parser()
         try:
-            if encoded == line:
-                raise httptools.HttpParserInvalidURLError
-            self._parser.feed_data(encoded + end + rest)
+            if again is None:
+                raise httptools.HttpParserError
+            self._parser.feed_data(again)
         except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without_upgrade(memoryview(encoded + end + rest)[upgrade.args[0] :])
+            self._go_on_without_upgrade(memoryview(again or b"")[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.refusal = self.refusal or BadRequest("The request is not valid HTTP/1.1.")
 

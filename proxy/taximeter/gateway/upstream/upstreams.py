@@ -30,6 +30,7 @@ _REBUILT = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"}
 _ORDINARY_CONNECTION = frozenset({b"keep-alive", b"close"})
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 _as_line = b": ".join
+_NO_HEAD: Mapping[bytes, bytes] = {}
 _CACHED_MODELS = 4096
 
 
@@ -143,15 +144,20 @@ class Upstreams:
         self._patterns = [(matcher(u.settings.models), u) for u in self.all]
         self._by_model: dict[str, Upstream] = {}
 
-    def choose(self, name: str | None, model: str | None) -> Upstream:
-        """The named one, else the first whose `models` match, else the first. Raises NotFound on an unknown name."""
+    def choose(
+        self, name: str | None, model: str | None, head: Mapping[bytes, bytes] = _NO_HEAD, path: bytes = b""
+    ) -> Upstream:
+        """The named one, else the first whose `models` match, or that fits a call without a model, else the first.
+
+        Raises NotFound on an unknown name.
+        """
         if name is not None:
             named = self._by_name.get(name)
             if named is None:
                 raise NotFound(f"No upstream is called {name!r}.", param="upstream")
             return named
         if model is None:
-            return self.all[0]  # see `without_model`
+            return self._without_model(head, path)
         chosen = self._by_model.get(model)
         if chosen is None:
             chosen = next((one for match, one in self._patterns if match(model)), self.all[0])
@@ -159,15 +165,13 @@ class Upstreams:
                 self._by_model[model] = chosen
         return chosen
 
-    def without_model(self, name: str | None, head: Mapping[bytes, bytes], path: bytes) -> Upstream:
-        """For a call that names no model: the named one, else the first of the provider that its credential or its
-        path is of, else the first. Raises NotFound on an unknown name."""
-        if name is None and len(self.all) > 1:
-            for providers in told(head, path):
-                for one in self.all:
-                    if one.provider in providers:
-                        return one
-        return self.choose(name, None)
+    def _without_model(self, head: Mapping[bytes, bytes], path: bytes) -> Upstream:
+        """The first of the provider that a call's credential or its path is of, else the first."""
+        for providers in told(head, path) if len(self.all) > 1 else ():
+            for one in self.all:
+                if one.provider in providers:
+                    return one
+        return self.all[0]
 
     async def close(self) -> None:
         """Drop every connection."""
