@@ -46,6 +46,16 @@ async def test_every_page_fits_reads_well_and_asks_nobody_else(house, tmp_path, 
         assert troubles == []
 
 
+@pytest.mark.parametrize("look", LOOKS)
+async def test_a_new_installation_and_a_page_that_is_not_there_read_well(start, tmp_path, look):
+    control = await start(now_us=lambda: NOW_US)
+    async with browsing(control.url, **LOOKS[look]) as (page, _):
+        for name, path in (("empty", "/"), ("404", "/nowhere"), ("stranger", "/dashboard/workspaces/nobody")):
+            await page.goto(path)
+            await page.screenshot(path=tmp_path / f"{name}-{look}.png", full_page=True)
+            assert await faults_of(page) == [], name
+
+
 async def test_the_numbers_a_person_reads_are_the_api_s(house):
     answer = await house.get("/usage", group_by="model", **{"from": "2026-10-24", "to": "2026-11-23"})
     async with browsing(house.url) as (page, _):

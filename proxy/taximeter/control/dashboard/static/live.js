@@ -51,7 +51,7 @@ function row(record) {
   cell("code").textContent = record.error_code ?? "";
   for (const tag of [cell("outcome"), cell("ended-as")]) {
     tag.textContent = record.outcome;
-    tag.classList.add({ ok: "good", client_left: "soft" }[record.outcome] ?? "bad");
+    tag.classList.add({ ok: "good", client_left: "soft", refused: "soft" }[record.outcome] ?? "bad");
   }
   return made;
 }
