@@ -4,6 +4,8 @@ import re
 from html import unescape
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
+
 from control_plane import DAY_US, record
 from dashboards import NOW_US, get, text_of
 from present import present
@@ -178,6 +180,16 @@ async def test_a_records_fields_lead_to_those_that_share_them(start):
     assert requests_of(await get(control, link)) == ["req-3"]
     (link,) = hrefs(html, "acme")
     assert link == "/dashboard/workspaces/acme"
+
+
+async def test_a_record_is_shown_in_figures_and_lines_as_people_write_them(start):
+    control = await start(now_us=lambda: NOW_US)
+    odd = msgspec.Raw('{"prompt_tokens":100,"note":"<b>\u202e</b>"}'.encode())
+    await control.add(record(1, ended_at=NOW_US - 1, cost_nusd=840, usage=odd))
+    html = await get(control, "/dashboard/requests/req-1")
+    assert ">0.00000084<" in html and "E-7" not in html
+    shown = present(re.search(r"<pre[^>]*>(.*?)</pre>", html, re.S))[1]
+    assert unescape(shown) == '{\n  "prompt_tokens": 100,\n  "note": "<b>\\u202e</b>"\n}' and "<b>" not in shown
 
 
 async def test_odd_names_stay_text_in_fields_chips_and_links(start):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -181,7 +182,9 @@ def _of(record: Record, name: str) -> str:
 
 def _plain(value: object) -> str:
     """A record's value as the API writes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)  # 0.00000084, not 8.4E-7
 
 
 def _pretty(usage: msgspec.Raw) -> str:

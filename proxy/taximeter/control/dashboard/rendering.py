@@ -15,7 +15,7 @@ from taximeter.control.dashboard.contexts import Frame, Page
 from taximeter.control.dashboard.view import FAILED, PERIODS, REFRESH_S
 from taximeter.core import figures, views
 from taximeter.core.times import local, shown
-from taximeter.core.visible import visible
+from taximeter.core.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -75,6 +75,7 @@ def environment() -> Environment:
         "clock": lambda us, tz: f"{local(us, tz):%H:%M:%S}",
         "percent": lambda fraction: figures.UNKNOWN if fraction is None else f"{fraction * 100:.0f} %",
         "exact": exact,
+        "document": document,
         "named": lambda value: "(none)" if value in (None, "") else value,
     }
     made.globals |= {
@@ -98,6 +99,13 @@ def exact(value: str) -> Markup:
 
     escaped = "".join(each if each.isprintable() else f"&#{ord(each)};" for each in str(escape(value)))
     return Markup(escaped)  # noqa: S704 - escaped
+
+
+def document(text: str) -> Markup:
+    """A JSON document in its own lines, what is not seen in it escaped as JSON does."""
+    from markupsafe import Markup, escape
+
+    return Markup(escape(visible_json(text)))  # noqa: S704 - escaped
 
 
 def compile_templates() -> None:
