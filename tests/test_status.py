@@ -1,8 +1,10 @@
 """`taximeter status`, with the data directory in the environment, as a container's health check runs it."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,13 @@ from taximeter.__main__ import main
 sys.argv = ["taximeter", "status"]
 main()
 """
+
+
+def test_the_image_asks_it_and_names_the_data_directory() -> None:
+    dockerfile = (Path(__file__).parents[1] / "Dockerfile").read_text()
+    [check] = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", dockerfile, re.MULTILINE)
+    assert json.loads(check) == ["taximeter", "status"]
+    assert re.search(r"^ +TAXIMETER_DATA_DIR=/data\b", dockerfile, re.MULTILINE)
 
 
 @pytest.fixture

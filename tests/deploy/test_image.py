@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from deploy.image import CannotBuild, Image, build_image, buildah, make_base, why_not
+from deploy.tools import REPO
 from taximeter.keys.rule import digest
 from upstream import Provider
 from valkeys import free_ports
@@ -114,6 +115,7 @@ async def test_it_meters_a_call_and_writes_to_its_volume_only(image: Image, data
             ready = await client.get(f"http://127.0.0.1:{control}/readyz")
             assert ready.status_code == 200
             # The health check: the host's python here, since another process cannot enter the run's mounts.
-            command = [sys.executable, "-I", "-S", str(image.root / "opt/taximeter/probe.py")]
-            assert subprocess.run(command, env={"TAXIMETER_DATA_DIR": str(data)}, check=False).returncode == 0
+            command = [sys.executable, "-m", "taximeter", "status"]
+            environ = {"TAXIMETER_DATA_DIR": str(data), "PYTHONPATH": str(REPO / "proxy")}
+            assert subprocess.run(command, env=environ, check=False).returncode == 0
     assert {"journal", "history.db", "valkey"} <= {file.name for file in data.iterdir()}
