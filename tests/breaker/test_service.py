@@ -206,3 +206,21 @@ async def test_a_history_that_does_not_answer_leaves_the_ceiling(tmp_path):
     assert await node.look() == []
     await node.use(51)
     assert await node.look() == ["run"]
+
+
+async def test_other_settings_change_what_they_are_about_and_forget_nothing_else(history, tmp_path):
+    """A reload: a breaker that is as it was goes on measuring, another begins anew."""
+    made = Made(tmp_path, history, floor="0.50")
+    (before,) = made.service.breakers
+    await made.use(20)
+    assert await made.look() == [], "under the floor"
+    same = BreakerSettings(name="runaway", scope="track", floor="0.50", times=10.0)
+    other = BreakerSettings(name="another", scope="workspace", floor="100", times=10.0)
+    made.service.use([same, other])
+    made.sink.measure([each.pace for each in made.service.breakers])
+    assert made.service.breakers[0] is before
+    await made.use(40)
+    assert await made.look() == ["run"], "what was used before counts"
+    made.service.use([])
+    assert made.service.breakers == []
+    assert await made.look() == ["run"], "what is stopped stays so until it has cooled down"

@@ -17,6 +17,7 @@ import redis.asyncio
 import redis.exceptions
 
 from faults.running import Node
+from taximeter.node.reloaded import read_reloaded
 
 Fault = Callable[[Node, random.Random], Awaitable[None]]
 
@@ -144,6 +145,17 @@ async def history_fails_after_commit(node: Node, dice: random.Random) -> None:
     node.commit_fails.unlink()
 
 
+async def reload(node: Node, dice: random.Random) -> None:
+    """Other settings: every worker is replaced; whatever dies meanwhile, the old ones or the new ones are in force."""
+    node.config = f"usage_headers = {dice.choice(('true', 'false'))}"
+    node.write_settings()
+    supervisor = node.process.pid if node.process is not None else 0
+    before = read_reloaded(node.data)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(supervisor or os.getpid(), signal.SIGHUP if supervisor else 0)
+    await node.until(lambda: not supervisor or not alive(supervisor) or read_reloaded(node.data) != before, "reloaded")
+
+
 DEATHS: tuple[Fault, ...] = (
     kill_one,
     kill_at_a_moment,
@@ -156,6 +168,8 @@ DEATHS: tuple[Fault, ...] = (
     history_gone,  # not among the troubles: a control started meanwhile would rightly begin an empty history
 )
 TROUBLES: tuple[Fault, ...] = (
+    reload,
+    reload,
     stop_for_a_while,
     redis_full,
     redis_slow,
