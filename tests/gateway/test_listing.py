@@ -8,7 +8,7 @@ import pytest
 
 from taximeter.gateway.listing import allowed_of, is_list
 from taximeter.keys.rule import ProxyKey, digest
-from upstream import CLOSE, LAST_CHUNK, Script, chunk, response
+from upstream import CLOSE, LAST_CHUNK, Script, Step, chunk, response
 from waits import HANG_S
 
 SECRET = "tm-" + "9" * 64
@@ -85,7 +85,7 @@ def test_which_requests_ask_for_one(path, is_one):
 async def test_the_answer_is_whole_and_says_nothing_of_the_longer_one(serve, provider, client, framing):
     body = json.dumps(OPENAI).encode()
     etag = ("etag", '"of-the-whole"')
-    whole = (response(body, headers=[JSON, etag], framing=framing),)
+    whole: tuple[Step, ...] = (response(body, headers=[JSON, etag], framing=framing),)
     if framing == "in pieces":
         head = response(headers=[JSON, etag, ("transfer-encoding", "chunked")], framing="close")
         whole = (head, chunk(body[:20]), chunk(body[20:]), LAST_CHUNK)
