@@ -179,7 +179,7 @@ def told(folder, now_us):
     at = now_us() - 60_000_000
     half = Told(
         alert="ops", kind="budget", subject="bud_1:2026-12-01:50", workspace="acme", text="", told_at=at, once=True,
-        ends=False, title="50 % of the budget of workspace acme is used",
+        ends=False, title="50 % of the budget of workspace 'acme' is used",
     )  # fmt: skip
     down = Told(alert="ops", kind="sink", subject=f"{NODE}:redis", text="", told_at=at + 1, title="redis is down")
     waiting = letters(PLAN, down, over=False, now_us=at)[0]

@@ -1,16 +1,13 @@
 """What is worth an alert, of a real history and of health as delivery tells it."""
 
-from decimal import Decimal
-
 import msgspec
 import pytest
 
 from control_plane import NOON_US, control, record, start
 from taximeter.alerts.conditions import Sources, budget
 from taximeter.breaker.rule import Place, Trip, trip_id
-from taximeter.budgets.reservations import Spent
-from taximeter.budgets.responses import info
 from taximeter.budgets.rule import Budget
+from taximeter.budgets.thresholds import reached
 from taximeter.config.settings import AlertSettings
 from taximeter.sinks.health import DeliveryHealth, SinkHealth
 
@@ -31,12 +28,9 @@ def health(**sinks):
 def sources(control):
     """`await sources(health(…), trips=[…])`: the titles of what is so."""
 
-    async def find(state=None, *, budgets=(), trips=(), dead=0, history=None, **alert):
-        async def listing():
-            return list(budgets)
-
+    async def find(state=None, *, trips=(), dead=0, history=None, **alert):
         found = Sources(
-            node="n1", budgets=listing, trips=lambda: list(trips), history=history or control.history,
+            node="n1", trips=lambda: list(trips), history=history or control.history,
             health=lambda: state or health(), dead_letters=lambda: dead, now_us=lambda: NOON_US + 1_000_000,
         )  # fmt: skip
         return await found.of(AlertSettings(name="ops", webhook=True, **alert))
@@ -44,44 +38,26 @@ def sources(control):
     return find
 
 
-def shown(limit=100, period="month", **more):
-    made = Budget(id="bud_1", workspace="acme", unit="tokens", period=period, limit=limit)
-    return info(made, NOON_US, Spent(**{"spent": 0, "held": 0, "charged": 0, **more}))
-
-
 async def test_where_all_is_well_nothing_is_told(sources, control):
     await control.add(record(1))
-    assert await sources(budgets=[shown(spent=49)]) == []
+    assert await sources() == []
 
 
-@pytest.mark.parametrize(
-    ("figures", "reached"),
-    [
-        ({"spent": 50}, 50),
-        ({"spent": 79}, 50),
-        ({"spent": 60, "charged": 20}, 80),
-        ({"spent": 250}, 100),
-        ({"held": 100}, None),
-    ],
-)
-async def test_the_highest_threshold_of_a_budget_is_told(sources, figures, reached):
-    found = await sources(budgets=[shown(**figures)])
-    assert [each.subject for each in found] == ([] if reached is None else [f"bud_1:2026-12-01T00:00:00Z:{reached}"])
-    if reached:
-        assert found[0].title == f"{reached} % of the budget of workspace acme is used" and found[0].once
+def at(percent, **more):
+    made = Budget(**{"id": "bud_1", "workspace": "acme", "unit": "tokens", "period": "month", "limit": 100, **more})
+    allowance = made.sole
+    assert allowance is not None
+    return next(reached(allowance, percent, 5, [percent], NOON_US))
 
 
-def test_of_a_rolling_window_whose_end_moves_on_a_threshold_is_told_as_anything_else():
-    (found,) = budget(shown(period="rolling 24h", spent=90), [50, 80])
-    assert (found.subject, found.once) == (
-        "bud_1:rolling 24h:80",
-        False,
-    ) and "of 100 tokens in rolling 24h" in found.text
-
-
-def test_a_budget_of_which_redis_says_nothing_is_not_told_of():
-    assert list(budget(msgspec.structs.replace(shown(), spent=None), [50])) == []
-    assert list(budget(msgspec.structs.replace(shown(), spent=Decimal(0)), [50])) == []
+def test_a_threshold_of_a_budget_is_told_with_what_it_means():
+    found = budget(at(80))
+    assert found.title == "80 % of the budget of workspace 'acme' is used"
+    assert found.subject.startswith("bud_1:") and found.subject.endswith(":80") and found.once and not found.ends
+    assert "80 tokens of 100 tokens are spent, 5 tokens are charged without being known" in found.text
+    assert "Calls beyond it are refused." in found.text
+    soft = budget(at(50, key_id="k1", mode="soft", period="total"))
+    assert soft.title == "50 % of the budget of key 'k1' of workspace 'acme' is used" and "calls go on" in soft.text
 
 
 async def test_a_sink_that_is_behind_or_down_is_told_with_what_it_fails_with(sources):

@@ -262,3 +262,16 @@ async def test_other_settings_are_taken_and_what_was_told_stays_told(tmp_path):
     assert await node.look(DOWN, later_s=1) == ["redis is down"] and moved.got == ["redis is down"]
     await node.service.use([], None, None)
     assert await node.look(DOWN, later_s=3_600) == [] and node.service.state.told == []
+
+
+async def test_what_is_noticed_once_is_told_at_once_by_those_it_concerns(tmp_path):
+    node = Node(tmp_path, mail=(taken := Taken()))
+    await node.service.happened(HALF)
+    await node.service.happened(HALF)
+    await node.service.happened(replace(HALF, kind="journal", subject="x"))
+    await node.service.round("email")
+    assert taken.got == ["50 % used", "50 % used"]
+    assert await node.look(later_s=1_000) == []  # it is not called over
+    other = Node(tmp_path / "other", workspace="beta*")
+    await other.service.happened(HALF)
+    assert other.service.standing() == (0, 0)

@@ -1,23 +1,22 @@
-"""What is so now and worth an alert: budgets, breakers, prices, sinks, journal, letters given up."""
+"""What is worth an alert: thresholds of budgets when they are reached; breakers, prices, sinks, journal and what was
+given up as long as they are so."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from taximeter.alerts.rule import Condition
 from taximeter.breaker.rule import Trip, clock, why
-from taximeter.budgets.responses import BudgetInfo
+from taximeter.budgets.rule import shown_amount
+from taximeter.budgets.thresholds import ThresholdReached
 from taximeter.config.settings import AlertSettings
 from taximeter.core.errors import TaximeterError
-from taximeter.core.figures import count, money
+from taximeter.core.figures import count
 from taximeter.core.globs import glob
 from taximeter.sinks.health import DeliveryHealth
 from taximeter.sinks.query import Filters, Group, Window
 
-NAMED_PERIODS = ("minute", "hour", "day", "week", "month", "total")
-"""Of these each threshold is told once; of others, whose end moves on, as of anything else."""
 MOST_MODELS = 100
 """Told of at once, those with the most calls."""
 
@@ -37,7 +36,6 @@ class Sources:
         self,
         *,
         node: str,
-        budgets: Callable[[], Awaitable[list[BudgetInfo]]],
         trips: Callable[[], list[Trip]],
         history: Sums,
         health: Callable[[], DeliveryHealth],
@@ -45,7 +43,6 @@ class Sources:
         now_us: Callable[[], int],
     ) -> None:
         self._node = node
-        self._budgets = budgets
         self._trips = trips
         self._history = history
         self._health = health
@@ -64,13 +61,6 @@ class Sources:
             found += given_up(self._health(), self._dead_letters(), self._node)
         if "breaker" in alert.on:
             found += [breaker(trip) for trip in self._trips() if concerns(trip.workspace)]
-        if "budget" in alert.on:
-            found += [
-                told
-                for each in await self._budgets()
-                if concerns(each.workspace)
-                for told in budget(each, alert.budget_percent)
-            ]
         if "unpriced" in alert.on:
             found += await self._unpriced(alert)
         return found
@@ -86,26 +76,22 @@ class Sources:
         return [unpriced(provider or "?", model or "?", calls) for calls, provider, model in worst[:MOST_MODELS]]
 
 
-def budget(each: BudgetInfo, percents: Sequence[int]) -> Iterator[Condition]:
-    """The highest threshold that a budget has reached."""
-    if each.spent is None or not each.limit:
-        return
-    used = each.spent + max(Decimal(0), each.charged or Decimal(0))
-    reached = max((percent for percent in percents if used * 100 >= each.limit * percent), default=None)
-    if reached is None:
-        return
-    named = each.period in NAMED_PERIODS
-    per = "" if each.period == "total" else f" a {each.period}" if named else f" in {each.period}"
-    limit, spent = _amount(each.limit, each.unit), _amount(used, each.unit)
-    effect = "Calls beyond it are refused." if each.mode == "hard" else "It is soft: calls go on."
-    until = f" It begins anew at {each.resets_at}." if each.resets_at else ""
-    yield Condition(
+def budget(reached: ThresholdReached) -> Condition:
+    """So much of a budget is used; told when it is noticed, which is once."""
+    allowance, limit = reached.allowance, reached.allowance.budget
+    when = "" if limit.period == "total" else f" ({reached.period})"
+    unknown = (
+        f", {shown_amount(reached.charged, limit.unit)} are charged without being known" if reached.charged else ""
+    )
+    effect = "Calls beyond it are refused." if limit.mode == "hard" else "It is soft: calls go on."
+    return Condition(
         kind="budget",
-        subject=f"{each.id}:{(each.resets_at or 'total') if named else each.period}:{reached}",
-        workspace=each.workspace,
-        title=f"{reached} % of the budget of workspace {each.about} is used",
-        text=f"{spent} of {limit}{per} are used (budget {each.id}). {effect}{until}",
-        once=named,
+        subject=reached.key,
+        workspace=limit.workspace,
+        title=f"{reached.percent} % of the budget of {allowance.named} is used",
+        text=f"{shown_amount(reached.spent, limit.unit)} of {shown_amount(limit.limit, limit.unit)} are spent{unknown}"
+        f"{when}, budget {limit.id}. {effect}",
+        once=True,
         ends=False,
         shared=True,
     )
@@ -188,7 +174,3 @@ def given_up(health: DeliveryHealth, dead_letters: int, node: str) -> Iterator[C
                 title=f"{name} could not take {count(sink.set_aside_records)} records of node {node}",
                 text="They are set aside, and missing in its figures. See: taximeter deadletters list",
             )
-
-
-def _amount(value: Decimal, unit: str) -> str:
-    return money(value) if unit == "usd" else f"{count(int(value))} {unit}"

@@ -17,6 +17,7 @@ from taximeter.alerts.book import Book, encoded
 from taximeter.alerts.rule import Channel, Condition, Letter, Plan, Told
 from taximeter.config.settings import AlertSettings
 from taximeter.core.errors import TaximeterError
+from taximeter.core.globs import glob
 from taximeter.sinks.redis.client import ERRORS, RedisServer
 
 log = logging.getLogger("taximeter.alerts")
@@ -109,6 +110,21 @@ class AlertService:
         before = len(self.state.told)
         self.state.told = [each for each in self.state.told if rule.kept(each, self._plans, now_us)]
         if changed or len(self.state.told) != before:
+            await self._save()
+            for wake in self._wake.values():
+                wake.set()
+
+    async def happened(self, condition: Condition) -> None:
+        """Tell of what is noticed once, by one node of all. Raises DataDirError."""
+        now_us, changed = self._now_us(), False
+        for name, alert in self._alerts.items():
+            plan = self._plans[name]
+            if condition.kind not in plan.kinds or not glob(alert.workspace)(condition.workspace):
+                continue
+            if (condition.kind, condition.subject) not in rule.known(self.state.told, plan):
+                self._told(plan, condition, None, now_us, ours=True)
+                changed = True
+        if changed:
             await self._save()
             for wake in self._wake.values():
                 wake.set()

@@ -361,14 +361,12 @@ class AlertSettings(Section):
     on: list[Literal["budget", "breaker", "unpriced", "sink", "journal", "deadletter"]] = field(
         default_factory=lambda: ["budget", "breaker", "unpriced", "sink", "journal", "deadletter"]
     )
-    """Of what: budgets at budget_percent, runaways that a breaker stopped, models without a price, sinks that are
+    """Of what: budgets at budget.thresholds, runaways that a breaker stopped, models without a price, sinks that are
     behind, a journal that cannot be written or read, letters and records given up."""
     workspace: str = "*"
     """Of budgets and breakers only those of workspaces that match, `*` for any characters."""
     period_s: Annotated[float, Meta(ge=60, le=2_592_000)] = 86_400.0
     """Of each thing one alert in so long, however long it lasts; a budget's once in the budget's own period."""
-    budget_percent: list[Annotated[int, Meta(ge=1, le=1_000)]] = field(default_factory=lambda: [50, 80, 100])
-    """At so much of a budget."""
     sink_behind_s: Seconds = 300.0
     """A sink is behind when it has not got a record for so long."""
 

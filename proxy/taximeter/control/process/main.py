@@ -18,6 +18,7 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
+from taximeter.alerts.conditions import budget
 from taximeter.breaker.pace import Paces
 from taximeter.budgets.rates import places_of_calls
 from taximeter.budgets.reservations import Reservations
@@ -150,7 +151,7 @@ class Control:
             now_us=_now_us,
         )
         self.alerts = watching.alerts(
-            lambda: self.force, self.history, self.counters.server, self.budgets, self.breakers, self.delivery
+            lambda: self.force, self.history, self.counters.server, self.breakers, self.delivery
         )
         self.state = State(boot, self.delivery)
         self.sessions, self.forms, self.shares = Sessions(), Forms(), Shares()
@@ -263,7 +264,8 @@ class Control:
         return Journal(directory, node=node, worker=WORKER, settings=self.settings.journal, now_us=_now_us)
 
     async def _tell(self, reached: ThresholdReached) -> None:
-        """Word of a budget's threshold to a webhook that takes events."""
+        """Word of a budget's threshold to whom alerts tell, and to a webhook that takes events."""
+        await self.alerts.happened(budget(reached))
         webhook = self.force.webhook
         if webhook is not None and self.settings.webhook.format == "cloudevents":
             body = letters.threshold_body(reached, self.force.boot.node)

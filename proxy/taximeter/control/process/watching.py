@@ -17,7 +17,6 @@ from taximeter.breaker.store import TripStore
 from taximeter.control.process.sync import exchange
 
 if TYPE_CHECKING:
-    from taximeter.budgets.service import BudgetService
     from taximeter.control.process.inforce import InForce
     from taximeter.delivery import Delivery
     from taximeter.node.audit import AuditLog
@@ -60,7 +59,6 @@ def alerts(
     force: Force,
     history: History,
     server: RedisServer,
-    budgets: BudgetService,
     breakers: BreakerService,
     delivery: Delivery,
 ) -> AlertService:
@@ -73,7 +71,6 @@ def alerts(
     now = force()
     sources = Sources(
         node=now.boot.node,
-        budgets=budgets.listing,
         trips=breakers.store.open,
         history=history,
         health=delivery.health,
