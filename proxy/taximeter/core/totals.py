@@ -110,13 +110,6 @@ def add(cell: MutableSequence[int], record: Record) -> None:
         cell[COUNTED if record.output_source is Source.COUNTED else ESTIMATED] += counted_out
 
 
-def is_unpriced(record: Record) -> bool:
-    """Whether a record counts as a call of known usage that has no price."""
-    cell = empty()
-    add(cell, record)
-    return cell[UNPRICED] > 0
-
-
 def saturated(cell: Sequence[int]) -> Sequence[int]:
     """The cell, each sum within MAX_SUM of 0; itself where all are, as always but for hostile figures."""
     if max(cell) <= MAX_SUM and min(cell) >= -MAX_SUM:

@@ -135,12 +135,18 @@ def _one(record: Record, so_far: tuple[int, int] | None, prices: Prices, change:
     if after_nusd == before_nusd:
         return None
     change.corrected += 1
-    first = before_nusd is None and totals.is_unpriced(record)
+    first = before_nusd is None and _counts_as_unpriced(record)
     corrected = correction(record, after_nusd - (before_nusd or 0), ref, first=first)
     if record.charged_tokens is None and record.charged_cost_nusd is not None:  # only its price had not been known
         charged_nusd = record.charged_cost_nusd + (0 if so_far is None else so_far[1])
         corrected = replace(corrected, charged_cost_nusd=-charged_nusd or None, tags=record.tags)
     return corrected
+
+
+def _counts_as_unpriced(record: Record) -> bool:
+    cell = totals.empty()
+    totals.add(cell, record)
+    return cell[totals.UNPRICED] > 0
 
 
 def response(changes: list[Change], filters: Filters, *, dry_run: bool) -> RepriceResponse:
