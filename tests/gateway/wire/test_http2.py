@@ -582,6 +582,18 @@ async def test_what_breaks_the_protocol_ends_the_connection(h2provider, speak, f
     assert len(h2provider.connections) == 2
 
 
+async def test_an_answer_before_what_breaks_the_protocol_is_not_lost_with_it(h2provider, speak) -> None:
+    async def complete(call: Call) -> None:
+        await call.complete.wait()
+        h2 = call.connection.h2
+        h2.send_headers(call.id, [(":status", "200")])
+        h2.send_data(call.id, b"all of it", end_stream=True)
+        call.connection.transport.write(h2.data_to_send() + b"\x00\x00\x01\x06\x00\x00\x00\x00\x00x")
+
+    h2provider.script(complete)
+    assert await speak(h2provider).answer() == (200, b"all of it")
+
+
 @pytest.mark.parametrize(
     "fields",
     [[(":status", "99")], [(":status", "600")], [(":status", "abc")], [(":status", "200")] + [("x", "y")] * 300],

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import UpstreamUnreachable
-from taximeter.gateway.upstream.idleness import Idleness, before
+from taximeter.gateway.upstream.idleness import AGREE, Idleness, before
 from upstream import RESET, Script, response
 from waits import happens
 
@@ -30,18 +30,24 @@ def test_two_closings_that_agree_teach_how_long_a_connection_is_kept() -> None:
     assert idleness.closed(160.0, 60.0) == 59.0
 
 
+def test_two_restarts_far_apart_teach_nothing() -> None:
+    idleness = Idleness()
+    assert [idleness.closed(day * 86_400.0, 7.0) for day in range(1, 9)] == [None] * 8
+
+
 def test_a_restart_closes_many_in_one_moment_and_teaches_nothing() -> None:
     idleness = Idleness()
     assert [idleness.closed(10.0 + n / 100, 3.0) for n in range(20)] == [None] * 20
 
 
-@given(times, times, times)
+@given(times, times, st.floats(min_value=0.01, max_value=3_600))
 def test_what_is_learned_is_below_what_was_seen(first: float, second: float, pause: float) -> None:
     idleness = Idleness()
-    assert idleness.closed(1e6, first) is None
-    learned = idleness.closed(1e6 + pause + second, second)
+    assert idleness.closed(0.0, first) is None
+    learned = idleness.closed(pause + second, second)
     assert learned is None or 0 < learned <= min(first, second) * 0.9999
-    assert learned is not None or abs(first - second) > 0.2 * max(first, second)
+    near = pause + second <= 60 + 10 * second
+    assert (learned is not None) == (near and abs(first - second) <= AGREE * max(first, second))
 
 
 @given(times)

@@ -38,32 +38,28 @@ class Frames:
         self._left_bytes = 0
         """Of a frame that has begun and is passed on."""
 
-    def feed(self, data: bytes) -> tuple[bytes, list[Goaway]]:
-        """What is for `h2`, and the GOAWAYs between. Raises FrameTooLargeError."""
+    def feed(self, data: bytes) -> tuple[list[bytes], list[Goaway]]:
+        """What is for `h2`, frame by frame, and the GOAWAYs between. Raises FrameTooLargeError."""
         if self._held:
             data, self._held = self._held + data, b""
-        at, begin = self._left_bytes, 0
-        passed: list[bytes] = []
+        at = begin = min(self._left_bytes, len(data))
+        passed = [data[:at]] if at else []
+        self._left_bytes -= at
         found: list[Goaway] = []
-        while at + HEAD_BYTES <= len(data):
+        while not self._left_bytes and at + HEAD_BYTES <= len(data):
             length = int.from_bytes(data[at : at + 3], "big")
             end = at + HEAD_BYTES + length
             if length > _MOST_BYTES:
                 raise FrameTooLargeError(f"a frame of {length} bytes")
             if data[at + 3] != _TYPE or length < _LEAST_BYTES:
-                at = end
-                continue
-            if end > len(data):
+                passed.append(data[at:end])
+                self._left_bytes = max(0, end - len(data))
+            elif end > len(data):
                 break
-            last, code = struct.unpack_from(">II", data, at + HEAD_BYTES)
-            found.append(Goaway(last & 0x7FFF_FFFF, code))
-            passed.append(data[begin:at])
-            begin = at = end
-        if at >= len(data):
-            self._left_bytes = at - len(data)
-            passed.append(data[begin:])
-        else:
-            self._left_bytes = 0
-            self._held = data[at:]
-            passed.append(data[begin:at])
-        return b"".join(passed), found
+            else:
+                last, code = struct.unpack_from(">II", data, at + HEAD_BYTES)
+                found.append(Goaway(last & 0x7FFF_FFFF, code))
+            at = begin = end
+        if not self._left_bytes:
+            self._held = data[begin:]
+        return passed, found

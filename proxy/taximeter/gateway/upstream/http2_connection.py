@@ -166,21 +166,31 @@ class Http2Connection(asyncio.Protocol):
             return
         self._silence = 0
         try:
-            rest, goodbyes = self._frames.feed(data)
-            for each in goodbyes:
-                self._goodbye(each)
-            if self.closed:
-                return
-            events = self._h2.receive_data(rest) if rest else []
+            frames, goodbyes = self._frames.feed(data)
         except ERRORS as error:
             self._broken(error)
             return
+        for each in goodbyes:
+            self._goodbye(each)
         touched: dict[Stream, None] = {}
-        for event in events:
-            self._on(event, touched)
+        breach = self._read(frames, touched)
         for stream in touched:
             self._deliver(stream)
+        if breach is not None:
+            self._broken(breach)
         self._flush()
+
+    def _read(self, frames: list[bytes], touched: dict[Stream, None]) -> Exception | None:
+        """Frame by frame, so that what came before a breach of the protocol is not lost with it: returns that."""
+        if self.closed:
+            return None
+        try:
+            for frame in frames:
+                for event in self._h2.receive_data(frame):
+                    self._on(event, touched)
+        except ERRORS as error:
+            return error
+        return None
 
     def eof_received(self) -> bool:
         self._lost(None)

@@ -2,8 +2,9 @@
 
 Many servers close idle connections after a few seconds and do not say so (uvicorn, and so vLLM: 5 s, gunicorn: 2 s). A
 call that is sent in that very moment is lost, and must not be sent again (docs/decisions/0018). So the bound that shows
-itself is kept below: two closings that agree, the one's idle time all after the other. A restart closes many
-connections in one moment, which counts as one. Who learns wrongly connects more often, and loses no call.
+itself is kept below: two closings that agree, the one's idle time all after the other, and not long after. A restart
+closes many connections in one moment, which counts as one, and the next restart is far away. Who learns wrongly
+connects more often, and loses no call.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import math
 
 EARLIER_S = 1.0
 """So long before its upstream would close it a connection is not used any more; at most a fifth of its time."""
-AGREE = 0.25
+AGREE = 0.2
 """Of the longer of two times: by so much they may differ."""
+NEAR_S, NEAR_TIMES = 60.0, 10
+"""Two closings are near each other within so long and so many idle times more."""
 
 
 def before(closes_after_s: float) -> float:
@@ -35,7 +38,8 @@ class Idleness:
         on, None where nothing was learned. `now_s`: any clock that only goes on."""
         if now_s - idle_s < self._closed_at:
             return None
+        near = now_s - self._closed_at <= NEAR_S + NEAR_TIMES * idle_s
         after_s, self._after_s, self._closed_at = self._after_s, idle_s, now_s
-        if abs(after_s - idle_s) > AGREE * max(after_s, idle_s):
+        if not near or abs(after_s - idle_s) > AGREE * max(after_s, idle_s):
             return None
         return before(min(after_s, idle_s))
