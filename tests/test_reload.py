@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 import httpx2
 import pytest
 
+import taximeter
 from nodes import Node, node
 from receiver import Receiver
 from taximeter.node.datadir import Runtime, read_runtime
@@ -268,3 +270,47 @@ async def test_sighup_reloads_unless_it_is_the_end_of_its_terminal(running: Relo
     finally:
         os.close(ours)
     assert await asyncio.to_thread(ended, process) == 0
+
+
+async def test_other_prices_are_written_down_once_they_are_in_force_and_not_before(
+    running: Reloaded, tmp_path: Path
+) -> None:
+    prices = tmp_path / "prices.toml"
+
+    def price(usd: int) -> None:
+        prices.write_text(
+            f'[[price]]\nprovider = "openai"\nmodel = "m"\nfrom = 2020-01-01\nsource = "a test"\n'
+            f"input_usd_per_mtok = {usd}\n"
+        )
+
+    async def noted() -> int:
+        entries = (await running.control("GET", "/audit?action=prices.change")).json()["data"]
+        return len(entries)
+
+    price(1)
+    running.write(f'prices_file = "{prices}"')
+    await running.start()
+    keys = running.served.data_dir / "keys.json"
+    keys.write_text("no JSON")  # no worker starts with it
+    price(2)
+    await running.reload(2)
+    assert await noted() == 0
+    keys.unlink()
+    await running.reload()
+    await happens(noted, "the change in the audit log")
+    await running.reload()
+    assert await noted() == 1
+
+
+async def test_another_version_that_was_installed_meanwhile_waits_for_a_restart(
+    running: Reloaded, tmp_path: Path
+) -> None:
+    """New workers would be of that version, under a supervisor and a control process of this one."""
+    copy = tmp_path / "installed"
+    shutil.copytree(Path(taximeter.__file__).parent, copy / "taximeter", ignore=shutil.ignore_patterns("__pycache__"))
+    running.served.environ["PYTHONPATH"] = str(copy)
+    await running.start()
+    before = running.served.children()
+    (copy / "taximeter/__init__.py").write_text('__version__ = "99.0"\n')
+    assert f"Version 99.0 is installed and {taximeter.__version__} runs: restart" in await running.reload(2)
+    assert running.served.children() == before

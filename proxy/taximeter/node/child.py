@@ -63,7 +63,7 @@ class Slot(msgspec.Struct, kw_only=True):
     """Which of them holds."""
     lock_fd: int = -1
     hold: bool = False
-    """Of a worker: get ready, but accept no call before `serve`."""
+    """Of a worker: get ready, but accept no call before `serve`. Of prices: they are not in force yet."""
 
     def descriptors(self) -> list[int]:
         """All that are inherited."""

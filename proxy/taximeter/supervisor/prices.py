@@ -23,8 +23,11 @@ from taximeter.pricebook.catalog import FORMAT
 log = logging.getLogger("taximeter.prices")
 
 
-def ensure(settings: Settings, path: Path, node: str = "") -> bool:
-    """Compile into `path` unless it is current; returns whether it had to. Raises ConfigError."""
+def ensure(settings: Settings, path: Path, node: str = "", *, in_force: bool = True) -> bool:
+    """Compile into `path` unless it is current; returns whether it had to. Raises ConfigError.
+
+    `in_force`: these are the prices from now on, and not those of settings that may be refused yet.
+    """
     key_file = path.with_name(f"{path.name}.key")
     key = _key(settings)
     if path.is_file() and key_file.is_file() and key_file.read_text() == key:
@@ -33,13 +36,17 @@ def ensure(settings: Settings, path: Path, node: str = "") -> bool:
     key_file.unlink(missing_ok=True)
     compile_prices(settings, path)
     key_file.write_text(key)
-    if known:
-        own = compiling.own_file(settings)
-        now = {"taximeter": __version__, "genai_prices": version("genai-prices"), "digest": key[:12]}
-        AuditLog(path.parent, node=node).note(
-            "prices.change", str(own or "shipped prices"), before={"digest": known[:12]}, after=now
-        )
+    if known and in_force:
+        note_change(path.parent, node, settings, known, key)
     return True
+
+
+def note_change(data_dir: Path, node: str, settings: Settings, before: str, after: str) -> None:
+    """Write down that another price list is in force. `before`, `after`: their digests."""
+    own = compiling.own_file(settings)
+    now = {"taximeter": __version__, "genai_prices": version("genai-prices"), "digest": after[:12]}
+    target = str(own or "shipped prices")
+    AuditLog(data_dir, node=node).note("prices.change", target, before={"digest": before[:12]}, after=now)
 
 
 def _key(settings: Settings) -> str:
@@ -56,7 +63,7 @@ def main() -> None:
     child = Child("prices")
     boot = child.wait()
     try:
-        ensure(boot.settings, Path(boot.prices_file), boot.node)
+        ensure(boot.settings, Path(boot.prices_file), boot.node, in_force=not child.slot.hold)
     except (TaximeterError, OSError) as error:
         log.critical("The prices cannot be used: %s", error)
         child.answer(REFUSED, f"The prices cannot be used: {error}")

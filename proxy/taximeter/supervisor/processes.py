@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import socket
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from taximeter.node.child import Boot, Slot
 from taximeter.node.datadir import DataDir
 from taximeter.node.embedded_valkey import EmbeddedValkey
 from taximeter.supervisor.keeper import Keeper
+from taximeter.supervisor.prices import note_change
 from taximeter.supervisor.process import Process
 from taximeter.supervisor.valkey import ValkeyProcess
 
@@ -107,14 +109,24 @@ class Processes:
         file.truncate()
         file.write(msgspec.json.encode(told))
         file.flush()
-        self.pricing = pricing = self._start(PRICES, None, boot=boot, prepared=_set())
+        self.pricing = pricing = self._start(PRICES, None, boot=boot, hold=boot != self.boot, prepared=_set())
         await pricing.watch()
         return (pricing.said or "The prices cannot be compiled.") if pricing.check() else ""
 
     def take(self, boot: int, settings: Settings, environ: dict[str, str]) -> None:
         """These are in force from now on, for every child that is started."""
-        self._copy_prices(boot, self.boot)  # the next start looks at the first file
+        before = self._digest(self.boot)
+        if (after := self._digest(boot)) != before:
+            note_change(self.data_dir.path, self.data_dir.node(settings.node), settings, before, after)
+        with contextlib.suppress(OSError):  # at worst the next start compiles them again
+            self._copy_prices(boot, self.boot)  # it looks at the first file
         self.boot, self.settings, self.environ = boot, settings, environ
+
+    def _digest(self, boot: int) -> str:
+        """What a boot file's prices were compiled from."""
+        with contextlib.suppress(OSError):
+            return (self.data_dir.path / f"{PRICE_FILES[boot]}.key").read_text()
+        return ""
 
     def _copy_prices(self, source: int, target: int) -> None:
         for end in ("", ".key"):

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
+import taximeter
+from taximeter import __version__
 from taximeter.config import Settings
 from taximeter.config.changes import changed, kept, need_restart
 from taximeter.config.checks import before_serving
@@ -108,14 +111,16 @@ class Reloading:
         try:
             settings, environ, told.restart = await self._judged()
             await self._try(boot, settings, environ)
-        except (TaximeterError, OSError) as error:
-            told.problems = [str(error)]
-        else:
             told.applied = True
             told.changed = changed(before, settings) + (["env_file"] if environ != now.environ else [])
             now.take(boot, settings, environ)
             log_to_stderr("supervisor", settings.log)
             told.problems = await self._replace_workers(boot, spawn)
+        except (TaximeterError, OSError) as error:
+            told.problems.append(str(error))
+        except Exception as error:  # an outer loop: whatever it is, the node goes on
+            log.exception("A fault while settings were read again")
+            told.problems.append(f"{type(error).__name__}: {error}")
         told.ended_at = _now_us()
         _log(told)
         return told
@@ -124,6 +129,11 @@ class Reloading:
         """The settings to take, their variables, and which settings wait for a restart. Raises ConfigError."""
         before = self.processes.settings
         self._watched.taken()
+        installed = await asyncio.to_thread(_installed)
+        if installed != __version__:
+            raise Refused(
+                f"Version {installed} is installed and {__version__} runs: restart. New workers would be others."
+            )
         wanted, file = await asyncio.to_thread(self._read)
         before_serving(wanted, environment(wanted.env_file, os.environ))
         settings = kept(before, wanted)
@@ -199,6 +209,12 @@ def _log(told: Reloaded) -> None:
         log.error("%s", problem)
     for path in told.restart:
         log.warning("%s changed: restart to apply", path)
+
+
+def _installed() -> str:
+    """The version that a child started now would be."""
+    said = re.search(r'__version__ = "(.+?)"', Path(taximeter.__file__).read_text(encoding="utf-8"))
+    return said[1] if said else __version__
 
 
 def _now_us() -> int:

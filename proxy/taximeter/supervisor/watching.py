@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,8 @@ class Watched:
         if settings.env_file:
             path = Path(settings.env_file)
             yield path
-            yield from sorted(path.iterdir()) if path.is_dir() else ()
+            with contextlib.suppress(OSError):  # it was taken away, or from us: its own time tells
+                yield from sorted(path.iterdir()) if path.is_dir() else ()
 
 
 def _seen(path: Path) -> tuple[int, int, int] | None:
