@@ -265,3 +265,42 @@ async def test_two_nodes_share_a_redis_that_is_emptied_while_one_is_killed(seed,
             await there.more(40, "insufficient_quota")
         await there.node.settle()
         await check(one, here, figures, [one, other])
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "emptied"])
+async def test_while_redis_is_away_calls_go_on_within_slices(seed, tmp_path, figures, keeps):
+    """And a worker is killed meanwhile. Redis comes back with what it had, or empty."""
+    [port] = free_ports(1)
+    server = Server(tmp_path / "redis", port, *(["appendonly yes"] if keeps else []))
+    config = f'[budget]\non_unavailable = "slice"\nslice_percent = 5\n[redis]\nurl = "{server.url}"\n'
+
+    async def granted():
+        async with httpx2.AsyncClient(base_url=node.url) as many:  # until each of the workers has had a call
+            await asyncio.gather(*(many.post("/w/acme/v1/vector_stores", json={}) for _ in range(12)))
+        held = await server.client.hgetall("tm:{acme}:reserved")
+        return sum(str(name).startswith("slice:") for name in held) == 3
+
+    async with (
+        running(server),
+        Node(
+            tmp_path / "node",
+            workers=3,
+            config=config,
+            chunks=4,
+            chunk_ms=3,
+            redis_client=lambda: redis.Redis(port=port, decode_responses=True),
+        ) as node,
+    ):
+        await make(node)
+        await node.until(granted, "each worker has a slice")
+        server.kill()
+        async with Spenders(node, seed, clients=12).spending() as spenders:
+            await spenders.more(20, "budget_unavailable")
+            passed = spenders.answers[None]
+            gone = node.kill("worker")
+            await node.until_replaced("worker", gone)
+            await spenders.more(20, "budget_unavailable")
+            await server.start()
+            await spenders.more(30, "insufficient_quota")
+        assert passed > 0, spenders.answers
+        await check(node, spenders, figures)

@@ -138,6 +138,10 @@ class RateWindows:
         if calls:
             await self._end_each([([key], ["renew", " ".join(them)]) for key, them in calls.items()])
 
+    async def add(self, begun: Sequence[tuple[str, int]]) -> None:
+        """So much was admitted while this Redis could not be asked: key, amount."""
+        await self._end_each([([key], ["add", str(amount)]) for key, amount in begun])
+
     async def _end_each(self, calls: Sequence[Call]) -> None:
         raised(await self._server.run(_END, calls))
 

@@ -6,7 +6,7 @@ What a call holds is let go in the step that counts its record (counters.lua). K
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ from taximeter.budgets.rate_windows import Admitted, RateRefusal, RateWindows
 from taximeter.budgets.rates import Limit
 from taximeter.budgets.rule import Allowance
 from taximeter.budgets.tally import AMOUNTS
+from taximeter.core.record import seq_of
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.asking import Asker
 from taximeter.sinks.redis.client import RedisServer, Script, raised
@@ -170,6 +171,27 @@ class Reservations:
         """Let go what calls hold whose records are counted; returns how many held something."""
         [released] = raised(await self._server.run(_RELEASE, [(_places(workspace), list(calls))]))
         return int(released)
+
+    async def counted(self, workspace: str, event_ids: Iterable[str]) -> bool:
+        """Whether all of these records of a workspace are counted here."""
+        last: dict[str, int] = {}
+        for event_id in event_ids:
+            journal_id = event_id.rpartition(":")[0]
+            last[journal_id] = max(last.get(journal_id, 0), seq_of(event_id))
+        if not last:
+            return True
+        cursors = await self._server.command("HMGET", keys.prefix(workspace) + "cursor", *last)
+        return all(int(cursor or 0) >= seq for cursor, seq in zip(cursors, last.values(), strict=True))
+
+    async def want_back(self, workspace: str) -> None:
+        """Have workers give back their slices of this workspace's budgets: a call needs what they hold."""
+        await self._server.command("HINCRBY", keys.prefix(workspace) + keys.HELD, keys.WANTED_FIELD, 1)
+
+    async def wanted_back(self, workspaces: Sequence[str]) -> dict[str, str]:
+        """How often that was said, of each of these workspaces."""
+        asked = [("HGET", keys.prefix(workspace) + keys.HELD, keys.WANTED_FIELD) for workspace in workspaces]
+        replies = await self._server.commands(asked) if asked else []
+        return {name: (reply or b"").decode() for name, reply in zip(workspaces, replies, strict=True)}
 
     async def held_before(self, workspace: str, before_s: int, limit: int) -> list[str]:
         """Calls that reserved before this moment (s since epoch), oldest first."""

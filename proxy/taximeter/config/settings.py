@@ -270,8 +270,11 @@ class WebhookSettings(Section):
 class BudgetSettings(Section):
     """How budgets decide where something is not known."""
 
-    on_unavailable: Literal["allow", "refuse"] = "allow"
-    """What becomes of calls under a budget while Redis does not answer."""
+    on_unavailable: Literal["allow", "refuse", "slice"] = "allow"
+    """What becomes of calls under a hard budget or a rate while Redis does not answer: they pass uncounted until it is
+    back, are refused, or go on within slices that each worker has put aside while it lived, and are then refused."""
+    slice_percent: Annotated[float, Meta(gt=0, le=50)] = 1.0
+    """With on_unavailable = "slice": how much of a limit each worker that serves it puts aside."""
     on_unpriced: Literal["allow", "refuse"] = "allow"
     """What a hard budget in USD does with a call whose model has no price."""
     on_unbounded: Literal["maximum", "refuse", "allow"] = "maximum"

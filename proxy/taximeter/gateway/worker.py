@@ -16,6 +16,7 @@ import uvloop
 
 from taximeter.breaker.store import TripStore
 from taximeter.budgets.rates import Rates
+from taximeter.budgets.slice_files import SliceFile
 from taximeter.budgets.store import BudgetStore
 from taximeter.core import loops
 from taximeter.core.errors import TaximeterError
@@ -73,6 +74,7 @@ async def _serve(child: Child, boot: Boot) -> None:
         prices=Beforehand(prices),
         counting=tokenizers,
         rates=Rates(settings.rate),
+        slice_file=SliceFile(data_dir),
     )
     admission = Admission(
         keys.in_force(),

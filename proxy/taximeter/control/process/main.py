@@ -23,6 +23,7 @@ from taximeter.breaker.pace import Paces
 from taximeter.budgets.rates import places_of_calls
 from taximeter.budgets.reservations import Reservations
 from taximeter.budgets.service import BudgetService
+from taximeter.budgets.slice_files import DeadSlices
 from taximeter.budgets.store import BudgetStore
 from taximeter.budgets.thresholds import ThresholdReached
 from taximeter.budgets.watching import Watching
@@ -132,9 +133,11 @@ class Control:
         self.corrections = Corrections(
             self.history, self.delivery, prices=lambda: prices_now(self.settings), journal=self._journal
         )
+        reservations = Reservations(self.counters.server)
+        self.slices = DeadSlices(data_dir, reservations.release, self._drained)
         self.budgets = BudgetService(
             budgets,
-            Reservations(self.counters.server),
+            reservations,
             self.history,
             rebuild=self.counters.rebuild,
             counted=lambda: self.delivery.health().sinks[self.counters.name].lag_records == 0,
@@ -385,6 +388,7 @@ class Control:
             every(ALERTS_S, "looking for what is worth an alert", self.alerts.look, notes),
             every(LOOK_S, "watching how fast is spent", self.breakers.look, notes),
             every(SECURE_S, ASKING_BUDGETS, self.budgets.secure, notes),
+            every(SECURE_S, "letting go slices of dead workers", self.slices.look, notes),
             every(SWEEP_S, "letting go what ended calls hold of budgets", self.budgets.sweep, notes),
         ]
 

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from taximeter.budgets.charges import Held
 from taximeter.budgets.rates import Limit, Rates
@@ -18,6 +18,7 @@ from taximeter.budgets.rule import Allowance, Budget, Budgets, shown_amount
 from taximeter.core.errors import BudgetExceeded, BudgetReserved, BudgetUnavailable
 from taximeter.core.record import BUDGETS, RATES, Open, reservation_of
 from taximeter.gateway.admission import rates as pacing
+from taximeter.gateway.admission.slices import PREFIX, Slices
 from taximeter.gateway.admission.telling import CLAMPED, budget_headers, resets_in_s
 from taximeter.gateway.admission.wanted import Prices, Wanting
 from taximeter.gateway.bounds.clamp import is_sealed
@@ -25,12 +26,15 @@ from taximeter.gateway.bounds.clamp import is_sealed
 if TYPE_CHECKING:
     from taximeter.budgets.rate_windows import RateRefusal, RateWindows
     from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
+    from taximeter.budgets.slice_files import SliceFile
     from taximeter.config import BudgetSettings
     from taximeter.flavors.meter import Flavor, Prepared
     from taximeter.gateway.bounds.readable import Headers
     from taximeter.gateway.metering.counting import Counting
 
 log = logging.getLogger("taximeter.budget")
+
+_T = TypeVar("_T")
 
 TIMEOUT_S = 1.0
 """A Redis that is silent for longer is taken for unavailable."""
@@ -69,6 +73,14 @@ class Holding(Protocol):
 
     async def changed(self, workspaces: Sequence[str]) -> dict[str, str]: ...
 
+    async def release(self, workspace: str, calls: Sequence[str]) -> int: ...
+
+    async def counted(self, workspace: str, event_ids: Iterable[str]) -> bool: ...
+
+    async def wanted_back(self, workspaces: Sequence[str]) -> dict[str, str]: ...
+
+    async def want_back(self, workspace: str) -> None: ...
+
     async def spent(self, allowances: Sequence[Allowance], now_us: int) -> list[Spent]: ...
 
     async def close(self) -> None: ...
@@ -85,9 +97,11 @@ class BudgetGate:
         prices: Prices,
         counting: Counting,
         rates: Rates | None = None,
+        slice_file: SliceFile | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
-        """`connect` makes the holder, at the first call that has a budget or a rate."""
+        """`connect` makes the holder, at the first call that has a budget or a rate. `slice_file`: where slices are
+        written down, which `budget.on_unavailable = "slice"` needs."""
         self._settings = settings
         self._connect = connect
         self._holding: Holding | None = None
@@ -99,6 +113,9 @@ class BudgetGate:
         self.pacing = pacing.RateGate(
             Rates() if rates is None else rates, lambda: None if self._holding is None else self._holding.windows
         )
+        self._slices: Slices | None = None
+        if settings.on_unavailable == "slice" and slice_file is not None:
+            self._slices = Slices(settings.slice_percent, slice_file, self._flying, time.monotonic)
         self.hard = Budgets()
         self._all = Budgets()
 
@@ -173,6 +190,8 @@ class BudgetGate:
     async def close(self) -> None:
         """Close the connection to Redis, where there is one."""
         await self.pacing.close()
+        if self._slices is not None:
+            await self._quietly(self._slices.close(self._holding))
         if self._holding is not None:
             await self._holding.close()
 
@@ -199,13 +218,15 @@ class BudgetGate:
             want = await self.wanting.of(budgets, opening, flavor, demand, tokenizer)
         held = Held(0, None, budgets=False) if want is None else want.held
         body, answer_tokens = prepared.body, None
-        for attempt in range(CLAMPS + 1):
+        for attempt in range(CLAMPS + 2):
             wanted = [] if want is None else want.of(budgets, opening.attempt)
-            reserved = await self._reserve(opening, wanted, self.pacing.wanted(limits, held))
+            reserved = await self._reserve(opening, wanted, self.pacing.wanted(limits, held), held)
             if isinstance(reserved, RateRefusal):
                 raise pacing.refused(reserved)
             if not isinstance(reserved, Refusal):
                 break
+            if not reserved.over and await self._given_back(wanted):
+                continue
             assert want is not None and demand is not None  # noqa: S101 - only then it has budgets
             left = list(zip(budgets, reserved.unheld, strict=True))
             shorter = None
@@ -230,6 +251,8 @@ class BudgetGate:
         """A call's record is written: counting that lets go what the call held; in rates it counts as what it used."""
         self._flying.pop(reservation_of(call), None)
         self.pacing.ended(call)
+        if self._slices is not None:
+            self._slices.ended(reservation_of(call), call.event_id)
 
     async def watch(self) -> None:
         """For ever: see that Redis knows what calls in flight hold, and what was admitted; else it is told again."""
@@ -240,6 +263,8 @@ class BudgetGate:
                     await self.look()
                 if self._holding is not None and self.pacing.rates:
                     await self.look_at_rates()
+                if self._holding is not None and self._slices is not None and not self._slices.idle:
+                    await self.look_at_slices()
             except Exception:  # a worker that cannot look goes on all the same
                 log.exception("cannot see whether Redis knows what calls in flight hold")
 
@@ -267,17 +292,38 @@ class BudgetGate:
             for call, held in zip(stale, renewed, strict=True):
                 if call in self._flying and isinstance(held, Reserved):
                     self._flying[call] = held
+                elif call.startswith(PREFIX) and call not in self._flying:  # given back meanwhile
+                    await self._holding.release(stale[call].workspace, [call])
 
     async def look_at_rates(self) -> None:
         """See RateGate.look; while Redis is away, nothing."""
+        await self._quietly(self.pacing.look())
+
+    async def look_at_slices(self) -> None:
+        """See Slices.look; while Redis is away, nothing."""
+        assert self._slices is not None and self._holding is not None  # noqa: S101
+        await self._quietly(self._slices.look(self._holding, self._in_force, self._now_us()))
+
+    async def _given_back(self, wanted: Sequence[tuple[Allowance, int]]) -> bool:
+        """A call lacks what others hold: whether slices of ours were among it, so that it is worth to ask again."""
+        if self._slices is None or self._holding is None:
+            return False
+        return bool(await self._quietly(self._slices.give_back(self._holding, wanted)))
+
+    def _in_force(self, allowance: Allowance) -> bool:
+        return allowance.budget in self.hard.workspaces.get(allowance.budget.workspace, ())
+
+    async def _quietly(self, work: Coroutine[Any, Any, _T]) -> _T | None:
+        """What `work` gives; None where Redis does not answer."""
         from taximeter.sinks.redis.asking import within
         from taximeter.sinks.redis.client import ERRORS
 
         with contextlib.suppress(*ERRORS):
-            await within(self.pacing.look(), TIMEOUT_S)
+            return await within(work, TIMEOUT_S)
+        return None
 
     async def _reserve(
-        self, opening: Open, wanted: Sequence[tuple[Allowance, int]], limits: Sequence[tuple[Limit, int]]
+        self, opening: Open, wanted: Sequence[tuple[Allowance, int]], limits: Sequence[tuple[Limit, int]], held: Held
     ) -> Reserved | Refusal | RateRefusal | None:
         """Hold the amounts, or say why not. Waits, bounded, for a Redis that is being put together again.
 
@@ -292,43 +338,52 @@ class BudgetGate:
         call, pause_s = reservation_of(opening), ASK_AGAIN_S[0]
         until = asyncio.get_running_loop().time() + WAIT_S
         while True:
+            away = True
             try:
                 if wanted:
-                    held = await self._holding.reserve(call, wanted, self._now_us(), rates=limits)
+                    found = await self._holding.reserve(call, wanted, self._now_us(), rates=limits)
                 else:
-                    held = await self._holding.admit(call, opening.workspace, limits)
+                    found = await self._holding.admit(call, opening.workspace, limits)
             except ERRORS as error:
-                self._unavailable(call, wanted, str(error), away=not (is_ours(error) or answered(error)))
-                return None
-            if isinstance(held, Reserved):
+                away = not (is_ours(error) or answered(error))  # our own exhaustion, a full Redis: no outage
+                why = str(error)
+                break
+            if isinstance(found, Reserved):
                 if self._told:
                     log.warning("budgets can be checked again")
                 self._told = False
                 if wanted:
-                    self._flying[call] = held
-            if not isinstance(held, Lost):
-                return held
+                    self._flying[call] = found
+                    if self._slices is not None:
+                        self._slices.served(wanted)
+            if not isinstance(found, Lost):
+                return found
             if asyncio.get_running_loop().time() >= until:
-                self._unavailable(call, wanted, "Redis lost what was counted and held, and it is not rebuilt yet")
-                return None
+                why = "Redis lost what was counted and held, and it is not rebuilt yet"
+                break
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, ASK_AGAIN_S[1])
-
-    def _unavailable(self, call: str, wanted: Sequence[tuple[Allowance, int]], why: str, *, away: bool = True) -> None:
-        """Do with a call whose budget cannot be asked what the settings say.
-
-        Where it passes, what it may use is held as soon as it can be.
-        """
-        from taximeter.budgets.reservations import Reserved
-
-        refuses = self._settings.on_unavailable == "refuse" or not away  # our own exhaustion, a full Redis: no outage
+        choice = self._settings.on_unavailable if away else "refuse"
         if not self._told:
-            log.error("budgets cannot be checked, calls are %s: %s", "refused" if refuses else "allowed", why)
+            log.error("budgets cannot be checked, calls %s: %s", _CHOICES[choice], why)
         self._told = True
-        if refuses:
+        if choice == "allow" and wanted:
+            self._flying[call] = Reserved(wanted, "")  # held as soon as it can be
+        if choice == "refuse" or (choice == "slice" and not self._within_slices(opening, wanted, limits, held)):
             raise BudgetUnavailable("Budgets cannot be checked now. Try again.", retry_after_s=RETRY_AFTER_S)
-        if wanted:
-            self._flying[call] = Reserved(wanted, "")
+        return None
+
+    def _within_slices(
+        self, opening: Open, wanted: Sequence[tuple[Allowance, int]], limits: Sequence[tuple[Limit, int]], held: Held
+    ) -> bool:
+        """Whether a call that Redis cannot be asked about may pass on what this worker has put aside."""
+        call = reservation_of(opening)
+        if wanted and (self._slices is None or not self._slices.take(call, wanted)):
+            return False
+        return self.pacing.admit_locally(call, opening.workspace, limits, held, self._settings.slice_percent)
+
+
+_CHOICES = {"allow": "are allowed", "refuse": "are refused", "slice": "go on within slices"}
 
 
 def connect(redis_url: str) -> Reservations:

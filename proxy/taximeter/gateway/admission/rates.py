@@ -6,6 +6,7 @@ Nobody waits for the latter: it goes in one batch behind a call's end, and again
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ class RateGate:
         self._over: list[tuple[Admitted, int]] = []
         self._telling: asyncio.Task[None] | None = None
         self._renew_at_s = 0.0
+        self._local = LocalWindows()
 
     def wanted(self, limits: Sequence[Limit], held: Held) -> list[tuple[Limit, int]]:
         """How much of each a call wants that uses at most that."""
@@ -43,11 +45,24 @@ class RateGate:
         """A call counts in its windows from now on; `held`: the most it may use."""
         self._flying[admitted.call] = admitted, held
 
+    def admit_locally(
+        self, call: str, workspace: str, wanted: Sequence[tuple[Limit, int]], held: Held, percent: float
+    ) -> bool:
+        """Let a call pass that Redis cannot be asked about, within a share of each limit; it is told afterwards."""
+        from taximeter.budgets.rate_windows import Admitted
+
+        if not self._local.admit(call, workspace, wanted, percent, asyncio.get_running_loop().time()):
+            return False
+        if wanted:
+            self.began(Admitted(call, workspace, wanted, 0, []), held)
+        return True
+
     def ended(self, record: Record) -> None:
         """A call's record is written: it counts as what it used."""
         found = self._flying.pop(reservation_of(record), None)
         if found is None:
             return
+        self._local.ended(found[0].call)
         admitted, held = found
         self._over.append((admitted, tokens_used(record, held)))
         if self._telling is None:
@@ -59,6 +74,10 @@ class RateGate:
         if windows is None:
             return
         told, now_s = await windows.look(), asyncio.get_running_loop().time()
+        untold = self._local.untold(now_s)
+        if untold:
+            await windows.add(untold)
+            self._local.told(len(untold))
         if told or now_s >= self._renew_at_s:
             await windows.renew(admitted for admitted, _ in self._flying.values())
             self._renew_at_s = now_s + RENEW_S
@@ -84,6 +103,55 @@ class RateGate:
                     return
         finally:
             self._telling = None
+
+
+class LocalWindows:
+    """What one worker admits by itself while Redis is away: of each limit a share, in any window."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, deque[tuple[float, int]]] = {}
+        """Key -> when, and how much."""
+        self._calls: dict[str, set[str]] = {}
+        self._untold: deque[tuple[float, str, int]] = deque()
+
+    def admit(
+        self, call: str, workspace: str, wanted: Sequence[tuple[Limit, int]], percent: float, now_s: float
+    ) -> bool:
+        """Count a call in all of these, or in none. A share is at least 1."""
+        keys = [limit.key(workspace) for limit, _ in wanted]
+        for key, (limit, amount) in zip(keys, wanted, strict=True):
+            share = max(1, int(limit.limit * percent / 100))
+            begun = self._begun.setdefault(key, deque())
+            while begun and begun[0][0] < now_s - WINDOW_S - 1:
+                begun.popleft()
+            so_far = len(self._calls.get(key, ())) if limit.kind == "calls" else sum(each for _, each in begun)
+            if so_far + amount > share:
+                return False
+        for key, (limit, amount) in zip(keys, wanted, strict=True):
+            if limit.kind == "calls":
+                self._calls.setdefault(key, set()).add(call)
+            else:
+                self._begun[key].append((now_s, amount))
+                self._untold.append((now_s, key, amount))
+        return True
+
+    def ended(self, call: str) -> None:
+        """It no longer counts as one of those at once."""
+        if self._calls:
+            self._calls = {key: left for key, calls in self._calls.items() if (left := calls - {call})}
+
+    def untold(self, now_s: float) -> list[tuple[str, int]]:
+        """What began in the last minute and Redis has not heard of: key, amount."""
+        while self._untold and self._untold[0][0] < now_s - WINDOW_S:
+            self._untold.popleft()
+        if not self._untold:
+            self._begun = {key: begun for key, begun in self._begun.items() if begun and begun[-1][0] > now_s - 90}
+        return [(key, amount) for _, key, amount in self._untold]
+
+    def told(self, count: int) -> None:
+        """Redis has heard of the first of them."""
+        for _ in range(count):
+            self._untold.popleft()
 
 
 def refused(refusal: RateRefusal) -> RateExceeded:

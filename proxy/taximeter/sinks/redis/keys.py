@@ -131,6 +131,8 @@ calls by when they reserved (s since epoch). A rebuild leaves them alone. In `he
 reservations how often it has reserved in that epoch."""
 
 EPOCH_FIELD = ":epoch"
+WANTED_FIELD = ":wanted"
+"""Likewise: how often somebody needed what slices hold (gateway.admission.slices)."""
 
 
 def held_field(budget_id: str, own: tuple[str, ...]) -> str:

@@ -1,0 +1,98 @@
+"""Which slices of budgets this node's workers hold: a file a worker, locked as long as it lives.
+
+A worker writes a slice's name down before Redis hears of it; so whatever becomes of it, the control process knows what
+to let go, once all that the dead worker's calls used is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+FOLDER = "slices"
+DEAD_S = 10.0
+"""A file must be unlocked for so long: by then a dead worker's journal is taken over, which takes about a second."""
+
+
+class SliceFile:
+    """A worker's own."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Nothing is made before the first slice."""
+        self._folder = data_dir / FOLDER
+        self._fd: int | None = None
+        self._path: Path | None = None
+
+    def write(self, workspace: str, name: str) -> None:
+        """Write a slice down. Raises OSError: then it must not be asked for."""
+        if self._fd is None:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._path = self._folder / secrets.token_hex(8)
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            self._fd = fd
+        os.write(self._fd, f"{workspace} {name}\n".encode())
+
+    def close(self, *, given_back: bool) -> None:
+        """The worker ends; `given_back`: no slice is left, else the control process sees to them."""
+        if self._fd is None or self._path is None:
+            return
+        if given_back:
+            self._path.unlink(missing_ok=True)
+        os.close(self._fd)
+        self._fd = None
+
+
+class DeadSlices:
+    """The control process's part: slices of workers that died."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        release: Callable[[str, Sequence[str]], Awaitable[int]],
+        drained: Callable[[str], Awaitable[bool]],
+        *,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`release`: lets go what these hold of a workspace; `drained`: see budgets.holdings."""
+        self._folder = data_dir / FOLDER
+        self._release = release
+        self._drained = drained
+        self._clock_s = clock_s
+        self._since: dict[Path, float] = {}
+
+    async def look(self) -> None:
+        """Let go what can be. Raises redis.client.ERRORS."""
+        dead = [path for path in self._files() if _is_free(path)]
+        self._since = {path: self._since.get(path, self._clock_s()) for path in dead}
+        for path, since in self._since.items():
+            if self._clock_s() - since < DEAD_S or not await self._drained("redis"):
+                continue
+            names: dict[str, list[str]] = {}
+            for line in path.read_text().splitlines(keepends=True):
+                workspace, _, name = line.partition(" ")
+                if name.endswith("\n"):  # else it was cut: that slice was never asked for
+                    names.setdefault(workspace, []).append(name.strip())
+            for workspace, them in names.items():
+                await self._release(workspace, them)
+            path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(self._folder.iterdir())
+        return []
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no living worker holds this file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
