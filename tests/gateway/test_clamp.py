@@ -116,7 +116,7 @@ def test_a_body_whose_bytes_are_signed_is_left_as_it_is(field, sealed):
 
 
 async def test_an_answer_is_bounded_to_what_is_left_and_the_client_is_told(serve, provider, gated, redis):
-    await spend(redis, 9_700, "day:2076-11-22")
+    await spend(redis, 9_700, budget())
     async with serve(provider, budget=CLAMPED) as running:
         gated(running, budget(), budget(id="b2", limit=20_000))
         answer = await post(running, {**CHAT, "max_tokens": 4_000})
@@ -141,7 +141,7 @@ async def test_what_fits_is_sent_as_it_came(serve, provider, gated, redis, asked
 
 @pytest.mark.parametrize(("more", "spent"), [({}, 9_990), ({"thinking": {"budget_tokens": 500}}, 9_700)])
 async def test_below_the_minimum_a_call_is_refused_as_ever(serve, provider, gated, redis, more, spent):
-    await spend(redis, spent, "day:2076-11-22")
+    await spend(redis, spent, budget())
     async with serve(provider, budget=CLAMPED) as running:
         gated(running, budget())
         answer = await post(running, {**CHAT, "max_tokens": 4_000, **more})
@@ -150,7 +150,7 @@ async def test_below_the_minimum_a_call_is_refused_as_ever(serve, provider, gate
 
 
 async def test_it_is_off_unless_switched_on_and_what_has_no_answer_cannot_be_shortened(serve, provider, gated, redis):
-    await spend(redis, 9_700, "day:2076-11-22")
+    await spend(redis, 9_700, budget())
     long = {**CHAT, "max_tokens": 4_000}
     async with serve(provider) as running:
         gated(running, budget())
@@ -207,7 +207,7 @@ async def test_many_at_once_are_bounded_to_what_is_left_together(serve, provider
 async def test_what_the_documentation_shows_is_what_comes(serve, provider, gated, redis):
     page = (Path(__file__).parents[2] / "docs/limits.md").read_text()
     shown = page[page.index("### Clamped to what is left") :]
-    await spend(redis, 9_700, "day:2076-11-22")
+    await spend(redis, 9_700, budget())
     tokenizers = Tokenizers()
     try:
         async with serve(provider, budget={"clamp": True}) as running:

@@ -82,7 +82,7 @@ class Restrictions:
                 admit(key, asked, exchange.headers, path, free=free)
             if not free:
                 prepared.demand = asked
-        if self._admission.mark(record, free=free) and free:
+        if budgets is not None and budgets.mark(record, free=free) and free:
             prepared.demand = demand.UNBILLED
 
 

@@ -56,10 +56,6 @@ class Admission:
         self.stopped = trips
         self.watched = trips.workspaces if self.budgets is None else self.budgets.limited(trips.workspaces)
 
-    def mark(self, opening: Open, *, free: bool = False) -> bool:
-        """See BudgetGate.mark."""
-        return self.budgets is not None and self.budgets.mark(opening, free=free)
-
     async def hold(
         self, opening: Open, flavor: Flavor, prepared: Prepared, tokenizer: str, headers: Headers
     ) -> Held | None:
