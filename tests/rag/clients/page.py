@@ -31,8 +31,9 @@ def rows(language: str) -> list[Row]:
 
 
 def blocks() -> list[str]:
-    """Each block of settings, as it stands."""
-    return re.findall(r"^```toml\n(.+?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    """Each block of an upstream, as it stands."""
+    found = re.findall(r"^```toml\n(.+?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for block in found if block.startswith("[[upstream]]")]
 
 
 def upstream(block: str) -> dict[str, Any]:

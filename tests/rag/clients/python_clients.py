@@ -153,11 +153,11 @@ def _langchain_usage(message: Any) -> Usage:
     return [told["input_tokens"], told["output_tokens"]] if told else None
 
 
-def litellm_of(model: str, *, streams: bool = True) -> Any:
+def litellm_of(model: str, *, streams: bool = True, **options: str) -> Any:
     def ask(url: str) -> list[Usage]:
         import litellm
 
-        asked: dict[str, Any] = {"model": model, "messages": MESSAGES, "api_base": url, "api_key": KEY}
+        asked: dict[str, Any] = {"model": model, "messages": MESSAGES, "api_base": url, "api_key": KEY, **options}
 
         def usage(part: Any) -> Usage:
             told = getattr(part, "usage", None)
@@ -265,6 +265,8 @@ CLIENTS: dict[str, tuple[str, Any]] = {
     "pydantic-ai AnthropicProvider": ("clients", pydantic_ai_anthropic),
     "pydantic-ai GoogleProvider": ("clients", pydantic_ai_google),
     "litellm openai/…": ("clients", litellm_of("openai/gpt-4o-mini")),
+    "litellm azure/…": ("clients", litellm_of("azure/my-deployment", api_version="2024-10-21")),
+    "litellm hosted_vllm/…": ("clients", litellm_of("hosted_vllm/Qwen/Qwen3-8B")),
     "litellm anthropic/…": ("clients", litellm_of("anthropic/claude-sonnet-4-5")),
     "litellm gemini/…": ("clients", litellm_of("gemini/gemini-2.5-flash")),
     "litellm mistral/…": ("clients", litellm_of("mistral/mistral-large-latest")),
