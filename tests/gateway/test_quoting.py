@@ -100,6 +100,19 @@ async def test_a_quote_says_with_what_the_call_would_be_refused(quoting, redis, 
         assert "budget" in told["refusal"]["message"]
 
 
+async def test_a_call_that_would_be_clamped_passes_and_says_to_what(quoting, redis):
+    await redis.hset(sum_keys(budget().sole, NOON_US)[0], "used", 9_500)
+    body = {**CHAT, "max_tokens": 5_000}
+    async with quoting(budget(), budget={"clamp": True}) as quote:
+        told = (await quote(body)).json()
+        assert told["would_pass"] and told["refusal"] is None and told["budgets"][0]["left_after"] < 0
+        assert told["clamped_output_tokens"] == 500 - told["bound"]["input_tokens"]
+        searching = (await quote({**body, "web_search_options": {}})).json()
+        assert not searching["would_pass"] and searching["clamped_output_tokens"] is None
+    async with quoting(budget()) as quote:
+        assert (await quote(body)).json()["would_pass"] is False
+
+
 async def test_a_model_without_a_price_costs_null_and_says_so(quoting, redis):
     class Unpriced:
         def dearest_nusd(self, call, models, tiers, most):

@@ -174,7 +174,9 @@ def _show(told: Quote) -> None:
         console().print(table(["Budget", "Workspace", "Period", "Mode"], ["Limit", "Left", "Left after"], budgets))
     for note in told.notes:
         echo(note)
-    if told.refusal is None:
+    if told.clamped_output_tokens is not None:
+        echo(f"It would pass, its answer bounded to the {count(told.clamped_output_tokens)} tokens that are left.")
+    elif told.refusal is None:
         echo("It would pass.")
     else:
         echo(f"It would NOT pass: {told.refusal.status} {told.refusal.code}: {told.refusal.message}")

@@ -80,6 +80,8 @@ class Quote(msgspec.Struct, kw_only=True):
     bound_cost_usd: Decimal | None
     """Of the bound, every token at its dearest; null: see `notes`."""
     budgets: list[QuotedBudget]
+    clamped_output_tokens: int | None
+    """With `budget.clamp`: it would pass, its answer bounded to so many tokens that are left."""
     would_pass: bool
     refusal: Refusal | None
     """Why it would not pass, the first reason there is."""

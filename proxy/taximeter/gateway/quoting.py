@@ -27,6 +27,7 @@ from taximeter.server.exchange import ClientLeft, Exchange
 from taximeter.server.inline import in_task
 
 if TYPE_CHECKING:
+    from taximeter.budgets.rule import Allowance
     from taximeter.core.routes import Route
     from taximeter.flavors.meter import Demand, Flavor
     from taximeter.gateway.admission.admission import Admission
@@ -65,6 +66,8 @@ class _Asked(msgspec.Struct, kw_only=True):
     errors: list[RequestError]
     """What speaks against it, in the order in which a call meets it."""
     notes: list[str]
+    clamped: int | None = None
+    """To so many tokens its answer would be bounded, to what is left."""
 
 
 class Quoting:
@@ -194,7 +197,7 @@ class Quoting:
             if bound_nusd is None:
                 named = ", ".join(wants.models) or "a request that names no model"
                 asked.notes.append(f"No price is known for {named} of {asked.opening.provider}.")
-        budgets = await _budgets(asked, gate, weighed, bound_nusd)
+        budgets = await _budgets(asked, gate, wants, weighed, bound_nusd)
         input_nusd = None if weighed is None or bound_nusd is None else self._input_nusd(asked, tokens, weighed)
         opening = asked.opening
         return Quote(
@@ -215,6 +218,7 @@ class Quoting:
             input_cost_usd=None if input_nusd is None else usd(input_nusd),
             bound_cost_usd=None if bound_nusd is None else usd(bound_nusd),
             budgets=budgets,
+            clamped_output_tokens=asked.clamped,
             would_pass=not asked.errors,
             refusal=refusal_of(asked.errors),
             notes=asked.notes,
@@ -244,10 +248,12 @@ class Quoting:
 
 
 async def _budgets(
-    asked: _Asked, gate: BudgetGate, weighed: Weighed | None, bound_nusd: int | None
+    asked: _Asked, gate: BudgetGate, wants: Demand | None, weighed: Weighed | None, bound_nusd: int | None
 ) -> list[QuotedBudget]:
     """Every budget the call would count against; what they have against it is added to what is `asked`."""
     found, now_us = [], asked.opening.started_at
+    unheld: list[tuple[Allowance, int]] = []
+    refusals: list[RequestError] = []
     standing = await gate.standing(asked.opening)
     if any(each is None for _, each in standing):
         asked.notes.append("Redis does not answer: how budgets stand is not known.")
@@ -259,8 +265,16 @@ async def _budgets(
         found.append(quoted_budget(info(budget, now_us, stands), amount))
         if stands is None:
             continue
+        if budget.mode == "hard":
+            unheld.append((allowance, max(0, budget.limit - stands.spent - stands.charged - stands.held)))
         if weighed is not None and (error := gate.refusal(allowance, stands, amount or 0)) is not None:
-            asked.errors.append(error)
+            refusals.append(error)
+    if refusals and not asked.errors and weighed is not None and wants is not None:
+        asked.clamped = gate.shortened(
+            unheld, weighed, asked.opening, asked.flavor, wants, asked.prepared, asked.exchange.headers
+        )
+    if asked.clamped is None:
+        asked.errors += refusals
     return found
 
 

@@ -20,7 +20,7 @@ from taximeter.core.record import BUDGETS, RATES, Open, reservation_of
 from taximeter.gateway.admission import rates as pacing
 from taximeter.gateway.admission.slices import PREFIX, Slices
 from taximeter.gateway.admission.telling import CLAMPED, budget_headers, resets_in_s
-from taximeter.gateway.admission.wanted import Prices, Wanting
+from taximeter.gateway.admission.wanted import Prices, Want, Wanting, held_of
 from taximeter.gateway.bounds.clamp import is_sealed
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
     from taximeter.budgets.slice_files import SliceFile
     from taximeter.config import BudgetSettings
-    from taximeter.flavors.meter import Flavor, Prepared
+    from taximeter.flavors.meter import Demand, Flavor, Prepared
+    from taximeter.gateway.admission.wanted import Weighed
     from taximeter.gateway.bounds.readable import Headers
     from taximeter.gateway.metering.counting import Counting
 
@@ -186,6 +187,27 @@ class BudgetGate:
         unheld = max(0, left - stands.held)
         refusal = Refusal(allowance, stands.spent, stands.charged, over=over)
         return _refused(refusal, [(allowance, unheld)], self._now_us())
+
+    def shortened(
+        self,
+        unheld: Sequence[tuple[Allowance, int]],
+        weighed: Weighed,
+        opening: Open,
+        flavor: Flavor,
+        demand: Demand,
+        prepared: Prepared,
+        headers: Headers,
+    ) -> int | None:
+        """To how many tokens the answer of a call that wants more than is left would be bounded; None: it is refused.
+
+        `unheld`: its hard allowances, with what is left of each and not held. Raises what `Wanting.cost` does.
+        """
+        if not self._settings.clamp or prepared.reading is not None or is_sealed(headers):
+            return None
+        cost_nusd = self.wanting.cost([each for each, _ in unheld], opening, demand, weighed.bound)
+        want = Want(held_of(weighed.bound, cost_nusd), weighed)
+        shorter = self.wanting.clamp(want, unheld, opening, flavor, demand, prepared.body)
+        return None if shorter is None else shorter[2]
 
     async def close(self) -> None:
         """Close the connection to Redis, where there is one."""
