@@ -308,3 +308,35 @@ async def test_a_killed_workers_calls_stay_charged(strict):
         now = await standing(strict)
         billed = sum(bill.usage["total_tokens"] for bill in strict.provider.ledger)
         assert now["held"] == 0 and 0 < billed <= now["spent"] + now["charged"] <= 3000
+
+
+async def test_runs_are_capped_and_each_workspace_has_its_budget_from_its_first_call_on(tmp_path):
+    config = '[budget]\nby_header = true\non_unavailable = "refuse"\n'
+    async with Node(tmp_path, workers=2, config=config, chunks=4, chunk_ms=5) as node:
+        await budget(node, workspace="*", limit="1000", unit="output_tokens", period="day", tz="Europe/Berlin")
+        said = {"x-taximeter-budget": "600 tokens"}
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.port}", timeout=HANG_S) as client:
+            await until_it_holds(node, client, "/w/before/t/any/v1/chat/completions")
+
+            async def calls(path, **more):
+                answers = await asyncio.gather(*(client.post(path, json=CHAT, **more) for _ in range(30)))
+                return Counter(answer.headers.get("x-taximeter-error") for answer in answers)
+
+            for workspace in ("new", "newer"):  # nobody has heard of it
+                first = await client.post(f"/w/{workspace}/t/run/v1/chat/completions", json=CHAT, headers=said)
+                assert first.status_code == 200, first.text
+                told = Counter[str | None]()
+                while not told["insufficient_quota"]:
+                    told += await calls(f"/w/{workspace}/t/run/v1/chat/completions")
+                    assert set(told) <= {None, "budget_reserved", "insufficient_quota"}
+                    await node.settle()
+                of_run = [each for each in node.records() if (each.workspace, each.track) == (workspace, "run")]
+                assert 300 < sum((each.total_tokens or 0) + (each.charged_tokens or 0) for each in of_run) <= 600
+            told = Counter[str | None]()
+            while not told["insufficient_quota"]:
+                told += await calls("/w/new/t/other/v1/chat/completions")
+                assert set(told) <= {None, "budget_reserved", "insufficient_quota"}
+                await node.settle()
+        for workspace in ("new", "newer"):
+            mine = [each for each in node.records() if each.workspace == workspace]
+            assert sum((each.output_tokens or 0) + (each.charged_output_tokens or 0) for each in mine) <= 1_000

@@ -8,7 +8,7 @@ import pytest
 
 from ledger_fake import NOON_US
 from taximeter.budgets.reservations import sum_keys
-from taximeter.budgets.rule import Budget
+from taximeter.budgets.rule import Budget, Budgets, cap
 from taximeter.gateway.admission import budget as budget_module
 from taximeter.gateway.admission.budget import BudgetGate, connect
 from upstream import CLOSE, RESET, STALL, response, stream_head
@@ -426,3 +426,81 @@ async def test_calls_that_come_while_redis_is_asked_are_none_of_that_look(serve,
         await gate.look()
         go_on.set()
         assert [(await call).status_code for call in calls] == [200, 200]
+
+
+@pytest.fixture
+async def capped(serve, provider, gated, redis, valkey_url):
+    """`async with capped(raises) as call`: `call(track, header, **more)` of workspace acme, where calls may cap."""
+
+    @contextlib.asynccontextmanager
+    async def running(*, raises=False, on=True, budgets=()):
+        counted(valkey_url, [cap("acme", "usd"), cap("acme", "tokens")])
+        async with serve(provider, budget={"by_header": on, "by_header_raises": raises}) as made:
+            gated(made, *budgets)
+
+            async def call(track, said=None, path="/w/acme", **more):
+                headers = {"x-taximeter-budget": said} if said else {}
+                where = f"{path}/t/{track}/v1/chat/completions" if track else f"{path}/v1/chat/completions"
+                return await post(made, {**CHAT, **more}, where, headers=headers)
+
+            yield call
+
+    return running
+
+
+async def test_a_run_is_capped_by_its_first_call_and_no_later_one_raises_it(capped, provider, redis):
+    async with capped() as call:
+        assert (await call("run", "400 tokens")).status_code == 200
+        assert (
+            await redis.get("tm:{acme}:cap:tokens:run") == "400" and await redis.ttl("tm:{acme}:cap:tokens:run") > 10**7
+        )
+        held = int(await redis.hget("tm:{acme}:held", "cap_tokens/run"))
+        assert (await call("run", "100000 tokens")).status_code == 200
+        assert await redis.hget("tm:{acme}:held", "cap_tokens/run") == str(2 * held)
+        assert (await call("run", max_tokens=400)).status_code == 429  # says nothing, and is of the run all the same
+        await redis.hset("tm:{acme}:tally:tokens:total:0:track=run", "used", 390)
+        refused = await call("run", "100000 tokens")
+        assert refused.headers["x-taximeter-error"] == "insufficient_quota"
+        assert "Track 'run' of workspace 'acme' has used its budget of 400 tokens: 390 tokens are spent" in refused.text
+        assert (await call("other")).status_code == (await call("other", "0.5 USD")).status_code == 200
+        assert (await call("other", "100000 tokens")).status_code == 200  # a cap of another unit is another cap
+        assert await redis.get("tm:{acme}:cap:usd:other") == "500000000"
+        assert (await call(None)).status_code == 200
+    assert all(b"x-taximeter-budget" not in dict(each.headers) for each in provider.requests)
+
+
+async def test_where_the_operator_lets_it_a_later_call_raises_the_cap_and_none_lowers_it(capped, redis):
+    async with capped(raises=True) as call:
+        for said, kept in (("400 tokens", "400"), ("300 tokens", "400"), ("5000 tokens", "5000")):
+            await call("run", said)
+            assert await redis.get("tm:{acme}:cap:tokens:run") == kept
+
+
+@pytest.mark.parametrize("said", ["much", "2.5", "2.5 eur", "-1 usd", "0 tokens", "1.5 tokens", "NaN usd", "1e99 usd"])
+async def test_a_cap_that_cannot_be_meant_is_refused(capped, provider, said):
+    async with capped() as call:
+        answer = await call("run", said)
+        assert answer.status_code == 400 and "x-taximeter-budget" in answer.json()["error"]["message"]
+    assert provider.requests == []
+
+
+async def test_a_cap_without_a_track_is_refused_and_where_calls_may_not_cap_it_says_nothing(capped, provider, redis):
+    async with capped() as call:
+        assert (await call(None, "1 usd")).status_code == 400
+    async with capped(on=False) as call:
+        assert (await call("run", "much")).status_code == 200
+    assert await redis.keys("tm:{acme}:cap:*") == []
+    assert [b"x-taximeter-budget" in dict(each.headers) for each in provider.requests] == [False]
+
+
+async def test_a_budget_of_each_workspace_is_each_ones_own(serve, provider, gated, redis):
+    every = budget(workspace="*", limit=500)
+    for name in ("acme", "beta"):
+        await known(redis, name, budgets=[Budgets([every]).of_workspace(name)[0]])
+    async with serve(provider) as running:
+        gated(running, every)
+        for name in ("acme", "beta"):
+            assert (await post(running, path=f"/w/{name}/v1/chat/completions")).status_code == 200
+            assert 0 < int(await redis.hget(f"tm:{{{name}}}:held", "b1")) < 250
+        refused = await post(running, {**CHAT, "max_tokens": 250})
+        assert refused.headers["x-taximeter-error"] == "budget_reserved"

@@ -202,9 +202,9 @@ def test_reserving(server, held, wanted, spent, call, now, epoch, gen, times, la
         left = left if left <= 0 else left - charged
         unheld.append(max(0, left - int(held_before.get(name, "0"))))
         if left <= 0 or int(amount) > left:
-            over = over or ["over", n, str(used), str(charged)]
+            over = over or ["over", n, str(used), str(charged), str(limit)]
         elif int(held_before.get(name, "0")) + int(amount) > left:
-            full = full or ["full", n, str(used), str(charged)]
+            full = full or ["full", n, str(used), str(charged), str(limit)]
     if over or full:
         refusal = over or full or []
         assert (reply[: len(refusal)], after) == (refusal, before)

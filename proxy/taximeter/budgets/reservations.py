@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from taximeter.budgets.rate_windows import Admitted, RateRefusal, RateWindows
 from taximeter.budgets.rates import Limit
@@ -104,10 +105,13 @@ class Reservations:
         epoch, times = self._last.get(workspace, ("", 0))
         args: list[str | int] = [call, now_us // 1_000_000, self._asker, epoch, times, int(in_flight)]
         for allowance, amount in wanted:
-            sums = sum_keys(allowance, now_us)
+            sums, tally = sum_keys(allowance, now_us), allowance.budget.tally
+            limit: str | int = allowance.budget.limit
+            if allowance.cap:
+                sums = [prefix + keys.cap(tally.unit, *allowance.values), *sums]
+                limit = allowance.cap if allowance.cap == "?" else f"{allowance.cap}{limit}"
             names += sums
-            tally = allowance.budget.tally
-            args += (_field(allowance), len(sums), allowance.budget.limit, min(amount, MOST_HELD))
+            args += (_field(allowance), len(sums), limit, min(amount, MOST_HELD))
             args += (tally.text, tally.widest.text)
         admitted: Admitted | None = None
         if rates:
@@ -121,9 +125,13 @@ class Reservations:
             epoch = self._learn(workspace, reply[1].decode().removeprefix("-"), int(reply[2]))
             return Reserved(wanted, epoch, tuple(map(int, reply[3:])), admitted)
         if reply[0] == b"lost":
+            await self._server.command("SADD", keys.ASKED, workspace)  # whoever puts it together may not know of it
             return Lost()
-        unheld = tuple(map(int, reply[4:]))
-        return Refusal(wanted[reply[1] - 1][0], int(reply[2]), int(reply[3]), over=reply[0] == b"over", unheld=unheld)
+        whose = wanted[reply[1] - 1][0]
+        if whose.cap:
+            whose = replace(whose, budget=replace(whose.budget, limit=int(reply[4])))
+        unheld = tuple(map(int, reply[5:]))
+        return Refusal(whose, int(reply[2]), int(reply[3]), over=reply[0] == b"over", unheld=unheld)
 
     async def admit(
         self, call: str, workspace: str, rates: Sequence[tuple[Limit, int]]
@@ -216,6 +224,10 @@ class Reservations:
             spent, charged = (sum(int(each[at] or 0) for each in amounts) for at in (0, 1))
             found.append(Spent(spent, int(next(replies) or 0), charged))
         return found
+
+    async def asked(self) -> set[str]:
+        """Workspaces whose calls could not be decided at some time."""
+        return {name.decode() for name in await self._server.command("SMEMBERS", keys.ASKED)}
 
     async def tallies(self, workspace: str) -> set[str]:
         """What is added up for budgets of a workspace now (Tally.text)."""

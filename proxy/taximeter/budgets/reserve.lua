@@ -1,17 +1,21 @@
 -- Reserves an upper bound of what a call may use, of all its allowances or of none.
--- KEYS  1 gen, 2 held, 3 reserved, 4 reserved_at, 5 tallies, then of each allowance the sums of its period: one, or a
---       rolling window's buckets
+-- KEYS  1 gen, 2 held, 3 reserved, 4 reserved_at, 5 tallies, then of each allowance, a cap's kept limit and the sums of its
+--       period: one, or a rolling window's buckets
 -- ARGV  1 call, 2 now (s since epoch), 3 who asks (a field of held: how often it has reserved in this epoch),
 --       4 the epoch it reserved in last, without a minus ("" none), 5 how often it did,
 --       6 "1": the call is in flight already and holds what it holds, whatever is left;
---       then for each allowance: its field of held, how many sums, limit, amount, two names of a tally: one of them has
---       to be added up
--- Answers {"held", epoch ("" none), how often the asker has reserved in it}; {"over", n, spent, charged} where the n-th
--- allowance (1…) has not enough left even with nothing in flight; {"full", n, spent, charged} where it would have, were
--- nothing held by calls in flight; with each of these, at its end, what is left of each allowance and not held, this call
--- included where it holds (nothing of that where the call holds already, or is in flight); {"lost"} where the totals or
--- what is held are not all there: a Redis that was emptied, restored, or is a replica that has not heard of everything, or
--- a budget so new that its sums are not added up yet. Then, and after an error, nothing is held.
+--       then for each allowance: its field of held, how many keys, limit, amount, two names of a tally: one of them has
+--       to be added up. A cap's limit is "?": the kept one, if there is any; "!<n>": this one, if none is kept;
+--       "^<n>": this one, if none or a lower one is kept. It is kept whatever is answered but {"lost"}, for 400 days.
+-- Answers {"held", epoch ("" none), how often the asker has reserved in it}; {"over", n, spent, charged, limit} where the
+-- n-th allowance (1…) has not enough left even with nothing in flight; {"full", n, spent, charged, limit} where it would
+-- have, were nothing held by calls in flight; with each of these, at its end, what is left of each allowance and not held,
+-- this call included where it holds, "-1" of a cap that is none (nothing of that where the call holds already, or is in
+-- flight); {"lost"} where the totals or what is held are not all there: a Redis that was emptied, restored, or is a replica
+-- that has not heard of everything, or a budget so new that its sums are not added up yet. Then, and after an error,
+-- nothing is held.
+
+local CAP_LIVES_S = 34560000
 
 local function lost()
   if typed(KEYS[2], 'hash') then
@@ -25,8 +29,10 @@ if not (natural(ARGV[2]) and natural(ARGV[5])) or string.find(ARGV[1], '%s') or 
 end
 local sums = 5
 for at = 7, #ARGV, 6 do
-  if not (natural(ARGV[at + 1]) and natural(ARGV[at + 2]) and natural(ARGV[at + 3])) or string.find(ARGV[at], '^:')
-      or string.find(ARGV[at], '%s') then
+  local limit = ARGV[at + 2]
+  local sound = natural(limit) or limit == '?' or (string.find(limit, '^[!^]') and natural(string.sub(limit, 2)))
+  if not (natural(ARGV[at + 1]) and sound and natural(ARGV[at + 3])) or string.find(ARGV[at], '^:')
+      or string.find(ARGV[at], '%s') or (ARGV[at + 1] == '0' and not natural(limit)) then
     return refused('an amount of ' .. ARGV[at] .. ' is no number')
   end
   sums = sums + tonumber(ARGV[at + 1])
@@ -72,6 +78,27 @@ local function spent_of(first, last)
   return {string.format('%.0f', used), string.format('%.0f', charged)}
 end
 
+-- The limit of the allowance whose keys begin there and where its sums do, or nothing where it is a cap that is none; nil
+-- and false where it is spoilt. What a cap is from now on stands in `caps`.
+local caps = {}
+local function limit_of(first, limit)
+  if natural(limit) then
+    return limit, first
+  end
+  if not typed(KEYS[first], 'string') then
+    return nil, false
+  end
+  local kept, said = redis.call('GET', KEYS[first]), string.sub(limit, 2)
+  if kept and not natural(kept) then
+    return nil, false
+  end
+  if limit ~= '?' and (not kept or (string.sub(limit, 1, 1) == '^' and tonumber(said) > tonumber(kept))) then
+    kept = said
+  end
+  caps[KEYS[first]] = kept or nil
+  return kept or nil, first + 1
+end
+
 local over, full, parts, unheld, first = nil, nil, {}, {}, 6
 for n = 1, (#ARGV - 6) / 6 do
   local at = 6 * n + 1
@@ -80,22 +107,29 @@ for n = 1, (#ARGV - 6) / 6 do
   if not integer(held) then
     return lost()
   end
-  if not flying then
+  local limit, sum = limit_of(first, ARGV[at + 2])
+  if not limit and not sum then
+    return lost()
+  end
+  if not limit then
+    unheld[n] = not flying and -1 or nil
+    amount = '0'
+  elseif not flying then
     if redis.call('SISMEMBER', KEYS[5], ARGV[at + 4]) + redis.call('SISMEMBER', KEYS[5], ARGV[at + 5]) == 0 then
       return {'lost'}
     end
-    local spent = spent_of(first, last)
+    local spent = spent_of(sum, last)
     if not spent then
       return lost()
     end
     -- Exact: a limit is at most 2^53, and so is what is left of it as long as it is more than 0.
-    local left = tonumber(ARGV[at + 2]) - tonumber(spent[1])
+    local left = tonumber(limit) - tonumber(spent[1])
     left = left <= 0 and left or left - tonumber(spent[2])
     unheld[n] = math.max(0, left - tonumber(held))
     if left <= 0 or tonumber(amount) > left then
-      over = over or {'over', n, spent[1], spent[2]}
+      over = over or {'over', n, spent[1], spent[2], limit}
     elseif tonumber(held) + tonumber(amount) > left then
-      full = full or {'full', n, spent[1], spent[2]}
+      full = full or {'full', n, spent[1], spent[2], limit}
     end
   end
   if amount ~= '0' then
@@ -107,11 +141,14 @@ end
 -- The reply, with what is left of each allowance after `amounts` are taken.
 local function telling(reply, takes)
   for n, left in ipairs(unheld) do
-    reply[#reply + 1] = string.format('%.0f', takes and left - tonumber(ARGV[6 * n + 4]) or left)
+    reply[#reply + 1] = string.format('%.0f', takes and left >= 0 and left - tonumber(ARGV[6 * n + 4]) or left)
   end
   return reply
 end
 
+for key, limit in pairs(caps) do
+  redis.call('SET', key, limit, 'EX', CAP_LIVES_S)
+end
 if over or full then
   return telling(over or full, false)
 end

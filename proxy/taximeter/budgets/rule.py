@@ -85,7 +85,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def sole(self) -> Allowance | None:
         """Its only allowance; None where each value of a dimension has one."""
         scope = self.tally.scope
-        return None if self.each else Allowance(self, tuple(wanted for _, wanted in scope))
+        return None if self.each or self.workspace == EACH else Allowance(self, tuple(wanted for _, wanted in scope))
 
     def of_values(self, values: tuple[str, ...]) -> Allowance | None:
         """The allowance of these values of its dimensions, as a tally has them; None: it is not about them."""
@@ -104,6 +104,9 @@ class Allowance(msgspec.Struct, frozen=True):
     budget: Budget
     values: tuple[str, ...]
     """Of each dimension of its scope."""
+    cap: str = ""
+    """Not "": its limit is kept in Redis by what calls say (see `caps`): `?` where one is, `!` made where none is yet,
+    `^` raised too."""
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -153,10 +156,9 @@ def checked(budget: Budget) -> Budget:
         wanted = getattr(budget, name)
         if name in _FREE and wanted and EACH not in wanted and wanted.isprintable() and clean(wanted) == wanted:
             continue
-        if (wanted or name == "workspace") and not (is_valid(wanted) or (wanted == EACH and name != "workspace")):
+        if (wanted or name == "workspace") and not (is_valid(wanted) or wanted == EACH):
             raise BadRequest(
-                f"{name} {wanted[:128]!r}: 1-128 characters of letters, digits and . _ : @ - are allowed"
-                f"{'' if name == 'workspace' else ', or * for each'}.",
+                f"{name} {wanted[:128]!r}: 1-128 characters of letters, digits and . _ : @ - are allowed, or *.",
                 param=name,
             )
     if budget.unit not in UNITS or budget.mode not in ("soft", "hard"):
@@ -178,24 +180,67 @@ def is_stored(budget: Budget) -> bool:
         return False
 
 
+CAP_UNITS: tuple[Unit, ...] = ("usd", "tokens")
+"""What a run can be capped in by its calls."""
+
+
+@lru_cache(maxsize=4_096)
+def cap(workspace: str, unit: Unit, limit: int = MOST) -> Budget:
+    """The budget of each track of a workspace whose limit its calls have said."""
+    return Budget(id=f"cap_{unit}", workspace=workspace, track=EACH, unit=unit, period="total", limit=limit)
+
+
+def caps(call: Record, said: tuple[Unit, int] | None = None, *, raises: bool = False) -> list[Allowance]:
+    """What of caps a call of a track counts against, whatever track it is; `said`: the cap it names itself."""
+    if call.track is None:
+        return []
+    found = []
+    for unit in CAP_UNITS:
+        mine = said is not None and said[0] == unit
+        budget = cap(call.workspace, unit, said[1] if said is not None and mine else MOST)
+        found.append(Allowance(budget, (call.track,), "?" if not mine else "^" if raises else "!"))
+    return found
+
+
+CAPS = frozenset(cap("", unit).tally for unit in CAP_UNITS)
+"""What has to be added up where calls may cap their runs."""
+
+
 class Budgets:
     """The budgets in force, by workspace: a call of a workspace without any costs one look-up in `workspaces`."""
 
     def __init__(self, budgets: Iterable[Budget] = ()) -> None:
         self.workspaces: dict[str, tuple[Budget, ...]] = {}
+        self.everywhere: tuple[Budget, ...] = ()
+        """Those of each workspace."""
         for budget in budgets:
-            if not budget.ended_at:
+            if budget.ended_at:
+                continue
+            if budget.workspace == EACH:
+                self.everywhere += (budget,)
+            else:
                 self.workspaces[budget.workspace] = (*self.workspaces.get(budget.workspace, ()), budget)
+
+    def of_workspace(self, workspace: str) -> tuple[Budget, ...]:
+        """Those of a workspace, its own of those of each included."""
+        own = self.workspaces.get(workspace, ())
+        return (*own, *(_of(budget, workspace) for budget in self.everywhere)) if self.everywhere else own
 
     def of(self, call: Record) -> tuple[Allowance, ...]:
         """Those a call counts against."""
-        them = self.workspaces.get(call.workspace, ())
+        them = self.of_workspace(call.workspace)
         return tuple(found for budget in them if (found := budget.allowance(call)) is not None)
 
     def tallies(self, workspace: str) -> frozenset[Tally]:
         """What has to be added up for the budgets of a workspace, nothing of it twice."""
-        wanted = {budget.tally for budget in self.workspaces.get(workspace, ())}
+        wanted = {budget.tally for budget in self.of_workspace(workspace)}
         return frozenset(tally for tally in wanted if tally.widest == tally or tally.widest not in wanted)
+
+
+@lru_cache(maxsize=16_384)
+def _of(budget: Budget, workspace: str) -> Budget:
+    """A workspace's own of a budget of each."""
+    return msgspec.structs.replace(budget, workspace=workspace)
 
 
 def merge(*copies: Iterable[Budget]) -> list[Budget]:

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from taximeter.budgets.holdings import Holdings
 from taximeter.budgets.reservations import Reservations, Spent
 from taximeter.budgets.responses import BudgetInfo, info
-from taximeter.budgets.rule import Budget
+from taximeter.budgets.rule import CAPS, Budget
 from taximeter.budgets.settlements import Charged
 from taximeter.budgets.store import BudgetStore
+from taximeter.budgets.tally import EACH, Tally
 from taximeter.core.errors import TaximeterError
 from taximeter.sinks.redis.client import ERRORS
 
@@ -39,9 +40,10 @@ class BudgetService:
         counted: Callable[[], bool],
         drained: Callable[[str], Awaitable[bool]],
         now_us: Callable[[], int],
+        capped: Callable[[], bool] = lambda: False,
     ) -> None:
         """`rebuild` writes a workspace's counters anew; `counted` says whether Redis has every record history has;
-        `drained` waits, bounded, until a sink has what is in the journals."""
+        `drained` waits, bounded, until a sink has what is in the journals; `capped`: calls may cap their runs."""
         self.store = store
         self._reservations = reservations
         self._holdings = Holdings(reservations, rebuild=rebuild, drained=drained, sweep=self._sweep_ended)
@@ -49,6 +51,7 @@ class BudgetService:
         self._rebuild = rebuild
         self._counted = counted
         self._now_us = now_us
+        self._capped = capped
 
     async def listing(self) -> list[BudgetInfo]:
         """Every budget in force and how it stands; amounts null where Redis does not answer."""
@@ -62,18 +65,39 @@ class BudgetService:
 
     async def count_apart(self) -> None:
         """See that Redis adds up what budgets are measured by: what it comes to so far from history."""
-        budgets = self.store.in_force()
-        for workspace in budgets.workspaces:
-            wanted = {tally.text for tally in budgets.tallies(workspace)}
+        for workspace in await self._workspaces():
+            wanted = {tally.text for tally in self.tallies(workspace)}
             if not wanted <= await self._reservations.tallies(workspace):
                 await self._rebuild(workspace)
+
+    def tallies(self, workspace: str) -> frozenset[Tally]:
+        """What has to be added up for a workspace."""
+        found = self.store.in_force().tallies(workspace)
+        return found | CAPS if self._capped() else found
+
+    async def _workspaces(self, *, hard: bool = False) -> list[str]:
+        """Those with budgets (`hard`: hard ones); where every workspace may have one, those that calls came of."""
+        budgets = self.store.in_force()
+        found = {
+            workspace
+            for workspace, them in budgets.workspaces.items()
+            if not hard or any(each.mode == "hard" for each in them)
+        }
+        if self._capped() or any(not hard or each.mode == "hard" for each in budgets.everywhere):
+            found |= await self._reservations.asked()
+        return sorted(found)
 
     async def begin(self, budget: Budget) -> None:
         """Have a budget that was just made enforced as soon as workers know it; where Redis does not answer, later."""
         others = await asyncio.to_thread(self.store.stored)
         try:
-            if budget.mode == "hard" and not any(
-                each.workspace == budget.workspace and each.mode == "hard" and each.id != budget.id for each in others
+            if (
+                budget.mode == "hard"
+                and budget.workspace != EACH
+                and not any(
+                    each.workspace == budget.workspace and each.mode == "hard" and each.id != budget.id
+                    for each in others
+                )
             ):
                 await self._holdings.open(budget.workspace)
             await self.count_apart()
@@ -82,10 +106,7 @@ class BudgetService:
 
     async def secure(self) -> None:
         """See that Redis knows what hard budgets have spent and what calls hold of them (see Holdings)."""
-        budgets = self.store.in_force().workspaces
-        await self._holdings.secure(
-            [workspace for workspace, them in budgets.items() if any(each.mode == "hard" for each in them)]
-        )
+        await self._holdings.secure(await self._workspaces(hard=True))
 
     async def sweep(self) -> None:
         """Let go what calls still hold though they are counted: after a rebuild, or a reservation that came too late.
@@ -95,7 +116,7 @@ class BudgetService:
         if not self._counted():
             return
         before_us = self._now_us() - SETTLED_US
-        for workspace in self.store.in_force().workspaces:
+        for workspace in await self._workspaces():
             await self._sweep(workspace, before_us, SWEPT)
 
     async def _sweep_ended(self, workspace: str) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from taximeter.budgets.reservations import Reservations, Spent
-from taximeter.budgets.rule import Allowance, Budget
+from taximeter.budgets.rule import Allowance, Budget, Budgets
 from taximeter.budgets.store import BudgetStore
-from taximeter.budgets.tally import Tally, TallySum
+from taximeter.budgets.tally import EACH, Tally, TallySum
 from taximeter.budgets.thresholds import ThresholdReached, reached
 
 log = logging.getLogger("taximeter.budget")
@@ -68,7 +68,7 @@ class Watching:
         """See how full budgets are; tell of thresholds."""
         budgets, now_us = await asyncio.to_thread(self._store.listing), self._now_us()
         self._waiting |= set(self._touched())
-        await self._look_back([budget for budget in budgets if budget.each], now_us)
+        await self._look_back([budget for budget in budgets if budget.each and budget.workspace != EACH], now_us)
         allowances = [allowance for budget in budgets if (allowance := budget.sole) is not None]
         allowances += self._of_values(budgets)
         for start in range(0, len(allowances), AT_ONCE):
@@ -92,15 +92,12 @@ class Watching:
                 self._known.add(budget.id)
 
     def _of_values(self, budgets: Sequence[Budget]) -> list[Allowance]:
-        by_place: dict[tuple[str, Tally], list[tuple[str, ...]]] = {}
-        for workspace, tally, values in self._waiting:
-            by_place.setdefault((workspace, tally), []).append(values)
+        several = Budgets(budget for budget in budgets if budget.sole is None)
         found: dict[Allowance, None] = {}
-        for budget in budgets:
-            for tally in {budget.tally, budget.tally.widest} if budget.each else ():
-                for values in by_place.get((budget.workspace, tally), ()):
-                    if (allowance := budget.of_values(values)) is not None:
-                        found[allowance] = None
+        for workspace, tally, values in self._waiting:
+            for budget in several.of_workspace(workspace):
+                if tally in (budget.tally, budget.tally.widest) and (allowance := budget.of_values(values)) is not None:
+                    found[allowance] = None
         return list(found)
 
     def _note(self, allowance: Allowance, stands: Spent, now_us: int) -> None:
@@ -108,7 +105,7 @@ class Watching:
         since_s = budget.when.start_s(now_us // 1_000_000)
         ratio = (stands.spent + max(0, stands.charged)) / budget.limit
         before = self._fullest.get(budget.id, (since_s, 0.0))
-        if budget.each and before[0] == since_s:
+        if budget.sole is None and before[0] == since_s:
             ratio = max(ratio, before[1])
         self._fullest[budget.id] = since_s, ratio
 

@@ -286,6 +286,11 @@ class BudgetSettings(Section):
     (`max_tokens`, or what its API calls it), and is told so (`x-taximeter-max-tokens`); false: it is refused."""
     clamp_min_output_tokens: Count = 16
     """No answer is bounded to fewer: the call is refused instead. OpenAI's Responses API takes no less than 16."""
+    by_header: bool = False
+    """Whether a call may cap what its track uses in all (`x-taximeter-budget: 2.50 usd`). Then every call of a track
+    asks Redis."""
+    by_header_raises: bool = False
+    """Whether a later call may raise the cap of its track. Never lowered: a cap is what the first call says."""
     thresholds: list[Percent] = field(default_factory=lambda: [50, 80, 100])
     """Per cent of a budget, soft or hard, at which word is sent of it, once each a period."""
     default_max_output_tokens: Count = 16_384

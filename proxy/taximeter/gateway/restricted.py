@@ -71,6 +71,8 @@ class Restrictions:
             check_breakers(self._admission, record)
         listed = key is not None and bool(key.models)
         budgets = self._admission.budgets
+        if budgets is not None:
+            budgets.check_cap(record, exchange.headers)
         if listed or (budgets is not None and budgets.weighs(record)):
             readable.check_head(exchange.headers)
             asked = demand.UNBILLED

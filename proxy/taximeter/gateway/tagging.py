@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from taximeter.core import tags
 from taximeter.gateway.admission.admission import KEY_HEADER
+from taximeter.gateway.admission.capping import HEADER as CAP_HEADER
 
 if TYPE_CHECKING:
     from taximeter.config import Settings
@@ -68,4 +69,4 @@ def tag_headers(settings: Settings) -> dict[bytes, str]:
 
 def dropped_headers(settings: Settings) -> frozenset[bytes]:
     """Header names that never reach an upstream: tags and the proxy key's own."""
-    return frozenset({*tag_headers(settings), KEY_HEADER})
+    return frozenset({*tag_headers(settings), KEY_HEADER, CAP_HEADER})

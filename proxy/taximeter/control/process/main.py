@@ -25,6 +25,7 @@ from taximeter.budgets.reservations import Reservations
 from taximeter.budgets.service import BudgetService
 from taximeter.budgets.slice_files import DeadSlices
 from taximeter.budgets.store import BudgetStore
+from taximeter.budgets.tally import Tally
 from taximeter.budgets.thresholds import ThresholdReached
 from taximeter.budgets.watching import Watching
 from taximeter.config import LimitSettings, Settings
@@ -113,7 +114,7 @@ class Control:
         self.counters = Counters(
             boot.redis_url,
             history=self.history,
-            tallies=lambda name: budgets.in_force().tallies(name),
+            tallies=self._tallies,
             calls_of=lambda record: places_of_calls(record.workspace, self.force.rates.of(record)),
         )
         self.live = Live(self.history.cursors)
@@ -143,6 +144,7 @@ class Control:
             counted=lambda: self.delivery.health().sinks[self.counters.name].lag_records == 0,
             drained=self._drained,
             now_us=_now_us,
+            capped=lambda: self.settings.budget.by_header,
         )
         self.watching = Watching(
             budgets,
@@ -261,6 +263,9 @@ class Control:
 
     def _cost(self, record: Record) -> tuple[int | None, str | None]:
         return self.force.prices.cost(record)
+
+    def _tallies(self, workspace: str) -> frozenset[Tally]:
+        return self.budgets.tallies(workspace)
 
     def _journal(self) -> Journal:
         directory, node = Path(self.settings.data_dir) / "journal", self.force.boot.node

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from taximeter.budgets.charges import Held
 from taximeter.budgets.rates import Limit, Rates
-from taximeter.budgets.rule import Allowance, Budget, Budgets, shown_amount
-from taximeter.core.errors import BudgetExceeded, BudgetReserved, BudgetUnavailable
+from taximeter.budgets.rule import Allowance, Budget, Budgets, caps, shown_amount
+from taximeter.core.errors import BadRequest, BudgetExceeded, BudgetReserved, BudgetUnavailable
 from taximeter.core.record import BUDGETS, RATES, Open, reservation_of
 from taximeter.gateway.admission import rates as pacing
+from taximeter.gateway.admission.capping import CAP_HEADER, cap_said
 from taximeter.gateway.admission.slices import PREFIX, Slices
 from taximeter.gateway.admission.telling import CLAMPED, budget_headers, resets_in_s
 from taximeter.gateway.admission.wanted import Prices, Want, Wanting, held_of
@@ -127,6 +128,8 @@ class BudgetGate:
 
     def limited(self, others: Iterable[str] = ()) -> Container[str]:
         """Workspaces whose calls may have a hard budget or a rate, and these; false where there is none."""
+        if self._settings.by_header or self.hard.everywhere:
+            return pacing.Everywhere()
         return pacing.concerned(self.pacing.rates, (*self.hard.workspaces, *others))
 
     def rates_of(self, opening: Open) -> Sequence[Limit]:
@@ -135,7 +138,8 @@ class BudgetGate:
 
     def reads(self, workspace: str) -> bool:
         """Whether what calls of this workspace may use may have to be known."""
-        return workspace in self.hard.workspaces or self.pacing.rates.weigh(workspace)
+        everywhere = self._settings.by_header or bool(self.hard.everywhere)
+        return everywhere or workspace in self.hard.workspaces or self.pacing.rates.weigh(workspace)
 
     def mark(self, opening: Open, *, free: bool = False) -> bool:
         """Write down, where a call has hard budgets or rates, which: Relay then asks before anything is sent.
@@ -150,13 +154,19 @@ class BudgetGate:
             opening.tags = {**opening.tags, RATES: ",".join(dict.fromkeys(limit.rate for limit in rates))}
         return bool(ids)
 
+    def check_cap(self, opening: Open, headers: Headers) -> None:
+        """Raise BadRequest where a call caps what cannot be capped; nothing where calls may not cap."""
+        if self._settings.by_header and cap_said(headers) is not None and opening.track is None:
+            raise BadRequest(f"{CAP_HEADER} caps a track, and this call names none.", param=CAP_HEADER)
+
     def weighs(self, opening: Open) -> bool:
         """Whether it has to be known what a call may use."""
         return bool(self.hard_of(opening)) or any(limit.kind == "tokens" for limit in self.rates_of(opening))
 
     def hard_of(self, opening: Open) -> Sequence[Allowance]:
         """What of hard budgets a call counts against."""
-        return self.hard.of(opening)
+        found = self.hard.of(opening)
+        return (*found, *caps(opening)) if self._settings.by_header else found
 
     async def standing(self, opening: Open) -> list[tuple[Allowance, Spent | None]]:
         """What of all budgets a call would count against, soft ones too, and how it stands; None: Redis does not
@@ -232,7 +242,9 @@ class BudgetGate:
 
         demand, limits = prepared.demand, self.rates_of(opening)
         marked = opening.tags.get(BUDGETS, "").split(",")
-        budgets = [each for each in self.hard_of(opening) if each.budget.id in marked]  # no other: one made since
+        budgets = [each for each in self.hard.of(opening) if each.budget.id in marked]  # no other: one made since
+        if self._settings.by_header:
+            budgets += caps(opening, cap_said(headers), raises=self._settings.by_header_raises)
         if not budgets and not limits:  # ended a moment ago
             return None
         want = None
@@ -250,7 +262,7 @@ class BudgetGate:
             if not reserved.over and await self._given_back(wanted):
                 continue
             assert want is not None and demand is not None  # noqa: S101 - only then it has budgets
-            left = list(zip(budgets, reserved.unheld, strict=True))
+            left = [each for each in zip(budgets, reserved.unheld, strict=True) if each[1] >= 0]
             shorter = None
             if self._settings.clamp and attempt < CLAMPS and prepared.reading is None and not is_sealed(headers):
                 shorter = self.wanting.clamp(want, left, opening, flavor, demand, prepared.body)
@@ -261,7 +273,8 @@ class BudgetGate:
         prepared.body = body
         if isinstance(reserved, Reserved):
             if reserved.unheld:
-                held.told += budget_headers(zip(budgets, reserved.unheld, strict=True), self._now_us())
+                stand = [each for each in zip(budgets, reserved.unheld, strict=True) if not each[0].cap]
+                held.told += budget_headers(stand, self._now_us())
             if reserved.admitted is not None:
                 held.told += pacing.rate_headers(reserved.admitted.stands)
                 self.pacing.began(reserved.admitted, held)

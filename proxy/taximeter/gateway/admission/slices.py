@@ -89,7 +89,8 @@ class Slices:
         """A call held a part of these: there will be more of them."""
         now_s = self._clock_s()
         for of, _ in wanted:
-            self._served[of] = now_s
+            if not of.cap:  # what is left of a cap only Redis knows: without it a call of a track is refused
+                self._served[of] = now_s
 
     def take(self, call: str, wanted: Sequence[Part]) -> bool:
         """Let a call take its part of the slices; False: one of them has not enough, and nothing is taken."""

@@ -16,7 +16,7 @@ _US = 1_000_000
 def add_tallies(
     sums: Sums, records: Sequence[Record], tallies: Collection[Tally], now_us: int
 ) -> set[tuple[Tally, tuple[str, ...]]]:
-    """Add up these records for these tallies; returns the values that those with any wanted are of.
+    """Add up these records for these tallies; returns what was added to, by the values of each.
 
     What nobody will ask for any more is left out: sums that expired.
     """
@@ -35,8 +35,7 @@ def add_tallies(
             key, expires_s = keys.tally(tally, start_s, values), keys.tally_expires_s(tally, start_s, ended_s)
             if expires_s and expires_s * _US <= now_us:
                 continue
-            if tally.each:
-                touched.add((tally, values))
+            touched.add((tally, values))
             so_far = found.setdefault(key, [0, 0, expires_s])
             so_far[0] += amounts[0]
             so_far[1] += amounts[1]

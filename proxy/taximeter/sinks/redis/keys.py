@@ -122,6 +122,16 @@ def tally_expires_s(of: Tally, start_s: int, last_s: int) -> int:
     return (last_s // _DAY_S + 1) * _DAY_S + DAY_LIVES_S if of.each else 0
 
 
+CAP = "cap:"
+"""What a cap's key after the prefix begins with: its limit, in nano-USD or tokens. A rebuild leaves it alone."""
+
+
+def cap(unit: str, track: str) -> str:
+    return f"{CAP}{unit}:{name(track)}"
+
+
+ASKED = "tm:asked"
+"""Set of workspaces whose calls could not be decided, as nothing was known of their budgets."""
 TALLIES = "tallies"
 """Set, after the prefix: what is added up for budgets of a workspace (budgets.tally), each as JSON."""
 HELD, RESERVED, RESERVED_AT = "held", "reserved", "reserved_at"

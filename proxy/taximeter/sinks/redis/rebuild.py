@@ -154,7 +154,8 @@ class Rebuilder:
         match = f"{next(iter(wanted))}*" if len(wanted) == 1 else "tm:{*"
         for key in await self.server.scan(match) if wanted else []:
             of = key[: key.find("}:") + 2]
-            if of in wanted and key.removeprefix(of) not in _KEPT:
+            rest = key.removeprefix(of)
+            if of in wanted and rest not in _KEPT and not rest.startswith(keys.CAP):
                 wanted[of].append(key)
         return wanted
 
