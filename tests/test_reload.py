@@ -136,6 +136,17 @@ async def test_what_both_ports_go_by_changes_together_and_counters_go_on(running
     assert health["workers"] == 1 and health["reload"]["applied"]
 
 
+async def test_a_rate_that_is_added_holds_for_new_calls_and_one_that_is_gone_no_longer(running: Reloaded) -> None:
+    await running.start()
+    assert [(await running.chat()).status_code for _ in range(2)] == [200, 200]
+    running.write(tables='[[rate]]\nname = "slow"\nrequests_per_minute = 1\n')
+    assert "changed  rate" in await running.reload()
+    assert [(await running.chat()).status_code for _ in range(2)] == [200, 429]
+    running.write()
+    await running.reload()
+    assert (await running.chat()).status_code == 200
+
+
 async def test_a_call_in_flight_ends_by_the_settings_it_began_with(running: Reloaded) -> None:
     await running.start()
     old = running.served.child("worker 1")
