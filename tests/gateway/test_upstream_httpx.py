@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from closing import Closing
+from http2_provider import Call, Http2Provider
 from taximeter import config
 from taximeter.core.errors import (
     RequestError,
@@ -22,9 +23,9 @@ from taximeter.core.errors import (
     UpstreamUnreachable,
 )
 from taximeter.gateway.upstream import http2_answers
-from taximeter.gateway.upstream.httpx_client import _Exchange
+from taximeter.gateway.upstream.httpx_client import HttpxTransport, _Exchange
 from taximeter.gateway.upstream.upstreams import Upstream
-from upstream import CLOSE, LAST_CHUNK, RESET, STALL, chunk, response, stream_head
+from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, chunk, response, stream_head
 from waits import HANG_S
 
 OK = response(b"fine")
@@ -187,6 +188,33 @@ async def test_an_abort_hangs_up(provider, through_proxy) -> None:
     answer = await through_proxy.send(b"POST", b"/v1/x", [], b"{}")
     answer.abort()
     await provider.until(lambda: provider.requests[0].client_left)
+
+
+async def test_no_call_waits_longer_for_a_connection_than_it_may(closing: Closing) -> None:
+    """Not for a proxy that does not answer CONNECT, and not for a stream of HTTP/2."""
+    async with Provider(on_connect=(STALL,)) as proxy:
+        settings = config.UpstreamSettings(
+            base_url="https://far.example/v1", proxy_url=proxy.url, connect_timeout_s=0.2
+        )
+        upstream = closing(Upstream(settings, frozenset(), {}))
+        with pytest.raises(UpstreamTimeout, match="within the connect timeout") as caught:
+            await upstream.send(b"POST", b"/v1/x", [], b"{}")
+        assert not caught.value.sent
+
+    async def stall(call: Call) -> None:
+        await call.gone.wait()
+
+    async with Http2Provider(max_streams=2, answer=stall) as provider:
+        settings = config.UpstreamSettings(base_url=provider.base_url, http2=True, connect_timeout_s=0.5)
+        transport = closing(HttpxTransport(settings, ("http", "127.0.0.1", provider.port)))
+        begun = [asyncio.create_task(transport.send(b"POST", b"/x", [], b"{}", None)) for _ in range(2)]
+        await provider.until(lambda: len(provider.calls) == 2)
+        with pytest.raises(UpstreamTimeout, match="within the connect timeout") as caught:
+            await transport.send(b"POST", b"/x", [], b"{}", None)
+        assert not caught.value.sent and len(provider.calls) == 2
+        for each in begun:
+            each.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
 
 
 def exceptions_of(*packages: str) -> list[type[Exception]]:

@@ -103,6 +103,8 @@ class _Exchange:
         loop = asyncio.get_running_loop()
         self.response = Response(self)
         self._task = loop.create_task(self._run())
+        self._connecting = loop.call_later(settings.connect_timeout_s, self._late)
+        """httpx2 waits for a stream of HTTP/2, and for a proxy's answer to CONNECT, for much longer, or for ever."""
         transport.tasks.add(self._task)
         self._task.add_done_callback(transport.tasks.discard)
 
@@ -131,7 +133,15 @@ class _Exchange:
         except Exception as error:  # of httpx2, or of anything it stands on: none may look like a fault of ours
             response.fail(self._failure(error))
         finally:
+            self._connecting.cancel()
             self._request.extensions = {}  # `trace` holds this: together they would wait for the collector
+
+    def _late(self) -> None:
+        """Nothing of the request has left within the connect timeout."""
+        if not self._sent:
+            name = self._transport.settings.name
+            self.response.fail(UpstreamTimeout(f"No connection to upstream {name!r} within the connect timeout."))
+            self._task.cancel()
 
     def _failure(self, error: Exception) -> Exception:
         """What whoever waits for the answer is told: what the request's own body raised, else what `error` means."""
