@@ -13,6 +13,7 @@ import pytest
 
 from taximeter.config import LimitSettings
 from taximeter.core.errors import UpstreamError
+from taximeter.server import server as server_module
 from taximeter.server.asgi import asgi
 from taximeter.server.connection import MAX_PIPELINED
 from taximeter.server.exchange import ClientLeft, Exchange, Headers
@@ -506,6 +507,63 @@ async def test_an_answer_that_does_not_end_is_cancelled_at_the_bound_and_awaited
         await asyncio.wait_for(reader.read(), HANG_S)
         writer.close()
     assert edge.app.cancelled == 1
+
+
+async def test_an_answer_begun_before_the_stop_leaves_room_for_one_more_request_which_is_the_last() -> None:
+    """Its head did not say that the connection ends, so its client sends the next request on it, at once."""
+    async with serving() as edge:
+        edge.app.gate.clear()
+        reader, writer = await edge.open()
+        writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        closed = asyncio.Event()
+        edge.server.on_listeners_closed = closed.set
+        edge.server.stop()
+        await closed.wait()
+        edge.app.gate.set()
+        assert b"connection: close" not in head
+        await reader.readuntil(b"}")
+        writer.write(b"GET /b HTTP/1.1\r\n" + HOST + b"\r\n")
+        _, headers, body = head_of(await asyncio.wait_for(reader.read(), HANG_S))
+        assert (headers["connection"], json.loads(body)["path"]) == ("close", "/b")
+        writer.close()
+
+
+async def test_a_server_that_retires_lets_an_answer_take_its_time_until_it_has_to_hurry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "RETIRED_WAIT_S", 0.0)
+    async with serving(shutdown_s=0.01) as edge:
+        edge.app.gate.clear()
+        _, idle_writer = idle = await edge.open()
+        reader, writer = await edge.open()
+        writer.write(b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n")
+        await edge.app.called.wait()
+        edge.server.retire()
+        assert await asyncio.wait_for(idle[0].read(), HANG_S) == b"", "nothing comes on it, so it is closed"
+        assert edge.app.cancelled == 0
+        edge.server.stop()
+        await asyncio.wait_for(reader.read(), HANG_S)
+        idle_writer.close()
+        writer.close()
+    assert edge.app.cancelled == 1
+
+
+async def test_a_server_told_to_leave_goes_on_and_sends_its_clients_elsewhere() -> None:
+    async with serving() as edge:
+        edge.server.leave()
+        for path in (b"/a", b"/b"):
+            _, headers, body = head_of(await edge.exchange(b"GET " + path + b" HTTP/1.1\r\n" + HOST + b"\r\n"))
+            assert (headers["connection"], json.loads(body)["path"]) == ("close", path.decode())
+
+
+async def test_one_that_was_stopped_before_it_served_accepts_nothing() -> None:
+    app = Echo()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(asgi(app) if Echo.is_application else app.handle, LimitSettings())
+        server.stop()
+        await asyncio.wait_for(server.serve([listener]), HANG_S)
+    assert not server.started
 
 
 async def test_the_kernel_watches_a_client_that_is_silent() -> None:

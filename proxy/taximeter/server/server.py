@@ -49,6 +49,11 @@ class Server:
 
     async def serve(self, sockets: list[socket.socket]) -> None:
         """Accept connections on `sockets`, which are closed at the end."""
+        if self._stop.is_set():  # while it was being made ready
+            for each in sockets:
+                each.close()
+            self.on_listeners_closed()
+            return
         loop = asyncio.get_running_loop()
         limits = self.service.limits
         for each in sockets:
