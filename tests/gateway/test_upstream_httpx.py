@@ -243,29 +243,38 @@ def test_the_exceptions_of_each_library_are_found() -> None:
     assert len(STANDS_ON) > 100
 
 
-@pytest.mark.parametrize("kind", STANDS_ON, ids=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
 @pytest.mark.parametrize("answered", [False, True])
-async def test_no_error_is_taken_for_a_fault_of_ours(kind, answered, monkeypatch, closing: Closing) -> None:
+async def test_no_error_is_taken_for_a_fault_of_ours(answered, monkeypatch, closing: Closing) -> None:
     """Of httpx2, and of what it stands on: raised where httpx2 is asked, and where its answer is read."""
     settings = config.UpstreamSettings(name="mine", base_url="http://far.example/v1", proxy_url="http://127.0.0.1:1")
     upstream = closing(Upstream(settings, frozenset(), {}))
+    kinds = iter(STANDS_ON)
 
     class Broken(httpx2.AsyncByteStream):
         async def __aiter__(self):
             yield b"a"
-            raise kind.__new__(kind)
+            raise new(next(kinds))
 
     async def ask(request):
         if not answered:
-            raise kind.__new__(kind)
+            raise new(next(kinds))
         return httpx2.Response(200, stream=Broken())
 
     transport: Any = upstream._transport
     monkeypatch.setattr(transport.http, "handle_async_request", ask)
-    with pytest.raises(RequestError) as caught:
-        await read_all(await upstream.send(b"POST", b"/v1/x", [], b"{}"))
-    assert caught.value.status in (400, 502, 504)
-    assert "mine" in caught.value.message or caught.value.status == 400
+    for kind in STANDS_ON:
+        try:
+            await read_all(await upstream.send(b"POST", b"/v1/x", [], b"{}"))
+        except RequestError as error:
+            assert error.status in (400, 502, 504), kind
+            assert "mine" in error.message or error.status == 400, kind
+        else:
+            pytest.fail(f"{kind} is lost")
+
+
+def new(kind: type[Exception]) -> Exception:
+    """Whatever its class wants to be given."""
+    return kind.__new__(kind)
 
 
 def test_the_http2_client_catches_all_that_its_library_raises() -> None:

@@ -150,6 +150,7 @@ class Http2Transport:
                 await asyncio.shield(connection.ready)
             except BaseException:
                 connection.close()
+                self._live.discard(connection)
                 raise
         finally:
             self._dialing = False
