@@ -24,7 +24,8 @@ from taximeter.sinks.query import Filters
 ROUNDS = 15
 PAGES = (
     "/", "/?tz=Europe/Berlin", "/?period=90d", "/?period=365d&by=model", "/dashboard/workspaces/workspace-000",
-    "/dashboard/records", "/dashboard/analytics", "/dashboard/live", "/dashboard/health",
+    "/dashboard/records", "/dashboard/analytics", "/dashboard/performance", "/dashboard/performance?period=90d",
+    "/dashboard/live", "/dashboard/health",
 )  # fmt: skip
 
 

@@ -112,9 +112,12 @@ async def test_a_budget_is_made_shown_and_ended(managed):
     assert (budget.workspace, budget.limit, budget.unit, budget.mode) == ("acme", 12_500_000_000, "usd", "hard")
     page = await get(managed, "/dashboard/budgets", **mine)
     assert "$12.50" in page and budget.id in page and "budget.create" in page
+    managed.services.budgets.store.create("*", 10**9, unit="usd", period="day", mode="soft", end_user="*")
+    assert "each workspace each end user" in await get(managed, "/dashboard/budgets?workspace=*", **mine)
     others = await get(managed, "/dashboard/budgets?workspace=beta", **mine)
     assert budget.id not in others[: others.index('id="changes"')]
-    await send(managed, f"/dashboard/budgets/{budget.id}/end", {}, mine, "/dashboard/budgets")
+    for each in managed.services.budgets.store.listing():
+        await send(managed, f"/dashboard/budgets/{each.id}/end", {}, mine, "/dashboard/budgets")
     assert managed.services.budgets.store.listing() == []
     assert "nothing bounds what is used" in await get(managed, "/dashboard/budgets", **mine)
 

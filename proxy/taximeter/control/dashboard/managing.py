@@ -44,7 +44,7 @@ KEY_HINTS = {
     "expires_at": "2027-01-31, or RFC 3339; empty: never",
 }
 BUDGET_HINTS = {
-    "workspace": "whose use is bounded",
+    "workspace": "whose use is bounded; *: each one's",
     "limit": "12.50, or 1000000",
     "key_id": "key_…: only its calls",
     "task": "only calls of this task; *: each by itself",
