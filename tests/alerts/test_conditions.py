@@ -93,6 +93,24 @@ async def test_models_without_a_price_and_what_breakers_stop(sources, control):
     assert await sources(trips=[trip], on=["sink"]) == []
 
 
+async def test_history_is_asked_for_prices_once_a_minute_and_reads_no_single_record():
+    asked = []
+
+    class Asked:
+        async def usage(self, filters, group_by=(), window=None, tz="UTC"):
+            asked.append(filters.from_us)
+            return []
+
+    now = [NOON_US + 7_000_000]
+    found = Sources(
+        node="n1", trips=list, history=Asked(), health=health, dead_letters=lambda: 0, now_us=lambda: now[0]
+    )  # fmt: skip
+    for _ in range(30):
+        await found.of(AlertSettings(name="ops", webhook=True, on=["unpriced"], period_s=3_600.0))
+        now[0] += 5_000_000
+    assert len(asked) == 3 and all(from_us % 900_000_000 == 0 for from_us in asked)
+
+
 async def test_a_history_that_is_down_is_told_of_as_a_sink(sources):
     from taximeter.sinks.history.database import HistoryUnavailable
 

@@ -17,6 +17,7 @@ from taximeter.core.globs import glob
 from taximeter.sinks.health import DeliveryHealth
 from taximeter.sinks.query import Filters, Group, Window
 
+UNPRICED_US, QUARTER_US = 60_000_000, 900_000_000
 MOST_MODELS = 100
 """Told of at once, those with the most calls."""
 
@@ -48,6 +49,8 @@ class Sources:
         self._health = health
         self._dead_letters = dead_letters
         self._now_us = now_us
+        self._unpriced_groups: dict[str, tuple[int, list[Group]]] = {}
+        """Alert -> when history was asked last, and what it said."""
 
     async def of(self, alert: AlertSettings) -> list[Condition]:
         """What an alert of the settings tells of, as it is now; what cannot be found out now is left out."""
@@ -66,11 +69,16 @@ class Sources:
         return found
 
     async def _unpriced(self, alert: AlertSettings) -> list[Condition]:
-        since = Filters(from_us=self._now_us() - int(alert.period_s * 1_000_000))
-        try:
-            groups = await self._history.usage(since, ("provider", "model"))
-        except TaximeterError:  # a history that is down is told of as a sink
-            return []
+        """Asked of sums by quarters of an hour, once a minute: no single record is read for it."""
+        now_us = self._now_us()
+        asked_us, groups = self._unpriced_groups.get(alert.name, (0, []))
+        if now_us - asked_us >= UNPRICED_US:
+            since_us = (now_us - int(alert.period_s * 1_000_000)) // QUARTER_US * QUARTER_US
+            try:
+                groups = await self._history.usage(Filters(from_us=since_us), ("provider", "model"))
+            except TaximeterError:  # a history that is down is told of as a sink
+                groups = []
+            self._unpriced_groups[alert.name] = now_us, groups
         counted = [(each.totals.unpriced_requests, each.key["provider"], each.key["model"]) for each in groups]
         worst = sorted((each for each in counted if each[0]), key=lambda each: -each[0])
         return [unpriced(provider or "?", model or "?", calls) for calls, provider, model in worst[:MOST_MODELS]]
