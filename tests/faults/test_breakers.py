@@ -1,4 +1,4 @@
-"""A runaway on two nodes that share Redis and PostgreSQL: what each sees adds up, both stop it, and a kill frees nothing."""
+"""A runaway on two nodes that share Redis and PostgreSQL: what they see adds up, both stop it, a kill frees nothing."""
 
 from __future__ import annotations
 
