@@ -166,6 +166,30 @@ async def test_of_each_value_a_threshold_is_told_and_of_those_before_a_restart(d
     assert len(told) == 4 and again.ratios == {"acme": 1.3}
 
 
+async def test_how_what_each_value_may_use_stands_is_listed_the_fullest_first(desk, redis):
+    control, made, _ = desk
+    asked = {"workspace": "acme", "end_user": "*", "task": "query", "limit": 200, "unit": "tokens", "period": "week"}
+    budget = (await control.client.post("/budgets", json=asked)).json()
+    assert (await control.get(f"/budgets/{budget['id']}/allowances"))["data"] == []
+    names = ["alice", "bob", "alice", None]
+    step = batch([record(n, end_user=name, task="query") for n, name in enumerate(names, 1)])
+    await made.counters.cursors(["j1"])
+    await control.history.deliver([step])
+    await made.counters.deliver([step])
+    await redis.hset("tm:{acme}:held", f"{budget['id']}/bob", 7)
+    found = (await control.get(f"/budgets/{budget['id']}/allowances"))["data"]
+    assert [(each["id"], each["task"], each["end_user"], each["spent"], each["held"]) for each in found] == [
+        (f"{budget['id']}/alice", "query", "alice", 260, 0), (f"{budget['id']}/bob", "query", "bob", 130, 7),
+    ]  # fmt: skip
+    assert len((await control.get(f"/budgets/{budget['id']}/allowances", limit=1))["data"]) == 1
+    assert (await control.client.get("/budgets/bud_none/allowances")).status_code == 404
+    await control.client.post("/budgets", json={"workspace": "*", "limit": 5})
+    each = next(each for each in (await control.get("/budgets"))["data"] if each["workspace"] == "*")
+    await redis.sadd("tm:asked", "acme")
+    [acme] = (await control.get(f"/budgets/{each['id']}/allowances"))["data"]
+    assert (acme["workspace"], acme["limit"]) == ("acme", 5) and each["spent"] is None
+
+
 async def test_what_counted_calls_still_hold_is_swept_and_nothing_else(desk, redis):
     control, made, _ = desk
     await control.client.post("/budgets", json={"workspace": "acme", "limit": 100, "unit": "tokens"})

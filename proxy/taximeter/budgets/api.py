@@ -67,6 +67,16 @@ class BudgetAdmin(Controller):
         await budgets.begin(budget)
         return next(each for each in await budgets.listing() if each.id == budget.id)
 
+    @get("/{budget_id:str}/allowances", summary="How what each value may use of a budget with * stands")
+    async def allowances(
+        self,
+        services: Given,
+        budget_id: FromPath[str],
+        limit: Annotated[int, QueryParameter(ge=1, le=1_000, description="So many, those that used most.")] = 100,
+    ) -> BudgetList:
+        """Of values used in the period now."""
+        return BudgetList(await _of(services).allowances(budget_id, limit))
+
     @get("/charges", summary="Calls of which it is not known what they used, and what budgets are charged for them")
     async def charges(
         self,

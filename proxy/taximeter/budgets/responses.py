@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from taximeter.budgets.rule import MOST, WORDS, Budget, Mode
+from taximeter.budgets.rule import MOST, WORDS, Allowance, Budget, Mode
 from taximeter.budgets.tally import DIMENSIONS, EACH, Unit
 from taximeter.core.errors import BadRequest
 from taximeter.core.times import shown
@@ -149,3 +149,10 @@ def info(budget: Budget, now_us: int, stands: Standing | None = None) -> BudgetI
         resets_at=shown(None if resets_s is None else resets_s * 1_000_000),
         created_at=shown(budget.created_at or None),
     )
+
+
+def allowance_info(allowance: Allowance, now_us: int, stands: Standing | None = None) -> BudgetInfo:
+    """How what one value, or combination of values, may use of a budget stands: as a budget of just these."""
+    budget = allowance.budget
+    scope = {name: value for (name, _), value in zip(budget.tally.scope, allowance.values, strict=True)}
+    return msgspec.structs.replace(info(budget, now_us, stands), id="/".join((budget.id, *allowance.own)), **scope)

@@ -14,7 +14,7 @@ import msgspec
 
 from taximeter.budgets.periods import Period, period_of
 from taximeter.budgets.tally import DIMENSIONS, EACH, UNITS, Tally, Unit, matched
-from taximeter.core.errors import BadRequest
+from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.names import clean
 from taximeter.core.record import Record
 from taximeter.core.tags import is_valid
@@ -225,6 +225,18 @@ class Budgets:
         """Those of a workspace, its own of those of each included."""
         own = self.workspaces.get(workspace, ())
         return (*own, *(_of(budget, workspace) for budget in self.everywhere)) if self.everywhere else own
+
+    def of_workspaces(self, asked: Iterable[str]) -> list[Budget]:
+        """All of them; of those of each workspace, its own of each of these."""
+        own = [budget for them in self.workspaces.values() for budget in them]
+        return own + [_of(budget, workspace) for budget in self.everywhere for workspace in asked]
+
+    def find(self, budget_id: str) -> Budget:
+        """The budget of this id. Raises NotFound."""
+        for budget in (*self.everywhere, *(each for them in self.workspaces.values() for each in them)):
+            if budget.id == budget_id:
+                return budget
+        raise NotFound(f"No budget {budget_id[:128]!r}.", param="id")
 
     def of(self, call: Record) -> tuple[Allowance, ...]:
         """Those a call counts against."""

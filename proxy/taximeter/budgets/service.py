@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from taximeter.budgets.holdings import Holdings
 from taximeter.budgets.reservations import Reservations, Spent
-from taximeter.budgets.responses import BudgetInfo, info
-from taximeter.budgets.rule import CAPS, Budget
+from taximeter.budgets.responses import BudgetInfo, allowance_info, info
+from taximeter.budgets.rule import CAPS, Allowance, Budget, Budgets
 from taximeter.budgets.settlements import Charged
 from taximeter.budgets.store import BudgetStore
 from taximeter.budgets.tally import EACH, Tally
@@ -62,6 +62,25 @@ class BudgetService:
             standing = await self._reservations.spent(sole, now_us)
             spent = {allowance.budget.id: each for allowance, each in zip(sole, standing, strict=True)}
         return [info(budget, now_us, spent.get(budget.id)) for budget in budgets]
+
+    async def allowances(self, budget_id: str, most: int) -> list[BudgetInfo]:
+        """How what each value may use of a budget stands, of values used in its period, those that used most first.
+
+        Raises NotFound; redis.client.ERRORS and HistoryUnavailable.
+        """
+        budget, now_us = self.store.in_force().find(budget_id), self._now_us()
+        used: dict[Allowance, int] = {}
+        asked = await self._reservations.asked() if budget.workspace == EACH else ()
+        for each in Budgets([budget]).of_workspaces(sorted(asked)):
+            if (sole := each.sole) is not None:
+                used[sole] = 0
+                continue
+            for found in await self._history.tallied(each.workspace, [each.tally], now_us):
+                allowance = Allowance(each, found.values)
+                used[allowance] = used.get(allowance, 0) + found.used + found.charged
+        largest = sorted(used, key=lambda one: (-used[one], one.budget.workspace, one.values))[:most]
+        standing = await self._reservations.spent(largest, now_us)
+        return [allowance_info(one, now_us, stands) for one, stands in zip(largest, standing, strict=True)]
 
     async def count_apart(self) -> None:
         """See that Redis adds up what budgets are measured by: what it comes to so far from history."""

@@ -5,12 +5,13 @@ The settlement is a correction in the control process's own journal, so history,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
 
 from taximeter.budgets.responses import ChargeInfo, Settlement
+from taximeter.budgets.tally import Tally, TallySum
 from taximeter.core.correction import correction
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.record import BUDGETS, Record
@@ -30,6 +31,8 @@ class Charged(Protocol):
     ) -> list[Charge]: ...
 
     async def record(self, request_id: str) -> list[Record]: ...
+
+    async def tallied(self, workspace: str, tallies: Sequence[Tally], now_us: int) -> list[TallySum]: ...
 
 
 def charge_info(charge: Charge) -> ChargeInfo:

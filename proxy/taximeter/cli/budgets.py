@@ -101,6 +101,25 @@ def listing(url: str | None, config_file: Path | None, as_json: bool, workspace:
 
 
 @budgets.command()
+@click.argument("budget_id")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=20, help="So many.", show_default=True)
+@place
+def show(url: str | None, config_file: Path | None, as_json: bool, budget_id: str, limit: int) -> None:
+    """How what each value may use of a budget with * stands, those that used most first."""
+    with _running(url, config_file) as proxy:
+        path = f"/budgets/{quote(budget_id, safe='')}/allowances"
+        raw = proxy.request("GET", path, params={"limit": str(limit)}).content
+    if as_json:
+        echo(raw)
+        return
+    rows = [
+        (each.about, _limit(each), *(_amount(each, of) for of in _standing(each)))
+        for each in msgspec.json.decode(raw, type=BudgetList).data
+    ]
+    console().print(table(["For"], ["Limit", "Spent", "Charged", "Held"], rows))
+
+
+@budgets.command()
 @click.option("--workspace", metavar="NAME", help="Only this workspace's.")
 @place
 def charges(url: str | None, config_file: Path | None, as_json: bool, workspace: str | None) -> None:
