@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from datetime import UTC, datetime
 
@@ -93,3 +94,39 @@ def test_what_each_request_would_say_of_an_outage_is_said_once_a_minute() -> Non
     for number in range(1_000):
         seldom.filter(entry(str(number), 0.0, **SELDOM))
     assert len(seldom._said) == 100
+
+
+FAULTS = """
+import sys, threading
+from taximeter.config.settings import LogSettings
+from taximeter.node.logs import Printed, log_to_stderr
+
+log_to_stderr("worker 1", LogSettings(format="json"))
+sys.stdout = Printed()
+print("a library\\nsays so")
+thread = threading.Thread(target=lambda: 1 / 0, name="pool")
+thread.start()
+thread.join()
+
+class Bad:
+    def __del__(self):
+        raise ValueError("in a finalizer")
+
+Bad()
+import warnings
+warnings.warn("old")
+raise KeyError("the end")
+"""
+
+
+def test_whatever_else_a_process_says_is_an_entry_too() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=False)
+    entries = [json.loads(line) for line in done.stderr.splitlines()]
+    told = [(entry["level"], entry["message"].partition(" <")[0], "exception" in entry) for entry in entries]
+    assert (told[:3], done.stdout) == (
+        [("info", "a library", False), ("info", "says so", False), ("error", "The thread pool ended by a fault", True)],
+        "",
+    )
+    assert told[3][0] == "error" and "in a finalizer" in entries[3]["exception"]
+    assert "UserWarning: old" in entries[4]["message"] and "\n" not in entries[4]["message"]
+    assert told[5:] == [("critical", "This process ends by a fault", True)]

@@ -8,6 +8,7 @@ import pytest
 
 from taximeter.config import Settings
 from taximeter.core.errors import ConfigError
+from taximeter.node.audit import AuditLog
 from taximeter.supervisor.prices import ensure
 
 PRICE = '[[price]]\nprovider = "openai"\nmodel = "m"\nfrom = 2025-01-01\ninput_usd_per_mtok = {}\nsource = "x"\n'
@@ -24,6 +25,9 @@ def test_prices_are_compiled_once_and_again_when_a_source_changes(
     file.write_text(PRICE.format(2.0))
     assert [ensure(settings, compiled), ensure(settings, compiled)] == [True, False]
     assert compiled.read_bytes() != before
+    (entry,) = AuditLog(tmp_path).waiting()
+    assert (entry.action, entry.target, entry.actor) == ("prices.change", str(file), "system")
+    assert entry.before["digest"] != entry.after["digest"] and len(entry.after["digest"]) == 12
     monkeypatch.setenv("LIGHTRAG_EMBEDDING_PRICE_PER_1K", "0.1")
     assert [ensure(settings, compiled), ensure(settings, compiled)] == [True, False]
 

@@ -20,7 +20,7 @@ import msgspec
 from setproctitle import setproctitle
 
 from taximeter.config.settings import Settings
-from taximeter.node.logs import log_to_stderr
+from taximeter.node.logs import Printed, log_to_stderr
 
 GO = b"go\n"
 READY = b"ready\n"
@@ -85,6 +85,7 @@ class Child:
         # Whatever a library prints goes to the log; stdout proper is for the supervisor.
         self._answers = os.dup(1)
         os.dup2(2, 1)
+        sys.stdout = Printed()
         log_to_stderr(self.name)
         self._orders: dict[str, Order] = {}
         self._heard = b""

@@ -7,10 +7,12 @@ forged. In JSON an entry is one object in one line, whatever is in it; its membe
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import sys
+import threading
 import warnings
 from datetime import UTC, datetime
 from types import TracebackType
@@ -111,6 +113,28 @@ def log_to_stderr(name: str, settings: LogSettings | None = None) -> None:
     logging.captureWarnings(True)
     warnings.formatwarning = _one_line
     sys.excepthook = _ends
+    threading.excepthook = _thread_ends
+    sys.unraisablehook = _unraisable
+
+
+class Printed(io.TextIOBase):
+    """In place of standard output: what a library prints there becomes entries, a line each."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._held = (self._held + text[:_MOST_PRINTED]).split("\n")
+        for line in filter(str.strip, lines):
+            logging.getLogger("taximeter.printed").info("%s", line)
+        self._held = self._held[-_MOST_PRINTED:]
+        return len(text)
+
+
+_MOST_PRINTED = 64 * 1024
 
 
 _TALKATIVE = ("asyncio", "httpcore2", "httpx2", "hpack", "litestar", "opentelemetry", "urllib3")
@@ -134,6 +158,18 @@ def _ends(kind: type[BaseException], error: BaseException, traceback: TracebackT
         sys.__excepthook__(kind, error, traceback)
     else:
         logging.getLogger("taximeter").critical("This process ends by a fault", exc_info=(kind, error, traceback))
+
+
+def _thread_ends(told: threading.ExceptHookArgs) -> None:
+    if told.exc_value is not None and not isinstance(told.exc_value, SystemExit):
+        name = told.thread.name if told.thread is not None else "?"
+        what = (told.exc_type, told.exc_value, told.exc_traceback)
+        logging.getLogger("taximeter").error("The thread %s ended by a fault", name, exc_info=what)
+
+
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    what = None if told.exc_value is None else (told.exc_type, told.exc_value, told.exc_traceback)
+    logging.getLogger("taximeter").error("%s in %r", told.err_msg or "A fault", told.object, exc_info=what)
 
 
 def _marked(text: str) -> list[str]:

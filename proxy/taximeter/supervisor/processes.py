@@ -18,7 +18,6 @@ from taximeter.node.child import Boot, Slot
 from taximeter.node.datadir import DataDir
 from taximeter.node.embedded_valkey import EmbeddedValkey
 from taximeter.supervisor.keeper import Keeper
-from taximeter.supervisor.prices import note_change
 from taximeter.supervisor.process import Process
 from taximeter.supervisor.valkey import ValkeyProcess
 
@@ -117,6 +116,9 @@ class Processes:
         """These are in force from now on, for every child that is started."""
         before = self._digest(self.boot)
         if (after := self._digest(boot)) != before:
+            # Here, or every start would import what compiles prices, twice in the child that does.
+            from taximeter.supervisor.prices import note_change
+
             note_change(self.data_dir.path, self.data_dir.node(settings.node), settings, before, after)
         with contextlib.suppress(OSError):  # at worst the next start compiles them again
             self._copy_prices(boot, self.boot)  # it looks at the first file
