@@ -133,3 +133,25 @@ async def test_no_request_leaves_before_its_line_is_written(serve) -> None:
         for _ in range(3):
             assert (await post(running)).status_code == 200
     assert seen == [1, 2, 3]
+
+
+async def test_what_speaks_http2_to_us_is_told_in_http1_that_it_is_not_spoken(serve, provider) -> None:
+    """As docs/operations.md tells who sets up HAProxy: `proto h2`, and its own default check of the data port."""
+    async with serve(provider) as running:
+        for request in (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"OPTIONS / HTTP/1.0\r\n\r\n",
+            b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            writer.write(request)
+            assert (await asyncio.wait_for(reader.read(), HANG_S)).startswith(b"HTTP/1.1 400 ")
+            writer.close()
+        offers = (
+            b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nConnection: Upgrade, HTTP2-Settings, close\r\n\r\n"
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n" + offers)
+        assert (await asyncio.wait_for(reader.read(), HANG_S)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+    assert [request.target for request in provider.requests] == ["/v1/models"]
