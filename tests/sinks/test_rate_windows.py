@@ -291,7 +291,27 @@ def test_no_window_ever_holds_more_than_its_limit(valkey_url, limit, steps):
     asyncio.run(run())
 
 
-words = st.lists(st.sampled_from(["window", "calls", "60", "-1", "0", "1", "x", "9" * 30, "-", "01"]), max_size=13)
+words = st.lists(
+    st.sampled_from(
+        [
+            "window",
+            "calls",
+            "60",
+            "-1",
+            "0",
+            "1",
+            "x",
+            "9" * 30,
+            "-",
+            "01",
+            "end",
+            "renew",
+            "add",
+            "correct",
+        ]
+    ),
+    max_size=13,
+)
 
 
 @settings(max_examples=150, deadline=None)

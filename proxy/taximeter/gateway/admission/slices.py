@@ -8,6 +8,7 @@ was used is spent or held, and everything is counted once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,9 @@ IDLE_S = 60.0
 """A slice of a budget that no call of this worker needed for so long is given back; and one that was given back because
 others needed it is not asked for again for so long."""
 
+MOST, AT_ONCE = 1_000, 50
+"""Slices of one worker: where each of many has a budget (`*`), those that were served first; and how many are asked for
+in one look."""
 PREFIX = "slice:"
 """How a slice's name begins, as Redis holds it beside what calls hold."""
 Part = tuple[Allowance, int]
@@ -148,8 +152,12 @@ class Slices:
         self._over += gone
         await self._settle(holding)
         self._not_before = {of: at for of, at in self._not_before.items() if at > now_s}
-        for of in [of for of in self._served if of not in self._slices and of not in self._not_before]:
-            await self._ask(holding, of, now_us)
+        missing = [of for of in self._served if of not in self._slices and of not in self._not_before]
+        room = max(0, MOST - len(self._slices) - len(self._over))
+        asking = [self._ask(holding, of, now_us) for of in missing[: min(room, AT_ONCE)]]
+        for error in await asyncio.gather(*asking, return_exceptions=True):
+            if isinstance(error, BaseException):
+                raise error
 
     async def close(self, holding: Holding | None) -> None:
         """Give everything back, as far as Redis can be asked."""
