@@ -188,7 +188,7 @@ REFUSED = {
     "absolute form": b"GET http://elsewhere/x HTTP/1.1\r\n" + HOST + b"\r\n",
     "asterisk": b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
     "fragment": b"GET /a#b HTTP/1.1\r\n" + HOST + b"\r\n",
-    "unescaped path": b"GET /\xc3\xa9 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "tab in the path": b"GET /a\tb HTTP/1.1\r\n" + HOST + b"\r\n",
     "TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
 
