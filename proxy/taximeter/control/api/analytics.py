@@ -1,4 +1,4 @@
-"""`/usage/trends`, `/usage/peaks`, `/usage/forecast`, `/usage/alternatives`."""
+"""`/usage/trends`, `/usage/peaks`, `/usage/forecast`, `/usage/alternatives`, `/usage/latency`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Annotated
 from litestar import Controller, get
 from litestar.params import QueryParameter
 
-from taximeter.control.answers import queries
-from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Trends
-from taximeter.control.api.parameters import Asked, Given, Many, groups, only_known_parameters, split
-from taximeter.control.api.usage import GroupBy
+from taximeter.control.answers import latency, queries
+from taximeter.control.answers.insights import TREND_DAYS, Alternatives, Forecast, Peaks, Trends, ranged
+from taximeter.control.answers.latency import LatencyResponse
+from taximeter.control.api.parameters import Asked, Given, Many, groups, only_known_parameters, split, window_of
+from taximeter.control.api.usage import GroupBy, Windows
 from taximeter.control.door.access import anyone_known
-from taximeter.control.services.querying import answer
+from taximeter.control.services.querying import answer, up_to_date
+from taximeter.core.errors import BadRequest
+from taximeter.core.times import zone
+from taximeter.sinks.history.windows import boundaries
 
 
 class Analytics(Controller):
@@ -50,3 +54,26 @@ class Analytics(Controller):
         named = split(candidate)
         query = queries.alternatives(asked.filters, named, services.card, services.now_us(), asked.tz)
         return await answer(services, query)
+
+    @get("/latency", summary="Percentiles of how long calls took, to the end and to the first token")
+    async def latency(
+        self,
+        services: Given,
+        asked: Asked,
+        group_by: Annotated[str, QueryParameter(description="One name to group by.")] = "model",
+        window: Windows = None,
+    ) -> LatencyResponse:
+        """Of calls that ended well; without `from` the last 7 days until now. Exact up to 20,000 calls: see `basis`."""
+        by, *more = groups([group_by])
+        if more:
+            raise BadRequest("Latencies are grouped by one name.", param="group_by")
+        if window == "minute":
+            raise BadRequest("Windows of latencies are hour, day or month.", param="window")
+        filters = ranged(asked.filters, services.now_us(), zone(asked.tz), TREND_DAYS)
+        ends = filters.from_us or 0, filters.to_us or 0
+        wide = window_of(window)
+        marks = [*ends] if wide is None else boundaries(*ends, wide, asked.tz)
+        complete, lag_s = await up_to_date(services)
+        told = latency.response(filters, by, marks, await services.history.latency(filters, by, marks))
+        told.complete, told.lag_seconds = complete, lag_s
+        return told
