@@ -15,7 +15,7 @@ from taximeter.config import RateSettings
 from taximeter.core.record import Open
 from taximeter.gateway.admission.budget import BudgetGate, connect
 from taximeter.gateway.admission.rates import duration
-from upstream import RESET, STALL, response
+from upstream import LAST_CHUNK, RESET, STALL, chunk, response, stream_head
 from valkeys import counted
 from waits import HANG_S, happens
 
@@ -106,7 +106,7 @@ async def test_what_is_not_known_stays_counted_for_the_window(serve, provider, p
         gate = paced(running, rate(tokens_per_minute=10_000, concurrent=5))
         await post(running)
         await running.record()
-        await gate.pacing.close()
+        await gate.pacing.settled()
         held = sum(map(int, await redis.hvals("tm:{acme}:rate:tokens:r")))
         assert held > 160 and await redis.zcard("tm:{acme}:rate:calls:r") == 0
         assert "charged_tokens" not in running.records[0]
@@ -118,7 +118,7 @@ async def test_what_never_left_or_was_refused_by_the_provider_counts_no_tokens(s
         gate = paced(running, rate(tokens_per_minute=10_000, requests_per_minute=10))
         assert (await post(running)).status_code == 400
         await running.record()
-        await gate.pacing.close()
+        await gate.pacing.settled()
         assert await redis.hvals("tm:{acme}:rate:tokens:r") == ["0"]
         assert await redis.hvals("tm:{acme}:rate:requests:r") == ["1"]
 
@@ -143,6 +143,23 @@ async def test_calls_at_once_are_freed_when_they_end_however_they_end(serve, pro
         async with asyncio.timeout(HANG_S):
             while await redis.zcard("tm:{acme}:rate:calls:r"):
                 await asyncio.sleep(0)
+
+
+async def test_a_second_attempt_is_not_one_call_more_at_once(serve, provider, paced, redis, monkeypatch):
+    refusal = b'{"error":{"message":"unknown field stream_options"}}'
+    provider.script(response(refusal, 400, JSON))
+    provider.script(stream_head(), chunk(b"data: [DONE]\n\n"), LAST_CHUNK)
+    async with serve(provider) as running:
+        gate = paced(running, rate(concurrent=1))
+        tell, told = gate.pacing._tell, asyncio.Event()
+
+        async def slowly():
+            await asyncio.wait([asyncio.ensure_future(told.wait())], timeout=0.05)
+            await tell()
+
+        monkeypatch.setattr(gate.pacing, "_tell", slowly)
+        assert (await post(running, {**CHAT, "stream": True})).status_code == 200
+        assert len(provider.requests) == 2
 
 
 async def test_a_rate_is_for_each_of_what_it_names(serve, provider, paced, redis):

@@ -221,7 +221,7 @@ class BudgetGate:
 
     async def close(self) -> None:
         """Close the connection to Redis, where there is one."""
-        await self.pacing.close()
+        await self.pacing.settled()
         if self._slices is not None:
             await self._quietly(self._slices.close(self._holding))
         if self._holding is not None:
@@ -247,6 +247,8 @@ class BudgetGate:
             budgets += caps(opening, cap_said(headers), raises=self._settings.by_header_raises)
         if not budgets and not limits:  # ended a moment ago
             return None
+        if opening.attempt > 1:
+            await self.pacing.settled()  # else the attempt before may still count as a call at once
         want = None
         if demand is not None and (budgets or any(limit.kind == "tokens" for limit in limits)):
             want = await self.wanting.of(budgets, opening, flavor, demand, tokenizer)

@@ -84,8 +84,8 @@ class RateGate:
         if self._over and self._telling is None:
             await self._tell()
 
-    async def close(self) -> None:
-        """Wait until Redis has heard of the calls that ended."""
+    async def settled(self) -> None:
+        """Wait until Redis has heard of the calls that ended, or could not be told."""
         if self._telling is not None:
             await self._telling
 
