@@ -74,6 +74,10 @@ class FakeHistory:
             sums=[each for tally in tallies for each in _tallied(records, tally, now_us // 10**6)],
         )
 
+    async def tallied(self, workspace: str, tallies: Sequence[Tally], now_us: int) -> list[TallySum]:
+        records = [record for _, _, record in self._of(workspace)]
+        return [each for tally in tallies for each in _tallied(records, tally, now_us // 10**6)]
+
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
         mine = self._of(workspace)
         within = [record for journal_id, seq, record in mine if seq <= cursors.get(journal_id, 0)]

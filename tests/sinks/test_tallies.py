@@ -122,3 +122,22 @@ async def test_a_total_of_each_value_is_forgotten_long_after_its_last_use(tmp_pa
         assert live and live == await tallied(client)
         midnight_s = 3_373_315_200
         assert {expires_s for _, expires_s in live.values()} == {midnight_s + 400 * 86_400}
+
+
+async def test_an_audit_puts_right_what_somebody_changed(tmp_path, valkey_url):
+    whole, tasks = budget(unit="tokens", period="day"), budget(period="total", task="*")
+    async with counting(tmp_path, valkey_url, [whole, tasks, budget(end_user="*")]) as (client, history, counters):
+        await counters.rebuild("acme")
+        await counters.cursors(["j1"])
+        step = batch(said(5, traffic(5, 40, workspaces=["acme"])), "j1", 0)
+        await history.deliver([step])
+        await counters.deliver([step])
+        counters.rebuilder.history_id = await history.identity()
+        await counters.rebuild("acme")
+        assert (await counters.auditor.audit()).rebuilt == []
+        right = await tallied(client)
+        for key in (key for key in right if "end_user" not in key):
+            await client.hset(key, "used", 1)
+            assert (await counters.auditor.audit()).rebuilt == ["acme"]
+            assert await tallied(client) == right
+            await counters.cursors(["j1"])

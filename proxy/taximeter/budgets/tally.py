@@ -58,6 +58,11 @@ class Tally(msgspec.Struct, frozen=True):
         return any(wanted == EACH for _, wanted in self.scope)
 
     @property
+    def lasting(self) -> bool:
+        """Whether history keeps all of it for ever: its roll-ups know keys and tasks, and no requests."""
+        return self.unit != "requests" and all(dimension in ("key_id", "task") for dimension, _ in self.scope)
+
+    @property
     def widest(self) -> Tally:
         """The one that adds up every combination of values of these dimensions: what this one counts is in it, under
         the same names."""

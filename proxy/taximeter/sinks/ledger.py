@@ -79,6 +79,9 @@ class LedgerSnapshot(Protocol):
     ) -> Ledger:
         """The workspace's sums and the journal cursors they stand for, from one transaction."""
 
+    async def tallied(self, workspace: str, tallies: Sequence[Tally], now_us: int) -> list[TallySum]:
+        """What these tallies come to, in the buckets that may still be asked for."""
+
     async def standing(self, workspace: str, cursors: Mapping[str, int]) -> Standing:
         """The workspace's total at these cursors, from one transaction.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from taximeter.budgets.tally import AMOUNTS, parse
 from taximeter.core.totals import FIELDS, saturated
 from taximeter.sinks.ledger import LedgerSnapshot
 from taximeter.sinks.redis import keys
@@ -19,6 +20,9 @@ log = logging.getLogger("taximeter.counters")
 _READ = Script("audit.lua")
 GRACE_US = 60_000_000
 """Records history has and Redis has not are late, and lost when they are still missing after this."""
+
+MOST_SUMS = 1_000
+"""Of what budgets are measured by, so many sums of a workspace are compared."""
 
 
 class Audit(msgspec.Struct, kw_only=True):
@@ -111,7 +115,35 @@ class Auditor:
             log.error("The counters of %r differ from history: %s", workspace, differ)
             return False
         await self._forget_old(prefix, own)
-        return self._in_time(workspace, (generation, at), standing.pending)
+        if not self._in_time(workspace, (generation, at), standing.pending):
+            return False
+        return bool(standing.pending) or await self._tallies_agree(history, workspace, at, (generation, flat))
+
+    async def _tallies_agree(
+        self, history: LedgerSnapshot, workspace: str, at: Mapping[str, int], state: tuple[bytes, list[bytes]]
+    ) -> bool:
+        """Whether what budgets are measured by is what history says; true where either has moved on meanwhile.
+
+        `state`: generation and cursors, at which both have the same records.
+        """
+        prefix = keys.prefix(workspace)
+        texts = await self._server.command("SMEMBERS", prefix + keys.TALLIES)
+        tallies = [tally for text in texts if (tally := parse(text.decode())) is not None and tally.lasting]
+        if not tallies:
+            return True
+        sums = (await history.tallied(workspace, tallies, self._now_us()))[:MOST_SUMS]
+        names = [prefix + keys.tally(each.tally, each.start_s, each.values) for each in sums]
+        found = await self._server.commands([("HMGET", name, *AMOUNTS) for name in names]) if names else []
+        three = [prefix + k for k in ("gen", "cursor", "total")]
+        [(generation, flat, _)] = raised(await self._server.run(_READ, [(three, FIELDS)]))
+        if (generation, flat) != state or (await history.standing(workspace, at)).pending:
+            return True
+        for name, each, amounts in zip(names, sums, found, strict=True):
+            ours = [int(amount or 0) for amount in amounts]
+            if ours != list(saturated([each.used, each.charged])):
+                log.error("%s is %s in Redis, %d and %d in history", name, ours, each.used, each.charged)
+                return False
+        return True
 
     def _in_time(self, workspace: str, state: object, pending: int) -> bool:
         """False when records are missing and nothing has moved for GRACE_US: they will not come by themselves."""
