@@ -88,6 +88,13 @@ async def test_a_child_that_is_never_ready_fails_the_start_after_three_attempts(
         await slot.keeper.run()
 
 
+async def test_however_slowly_a_child_fails_to_get_ready_the_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STEADY_S", 0.0)
+    slot = Slot(*(Child(pid, works=False) for pid in (1, 2, 3)))
+    with pytest.raises(StartError, match="worker 1 does not start"):
+        await asyncio.wait_for(slot.keeper.run(), HANG_S)
+
+
 async def test_what_cannot_even_be_started_fails_the_start_with_the_reason() -> None:
     def start() -> Child:
         raise DataDirError("no such disk")

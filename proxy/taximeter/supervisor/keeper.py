@@ -86,7 +86,9 @@ class Keeper:
             ended = await self._live()
             if self._stopping.is_set() or self._dismissed:
                 return
-            failures = 0 if loop.time() - began >= STEADY_S else failures + 1
+            # One that never got ready has failed however long that took: on a busy machine importing takes seconds.
+            steady = loop.time() - began >= STEADY_S and self.child is not None and self.child.ready.is_set()
+            failures = 0 if steady else failures + 1
             if failures >= START_ATTEMPTS and not self.ready.is_set():
                 raise StartError(f"{self.name} does not start: it {ended}; {self._where}.")
             log.warning("%s %s; it is replaced", self.name, ended)
