@@ -10,7 +10,8 @@ from ledger_fake import NOON_US
 from taximeter.budgets.reservations import sum_keys
 from taximeter.budgets.rule import Budget, Budgets, cap
 from taximeter.gateway.admission import budget as budget_module
-from taximeter.gateway.admission.budget import BudgetGate, connect
+from taximeter.gateway.admission.budget import BudgetGate
+from taximeter.gateway.admission.holding import connect
 from upstream import CLOSE, RESET, STALL, response, stream_head
 from valkeys import counted, known
 from waits import HANG_S, happens

@@ -9,7 +9,8 @@ import pytest
 from ledger_fake import NOON_US
 from taximeter.budgets.reservations import sum_keys
 from taximeter.budgets.rule import Budget
-from taximeter.gateway.admission.budget import BudgetGate, connect
+from taximeter.gateway.admission.budget import BudgetGate
+from taximeter.gateway.admission.holding import connect
 from taximeter.keys.rule import ProxyKey, digest
 from valkeys import counted, known
 from waits import HANG_S

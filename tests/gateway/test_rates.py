@@ -13,7 +13,8 @@ from gateway.test_budget import CHAT, budget, post, redis
 from taximeter.budgets.rates import Limit, Rates
 from taximeter.config import RateSettings
 from taximeter.core.record import Open
-from taximeter.gateway.admission.budget import BudgetGate, connect
+from taximeter.gateway.admission.budget import BudgetGate
+from taximeter.gateway.admission.holding import connect
 from taximeter.gateway.admission.rates import duration
 from upstream import LAST_CHUNK, RESET, STALL, chunk, response, stream_head
 from valkeys import counted

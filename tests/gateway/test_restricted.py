@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import lenient_provider
 from taximeter.budgets.rule import Budget
-from taximeter.gateway.admission.budget import BudgetGate, connect
+from taximeter.gateway.admission.budget import BudgetGate
+from taximeter.gateway.admission.holding import connect
 from taximeter.keys.rule import ProxyKey, digest
 from upstream import LAST_CHUNK, chunk, stream_head
 from valkeys import known

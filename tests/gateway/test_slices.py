@@ -13,7 +13,8 @@ from taximeter.budgets.rates import Rates
 from taximeter.budgets.reservations import Reservations
 from taximeter.budgets.slice_files import DEAD_S, DeadSlices, SliceFile
 from taximeter.gateway.admission import slices as slices_module
-from taximeter.gateway.admission.budget import BudgetGate, connect
+from taximeter.gateway.admission.budget import BudgetGate
+from taximeter.gateway.admission.holding import connect
 from upstream import STALL, response
 from valkeys import counted as added_up
 

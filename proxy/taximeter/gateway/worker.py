@@ -22,7 +22,8 @@ from taximeter.core import loops
 from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
 from taximeter.gateway.admission.admission import Admission
-from taximeter.gateway.admission.budget import BudgetGate, connect
+from taximeter.gateway.admission.budget import BudgetGate
+from taximeter.gateway.admission.holding import connect
 from taximeter.gateway.handler import Gateway
 from taximeter.gateway.metering.metering import Metering
 from taximeter.gateway.metering.tokenizers import Tokenizers

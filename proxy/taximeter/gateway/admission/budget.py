@@ -10,23 +10,25 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taximeter.budgets.charges import Held
 from taximeter.budgets.rates import Limit, Rates
-from taximeter.budgets.rule import Allowance, Budget, Budgets, caps, shown_amount
+from taximeter.budgets.rule import Allowance, Budget, Budgets, caps
 from taximeter.core.errors import BadRequest, BudgetExceeded, BudgetReserved, BudgetUnavailable
 from taximeter.core.record import BUDGETS, RATES, Open, reservation_of
 from taximeter.gateway.admission import rates as pacing
 from taximeter.gateway.admission.capping import CAP_HEADER, cap_said
+from taximeter.gateway.admission.holding import TIMEOUT_S, Holding
+from taximeter.gateway.admission.refusals import RETRY_AFTER_S, refused
 from taximeter.gateway.admission.slices import PREFIX, Slices
-from taximeter.gateway.admission.telling import CLAMPED, budget_headers, resets_in_s
+from taximeter.gateway.admission.telling import CLAMPED, budget_headers
 from taximeter.gateway.admission.wanted import Prices, Want, Wanting, held_of
 from taximeter.gateway.bounds.clamp import is_sealed
 
 if TYPE_CHECKING:
-    from taximeter.budgets.rate_windows import RateRefusal, RateWindows
-    from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
+    from taximeter.budgets.rate_windows import RateRefusal
+    from taximeter.budgets.reservations import Refusal, Reserved, Spent
     from taximeter.budgets.slice_files import SliceFile
     from taximeter.config import BudgetSettings
     from taximeter.flavors.meter import Demand, Flavor, Prepared
@@ -38,10 +40,6 @@ log = logging.getLogger("taximeter.budget")
 
 _T = TypeVar("_T")
 
-TIMEOUT_S = 1.0
-"""A Redis that is silent for longer is taken for unavailable."""
-RETRY_AFTER_S = 2
-"""When a call may come again whose budget is held by others in flight."""
 WAIT_S = 5.0
 """How long a call waits for a Redis that was emptied or went back to be put together again; it takes about 2 s
 (budgets.holdings)."""
@@ -51,41 +49,6 @@ ASK_AGAIN_S = (0.05, 0.4)
 """The first and the longest pause between two looks meanwhile."""
 LOOK_S = 0.25
 """How often, while calls hold parts of budgets, it is looked whether Redis still knows of them."""
-
-
-class Holding(Protocol):
-    """What holds parts of budgets (see budgets.reservations)."""
-
-    async def reserve(
-        self,
-        call: str,
-        wanted: Sequence[tuple[Allowance, int]],
-        now_us: int,
-        *,
-        in_flight: bool = False,
-        rates: Sequence[tuple[Limit, int]] = (),
-    ) -> Reserved | Refusal | RateRefusal | Lost: ...
-
-    async def admit(
-        self, call: str, workspace: str, rates: Sequence[tuple[Limit, int]]
-    ) -> Reserved | RateRefusal | Lost: ...
-
-    @property
-    def windows(self) -> RateWindows: ...
-
-    async def changed(self, workspaces: Sequence[str]) -> dict[str, str]: ...
-
-    async def release(self, workspace: str, calls: Sequence[str]) -> int: ...
-
-    async def counted(self, workspace: str, event_ids: Iterable[str]) -> bool: ...
-
-    async def wanted_back(self, workspaces: Sequence[str]) -> dict[str, str]: ...
-
-    async def want_back(self, workspace: str) -> None: ...
-
-    async def spent(self, allowances: Sequence[Allowance], now_us: int) -> list[Spent]: ...
-
-    async def close(self) -> None: ...
 
 
 class BudgetGate:
@@ -196,7 +159,7 @@ class BudgetGate:
             return None
         unheld = max(0, left - stands.held)
         refusal = Refusal(allowance, stands.spent, stands.charged, over=over)
-        return _refused(refusal, [(allowance, unheld)], self._now_us())
+        return refused(refusal, [(allowance, unheld)], self._now_us())
 
     def shortened(
         self,
@@ -269,7 +232,7 @@ class BudgetGate:
             if self._settings.clamp and attempt < CLAMPS and prepared.reading is None and not is_sealed(headers):
                 shorter = self.wanting.clamp(want, left, opening, flavor, demand, prepared.body)
             if shorter is None:
-                raise _refused(reserved, left, self._now_us())
+                raise refused(reserved, left, self._now_us())
             want, body, answer_tokens = shorter
             held = want.held
         prepared.body = body
@@ -421,40 +384,3 @@ class BudgetGate:
 
 
 _CHOICES = {"allow": "are allowed", "refuse": "are refused", "slice": "go on within slices"}
-
-
-def connect(redis_url: str) -> Reservations:
-    """Reservations in the Redis at this URL; nothing is sent yet."""
-    from taximeter.budgets.reservations import Reservations
-    from taximeter.sinks.redis.client import RedisServer
-
-    return Reservations(RedisServer(redis_url, timeout_s=None), timeout_s=TIMEOUT_S)
-
-
-def _refused(refusal: Refusal, left: Sequence[tuple[Allowance, int]], now_us: int) -> BudgetExceeded | BudgetReserved:
-    budget, whose = refusal.allowance.budget, refusal.allowance.named
-    told = budget_headers([each for each in left if each[0] == refusal.allowance], now_us)
-    if not refusal.over:
-        return BudgetReserved(
-            f"What is left of the {_period(budget)}budget of {whose} is held by calls in flight. Try again.",
-            retry_after_s=RETRY_AFTER_S,
-            told=told,
-        )
-    limit, spent = (shown_amount(amount, budget.unit) for amount in (budget.limit, refusal.spent))
-    charged = ""
-    if refusal.charged:
-        charged = f", {shown_amount(refusal.charged, budget.unit)} are charged for calls whose use is not known"
-    return BudgetExceeded(
-        f"{whose[0].upper()}{whose[1:]} has used its {_period(budget)}budget of {limit}: {spent} are spent{charged}, "
-        "and this call may use more than what is left.",
-        retry_after_s=resets_in_s(budget, now_us),
-        told=told,
-    )
-
-
-def _period(budget: Budget) -> str:
-    """`daily `, `30d `, or nothing where it is for all time."""
-    named = {"day": "daily ", "total": ""}.get(budget.period)
-    if named is None:
-        named = f"{budget.when.name(0)} " if budget.when.window_s else f"{budget.period}ly "
-    return named
