@@ -115,7 +115,7 @@ async def test_a_task_budget_begins_with_what_history_knows(desk):
         {"workspace": "a", "limit": "NaN"}, {"workspace": "a", "limit": 1.5, "unit": "tokens"},
         {"workspace": "a", "limit": "0.0000000001"}, {"workspace": "a", "limit": 1, "period": "year"},
         {"workspace": "a", "limit": 1, "period": "rolling 1h", "tz": "Europe/Berlin"},
-        {"workspace": "a", "limit": 1, "tz": "Mars/Base"}, {"workspace": "*", "limit": 1},
+        {"workspace": "a", "limit": 1, "tz": "Mars/Base"}, {"workspace": "**", "limit": 1},
         {"workspace": "a", "limit": 1, "end_user": "a b"}, {"workspace": "a", "limit": 1, "x": 1},
     ],
 )  # fmt: skip

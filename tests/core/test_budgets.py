@@ -12,7 +12,7 @@ from ledger_fake import traffic
 from present import present
 from taximeter.budgets.periods import FIXED, PARTS, period_of
 from taximeter.budgets.rule import MOST, Budget, Budgets, checked, is_stored, merge, shown_amount
-from taximeter.budgets.tally import DIMENSIONS, Tally, matched, parse, used, used_of_cell
+from taximeter.budgets.tally import DIMENSIONS, NO_REQUESTS, Tally, charged, matched, parse, used, used_of_cell
 from taximeter.core.errors import BadRequest
 from taximeter.core.record import Outcome, Record
 from taximeter.core.totals import add, empty
@@ -139,7 +139,7 @@ def test_what_is_no_period_is_refused(text):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"workspace": ""}, {"workspace": "a b"}, {"workspace": "*"}, {"key_id": "a/b"}, {"task": "é"}, {"track": "**"},
+    [{"workspace": ""}, {"workspace": "a b"}, {"workspace": "**"}, {"key_id": "a/b"}, {"task": "é"}, {"track": "**"},
      {"model": "gpt*"}, {"model": "a\nb"}, {"model": "x" * 201}, {"period": "rolling 30d", "tz": BERLIN},
      {"tz": "../etc/passwd"}, {"tz": "Nowhere/Land"}, {"limit": 0}, {"limit": -1}, {"limit": MOST + 1}],
 )  # fmt: skip
@@ -164,11 +164,20 @@ def test_what_records_use_adds_up_to_what_the_counters_say(seed):
         add(cell, record)
     for unit in ("usd", "tokens", "input_tokens", "output_tokens"):
         assert sum(map(used(unit), records)) == used_of_cell(unit, cell, 0)
-    let_through = [record for record in records if record.outcome is not Outcome.REFUSED]
+    let_through = [record for record in records if record.outcome not in NO_REQUESTS]
     cell = empty()
     for record in let_through:
         add(cell, record)
     assert sum(map(used("requests"), records)) == used_of_cell("requests", cell, 0)
+
+
+def test_a_call_whose_worker_died_is_a_request_where_it_may_have_been_sent():
+    unsent, sent = call(), call(charged_tokens=60)
+    for each in (unsent, sent):
+        each.outcome = Outcome.INTERRUPTED
+    assert [(used("requests")(each), charged("requests")(each)) for each in (unsent, sent)] == [(0, 0), (0, 1)]
+    sent.kind = "correction"
+    assert charged("requests")(sent) == 0 == charged("requests")(call(charged_tokens=60))
 
 
 @given(st.integers(0, 40), st.sampled_from(DIMENSIONS))

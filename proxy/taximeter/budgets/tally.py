@@ -123,7 +123,7 @@ def charged(unit: Unit) -> Callable[[Record], int]:
 
 
 def used_of_cell(unit: Unit, cell: list[int], audio_ms: int) -> int:
-    """The same of the sums of many records (core.totals.FIELDS); of requests, where none of them was refused."""
+    """The same of the sums of many records (core.totals.FIELDS); of requests, where none of them is of NO_REQUESTS."""
     if unit == "usd":
         return cell[COST]
     if unit == "seconds":
@@ -147,9 +147,20 @@ def _output(record: Record) -> int:
     return record.output_tokens or 0
 
 
+NO_REQUESTS = (Outcome.REFUSED, Outcome.INTERRUPTED)
+"""What was refused is no request of a budget's; of a call whose worker died it is not known whether it was sent."""
+
+
 def _requests(record: Record) -> int:
-    """Retries of ours are no requests of the client's, and what was refused is none of the budget's."""
-    return int(record.kind == "usage" and record.attempt == 1 and record.outcome is not Outcome.REFUSED)
+    """Retries of ours are no requests of the client's."""
+    return int(record.kind == "usage" and record.attempt == 1 and record.outcome not in NO_REQUESTS)
+
+
+def _charged_requests(record: Record) -> int:
+    """A call whose worker died is charged as a request where it may have been sent, as its tokens are."""
+    if record.outcome is not Outcome.INTERRUPTED or record.kind != "usage" or record.attempt != 1:
+        return 0
+    return int(record.charged_tokens is not None or record.charged_cost_nusd is not None)
 
 
 def _audio_ms(record: Record) -> int:
@@ -169,6 +180,6 @@ _CHARGED: dict[str, Callable[[Record], int]] = {
     "tokens": lambda record: record.charged_tokens or 0,
     "input_tokens": lambda record: record.charged_input_tokens or 0,
     "output_tokens": lambda record: record.charged_output_tokens or 0,
-    "requests": lambda record: 0,
+    "requests": _charged_requests,
     "seconds": lambda record: record.charged_audio_ms or 0,
 }

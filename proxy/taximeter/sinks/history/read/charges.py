@@ -51,7 +51,7 @@ def _remembered(row: Row[*tuple[Any, ...]]) -> Record:
         upstream="",
         provider="",
         api="",
-        outcome=Outcome.INTERRUPTED,
+        outcome=Outcome.TIMEOUT,
         charged_tokens=row.charged_tokens,
         charged_cost_nusd=row.charged_cost_nusd,
         charged_input_tokens=row.charged_tokens,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from taximeter.budgets.tally import DIMENSIONS, EACH, Tally, TallySum, charged, used_of_cell
+from taximeter.budgets.tally import DIMENSIONS, EACH, NO_REQUESTS, Tally, TallySum, charged, used_of_cell
 from taximeter.core.bounds import FOREVER_US
 from taximeter.core.record import Outcome, Record
 from taximeter.sinks.cells import FIELDS
@@ -19,7 +19,7 @@ from taximeter.sinks.query import Filters
 
 _COLUMNS = {name: name for name in DIMENSIONS} | {"model": "request_model"}
 _FILTERED = frozenset(DIMENSIONS).difference(("model", "upstream"))
-_LET_THROUGH = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.REFUSED)
+_LET_THROUGH = tuple(outcome.value for outcome in Outcome if outcome not in NO_REQUESTS)
 _AUDIO_MS = FIELDS.index("audio_ms")
 
 Place = tuple[int, tuple[str, ...]]
