@@ -13,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from taximeter.config import JournalSettings
-from taximeter.core.record import Header, Line, Open, Operation, Outcome, Record, Source, seq_of
+from taximeter.core.lines import Header, Line
+from taximeter.core.record import Open, Operation, Outcome, Record, Source, seq_of
 from taximeter.journal import Journal
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.format import encode, new_journal_id

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from delivery.test_deliver import delivering, quick, until
 from journals import AT, KeepingSink, MemorySink, closing, digest_upto, process, written
 from present import present
-from taximeter.core.record import End, Line, Record
+from taximeter.core.lines import End, Line
+from taximeter.core.record import Record
 from taximeter.delivery.aside import Aside, Letter
 from taximeter.journal import adopt
 from taximeter.sinks.batch import Batch

@@ -31,7 +31,8 @@ from journals import (
 )
 from taximeter.config import JournalSettings
 from taximeter.core.errors import JournalError
-from taximeter.core.record import End, Line, Outcome
+from taximeter.core.lines import End, Line
+from taximeter.core.record import Outcome
 from taximeter.delivery import Delivery, feed, follow, shipper
 from taximeter.journal import Journal, adopt, tail
 from taximeter.sinks.batch import Batch

@@ -15,7 +15,8 @@ from journals import AT
 from ledger import T0
 from taximeter.config import WebhookSettings
 from taximeter.control.services.live import Live
-from taximeter.core.record import Header, Line, Record
+from taximeter.core.lines import Header, Line
+from taximeter.core.record import Record
 from taximeter.core.totals import FIELDS, add, empty, saturated
 from taximeter.journal.format import encode
 from taximeter.journal.tail import decode_record

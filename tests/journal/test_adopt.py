@@ -10,7 +10,7 @@ import pytest
 
 from journals import call, closing, files, journal, opening, records, settled, written
 from taximeter.core.errors import JournalError
-from taximeter.core.record import Line
+from taximeter.core.lines import Line
 from taximeter.journal.adopt import adopt
 
 ID = "0123456789abcdef" * 2

@@ -14,7 +14,8 @@ import pytest
 from journals import AT, call, files, lines, now_us, opening, record, records
 from taximeter.config import JournalSettings
 from taximeter.core.errors import JournalError
-from taximeter.core.record import Tick, seq_of
+from taximeter.core.lines import Tick
+from taximeter.core.record import seq_of
 from taximeter.journal import Journal
 
 

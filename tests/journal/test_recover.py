@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from journals import AT, closing, files, lines, opening, process, read_whole, records, settled, written
-from taximeter.core.record import Line, Outcome, Record, Source, Tick
+from taximeter.core.lines import Line, Tick
+from taximeter.core.record import Outcome, Record, Source
 from taximeter.journal import recover
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.format import encode
@@ -153,7 +154,7 @@ WRITER = """
 import os, random, sys
 from pathlib import Path
 from journals import journal, opening, record
-from taximeter.core.record import Tick
+from taximeter.core.lines import Tick
 def say(*words):
     os.write(1, f"{' '.join(words)}\\n".encode())
 dice = random.Random(int(sys.argv[2]))

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from journals import AT, call, closing, digest_upto, files, journal, opening, read_whole, record, records, written
-from taximeter.core.record import End, Line, Record, Tick, seq_of
+from taximeter.core.lines import End, Line, Tick
+from taximeter.core.record import Record, seq_of
 from taximeter.journal import tail as tail_module
 from taximeter.journal.format import encode, new_journal_id
 from taximeter.journal.read import departs, last_line, records_between

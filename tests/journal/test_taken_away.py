@@ -13,7 +13,8 @@ import pytest
 
 from delivery.test_deliver import delivering, quick
 from journals import MemorySink, call, files, journal, lines, opening, record, records, settled
-from taximeter.core.record import End, Outcome
+from taximeter.core.lines import End
+from taximeter.core.record import Outcome
 from taximeter.journal import Journal, taken, write
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.status import read_status

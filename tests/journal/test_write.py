@@ -17,7 +17,8 @@ import pytest
 from journals import call, files, journal, lines, opening, process, record, records, settled
 from present import present
 from taximeter.core.errors import JournalError
-from taximeter.core.record import Record, Tick
+from taximeter.core.lines import Tick
+from taximeter.core.record import Record
 from taximeter.journal import durable, file
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.status import read_status

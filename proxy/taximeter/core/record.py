@@ -1,4 +1,4 @@
-"""The journal's lines as values: what is written when a call opens, ticks and closes.
+"""A call as a value, while it goes on and when it has ended.
 
 `Record` is the one thing every sink, API and CLI verb is fed from; its names are the contract (DESIGN §3).
 """
@@ -12,8 +12,6 @@ import msgspec
 
 from taximeter.core.bounds import FOREVER_US, MAX_ATTEMPT, Bytes, Cost, Count, Milliseconds, Moment, Tag
 from taximeter.core.usage import MAX_COUNT, MAX_SECONDS
-
-SCHEMA = 1
 
 SATURATED, IMPOSSIBLE = "saturated", "impossible_usage"
 """See `Record.cost_note`."""
@@ -50,40 +48,6 @@ class Operation(_Word):
     EMBEDDING = "embedding"
     RERANK = "rerank"
     OTHER = "other"
-
-
-class Header(msgspec.Struct, kw_only=True):
-    """First line of a journal file."""
-
-    schema: int
-    journal_id: str
-    node: str
-    worker: str
-    started_at: int
-    """µs since epoch, UTC, as every time in the journal."""
-
-
-class Tick(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A call's progress, or the most it may use: what is known should the worker die now."""
-
-    request_id: str
-    attempt: int = 1
-    at: int
-    response_bytes: int = 0
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    bound_tokens: int | None = None
-    """The most it may use, held of its hard budgets. Only a call that has such a tick may have been sent under one."""
-    bound_cost_nusd: int | None = None
-    bound_output_tokens: int | None = None
-    bound_audio_ms: int | None = None
-
-
-class End(msgspec.Struct, kw_only=True):
-    """Last line of a journal file: nothing is open, nothing will follow."""
-
-    seq: int
-    at: int
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -205,16 +169,6 @@ class Open(Record, kw_only=True, omit_defaults=True):
             request_model=self.request_model,
             request_bytes=self.request_bytes,
         )
-
-
-class Line(msgspec.Struct, omit_defaults=True):
-    """Any journal line: exactly one member is set."""
-
-    journal: Header | None = None
-    open: Open | None = None
-    tick: Tick | None = None
-    close: Record | None = None
-    end: End | None = None
 
 
 BUDGETS = "budgets"

@@ -10,7 +10,8 @@ from bisect import bisect_right
 from operator import attrgetter
 from pathlib import Path
 
-from taximeter.core.record import End, Record, seq_of
+from taximeter.core.lines import End
+from taximeter.core.record import Record, seq_of
 from taximeter.journal.read import records_between
 from taximeter.journal.tail import Block, Tail
 from taximeter.sinks.batch import Batch

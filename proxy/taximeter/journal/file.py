@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from taximeter.core.record import SCHEMA, Header, Line
+from taximeter.core.lines import SCHEMA, Header, Line
 from taximeter.journal.files import create_locked
 from taximeter.journal.format import SUFFIX, encode, new_journal_id
 

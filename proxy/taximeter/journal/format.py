@@ -10,7 +10,8 @@ import re
 
 import msgspec
 
-from taximeter.core.record import SCHEMA, Header, Line, Open, Record
+from taximeter.core.lines import SCHEMA, Header, Line
+from taximeter.core.record import Open, Record
 from taximeter.journal.salvage import salvaged
 
 OPEN = b'{"open":'

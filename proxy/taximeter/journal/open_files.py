@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 
-from taximeter.core.record import End, Line
+from taximeter.core.lines import End, Line
 from taximeter.journal.batched import BatchedWriter
 from taximeter.journal.durable import Round, Syncer
 from taximeter.journal.file import Identity, JournalFile

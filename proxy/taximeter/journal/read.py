@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from taximeter.core.record import End, Record, seq_of
+from taximeter.core.lines import End
+from taximeter.core.record import Record, seq_of
 from taximeter.journal.format import CLOSE, END, UNREADABLE, decode_line, start_of
 from taximeter.journal.tail import decode_record, read_at
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from taximeter.budgets.charges import Held, charge
 from taximeter.core.bounds import MAX_COST_NUSD
+from taximeter.core.lines import End, Line, Tick
 from taximeter.core.prices import Why
-from taximeter.core.record import SATURATED, End, Line, Open, Outcome, Record, Source, Tick
+from taximeter.core.record import SATURATED, Open, Outcome, Record, Source
 from taximeter.journal.format import UNREADABLE, close_line, decode_line, encode
 from taximeter.journal.tail import InFlight, Tail
 

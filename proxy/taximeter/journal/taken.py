@@ -6,7 +6,8 @@ import contextlib
 import os
 from enum import Enum
 
-from taximeter.core.record import End, Line, seq_of
+from taximeter.core.lines import End, Line
+from taximeter.core.record import seq_of
 from taximeter.journal.file import JournalFile
 from taximeter.journal.files import replace_lost
 from taximeter.journal.format import CLOSE, encode

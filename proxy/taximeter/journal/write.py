@@ -13,7 +13,8 @@ from pathlib import Path
 
 from taximeter.config import JournalSettings
 from taximeter.core.errors import JournalError
-from taximeter.core.record import Line, Open, Record, Tick
+from taximeter.core.lines import Line, Tick
+from taximeter.core.record import Open, Record
 from taximeter.journal.batched import BatchedWriter
 from taximeter.journal.durable import Round, Syncer
 from taximeter.journal.file import Identity, JournalFile

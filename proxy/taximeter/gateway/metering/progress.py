@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from taximeter.core.record import Tick
+from taximeter.core.lines import Tick
 from taximeter.gateway.metering.call import TICK_EVERY_NS
 
 if TYPE_CHECKING:
