@@ -251,6 +251,24 @@ async def test_a_changed_file_is_read_where_that_is_switched_on(running: Reloade
     assert running.provider.requests[-1].header("authorization") == "Bearer sk-two"
 
 
+async def test_sighup_to_every_process_as_a_service_manager_sends_it_ends_none(running: Reloaded) -> None:
+    """`systemctl kill -s HUP`, `pkill -HUP -f taximeter`."""
+    await running.start()
+    gate = asyncio.Event()
+    running.provider.script(gate, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+    call = asyncio.ensure_future(running.chat())
+    await running.provider.until(lambda: len(running.provider.requests) == 1)
+    before = running.served.children()
+    for pid in before.values():
+        os.kill(pid, signal.SIGHUP)
+    await running.reload()
+    gate.set()
+    assert (await call).status_code == 200
+    now = running.served.children()
+    assert (now["control"], now["valkey"]) == (before["control"], before["valkey"])
+    assert "SIGHUP" not in running.served.log
+
+
 async def test_where_nothing_runs_reload_says_so(running: Reloaded) -> None:
     assert "No Taximeter runs on" in await running.reload(3)
 

@@ -115,6 +115,18 @@ def test_a_credential_that_is_not_there_is_refused_for_serving_only(tmp_path: Pa
         checks.before_serving(settings, {})
 
 
+@pytest.mark.parametrize("value", ["sk-a\nx-evil: 1", "sk-a\x01", "sk-\u00e9"])
+def test_a_credential_that_no_header_can_hold_is_refused_before_a_worker_is(tmp_path: Path, value: str) -> None:
+    for toml, path in (
+        ('[[upstream]]\napi_key_env = "K"\n', r"upstream\[0\]\.api_key_env"),
+        ('[webhook]\nurl = "https://h.test"\ntoken_env = "K"\n', r"webhook\.token_env"),
+    ):
+        with pytest.raises(ConfigError, match=f"{path}: what the environment variable K holds .* no header") as told:
+            checks.before_serving(load(tmp_path, toml), {"K": value})
+        assert "sk-" not in str(told.value)
+        checks.before_serving(load(tmp_path, toml), {"K": " sk-good\n"})
+
+
 @pytest.mark.parametrize("origin", ["*", "null", "https://*"])
 def test_pages_of_any_site_may_not_spend_the_operators_credential(tmp_path: Path, origin: str) -> None:
     cors = f'[cors]\nallowed_origins = ["{origin}"]\n'

@@ -35,7 +35,12 @@ def test_it_stands_over_the_environment_for_references_names_and_settings(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("text", "why"), [(b"A=1\nsk-secret-alone\n", r"env, line 2: not NAME=value\.$"), (b"A=\xff", "not UTF-8")]
+    ("text", "why"),
+    [
+        (b"A=1\nsk-secret-alone\n", r"env, line 2: not NAME=value\.$"),
+        (b"A=\xff", "not UTF-8"),
+        (b"A=sk-secret\0x", "A holds a NUL"),
+    ],
 )
 def test_what_cannot_be_read_is_refused_without_showing_it(tmp_path: Path, text: bytes, why: str) -> None:
     (tmp_path / "env").write_bytes(text)

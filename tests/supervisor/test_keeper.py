@@ -188,6 +188,23 @@ async def test_a_successor_that_dies_after_it_took_over_is_replaced_though_the_o
     assert (third.code, first.code) == (0, 0)
 
 
+async def test_a_slot_that_is_dismissed_while_its_child_waits_to_be_started_again_starts_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would go by the settings of that moment for ever, as no reload replaces it."""
+    slot = Slot(Child(1), Child(2, works=False), Child(3, works=False), Child(4))
+
+    async def until(_event: asyncio.Event, _timeout_s: float) -> bool:
+        slot.keeper.dismiss()
+        return False
+
+    monkeypatch.setattr(module, "within", until)
+    run = asyncio.ensure_future(slot.keeper.run())
+    (await slot.next()).end(1)
+    await asyncio.wait_for(run, HANG_S)
+    assert [child.pid for child in slot.started] == [1, 2]
+
+
 async def test_a_dismissed_slot_ends_behind_its_child() -> None:
     slot = Slot(Child(1))
     run = asyncio.ensure_future(slot.keeper.run())

@@ -27,7 +27,7 @@ class Poster:
         """None: there is no receiver, or none that takes events."""
         if not settings.url or settings.format != "cloudevents":
             return None
-        token, secret = environ.get(settings.token_env, ""), environ.get(settings.secret_env, "")
+        token, secret = environ.get(settings.token_env, "").strip(), environ.get(settings.secret_env, "")
         return cls(Sender(settings, token=token, secret=secret, now_us=now_us), node)
 
     async def __call__(self, letter: Letter) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from taximeter.config import unix_urls
 from taximeter.config.addresses import is_loopback, leads_to, masked, split
-from taximeter.config.secret import shared_secrets
+from taximeter.config.secret import sendable, shared_secrets
 from taximeter.config.settings import RateSettings, Settings, UpstreamSettings, tls_files
 from taximeter.config.watching import alert_problems, breaker_problems
 from taximeter.core import origins, pricecodes, tags
@@ -52,7 +52,10 @@ def check(settings: Settings, origin: Origin) -> None:
 def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
     """Raises ConfigError where serving with these settings would be unsafe or could not work."""
     for number, upstream in enumerate(settings.upstream):
-        if upstream.api_key_env and not environ.get(upstream.api_key_env):
+        key = environ.get(upstream.api_key_env, "")
+        if not sendable(key):
+            raise _unsendable(f"upstream[{number}].api_key_env", upstream.api_key_env)
+        if upstream.api_key_env and not key.strip():
             raise ConfigError(
                 f"upstream[{number}].api_key_env: the environment variable {upstream.api_key_env} is not set, so "
                 f"upstream {upstream.name!r} has no credential. Set it, or forward_credentials = true to send the "
@@ -75,6 +78,8 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
         variable = getattr(webhook, name)
         if webhook.url and variable and not environ.get(variable):
             raise ConfigError(f"webhook.{name}: the environment variable {variable} is not set.")
+    if webhook.url and not sendable(environ.get(webhook.token_env, "")):
+        raise _unsendable("webhook.token_env", webhook.token_env)
     otel = settings.otel
     if otel.endpoint and otel.headers_env and not environ.get(otel.headers_env):
         raise ConfigError(f"otel.headers_env: the environment variable {otel.headers_env} is not set.")
@@ -99,6 +104,13 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
             "could spend on the credential in upstream api_key_env. Set auth.mode = 'keys', name the origins, use "
             "forward_credentials, or say auth.allow_open_relay = true."
         )
+
+
+def _unsendable(path: str, variable: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: what the environment variable {variable} holds can stand in no header: it must be printable ASCII, "
+        "in one line."
+    )
 
 
 def _relay_allowed(settings: Settings) -> bool:

@@ -29,11 +29,15 @@ def variables(env_file: str) -> dict[str, str]:
         return {}
     path = Path(env_file)
     try:
-        return _of_folder(path) if path.is_dir() else _of_file(path)
+        found = _of_folder(path) if path.is_dir() else _of_file(path)
     except OSError as error:
         raise ConfigError(f"env_file: {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"env_file: {path} is not UTF-8 text (at byte {error.start}).") from error
+    for name, value in found.items():
+        if "\0" in value:
+            raise ConfigError(f"env_file: {path}: the value of {name} holds a NUL, which no variable can.")
+    return found
 
 
 def _of_folder(folder: Path) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""The secret that nodes share (`auth.shared_secret_env`, `…_file`): read when it is needed, never kept in settings."""
+"""Secrets that settings name: read when they are needed, never kept in settings.
+
+The one that nodes share (`auth.shared_secret_env`, `…_file`), and what a credential has to be to be sent.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,11 @@ from taximeter.core.errors import ConfigError
 
 SHORTEST_BYTES = 32
 """Whoever reads Redis has what was sealed and can try secrets at leisure."""
+
+
+def sendable(credential: str) -> bool:
+    """Whether a header can hold it (RFC 9110: printable ASCII); blanks around it do not count."""
+    return credential.strip().isascii() and credential.strip().isprintable()
 
 
 def shared_secrets(auth: AuthSettings, environ: Mapping[str, str]) -> list[bytes]:

@@ -59,7 +59,8 @@ def main() -> None:
             runner.run(_serve(child, boot))
         except (TaximeterError, OSError) as error:
             child.answer(REFUSED, str(error))
-            raise
+            log.critical("Error: %s", error, exc_info=not isinstance(error, TaximeterError))
+            raise SystemExit(1) from error
 
 
 async def _serve(child: Child, boot: Boot) -> None:

@@ -79,7 +79,8 @@ class Child:
         self.orphaned = False
         """The supervisor is gone: another may start on this directory at once."""
         setproctitle(f"taximeter: {self.name}")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+        for number in (signal.SIGINT, signal.SIGHUP):  # the supervisor's to handle; `systemctl kill` sends to all
+            signal.signal(number, signal.SIG_IGN)
         for descriptor in self.slot.descriptors():
             os.set_inheritable(descriptor, False)  # a helper process of ours must not hold port and lock
         # Whatever a library prints goes to the log; stdout proper is for the supervisor.
@@ -111,11 +112,11 @@ class Child:
 
     def use(self, boot: Boot) -> None:
         """Have these variables, and no more, in the environment of the process; and log as these settings say."""
+        log_to_stderr(self.name, boot.settings.log)
         wanted = self.environ(boot)
         for name in os.environ.keys() - wanted.keys():
             del os.environ[name]
         os.environ.update(wanted)
-        log_to_stderr(self.name, boot.settings.log)
 
     def socket(self) -> socket.socket:
         """The inherited listening socket."""

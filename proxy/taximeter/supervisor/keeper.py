@@ -81,7 +81,7 @@ class Keeper:
         """Until `stopping` is set or it is dismissed, and the child has ended. StartError when it never gets ready."""
         loop = asyncio.get_running_loop()
         failures = 0
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not self._dismissed:
             began = loop.time()
             ended = await self._live()
             if self._stopping.is_set() or self._dismissed:

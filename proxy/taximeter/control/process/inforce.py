@@ -91,7 +91,7 @@ def _webhook(boot: Boot, environ: Mapping[str, str], history: History, now_us: C
         settings,
         history,
         node=boot.node,
-        token=environ.get(settings.token_env, ""),
+        token=environ.get(settings.token_env, "").strip(),
         secret=environ.get(settings.secret_env, ""),
         now_us=now_us,
     )

@@ -8,6 +8,7 @@ from fnmatch import translate
 from urllib.parse import urlsplit
 
 from taximeter import config
+from taximeter.config.secret import sendable
 from taximeter.config.unix_urls import is_unix, split_unix
 from taximeter.core.errors import ConfigError
 
@@ -66,7 +67,7 @@ def key_of(settings: config.UpstreamSettings, environ: Mapping[str, str]) -> byt
     if not settings.api_key_env:
         return b""
     key = environ.get(settings.api_key_env, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
+    if not key or not sendable(key):
         raise ConfigError(
             f"upstream {settings.name!r}: the environment variable {settings.api_key_env}, named by api_key_env, "
             "is not set or holds no usable key"
