@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from urllib.parse import quote
 
 import msgspec
 
@@ -28,8 +29,11 @@ class ThresholdReached(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """The same for the same threshold, period and values; of no other."""
-        return ":".join((self.allowance.budget.id, "/".join(self.allowance.own), str(self.since_s), str(self.percent)))
+        """The same for the same threshold, period and values; of no other. A budget of each workspace has one id in all
+        of them, so the workspace is part of it; and what could be taken for a separator is escaped."""
+        budget = self.allowance.budget
+        names = (quote(each, safe="@") for each in (budget.workspace, *self.allowance.own))
+        return ":".join((budget.id, *names, str(self.since_s), str(self.percent)))
 
 
 def reached(

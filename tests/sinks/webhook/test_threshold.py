@@ -1,5 +1,7 @@
 import json
 
+from msgspec.structs import replace
+
 from present import present
 from taximeter.budgets.rule import Budget
 from taximeter.budgets.thresholds import reached
@@ -17,12 +19,20 @@ def test_a_threshold_is_told_with_the_value_it_is_of():
     assert (half.percent, most.percent, most.period) == (50, 80, "day:2026-11-03")
     told = json.loads(threshold_body(most, "n1"))
     assert (told["type"], told["subject"], told["source"]) == ("taximeter.budget.threshold", "acme", "urn:taximeter:n1")
-    assert told["id"] == "bud_1:alice:1793664000:80" != json.loads(threshold_body(half, "n1"))["id"]
+    assert told["id"] == "bud_1:acme:alice:1793664000:80" != json.loads(threshold_body(half, "n1"))["id"]
     assert told["data"] == {
         "id": "bud_1", "workspace": "acme", "unit": "usd", "limit": 10**9, "mode": "hard", "key_id": None, "task": None,
         "track": None, "document": None, "end_user": "alice", "model": "gpt-4o", "upstream": None, "percent": 80,
         "period": "day:2026-11-03", "spent": 800_000_000, "charged": 10_000_000,
     }  # fmt: skip
+
+
+def test_the_same_threshold_of_two_workspaces_or_of_two_combinations_of_values_is_two_things_to_tell():
+    each = Budget(id="bud_1", workspace="*", model="*", upstream="*", limit=10, unit="requests", period="total")
+    names = [("acme", ("a/b", "c")), ("acme", ("a", "b/c")), ("globex", ("a", "b/c")), ("acme", ("a:b", "c"))]
+    allowances = [present(replace(each, workspace=workspace).of_values(values)) for workspace, values in names]
+    keys = {told.key for allowance in allowances for told in reached(allowance, 10, 0, [100], NOON_US)}
+    assert len(keys) == len(names)
 
 
 def test_of_a_rolling_window_a_threshold_is_told_once_in_its_length():
