@@ -17,8 +17,9 @@ from taximeter.budgets.rate_windows import LEASE_S, Admitted, RateRefusal, RateW
 from taximeter.budgets.rates import WINDOW_S, Limit
 from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved
 from taximeter.budgets.rule import Allowance, Budget
-from taximeter.sinks.redis.client import RedisServer
-from valkeys import counted, known
+from taximeter.sinks.redis.client import ERRORS, RedisServer
+from valkeys import Server, answers, counted, free_ports, known, running
+from waits import happens
 
 
 def requests(limit, place="r"):
@@ -239,6 +240,58 @@ async def test_spoilt_keys_are_put_right(workers, client, wrong):
     assert isinstance(first, Admitted) and [each.remaining for each in first.stands] == [1, 1]
     await windows.end([(first, 0)])
     assert isinstance(await admit(windows, (requests(2), 1), (calls(2), 1)), Admitted)
+
+
+async def test_on_a_cluster_calls_of_several_workspaces_that_end_at_once_are_freed(tmp_path):
+    [port] = free_ports(1)
+    node = Server(tmp_path / "one", port, "cluster-enabled yes")
+    async with running(node):
+        await node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+        await answers(lambda: node.client.execute_command("CLUSTER", "INFO"), lambda info: "cluster_state:ok" in info)
+        server = RedisServer(f"redis+cluster://127.0.0.1:{port}")
+        windows, wanted = RateWindows(server, timeout_s=5), [(calls(1), 1), (tokens(1_000), 900)]
+        admitted = [(await windows.admit("call", name, wanted))[0] for name in ("acme", "globex", "initech")]
+        await windows.end([(each, 10) for each in admitted])
+        for name in ("acme", "globex", "initech"):
+            again, _ = await windows.admit("another", name, wanted)
+            assert isinstance(again, Admitted) and again.stands[1].remaining == 90
+        await server.close()
+
+
+async def test_ends_that_redis_was_told_in_vain_take_nothing_off_what_it_is_told_when_it_comes_back_empty(tmp_path):
+    [port] = free_ports(1)
+    node = Server(tmp_path / "one", port)
+    async with running(node):
+        server = RedisServer(node.url)
+        windows, limit = RateWindows(server, timeout_s=5), tokens(1_000)
+        first, second = [await admit(windows, (limit, 450)) for _ in range(2)]
+        node.kill()
+        for _ in range(3):
+            with pytest.raises(ERRORS):
+                await windows.end([(first, 10)])
+        await node.start()  # and is empty
+        assert await admit(windows, (limit, 200)) is None  # it is told
+        await happens(lambda: _told(node, limit, 900))
+        await windows.end([(first, None), (second, 440)])
+        assert await node.client.hvals(limit.key("acme")) in (["890"], ["450", "440"])
+        await server.close()
+
+
+async def _told(node, limit, tokens):
+    return sum(map(int, await node.client.hvals(limit.key("acme")))) == tokens
+
+
+async def test_a_worker_forgets_windows_that_are_over(workers):
+    now_s = [0.0]
+    windows = workers(clock_s=lambda: now_s[0])
+    for n in range(10):
+        await admit(windows, (requests(5, f"r:end_user=u{n}"), 1))
+    memory = windows._known["acme"]
+    memory.windows = {key: {second - 100: 1 for second in seconds} for key, seconds in memory.windows.items()}
+    now_s[0] = WINDOW_S + 1.0
+    await admit(windows, (requests(5, "r:end_user=last"), 1))
+    await windows.look()
+    assert list(memory.windows) == [requests(5, "r:end_user=last").key("acme")]
 
 
 # ── any amounts ──────────────────────────────────────────────────────────────────────────────────────────────

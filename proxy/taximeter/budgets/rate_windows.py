@@ -6,6 +6,7 @@ opens twice. Knows no HTTP.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -64,6 +65,12 @@ class _Memory(msgspec.Struct):
     windows: dict[str, dict[int, int]] = {}
     """Key -> second of Redis's clock -> what was admitted in it."""
 
+    def sweep(self) -> None:
+        """Forget windows that are over: of a rate for each of many values, most are used once."""
+        last = {key: max(seconds) for key, seconds in self.windows.items() if seconds}
+        oldest = max(last.values(), default=0) - WINDOW_S
+        self.windows = {key: self.windows[key] for key, second in last.items() if second >= oldest}
+
 
 class RateWindows:
     """The windows in one Redis. Methods raise redis.client.ERRORS."""
@@ -75,6 +82,7 @@ class RateWindows:
         self._asker = secrets.token_hex(8)
         self._clock_s = clock_s
         self._known: dict[str, _Memory] = {}
+        self._swept_s = 0.0
 
     async def admit(
         self, call: str, workspace: str, wanted: Sequence[tuple[Limit, int]], budgets: Call = ((), ())
@@ -111,22 +119,39 @@ class RateWindows:
             self._remember(admitted)
         return admitted, reply
 
-    async def end(self, ended: Sequence[tuple[Admitted, int]]) -> None:
-        """These calls are over, and used so many tokens each: they count no longer as calls, and as what they used."""
+    async def end(self, ended: Sequence[tuple[Admitted, int | None]]) -> None:
+        """These calls are over, and used so many tokens each: they count no longer as calls, and as what they used; as
+        what they may use at most, where that is None.
+
+        Raises what the first workspace's Redis did not take for; others have been told. A call may then be told to have
+        ended again, but not what it used: nobody knows whether that has been taken off already.
+        """
+        of_workspace: dict[str, list[tuple[Admitted, int | None]]] = {}  # keys of one script are in one slot of a Cluster
+        for each in ended:
+            of_workspace.setdefault(each[0].workspace, []).append(each)
+        told = await asyncio.gather(*map(self._end_of_one, of_workspace.values()), return_exceptions=True)
+        for error in told:
+            if isinstance(error, BaseException):
+                raise error
+
+    async def _end_of_one(self, ended: Sequence[tuple[Admitted, int | None]]) -> None:
         places: list[str] = []
         args: list[str | int] = []
+        corrected: list[tuple[Admitted, str, int]] = []
         for admitted, tokens in ended:
             for limit, amount in admitted.wanted:
                 key = limit.key(admitted.workspace)
                 if limit.kind == "calls":
                     places.append(key)
                     args += ("end", admitted.call)
-                elif limit.kind == "tokens" and tokens != amount:
+                elif limit.kind == "tokens" and tokens not in (None, amount):
                     places.append(key)
                     args += ("correct", f"{admitted.second} {amount} {tokens}")
-                    self._correct(admitted, key, tokens - amount)
+                    corrected.append((admitted, key, (tokens or 0) - amount))
         if places:
             raised([await self._ending.ask((places, args))])
+        for admitted, key, difference in corrected:  # now that Redis counts so, and not before: it may be told anew
+            self._correct(admitted, key, difference)
 
     async def renew(self, going_on: Iterable[Admitted]) -> None:
         """These calls go on."""
@@ -150,6 +175,10 @@ class RateWindows:
         now_s = self._clock_s()
         self._known = {name: each for name, each in self._known.items() if now_s - each.used_s <= WINDOW_S + 1}
         known = list(self._known.items())
+        if now_s - self._swept_s > WINDOW_S:
+            self._swept_s = now_s
+            for _, memory in known:
+                memory.sweep()
         if not known:
             return []
         states = await self._server.commands([("HGET", _state(workspace), "id") for workspace, _ in known])

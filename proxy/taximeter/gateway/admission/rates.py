@@ -32,7 +32,7 @@ class RateGate:
         self.rates = rates
         self._windows = windows
         self._flying: dict[str, tuple[Admitted, Held]] = {}
-        self._over: list[tuple[Admitted, int]] = []
+        self._over: list[tuple[Admitted, int | None]] = []
         self._telling: asyncio.Task[None] | None = None
         self._renew_at_s = 0.0
         self._local = LocalWindows()
@@ -98,8 +98,8 @@ class RateGate:
                 over, self._over = self._over, []
                 try:
                     await windows.end(over)
-                except ERRORS:  # `look` tells it again
-                    self._over = over + self._over
+                except ERRORS:  # `look` tells it again; not what it used, which may have been taken off
+                    self._over = [(admitted, None) for admitted, _ in over] + self._over
                     return
         finally:
             self._telling = None
