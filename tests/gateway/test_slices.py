@@ -115,6 +115,18 @@ async def test_calls_go_on_within_the_slice_and_are_then_refused(serve, provider
         assert await redis.hget("tm:{acme}:held", "b1") == "1000"
 
 
+async def test_a_budget_of_each_workspace_has_slices_too(serve, provider, sliced, redis, valkey_url):
+    each = budget(workspace="*")
+    added_up(valkey_url, [budget()])
+    async with serve(provider, budget=SLICED) as running:
+        worker = await sliced(running, each)
+        for _ in range(2):  # and keeps it
+            await worker.look()
+            assert list((await slices_of(redis)).values()) == ["b1 1000"]
+        await worker.away()
+        assert (await post(running)).status_code == 200
+
+
 async def test_a_call_under_way_keeps_its_slice_held(serve, provider, sliced, redis):
     async with serve(provider, budget=SLICED) as running:
         worker = await sliced(running, budget())

@@ -126,7 +126,8 @@ class RateWindows:
         Raises what the first workspace's Redis did not take for; others have been told. A call may then be told to have
         ended again, but not what it used: nobody knows whether that has been taken off already.
         """
-        of_workspace: dict[str, list[tuple[Admitted, int | None]]] = {}  # keys of one script are in one slot of a Cluster
+        # Apart, as keys of one script are in one slot of a Cluster.
+        of_workspace: dict[str, list[tuple[Admitted, int | None]]] = {}
         for each in ended:
             of_workspace.setdefault(each[0].workspace, []).append(each)
         told = await asyncio.gather(*map(self._end_of_one, of_workspace.values()), return_exceptions=True)

@@ -311,7 +311,7 @@ class BudgetGate:
         return bool(await self._quietly(self._slices.give_back(self._holding, wanted)))
 
     def _in_force(self, allowance: Allowance) -> bool:
-        return allowance.budget in self.hard.workspaces.get(allowance.budget.workspace, ())
+        return allowance.budget in self.hard.of_workspace(allowance.budget.workspace)
 
     async def _quietly(self, work: Coroutine[Any, Any, _T]) -> _T | None:
         """What `work` gives; None where Redis does not answer."""
