@@ -7,7 +7,10 @@ from control_plane import HOUR_US, NOON_US, record
 
 async def test_percentiles_of_all_of_groups_and_of_windows(control):
     await control.add(
-        *(record(n, ended_at=NOON_US - HOUR_US - n, duration_ms=10.0 * n, ttft_ms=1.0 * n) for n in range(1, 101)),
+        *(
+            record(n, ended_at=NOON_US - HOUR_US - n, duration_ms=10.0 * n, ttft_ms=1.0 * n, stream=True)
+            for n in range(1, 101)
+        ),
         record(200, request_model="slow", ended_at=NOON_US, duration_ms=90_000.0),
     )
     told = await control.get("/usage/latency", window="hour")

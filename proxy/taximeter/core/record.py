@@ -64,6 +64,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     ended_at: Moment
     duration_ms: Milliseconds | None = None
     ttft_ms: Milliseconds | None = None
+    """To the first part of a streamed answer; of another there is none: it comes as a whole."""
     overhead_us: Annotated[int, msgspec.Meta(ge=-(10**13), le=10**13)] | None = None
     workspace: Tag
     track: Tag | None = None

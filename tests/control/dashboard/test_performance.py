@@ -15,7 +15,10 @@ async def calls(start):
     """20 that ended well after 1 to 20 s, 4 that timed out, 6 that we refused."""
     control = await start(now_us=lambda: NOW_US)
     await control.add(
-        *(record(n, ended_at=NOW_US - HOUR_US - n, duration_ms=1_000.0 * n, ttft_ms=10.0 * n) for n in range(1, 21)),
+        *(
+            record(n, ended_at=NOW_US - HOUR_US - n, duration_ms=1_000.0 * n, ttft_ms=10.0 * n, stream=True)
+            for n in range(1, 21)
+        ),
         *(
             record(
                 100 + n,
@@ -114,7 +117,7 @@ async def test_groups_sort_by_every_column(start):
     control = await start(now_us=lambda: NOW_US)
     await control.add(
         record(1, request_model="a", duration_ms=5.0, ended_at=NOW_US - 1),
-        record(2, request_model="b", duration_ms=50.0, ttft_ms=1.0, ended_at=NOW_US - 1),
+        record(2, request_model="b", duration_ms=50.0, ttft_ms=1.0, stream=True, ended_at=NOW_US - 1),
         record(3, request_model="c", outcome=Outcome.TIMEOUT, ended_at=NOW_US - 1),
     )
     order = {

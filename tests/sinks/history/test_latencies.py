@@ -32,6 +32,7 @@ def made(seed: int, most: int) -> list[Record]:
     records = [random_call(rng, SPAN_US) for _ in range(most)]
     for each in records:
         each.ttft_ms = rng.choice([None, rng.uniform(1, 5_000)])
+        each.stream = rng.random() < 0.7
         if rng.random() < 0.7:
             each.outcome = Outcome.OK
     return records
@@ -64,7 +65,7 @@ def expected(records: list[Record], by: str, marks: list[int], exact: bool) -> d
             continue
         start = marks[max(at for at, edge in enumerate(edges) if edge <= each.ended_at)]
         for measure, ms in (("duration", each.duration_ms), ("ttft", each.ttft_ms)):
-            if ms is not None:
+            if ms is not None and (measure == "duration" or each.stream):
                 for name in ("all", start, f"group {getattr(each, by)}"):
                     values.setdefault((name, measure), []).append(ms)
     return {place: told(found, exact) for place, found in values.items()}

@@ -98,7 +98,6 @@ class Call:
             return None
         if reading is not None:
             self.read_ns = now_ns
-            self.record.ttft_ms = (now_ns - self.started_ns) // 1000 / 1000
             self.record.response_bytes = len(body)
         return reading
 
@@ -110,7 +109,7 @@ class Call:
     def feed(self, chunk: bytes, now_ns: int) -> bytes:
         """A part of the answer has come; returns what of it may go to the client now."""
         record = self.record
-        if self.read_ns is None:
+        if self.read_ns is None and record.stream:
             record.ttft_ms = (now_ns - self.started_ns) // 1000 / 1000
         self.read_ns = now_ns
         record.response_bytes += len(chunk)

@@ -52,6 +52,7 @@ class _Told(msgspec.Struct):
     """What is read of `detail`."""
 
     ttft_ms: float | None = None
+    stream: bool = False
 
 
 _decode = msgspec.json.Decoder(_Told).decode
@@ -231,6 +232,7 @@ def _values_query(asked: Shape, by: str) -> Select[Any]:
 
 def _ttft_ms(detail: str) -> float | None:
     try:
-        return _decode(detail).ttft_ms
+        told = _decode(detail)
     except (ValueError, TypeError, RecursionError):
         return None
+    return told.ttft_ms if told.stream else None  # earlier versions wrote it of whole answers too

@@ -23,7 +23,7 @@ def add_latencies(statements: Statements, taken: Iterable[tuple[Group, int]]) ->
             continue
         start_s = group.quarter_s // HOUR_S * HOUR_S
         for measure, known in enumerate(
-            ([each.duration_ms for each in group.records], [each.ttft_ms for each in group.records])
+            ([each.duration_ms for each in group.records], [each.ttft_ms for each in group.records if each.stream])
         ):
             for ms in known:
                 if ms is not None:
