@@ -44,11 +44,12 @@ async def test_refusals_are_no_errors_anywhere(start):
     assert text_of(html, "failed") == "Errors 4 16.7 % of the calls sent"
     assert text_of(html, "refused") == "Refused by us 6 never sent: no errors"
     html = await get(control, "/?period=today")
-    assert text_of(html, "today-errors").startswith("Errors today 4 13 % of today's calls, and 6 refused by us")
+    assert text_of(html, "today-errors").startswith("Errors today 4 16.7 % of the calls sent, and 6 refused by us")
     assert [row[:3] for row in rows_of(html, "by-model")] == [["gpt-4o-mini", "30", "4"]]
     html = await get(control, "/dashboard/health")
+    assert ("16.7 %" in html, "20 %" in html) == (True, True)
     known = dict(re.findall(r'<th scope="row">(.*?)</th><td class="num">(.*?)</td>', html))
-    assert (known["Attempts that failed"], known["Attempts that we refused"]) == ("4", "6")
+    assert (known["Attempts that failed, of those sent"], known["Attempts that we refused"]) == ("4", "6")
 
 
 async def test_percentiles_are_exact_of_few_calls_and_say_so(start):
@@ -110,6 +111,7 @@ async def test_before_the_upgrade_refusals_are_said_to_be_among_the_errors(start
     control.history.apart_since_us = since
     html = await get(control, PAGE)
     assert "Before 22 Nov 12:30:00 refusals are among the errors" in html
+    assert "Before 22 Nov 12:30:00 refusals are among the errors" in await get(control, "/")
     assert "refusals are among" not in await get(control, "/dashboard/performance?from=2026-11-22T13:00:00Z")
 
 

@@ -63,6 +63,8 @@ class OverviewPage(Page, kw_only=True):
     pointing: Pointing
     tracks: list[tuple[Row, int]]
     """Of a workspace, each with when it was used last (µs)."""
+    apart_since_us: int
+    """Above 0: before this moment refusals are among the errors."""
 
 
 class TrackPage(Page, kw_only=True):

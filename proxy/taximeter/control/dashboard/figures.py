@@ -34,11 +34,18 @@ class Figures(msgspec.Struct, frozen=True):
     totals: Totals
     refused: int = 0
     """Attempts that we refused: `totals.errors` has them too."""
+    attempts: int = 0
 
     @property
     def failed(self) -> int:
         """Attempts that failed. What we refused is no error: nothing failed."""
         return self.totals.errors - self.refused
+
+    @property
+    def rate(self) -> float | None:
+        """The part that failed of those sent; None: none was."""
+        sent = self.attempts - self.refused
+        return self.failed / sent if sent > 0 else None
 
     @property
     def cost(self) -> Decimal | None:
@@ -96,12 +103,16 @@ class Table(msgspec.Struct, frozen=True):
 def summed(groups: Iterable[Group]) -> Figures:
     """Several groups as one."""
     found = list(groups)
-    return Figures(views.summed(group.totals for group in found), sum(group.details.refused for group in found))
+    return Figures(
+        views.summed(group.totals for group in found),
+        sum(group.details.refused for group in found),
+        sum(group.details.attempts for group in found),
+    )
 
 
 def of(group: Group) -> Figures:
     """One group's."""
-    return Figures(group.totals, group.details.refused)
+    return Figures(group.totals, group.details.refused, group.details.attempts)
 
 
 async def sums(history: HistoryReader, filters: Filters) -> Figures:

@@ -167,10 +167,11 @@ async def _overview(
     complete, lag_s = await up_to_date(services)
     history = services.history
     others = [name for name in dimensions if name != by]
-    series, today, tracks, found = await asyncio.gather(
+    series, today, tracks, apart_us, found = await asyncio.gather(
         time_series(history, view, by),
         figures.today(history, view),
         figures.recent_tracks(history, view, workspace),
+        history.apart_since_us(),
         asyncio.gather(*(history.usage(view.filters, (name,)) for name in others)),
     )
     groups = dict(zip(others, found, strict=True)) | {by: series.groups}
@@ -185,6 +186,7 @@ async def _overview(
         tables=[figures.table(view, name, groups[name], sort) for name in dimensions],
         pointing=pointing(services.settings, request.headers.get("host", ""), workspace),
         tracks=tracks,
+        apart_since_us=apart_us if apart_us > view.from_us else 0,
         complete=complete,
         lag_seconds=lag_s,
     )
