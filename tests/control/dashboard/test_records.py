@@ -216,3 +216,15 @@ async def test_the_address_holds_all_of_a_view(start):
     assert 'http-equiv="refresh" content="30"' in html
     answer = await control.client.get("/dashboard/records?refresh=1")
     assert answer.status_code == 400 and "10, 30, 60, 300" in answer.text
+
+
+async def test_a_model_with_a_comma_in_its_name_is_a_click_away(start):
+    control = await start(now_us=lambda: NOW_US)
+    odd = ("a,b", " lead", "back\\slash")
+    await control.add(*(record(n, request_model=name, ended_at=NOW_US - 1) for n, name in enumerate([*odd, "a", "b"])))
+    html = await get(control, "/dashboard/performance")
+    for n, name in enumerate(odd):
+        (link,) = {unescape(each) for each in re.findall(rf'<a href="([^"]+)">{re.escape(name)}</a>', html)}
+        found = await get(control, link)
+        assert set(re.findall(r"/dashboard/requests/(req-\d+)", found)) == {f"req-{n}"}, name
+        assert f"<span>model</span> {name} ✕" in found

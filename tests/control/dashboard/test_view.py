@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.control.api.parameters import UsageParameters
+from taximeter.control.api.parameters import UsageParameters, split, written
 from taximeter.control.dashboard.view import (
     HOUR_US,
     PERIODS,
@@ -93,3 +93,21 @@ def test_an_axis_names_the_day_at_its_midnight_only():
     place = ZoneInfo("UTC")
     assert [label(midnight + hour * HOUR_US, "hour", place) for hour in (0, 4, 24)] == ["Sun", "04:00", "Mon"]
     assert [label(midnight, "day", place), label(midnight, "month", place)] == ["22 Nov", "Nov 2026"]
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from("ab,\\ \n\t\u3000é"), max_size=6) | st.text(max_size=6),
+        min_size=1,
+        max_size=5,
+        unique=True,
+    )
+)
+def test_any_name_can_be_a_filter_beside_any_other(names):
+    assert split([",".join(map(written, names))]) == names
+    assert split([written(each) for each in names]) == names
+    assert split(asked(params={"model": names}).hidden["model"]) == names
+
+
+def test_values_are_separated_by_commas_and_a_lone_backslash_is_itself():
+    assert split(["a, b ,a", "c\\d"]) == ["a", "b", "c\\d"] and split([" a\\,b , c\\ "]) == ["a,b", "c "]

@@ -1,6 +1,7 @@
 """What can be asked over HTTP: the query parameters of the usage API, read once and checked.
 
-A parameter that takes several values can be repeated, written with commas, or as `name[]=` (OpenAI's SDK does).
+A parameter that takes several values can be repeated, written with commas, or as `name[]=` (OpenAI's SDK does). A comma
+that is part of a value has a backslash before it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ Many = list[str] | None
 
 _brackets = re.compile(rb"(^|&)([^=&]+?)(?:\[\]|%5[Bb]%5[Dd])(?==|&|$)").sub
 _typed = re.compile(r"\{(\w+):\w+\}").sub
+_part = re.compile(r"(?:\\[\\,\s]|[^,])*").match
+_special = re.compile(r"[\\,]").sub
+_outer = re.compile(r"^\s|\s\Z").sub
+_plain = re.compile(r"\\([\\,\s])").sub
+_strip = re.compile(r"^\s+|(?<!\\)\s+\Z").sub
 
 
 class Brackets(ASGIMiddleware):
@@ -69,10 +75,28 @@ MOST_VALUES = 200
 
 def split(values: Many) -> list[str]:
     """Repeated and comma-separated values as one list without repeats. Raises BadRequest on more than MOST_VALUES."""
-    found = list(dict.fromkeys(part.strip() for value in values or () for part in value.split(",")))
+    found = list(dict.fromkeys(part for value in values or () for part in _split(value)))
     if len(found) > MOST_VALUES:
         raise BadRequest(f"{len(found):,} values in one parameter, at most {MOST_VALUES} are taken.")
     return found
+
+
+def _split(value: str) -> list[str]:
+    if "\\" not in value:
+        return [part.strip() for part in value.split(",")]
+    parts, at = [], 0
+    while at <= len(value):  # a part, then its comma
+        found = _part(value, at)
+        part = found[0] if found else ""
+        parts.append(_plain(r"\1", _strip("", part)))
+        at += len(part) + 1
+    return parts
+
+
+def written(value: str) -> str:
+    """A value so that `split` reads it as this one: commas, backslashes, outer spaces with a backslash before them."""
+    escaped = _special(r"\\\g<0>", value)
+    return _outer(r"\\\g<0>", escaped)
 
 
 class UsageParameters(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from taximeter.control.api.parameters import written
 from taximeter.control.dashboard.view import ENDS, NAMES, View
 from taximeter.core import errors
 from taximeter.core.record import Operation, Outcome
@@ -42,7 +43,12 @@ def pickers(view: View, offered: Mapping[str, Sequence[str]]) -> list[Picker]:
 
 def _picker(name: str, chosen: Sequence[str], offered: Mapping[str, Sequence[str]]) -> Picker:
     found = _FIXED.get(name, offered.get(name, ()))
-    values = tuple(value or "(none)" for value in found[:MOST_SUGGESTED])
+    values = tuple(_shown(value) for value in found[:MOST_SUGGESTED])
     known = len(found) <= MOST_LISTED and bool(found)
-    fits = len(chosen) < 2 and all((value or "(none)") in values for value in chosen)
-    return Picker(name, ",".join(value or "(none)" for value in chosen), values, known and fits)
+    fits = len(chosen) < 2 and all(_shown(value) in values for value in chosen)
+    return Picker(name, ",".join(map(_shown, chosen)), values, known and fits)
+
+
+def _shown(value: str) -> str:
+    """A value as it is typed."""
+    return written(value) or "(none)"

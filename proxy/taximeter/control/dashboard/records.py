@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from taximeter.budgets.rule import CHARGED
 from taximeter.control.answers import responses
-from taximeter.control.api.parameters import Given, Many, only_known_parameters, split, with_ends
+from taximeter.control.api.parameters import Given, Many, only_known_parameters, split, with_ends, written
 from taximeter.control.dashboard import figures
 from taximeter.control.dashboard.contexts import RecordsPage, RequestPage, SearchPage
 from taximeter.control.dashboard.pages import Viewed, page_view
@@ -165,7 +165,7 @@ def _leads_to(match: Match) -> str:
     if match.name == "workspace":
         return path("workspaces", match.value)
     owner = {} if match.workspace is None else {"workspace": match.workspace}
-    return f"/dashboard/records?{urlencode({'period': '365d', match.name: match.value, **owner})}"
+    return f"/dashboard/records?{urlencode({'period': '365d', match.name: written(match.value), **owner})}"
 
 
 def _of(record: Record, name: str) -> str:
@@ -176,7 +176,7 @@ def _of(record: Record, name: str) -> str:
         return path("workspaces", record.workspace)
     if name not in _LINKED:
         return ""
-    query = {"period": "365d", "workspace": record.workspace, name: getattr(record, name)}
+    query = {"period": "365d", "workspace": record.workspace, name: written(getattr(record, name) or "")}
     return f"/dashboard/records?{urlencode(query)}"
 
 

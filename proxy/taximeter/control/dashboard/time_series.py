@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 from markupsafe import Markup
 
+from taximeter.control.api.parameters import written
 from taximeter.control.dashboard import charts
 from taximeter.control.dashboard.figures import Figures, Row, of, own_view, summed
 from taximeter.control.dashboard.view import View, label, window_name
@@ -160,7 +161,7 @@ def _series(
         if amount := value(totals):
             window = windows[number]
             only = stack.row.href is not None and by not in view.params
-            href = f"{window.href}&{urlencode({by: stack.row.name or ''})}" if only else window.href
+            href = f"{window.href}&{urlencode({by: written(stack.row.name or '')})}" if only else window.href
             drawn[number] = charts.Mark(amount, href, f"{window.name}, {name}: {told(totals)}")
     return charts.Series(name, tuple(drawn), stack.row.colour or 0)
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from taximeter.control.api.parameters import UsageParameters
+from taximeter.control.api.parameters import UsageParameters, written
 from taximeter.core.bounds import FOREVER_US
 from taximeter.core.errors import BadRequest
 from taximeter.core.record import Outcome
@@ -102,8 +102,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
             params.pop(name.rstrip("_"), None)
             if value is not None:
                 params[name.rstrip("_")] = value
-        query = urlencode(params, doseq=True)
+        query = urlencode(_written(params), doseq=True)
         return f"{path}?{query}" if query else path
+
+    @property
+    def hidden(self) -> dict[str, list[str]]:
+        """The query as the hidden fields of a form carry it on."""
+        return _written(self.params)
 
     def within(self, start_us: int, end_us: int, **changes: str | Sequence[str] | None) -> str:
         """The link to the records of a range that a figure is made of."""
@@ -160,6 +165,15 @@ def view(asked: UsageParameters, period: str | None, now_us: int, given: Mapping
         now_us=now_us,
         params={name: list(values) for name, values in given.items()},
     )
+
+
+def _written(params: Mapping[str, str | Sequence[str]]) -> dict[str, list[str]]:
+    """Each value as a query has it: what is a filter with its commas told from those between values."""
+    listed = {name: [value] if isinstance(value, str) else value for name, value in params.items()}
+    return {
+        name: [written(each) for each in values] if name in (*NAMES, *ENDS) else [*values]
+        for name, values in listed.items()
+    }
 
 
 def last_days(now_us: int, place: ZoneInfo, days: int) -> tuple[int, int]:
