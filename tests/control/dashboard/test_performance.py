@@ -96,7 +96,7 @@ async def test_what_failed_is_told_by_code_and_a_click_away(start):
     control = await calls(start)
     html = await get(control, PAGE)
     assert rows_of(html, "failures") == [
-        ["refused", "insufficient_quota", "429", "6"], ["timeout", "upstream_timeout", "504", "4"],
+        ["timeout", "upstream_timeout", "504", "4"], ["refused", "insufficient_quota", "429", "6"],
     ]  # fmt: skip
     (link,) = re.findall(r'href="([^"]+error_code=upstream_timeout)"', html)
     assert len(set(re.findall(r"/dashboard/requests/(req-\d+)", await get(control, unescape(link))))) == 4
@@ -128,3 +128,20 @@ async def test_groups_sort_by_every_column(start):
     for sort, expected in order.items():
         html = await get(control, f"{PAGE}&sort={sort}")
         assert "".join(row[0] for row in rows_of(html, "groups")) == expected, sort
+
+
+async def test_refusals_hide_no_failure_and_each_count_is_that_of_its_records(start, monkeypatch):
+    control = await calls(start)
+    error = {"outcome": Outcome.UPSTREAM_ERROR, "ended_at": NOW_US - 2 * HOUR_US - 1}
+    await control.add(record(301, status=500, **error), record(302, status=429, **error))
+    await control.add(record(303, status=503, error_code="overloaded", **error))
+    monkeypatch.setattr("taximeter.control.dashboard.performance.LOOKED_AT", 7)
+    html = await get(control, PAGE)
+    assert rows_of(html, "failures") == [
+        ["timeout", "upstream_timeout", "504", "4"], ["upstream_error", "—", "429, 500", "2"],
+        ["upstream_error", "overloaded", "503", "1"], ["refused", "insufficient_quota", "429", "6"],
+    ]  # fmt: skip
+    table = html[html.index('id="failures"') :]
+    for link, shown in re.findall(r'<td class="num"><a href="([^"]+)">(\d+)</a>', table):
+        found = await get(control, unescape(link))
+        assert len(set(re.findall(r"/dashboard/requests/(req-\d+)", found))) == int(shown)

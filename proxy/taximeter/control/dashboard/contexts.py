@@ -198,8 +198,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
     outcome: str
     error_code: str | None
-    status: int | None
-    """What the client was answered with."""
+    statuses: list[int]
+    """What clients were answered with."""
     count: int
     href: str
 

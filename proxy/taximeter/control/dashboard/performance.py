@@ -23,7 +23,7 @@ from taximeter.core.record import Outcome, Record
 from taximeter.sinks.query import NEWEST
 
 LOOKED_AT = 1_000
-"""The newest failures and refusals that are told apart by code: each is read."""
+"""The newest failures, and the newest refusals, that are told apart by code: each is read."""
 
 
 class PerformancePages(Controller):
@@ -41,10 +41,13 @@ class PerformancePages(Controller):
         by = one_of(by, DIMENSIONS, "model")
         order = sorting(sort, rates.COLUMNS, "-calls")
         complete, lag_s = await up_to_date(services)
-        asked = replace(view.filters, outcome=[*FAILED, Outcome.REFUSED.value], kind="usage")
-        shown, listing, apart_us = await asyncio.gather(
+        failed = replace(view.filters, outcome=list(FAILED), kind="usage")
+        refused = replace(view.filters, outcome=[Outcome.REFUSED.value], kind="usage")
+        shown, failures, refusals, apart_us = await asyncio.gather(
             rates.performance(services.history, view, by, order),
-            services.history.listing(asked, LOOKED_AT, None, NEWEST),
+            # Each by itself: a client that is refused in a loop hides no failure.
+            services.history.listing(failed, LOOKED_AT, None, NEWEST),
+            services.history.listing(refused, LOOKED_AT, None, NEWEST),
             services.history.apart_since_us(),
         )
         page = PerformancePage(
@@ -53,8 +56,8 @@ class PerformancePages(Controller):
             by=by,
             sort=order,
             shown=shown,
-            failures=failures(listing.records, view),
-            looked_at=LOOKED_AT if listing.after else 0,
+            failures=told_apart([*failures.records, *refusals.records], view),
+            looked_at=LOOKED_AT if failures.after or refusals.after else 0,
             apart_since_us=apart_us if apart_us > view.from_us else 0,
             complete=complete,
             lag_seconds=lag_s,
@@ -62,16 +65,23 @@ class PerformancePages(Controller):
         return show(request, page)
 
 
-def failures(records: Iterable[Record], view: View) -> list[Failure]:
-    """How often each way of failing or being refused, the commonest first."""
-    found = Counter((each.outcome.value, each.error_code, each.status) for each in records)
+def told_apart(records: Iterable[Record], view: View) -> list[Failure]:
+    """How often each way of failing, then of being refused, the commonest first."""
+    found: dict[tuple[str, str | None], Counter[int | None]] = {}
+    for each in records:
+        found.setdefault((each.outcome.value, each.error_code), Counter())[each.status] += 1
     return [
         Failure(
             outcome=outcome,
             error_code=code,
-            status=status,
-            count=number,
-            href=view.records(outcome=outcome, **({} if code is None else {"error_code": code})),
+            statuses=sorted(status for status in statuses if status is not None),
+            count=statuses.total(),
+            href=view.records(outcome=outcome, error_code=code or ""),
         )
-        for (outcome, code, status), number in sorted(found.items(), key=lambda item: (-item[1], str(item[0])))
+        for (outcome, code), statuses in sorted(found.items(), key=_first)
     ]
+
+
+def _first(found: tuple[tuple[str, str | None], Counter[int | None]]) -> tuple[bool, int, str]:
+    (outcome, code), statuses = found
+    return outcome == Outcome.REFUSED.value, -statuses.total(), f"{outcome} {code}"
