@@ -190,3 +190,26 @@ async def test_without_javascript_everything_but_the_live_updates_is_there(house
         for path in ("/", "/dashboard/live"):
             await page.goto(path)
             assert await page.locator("main table tbody tr").count() > 5
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_the_longest_names_break_no_page(start, tmp_path, look):
+    control = await start(now_us=lambda: NOW_US)
+    names = dict.fromkeys(("track", "document", "task", "end_user", "workspace"), "n" * 128)
+    await control.add(
+        *(
+            record(n, ended_at=NOW_US - n, request_model=f"{n}" + "m" * 127, cost_nusd=None, **names)
+            for n in range(1, 9)
+        ),
+        record(9, ended_at=NOW_US - 9, **names),
+    )
+    workspace = f"/dashboard/workspaces/{names['workspace']}"
+    pages = {"overview": "/?by=model", "workspace": workspace, "track": f"{workspace}/tracks/{names['track']}"}
+    pages |= {"records": f"/dashboard/records?task={names['task']}", "search": "/dashboard/search?q=nnn"}
+    pages |= {name: f"/dashboard/{name}" for name in ("analytics", "performance", "live", "requests/req-1")}
+    async with browsing(control.url, **LOOKS[look]) as (page, troubles):
+        for name, path in pages.items():
+            await page.goto(path)
+            await page.screenshot(path=tmp_path / f"long-{name.replace('/', '-')}-{look}.png", full_page=True)
+            assert await faults_of(page) == [], name
+        assert troubles == []
