@@ -57,6 +57,23 @@ async def test_a_call_is_quoted_and_a_spent_budget_is_exit_code_1(quote, tmp_pat
         assert node.records() == []
 
 
+async def test_a_proxy_key_comes_from_the_environment_and_is_asked_for(quote, tmp_path):
+    async with Node(tmp_path / "node", config='[auth]\nmode = "keys"\n') as node:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.admin}", timeout=HANG_S) as control:
+            key = (await control.post("/keys", json={"workspace": "acme"})).json()["key"]
+        settings = {"TAXIMETER_DATA_DIR": str(node.data), "TAXIMETER_PROXY": f"http://127.0.0.1:{node.port}"}
+        asked = await quote(env=settings)
+        assert asked.exit_code == 1 and "Set TAXIMETER_KEY." in asked.stderr
+
+        async def known():
+            return (await quote(env={**settings, "TAXIMETER_KEY": key})).exit_code == 0
+
+        await node.until(known, "the workers to know the key")
+        # As an operator has it: the settings are read too, and know the variable is none of theirs.
+        found = await quote(env={"TAXIMETER_DATA_DIR": str(node.data), "TAXIMETER_KEY": key})
+        assert found.exit_code == 0 and "for workspace acme" in found.stdout, found.stderr
+
+
 async def test_where_nothing_listens_it_says_so(quote, free_address):
     told = await quote("--proxy", f"http://{free_address}")
     assert told.exit_code == 3 and "does not answer" in told.stderr

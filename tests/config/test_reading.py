@@ -196,10 +196,12 @@ def test_names_of_our_other_tools_pass(tmp_path: Path) -> None:
     found = set()
     for folder in ("proxy", "tests", "examples"):
         for file in (ROOT / folder).rglob("*.py"):
-            found |= set(re.findall(r"environ\.get\(\"(TAXIMETER_\w+)\"", file.read_text()))
+            said = re.compile(r"(?:environ\.get\(|envvar=|^[A-Z_]+ = )\"(TAXIMETER_\w+)\"", re.M)
+            found |= set(said.findall(file.read_text()))
     assert {"TAXIMETER_PROXY_URL", "TAXIMETER_TOKEN", "TAXIMETER_BENCH_PEERS", "TAXIMETER_CORPUS"} <= found
     assert {"TAXIMETER_POINT", "TAXIMETER_STRICT"} <= found
-    found = {name for name in found if "__" not in name} | {"TAXIMETER_ADMIN_TOKEN", "TAXIMETER_URL"}
+    assert {"TAXIMETER_ADMIN_TOKEN", "TAXIMETER_URL", "TAXIMETER_KEY", "TAXIMETER_PROXY"} <= found  # those of verbs
+    found = {name for name in found if "__" not in name}
     found -= {f"TAXIMETER_{name}".upper() for name in Settings.__struct_fields__}  # `status` reads one by itself
     assert load(tmp_path, **dict.fromkeys(found, "http://x.test")) == Settings()
 

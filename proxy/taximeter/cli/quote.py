@@ -141,7 +141,8 @@ def _ask(url: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
             f"{url} does not answer: {error}. Start the proxy (taximeter serve), or give --proxy."
         ) from None
     if answer.status_code != 200:
-        raise Refused(_message(answer.content, f"{url}{path} answered {answer.status_code}."), answer.status_code)
+        message = _message(answer.content, f"{url}{path} answered {answer.status_code}.")
+        raise Refused(f"{message} Set {KEY_ENV}." if answer.status_code == 401 else message, answer.status_code)
     return answer.content
 
 

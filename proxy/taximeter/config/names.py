@@ -21,7 +21,7 @@ PREFIX = "TAXIMETER_"
 TOOLS = frozenset(
     PREFIX + name
     for name in (
-        *("URL", "ADMIN_TOKEN"),  # the verbs
+        *("URL", "ADMIN_TOKEN", "KEY", "PROXY"),  # the verbs
         *("PROXY_URL", "TOKEN", "WORKSPACES", "POINT", "STRICT"),  # taximeter-rag, which may share our environment
         *("CORPUS", "CHROMIUM", "BENCH_PEERS", "WRITE_DOCS"),  # tests and benchmarks
     )
