@@ -13,7 +13,7 @@ from ledger import batch, calls
 from taximeter.config import JournalSettings
 from taximeter.control.services.corrections import Corrections
 from taximeter.control.services.reprice import reprice
-from taximeter.core.errors import JournalError
+from taximeter.core.errors import ConfigError, JournalError
 from taximeter.core.record import Outcome, Record, Source
 from taximeter.delivery import Delivery
 from taximeter.sinks.history.sink import History
@@ -27,6 +27,12 @@ class PerToken:
 
     def __init__(self, **rates):
         self.rates = {name.replace("_", "-"): rate for name, rate in rates.items()}
+        self.problem = ""
+
+    def read(self):
+        if self.problem:
+            raise ConfigError(self.problem)
+        return self
 
     def cost(self, one):
         rate = self.rates.get(one.model)
@@ -194,7 +200,7 @@ async def node(tmp_path, history, start):
     delivery = Delivery(directory, [history], settings=JournalSettings(), node="n", now_us=lambda: NOON_US)
     prices = PerToken(gpt_4o_mini=10)
     corrections = Corrections(
-        history, delivery, prices=lambda: prices, journal=lambda: journal(directory, worker="control")
+        history, delivery, prices=prices.read, journal=lambda: journal(directory, worker="control")
     )
     control = await start(corrections=corrections)
     control.use(delivery)
@@ -227,6 +233,16 @@ async def test_over_http_a_period_is_priced_again(node, history):
         answer = (await control.client.post("/reprice", json=asked)).json()
         assert answer["total"]["corrected"] == corrected
     assert (await history.usage(Filters(), ()))[0].totals.cost_nusd == 3_000
+
+
+async def test_prices_that_cannot_be_read_are_named_and_nothing_is_corrected(node, history):
+    control, worker, prices = node
+    worker.append(record(1, cost_nusd=700))
+    prices.problem = "config/prices.toml: Object contains unknown field `input`."
+    for dry_run in (True, False):
+        answer = await control.client.post("/reprice", json={"from": "2026-11-03", "dry_run": dry_run})
+        assert answer.status_code == 503 and "unknown field `input`" in answer.json()["error"]["message"]
+    assert await history.count(Filters(kind="correction")) == 0
 
 
 async def test_two_at_once_correct_once(node, history):

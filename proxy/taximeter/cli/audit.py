@@ -8,6 +8,8 @@ from typing import Any
 import click
 import msgspec
 
+from taximeter.budgets.responses import amount_of
+from taximeter.budgets.tally import UNITS
 from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_proxy, in_range
 from taximeter.cli.show import console, echo, table
@@ -64,12 +66,20 @@ def _changed(before: Any, after: Any) -> str:
         names = [name for name in after if after[name] != before.get(name)]
         return ", ".join(f"{name}: {_text(before.get(name))} → {_text(after[name])}" for name in names)
     if isinstance(after, dict):
-        return ", ".join(f"{name}={_text(value)}" for name, value in after.items() if _told(name, value))
+        return ", ".join(f"{name}={_text(value)}" for name, value in _shown(after).items() if _told(name, value))
     return ""
 
 
+def _shown(after: dict[str, Any]) -> dict[str, Any]:
+    """A budget's limit in its unit, as it was asked for: an entry has it as it is counted (USD in nano-dollars)."""
+    limit, unit = after.get("limit"), after.get("unit")
+    if isinstance(limit, int) and unit in UNITS:
+        return after | {"limit": f"{amount_of(limit, unit).normalize():f}"}
+    return after
+
+
 def _told(name: str, value: Any) -> bool:
-    return value not in (None, "", [], False) and not name.endswith(("_at", "id", "state"))
+    return value not in (None, "", [], False) and not name.endswith("_at") and name not in ("id", "state")
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from taximeter.budgets.settlements import Charged, charge_info, settle
 from taximeter.config import Settings
 from taximeter.control.services.interfaces import Delivery
 from taximeter.control.services.reprice import Exports, Prices, RepriceResponse, reprice, response
-from taximeter.core.errors import JournalError, NotReady
+from taximeter.core.errors import ConfigError, JournalError, NotReady
 from taximeter.core.times import range_us
 from taximeter.journal import Journal
 from taximeter.pricebook import PriceBook, compile_prices
@@ -56,10 +56,13 @@ class Corrections:
         self._lock = asyncio.Lock()
 
     async def reprice(self, filters: Filters, *, dry_run: bool) -> RepriceResponse:
-        """Price a period again. Raises NotReady or ConfigError; a second run does what is left."""
+        """Price a period again. Raises NotReady; a second run does what is left."""
         async with self._lock:
             await self._up_to_date()
-            prices = await asyncio.to_thread(self._prices)
+            try:
+                prices = await asyncio.to_thread(self._prices)
+            except ConfigError as error:  # a price file that is being edited, while calls go on by the list in force
+                raise NotReady(f"The prices cannot be used: {error}") from error
             journal = None if dry_run else self._opened()
             try:
                 changes = await reprice(self._history, prices, filters, None if journal is None else journal.append)
