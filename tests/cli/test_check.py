@@ -73,6 +73,19 @@ async def test_a_finding_says_where_its_setting_stands_and_what_to_do(check: Che
     assert provider.requests[0].header("authorization") == "Bearer sk-wrong"
 
 
+async def test_what_is_tried_on_this_machine_says_what_to_do_too(
+    check: Check, tmp_path: Path, free_address: str
+) -> None:
+    (tmp_path / "data").write_text("no directory")
+    (tmp_path / "prices.toml").write_text("[[price]]\ninput = 1\n")
+    settings = f'prices_file = "{tmp_path}/prices.toml"\n[smtp]\nhost = "127.0.0.1"\nport = {free_address[10:]}\n'
+    told = await asyncio.to_thread(
+        check, settings + 'security = "none"\nsender = "a@example.org"\n', TAXIMETER_LISTEN=free_address
+    )
+    failed = {each["setting"]: each["do"] for each in told["findings"] if each["level"] == "failed"}
+    assert failed.keys() == {"data_dir", "listen", "prices_file", "smtp.host"} and all(failed.values())
+
+
 async def test_without_connect_no_upstream_is_asked(check: Check, provider: Provider) -> None:
     told = await asyncio.to_thread(check, f'[[upstream]]\nname = "a"\nbase_url = "{provider.base_url}"\n')
     assert (told["code"], provider.requests) == (0, [])

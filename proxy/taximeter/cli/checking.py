@@ -27,6 +27,11 @@ from taximeter.node.datadir import Runtime, read_runtime
 AT_ONCE = 16
 """Upstreams asked together."""
 
+DO_DIRECTORY = "name a directory that the user who runs Taximeter may write, or give that user the right"
+DO_PORT = "stop what has it, or set an address of this machine with a free port"
+DO_PRICES = "mend the file or variable that is named; docs/operations.md, Prices, says what stands in it"
+DO_MAIL = "see that host, port and security are the mail server's, that it may be reached from here, and who logs in"
+
 
 def understood(settings: Settings) -> list[str]:
     """The settings in force as `path = value` lines, defaults included, secrets masked."""
@@ -51,40 +56,48 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
     """
     environ = environment(settings.env_file, os.environ)
     running = read_runtime(Path(settings.data_dir))
-    tried: list[tuple[str, str, Callable[[], Iterable[Trouble]]]] = [
-        ("safe to serve, credentials there", "", lambda: _tried(_try_serving, settings, environ)),
-        (_admin(settings), "", lambda: ()),
+    tried: list[tuple[str, str, Callable[[], Iterable[Trouble]], str]] = [
+        ("safe to serve, credentials there", "", lambda: _tried(_try_serving, settings, environ), ""),
+        (_admin(settings), "", lambda: (), ""),
         (
             f"data directory {Path(settings.data_dir).absolute()}",
             "data_dir",
             lambda: _tried(_try_directory, Path(settings.data_dir)),
+            DO_DIRECTORY,
         ),
-        (f"data port {settings.listen}", "listen", lambda: _tried(_try_port, "listen", settings.listen, running)),
+        (
+            f"data port {settings.listen}",
+            "listen",
+            lambda: _tried(_try_port, "listen", settings.listen, running),
+            DO_PORT,
+        ),
         (
             f"control port {settings.admin_listen}",
             "admin_listen",
             lambda: _tried(_try_port, "admin_listen", settings.admin_listen, running),
+            DO_PORT,
         ),
-        (f"Redis {masked(settings.redis.url) or 'embedded Valkey'}", "redis.url", lambda: _redis(settings)),
+        (f"Redis {masked(settings.redis.url) or 'embedded Valkey'}", "redis.url", lambda: _redis(settings), ""),
         (
             f"history {masked(settings.history.url) or 'SQLite in the data directory'}",
             "history.url",
             lambda: _history(settings),
+            "",
         ),
-        ("prices", "prices_file", lambda: _tried(_try_prices, settings, environ)),
+        ("prices", "prices_file", lambda: _tried(_try_prices, settings, environ), DO_PRICES),
     ]
     if settings.smtp.host:
         mail = f"mail server {settings.smtp.host}:{settings.smtp.port}"
-        tried.append((mail, "smtp.host", lambda: _tried(_try_mail, settings, environ)))
-    for what, setting, attempt in tried:
-        yield from _told(what, setting, list(attempt()), found)
+        tried.append((mail, "smtp.host", lambda: _tried(_try_mail, settings, environ), DO_MAIL))
+    for what, setting, attempt, do in tried:
+        yield from _told(what, setting, list(attempt()), found, do)
     yield from _providers(settings, found)
     if connect:
         yield from _upstreams(settings, environ, found)
 
 
-def _told(what: str, setting: str, troubles: list[Trouble], found: Found) -> Iterator[Finding]:
-    """One line where all is well, else one for each trouble."""
+def _told(what: str, setting: str, troubles: list[Trouble], found: Found, do: str = "") -> Iterator[Finding]:
+    """One line where all is well, else one for each trouble. `do`: what to do where the trouble does not say."""
     for trouble in troubles or [Trouble("", level="ok")]:
         at = trouble.setting or setting
         yield Finding(
@@ -93,7 +106,7 @@ def _told(what: str, setting: str, troubles: list[Trouble], found: Found) -> Ite
             problem=str(trouble),
             setting=at,
             where=found.where(at) if at else "",
-            do=trouble.do,
+            do=trouble.do or (do if trouble.level != "ok" else ""),
         )
 
 
