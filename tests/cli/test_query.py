@@ -62,7 +62,7 @@ Operation   Calls     Input   of it cached   Output   of it reasoning
 LLM             4   600,300             80      120                40
 Embedding       1        16
 Rerank          0         0
-1 attempt ended in an error
+1 attempt ended in an error or a refusal
 1 call without a price: not in the cost
 """
     )
@@ -79,7 +79,7 @@ Provider    Calls     Input   Output    Tokens   Cost (USD)
 anthropic       2       200       60       260        $6.12
 openai          3   600,116       60   600,176        $5.23
 Total           5   600,316      120   600,436       $11.35
-1 attempt ended in an error
+1 attempt ended in an error or a refusal
 1 call without a price: not in the cost
 """
     )
@@ -97,7 +97,7 @@ group           1       100       30       130        $6.12
 filter          1   600,000       30   600,030        $5.23
 (none)          1       100       30       130            —
 Total           3   600,200       90   600,290       $11.35
-1 attempt ended in an error
+1 attempt ended in an error or a refusal
 1 call without a price: not in the cost
 """
     )

@@ -160,7 +160,7 @@ def _notes(out: Console, answer: UsageAggregateResponse) -> None:
     """What the figures do not hold, where there is something."""
     usage = answer.usage
     told = (
-        (usage.errors, "attempt", "ended in an error"),
+        (usage.errors, "attempt", "ended in an error or a refusal"),
         (usage.unknown_requests, "call", "of whose usage nothing is known"),
         (answer.unpriced_requests, "call", "without a price: not in the cost"),
         (usage.counted_tokens, "token", "counted here, because the provider reported none"),

@@ -91,7 +91,8 @@ def _show(answer: RepriceResponse) -> None:
     elif answer.dry_run:
         echo("Dry run: nothing was written.")
     else:
-        echo(f"{count(answer.total.corrected)} corrections written.")
+        corrected = answer.total.corrected
+        echo(f"{count(corrected)} correction{'' if corrected == 1 else 's'} written.")
 
 
 def _figures(each: RepricedModel) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ class Rebuilder:
             for workspace in workspaces:
                 await self._one(self.history, workspace, token, before, stale.get(keys.prefix(workspace), []))
         if workspaces:
-            log.warning("Rebuilt the Redis counters of %d workspaces from history", len(workspaces))
+            log.warning("Rebuilt the Redis counters from history; workspaces: %d", len(workspaces))
         return len(workspaces)
 
     @contextlib.asynccontextmanager
