@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -30,12 +30,14 @@ from journals import (
     written,
 )
 from taximeter.config import JournalSettings
+from taximeter.control.services.live import Live
 from taximeter.core.errors import JournalError
 from taximeter.core.lines import End, Line
 from taximeter.core.record import Outcome
 from taximeter.delivery import Delivery, feed, follow, shipper
 from taximeter.journal import Journal, adopt, tail
 from taximeter.sinks.batch import Batch
+from taximeter.sinks.query import Filters
 from taximeter.sinks.sink import JournalState, Sink
 from waits import HANG_S
 
@@ -230,6 +232,36 @@ async def test_a_sink_that_fails_holds_nobody_up_and_gets_everything_later(
         assert (await delivery.drain(10, ["bad"])).complete
         assert bad.names == good.names
         assert delivery.health().sinks["bad"].failing is None
+
+
+async def test_while_it_is_held_every_sink_is_seen_to_get_nothing(tmp_path: Path) -> None:
+    """An alert looks at errors and lag: a node that cannot begin must not look up to date."""
+    writer, sink = journal(tmp_path), MemorySink("history")
+
+    async def history_is(journal_ids: Iterable[str]) -> dict[str, int]:
+        for _ in range(100):  # history has every chance to be first
+            if not sink.names:
+                await asyncio.sleep(0.001)
+        return await sink.cursors(journal_ids)
+
+    begins_there = Live(history_is)
+    call(writer, "r1")
+    delivery = Delivery(
+        tmp_path, [sink, begins_there], settings=JournalSettings(), node="n", now_us=lambda: now_us() + 9_000_000
+    )
+    delivery.hold("no history")
+    task = asyncio.ensure_future(delivery.run())
+    await until(delivery, lambda: delivery.health().lag_seconds and delivery.health().sinks[sink.name].errors > 1)
+    told = delivery.health().sinks[sink.name]
+    assert (told.failing, told.lag_records, sink.names) == ("Held: no history", None, [])
+    with begins_there.watch(Filters()) as seen:
+        await delivery.release()
+        await until(delivery, lambda: sink.names == ["r1"])
+        shown = await seen.next(3)
+    assert shown is not None and shown.request_id == "r1", "though history had it before"
+    assert delivery.health().sinks[sink.name].failing is None
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_memory_is_bounded_while_a_sink_is_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,8 @@ class Delivery:
         self._shippers: dict[str, Shipper] = {}
         self._group: asyncio.TaskGroup | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
+        self.held = ""
+        """Why no sink is to get anything yet; "": they are."""
         for sink in sinks:
             self.add(sink)
         self._open: Counter[tuple[str | None, str | None]] = Counter()
@@ -83,6 +85,7 @@ class Delivery:
         """Deliver to one more sink, from where it says that it is."""
         answered = self._follower.answered
         shipper = Shipper(sink, self._files.by_id, answered, SettingAside(sink, self.aside, self._now_us))
+        shipper.held = self.held
         self._shippers[sink.name] = shipper
         self._files.shippers = list(self._shippers.values())
         if self._group is not None:
@@ -97,6 +100,23 @@ class Delivery:
         for feed in self._files.by_id.values():
             feed.asked.discard(name)
         self._follower.answered()
+
+    def hold(self, why: str) -> None:
+        """Deliver to no sink until `release`: all are failing for this reason. The journals are read."""
+        self.held = why
+        for shipper in self._shippers.values():
+            shipper.held = why
+
+    async def release(self) -> None:
+        """Deliver from now on. Sinks that begin where history is are asked before it gets anything: else they miss it.
+
+        Raises what a sink raises that cannot tell; then nothing is delivered yet.
+        """
+        journals = [feed.journal_id for feed in self._files.by_id.values()]
+        for shipper in self._shippers.values():
+            if not shipper.sink.durable:
+                await shipper.sink.cursors(journals)
+        self.hold("")
 
     def keep(self, keep_s: float) -> None:
         """How long a file stays that every durable sink has."""

@@ -32,6 +32,10 @@ class NoProgress(TaximeterError):
     """A sink answered without having applied anything, and without having anything already."""
 
 
+class Held(TaximeterError):
+    """Nothing may be delivered yet; the message says why."""
+
+
 class Shipper:
     """Brings every feed's records to one sink."""
 
@@ -48,6 +52,8 @@ class Shipper:
         self.duplicates_skipped = 0
         self.failing: str | None = None
         """What it failed with, while it is failing."""
+        self.held = ""
+        """Why it is to get nothing yet; whoever says so has told the log."""
         self.setting_aside = setting_aside
         self._feeds = feeds
         self._answered = answered
@@ -83,6 +89,8 @@ class Shipper:
 
     async def _step(self) -> bool:
         """Ask about journals not asked about yet, then deliver one round. False: there was nothing to do."""
+        if self.held:
+            raise Held(self.held)
         feeds = [feed for feed in self._feeds.values() if not feed.halted]
         unasked = [feed for feed in feeds if self.name not in feed.asked]
         unverified = [feed for feed in feeds if self.keeper is not None and self.name not in feed.verified]
@@ -167,7 +175,7 @@ class Shipper:
     def _fail(self, error: Exception) -> None:
         self.errors += 1
         self._failures += 1
-        if self.failing is None:
+        if self.failing is None and not self.held:
             log.warning("sink %s failed, it is tried again: %s", self.name, error, exc_info=_fault(error))
         self.failing = f"{type(error).__name__}: {error}"
         for feed in self._feeds.values():

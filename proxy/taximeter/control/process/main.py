@@ -74,6 +74,8 @@ LOOK_S = 1.0
 """How often it is looked at how fast is spent."""
 SECURE_S, COUNTED_S = 0.5, 5.0
 """How often it is seen that Redis still knows of budgets; how long that waits for records on their way there."""
+NOT_OPEN = "the history has not answered since the start, and is needed to know where to go on"
+"""Why no sink gets anything then."""
 REMIND_S = 60.0
 """How often the log says again what does not answer."""
 TOLD_DAYS = 800
@@ -177,7 +179,8 @@ class Control:
         child, server = self.child, self.server
         if words := warning(self.settings):
             log.warning("%s", words)
-        opened = await self._open()
+        if not await self._open():
+            self.delivery.hold(NOT_OPEN)
 
         def started() -> None:
             freeze()
@@ -187,7 +190,8 @@ class Control:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(act) for act in (self._deliver(opened), self._remind(), _warm(), *self._upkeep())
+                    group.create_task(act)
+                    for act in (self.delivery.run(), self._begin(), self._remind(), _warm(), *self._upkeep())
                 ]
                 self._send(group)
 
@@ -345,13 +349,14 @@ class Control:
             log.error("Redis does not answer. Calls are relayed, and kept in the journal until it does: %s", error)
         return True
 
-    async def _deliver(self, opened: bool) -> None:
+    async def _begin(self) -> None:
         """Deliver as soon as the history has been open once: Redis must not be counted in for an unknown one."""
-        while not opened:
+        while self.delivery.held:
             await asyncio.sleep(RETRY_S)
-            opened = await self._open()
+            with contextlib.suppress(HistoryUnavailable):  # it is gone again
+                if await self._open():
+                    await self.delivery.release()
         self.missing.found()
-        await self.delivery.run()
 
     async def _remind(self) -> None:
         while True:
