@@ -130,3 +130,21 @@ def test_whatever_else_a_process_says_is_an_entry_too() -> None:
     assert told[3][0] == "error" and "in a finalizer" in entries[3]["exception"]
     assert "UserWarning: old" in entries[4]["message"] and "\n" not in entries[4]["message"]
     assert told[5:] == [("critical", "This process ends by a fault", True)]
+
+
+def test_no_library_tells_the_urls_that_it_calls() -> None:
+    """A webhook's may hold a secret."""
+    told = subprocess.run([sys.executable, "-c", CALLING], capture_output=True, text=True, check=True).stderr
+    assert "our own entry" in told and "HTTP Request" not in told and "hunter2" not in told
+
+
+CALLING = """
+import logging, httpx2
+from taximeter.config.settings import LogSettings
+from taximeter.node.logs import log_to_stderr
+for level in ("info", "debug"):
+    log_to_stderr("control", LogSettings(level=level))
+    logging.getLogger("taximeter").info("our own entry")
+    answer = httpx2.MockTransport(lambda request: httpx2.Response(204))
+    httpx2.Client(transport=answer).post("https://billing:hunter2@billing.test/?token=hunter2")
+"""

@@ -109,7 +109,7 @@ def log_to_stderr(name: str, settings: LogSettings | None = None) -> None:
     level = settings.level.upper() if settings is not None else "INFO"
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for library in _TALKATIVE:
-        logging.getLogger(library).setLevel(max(logging.INFO, logging.getLogger().level))
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
     logging.captureWarnings(True)
     warnings.formatwarning = _one_line
     sys.excepthook = _ends
@@ -138,7 +138,8 @@ _MOST_PRINTED = 64 * 1024
 
 
 _TALKATIVE = ("asyncio", "httpcore2", "httpx2", "hpack", "litestar", "opentelemetry", "urllib3")
-"""Libraries that would fill `log.level = "debug"` with what says nothing of Taximeter."""
+"""Libraries that would fill the log with what says nothing of Taximeter; only their warnings are told. httpx2 says at
+"info" each URL that it calls, a billing webhook's with the password in it."""
 
 
 def _one_line(
