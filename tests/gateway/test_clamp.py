@@ -149,6 +149,20 @@ async def test_below_the_minimum_a_call_is_refused_as_ever(serve, provider, gate
         assert provider.requests == []
 
 
+@pytest.mark.parametrize(("spent", "code"), [(9_700, "budget_reserved"), (9_990, "insufficient_quota")])
+async def test_what_would_be_shortened_but_for_calls_in_flight_may_come_again(
+    serve, provider, gated, redis, spent, code
+):
+    await spend(redis, spent, budget())
+    await redis.hset("tm:{acme}:held", "b1", 10_000 - spent)
+    async with serve(provider, budget=CLAMPED) as running:
+        gated(running, budget())
+        answer = await post(running, {**CHAT, "max_tokens": 4_000})
+        assert (answer.status_code, answer.headers["x-taximeter-error"]) == (429, code)
+        assert answer.headers["x-should-retry"] == ("true" if code == "budget_reserved" else "false")
+        assert answer.headers["x-taximeter-budget-remaining"] == "0" and provider.requests == []
+
+
 async def test_it_is_off_unless_switched_on_and_what_has_no_answer_cannot_be_shortened(serve, provider, gated, redis):
     await spend(redis, 9_700, budget())
     long = {**CHAT, "max_tokens": 4_000}

@@ -108,6 +108,10 @@ async def test_a_call_that_would_be_clamped_passes_and_says_to_what(quoting, red
         told = (await quote(body)).json()
         assert told["would_pass"] and told["refusal"] is None and told["budgets"][0]["left_after"] < 0
         assert told["clamped_output_tokens"] == 500 - told["bound"]["input_tokens"]
+        await redis.hset("tm:{acme}:held", "b1", 500)
+        held = (await quote(body)).json()
+        assert not held["would_pass"] and held["refusal"]["code"] == "budget_reserved"  # as the call would be told
+        await redis.hdel("tm:{acme}:held", "b1")
         searching = (await quote({**body, "web_search_options": {}})).json()
         assert not searching["would_pass"] and searching["clamped_output_tokens"] is None
     async with quoting(budget()) as quote:

@@ -42,6 +42,11 @@ class Refusal(msgspec.Struct, frozen=True):
     unheld: tuple[int, ...] = ()
     """What is left of each budget asked for, and not held; in its own unit."""
 
+    @property
+    def unheld_later(self) -> int:
+        """What is left of this one when the calls in flight have ended, at most."""
+        return max(0, self.allowance.budget.limit - self.spent - self.charged)
+
 
 class Lost(msgspec.Struct, frozen=True):
     """Nothing was reserved: this Redis does not have all that was spent and held. It is being put together again."""

@@ -27,6 +27,7 @@ from taximeter.server.exchange import ClientLeft, Exchange
 from taximeter.server.inline import in_task
 
 if TYPE_CHECKING:
+    from taximeter.budgets.reservations import Spent
     from taximeter.budgets.rule import Allowance
     from taximeter.core.routes import Route
     from taximeter.flavors.meter import Demand, Flavor
@@ -253,7 +254,8 @@ async def _budgets(
     """Every budget the call would count against; what they have against it is added to what is `asked`."""
     found, now_us = [], asked.opening.started_at
     unheld: list[tuple[Allowance, int]] = []
-    refusals: list[RequestError] = []
+    left: list[tuple[Allowance, int]] = []
+    refused: list[tuple[Allowance, Spent, int]] = []
     standing = await gate.standing(asked.opening)
     if any(each is None for _, each in standing):
         asked.notes.append("Redis does not answer: how budgets stand is not known.")
@@ -266,15 +268,17 @@ async def _budgets(
         if stands is None:
             continue
         if budget.mode == "hard":
-            unheld.append((allowance, max(0, budget.limit - stands.spent - stands.charged - stands.held)))
-        if weighed is not None and (error := gate.refusal(allowance, stands, amount or 0)) is not None:
-            refusals.append(error)
-    if refusals and not asked.errors and weighed is not None and wants is not None:
-        asked.clamped = gate.shortened(
-            unheld, weighed, asked.opening, asked.flavor, wants, asked.prepared, asked.exchange.headers
-        )
+            left.append((allowance, max(0, budget.limit - stands.spent - stands.charged)))
+            unheld.append((allowance, max(0, left[-1][1] - stands.held)))
+        if weighed is not None and gate.refusal(allowance, stands, amount or 0) is not None:
+            refused.append((allowance, stands, amount or 0))
+    later = False
+    if refused and not asked.errors and weighed is not None and wants is not None:
+        call = weighed, asked.opening, asked.flavor, wants, asked.prepared, asked.exchange.headers
+        asked.clamped = gate.shortened(unheld, *call)
+        later = asked.clamped is None and gate.shortened(left, *call) is not None
     if asked.clamped is None:
-        asked.errors += refusals
+        asked.errors += [error for each in refused if (error := gate.refusal(*each, later=later)) is not None]
     return found
 
 

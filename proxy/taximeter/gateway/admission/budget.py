@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from taximeter.budgets.charges import Held
 from taximeter.budgets.rates import Limit, Rates
 from taximeter.budgets.rule import Allowance, Budget, Budgets, caps
@@ -148,8 +150,13 @@ class BudgetGate:
         except ERRORS:
             return [(allowance, None) for allowance in allowances]
 
-    def refusal(self, allowance: Allowance, stands: Spent, amount: int) -> BudgetExceeded | BudgetReserved | None:
-        """What a call that may use so much of an allowance would be refused with, as it stands."""
+    def refusal(
+        self, allowance: Allowance, stands: Spent, amount: int, *, later: bool = False
+    ) -> BudgetExceeded | BudgetReserved | None:
+        """What a call that may use so much of an allowance would be refused with, as it stands.
+
+        `later`: it would be shortened to what is left, once calls in flight have ended.
+        """
         from taximeter.budgets.reservations import Refusal
 
         budget = allowance.budget
@@ -158,7 +165,7 @@ class BudgetGate:
         if budget.mode != "hard" or not (over or stands.held + amount > left):
             return None
         unheld = max(0, left - stands.held)
-        refusal = Refusal(allowance, stands.spent, stands.charged, over=over)
+        refusal = Refusal(allowance, stands.spent, stands.charged, over=over and not (later and left > 0))
         return refused(refusal, [(allowance, unheld)], self._now_us())
 
     def shortened(
@@ -231,6 +238,9 @@ class BudgetGate:
             shorter = None
             if self._settings.clamp and attempt < CLAMPS and prepared.reading is None and not is_sealed(headers):
                 shorter = self.wanting.clamp(want, left, opening, flavor, demand, prepared.body)
+                unheld = [(reserved.allowance, reserved.unheld_later)]
+                if shorter is None and self.wanting.clamp(want, unheld, opening, flavor, demand, prepared.body):
+                    reserved = msgspec.structs.replace(reserved, over=False)  # it fits once others have ended
             if shorter is None:
                 raise refused(reserved, left, self._now_us())
             want, body, answer_tokens = shorter
