@@ -149,6 +149,24 @@ async def test_a_threshold_is_told_once_a_period_over_restarts_and_by_one_of_two
     assert f"budget {budget['id']}: 80 % of what workspace 'acme' may use is used (day:2076-11-22)" in caplog.text
 
 
+async def test_a_soft_budget_of_each_workspace_counts_in_all_though_no_call_asks_for_it(desk):
+    control, made, told = desk
+    await made.counters.cursors(["j1"])
+    step = batch([record(1), record(2, workspace="globex")])
+    await control.history.deliver([step])
+    await made.counters.deliver([step])
+    asked = {"workspace": "*", "limit": 200, "unit": "tokens", "period": "day", "mode": "soft"}
+    budget = (await control.client.post("/budgets", json=asked)).json()
+    found = (await control.get(f"/budgets/{budget['id']}/allowances"))["data"]
+    assert sorted((each["workspace"], each["spent"]) for each in found) == [("acme", 130), ("globex", 130)]
+    step = batch([record(3), record(4, workspace="globex")], after=2)
+    await control.history.deliver([step])
+    await made.counters.cursors(["j1"])
+    await made.counters.deliver([step])
+    await made.watching.look()
+    assert sorted(each[1:4] for each in told) == sorted([((), percent, 260) for percent in (50, 80, 100)] * 2)
+
+
 async def test_of_each_value_a_threshold_is_told_and_of_those_before_a_restart(desk):
     control, made, told = desk
     asked = {"workspace": "acme", "end_user": "*", "limit": 200, "unit": "tokens", "period": "day"}

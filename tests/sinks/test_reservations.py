@@ -111,7 +111,7 @@ async def test_scopes_are_counted_apart_from_their_budget_on_with_what_was_befor
     assert await place.stand(key, task) == [Spent(0, 0), Spent(0, 0)]
     assert type(await place.reserve(1, 1, key)) is Lost  # what was spent before is not known yet
     assert await place.counters.rebuild("acme") == 1
-    assert await place.holds.tallies("acme") == {key.tally.text, task.tally.text}
+    assert await place.holds.tallies(["acme"]) == {"acme": {key.tally.text, task.tally.text}}
     assert await place.stand(key, task) == [Spent(120, 0), Spent(27_000, 0)]
     await place.counters.cursors(["j1"])
     await place.count(

@@ -234,9 +234,17 @@ class Reservations:
         """Workspaces whose calls could not be decided at some time."""
         return {name.decode() for name in await self._server.command("SMEMBERS", keys.ASKED)}
 
-    async def tallies(self, workspace: str) -> set[str]:
-        """What is added up for budgets of a workspace now (Tally.text)."""
-        return {text.decode() for text in await self._server.command("SMEMBERS", keys.prefix(workspace) + keys.TALLIES)}
+    async def workspaces(self) -> set[str]:
+        """Every workspace with counters."""
+        return {name.decode() for name in await self._server.command("SMEMBERS", keys.WORKSPACES)}
+
+    async def tallies(self, workspaces: Sequence[str]) -> dict[str, set[str]]:
+        """What is added up for budgets of each of these workspaces now (Tally.text)."""
+        asked = [("SMEMBERS", keys.prefix(workspace) + keys.TALLIES) for workspace in workspaces]
+        replies = await self._server.commands(asked) if asked else []
+        return {
+            workspace: {text.decode() for text in reply} for workspace, reply in zip(workspaces, replies, strict=True)
+        }
 
 
 def sum_keys(allowance: Allowance, now_us: int) -> list[str]:

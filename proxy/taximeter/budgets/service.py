@@ -70,7 +70,9 @@ class BudgetService:
         """
         budget, now_us = self.store.in_force().find(budget_id), self._now_us()
         used: dict[Allowance, int] = {}
-        asked = await self._reservations.asked() if budget.workspace == EACH else ()
+        asked: set[str] = set()
+        if budget.workspace == EACH:
+            asked = await self._reservations.asked() | await self._soft_of_each()
         for each in Budgets([budget]).of_workspaces(sorted(asked)):
             if (sole := each.sole) is not None:
                 used[sole] = 0
@@ -84,9 +86,9 @@ class BudgetService:
 
     async def count_apart(self) -> None:
         """See that Redis adds up what budgets are measured by: what it comes to so far from history."""
-        for workspace in await self._workspaces():
-            wanted = {tally.text for tally in self.tallies(workspace)}
-            if not wanted <= await self._reservations.tallies(workspace):
+        workspaces = sorted({*await self._workspaces(), *await self._soft_of_each()})
+        for workspace, there in (await self._reservations.tallies(workspaces)).items():
+            if not {tally.text for tally in self.tallies(workspace)} <= there:
                 await self._rebuild(workspace)
 
     def tallies(self, workspace: str) -> frozenset[Tally]:
@@ -105,6 +107,12 @@ class BudgetService:
         if self._capped() or any(not hard or each.mode == "hard" for each in budgets.everywhere):
             found |= await self._reservations.asked()
         return sorted(found)
+
+    async def _soft_of_each(self) -> set[str]:
+        """Every workspace with counters, where each has a soft budget: no call asks for one and so says whose."""
+        if any(each.mode == "soft" for each in self.store.in_force().everywhere):
+            return await self._reservations.workspaces()
+        return set()
 
     async def begin(self, budget: Budget) -> None:
         """Have a budget that was just made enforced as soon as workers know it; where Redis does not answer, later."""
