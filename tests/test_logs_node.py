@@ -1,11 +1,13 @@
 """The log of a whole node, as a machine reads it: every line an object, whichever process it comes from."""
 
 import json
+import os
+import sys
 
 import pytest
 
 from faults.running import Node
-from waits import HANG_S
+from waits import HANG_S, run
 
 pytestmark = pytest.mark.xdist_group("processes")
 
@@ -37,3 +39,13 @@ async def test_every_process_logs_objects_and_a_call_is_one_of_them(tmp_path):
     assert (call["request_id"], call["workspace"], call["outcome"], call["status"]) == (request_id, "acme", "ok", 200)
     assert "a-prompt-of-no-concern" not in written and "sk-a-provider-s" not in written
     assert not [entry for entry in entries if "exception" in entry]  # a Redis that is away is no fault of ours
+
+
+def test_settings_that_are_unsafe_to_serve_are_told_as_an_object_too(tmp_path):
+    """As soon as it is known how to log."""
+    file = tmp_path / "taximeter.toml"
+    file.write_text(f'data_dir = "{tmp_path}/data"\n{CONFIG}[[upstream]]\napi_key_env = "NO_SUCH_KEY"\n')
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TAXIMETER_")}
+    done = run([sys.executable, "-m", "taximeter", "serve", "--config", str(file)], env=environ, cwd=tmp_path)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, json.loads(line)["level"]) == (2, "critical") and "NO_SUCH_KEY" in line

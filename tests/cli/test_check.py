@@ -235,3 +235,19 @@ async def test_an_upstream_that_speaks_only_http2_is_asked_in_it() -> None:
     async with Http2Provider() as provider:
         assert await asked(UpstreamSettings(base_url=provider.base_url, http2=True)) == []
         assert provider.calls[0].value(b":path") == b"/v1/models"
+
+
+@pytest.mark.parametrize(
+    ("path", "level", "said"),
+    [
+        ("none/history.db", "failed", "there is no directory"),
+        ("taximeter.toml", "failed", "file is not a database"),
+        ("history.db", "ok", ""),
+    ],
+)
+def test_a_sqlite_history_that_no_record_would_reach(
+    check: Check, tmp_path: Path, path: str, level: str, said: str
+) -> None:
+    told = check(f'[history]\nurl = "sqlite:///{tmp_path}/{path}"\n')
+    (found,) = [finding for finding in told["findings"] if finding["setting"] == "history.url"]
+    assert found["level"] == level and said in found["problem"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -83,6 +86,23 @@ def _has_hard_budgets(settings: Settings) -> bool:
         )
     except (TaximeterError, OSError):
         return False
+
+
+def sqlite_troubles(file: Path) -> Iterator[Trouble]:
+    """What is wrong with a SQLite history; one that is not there yet is made by the first start."""
+    try:
+        if not os.access(file if file.exists() else _nearest(file), os.W_OK):
+            yield Trouble(f"{file} cannot be written by this user", do="see whose it is, and with which mode")
+        elif file.exists():
+            with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+                database.execute("select count(*) from sqlite_master").fetchone()
+    except (sqlite3.Error, OSError) as error:
+        yield Trouble(f"{file} cannot be read: {error}", do="name another file, or put a back-up in its place")
+
+
+def _nearest(path: Path) -> Path:
+    """The directory in which it would be made, or the one in which that would be."""
+    return next(each for each in path.absolute().parents if each.exists())
 
 
 def history_troubles(settings: Settings) -> Iterator[Trouble]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from taximeter.cli.check_sinks import history_troubles, redis_troubles
+from taximeter.cli.check_sinks import history_troubles, redis_troubles, sqlite_troubles
 from taximeter.cli.check_upstreams import (
     known_providers,
     provider_trouble,
@@ -163,10 +163,14 @@ def _redis(settings: Settings) -> Iterator[Trouble]:
 
 def _history(settings: Settings) -> Iterator[Trouble]:
     url = settings.history.url
-    if url.startswith("sqlite"):
-        yield from _tried(_try_directory, Path(url.removeprefix("sqlite:///")).parent)
-    elif url:
-        yield from history_troubles(settings)  # else its directory was tried
+    if url and not url.startswith("sqlite"):
+        yield from history_troubles(settings)
+        return
+    file = Path(url.removeprefix("sqlite:///")) if url else Path(settings.data_dir) / "history.db"
+    if url and not file.parent.is_dir():  # the data directory is made by a start
+        yield Trouble(f"there is no directory {file.parent}", do="make it: no record reaches a history that has none")
+    else:
+        yield from sqlite_troubles(file)
 
 
 def _try_directory(path: Path) -> None:

@@ -59,6 +59,7 @@ def serve(settings: Settings, found: Found, workers: int | None) -> None:
     """
     from taximeter.config.checks import before_serving
     from taximeter.config.envfile import environment
+    from taximeter.node.logs import log_to_stderr
     from taximeter.supervisor import serve as supervise
 
     def read() -> tuple[Settings, Path | None]:
@@ -67,15 +68,16 @@ def serve(settings: Settings, found: Found, workers: int | None) -> None:
         return again, at.file
 
     settings.workers = workers or settings.workers
-    before_serving(settings, environment(settings.env_file, os.environ))
     as_json = settings.log.format == "json"
     try:
+        before_serving(settings, environment(settings.env_file, os.environ))
         supervise(settings, found.file, read, lambda runtime: (_log_ready if as_json else _announce)(runtime, found))
     except TaximeterError as error:
         if not as_json:
             raise
+        log_to_stderr("supervisor", settings.log)
         logging.getLogger("taximeter").critical("Error: %s", error)
-        sys.exit(FAILED)
+        sys.exit(BAD_SETTINGS if isinstance(error, ConfigError) else FAILED)
 
 
 def _log_ready(runtime: Runtime, found: Found) -> None:
