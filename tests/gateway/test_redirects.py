@@ -17,6 +17,7 @@ AZURE = Base(("https", "r.openai.azure.com", 443), b"/openai/v1", ("https", "r.o
 PLAIN = Base(("http", "gpu", 8000), b"/v1", ("http", "gpu", 8000), b"")
 DEEP = Base(("https", "h.test", 8443), b"/a/api/v3", ("https", "h.test", 8443), b"/a/api/v3")
 COHERE = Base(("https", "api.cohere.ai", 443), b"/compatibility/v1", ("https", "api.cohere.com", 443), b"")
+SOCKET = Base(("unix", "/run/gpu.sock", 0), b"/v1", ("unix", "/run/gpu.sock", 0), b"")
 V6 = Base(("http", "::1", 9000), b"/v1", ("http", "::1", 9000), b"")
 
 
@@ -75,6 +76,9 @@ def test_what_stays_with_the_upstream_leads_to_the_meter(base, asked, location, 
         (PLAIN, b"http://other:8000/v1/x"),
         (PLAIN, b"http://me:pass@gpu:8000/v1/x"),
         (PLAIN, b"http://gpu:8000/v1/../admin"),
+        (PLAIN, b"http://gpu:8000//elsewhere.test/x"),  # as a path alone it would be another host's
+        (PLAIN, b"http://gpu:8000/\\elsewhere.test/x"),
+        (SOCKET, b"/.//elsewhere.test/x"),
         (PLAIN, b"app://callback"),
         (PLAIN, b"http://gpu:80000000/v1"),
         (PLAIN, b"http://gpu:/v1\\x"),

@@ -66,9 +66,14 @@ def _located(location: bytes, base: Base, asked: bytes, name: str) -> tuple[byte
     if name and route.upstream is None:
         before += b"/u/" + name.encode()
     ours = base.ours(origin, path)
-    if ours is not None and _leads_to(before + ours, ours):
+    if ours is not None and _leads_to(before + ours, ours) and not _names_a_host(before + ours):
         return before + ours + rest, False
-    return (_url(origin) + path + rest if relative else location), True
+    elsewhere = _url(origin) + path
+    return (elsewhere + rest if relative and not _names_a_host(elsewhere) else location), True
+
+
+_names_a_host = re.compile(rb"[/\\]{2}").match
+"""What begins so is no path to a client that follows it, but another host (RFC 3986 §4.2; a browser takes \\ for /)."""
 
 
 def _leads_to(asked: bytes, path: bytes) -> bool:
