@@ -11,6 +11,7 @@ import pytest
 import trustme
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
+from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame
 
 from http2_provider import Call, Http2Provider, fine
 from taximeter import config
@@ -595,19 +596,73 @@ async def test_an_answer_before_what_breaks_the_protocol_is_not_lost_with_it(h2p
 
 
 @pytest.mark.parametrize(
+    "behind", [GoAwayFrame(0, last_stream_id=0).serialize(), b"\xff\xff\xff\x00\x00\x00\x00\x00\x01"]
+)
+async def test_an_answer_is_not_lost_with_what_comes_behind_it_and_its_call_is_not_sent_again(
+    h2provider, speak, behind
+) -> None:
+    async def complete(call: Call) -> None:
+        await call.complete.wait()
+        h2 = call.connection.h2
+        h2.send_headers(call.id, [(":status", "200")])
+        h2.send_data(call.id, b"all of it", end_stream=True)
+        call.connection.transport.write(h2.data_to_send() + behind)
+
+    h2provider.script(complete)
+    assert await speak(h2provider).answer() == (200, b"all of it")
+    assert len(h2provider.calls) == 1
+
+
+async def test_an_answer_that_has_begun_is_cut_and_not_sent_again_by_a_goaway_that_denies_it(h2provider, speak) -> None:
+    async def begun(call: Call) -> None:
+        await call.complete.wait()
+        h2 = call.connection.h2
+        h2.send_headers(call.id, [(":status", "200")])
+        h2.send_data(call.id, b"some")
+        call.connection.transport.write(h2.data_to_send() + GoAwayFrame(0, last_stream_id=0).serialize())
+
+    h2provider.script(begun)
+    found = await speak(h2provider).send()
+    with pytest.raises(UpstreamCut):
+        await read_all(found)
+    assert len(h2provider.calls) == 1
+
+
+@pytest.mark.parametrize(
     "fields",
-    [[(":status", "99")], [(":status", "600")], [(":status", "abc")], [(":status", "200")] + [("x", "y")] * 300],
+    [
+        [(":status", "99")],
+        [(":status", "600")],
+        [(":status", "abc")],
+        [(":status", "200")] + [("x", "y")] * 300,
+        [(":status", "200"), (":status", "200")],
+        [("x", "y")],
+        [("x", "y"), (":status", "200")],
+        [(":status", "200"), ("Content-Type", "x")],
+        [(":status", "200"), ("x y", "z")],
+        [(":status", "200"), ("", "z")],
+        [(":status", "200"), ("x", "a\r\nb: c")],
+        [(":status", "200"), ("x", "a\0")],
+        [(":status", "200"), ("x", " a")],
+        [(":status", "200"), ("connection", "close")],
+        [(":status", "200"), ("transfer-encoding", "chunked")],
+    ],
 )
 async def test_a_head_that_cannot_be_passed_on_ends_its_stream_only(h2provider, speak, fields) -> None:
     async def odd(call: Call) -> None:
         await call.complete.wait()
-        call.connection.h2.send_headers(call.id, fields)
-        call.connection.flush()
+        head = HeadersFrame(call.id, call.connection.h2.encoder.encode(fields), flags=["END_HEADERS"])
+        body = DataFrame(call.id, b"abc", flags=["END_STREAM"])
+        call.connection.transport.write(head.serialize() + body.serialize())
 
-    h2provider.script(odd)
+    gate = asyncio.Event()
+    h2provider.script(held(gate), odd)
     client = speak(h2provider)
+    another = await client.send()
     with pytest.raises(UpstreamGarbage):
         await client.send()
+    gate.set()
+    assert await read_all(another) == b"ab"
     assert (await client.answer())[0] == 200
     assert len(h2provider.connections) == 1
 

@@ -30,28 +30,30 @@ class Goaway(NamedTuple):
 class Frames:
     """Splits one connection's bytes."""
 
-    __slots__ = ("_held", "_left_bytes")
+    __slots__ = ("_held", "_left_bytes", "breach")
 
     def __init__(self) -> None:
         self._held = b""
         """The beginning of a frame of which it is not known what it is, or of a GOAWAY."""
         self._left_bytes = 0
         """Of a frame that has begun and is passed on."""
+        self.breach: FrameTooLargeError | None = None
+        """Why nothing behind what `feed` has returned can be read."""
 
     def feed(self, data: bytes) -> tuple[list[bytes], list[Goaway]]:
-        """What is for `h2`, frame by frame, and the GOAWAYs between. Raises FrameTooLargeError."""
+        """What is for `h2`, frame by frame, and the GOAWAYs between; up to a `breach`."""
         if self._held:
             data, self._held = self._held + data, b""
         at = begin = min(self._left_bytes, len(data))
         passed = [data[:at]] if at else []
         self._left_bytes -= at
         found: list[Goaway] = []
-        while not self._left_bytes and at + HEAD_BYTES <= len(data):
+        while self.breach is None and not self._left_bytes and at + HEAD_BYTES <= len(data):
             length = int.from_bytes(data[at : at + 3], "big")
             end = at + HEAD_BYTES + length
             if length > _MOST_BYTES:
-                raise FrameTooLargeError(f"a frame of {length} bytes")
-            if data[at + 3] != _TYPE or length < _LEAST_BYTES:
+                self.breach = FrameTooLargeError(f"a frame of {length} bytes")
+            elif data[at + 3] != _TYPE or length < _LEAST_BYTES:
                 passed.append(data[at:end])
                 self._left_bytes = max(0, end - len(data))
             elif end > len(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from h2.errors import ErrorCodes
@@ -19,6 +20,10 @@ ERRORS = (H2Error, HPACKError, HyperframeError)
 """All that `h2` and what it stands on raise."""
 Headers = list[tuple[bytes, bytes]]
 _BODILESS = (b"204", b"304")
+_is_name = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+").fullmatch
+_is_value = re.compile(rb"(?:[^\x00\r\n\t ](?:[^\x00\r\n]*[^\x00\r\n\t ])?)?").fullmatch
+_NEVER = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+"""Of HTTP/1.1 connections: no field of HTTP/2 (RFC 9113 §8.2.2)."""
 
 
 class AnswerHead(NamedTuple):
@@ -30,8 +35,16 @@ class AnswerHead(NamedTuple):
 
 
 def read_head(fields: Headers) -> AnswerHead | str:
-    """The head in these fields, or why it cannot be passed on."""
-    status = next((bytes(value) for name, value in fields if name == b":status"), b"")
+    """The head in these fields, or why it cannot be passed on.
+
+    That ends its stream (RFC 9113 §8.1.1). `h2` would end the connection, and with it what all others wait for.
+    """
+    begin, rest = fields[:1], fields[1:]
+    if not (begin and begin[0][0] == b":status" and all(_is_name(name) and name not in _NEVER for name, _ in rest)):
+        return "its fields are not those of HTTP/2"
+    if not all(_is_value(value) for _, value in rest):
+        return "a field holds what none may hold"
+    status = bytes(begin[0][1])
     lengths = {value for name, value in fields if name == b"content-length"}
     if not (status.isdigit() and len(status) == 3 and 200 <= int(status) <= 599):
         return "no such status"
@@ -41,8 +54,8 @@ def read_head(fields: Headers) -> AnswerHead | str:
         return "two lengths"
     length = int(lengths.pop()) if lengths and status not in _BODILESS else None  # a number: `h2` has looked
     left_out = HOP_BY_HOP | {b"content-length"} if status in _BODILESS else HOP_BY_HOP
-    kept = [(bytes(name), bytes(value)) for name, value in fields]
-    headers = [field for field in kept if field[0] not in left_out and field[0][:1] != b":"]
+    kept = [(bytes(name), bytes(value)) for name, value in rest]
+    headers = [field for field in kept if field[0] not in left_out]
     return AnswerHead(int(status), headers, length)
 
 

@@ -65,7 +65,7 @@ class Http2Connection(asyncio.Protocol):
     def __init__(self, keeper: Keeper, terms: Terms) -> None:
         self._keeper = keeper
         self._terms = terms
-        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None, validate_inbound_headers=False))
         self._frames = Frames()
         self.streams: dict[int, Stream] = {}
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -165,25 +165,19 @@ class Http2Connection(asyncio.Protocol):
         if self.closed or not self.negotiated:
             return
         self._silence = 0
-        try:
-            frames, goodbyes = self._frames.feed(data)
-        except ERRORS as error:
-            self._broken(error)
-            return
-        for each in goodbyes:
-            self._goodbye(each)
+        frames, goodbyes = self._frames.feed(data)
         touched: dict[Stream, None] = {}
-        breach = self._read(frames, touched)
+        breach = self._read(frames, touched) or self._frames.breach
         for stream in touched:
             self._deliver(stream)
+        for each in goodbyes:  # now: what has been answered is not sent again, whatever a goodbye says of it
+            self._goodbye(each)
         if breach is not None:
             self._broken(breach)
         self._flush()
 
     def _read(self, frames: list[bytes], touched: dict[Stream, None]) -> Exception | None:
         """Frame by frame, so that what came before a breach of the protocol is not lost with it: returns that."""
-        if self.closed:
-            return None
         try:
             for frame in frames:
                 for event in self._h2.receive_data(frame):
@@ -277,7 +271,9 @@ class Http2Connection(asyncio.Protocol):
             self._keeper.changed()
         for stream in [each for stream_id, each in self.streams.items() if stream_id > goaway.last_stream_id]:
             del self.streams[stream.id]
-            self._fail(stream, of_goaway(self._terms.name))
+            answered = bool(stream.response.status)
+            name = self._terms.name
+            self._fail(stream, of_end(name, goaway, answered=True) if answered else of_goaway(name))
         if not self.streams:
             self.close()
 
