@@ -46,6 +46,8 @@ REFUSALS = {str(status): refused(status) for status in (400, 403, 404, 405, 406,
     "with 200, as vLLM writes errors": refused(200, b'{"object":"error","message":"stream_options: extra input"}'),
     "as the first event": events(b"data: " + UNKNOWN + b"\n\n", DONE),
     "as the first event, by name": events(b"event: error\ndata: unknown member stream_options\n\n"),
+    "as the first event, behind a comment": events(b": queued\n\n: still\n\ndata: " + UNKNOWN + b"\n\n", DONE),
+    "with 200, in a list": refused(200, b"[" + UNKNOWN + b"]"),
     "as the first event, with CR LF": events(b"event: error\r\ndata: " + UNKNOWN + b"\r\n\r\n"),
     "as the first event, gzip": events(
         gzip.compress(b"data: " + UNKNOWN + b"\n\n"), headers=[("content-encoding", "gzip")]

@@ -39,6 +39,8 @@ OTHER_REASONS = frozenset((401, 402, 407, 408, 409, 413, 423, 425, 429, 502, 503
 _between = rb"(?:[\W_]|\\u005f|&#95;){0,8}"
 _names_it = re.compile(rb"(?i)stream%b?options|include%b?usage" % (_between, _between)).search
 _ends_event = re.compile(rb"\r\n\r\n|\n\n|\r\r").search
+_comments = re.compile(rb"(?:(?::[^\r\n]*)?(?:\r\n|\n|\r))*").match
+"""What comes before an event and is none."""
 _data_lines = re.compile(rb"(?m)^data: ?([^\r\n]*)").findall
 _says_error = re.compile(rb"(?mi)^event: ?\w*error").search
 
@@ -91,6 +93,8 @@ async def _look(response: Response) -> tuple[bytes, bool | None]:
             while len(read) < REFUSAL_BYTES and not (events and _ends_event(text)) and (part := await response.read()):
                 read += part
                 text = _plain(head, read)[:REFUSAL_BYTES]
+                if events and (begin := _comments(text)) and begin.end() < len(text):
+                    text = text[begin.end() :]
     except (TimeoutError, UpstreamError):  # whoever reads on has the error again
         return read, None
     if not _names_it(text):
@@ -106,12 +110,16 @@ def _event_is_error(text: bytes) -> bool:
 
 
 def _is_error(text: bytes) -> bool:
-    """Whether a JSON body or event is about an error: it gives no choice, and generated text is not taken for one."""
+    """Whether a JSON body or event is about an error: it gives no choice, and generated text is not taken for one.
+
+    Google's errors are in a list.
+    """
     try:
         body = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return False
-    return isinstance(body, dict) and not body.get("choices")
+    first = body[0] if isinstance(body, list) and body else body
+    return isinstance(first, dict) and not first.get("choices")
 
 
 def _plain(head: dict[bytes, bytes], data: bytes) -> bytes:
