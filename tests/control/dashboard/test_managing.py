@@ -95,12 +95,29 @@ async def test_a_key_is_made_shown_once_rotated_and_revoked(managed):
     assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/keys")
     assert managed.keys.in_force().find(other) is None
     page = await get(managed, "/dashboard/keys", **mine)
-    assert 'class="tag bad">revoked' in page and "/revoke" not in page
+    assert 'class="tag bad">revoked' in page and "/revoke" not in page and "old secret until" not in page
     entries = (await managed.client.get("/audit", headers={"authorization": f"Bearer {ADMIN_TOKEN}"})).json()["data"]
     done = {
         (each["action"], each["target"], each["actor"][:8]) for each in entries if each["action"].startswith("key.")
     }
     assert done == {(action, key.id, "session ") for action in ("key.revoke", "key.rotate", "key.create")}
+
+
+async def test_without_its_database_keys_are_made_and_revoked_and_health_is_told(managed, tmp_path):
+    mine = await signed_in(managed)
+    await get(managed, "/dashboard/keys", **mine)
+    (file,) = tmp_path.rglob("history.db")
+    file.rename(file.with_suffix(".away"))
+    assert (await managed.client.get("/dashboard/records", headers=mine)).status_code == 503
+    answer = await send(managed, "/dashboard/keys", {"workspace": "acme"}, mine)
+    (secret,) = re.findall(r'value="(tm-[0-9a-f]{64})"', answer.text)
+    (key,) = managed.keys.listing()
+    assert managed.keys.in_force().find(secret).id == key.id
+    assert (await send(managed, f"/dashboard/keys/{key.id}/revoke", {}, mine, "/dashboard/keys")).status_code == 303
+    page = await get(managed, "/dashboard/keys", **mine)
+    assert f'key_id={key.id}">—</a>' in page and "Not known: the history database cannot be read now." in page
+    assert "Make a budget" in await get(managed, "/dashboard/budgets", **mine)
+    assert "Not known: the history database cannot be read now." in await get(managed, "/dashboard/health", **mine)
 
 
 async def test_a_budget_is_made_shown_and_ended(managed):

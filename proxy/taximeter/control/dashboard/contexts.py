@@ -130,7 +130,8 @@ class HealthPage(Page, kw_only=True):
     readiness: Readiness
     node: dict[str, Any]
     delivering: DeliveryHealth | None
-    known: Figures
+    known: Figures | None
+    """None: history cannot be read now."""
     budgets: list[BudgetInfo] | None
     reported: int
     """Tokens that are the providers' own figures."""
@@ -140,7 +141,8 @@ class KeyUse(msgspec.Struct, frozen=True):
     """A key, and what it did this month."""
 
     key: KeyInfo
-    calls: int
+    calls: int | None
+    """None: history cannot be read now."""
     cost: Decimal | None
 
 
@@ -160,7 +162,7 @@ class KeysPage(Page, kw_only=True):
     """Why something was not done; "": all was."""
     overlaps: dict[str, str]
     pointing: Pointing
-    changes: list[AuditEntry]
+    changes: list[AuditEntry] | None
     tokens: Callable[[], str]
     """A token for one form."""
 
@@ -171,7 +173,7 @@ class BudgetsPage(Page, kw_only=True):
     budgets: list[BudgetInfo]
     workspace: str | None
     fields: list[Field]
-    changes: list[AuditEntry]
+    changes: list[AuditEntry] | None
     tokens: Callable[[], str]
 
 

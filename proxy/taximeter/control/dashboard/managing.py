@@ -22,7 +22,7 @@ from taximeter.control.dashboard.pointing import pointing
 from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.dashboard.view import last_days
 from taximeter.control.door.access import admin_only
-from taximeter.control.services.querying import ApiRequest, up_to_date
+from taximeter.control.services.querying import ApiRequest, if_readable, up_to_date
 from taximeter.control.services.services import Services
 from taximeter.core.audit import ACTIONS, AuditEntry, AuditFilters
 from taximeter.core.errors import BadRequest, Forbidden, NotFound
@@ -174,15 +174,16 @@ async def _keys(
     stored = await asyncio.to_thread(services.keys.listing)
     month_us = last_days(services.now_us(), UTC, local(services.now_us(), UTC).day)[0]
     used, changes = await asyncio.gather(
-        services.history.usage(Filters(from_us=month_us), ("key_id",)), _changes(services, "key.")
+        if_readable(services.history.usage(Filters(from_us=month_us), ("key_id",))),
+        if_readable(_changes(services, "key.")),
     )
-    by_key = {group.key["key_id"]: group.totals for group in used}
+    by_key = {group.key["key_id"]: group.totals for group in used or ()}
     infos = [services.keys.info(key) for key in stored if workspace in (None, key.workspace)]
     page = KeysPage(
         rows=[
             KeyUse(
                 key=each,
-                calls=by_key[each.id].requests if each.id in by_key else 0,
+                calls=None if used is None else by_key[each.id].requests if each.id in by_key else 0,
                 cost=cost_usd(by_key[each.id]) if each.id in by_key else None,
             )
             for each in sorted(infos, key=lambda each: (each.state != "active", each.workspace, each.created_at or ""))
@@ -210,7 +211,7 @@ async def _budgets(
     given: dict[str, str],
     problem: BadRequest | None = None,
 ) -> Response[str]:
-    budgets, changes = await asyncio.gather(budgets_of(services).listing(), _changes(services, "budget."))
+    budgets, changes = await asyncio.gather(budgets_of(services).listing(), if_readable(_changes(services, "budget.")))
     page = BudgetsPage(
         budgets=[each for each in budgets if workspace in (None, each.workspace)],
         workspace=workspace,

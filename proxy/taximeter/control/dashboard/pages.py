@@ -21,9 +21,10 @@ from taximeter.control.dashboard.time_series import time_series
 from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
 from taximeter.control.dashboard.view import DAY_US, KEPT, NAMES, PERIODS, REFRESH_S, View, view
 from taximeter.control.door.access import admin_only, anyone_known, own
-from taximeter.control.services.querying import ApiRequest, up_to_date
+from taximeter.control.services.querying import ApiRequest, if_readable, up_to_date
 from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest, NotFound
+from taximeter.core.totals import Totals
 from taximeter.sinks.query import Filters
 
 DIMENSIONS = {"workspace": "workspace", "model": "model", "provider": "provider", "task": "task"}
@@ -123,8 +124,8 @@ class Pages(Controller):
     @get("/dashboard/health", guards=[admin_only], summary="How the meter itself is", media_type="text/html")
     async def health(self, services: Given, request: ApiRequest) -> Response[str]:
         complete, lag_s = await up_to_date(services)
-        known = await figures.sums(services.history, Filters(from_us=services.now_us() - DAY_US))
-        totals = known.totals
+        known = await if_readable(figures.sums(services.history, Filters(from_us=services.now_us() - DAY_US)))
+        totals = known.totals if known else Totals()
         page = HealthPage(
             readiness=services.node.readiness(),
             node=services.node.health(),

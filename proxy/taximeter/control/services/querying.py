@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from litestar import Request
@@ -14,6 +14,7 @@ from taximeter.control.services.arrivals import seen
 from taximeter.control.services.interfaces import SumsReader
 from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest
+from taximeter.sinks.history.database import HistoryUnavailable
 from taximeter.sinks.query import Group
 
 DRAIN_S = 5.0
@@ -87,6 +88,14 @@ async def up_to_date(
         if await while_here(request, services.arrivals.wait(missing, own, AFTER_S)):
             missing.clear()
     return drained.complete and not missing, drained.lag_seconds
+
+
+async def if_readable(asked: Awaitable[T]) -> T | None:
+    """What history answers; None while its database cannot be read: for pages that have more to show than that."""
+    try:
+        return await asked
+    except HistoryUnavailable:
+        return None
 
 
 async def while_here(request: ApiRequest, wait: Coroutine[Any, Any, bool]) -> bool:
