@@ -120,6 +120,18 @@ async def test_without_its_database_keys_are_made_and_revoked_and_health_is_told
     assert "Not known: the history database cannot be read now." in await get(managed, "/dashboard/health", **mine)
 
 
+async def test_a_rotation_that_cannot_be_meant_is_said_at_its_key_and_nothing_typed_is_lost(managed):
+    mine = await signed_in(managed)
+    keys = [managed.keys.create("acme")[0] for _ in range(2)]
+    given = {"overlap_s": "604800", "expires_at": "soon"}
+    answer = await send(managed, f"/dashboard/keys/{keys[1].id}/rotate", given, mine, "/dashboard/keys")
+    assert answer.status_code == 400 and answer.text.count('<details class="act" open>') == 1
+    form = answer.text[answer.text.index(f"/dashboard/keys/{keys[1].id}/rotate") :]
+    form = form[: form.index("</form>")]
+    assert 'value="604800" selected' in form and 'value="soon"' in form
+    assert "is no time" in present(re.search(rf'id="wrong-{keys[1].id}" role="alert">(.*?)</strong>', form))[1]
+
+
 async def test_a_budget_is_made_shown_and_ended(managed):
     mine = await signed_in(managed)
     given = {"workspace": "acme", "limit": "12.50", "unit": "usd", "period": "month", "mode": "hard"}
@@ -131,6 +143,10 @@ async def test_a_budget_is_made_shown_and_ended(managed):
     assert "$12.50" in page and budget.id in page and "budget.create" in page
     managed.services.budgets.store.create("*", 10**9, unit="usd", period="day", mode="soft", end_user="*")
     assert "each workspace each end user" in await get(managed, "/dashboard/budgets?workspace=*", **mine)
+    rolling = managed.services.budgets.store.create("acme", 10**9, unit="usd", period="rolling 30d", mode="soft")
+    page = await get(managed, "/dashboard/budgets", **mine)
+    row = page[page.index(rolling.id) :]
+    assert '<td class="wide">—</td>' in row[: row.index("</tr>")]  # it never begins anew
     others = await get(managed, "/dashboard/budgets?workspace=beta", **mine)
     assert budget.id not in others[: others.index('id="changes"')]
     for each in managed.services.budgets.store.listing():

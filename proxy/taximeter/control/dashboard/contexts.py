@@ -146,6 +146,14 @@ class KeyUse(msgspec.Struct, frozen=True):
     cost: Decimal | None
 
 
+class Unrotated(msgspec.Struct, frozen=True):
+    """A form for another secret that was not taken: its key, what it was filled with, why."""
+
+    key_id: str
+    given: dict[str, str]
+    problem: str
+
+
 class KeysPage(Page, kw_only=True):
     template = "keys.html"
     here: str = "Keys"
@@ -158,8 +166,7 @@ class KeysPage(Page, kw_only=True):
     made: CreatedKey | None
     """With its secret: shown this once."""
     rotated: bool
-    said: str
-    """Why something was not done; "": all was."""
+    unrotated: Unrotated | None
     overlaps: dict[str, str]
     pointing: Pointing
     changes: list[AuditEntry] | None

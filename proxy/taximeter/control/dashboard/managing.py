@@ -16,7 +16,7 @@ from taximeter.budgets.api import NewBudget
 from taximeter.budgets.responses import limit_of
 from taximeter.budgets.service import BudgetService
 from taximeter.control.api.parameters import Given, only_known_parameters
-from taximeter.control.dashboard.contexts import BudgetsPage, KeysPage, KeyUse
+from taximeter.control.dashboard.contexts import BudgetsPage, KeysPage, KeyUse, Unrotated
 from taximeter.control.dashboard.fields import fields, read
 from taximeter.control.dashboard.pointing import pointing
 from taximeter.control.dashboard.showing import ERRORS, show
@@ -96,7 +96,7 @@ class KeyPages(Controller):
                 services.keys.rotate, key_id, overlap_s=asked.overlap_s, expires_at=expires_at
             )
         except BadRequest as problem:
-            return await _keys(services, request, None, {}, said=problem.message)
+            return await _keys(services, request, None, {}, unrotated=Unrotated(key_id, given, problem.message))
         return await _keys(services, request, None, {}, made=created(services.keys.info(key), secret), rotated=True)
 
     @post("/dashboard/keys/{key_id:str}/revoke", status_code=303, include_in_schema=False)
@@ -167,9 +167,9 @@ async def _keys(
     problem: BadRequest | None = None,
     made: CreatedKey | None = None,
     rotated: bool = False,
-    said: str = "",
+    unrotated: Unrotated | None = None,
 ) -> Response[str]:
-    """`problem`: of the form for a new key; `said`: of another."""
+    """`problem`: of the form for a new key; `unrotated`: of a key's own."""
     complete, lag_s = await up_to_date(services)
     stored = await asyncio.to_thread(services.keys.listing)
     month_us = last_days(services.now_us(), UTC, local(services.now_us(), UTC).day)[0]
@@ -193,7 +193,7 @@ async def _keys(
         fields=fields(NewKey, given, KEY_HINTS, problem),
         made=made,
         rotated=rotated,
-        said=said,
+        unrotated=unrotated,
         overlaps=OVERLAPS,
         pointing=pointing(services.settings, request.headers.get("host", ""), made.workspace if made else workspace),
         changes=changes,
@@ -201,7 +201,7 @@ async def _keys(
         complete=complete,
         lag_seconds=lag_s,
     )
-    return show(request, page, 200 if problem is None and not said else 400)
+    return show(request, page, 200 if problem is None and unrotated is None else 400)
 
 
 async def _budgets(
