@@ -87,6 +87,17 @@ async def test_a_budget_is_made_shown_and_ended(desk, redis):
     assert (await control.client.delete("/budgets/bud_none")).status_code == 404
 
 
+async def test_a_budget_about_another_workspaces_key_is_refused_as_it_would_bound_nothing(desk):
+    control, _, _ = desk
+    key = (await control.client.post("/keys", json={"workspace": "globex"})).json()["id"]
+    asked = {"key_id": key, "limit": 1}
+    answer = await control.client.post("/budgets", json=asked | {"workspace": "acme"})
+    told = answer.json()["error"]
+    assert (answer.status_code, told["param"]) == (400, "key_id") and "opens workspace 'globex'" in told["message"]
+    for fine in ({"workspace": "globex"}, {"workspace": "*"}, {"workspace": "acme", "key_id": "key_of_another_node"}):
+        assert (await control.client.post("/budgets", json=asked | fine)).status_code == 201
+
+
 async def test_the_first_hard_budget_of_a_workspace_is_enforced_at_once(desk, redis):
     control, made, _ = desk
     asked = {"workspace": "acme", "limit": 100, "unit": "tokens"}

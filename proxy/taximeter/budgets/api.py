@@ -18,7 +18,7 @@ from taximeter.control.api.parameters import Given, only_known_parameters
 from taximeter.control.door.access import admin_only
 from taximeter.control.services.corrections import Corrections
 from taximeter.control.services.services import Services
-from taximeter.core.errors import NotFound
+from taximeter.core.errors import BadRequest, NotFound
 
 
 class NewBudget(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +43,19 @@ class NewBudget(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     mode: Mode = "hard"
 
 
+def about_its_own_key(services: Services, asked: NewBudget) -> None:
+    """Raises BadRequest where a key is named that opens another workspace: no call would count, and nothing be bounded.
+
+    An id that is not known here passes: a key of it may be made in the settings, or be another node's.
+    """
+    for key in services.keys.listing():
+        if key.id == asked.key_id and asked.workspace not in ("*", key.workspace):
+            raise BadRequest(
+                f"The key {key.id} opens workspace {key.workspace!r}: no call with it is of {asked.workspace!r}.",
+                param="key_id",
+            )
+
+
 class BudgetAdmin(Controller):
     """Budgets of workspaces, and of parts of them."""
 
@@ -61,6 +74,7 @@ class BudgetAdmin(Controller):
     @post("/", summary="Create a budget")
     async def create(self, services: Given, data: JSONBody[NewBudget]) -> BudgetInfo:
         budgets = _of(services)
+        about_its_own_key(services, data)
         limit = limit_of(data.limit, data.unit)
         named: dict[str, Any] = {name: getattr(data, name) for name in ("unit", "period", "tz", "mode", *DIMENSIONS)}
         budget = await asyncio.to_thread(budgets.store.create, data.workspace, limit, **named)

@@ -12,7 +12,7 @@ import msgspec
 from litestar import Controller, Response, get, post
 from litestar.params import FromPath, QueryParameter
 
-from taximeter.budgets.api import NewBudget
+from taximeter.budgets.api import NewBudget, about_its_own_key
 from taximeter.budgets.responses import limit_of
 from taximeter.budgets.service import BudgetService
 from taximeter.control.api.parameters import Given, only_known_parameters
@@ -130,6 +130,7 @@ class BudgetPages(Controller):
         budgets = budgets_of(services)
         try:
             asked = read(NewBudget, given)
+            about_its_own_key(services, asked)
             limit = limit_of(asked.limit, asked.unit)
             named: dict[str, Any] = msgspec.structs.asdict(asked)
             del named["workspace"], named["limit"]
