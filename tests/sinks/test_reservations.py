@@ -90,6 +90,20 @@ async def test_what_is_held_is_let_go_in_the_step_that_counts(desk):
     assert (over.spent, over.over) == (450, True)
 
 
+async def test_at_the_edge_of_a_period_what_a_node_whose_clock_is_ahead_used_in_the_next_counts_too(desk):
+    b = budget(period="minute")
+    place = await desk(b)
+    edge_us = NOON_US + 60 * 10**6
+    await place.count(used(1, 700, ended_at=edge_us + 100_000))
+    allowance = sole(b)
+    early = await place.holds.reserve("r2#1", [(allowance, 400)], edge_us - 3 * 10**6)
+    assert type(early) is Reserved  # what ends in the next minute is decided before that minute's use can be known
+    assert await place.holds.release("acme", ["r2#1"]) == 1
+    late = await place.holds.reserve("r3#1", [(allowance, 400)], edge_us - 10**6)
+    assert (late.spent, late.over) == (700, True)
+    assert type(await place.holds.reserve("r4#1", [(allowance, 300)], edge_us - 10**6)) is Reserved
+
+
 async def test_all_budgets_of_a_call_are_held_or_none(desk):
     day, key, task = budget(), budget(id="b2", key_id="k", limit=300), budget(id="b3", task="query", unit="usd")
     place = await desk(day, key, task)

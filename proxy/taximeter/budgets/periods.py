@@ -21,6 +21,8 @@ UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
 """Of a rolling window's length."""
 SHORTEST_S, LONGEST_S = 60, 366 * 86_400
 """Of a rolling window: as long as single records are kept by default, and longer."""
+AHEAD_S = 2
+"""So far another node's clock may be ahead, and so long a question may be on its way to Redis."""
 PARTS = 24
 """A rolling window is cut into at least so many buckets: so much of its length it may be too strict by."""
 GRACE_S = 3_600
@@ -78,10 +80,13 @@ class Period(msgspec.Struct, frozen=True):
         """The buckets that make up the period now, oldest first.
 
         A rolling window's include the one its beginning falls into, so it counts up to a bucket too much and never
-        too little, and the next one: another node's clock may be ahead.
+        too little, and the next one: another node's clock may be ahead. For the same reason the last moments of a
+        calendar period include the next period, in which a call may end that is decided now.
         """
         if not self.grain_s:
-            return [self.start_s(now_s)]
+            start_s = self.start_s(now_s)
+            end_s = self.end_s(start_s)
+            return [start_s] if end_s is None or now_s + AHEAD_S < end_s else [start_s, end_s]
         first = self.start_s(now_s - self.window_s)
         return list(range(first, self.start_s(now_s) + 2 * self.grain_s, self.grain_s))
 
