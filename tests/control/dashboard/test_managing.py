@@ -223,6 +223,16 @@ async def test_no_other_page_can_send_a_form(managed, sent_by):
     assert answer.status_code in (400, 403) and managed.keys.listing() == []
 
 
+async def test_a_form_from_a_strange_page_is_written_down(managed):
+    for method in ("POST", "GET"):
+        answer = await managed.client.request(method, "/dashboard/keys", headers={"origin": "http://evil.test"})
+        assert answer.status_code == 403
+    bearer = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+    entries = (await managed.client.get("/audit", headers=bearer)).json()["data"]
+    (refused,) = [each for each in entries if each["action"] == "request.refused"]
+    assert refused["target"] == "POST /dashboard/keys" and "'http://evil.test' are refused" in refused["problem"]
+
+
 async def test_a_form_is_good_for_its_session_and_once(managed):
     mine, other = await signed_in(managed), await signed_in(managed)
     form = await token_of(managed, "/dashboard/keys", mine)

@@ -228,3 +228,10 @@ async def test_a_model_with_a_comma_in_its_name_is_a_click_away(start):
         found = await get(control, link)
         assert set(re.findall(r"/dashboard/requests/(req-\d+)", found)) == {f"req-{n}"}, name
         assert f"<span>model</span> {name} ✕" in found
+
+
+async def test_a_search_says_that_there_may_be_more(start):
+    control = await start(now_us=lambda: NOW_US)
+    await control.add(*(record(n, request_model=f"model-{n:02}", task=f"task-{n % 2}") for n in range(25)))
+    assert "of each kind the first 20: type more" in await get(control, "/dashboard/search?q=model-")
+    assert "of each kind" not in await get(control, "/dashboard/search?q=task-")

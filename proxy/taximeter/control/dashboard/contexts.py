@@ -113,6 +113,8 @@ class SearchPage(Page, kw_only=True):
     text: str
     found: list[tuple[Match, str]]
     """Each with the link to it."""
+    most: int
+    """Above 0: there are so many of a kind, and there may be more."""
 
 
 class LivePage(Page, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from decimal import Decimal
 from typing import Annotated
 from urllib.parse import urlencode
@@ -30,6 +31,7 @@ from taximeter.core.errors import NotFound
 from taximeter.core.record import Record
 from taximeter.core.times import shown
 from taximeter.core.views import cost_usd
+from taximeter.sinks.history.read.names import FOUND
 from taximeter.sinks.query import SORTS, TAGS, Filters, Match, Sort
 
 EXPORTS = {"CSV": "csv", "JSON Lines": "jsonl"}
@@ -142,7 +144,9 @@ class Finding(Controller):
             found = [(match, _leads_to(match)) for match in await services.history.search(text, mine)]
         if len(found) == 1:
             return Response("", status_code=303, headers={"location": found[0][1]})
-        return show(request, SearchPage(text=text, found=found), 200 if found or not text else 404)
+        kinds = Counter(match.name for match, _ in found)
+        most = FOUND if any(number >= FOUND for number in kinds.values()) else 0
+        return show(request, SearchPage(text=text, found=found, most=most), 200 if found or not text else 404)
 
 
 async def _few(services: Services, view: View) -> bool:

@@ -125,6 +125,11 @@ class Door:
         """A change was refused to a caller who is known but may not make it."""
         self._note(sender, "request.refused", what, "A workspace's key changes nothing.", self.actor(sender, caller))
 
+    def strange(self, sender: Sender, what: str, problem: str) -> None:
+        """A change from a page of a strange origin, or for a strange host, was refused before anybody was asked."""
+        if sender.method not in READING:
+            self._note(sender, "request.refused", what, problem)
+
     def actor(self, sender: Sender, caller: Caller) -> Actor:
         """Who the caller is, for the audit log."""
         user = sender.head.get(USER_HEADER, b"")[:80].decode("ascii", "replace")

@@ -14,7 +14,7 @@ from taximeter.control.door.door import READING, Door, Sender
 from taximeter.control.door.forms import PATHS, from_own_page
 from taximeter.control.door.shares import request_of as whose
 from taximeter.core.audit import NOBODY
-from taximeter.core.errors import AnswerCut, BadRequest, Unauthorized
+from taximeter.core.errors import AnswerCut, BadRequest, Forbidden, Unauthorized
 from taximeter.core.hosts import Hosts
 from taximeter.node.audit import acting_as
 
@@ -40,10 +40,14 @@ class Gate(ASGIMiddleware):
             if name in head and name in (b"host", b"origin", b"authorization"):
                 raise BadRequest(f"The header {name.decode()} was sent twice.", param=name.decode())
             head[name] = value
-        self._hosts.check(head.get(b"host"), head.get(b"origin"))
+        sender = asked_by(scope, head)
+        try:
+            self._hosts.check(head.get(b"host"), head.get(b"origin"))
+        except Forbidden as error:
+            self._door.strange(sender, f"{sender.method} {scope['path'][:200]}", error.message)
+            raise
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             raise BadRequest("A NUL cannot be part of a name.")  # PostgreSQL's texts cannot hold one
-        sender = asked_by(scope, head)
         caller = scope["auth"] = self._door.caller(sender)
         changes = sender.method not in READING
         with whose(caller.workspace), acting_as(self._door.actor(sender, caller) if changes else NOBODY):
