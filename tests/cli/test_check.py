@@ -215,6 +215,12 @@ def certificate(tmp_path: Path) -> ssl.SSLContext:
     return context
 
 
+def test_a_base_url_that_is_a_calls_is_told(check: Check) -> None:
+    told = check('[[upstream]]\nname = "a"\nbase_url = "https://a.example/v1/chat/completions"\n')
+    (found,) = [each for each in told["findings"] if each["setting"] == "upstream[0].base_url"]
+    assert found["level"] == "warning" and found["do"] == 'base_url = "https://a.example/v1"'
+
+
 def test_a_certificate_that_is_not_looked_at_is_a_warning(check: Check) -> None:
     told = check('[[upstream]]\nname = "a"\nbase_url = "https://a.example/v1"\ntls_verify = false\n')
     (found,) = [each for each in told["findings"] if each["setting"] == "upstream[0].tls_verify"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from taximeter.cli.findings import Trouble
 from taximeter.config import Settings, UpstreamSettings
+from taximeter.config.addresses import masked
 from taximeter.config.unix_urls import is_unix, split_unix
 from taximeter.core.errors import ConfigError
 
@@ -53,6 +55,23 @@ def tls_trouble(upstream: UpstreamSettings) -> Trouble | None:
     return Trouble(
         "its certificate is not looked at: whoever stands between can read, change and take all of it",
         do="name the authority that signed its certificate, or the certificate itself, in ca_file",
+        level="warning",
+    )
+
+
+_endpoint = re.compile(
+    r"/(?:chat/completions|completions|responses|messages|embeddings|rerank|api/(?:chat|generate|embed))/?$"
+).search
+
+
+def base_trouble(upstream: UpstreamSettings) -> Trouble | None:
+    """Whether its base URL is that of one of its calls: what a client asks for would come behind that."""
+    found = _endpoint(upstream.base_url)
+    if found is None:
+        return None
+    return Trouble(
+        f"its base_url ends in {found[0]}, which is a call's path, not what clients use as a base URL",
+        do=f'base_url = "{masked(upstream.base_url[: found.start()])}"',
         level="warning",
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from taximeter.cli.check_sinks import history_troubles, redis_troubles, sqlite_troubles
 from taximeter.cli.check_upstreams import (
+    base_trouble,
     known_providers,
     provider_trouble,
     resolved,
@@ -124,6 +125,9 @@ def _providers(settings: Settings, found: Found) -> Iterator[Finding]:
         if trouble is not None:
             what, setting = f"provider of upstream {upstream.name}", f"upstream[{number}].provider"
             yield from _told(what, setting, [trouble], found)
+        trouble = base_trouble(upstream)
+        if trouble is not None:
+            yield from _told(f"base URL of upstream {upstream.name}", f"upstream[{number}].base_url", [trouble], found)
         trouble = tls_trouble(upstream)
         if trouble is not None:
             yield from _told(f"TLS to upstream {upstream.name}", f"upstream[{number}].tls_verify", [trouble], found)
