@@ -132,6 +132,19 @@ def test_rotating_keeps_the_key_and_lets_the_old_secret_hold_for_the_overlap(dat
         dated.rotate("conf")
 
 
+def test_rotating_again_keeps_what_was_promised_to_the_secret_before(dated, clock):
+    key, first = dated.create("acme")
+    _, second = dated.rotate(key.id, overlap_s=7_200)
+    clock[0] += HOUR_US // 2
+    rotated, third = dated.rotate(key.id, overlap_s=600)
+    assert {dated.in_force().find(secret) for secret in (first, second, third)} == {rotated}
+    assert dated.info(rotated).old_secret_until == "2026-11-03T14:00:00Z"
+    clock[0] += HOUR_US
+    assert [dated.in_force().find(secret) for secret in (first, second, third)] == [rotated, None, rotated]
+    _, fourth = dated.rotate(key.id, overlap_s=0)
+    assert [bool(dated.in_force().find(secret)) for secret in (first, second, third, fourth)] == [False] * 3 + [True]
+
+
 def test_an_expired_key_rotated_gets_a_new_life_and_its_old_secret_none(dated, clock):
     key, first = dated.create("acme", expires_at=START_US + HOUR_US)
     clock[0] += 2 * HOUR_US

@@ -134,7 +134,8 @@ class KeyStore(StoredList[ProxyKey, Keys]):
     def rotate(
         self, key_id: str, *, overlap_s: float = OVERLAP_S, expires_at: int | None = None
     ) -> tuple[ProxyKey, str]:
-        """Give a key another secret: its id, budgets and sums stay. The one it has holds for `overlap_s` more.
+        """Give a key another secret: its id, budgets and sums stay. The one it has holds for `overlap_s` more,
+        and those before it as long as was said when they were replaced; with 0 all end at once.
 
         `expires_at`: of the key, from now on; None: it lasts as long again as it was made for. Raises NotFound,
         BadRequest on a revoked one, Forbidden for one of the configuration.
@@ -156,7 +157,7 @@ class KeyStore(StoredList[ProxyKey, Keys]):
                 sha256=rule.digest(secret),
                 rotated_at=now_us,
                 expires_at=expires_at,
-                old=(OldSecret(sha256=key.sha256, until=until),) if until > now_us else (),
+                old=_replaced(key, until, now_us),
             )
             self.absorb([rotated])
             change.after = self.info(rotated)
@@ -218,3 +219,13 @@ def info(key: ProxyKey, now_us: int) -> KeyInfo:
 def created(shown_as: KeyInfo, secret: str) -> CreatedKey:
     """A new key as shown to whoever made it."""
     return CreatedKey(**msgspec.structs.asdict(shown_as), key=secret)
+
+
+def _replaced(key: ProxyKey, until: int, now_us: int) -> tuple[OldSecret, ...]:
+    """What opens a key beside its next secret: the one it has, until then, and those before it, as was promised of them.
+
+    Nothing where that ends at once, as it does when a secret got out; nor does it wait for a node whose clock is behind.
+    """
+    if until <= now_us:
+        return ()
+    return (OldSecret(sha256=key.sha256, until=until), *(each for each in key.old if each.until > now_us))
