@@ -222,9 +222,9 @@ def created(shown_as: KeyInfo, secret: str) -> CreatedKey:
 
 
 def _replaced(key: ProxyKey, until: int, now_us: int) -> tuple[OldSecret, ...]:
-    """What opens a key beside its next secret: the one it has, until then, and those before it, as was promised of them.
+    """What opens a key beside its next secret: the one it has, until then, and those before it, as was promised.
 
-    Nothing where that ends at once, as it does when a secret got out; nor does it wait for a node whose clock is behind.
+    Nothing where that ends at once, as when a secret got out; nor does that wait for a node whose clock is behind.
     """
     if until <= now_us:
         return ()
