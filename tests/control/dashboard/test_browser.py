@@ -179,6 +179,12 @@ async def test_signing_in_and_out(guarded):
         await page.get_by_role("button", name="Sign in").click()
         await page.wait_for_url("**/?period=7d")
         assert await page.evaluate("document.cookie") == ""  # no script can read it
+        places = [
+            await page.get_by_role("button", name="Sign out").bounding_box(),
+            await page.locator("nav").bounding_box(),
+        ]
+        out, nav = map(present, places)
+        assert out["y"] < nav["y"] + nav["height"]  # beside the pages' names, on one line
         await page.get_by_role("button", name="Sign out").click()
         await page.wait_for_url("**/dashboard/login")
         await page.goto("/dashboard/records")
