@@ -170,3 +170,10 @@ async def test_a_back_up_that_is_not_whole_is_not_put_back(command, tmp_path):
     assert other.exit_code == 1 and "is no back-up" in other.stderr
     with pytest.raises(ConfigError):
         History("sqlite://")
+
+
+async def test_where_no_taximeter_has_run_there_is_no_empty_back_up_that_looks_whole(command, tmp_path):
+    """As in cron, whose working directory is another: no settings file, and another data directory."""
+    told = await command("backup", str(tmp_path / "copy"))
+    assert told.exit_code == 1 and "Nothing to back up: no Taximeter has run on" in told.stderr
+    assert not (tmp_path / "copy").exists()

@@ -50,6 +50,11 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 def backup(data_dir: Path, into: Path, *, history: Path | None) -> Manifest:
     """Copy what cannot be made anew. `history`: the SQLite file; None: it is elsewhere. Raises DataDirError."""
+    if history is None and not (data_dir / "journal").is_dir():
+        where = data_dir.absolute()
+        raise DataDirError(
+            f"Nothing to back up: no Taximeter has run on {where}. Name the settings it is started with."
+        )
     if into.exists() and any(into.iterdir()):
         raise DataDirError(f"{into} is not empty: give a back-up a directory of its own.")
     begun_us = time.time_ns() // 1_000
