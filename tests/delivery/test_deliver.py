@@ -253,7 +253,7 @@ async def test_while_it_is_held_every_sink_is_seen_to_get_nothing(tmp_path: Path
     task = asyncio.ensure_future(delivery.run())
     await until(delivery, lambda: delivery.health().lag_seconds and delivery.health().sinks[sink.name].errors > 1)
     told = delivery.health().sinks[sink.name]
-    assert (told.failing, told.lag_records, sink.names) == ("Held: no history", None, [])
+    assert (told.failing, told.lag_records, sink.names) == ("NotBegun: no history", None, [])
     with begins_there.watch(Filters()) as seen:
         await delivery.release()
         await until(delivery, lambda: sink.names == ["r1"])

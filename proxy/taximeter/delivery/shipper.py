@@ -32,7 +32,7 @@ class NoProgress(TaximeterError):
     """A sink answered without having applied anything, and without having anything already."""
 
 
-class Held(TaximeterError):
+class NotBegun(TaximeterError):
     """Nothing may be delivered yet; the message says why."""
 
 
@@ -90,7 +90,7 @@ class Shipper:
     async def _step(self) -> bool:
         """Ask about journals not asked about yet, then deliver one round. False: there was nothing to do."""
         if self.held:
-            raise Held(self.held)
+            raise NotBegun(self.held)
         feeds = [feed for feed in self._feeds.values() if not feed.halted]
         unasked = [feed for feed in feeds if self.name not in feed.asked]
         unverified = [feed for feed in feeds if self.keeper is not None and self.name not in feed.verified]
