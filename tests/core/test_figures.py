@@ -71,3 +71,18 @@ def test_counts(number, shown):
 )  # fmt: skip
 def test_money(usd, shown):
     assert figures.money(None if usd is None else Decimal(usd)) == shown
+
+
+def test_a_column_of_money_has_one_number_of_decimals():
+    columns = [[None], ["0"], ["12", "0.001"], ["-0.5", None], ["0.02"]]
+    amounts = [[None if one is None else Decimal(one) for one in column] for column in columns]
+    assert [figures.places(column) for column in amounts] == [2, 2, 2, 4, 6]
+    assert figures.money(Decimal("0.001"), 2) == "<$0.01"
+    assert figures.money(Decimal("-1234.5"), 2) == "-$1,234.50"
+    assert figures.money(Decimal(0), 4) == "$0.0000"
+
+
+def test_a_rate_is_told_to_a_tenth_of_a_percent():
+    assert [figures.rate(part) for part in (None, 0, 0.0004, 0.003, 1)] == [
+        figures.UNKNOWN, "0.0 %", "<0.1 %", "0.3 %", "100.0 %",
+    ]  # fmt: skip

@@ -52,6 +52,7 @@ def test_a_foreign_origin_is_refused_even_on_a_bare_address(origin):
 
 def test_a_star_allows_any_name():
     Hosts(["*"]).check(b"whatever.net", b"https://other.net")
+    Hosts(["*"]).check(None)
 
 
 @given(st.binary(max_size=60), st.none() | st.binary(max_size=60))

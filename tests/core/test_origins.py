@@ -49,3 +49,29 @@ def test_what_is_no_origin_is_told(pattern, why):
 def test_any_page_of_the_web_may_be_of_a_wide_entry():
     assert [one for one in ("*", "null", "https://*", "http*", "file://", "https://*.example.org") if
             origins.is_wide(one)] == ["*", "null", "https://*", "http*"]  # fmt: skip
+
+
+PREFLIGHT = {b"origin": b"https://ui.example.org", b"access-control-request-method": b"POST"}
+
+
+def test_a_preflight_is_answered_with_what_it_asks_for():
+    assert origins.is_preflight(PREFLIGHT)
+    assert not origins.is_preflight({b"origin": b"null"})
+    told = dict(origins.permission(PREFLIGHT))
+    assert (told[b"access-control-allow-origin"], told[b"access-control-allow-methods"]) == (
+        b"https://ui.example.org", b"POST",
+    )  # fmt: skip
+    assert b"access-control-allow-headers" not in told
+    asked = {b"access-control-request-headers": b"x-a, x-b", b"access-control-request-private-network": b"true"}
+    told = dict(origins.permission({**PREFLIGHT, **asked}))
+    assert told[b"access-control-allow-headers"] == b"x-a, x-b"
+    assert told[b"access-control-allow-private-network"] == b"true"
+
+
+def test_an_answer_may_be_read_and_so_may_our_own_error():
+    upstream = [(b"content-type", b"a"), (b"access-control-allow-origin", b"*")]
+    seen = origins.readable(b"null", upstream)
+    assert [value for name, value in seen if name == b"access-control-allow-origin"] == [b"null"]
+    assert origins.readable_if_ours(b"null", upstream) == upstream
+    ours = [(b"x-taximeter-error", b"refused")]
+    assert dict(origins.readable_if_ours(b"null", ours))[b"access-control-allow-origin"] == b"null"

@@ -97,3 +97,9 @@ def test_usage_between_large_choices_and_large_logprobs_is_read() -> None:
         assert reading.service_tier == "flex"
         assert reading.finished
         assert msgspec.json.decode(reading.usage) == usage
+
+
+def test_a_member_that_is_longer_than_is_kept_says_nothing() -> None:
+    told = {"choices": ["x" * 300_000], "usage": {"prompt_tokens": 1, "odd": "y" * 20_000}, "z": ["w" * 200_000]}
+    reading = _reading(json.dumps(told).encode(), 65_536)
+    assert (reading.input_tokens, reading.finished) == (None, True)

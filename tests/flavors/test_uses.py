@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from answers import known, read, sse
+from answers import known, metered, read, sse
 from taximeter.core.usage import Reading
 from taximeter.flavors import find
 
@@ -33,6 +33,7 @@ def _response(*output: object, **more: object) -> dict[str, object]:
             {"code_interpreter_sessions": 2},
         ),
         (_response({"type": "function_call", "name": "web_search_call"}), {}),
+        (_response(_SEARCH, tool_usage={"image_gen": {"total_tokens": 0}}), {"web_search_requests": 1}),
     ],
 )
 def test_uses_of_the_providers_tools_are_counted_whole_and_streamed(
@@ -128,7 +129,7 @@ def _sources(*lengths: int) -> list[object]:
 
 @pytest.mark.parametrize(
     ("lengths", "queries", "units"),
-    [((5,), 1, 1), ((5,) * 100, 1, 1), ((5,) * 101, 1, 2), ((5,) * 100, 3, 3), ((5, 2_000), 1, None)],
+    [((5,), 1, 1), ((5,), 0, None), ((5,) * 100, 1, 1), ((5,) * 101, 1, 2), ((5,) * 100, 3, 3), ((5, 2_000), 1, None)],
 )
 def test_bedrocks_rerank_is_billed_by_the_documents_of_the_request(
     lengths: tuple[int, ...], queries: int, units: int | None
@@ -150,6 +151,7 @@ def test_googles_ranking_is_billed_by_the_hundred_records() -> None:
     path = "/v1/projects/p/locations/global/rankingConfigs/default_ranking_config:rank"
     reading = read(path, {"records": []}, provider="google", asked={"query": "q", "records": [{"content": "a"}] * 101})
     assert (reading.rerank_documents, reading.search_units) == (101, 2)
+    assert read(path, {"records": []}, provider="google", asked={"query": "q"}).search_units is None
 
 
 def test_verbose_json_tells_how_long_the_audio_is() -> None:
@@ -166,6 +168,20 @@ def test_what_embeds_has_no_output_rather_than_none() -> None:
     usage = {"promptTokenCount": 7, "totalTokenCount": 7}
     reading = read("/v1/models/gemini-embedding-2:embedContent", {"embedding": {}, "usageMetadata": usage})
     assert (reading.input_tokens, reading.output_tokens) == (7, None)
+    told = {"embedding": {}, "usageMetadata": {"totalTokenCount": 7}}
+    assert read("/v1/models/gemini-embedding-2:embedContent", told).input_tokens == 7
+
+
+def test_a_long_verbose_json_is_read_too() -> None:
+    segments = [{"text": "x" * 100}] * 4_000
+    answer = {"task": "transcribe", "segments": segments, "duration": 12.5, "words": segments}
+    assert read("/v1/audio/transcriptions", answer).seconds == 12.5
+
+
+def test_what_a_text_generation_wrote_is_counted_where_nothing_is_reported() -> None:
+    told = [{"generated_text": "hello"}]
+    assert metered("/generate", told).output().texts == ["hello"]
+    assert metered("/generate", {"token": {"text": "hi"}}).output().texts == ["hi"]
 
 
 @pytest.mark.parametrize(

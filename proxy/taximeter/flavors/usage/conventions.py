@@ -80,7 +80,7 @@ def embedded(usage: Fields, provider: str = "", model: str | None = None) -> Rea
     """`usageMetadata` of an answer that generates nothing: it has no output, not an output of 0."""
     reading = gemini(usage)
     if reading.input_tokens is None:
-        reading.input_tokens = reading.output_tokens
+        reading.input_tokens = first(usage, "totalTokenCount")
     reading.output_tokens = None
     return reading
 
