@@ -74,7 +74,7 @@ def test_money(usd, shown):
 
 
 def test_a_column_of_money_has_one_number_of_decimals():
-    columns = [[None], ["0"], ["12", "0.001"], ["-0.5", None], ["0.02"]]
+    columns: list[list[str | None]] = [[None], ["0"], ["12", "0.001"], ["-0.5", None], ["0.02"]]
     amounts = [[None if one is None else Decimal(one) for one in column] for column in columns]
     assert [figures.places(column) for column in amounts] == [2, 2, 2, 4, 6]
     assert figures.money(Decimal("0.001"), 2) == "<$0.01"
