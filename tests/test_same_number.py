@@ -129,11 +129,18 @@ def from_cli(node):
 async def from_the_page(node):
     """The same from the dashboard: calls, cost as shown; and each workspace's own page: output and embedding tokens."""
     html = await node.get("/")
-    table = present(re.search(r'id="by-workspace".*?<tbody>(.*?)</tbody>', html, re.S))[1]
+    head, table = present(
+        re.search(r'id="by-workspace".*?<thead>(.*?)</thead>.*?<tbody>(.*?)</tbody>', html, re.S)
+    ).groups()
+    columns = [text(cell) for cell in re.findall(r"<th.*?>(.*?)</th>", head, re.S)]
+    calls_at, cost_at = (
+        next(n for n, said in enumerate(columns) if said.startswith(name)) for name in ("Calls", "Cost")
+    )
     rows = [re.findall(r"<td.*?>(.*?)</td>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)]
     cells = [[text(cell) for cell in row] for row in rows]
     found = {}
-    for name, calls, _, cost, *_ in cells:
+    for name, *shown in cells:
+        calls, cost = ([name, *shown][at] for at in (calls_at, cost_at))
         own = await node.get(f"/dashboard/workspaces/{name}")
         facts = dict(re.findall(r"<div><dt>(.*?)</dt><dd[^>]*>(.*?)</dd>", own, re.S))
         output, embedding = text(facts["LLM output"]), text(facts["Embedding"])
