@@ -21,6 +21,7 @@ import httpx2
 import pytest
 
 import taximeter
+from faults.faults import hears_hangup
 from nodes import Node, node
 from receiver import Receiver
 from taximeter.node.datadir import Runtime, read_runtime
@@ -271,6 +272,26 @@ async def test_sighup_to_every_process_as_a_service_manager_sends_it_ends_none(r
 
 async def test_where_nothing_runs_reload_says_so(running: Reloaded) -> None:
     assert "No Taximeter runs on" in await running.reload(3)
+
+
+async def test_sighup_in_the_first_moments_of_a_start_is_a_reload_too(running: Reloaded) -> None:
+    """Long before settings are read: from then on it is held back until somebody listens."""
+    served = running.served
+    with served.log_file.open("wb") as log:
+        process = served.process = subprocess.Popen(
+            [sys.executable, "-m", "taximeter", "serve"],
+            stdout=log,
+            stderr=log,
+            env=served.environ,
+            cwd=served.directory,
+        )
+    await happens(lambda: hears_hangup(process.pid), "its first moment")
+    process.send_signal(signal.SIGHUP)
+    told = await happens(lambda: read_reloaded(served.data_dir), "the reload")
+    assert (told.asked_by, told.applied) == ("signal", True)
+    running.runtime = await happens(lambda: read_runtime(served.data_dir), "readiness")
+    await running.chat()
+    assert process.poll() is None
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["by hand", "its terminal is closed"])

@@ -1,6 +1,7 @@
 """The `taximeter` command, also as `python -m taximeter`."""
 
 import os
+import signal
 import sys
 
 
@@ -16,6 +17,9 @@ def main() -> None:
 
         if runs(data_dir):
             sys.exit(show(data_dir, as_json="--json" in sys.argv))
+    if "serve" in sys.argv[1:]:
+        # One that comes while it starts asks for a reload as any other: the supervisor hears it once it can.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from taximeter.cli import main as command
 
     command(prog_name="taximeter")

@@ -151,6 +151,7 @@ async def reload(node: Node, dice: random.Random) -> None:
     node.write_settings()
     supervisor = node.process.pid if node.process is not None else 0
     before = read_reloaded(node.data)
+    await node.until(lambda: not supervisor or not alive(supervisor) or hears_hangup(supervisor), "its first moment")
     with contextlib.suppress(ProcessLookupError):
         os.kill(supervisor or os.getpid(), signal.SIGHUP if supervisor else 0)
     await node.until(lambda: not supervisor or not alive(supervisor) or read_reloaded(node.data) != before, "reloaded")
@@ -225,6 +226,14 @@ async def talking_to_redis(node: Node) -> AsyncIterator[redis.asyncio.Redis]:
         pass
     finally:
         await client.aclose()
+
+
+def hears_hangup(pid: int) -> bool:
+    """SIGHUP does not end it any more: it has a handler, or is held back until it has."""
+    with contextlib.suppress(OSError):
+        said = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+        return bool((int(said["SigCgt"], 16) | int(said["SigBlk"], 16)) & 1 << signal.SIGHUP - 1)
+    return False
 
 
 def alive(pid: int) -> bool:
