@@ -181,8 +181,11 @@ TROUBLES: tuple[Fault, ...] = (
 
 
 def fill_disk(node: Node) -> None:
-    """Let no file of the workers grow: a write past its size fails as on a full disk, and only theirs."""
-    _limit_files(node, min(file.stat().st_size for file in (node.data / "journal").glob("*.jsonl")))
+    """Let no file of the workers grow: a write past its size fails as on a full disk, and only theirs.
+
+    A status file may be written anew in its 512 bytes, as it may be on a full disk, however short a journal is.
+    """
+    _limit_files(node, max(512, min(file.stat().st_size for file in (node.data / "journal").glob("*.jsonl"))))
 
 
 def make_room(node: Node) -> None:
