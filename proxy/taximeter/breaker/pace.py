@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from taximeter.breaker.rule import Place, Scope, Unit
 from taximeter.sinks.batch import Batch
+from taximeter.sinks.passing import Passing
 
 if TYPE_CHECKING:
     from taximeter.core.record import Record
@@ -85,31 +86,23 @@ class Paces:
     ) -> None:
         """`start`: history's `cursors`; None: from each journal's beginning."""
         self._paces = paces
-        self._start = start
-        self._cursors: dict[str, int] = {}
+        self._passing = Passing(start)
 
     def measure(self, paces: Sequence[Pace]) -> None:
         """For these breakers from now on."""
         self._paces = paces
 
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
-        ids = list(journal_ids)
-        unknown = [each for each in ids if each not in self._cursors]
-        if unknown:
-            begun = await self._start(unknown) if self._start is not None else {}
-            self._cursors.update({each: begun.get(each, 0) for each in unknown})
-        return {each: self._cursors[each] for each in ids}
+        return await self._passing.cursors(journal_ids)
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
-        await self.cursors(batch.journal_id for batch in batches)
-        for batch in batches:
-            if self._cursors[batch.journal_id] != batch.after:
-                continue
-            self._cursors[batch.journal_id] = batch.upto
+        journals = [batch.journal_id for batch in batches]
+        await self.cursors(journals)
+        for batch in self._passing.fresh(batches):
             for record in batch.records:
                 for pace in self._paces:
                     pace.add(record)
-        return {batch.journal_id: self._cursors[batch.journal_id] for batch in batches}
+        return await self.cursors(journals)
 
     async def close(self) -> None:
         """Nothing is kept."""

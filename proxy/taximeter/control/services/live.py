@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from taximeter.core.record import Record
 from taximeter.sinks.batch import Batch
+from taximeter.sinks.passing import Passing
 from taximeter.sinks.query import Filters
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ class Live:
 
     def __init__(self, start: Callable[[Iterable[str]], Awaitable[dict[str, int]]] | None = None) -> None:
         """`start`: history's `cursors`; None: from each journal's beginning."""
-        self._start = start
-        self._cursors: dict[str, int] = {}
+        self._passing = Passing(start)
         self._watches: set[Watch] = set()
         self._closed = False
 
@@ -85,24 +85,16 @@ class Live:
             self._watches.discard(watch)
 
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
-        ids = list(journal_ids)
-        unknown = [each for each in ids if each not in self._cursors]
-        if unknown:
-            begun = await self._start(unknown) if self._start is not None else {}
-            for each in unknown:
-                self._cursors[each] = begun.get(each, 0)
-        return {each: self._cursors[each] for each in ids}
+        return await self._passing.cursors(journal_ids)
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
-        await self.cursors(batch.journal_id for batch in batches)
-        for batch in batches:
-            if self._cursors[batch.journal_id] != batch.after:
-                continue
-            self._cursors[batch.journal_id] = batch.upto
+        journals = [batch.journal_id for batch in batches]
+        await self.cursors(journals)
+        for batch in self._passing.fresh(batches):
             for watch in self._watches:
                 for record in batch.records:
                     watch.offer(record)
-        return {batch.journal_id: self._cursors[batch.journal_id] for batch in batches}
+        return await self.cursors(journals)
 
     async def close(self) -> None:
         """End every watcher's stream, so that a server can shut down."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from taximeter.core.record import Record
@@ -15,10 +15,10 @@ from taximeter.core.times import shown
 from taximeter.core.views import usd
 from taximeter.node.logs import FIELDS
 from taximeter.sinks.batch import Batch
+from taximeter.sinks.passing import Passing, Start
 
 log = logging.getLogger("taximeter.calls")
 
-Start = Callable[[Iterable[str]], Awaitable[dict[str, int]]]
 
 NAMES = (
     "request_id",
@@ -60,26 +60,17 @@ class Calls:
 
     def __init__(self, start: Start) -> None:
         """`start`: history's `cursors`."""
-        self._start = start
-        self._cursors: dict[str, int] = {}
+        self._passing = Passing(start)
 
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
-        ids = list(journal_ids)
-        unknown = [each for each in ids if each not in self._cursors]
-        if unknown:
-            begun = await self._start(unknown)
-            self._cursors |= {each: begun.get(each, 0) for each in unknown}
-        return {each: self._cursors[each] for each in ids}
+        return await self._passing.cursors(journal_ids)
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
-        await self.cursors(batch.journal_id for batch in batches)
-        for batch in batches:
-            if self._cursors[batch.journal_id] == batch.after:
-                self._cursors[batch.journal_id] = batch.upto
-                await asyncio.to_thread(
-                    _write, batch.records
-                )  # a reader of the log that is slow holds up this sink alone
-        return {batch.journal_id: self._cursors[batch.journal_id] for batch in batches}
+        journals = [batch.journal_id for batch in batches]
+        await self.cursors(journals)
+        for batch in self._passing.fresh(batches):
+            await asyncio.to_thread(_write, batch.records)  # a reader of the log that is slow holds up this sink alone
+        return await self.cursors(journals)
 
     async def close(self) -> None:
         """Nothing is held."""

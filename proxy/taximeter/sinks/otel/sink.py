@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from taximeter.core.errors import ConfigError
 from taximeter.core.record import Outcome, Record
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.otel import convention
+from taximeter.sinks.passing import Passing, Start
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider
@@ -27,8 +28,6 @@ WAITING_SPANS = 20_000
 """Spans that wait for a slow collector; beyond it they are dropped."""
 MODELS = 500
 """Models told apart in metrics; they come from requests, so without a bound anyone could fill the collector."""
-
-Start = Callable[[Iterable[str]], Awaitable[dict[str, int]]]
 
 
 class Otel:
@@ -41,8 +40,7 @@ class Otel:
         self, settings: OtelSettings, *, node: str, start: Start, environ: Mapping[str, str] = os.environ
     ) -> None:
         """`start`: history's `cursors`. Raises ConfigError where the SDK is not installed, or a header is none."""
-        self._start = start
-        self._cursors: dict[str, int] = {}
+        self._passing = Passing(start)
         self._models: set[tuple[str, str]] = set()
         headers = read_headers(settings.headers_env, environ)
         try:
@@ -55,20 +53,14 @@ class Otel:
             ) from None
 
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
-        ids = list(journal_ids)
-        unknown = [each for each in ids if each not in self._cursors]
-        if unknown:
-            begun = await self._start(unknown)
-            self._cursors |= {each: begun.get(each, 0) for each in unknown}
-        return {each: self._cursors[each] for each in ids}
+        return await self._passing.cursors(journal_ids)
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
-        await self.cursors(batch.journal_id for batch in batches)
-        for batch in batches:
-            if self._cursors[batch.journal_id] == batch.after:
-                self._cursors[batch.journal_id] = batch.upto
-                await asyncio.to_thread(self._take, batch.records)
-        return {batch.journal_id: self._cursors[batch.journal_id] for batch in batches}
+        journals = [batch.journal_id for batch in batches]
+        await self.cursors(journals)
+        for batch in self._passing.fresh(batches):
+            await asyncio.to_thread(self._take, batch.records)
+        return await self.cursors(journals)
 
     def become(self, other: Otel) -> None:
         """Go on with another's settings, from where this one is. What waits is exported as it was to be."""
