@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from pathlib import Path
 
 import msgspec
 
 from taximeter.alerts.rule import State
-from taximeter.core.errors import DataDirError
+from taximeter.node.replacing import replace_file
 
 log = logging.getLogger("taximeter.alerts")
 
@@ -35,15 +34,7 @@ class Book:
 
     def write(self, body: bytes) -> None:
         """Replace the file (mode 0600) by what `encoded` made, durable before it returns. Raises DataDirError."""
-        fresh = self.path.with_suffix(f".{os.getpid()}.new")
-        try:
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-        except OSError as error:
-            raise DataDirError(f"{self.path}: cannot be written: {error}") from error
+        replace_file(self.path, body)
 
 
 def encoded(state: State) -> bytes:

@@ -7,7 +7,6 @@ thread what writes.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Lock
@@ -16,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from taximeter.core.errors import DataDirError
+from taximeter.node.replacing import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -99,15 +99,7 @@ class StoredList(Generic[Item, View]):
     def _save(self, items: list[Item]) -> None:
         """Replace the file (mode 0600), durable before it returns."""
         body = msgspec.json.format(msgspec.json.encode({self.name: items, "schema": 1}), indent=1)
-        fresh = self.path.with_suffix(f".{os.getpid()}.new")
-        try:
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self.path)
-        except OSError as error:
-            raise DataDirError(f"{self.path}: cannot be written: {error}") from error
+        replace_file(self.path, body)
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
