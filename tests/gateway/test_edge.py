@@ -218,7 +218,7 @@ async def test_a_client_that_leaves_takes_along_what_is_in_progress_and_what_wai
     async with edged(bells) as edge:
         _, writer = await edge.open(get("/a") + b"".join(get("/b") for _ in range(5)))
         await bells.until(lambda: bells.begun)
-        bells.exchanges["/a"]._client.resume_reading()  # which waits for the answer while others are queued
+        bells.exchanges["/a"].client.resume_reading()  # which waits for the answer while others are queued
         writer.transport.abort()
         await bells.until(lambda: bells.ends)
     assert (bells.begun, bells.ends) == (["/a"], [("/a", "CancelledError")])

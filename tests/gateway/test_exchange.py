@@ -349,7 +349,7 @@ async def test_a_body_that_nobody_reads_holds_its_client_back_and_then_comes_who
         reader, writer = await edge.open(post(len(sent)))
         writer.write(sent)
         exchange = await handler.exchange()
-        while not exchange._client.reading_paused:
+        while not exchange.client.reading_paused:
             await asyncio.sleep(0)
         assert writer.transport.get_write_buffer_size() > 0
         assert sum(map(len, exchange._parts)) <= HELD_BYTES + 256 * 1024
@@ -491,7 +491,7 @@ async def test_a_client_that_leaves_after_its_answer_has_had_it(edged) -> None:
     async with edged(handler) as edge:
         reader, writer = await edge.open(GET)
         await reader.readuntil(b"ok")
-        connection = handler.exchanges[0]._carrier
+        connection = handler.exchanges[0].carrier
         writer.close()
         while connection in edge.server.connections:
             await asyncio.sleep(0)

@@ -24,8 +24,6 @@ TOO_MANY = (
     f"More than {MAX_PIPELINED} requests were sent on one connection before their answers. Those before this one are "
     "answered; send the rest again."
 )
-
-
 TOO_MANY_FILES = "Taximeter has as many connections as it may have open files. Try again later."
 
 
@@ -44,7 +42,7 @@ class Connection(asyncio.Protocol):
         self._service = service
         self._connections = connections
         self._loop = asyncio.get_running_loop()
-        self._framing = RequestFraming(service.limits.head_bytes, service.limits.head_fields)
+        self._framing = RequestFraming(service.limits.head_bytes, service.limits.head_fields, service.upgrades)
         self._reading: Exchange | None = None
         """The request read last."""
         self._running: Exchange | None = None
@@ -150,7 +148,8 @@ class Connection(asyncio.Protocol):
             self.expect_body()
         self._running = exchange
         service = self._service
-        exchange.run = run = InlineRun(service.handler(exchange), exchange.ended)
+        handler = service.websockets if exchange.upgrades else service.handler
+        exchange.run = run = InlineRun(handler(exchange), exchange.ended)
         service.runs.add(run)
         run.step()
 
@@ -173,6 +172,13 @@ class Connection(asyncio.Protocol):
             self._idle_since = self._loop.time()
             if self._idle_timer is None:
                 self._idle_timer = self._loop.call_later(self._service.limits.keep_alive_s, self._look_if_idle)
+
+    def become(self, protocol: asyncio.Protocol) -> bytes:
+        """From now on the connection is this protocol's (see `switching`); returns what came behind its request."""
+        rest, self._reading, self._running = self._framing.rest or b"", None, None
+        self.client.transport.set_protocol(protocol)
+        self.connection_lost(ConnectionError())  # but it stays open
+        return rest
 
     def shutdown(self) -> None:
         """The server is stopping: end behind the answer in progress."""

@@ -43,10 +43,12 @@ class ClientLeft(Exception):
 class Service:
     """What all connections of one server share."""
 
-    __slots__ = ("handler", "held_bytes", "limits", "runs", "stopping", "then")
+    __slots__ = ("handler", "held_bytes", "limits", "runs", "stopping", "then", "upgrades", "websockets")
 
-    def __init__(self, handler: Handler, limits: LimitSettings, then: Then) -> None:
+    def __init__(self, handler: Handler, limits: LimitSettings, then: Then, websockets: Handler | None = None) -> None:
         self.handler = handler
+        self.websockets = websockets or handler
+        self.upgrades = websockets is not None  # else who offers one is answered as if it had not
         self.limits = limits
         self.then = then
         self.runs: set[InlineRun] = set()
@@ -66,20 +68,24 @@ class Carrier(Protocol):
     def answered(self) -> None:
         """The answer is complete."""
 
+    def become(self, protocol: asyncio.Protocol) -> bytes:
+        """See Connection."""
+
 
 class Exchange:
     """Made by a connection when a request's head is complete; names in `headers` are in lower case."""
 
     __slots__ = (
-        "_bodiless", "_carrier", "_chunked", "_client", "_expects_continue", "_head", "_held_bytes", "_kept_bytes",
-        "_left_bytes", "_news", "_parts", "_refusal", "_service", "complete", "dress", "headers", "keep_alive", "left",
-        "method", "on_left", "path", "query", "query_mark", "response_complete", "response_started", "run", "version",
+        "_bodiless", "_chunked", "_expects_continue", "_head", "_held_bytes", "_kept_bytes", "_left_bytes", "_news",
+        "_parts", "_refusal", "_service", "carrier", "client", "complete", "dress", "headers", "keep_alive", "left",
+        "method", "on_left", "path", "query", "query_mark", "response_complete", "response_started", "run", "upgrades",
+        "version",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: Client, carrier: Carrier, head: Head) -> None:
         self._service = service
-        self._client = client
-        self._carrier = carrier
+        self.client = client
+        self.carrier = carrier
         self.run: InlineRun | None = None
         """What handles it; to be cancelled."""
         self.method = head.method
@@ -88,6 +94,8 @@ class Exchange:
         self.headers = head.headers
         self.version = head.version
         """1.1 or 1.0."""
+        self.upgrades = head.upgrades
+        """It asks for a WebSocket (see `switching`)."""
         self.complete = False
         """The whole request has arrived."""
         self.left = False
@@ -112,7 +120,7 @@ class Exchange:
 
     def address(self, whose: str) -> tuple[str, int] | None:
         """Host and port of the client's ("peername") or of our end ("sockname"); None: gone, or not TCP."""
-        found = self._client.transport.get_extra_info(whose)
+        found = self.client.transport.get_extra_info(whose)
         return (str(found[0]), int(found[1])) if isinstance(found, (tuple, list)) else None
 
     # The request, for its handler.
@@ -125,9 +133,9 @@ class Exchange:
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         if self._held_bytes > HELD_BYTES:
-            self._client.resume_reading()
+            self.client.resume_reading()
             if not self.complete:
-                self._carrier.expect_body()  # until now it was us who did not read
+                self.carrier.expect_body()  # until now it was us who did not read
         self._held_bytes = 0
         return data
 
@@ -181,7 +189,7 @@ class Exchange:
         self._parts.append(data)
         self._held_bytes += len(data)
         if self._held_bytes > HELD_BYTES:
-            self._client.pause_reading()
+            self.client.pause_reading()
         if self._news is not None:
             self._news.fire()
 
@@ -210,7 +218,7 @@ class Exchange:
 
     def ended(self, run: InlineRun, error: BaseException | None) -> None:
         """Its handler has returned or raised: an answer that is not complete is cut."""
-        service, client = self._service, self._client
+        service, client = self._service, self.client
         self.run = self.on_left = None  # no cycle is left for the collector
         service.runs.discard(run)
         if self._kept_bytes:
@@ -235,7 +243,7 @@ class Exchange:
     @property
     def idle(self) -> bool:
         """Whether its client has been cut off, as it went on neither with its body nor with its answer."""
-        return self._client.idle
+        return self.client.idle
 
     @property
     def awaits_continue(self) -> bool:
@@ -248,11 +256,11 @@ class Exchange:
     @property
     def paused(self) -> bool:
         """The client reads more slowly than it is written to: `await drain()` before the next write."""
-        return self._client.paused and not self.left
+        return self.client.paused and not self.left
 
     async def drain(self) -> None:
         """Wait until the client has read on, or has left."""
-        await self._client.drain()
+        await self.client.drain()
 
     def start(self, status: int, headers: Headers) -> None:
         """The answer's head. It waits at most until the loop's next turn for a body to go with it.
@@ -267,7 +275,7 @@ class Exchange:
         """A part of the body. False where it is `paused` after it."""
         if not data or self.left:
             return True
-        client = self._client
+        client = self.client
         if self._chunked and not (self._head or self.response_complete):  # the usual chunk of a stream
             client.then(client.write, b"%x\r\n%b\r\n" % (len(data), data))
         else:
@@ -312,7 +320,7 @@ class Exchange:
         return head
 
     def _send(self, data: bytes) -> None:
-        client = self._client
+        client = self.client
         client.then(client.write, data)
 
     def _flush(self) -> None:
@@ -339,7 +347,7 @@ class Exchange:
                     raise RuntimeError("the body is longer than its content-length")
             data = head + body if head else body
         if data:
-            client = self._client
+            client = self.client
             client.then(client.write, data)
 
     def _complete(self) -> None:
@@ -349,9 +357,9 @@ class Exchange:
         self.on_left = None
         self._parts.clear()  # of an answer that came early; the connection keeps this until its next request
         if not self.keep_alive:
-            client = self._client
+            client = self.client
             client.then(client.close if self.complete else client.linger, b"")
-        self._carrier.answered()
+        self.carrier.answered()
 
 
 def _is_expected(error: BaseException | None) -> bool:

@@ -17,6 +17,11 @@ def named_by(connection: bytes) -> set[bytes]:
     return {token.strip(b" \t").lower() for token in connection.split(b",")}
 
 
+def asks_for_websocket(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a head that offers an upgrade offers a WebSocket (RFC 6455 §4.1)."""
+    return any(name == b"upgrade" and b"websocket" in named_by(value) for name, value in headers)
+
+
 def without_upgrade(headers: list[tuple[bytes, bytes]]) -> bytes:
     """The fields of a head as bytes again, as if it had offered no upgrade; what else `Connection` says stays."""
     lines = []

@@ -7,20 +7,18 @@ transfer codings, missing or doubled hosts, sizes, offered upgrades (whose body 
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
 import httptools
 import msgspec
 
 from taximeter.core.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, RequestError
-from taximeter.server.fields import without_upgrade
-from taximeter.server.raw_target import encoded
+from taximeter.server.fields import asks_for_websocket, without_upgrade
+from taximeter.server.raw_target import encoded, path_of
 
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 """All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
 operator's credential back to the client; WebDAV's and others mean nothing here and at no provider."""
-_absolute = re.compile(rb"(?i)https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?").fullmatch
 END = b""
 """The event that a request's body is complete; a piece of it is never empty."""
 
@@ -34,6 +32,8 @@ class Head(msgspec.Struct):
     version: str
     keep_alive: bool
     expects_continue: bool
+    upgrades: bool = False
+    """It asks for a WebSocket: what follows it is no HTTP (see `RequestFraming.rest`)."""
 
 
 class _Stop(Exception):
@@ -45,11 +45,15 @@ class RequestFraming:
 
     __slots__ = (
         "_codings", "_continue", "_head_bytes", "_headers", "_hosts", "_max_bytes", "_max_fields", "_odd_coding",
-        "_parser", "_read_bytes", "_target", "events", "in_head", "on_body", "on_message_complete", "on_url", "refusal",
+        "_parser", "_read_bytes", "_target", "_websockets", "events", "in_head", "on_body", "on_message_complete",
+        "on_url", "refusal", "rest",
     )  # fmt: skip
 
-    def __init__(self, head_bytes: int, head_fields: int) -> None:
-        """At most so many bytes and fields in a head."""
+    def __init__(self, head_bytes: int, head_fields: int, websockets: bool = False) -> None:
+        """At most so many bytes and fields in a head. `websockets`: they may be asked for."""
+        self._websockets = websockets
+        self.rest: bytes | None = None
+        """What came behind a request for a WebSocket; then nothing may be fed any more."""
         self._max_bytes = head_bytes
         self._max_fields = head_fields
         self.events: list[Head | bytes] = []
@@ -117,27 +121,21 @@ class RequestFraming:
         self.in_head = False
         parser, target = self._parser, b"".join(self._target)
         if target[:1] != b"/":
-            target = self._path_of(target)
+            target = path_of(target, self._headers)
         method, version = parser.get_method(), parser.get_http_version()
         self.refusal = self._judge(method, target, version)
         if self.refusal is not None:
             raise _Stop
-        if parser.should_upgrade():  # the parser ends here, as if there were no body; `feed` reads the request again
+        if parser.should_upgrade():  # the parser ends here, as if there were no body; see `_upgrade`
+            if self._websockets and method == b"GET" and version == "1.1" and asks_for_websocket(self._headers):
+                self.events.append(Head(method, target, self._headers, version, False, False, True))
+                self.rest = b""
             return
         current = version == "1.1"
         keep_alive = current and parser.should_keep_alive()
         self.events.append(Head(method, target, self._headers, version, keep_alive, current and self._continue))
 
     # The rules.
-
-    def _path_of(self, target: bytes) -> bytes:
-        """The path of a target in absolute form, where it names the same as the Host header (RFC 9112 §3.2.2): some
-        proxies forward requests so. Any other target as it is."""
-        found = _absolute(target)
-        hosts = [value.strip(b" \t").lower() for name, value in self._headers if name == b"host"]
-        if found is None or hosts != [found[1].lower()]:
-            return target
-        return (found[2] or b"/") + (found[3] or b"")
 
     def _judge(self, method: bytes, target: bytes, version: str) -> RequestError | None:
         if version not in ("1.1", "1.0"):
@@ -195,7 +193,7 @@ class RequestFraming:
         `rest` is what follows its head; requests pipelined there may offer one too. Each round takes a head off it,
         and the head that is read again offers nothing. Raises HttpParserError.
         """
-        while True:
+        while self.rest is None:
             self.events.pop()  # the END of a request that has no Head
             method, version = self._parser.get_method(), self._parser.get_http_version().encode()
             line = b"%b %b HTTP/%b\r\n" % (method, b"".join(self._target), version)
@@ -209,3 +207,4 @@ class RequestFraming:
                 rest = rest[upgrade.args[0] :]
             else:
                 return
+        self.rest = bytes(rest)

@@ -15,6 +15,7 @@ from taximeter.server.client import Then, at_once
 from taximeter.server.connection import Connection
 from taximeter.server.exchange import Handler, Service
 from taximeter.server.keepalive import keepalive
+from taximeter.server.switching import Switched, Switching
 
 if TYPE_CHECKING:
     from taximeter.config import LimitSettings
@@ -35,9 +36,13 @@ _LOOK_S = 0.02
 class Server:
     """Serves until `stop`."""
 
-    def __init__(self, handler: Handler, limits: LimitSettings, *, then: Then = at_once) -> None:
-        """`handler` answers each exchange (`asgi(application)` makes one). `then`: how bytes leave."""
-        self.service = Service(handler, limits, then)
+    def __init__(
+        self, handler: Handler, limits: LimitSettings, *, then: Then = at_once, websockets: Switching | None = None
+    ) -> None:
+        """`handler` answers each exchange (`asgi(application)` makes one), `websockets` those that ask for one. `then`:
+        how bytes leave."""
+        self.service = Service(handler, limits, then, websockets)
+        self._sessions: set[Switched] = set() if websockets is None else websockets.sessions
         self.connections: set[Connection] = set()
         self.started = False
         self.on_started: Callable[[], None] = _nothing
@@ -94,12 +99,15 @@ class Server:
         service.stopping = True
         if await self._emptied():
             return
-        for connection in tuple(self.connections):
+        for connection in self._open():
             connection.shutdown()
         log.error("Cancelled after limits.shutdown_s: %d requests", len(service.runs))
         for run in tuple(service.runs):
             run.cancel()
         await _until(lambda: not service.runs, SETTLE_S)
+
+    def _open(self) -> tuple[Connection | Switched, ...]:
+        return (*self.connections, *self._sessions)
 
     async def _emptied(self) -> bool:
         """Whether all connections came to their end by themselves. Looked at again and again: a connection that never
@@ -114,7 +122,7 @@ class Server:
                 return False
             wait_s = UNREAD_WAIT_S if hurry else RETIRED_WAIT_S
             if now_s() >= began_s + wait_s:
-                for connection in tuple(self.connections):
+                for connection in self._open():
                     connection.end_if_idle(now_s() - wait_s)
             await asyncio.sleep(_LOOK_S)
         return True
