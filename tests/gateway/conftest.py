@@ -24,6 +24,7 @@ from taximeter.gateway.handler import Gateway
 from taximeter.gateway.metering.metering import Metering
 from taximeter.gateway.tagging import dropped_headers
 from taximeter.gateway.upstream.upstreams import Upstreams
+from taximeter.gateway.websocket.handshake import WebSockets
 from taximeter.journal import Journal
 from taximeter.keys.rule import Keys, ProxyKey
 from taximeter.server import server as server_module
@@ -207,7 +208,8 @@ def serve(tmp_path, monkeypatch, warm) -> Callable[..., Any]:
             exchanges.append(exchange)
             await gate(exchange)
 
-        server = Server(handle, settings.limits, then=journal.after_written)
+        sockets = WebSockets(settings, metering=gate.metering, upstreams=made, admission=gate.admission)
+        server = Server(handle, settings.limits, then=journal.after_written, websockets=sockets)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await happens(lambda: server.started)
         running = Running(gate, journal, Path(settings.data_dir) / "journal", listener.getsockname()[1])

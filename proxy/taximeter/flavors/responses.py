@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.dialect import Dialect
@@ -55,6 +57,17 @@ class ResponsesReader(UsageReader):
             # audio and image deltas are base64, not text
             return (delta,) if isinstance(delta, str) and "audio." not in kind and "image" not in kind else ()
         return extract.texts_in([_without_input(item) for item in items(event.get("output"))])
+
+
+class RealtimeReader(ResponsesReader):
+    """A response on a Realtime connection, whose last event is of one type however it went."""
+
+    __slots__ = ()
+
+    def _look(self, found: Members, depth: int) -> None:
+        super()._look(found, depth)
+        if bytes(found.get("status", b"")) == b'"failed"':
+            self.failed = True
 
 
 class Responses(Dialect, frozen=True, kw_only=True, eq=False):
@@ -109,4 +122,15 @@ RESPONSES = Responses(
     ends=frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled")),
     fails=frozenset(("error", "response.failed")),
     marks=(b"[DONE]", b"error", b'"response.completed"', b'"response.incomplete"', b'"response.failed"'),
+)
+
+REALTIME = replace(
+    # The events of one response on a Realtime connection; audio and text apart in the details of its usage. What was
+    # said before is kept by the provider and read again.
+    RESPONSES,
+    source="https://platform.openai.com/docs/api-reference/realtime-server-events/response/done",
+    api="realtime",
+    reader=RealtimeReader,
+    ends=frozenset(("response.done",)),
+    marks=(b"[DONE]", b"error", b'"response.done"'),
 )

@@ -29,6 +29,7 @@ from taximeter.gateway.metering.metering import Metering
 from taximeter.gateway.metering.tokenizers import Tokenizers
 from taximeter.gateway.tagging import dropped_headers
 from taximeter.gateway.upstream.upstreams import Upstreams
+from taximeter.gateway.websocket.handshake import WebSockets
 from taximeter.journal import Journal
 from taximeter.journal.status import Status
 from taximeter.keys.store import KeyStore
@@ -105,7 +106,8 @@ async def _serve(child: Child, boot: Boot) -> None:
     )
     metering = Metering(settings, journal=journal, prices=prices, tokenizers=tokenizers)
     gateway = Gateway(settings, metering=metering, upstreams=upstreams, admission=admission)
-    server = Server(gateway, settings.limits, then=journal.after_written)
+    sockets = WebSockets(settings, metering=metering, upstreams=upstreams, admission=admission)
+    server = Server(gateway, settings.limits, then=journal.after_written, websockets=sockets)
     server.on_started = child.ready
     server.on_listeners_closed = child.release
     child.on_order(LEAVE, lambda _: server.leave())

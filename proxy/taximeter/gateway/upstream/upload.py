@@ -89,3 +89,11 @@ class Upload:
             self.awaits_client = False
             await self._writable
             self.awaits_client = True
+
+
+def length_of(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """The client's content-length, which its server has checked to be one number."""
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return None

@@ -21,6 +21,7 @@ from taximeter.gateway.upstream.pool import Pool
 from taximeter.gateway.upstream.response import Response
 from taximeter.gateway.upstream.shapes import foreign, told
 from taximeter.gateway.upstream.targets import Base, Targets
+from taximeter.gateway.upstream.upload import length_of
 from taximeter.server.client import Then, at_once
 from taximeter.server.fields import HOP_BY_HOP, named_by
 
@@ -55,12 +56,12 @@ class Upstream:
         self.provider = settings.provider
         self.region = routes.region_in(settings.base_url.encode())
         self.usage = UsageAsked(settings.stream_usage)
-        self._key = key_of(settings, environ)
-        self._forward = settings.forward_credentials and not self._key
+        self.key = key_of(settings, environ)
+        self._forward = settings.forward_credentials and not self.key
         withheld = drop if self._forward else drop | credentials.HEADERS
         self._skip = HOP_BY_HOP | _REBUILT | withheld
         self.base = base = Base.of_settings(settings)
-        self._targets = Targets(base, self._screen, settings.provider, forward=self._forward)
+        self.targets = Targets(base, self._screen, settings.provider, forward=self._forward)
         self._transport = transport = _transport(settings, base.origin, then, mark)
         self._native_transport = (
             transport if base.native_origin == base.origin else _transport(settings, base.native_origin, then, mark)
@@ -78,11 +79,11 @@ class Upstream:
 
         Raises BadRequest (nothing sent), UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage; what `body` raises.
         """
-        target, native = self._targets.known.get(path) or self._targets.of(path)
-        kept = self._filter(headers)
-        if self._key and (method != b"OPTIONS" or not is_preflight(dict(headers))):
-            kept.append(credentials.header_for(self.provider, target, self._key))
-        length = None if isinstance(body, bytes) else _length_of(headers)
+        target, native = self.targets.known.get(path) or self.targets.of(path)
+        kept = self.kept(headers)
+        if self.key and (method != b"OPTIONS" or not is_preflight(dict(headers))):
+            kept.append(credentials.header_for(self.provider, target, self.key))
+        length = None if isinstance(body, bytes) else length_of(headers)
         transport = self._native_transport if native else self._transport
         return transport.send(method, target, kept, body, length)
 
@@ -95,7 +96,7 @@ class Upstream:
         await self._transport.close()
         await self._native_transport.close()
 
-    def _filter(self, headers: Headers) -> Headers:
+    def kept(self, headers: Headers) -> Headers:
         """What of the client's headers goes on, in one pass."""
         skip, screen, kept = self._skip, self._screen, []
         for field in headers:
@@ -228,11 +229,3 @@ def _transport(settings: config.UpstreamSettings, origin: Address, then: Then, m
 
         return Http2Transport(settings, origin, then, http1, mark)
     return http1()
-
-
-def _length_of(headers: Headers) -> int | None:
-    """The client's content-length, which its server has checked to be one number."""
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit():
-            return int(value)
-    return None
