@@ -77,6 +77,7 @@ def test_a_long_message_is_known_by_its_beginning(kind, name, step):
     for start in range(0, len(wire), 20 * step):
         for piece in reader.feed(wire[start : start + 20 * step]):
             read += messages.take(piece)
+            assert len(messages._held) <= HELD_BYTES
     assert read == body
     assert messages.event == event_of(body, whole=False)
     if len(json.dumps(kind)) + len(json.dumps(name)) < 200:

@@ -106,3 +106,28 @@ def test_a_head_is_bounded_however_it_comes() -> None:
         assert read([data[at : at + 1] for at in range(len(data))])[1] == code
     assert read([fits * 3])[1] is None
     assert read([b"GET / HTTP/1.1\r\n" + HOST + b"X: y\r\n" * 50 + b"\r\n"])[1] == "payload_too_large"
+
+
+WEBSOCKET = b"GET /v1/realtime HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
+
+
+@given(st.lists(st.sampled_from(GOOD), max_size=3), st.binary(max_size=30), st.data())
+def test_what_follows_a_request_for_a_websocket_is_no_http(before, behind, data):
+    alone = b"".join(request for request in before if b"HTTP/1.0" not in request)
+    framing = RequestFraming(2_000, 50, True)
+    cut = data.draw(st.integers(0, len(alone)))
+    framing.feed(alone[:cut])
+    framing.feed(alone[cut:] + WEBSOCKET + behind)
+    heads = [event for event in framing.events if isinstance(event, Head)]
+    assert framing.refusal is None
+    assert [head.upgrades for head in heads] == [False] * (len(heads) - 1) + [True]
+    assert (heads[-1].target, framing.rest) == (b"/v1/realtime", behind)
+    assert len(heads) == 1 + sum(b"HTTP/1.0" not in request for request in before)
+
+
+def test_where_none_is_served_a_request_for_a_websocket_is_one_like_any_other():
+    events, refusal = read([WEBSOCKET + GOOD[0]])
+    first, _, second, _ = events
+    assert isinstance(first, Head) and isinstance(second, Head)
+    assert (first.upgrades, second.target, refusal) == (False, b"/a?b=c", None)
+    assert all(name != b"upgrade" for name, _ in first.headers)
