@@ -12,6 +12,7 @@ from taximeter.keys.rule import ProxyKey, digest
 from waits import happens
 from websocket_provider import WebSocketProvider, begin, finish
 
+HEARD = "conversation.item.input_audio_transcription.completed"
 CREATE = json.dumps({"type": "response.create"})
 
 
@@ -115,7 +116,7 @@ async def test_a_proxy_key_opens_the_session_and_stays_here(serve, realtime, mon
 async def test_a_response_the_server_begins_and_what_was_heard_have_records(serve):
     async def speak(talk, event):
         await talk.say(
-            "conversation.item.input_audio_transcription.completed", item_id="i", content_index=0, transcript="Hello",
+            HEARD, item_id="i", content_index=0, transcript="Hello",
             usage={"type": "tokens", "total_tokens": 22, "input_tokens": 13, "output_tokens": 9,
                    "input_token_details": {"text_tokens": 0, "audio_tokens": 13}},
         )  # fmt: skip
@@ -270,3 +271,47 @@ async def test_an_error_about_a_response_settles_it(serve):
             await until(socket, "error")
         (record,) = running.records
     assert (record["outcome"], record.get("input_tokens")) == ("upstream_error", None)
+
+
+async def test_azures_deployments(serve, realtime, monkeypatch):
+    monkeypatch.setenv("AZURE_KEY", "az-ours")
+    upstream = {"provider": "azure", "api_key_env": "AZURE_KEY", "forward_credentials": False}
+    async with serve(realtime, upstream=upstream) as running:
+        path = "/w/acme/openai/realtime?api-version=2025-04-01-preview&deployment=our-realtime"
+        async with connect(url(running, path), additional_headers={"api-key": "anything"}) as socket:
+            await socket.send(CREATE)
+            await until(socket, "response.done")
+        (record,) = running.records
+    (request,) = realtime.requests
+    assert request.path == "/openai/realtime?api-version=2025-04-01-preview&deployment=our-realtime"
+    assert request.headers.get_all("api-key") == ["az-ours"]
+    assert (record["provider"], record["api"], record["total_tokens"]) == ("azure", "realtime", 253)
+
+
+async def test_what_was_heard_may_be_billed_by_seconds(serve):
+    async def hear(talk, event):
+        usage = {"type": "duration", "seconds": 3}
+        await talk.say(HEARD, item_id="i", transcript="x", usage=usage)
+
+    async with WebSocketProvider(hear) as provider, serve(provider) as running:
+        async with connect(url(running, "/v1/realtime?intent=transcription"), **own()) as socket:
+            await socket.send(json.dumps({"type": "input_audio_buffer.commit"}))
+            await until(socket, HEARD)
+        (record,) = running.records
+    assert (record["seconds"], record.get("input_tokens"), record["request_model"]) == (3, None, "gpt-4o-transcribe")
+
+
+async def test_a_cancelled_or_failed_response_is_recorded_with_what_it_used(serve):
+    async def ends(talk, event):
+        made = talk.next_id()
+        await begin(talk, made)
+        await finish(talk, made, "cancelled" if talk.number == 1 else "failed")
+
+    async with WebSocketProvider(ends) as provider, serve(provider) as running:
+        async with connect(url(running), **own()) as socket:
+            for _ in range(2):
+                await socket.send(CREATE)
+                await until(socket, "response.done")
+        cancelled, failed = running.records
+    assert (cancelled["outcome"], cancelled["total_tokens"]) == ("ok", 253)
+    assert (failed["outcome"], failed["total_tokens"]) == ("upstream_error", 253)
