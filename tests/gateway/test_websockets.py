@@ -315,3 +315,40 @@ async def test_a_cancelled_or_failed_response_is_recorded_with_what_it_used(serv
         cancelled, failed = running.records
     assert (cancelled["outcome"], cancelled["total_tokens"]) == ("ok", 253)
     assert (failed["outcome"], failed["total_tokens"]) == ("upstream_error", 253)
+
+
+async def test_one_asked_for_while_another_is_active_is_the_one_that_failed(serve):
+    async def refuses(talk, event):
+        if talk.number:
+            await talk.say("error", error={"code": "conversation_already_has_active_response", "message": "wait"})
+            await finish(talk, "resp_1")
+        else:
+            await begin(talk, talk.next_id())
+
+    async with WebSocketProvider(refuses) as provider, serve(provider) as running:
+        async with connect(url(running), **own()) as socket:
+            await socket.send(CREATE)
+            await until(socket, "response.output_text.delta")
+            await socket.send(CREATE)
+            await until(socket, "response.done")
+        failed, done = running.records
+    assert (failed["outcome"], failed.get("total_tokens")) == ("upstream_error", None)
+    assert (done["outcome"], done["total_tokens"]) == ("ok", 253)
+
+
+async def test_an_error_on_a_stream_settles_what_was_begun_there(serve):
+    async def breaks(talk, event):
+        if event["stream_id"] == "a":
+            await talk.say("response.created", response={"id": "r", "model": "m"}, stream_id="a")
+        await talk.say(
+            "error", status=500, error={"code": "server_error", "message": "no"}, stream_id=event["stream_id"]
+        )
+
+    async with WebSocketProvider(breaks) as provider, serve(provider) as running:
+        async with connect(url(running, "/v1/responses"), **own()) as socket:
+            for stream in ("a", "b"):
+                await socket.send(
+                    json.dumps({"type": "response.create", "model": "m", "input": "x", "stream_id": stream})
+                )
+                await until(socket, "error")
+        assert [record["outcome"] for record in running.records] == ["upstream_error"] * 2

@@ -38,6 +38,7 @@ ASKS = "response.create"
 MAX_UNDER_WAY = 64
 """Responses asked for on one connection and not ended; one more is refused."""
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+_ALREADY_ACTIVE = "conversation_already_has_active_response"
 _AS_EVENTS = Answer(status=200, content_type=b"text/event-stream")
 
 
@@ -248,15 +249,24 @@ class Books:
         return fresh
 
     def _failed(self, event: Event, payload: bytes) -> None:
-        """An error, where it is about a response that was asked for: by the event's id, or by its stream."""
-        about = fields(decode(event.error)).get("event_id") if event.error else None
-        for each in self.under_way:
-            if each.id is not None or each.stream_id != event.stream_id:
-                continue
-            if about == each.event_id and (about is not None or self._whose.flavor is not REALTIME):
-                each.call.feed(b"data: " + _in_a_line(payload) + b"\n\n", time.perf_counter_ns())
-                self.settle(each, Outcome.UPSTREAM_ERROR)
-                return
+        """An error: it settles the response it is about, if it is about one."""
+        told = fields(decode(event.error)) if event.error else {}
+        found = self._realtime_failed(told) if self._whose.flavor is REALTIME else self._stream_failed(event.stream_id)
+        if found is not None:
+            found.call.feed(b"data: " + _in_a_line(payload) + b"\n\n", time.perf_counter_ns())
+            self.settle(found, Outcome.UPSTREAM_ERROR)
+
+    def _realtime_failed(self, told: dict[str, object]) -> UnderWay | None:
+        """Errors are about any message of the client: by its `event_id`, or where their code can mean nothing else."""
+        about, asked = told.get("event_id"), [each for each in self.under_way if each.id is None]
+        if about is not None:
+            return next((each for each in asked if each.event_id == about), None)
+        return asked[-1] if asked and told.get("code") == _ALREADY_ACTIVE else None
+
+    def _stream_failed(self, stream_id: str | None) -> UnderWay | None:
+        """An error is about what was asked for on its stream: what has not begun, else what has."""
+        here = [each for each in self.under_way if each.stream_id == stream_id]
+        return next((each for each in here if each.id is None), here[-1] if here else None)
 
     def _learn(self, session: dict[str, object]) -> None:
         """Which models the session uses."""
