@@ -1,13 +1,18 @@
 """The OpenTelemetry sink against a real OTLP/HTTP receiver that decodes the protobuf it is sent."""
 
+import os
+
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from closing import closed
 from collector import Collector, plain
 from control_plane import NOON_US, embedding, record
 from taximeter.config.settings import OtelSettings
 from taximeter.core.errors import ConfigError
-from taximeter.core.record import Outcome
+from taximeter.core.record import Operation, Outcome
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.otel import Otel, convention
 from taximeter.sinks.otel.sink import MODELS, read_headers
@@ -23,8 +28,9 @@ async def nothing_before(journal_ids):
     return dict.fromkeys(journal_ids, 0)
 
 
-def otel(collector, **settings):
-    return Otel(OtelSettings(endpoint=collector.url, **settings), node="n1", start=nothing_before)
+def otel(collector, *, opt_in="", **settings):
+    environ = {**os.environ, convention.OPT_IN: opt_in}
+    return Otel(OtelSettings(endpoint=collector.url, **settings), node="n1", start=nothing_before, environ=environ)
 
 
 async def deliver(sink, *records, after=0, journal="j1"):
@@ -143,3 +149,89 @@ async def test_without_a_collector_delivery_goes_on(caplog):
     ) as sink:
         assert await deliver(sink, record(1, ended_at=NOON_US)) == {"j1": 1}
     assert any("Failed to export" in each.getMessage() for each in caplog.records)
+
+
+NEW, BOTH = "gen_ai_latest_experimental", "http, gen_ai_latest_experimental/dup"
+EARLIER_METRICS = {
+    "gen_ai.client.token.usage", "gen_ai.client.operation.duration", "gen_ai.client.operation.time_to_first_chunk",
+}  # fmt: skip
+LATEST_METRICS = {
+    "gen_ai.client.inference.duration", "gen_ai.client.inference.time_to_first_chunk",
+    "gen_ai.client.inference.usage.input_tokens", "gen_ai.client.inference.usage.output_tokens",
+    "gen_ai.client.inference.usage.cache_read.input_tokens", "gen_ai.client.inference.usage.cache_write.input_tokens",
+    "gen_ai.client.inference.usage.reasoning.output_tokens",
+    "gen_ai.client.inference.operation.input_tokens", "gen_ai.client.inference.operation.output_tokens",
+    "gen_ai.client.embeddings.duration", "gen_ai.client.embeddings.operation.input_tokens",
+}  # fmt: skip
+HEARD = {"audio_input_tokens": 40, "image_input_tokens": 25, "audio_output_tokens": 12, "cache_write_input_tokens": 5}
+
+
+def reranked(number):
+    return record(number, api="rerank", operation=Operation.RERANK, output_tokens=None)
+
+
+@pytest.mark.parametrize(
+    ("opt_in", "names", "written", "not_written"),
+    [
+        ("http/dup", EARLIER_METRICS, "cache_creation", "cache_write"),
+        (NEW, LATEST_METRICS | {"gen_ai.client.operation.duration"}, "cache_write", "cache_creation"),
+        (BOTH, EARLIER_METRICS | LATEST_METRICS, "cache_write", None),
+    ],
+)
+async def test_the_version_of_the_conventions_is_the_one_opted_in_to(collector, opt_in, names, written, not_written):
+    async with closed(otel(collector, opt_in=opt_in)) as sink:
+        await deliver(sink, record(1, ttft_ms=90.0, stream=True, **HEARD), embedding(2), reranked(3))
+    assert set(collector.points) - {"taximeter.cost"} == names
+    told = plain(next(span for span in collector.spans if span.name == "chat gpt-4o-mini").attributes)
+    assert told[f"gen_ai.usage.{written}.input_tokens"] == 5
+    assert f"gen_ai.usage.{not_written}.input_tokens" not in told
+    assert ("gen_ai.usage.audio.input_tokens" in told) is (opt_in != "http/dup")
+    if opt_in == BOTH:
+        assert told["gen_ai.usage.cache_creation.input_tokens"] == 5
+
+
+async def test_the_latest_counters_add_up_by_modality_and_its_histograms_by_call(collector):
+    gemini = msgspec.Raw(b'{"promptTokensDetails":[{"modality":"VIDEO","tokenCount":70}]}')
+    async with closed(otel(collector, opt_in=NEW)) as sink:
+        await deliver(
+            sink,
+            record(1, service_tier="flex", **HEARD),
+            record(2, usage=gemini),
+            record(3, input_tokens=None, output_tokens=None, cached_input_tokens=None, reasoning_output_tokens=None),
+            record(4, outcome=Outcome.TIMEOUT),
+            embedding(5),
+            reranked(6),
+        )
+    inference = "gen_ai.client.inference"
+    sums: dict[tuple[str, object], int] = {}
+    for kind in ("input_tokens", "output_tokens", "cache_read.input_tokens", "cache_write.input_tokens"):
+        for point in collector.points[f"{inference}.usage.{kind}"]:
+            told = plain(point.attributes)
+            assert "error.type" not in told
+            key = (kind, told["gen_ai.token.modality"])
+            sums[key] = sums.get(key, 0) + point.as_int
+    assert sums == {
+        ("input_tokens", "audio"): 40, ("input_tokens", "image"): 25, ("input_tokens", "video"): 70,
+        ("input_tokens", "unknown"): 35 + 30 + 100, ("output_tokens", "audio"): 12,
+        ("output_tokens", "unknown"): 18 + 30 + 30, ("cache_read.input_tokens", "unknown"): 60,
+        ("cache_write.input_tokens", "unknown"): 5,
+    }  # fmt: skip
+    inputs = collector.points[f"{inference}.operation.input_tokens"]
+    assert sum(point.count for point in inputs) == 3 and sum(point.sum for point in inputs) == 300
+    assert sorted(plain(point.attributes).get("error.type", "") for point in inputs) == ["", "timeout"]
+    assert {tuple(point.explicit_bounds) for point in inputs} == {convention.TOKENS}
+    (embedded,) = collector.points["gen_ai.client.embeddings.operation.input_tokens"]
+    assert (embedded.sum, embedded.count) == (16, 1)
+    assert [
+        plain(p.attributes)["gen_ai.operation.name"] for p in collector.points["gen_ai.client.operation.duration"]
+    ] == ["rerank"]
+    assert sum(point.count for point in collector.points[f"{inference}.duration"]) == 4
+    tiers = [plain(span.attributes).get("openai.response.service_tier") for span in collector.spans]
+    assert tiers[0] == "flex" and set(tiers[1:]) == {None}
+
+
+@given(st.integers(0, 10**9), st.lists(st.none() | st.integers(0, 10**9), min_size=3, max_size=3))
+def test_the_modalities_of_a_figure_are_always_the_whole_figure(whole, parts):
+    found = convention.by_modality(whole, audio=parts[0], image=parts[1], video=parts[2])
+    assert sum(found.values()) == whole and found
+    assert "text" not in found

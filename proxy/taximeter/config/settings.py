@@ -426,7 +426,7 @@ class OtelSettings(Section):
     traces: bool = True
     """One span a call."""
     metrics: bool = True
-    """The GenAI metrics of tokens and durations."""
+    """The GenAI metrics of tokens and durations, in the version OTEL_SEMCONV_STABILITY_OPT_IN says (monitoring.md)."""
     service_name: str = "taximeter"
     """`service.name` of what is exported."""
     interval_s: Seconds = 60.0

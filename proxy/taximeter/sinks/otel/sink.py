@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from taximeter.core.errors import ConfigError
 from taximeter.core.record import Outcome, Record
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.otel import convention
+from taximeter.sinks.otel.measures import Measures
 from taximeter.sinks.passing import Passing, Start
 
 if TYPE_CHECKING:
@@ -43,10 +44,11 @@ class Otel:
         self._passing = Passing(start)
         self._models: set[tuple[str, str]] = set()
         headers = read_headers(settings.headers_env, environ)
+        versions = convention.wanted(environ.get(convention.OPT_IN, ""))
         try:
             resource = _resource(settings.service_name, node)
-            self._spans = _Spans(_tracing(settings, headers, resource)) if settings.traces else None
-            self._measures = _Measures(_metering(settings, headers, resource)) if settings.metrics else None
+            self._spans = _Spans(_tracing(settings, headers, resource), versions) if settings.traces else None
+            self._measures = Measures(_metering(settings, headers, resource), versions) if settings.metrics else None
         except ImportError as error:
             raise ConfigError(
                 f"otel.endpoint is set, but {error.name} is not installed: pip install 'taximeter[otel]'"
@@ -91,10 +93,11 @@ class Otel:
 class _Spans:
     """One span a call, with the call's own times and ids."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, versions: Collection[str]) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         self.provider = provider
+        self._versions = versions
         self._tracer = provider.get_tracer("taximeter", __version__)
         self._client = SpanKind.CLIENT
 
@@ -106,7 +109,7 @@ class _Spans:
     def add(self, record: Record) -> None:
         self.provider.id_generator.next = convention.ids(record)  # type: ignore[attr-defined]
         name = f"{convention.operation(record)} {record.request_model or record.model}"
-        attributes = convention.of_span(record)
+        attributes = convention.of_span(record, self._versions)
         start_ns, end_ns = record.started_at * 1_000, record.ended_at * 1_000
         span = self._tracer.start_span(name, kind=self._client, attributes=attributes, start_time=start_ns)
         if (error := convention.error_type(record)) is not None:
@@ -114,39 +117,7 @@ class _Spans:
         span.end(end_ns)
 
 
-class _Measures:
-    """The convention's client metrics, and the cost."""
-
-    def __init__(self, provider: MeterProvider) -> None:
-        self.provider = provider
-        meter = provider.get_meter("taximeter", __version__)
-        self._tokens = meter.create_histogram(
-            "gen_ai.client.token.usage", "{token}", explicit_bucket_boundaries_advisory=convention.TOKENS
-        )
-        self._duration = meter.create_histogram(
-            "gen_ai.client.operation.duration", "s", explicit_bucket_boundaries_advisory=convention.SECONDS
-        )
-        self._first = meter.create_histogram(
-            "gen_ai.client.operation.time_to_first_chunk",
-            "s",
-            explicit_bucket_boundaries_advisory=convention.FIRST_CHUNK_SECONDS,
-        )
-        self._cost = meter.create_counter("taximeter.cost", "n{USD}", "Nano-USD, of calls that have a price")
-
-    def add(self, record: Record, *, known: bool) -> None:
-        attributes = convention.of_metrics(record, known=known)
-        for kind, tokens in (("input", record.input_tokens), ("output", record.output_tokens)):
-            if tokens is not None:
-                self._tokens.record(tokens, {**attributes, "gen_ai.token.type": kind})
-        if record.duration_ms is not None:
-            self._duration.record(record.duration_ms / 1_000, attributes)
-        if record.ttft_ms is not None:
-            self._first.record(record.ttft_ms / 1_000, attributes)
-        if record.cost_nusd is not None:
-            self._cost.add(record.cost_nusd, attributes)
-
-
-def _shut_down(parts: tuple[_Spans | None, _Measures | None]) -> None:
+def _shut_down(parts: tuple[_Spans | None, Measures | None]) -> None:
     for part in parts:
         if part is not None:
             part.provider.shutdown()
