@@ -259,6 +259,9 @@ class WebhookSettings(Section):
     """Environment variable with the secret that signs requests."""
     format: Literal["segments", "cloudevents"] = "segments"
     """How a body is laid out: segments of our own, or CloudEvents."""
+    batch_events: Annotated[int, Meta(ge=1, le=500)] = 1
+    """With format = "cloudevents": so many events at most in one request, as `application/cloudevents-batch+json`; 1:
+    each on its own. What waits is sent at once, however few there are."""
     idle_s: Seconds = 300.0
     """A track that was idle for so long is sent."""
     timeout_s: Seconds = 10.0

@@ -190,6 +190,36 @@ async def test_events_are_sent_one_a_record_with_its_id(place, receiver):
     assert {got.json["data"]["cost_nusd"] for got in receiver.seen} == {27_000, -5}
 
 
+BATCH = "application/cloudevents-batch+json"
+
+
+async def test_events_go_together_as_openmeter_takes_them(place, receiver):
+    place.settings.format, place.settings.batch_events = "cloudevents", 3
+    receiver.script = [503]
+    await place.use(*(call() for _ in range(6)))
+    await place.rounds(4)
+    assert [got.headers["content-type"] for got in receiver.seen] == [BATCH] * 3
+    accepted = [event for got in receiver.accepted.values() for event in got.json]
+    assert sorted(event["id"] for event in accepted) == [f"j1:{seq}" for seq in range(1, 7)]
+    assert {event["source"] for event in accepted} == {"urn:taximeter:n1"} and await place.webhook.letters() == []
+    assert all({"specversion", "type", "subject", "time", "data"} <= set(event) for event in accepted)
+    refused, again = receiver.seen[0], receiver.seen[2]
+    assert (again.body, again.key) == (refused.body, refused.key)  # the same events, the same key
+    stamp, _, signed = refused.headers["x-taximeter-signature"].removeprefix("t=").partition(",v1=")
+    assert signed == hmac.new(b"s3cret", f"{stamp}.".encode() + refused.body, hashlib.sha256).hexdigest()
+
+
+async def test_an_event_that_is_refused_holds_up_none_that_came_with_it(place, receiver):
+    place.settings.format, place.settings.batch_events, place.settings.max_attempts = "cloudevents", 10, 1
+    receiver.script = [400, 204, 422]
+    await place.use(call(), call(), call())
+    await place.rounds(2)
+    assert [got.headers["content-type"] == BATCH for got in receiver.seen] == [True, False, False, False]
+    (dead,) = await place.webhook.letters(dead=True)
+    assert dead.problem == "answered 422"
+    assert len({got.key for got in receiver.accepted.values()}) == 2
+
+
 async def test_without_token_and_secret_neither_header_is_sent(place, receiver):
     await place.webhook.close()
     place.webhook = Webhook(place.settings, place.history, node="n1", token="", secret="", now_us=lambda: place.now)

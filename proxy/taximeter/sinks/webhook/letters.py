@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -19,7 +20,12 @@ from taximeter.sinks.cells import empty, merge, split
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 900.0
 """Back-off after a failure, doubled each time: with 20 attempts a letter is tried for about two hours and a half."""
 
-CONTENT_TYPES = {"segment": "application/json", "event": "application/cloudevents+json"}
+CONTENT_TYPES = {
+    "segment": "application/json",
+    "event": "application/cloudevents+json",
+    "events": "application/cloudevents-batch+json",
+}
+"""By kind of letter; `events` is what `together` makes."""
 
 
 class Segment(msgspec.Struct, kw_only=True):
@@ -45,6 +51,27 @@ class Letter(msgspec.Struct, kw_only=True):
     next_at: int
     dead: bool
     problem: str
+
+
+def in_batches(claimed: Sequence[Letter], size: int) -> list[Sequence[Letter]]:
+    """Letters by the request they go in: events up to `size` together, a segment always alone."""
+    events = [letter for letter in claimed if letter.kind == "event"]
+    alone = [[letter] for letter in claimed if letter.kind != "event"]
+    return [*alone, *(events[start : start + size] for start in range(0, len(events), size))]
+
+
+def together(parts: Sequence[Letter]) -> Letter:
+    """Events as one request: a batch of CloudEvents in JSON (CloudEvents 1.0, JSON format, section 4).
+
+    Receivers tell events apart by their own `source` and `id`; the key is the same for the same events.
+    """
+    keys = "\n".join(part.key for part in parts)
+    return msgspec.structs.replace(
+        parts[0],
+        key=f"batch:{blake2b(keys.encode(), digest_size=16).hexdigest()}",
+        kind="events",
+        body=f"[{','.join(part.body for part in parts)}]",
+    )
 
 
 class Part(msgspec.Struct, frozen=True):

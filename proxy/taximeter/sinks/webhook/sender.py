@@ -13,6 +13,8 @@ from taximeter.config import WebhookSettings as Settings
 from taximeter.sinks.webhook.letters import CONTENT_TYPES, Letter, signature
 
 SIGNATURE = "x-taximeter-signature"
+REFUSED = (400, 409, 413, 415, 422)
+"""Statuses that are about what was sent, not about who sent it or when."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -22,6 +24,8 @@ class Attempt(msgspec.Struct, frozen=True):
     """Empty: accepted (2xx)."""
     retry_after_s: float = 0.0
     """What the receiver asked for."""
+    refused: bool = False
+    """It was understood and not taken: another attempt at the same is likely to end alike."""
 
 
 class Sender:
@@ -50,7 +54,11 @@ class Sender:
             return Attempt(f"{type(error).__name__}: {error}")
         if answer.is_success:
             return Attempt()
-        return Attempt(f"answered {answer.status_code}", _seconds(answer.headers.get("retry-after", "")))
+        return Attempt(
+            f"answered {answer.status_code}",
+            _seconds(answer.headers.get("retry-after", "")),
+            refused=answer.status_code in REFUSED,
+        )
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from taximeter.config import WebhookSettings as Settings
@@ -15,7 +16,7 @@ from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.webhook import letters
 from taximeter.sinks.webhook.letters import Letter
-from taximeter.sinks.webhook.sender import Sender
+from taximeter.sinks.webhook.sender import Attempt, Sender
 from taximeter.sinks.webhook.store import LetterResult, Standing, Store
 
 log = logging.getLogger("taximeter.webhook")
@@ -24,7 +25,7 @@ T = TypeVar("T")
 POLL_S = 0.5
 """How often the books are looked at while nobody says that there is something."""
 AT_ONCE = 8
-"""Letters in flight together."""
+"""Requests in flight together."""
 LEASE_MARGIN_S = 5.0
 """A letter whose sender died is sent again this long after its attempt had to be over."""
 
@@ -169,16 +170,31 @@ class Webhook:
             await self._do(lambda books: books.cut_idle(before_us))
         if not (standing.due or standing.idle):
             return False
-        lease_us = int((self._settings.timeout_s + LEASE_MARGIN_S) * 1_000_000)
-        claimed = await self._do(lambda books: books.claim(self._now_us(), lease_us, AT_ONCE))
+        size = self._settings.batch_events
+        attempts = 1 if size == 1 else 1 + -(-size // AT_ONCE)  # a batch that is refused is sent again, event by event
+        lease_us = int((attempts * self._settings.timeout_s + LEASE_MARGIN_S) * 1_000_000)
+        claimed = await self._do(lambda books: books.claim(self._now_us(), lease_us, AT_ONCE * size))
         if claimed:
-            outcomes = await asyncio.gather(*map(self._attempt, claimed))
-            await self._do(lambda books: books.finish(outcomes))
+            outcomes = await asyncio.gather(*map(self._deliver, letters.in_batches(claimed, size)))
+            await self._do(lambda books: books.finish(chain.from_iterable(outcomes)))
         await self._close_former()
         return True
 
-    async def _attempt(self, letter: Letter) -> LetterResult:
-        attempt = await self._sender.send(letter)
+    async def _deliver(self, batch: Sequence[Letter]) -> list[LetterResult]:
+        """One request for all; where that is refused, one each, so that an event nobody takes holds up no other."""
+        if len(batch) == 1:
+            return [self._told(batch[0], await self._sender.send(batch[0]))]
+        sender = self._sender
+        attempt = await sender.send(letters.together(batch))
+        if not attempt.refused:
+            return [self._told(letter, attempt) for letter in batch]
+        attempts: list[Attempt] = []
+        for start in range(0, len(batch), AT_ONCE):
+            attempts += await asyncio.gather(*map(sender.send, batch[start : start + AT_ONCE]))
+        return [self._told(letter, attempt) for letter, attempt in zip(batch, attempts, strict=True)]
+
+    def _told(self, letter: Letter, attempt: Attempt) -> LetterResult:
+        """What becomes of a letter after an attempt."""
         if not attempt.problem:
             if self._failures:
                 log.info("webhook: letters are accepted again, after %d failed attempts", self._failures)

@@ -217,12 +217,15 @@ class Store:
 
     def finish(self, outcomes: Iterable[LetterResult]) -> None:
         """Write down what became of letters that were claimed; accepted ones go."""
+        told = sorted(outcomes, key=lambda one: one.key)
+        accepted = [one.key for one in told if not one.problem]
         with self._database.writing() as connection:
-            for one in sorted(outcomes, key=lambda one: one.key):
-                this = outbox.c.key == one.key
+            if accepted:
+                connection.execute(delete(outbox).where(outbox.c.key.in_(accepted)))
+            for one in told:
                 if not one.problem:
-                    connection.execute(delete(outbox).where(this))
                     continue
+                this = outbox.c.key == one.key
                 after = {"problem": one.problem[:500], "next_at": one.next_at, "dead": one.dead}
                 connection.execute(update(outbox).where(this).values(after))
 
