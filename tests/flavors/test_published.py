@@ -12,9 +12,11 @@ import pytest
 
 from taximeter.flavors import of_path
 from taximeter.flavors.dialects import UNKNOWN, UNMETERED
+from taximeter.flavors.later import JOBS, VIDEOS
 
-FREE, LATER, OTHERWISE = "free", "later", "otherwise"
-"""Nothing is billed; what it starts is done and billed later; billed by what no tokens tell (recorded, usage kept)."""
+FREE, LATER, UNTOLD, OTHERWISE = "free", "later", "untold", "otherwise"
+"""Nothing is billed; what it starts is done and billed later; likewise, and no answer tells by what; billed by
+what no tokens tell (recorded, usage kept)."""
 
 ROWS: dict[str, list[tuple[str, str]]] = {
     # provider -> (paths as one regular expression, what they are)
@@ -27,8 +29,8 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (r"/v1/audio/(speech|transcriptions|translations)", "audio/other"),
         (r"/v1/threads(/\w+)?/runs(/\w+/submit_tool_outputs)?", "other/llm"),
         (r"/v1/conversations(/\w+)?", "responses/llm"),  # without `inputs` free: see below
-        (r"/v1/(batches|evals/\w+/runs|fine_tuning/jobs(/\w+/resume)?)", LATER),
-        (r"/v1/videos(/edits|/extensions|/\w+/remix)?", OTHERWISE),
+        (r"/v1/(evals/\w+/runs|fine_tuning/jobs(/\w+/resume)?)", UNTOLD),
+        (r"/v1/batches|/v1/videos(/edits|/extensions|/\w+/remix)?", LATER),
         (r"/v1/(realtime/calls|live/sessions(/\w+/fork)?|decisions|moderations)", OTHERWISE),
         (r"/v1/fine_tuning/alpha/graders/run", OTHERWISE),
         (r"/v1/agents/(automations/\w+/invocations|sessions(/\w+(/events)?)?)", OTHERWISE),
@@ -92,7 +94,7 @@ WRITTEN = [
     ("gemini", "/v1beta/models/gemini-embedding-2:embedContent", "embeddings/embedding"),
     ("gemini", "/v1beta/models/gemini-embedding-2:batchEmbedContents", "embeddings/embedding"),
     ("gemini", "/v1beta/models/imagen-4.0:predict", "images/other"),
-    ("gemini", "/v1beta/models/veo-3.0:predictLongRunning", OTHERWISE),
+    ("gemini", "/v1beta/models/veo-3.0:predictLongRunning", LATER),
     ("gemini", "/v1beta/models/gemini-3-flash:batchGenerateContent", LATER),
     ("gemini", "/v1beta/models/gemini-3-flash:countTokens", FREE),
     ("gemini", "/v1beta/interactions", "generate/llm"),
@@ -175,6 +177,8 @@ def _is(path: str) -> str:
     flavor = of_path(path.encode())
     if flavor is UNMETERED:
         return FREE
+    if flavor is JOBS or flavor is VIDEOS:
+        return LATER
     return OTHERWISE if flavor is UNKNOWN else f"{flavor.api}/{flavor.operation}"
 
 
@@ -185,15 +189,15 @@ def test_every_path_of_an_sdk_is_what_its_row_says(provider: str) -> None:
     wrong = []
     for path in paths:
         what = next((what for pattern, what in ROWS[provider] if re.fullmatch(pattern, path)), "in no row")
-        # what is done later is not metered when it is asked for, though a hard budget does not let it pass
-        if _is(path) != (FREE if what is LATER else what):
+        # what no answer tells is not metered when it is asked for, though a hard budget does not let it pass
+        if _is(path) != (FREE if what is UNTOLD else what):
             wrong.append((path, what, _is(path)))
     assert not wrong
 
 
 @pytest.mark.parametrize(("provider", "path", "what"), WRITTEN)
 def test_every_path_without_an_sdk_is_what_it_is_documented_to_be(provider: str, path: str, what: str) -> None:
-    assert _is(path) == (FREE if what is LATER else what)
+    assert _is(path) == (FREE if what is UNTOLD else what)
 
 
 @pytest.mark.parametrize(

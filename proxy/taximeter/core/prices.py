@@ -26,6 +26,8 @@ class Why(StrEnum):
 
     USAGE_UNKNOWN = "usage_unknown"
     """Nobody told what it used, and it could not be counted."""
+    DEFERRED = "deferred"
+    """It is done and billed later: what it used stands in the object that the record's `deferred` names."""
     USAGE_IMPOSSIBLE = "usage_impossible"
     """A figure was reported that no call can have."""
     USAGE_INCONSISTENT = "usage_inconsistent"

@@ -119,6 +119,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     price_ref: str | None = None
     unpriced_reason: str | None = None
     """Why a call that may have been billed has no cost: see `taximeter.core.prices.Why`."""
+    deferred: str | None = None
+    """The provider's id of the object by which this call is billed, later: its figures are null until then."""
     upstream_cost_nusd: Annotated[int, msgspec.Meta(ge=0, le=10**15)] | None = None
     request_bytes: Bytes = 0
     response_bytes: Bytes = 0

@@ -60,12 +60,20 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`fast` where the provider sells speed beside tiers (Anthropic)."""
     region: str | None = None
     """Where the answer was made, where the provider tells and its price depends on it (Anthropic's `inference_geo`)."""
+    deferred: str | None = None
+    """The provider's id of what this answer only promises (a background response, a batch, a video): what it uses is
+    told by that object, later. No figure stands here then, and nothing is counted in its place."""
     failed: bool = False
     """An error object inside a 200 answer."""
     finished: bool = False
     """The answer's own end was seen (terminal event, finish reason, or a whole JSON body)."""
     usage: msgspec.Raw = msgspec.Raw(b"null")
     """The provider's usage object as it came."""
+
+    @property
+    def uncounted(self) -> bool:
+        """True where nothing may be counted in place of a figure that is missing."""
+        return self.impossible or self.deferred is not None
 
     @property
     def reported(self) -> bool:

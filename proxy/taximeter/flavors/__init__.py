@@ -31,6 +31,7 @@ from taximeter.flavors.dialects import (
 )
 from taximeter.flavors.free import FREE
 from taximeter.flavors.generate import EMBED_CONTENT, GENERATE, PREDICT
+from taximeter.flavors.later import JOBS, VIDEOS
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Flavor
 from taximeter.flavors.rerank import RANK, RERANK
@@ -42,6 +43,8 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     # how the path of a POST ends (providers put their own prefixes before it), the flavor; the first match counts
     (FREE, UNMETERED),
     (r"/agents/automations/[^/]+/invocations|/fine_tuning/alpha/graders/run", UNKNOWN),
+    (r"/batches|/batch/jobs|/embed-jobs|/batchPredictionJobs|:(batchGenerateContent|asyncBatchEmbedContent)", JOBS),
+    (r"/videos(/edits|/extensions|/[^/]+/(remix|edits|extensions))?|:predictLongRunning", VIDEOS),
     (r"/chat/completions|/text/chat(_stream)?|/text/chatcompletion(_v2|_pro)?", CHAT),
     (r"/agents/completions|/inference:complete|/wenxinworkshop/chat/[^/]+", HOSTED),
     (r"/publishers/(?!anthropic/)[^/]+/models/[^/]+:(raw|streamRaw)Predict", HOSTED),
@@ -87,7 +90,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"^|/generate(_stream)?|(?<!/v1)(?<!beta)(?<!beta1)/models/[^/:]+/[^/:]+", TGI),
     (
         r"/(batches|batch/jobs|embed-jobs|files|uploads|cachedContents|fine_tuning|vector_stores|assistants|threads|evals|admin|organization)"
-        r"(/.*)?|/(cancel|hangup|reject)|count.?tokens|/tokenize|/detokenize|/input_tokens|:batchGenerateContent",
+        r"(/.*)?|/(cancel|hangup|reject)|count.?tokens|/tokenize|/detokenize|/input_tokens",
         UNMETERED,
     ),
     (r"", UNKNOWN),

@@ -16,7 +16,7 @@ from taximeter.core.usage import Reading
 from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.meter import Answer, Countable, Prepared
 from taximeter.flavors.text import extract
-from taximeter.flavors.usage.counts import Fields, Members, count, decode, fields, items
+from taximeter.flavors.usage.counts import Fields, Members, count, decode, fields, items, raw_text
 from taximeter.flavors.usage.reader import UsageReader
 from taximeter.flavors.usage.row import Row
 
@@ -24,14 +24,19 @@ from taximeter.flavors.usage.row import Row
 class ResponsesReader(UsageReader):
     """A response, whole or streamed."""
 
-    __slots__ = ("_uses",)
+    __slots__ = ("_later", "_uses")
 
     def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
         super().__init__(row, prepared, answer, provider)
         self._uses: dict[str, int] = {}
+        self._later = False
+        """It goes on without whoever reads it, as far as it has told."""
 
     def _look(self, found: Members, depth: int) -> None:
         super()._look(found, depth)
+        if "status" in found:
+            status, background = raw_text(found["status"]), found.get("background")
+            self._later = status == "queued" or (status == "in_progress" and bytes(background or b"") == b"true")
         output = found.get("output")
         if output is not None and b'_call"' in bytes(output):
             self._uses.update(_uses_of_tools(map(fields, items(decode(output)))))
@@ -41,6 +46,13 @@ class ResponsesReader(UsageReader):
             if searches is not None:
                 self._uses["web_search_requests"] = searches
                 self.report({"tool_usage": told} if searches else {}, b"")
+
+    def reading(self) -> Reading:
+        """Of a response in the background that has not ended, only its id."""
+        reading = super().reading()
+        if self._later and not self.usage and not self.failed:
+            reading.deferred = self.id
+        return reading
 
     def convert(self) -> Reading:
         """With what the provider's own tools were used for, which is billed by use."""

@@ -35,6 +35,8 @@ def why(record: Record, book: Book) -> Why | None:
     """Why a call has no cost; None where nothing is billed as far as anybody knows (it was refused, or failed)."""
     if record.outcome in _NOT_BILLED:
         return None
+    if record.deferred is not None:
+        return Why.DEFERRED
     if record.cost_note == IMPOSSIBLE:
         return Why.USAGE_IMPOSSIBLE
     if record.inconsistent:

@@ -241,7 +241,7 @@ def _take_details(record: Record, reading: Reading) -> None:
     if reading.region is not None:
         record.region = reading.region
     record.seconds = reading.seconds
-    record.inconsistent = reading.inconsistent
+    record.inconsistent, record.deferred = reading.inconsistent, reading.deferred
     record.upstream_cost_nusd = reading.upstream_cost_nusd
     if reading.impossible:
         record.cost_note = IMPOSSIBLE

@@ -50,7 +50,7 @@ def settle_now(call: Call, outcome: Outcome, error_code: str | None = None) -> N
     meter.finish()
     reading = meter.reading()
     counted = None
-    if call.text is not None and call.record.status == 200 and reading.output_tokens is None and not reading.impossible:
+    if call.text is not None and call.record.status == 200 and reading.output_tokens is None and not reading.uncounted:
         reading.output_tokens = meter.progress_tokens()
         if reading.output_tokens is not None:
             known = Source.NONE if reading.input_tokens is None else Source.REPORTED

@@ -69,13 +69,13 @@ class Prompt:
         tokenizer = None
         if reading.input_tokens is None:
             input_source = Source.NONE
-            wanted = (llm or reading.search_units is None) and not reading.impossible
+            wanted = (llm or reading.search_units is None) and not reading.uncounted
             counted = await self._input(counting, model) if wanted else None
             if counted is not None:
                 reading.input_tokens, input_source, tokenizer = counted.tokens, counted.source, counted.tokenizer
         if reading.output_tokens is None:
             output_source = Source.NONE
-            wanted = llm and not reading.impossible
+            wanted = llm and not reading.uncounted
             counted = await self._count(counting, meter.output(), model) if wanted else None
             if counted is not None:
                 reading.output_tokens, output_source = counted.tokens, counted.source
@@ -107,7 +107,7 @@ class _Estimate(NamedTuple):
 
 def lacks(operation: Operation, reading: Reading) -> bool:
     """Whether the reading misses a figure that this kind of call should have, and that may be counted instead."""
-    if reading.impossible:  # a figure was reported, and what it should have been is for the provider to say
+    if reading.uncounted:  # it is for the provider to say what the figure should have been, or will be
         return False
     if operation is Operation.LLM:
         return reading.input_tokens is None or reading.output_tokens is None

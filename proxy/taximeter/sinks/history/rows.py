@@ -38,6 +38,7 @@ class Detail(msgspec.Struct, omit_defaults=True):
     speed: str | None = None
     region: str | None = None
     unpriced_reason: str | None = None
+    deferred: str | None = None
     seconds: float | None = None
     inconsistent: bool = False
     upstream_cost_nusd: int | None = None
@@ -145,6 +146,7 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
         record.speed,
         record.region,
         record.unpriced_reason,
+        record.deferred,
         record.seconds,
         record.inconsistent,
         record.upstream_cost_nusd,

@@ -1,0 +1,53 @@
+"""Calls that are answered now and billed later: their records know the object, and no figure that nobody told."""
+
+import httpx2
+import msgspec
+import pytest
+
+from taximeter.core.record import Outcome, Record
+from taximeter.pricebook.unpriced import why
+from upstream import LAST_CHUNK, chunk, response, stream_head
+
+JSON = [("content-type", "application/json")]
+ASKED = {"model": "gpt-5", "input": "one two three", "background": True}
+QUEUED = {"id": "resp_1", "object": "response", "status": "queued", "background": True, "model": "gpt-5", "usage": None}
+BATCH = {"id": "batch_1", "object": "batch", "status": "validating", "usage": {"input_tokens": 0, "output_tokens": 0}}
+FIGURES = ("input_tokens", "output_tokens", "total_tokens", "cost_nusd", "input_source", "output_source")
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "answer"),
+    [
+        ("/v1/responses", ASKED, QUEUED),
+        ("/v1/batches", {"input_file_id": "file-1", "endpoint": "/v1/chat/completions"}, BATCH),
+        ("/v1/messages/batches", {"requests": []}, {"id": "batch_1", "processing_status": "in_progress"}),
+        ("/v1beta/models/g:batchGenerateContent", {"batch": {}}, {"name": "batches/1", "metadata": {}}),
+    ],
+)
+async def test_the_record_of_what_is_done_later_knows_the_object_and_no_figure(
+    serve, provider, path, asked, answer
+) -> None:
+    provider.script(response(msgspec.json.encode(answer), headers=JSON))
+    async with serve(provider) as running, httpx2.AsyncClient() as client:
+        got = await client.post(running.url + path, json=asked)
+        assert got.json() == answer
+    (record,) = running.records
+    assert record["deferred"] == answer.get("id", answer.get("name"))
+    assert not record.keys() & set(FIGURES)
+    assert record["usage"] is None
+    decoded = msgspec.json.decode(msgspec.json.encode(record), type=Record)
+    assert (decoded.outcome, why(decoded, running.gate.metering.prices)) == (Outcome.OK, "deferred")
+
+
+async def test_a_stream_of_a_background_response_that_is_cut_is_not_counted(serve, provider) -> None:
+    event = {"type": "response.in_progress", "response": {**QUEUED, "status": "in_progress"}}
+    text = {"type": "response.output_text.delta", "delta": "four five"}
+    sent = b"".join(b"data: " + msgspec.json.encode(each) + b"\n\n" for each in (event, text))
+    provider.script(stream_head(), chunk(sent), LAST_CHUNK)
+    async with serve(provider) as running, httpx2.AsyncClient() as client:
+        got = await client.post(running.url + "/v1/responses", json={**ASKED, "stream": True})
+        assert got.content == sent
+    (record,) = running.records
+    assert record["deferred"] == "resp_1"
+    assert not record.keys() & set(FIGURES)
+    assert record["usage"] is None
