@@ -24,19 +24,21 @@ from taximeter.flavors.usage.row import Row
 class ResponsesReader(UsageReader):
     """A response, whole or streamed."""
 
-    __slots__ = ("_later", "_uses")
+    __slots__ = ("_uses", "background", "status")
 
     def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
         super().__init__(row, prepared, answer, provider)
         self._uses: dict[str, int] = {}
-        self._later = False
-        """It goes on without whoever reads it, as far as it has told."""
+        self.status: str | None = None
+        """The last that it told: queued | in_progress | completed | incomplete | failed | cancelled."""
+        self.background = False
+        """It goes on without whoever reads it."""
 
     def _look(self, found: Members, depth: int) -> None:
         super()._look(found, depth)
         if "status" in found:
-            status, background = raw_text(found["status"]), found.get("background")
-            self._later = status == "queued" or (status == "in_progress" and bytes(background or b"") == b"true")
+            self.status = raw_text(found["status"])
+            self.background = bytes(found.get("background", b"")) == b"true"
         output = found.get("output")
         if output is not None and b'_call"' in bytes(output):
             self._uses.update(_uses_of_tools(map(fields, items(decode(output)))))
@@ -47,10 +49,15 @@ class ResponsesReader(UsageReader):
                 self._uses["web_search_requests"] = searches
                 self.report({"tool_usage": told} if searches else {}, b"")
 
+    def names(self) -> tuple[str, ...]:
+        """See `UsageReader.names`: also what tells whether it goes on."""
+        return (*super().names(), "status", "background")
+
     def reading(self) -> Reading:
         """Of a response in the background that has not ended, only its id."""
         reading = super().reading()
-        if self._later and not self.usage and not self.failed:
+        later = self.status == "queued" or (self.status == "in_progress" and self.background)
+        if later and not self.usage and not self.failed:
             reading.deferred = self.id
         return reading
 
