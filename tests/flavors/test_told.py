@@ -108,8 +108,8 @@ def test_a_file_that_is_cut_short_tells_its_whole_lines_and_other_files_tell_not
     [
         ({"id": "b1", "object": "batch", "status": "in_progress"}, "b1", []),
         (
-            {"id": "b1", "object": "batch", "status": "completed", "output_file_id": "file-1", "error_file_id": "file-2",
-             "usage": {"input_tokens": 9, "output_tokens": 9}},
+            {"id": "b1", "object": "batch", "status": "completed", "output_file_id": "file-1",
+             "error_file_id": "file-2", "usage": {"input_tokens": 9, "output_tokens": 9}},
             "b1",
             [Told(id="b1", state="completed", files=("file-1", "file-2"))],
         ),

@@ -40,6 +40,8 @@ class Source(_Word):
     REPORTED = "reported"
     COUNTED = "counted"
     ESTIMATED = "estimated"
+    DEFERRED = "deferred"
+    """It will be told later, by the object that the record's `deferred` names."""
     NONE = "none"
 
 
@@ -56,7 +58,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     event_id: str = ""
     """`<journal_id>:<seq>`; set by the journal."""
     kind: str = "usage"
-    """`usage` or `correction` (a cost difference only; no request, no tokens; with an `input_source` where the call
+    """`usage`, `told` (what another call was promised: core.deferred) or
+    `correction` (a cost difference only; no request, no tokens; with an `input_source` where the call
     had no price before)."""
     request_id: Tag
     attempt: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPT)] = 1
@@ -120,7 +123,14 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     unpriced_reason: str | None = None
     """Why a call that may have been billed has no cost: see `taximeter.core.prices.Why`."""
     deferred: str | None = None
-    """The provider's id of the object by which this call is billed, later: its figures are null until then."""
+    """The provider's id of the object by which this call is billed, later: its figures are null. Also in a record that
+    tells of that object, and in one that settles the call (core.deferred)."""
+    line: str | None = None
+    """Of a record that tells or settles: which line of the object; "" the object itself."""
+    object_state: str | None = None
+    """Of a record that tells: how the object ended, as the provider calls it."""
+    files: tuple[str, ...] = ()
+    """Of a record that tells: files that hold the object's lines."""
     upstream_cost_nusd: Annotated[int, msgspec.Meta(ge=0, le=10**15)] | None = None
     request_bytes: Bytes = 0
     response_bytes: Bytes = 0

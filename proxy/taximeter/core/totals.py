@@ -61,6 +61,7 @@ _REQUESTS_OF = {
 }
 FINE = (Outcome.OK, Outcome.CLIENT_LEFT)
 """Outcomes that are no error."""
+_UNTOLD = (Source.NONE, Source.DEFERRED)
 _NEVER_BILLED = (Outcome.REFUSED, Outcome.UPSTREAM_ERROR, Outcome.UPSTREAM_UNREACHABLE)
 
 
@@ -69,7 +70,7 @@ def add(cell: MutableSequence[int], record: Record) -> None:
     if record.cost_nusd is not None:
         cell[COST] += record.cost_nusd
     if record.kind != "usage":  # a correction changes cost only, and whether there is one
-        if record.input_source is not Source.NONE:
+        if record.kind == "correction" and record.input_source is not Source.NONE:
             cell[UNPRICED] -= 1
         return
     operation = record.operation
@@ -82,12 +83,12 @@ def add(cell: MutableSequence[int], record: Record) -> None:
     if record.search_units is not None:
         cell[SEARCH_UNITS] += record.search_units
     if operation is Operation.OTHER:
-        if record.cost_nusd is None and record.input_source is not Source.NONE:
+        if record.cost_nusd is None and record.input_source not in _UNTOLD:
             cell[UNPRICED] += 1
         return
     tokens_in, tokens_out = record.input_tokens, record.output_tokens
     if tokens_in is None and tokens_out is None and record.search_units is None and record.seconds is None:
-        if outcome not in _NEVER_BILLED:
+        if outcome not in _NEVER_BILLED and record.input_source is not Source.DEFERRED:
             cell[UNKNOWN] += 1
         return
     if record.cost_nusd is None:

@@ -1,6 +1,7 @@
 """What was promised and is fetched now: finished responses, batches, their files of results, jobs, videos.
 
-Reads what passes by and hands over each thing it tells, line by line: a file of any length takes bounded memory. Which call an object belongs to, and whether it was told before, is for others to know: the same answer may pass a
+Reads what passes by and hands over each thing it tells, line by line: a file of any length takes bounded memory.
+Which call an object belongs to, and whether it was told before, is for others to know: the same answer may pass a
 hundred times.
 """
 
@@ -15,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from taximeter.core import routes
+from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
 from taximeter.flavors.chat import CHAT, COMPLETIONS
 from taximeter.flavors.cohere import COHERE_EMBED
@@ -62,6 +64,7 @@ class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
     line: str | None = None
     """The line's own name (`custom_id`, `key`), else `#` and its number; None: the object itself is told of."""
     api: str = "other"
+    operation: Operation = Operation.OTHER
     reading: Reading | None = None
     """What was used; None: nothing, it failed or expired, or its lines tell."""
     state: str = ""
@@ -149,7 +152,7 @@ def line_told(line: bytes, provider: str) -> Told | None:
     flavor = _flavor_of(inner)
     reader = flavor.reader(flavor, Prepared(body=b""), _ANSWER, provider)
     reader.whole(bytes(body))
-    return Told(id="", line=name, api=flavor.api, reading=reader.reading())
+    return Told(id="", line=name, api=flavor.api, operation=flavor.operation, reading=reader.reading())
 
 
 def long_line_told(head: bytes, tail: bytes, provider: str) -> Told | None:
@@ -162,7 +165,11 @@ def long_line_told(head: bytes, tail: bytes, provider: str) -> Told | None:
     named = _line_name(head) or _line_name(tail)
     name = decode(named.group(1)) if named else None
     return Told(
-        id="", line=name[:256] if isinstance(name, str) and name else None, api=flavor.api, reading=reader.reading()
+        id="",
+        line=name[:256] if isinstance(name, str) and name else None,
+        api=flavor.api,
+        operation=flavor.operation,
+        reading=reader.reading(),
     )
 
 

@@ -18,6 +18,7 @@ from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.ending import record_unsent, refuse
 from taximeter.gateway.listing import relay_of
 from taximeter.gateway.metering.call import Call, new_request_id
+from taximeter.gateway.metering.polls import flavor_of
 from taximeter.gateway.odd_bodies import fit, read_ahead
 from taximeter.gateway.pages import Pages
 from taximeter.gateway.places import Places
@@ -73,7 +74,7 @@ class Gateway:
                 loops.check(exchange.headers, self.upstreams.mark)
             route, flavor = self._places[exchange.path]
             if exchange.method != b"POST":
-                flavor = UNMETERED
+                flavor = flavor_of(exchange.method, route.path, self.metering.journal, record, UNMETERED)
             named = _UNTAGGED
             if not self._tagging.names.isdisjoint(head):
                 named = self._tagging.named(head)

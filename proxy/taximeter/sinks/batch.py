@@ -106,7 +106,7 @@ def add(cell: MutableSequence[int], record: Record) -> None:
     """Add a record to a cell: a list of len(FIELDS) integers in the order of FIELDS."""
     totals.add(cell, record)
     if record.kind != "usage":
-        cell[_CORRECTIONS] += 1
+        cell[_CORRECTIONS] += record.kind == "correction"
         return
     cell[_ATTEMPTS] += 1
     if record.outcome is Outcome.REFUSED:

@@ -70,6 +70,8 @@ log = logging.getLogger("taximeter.control")
 REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S, SWEEP_S, TAGS_S = 30.0, 60.0, 3_600.0, 2.0, 30.0, 10.0
 ALERTS_S = 5.0
 """How often it is looked for what is worth an alert."""
+OWED_S = 1.0
+"""How often it is looked for what calls used that are billed later."""
 LOOK_S = 1.0
 """How often it is looked at how fast is spent."""
 SECURE_S, COUNTED_S = 0.5, 5.0
@@ -108,7 +110,7 @@ class Control:
         self.child = child
         settings = boot.settings
         data_dir = Path(settings.data_dir)
-        self.history = History(settings.history.url or default_url(str(data_dir)))
+        self.history = History(settings.history.url or default_url(str(data_dir)), boot.node)
         self.audit = AuditLog(data_dir, node=boot.node)
         self.trail = AuditTrail(self.audit, self.history)
         self.force = self._made(boot, os.environ)
@@ -134,7 +136,11 @@ class Control:
             price=self._cost,
         )
         self.corrections = Corrections(
-            self.history, self.delivery, prices=lambda: prices_now(self.settings), journal=self._journal
+            self.history,
+            self.delivery,
+            prices=lambda: prices_now(self.settings),
+            journal=self._journal,
+            current=Current(self),
         )
         reservations = Reservations(self.counters.server)
         self.slices = DeadSlices(data_dir, reservations.release, self._drained)
@@ -394,6 +400,7 @@ class Control:
             every(KEYS_S, "bringing the audit log into the history", self.trail.file, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),
+            every(OWED_S, "settling calls that are billed later", self.corrections.settle_owed, notes),
             self.alerts.run(),
             every(ALERTS_S, "looking for what is worth an alert", self.alerts.look, notes),
             every(LOOK_S, "watching how fast is spent", self.breakers.look, notes),
@@ -417,6 +424,21 @@ class Control:
             with contextlib.suppress(TaximeterError, *ERRORS):
                 await sink.close()
         await self.alerts.close()
+
+
+class Current:
+    """The prices in force, which a reload may change."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def cost(self, record: Record) -> tuple[int | None, str | None]:
+        """See PriceBook.cost."""
+        return self._control.force.prices.cost(record)
+
+    def why(self, record: Record) -> str | None:
+        """See PriceBook.why."""
+        return self._control.force.prices.why(record)
 
 
 async def _warm() -> None:

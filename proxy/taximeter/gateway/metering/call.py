@@ -243,5 +243,7 @@ def _take_details(record: Record, reading: Reading) -> None:
     record.seconds = reading.seconds
     record.inconsistent, record.deferred = reading.inconsistent, reading.deferred
     record.upstream_cost_nusd = reading.upstream_cost_nusd
+    if reading.deferred is not None:
+        record.input_source = record.output_source = Source.DEFERRED
     if reading.impossible:
         record.cost_note = IMPOSSIBLE

@@ -39,6 +39,7 @@ class Detail(msgspec.Struct, omit_defaults=True):
     region: str | None = None
     unpriced_reason: str | None = None
     deferred: str | None = None
+    line: str | None = None
     seconds: float | None = None
     inconsistent: bool = False
     upstream_cost_nusd: int | None = None
@@ -147,6 +148,7 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
         record.region,
         record.unpriced_reason,
         record.deferred,
+        record.line,
         record.seconds,
         record.inconsistent,
         record.upstream_cost_nusd,

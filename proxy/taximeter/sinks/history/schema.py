@@ -30,9 +30,9 @@ from taximeter.sinks.cells import FIELDS
 from taximeter.sinks.history.exact import exact_sum, wanted
 from taximeter.sinks.query import SERIES, TAGS
 
-VERSION = 4
+VERSION = 5
 """Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag. 3: charges. 4: refusals apart
-from errors, and how long calls took."""
+from errors, and how long calls took. 5: what is billed later."""
 
 SEQ_BITS = 40
 """An event's id is `journal_no << 40 | seq`: 10^12 records a journal, 8 million journals, in 63 bits."""
@@ -163,6 +163,50 @@ charges = Table(
 each of these few records, kept as long as sums are."""
 
 Index("usage_charges_workspace", charges.c.workspace, charges.c.ended_at)
+
+owed = Table(
+    "usage_owed",
+    metadata,
+    Column("workspace", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("object", Text, primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("since", Big, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("seen_at", Big),
+    Column("asked", Text, nullable=False),
+)
+"""Objects by which calls are billed later. `state`: outstanding | ended (all that will be told of it may be, but for
+lines) | expired. `asked`: the record of the call, as JSON."""
+
+Index("usage_owed_state", owed.c.state, owed.c.since)
+
+owed_files = Table(
+    "usage_owed_files",
+    metadata,
+    Column("workspace", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("file", Text, primary_key=True),
+    Column("object", Text, nullable=False),
+)
+"""Which object's lines a file holds."""
+
+owed_lines = Table(
+    "usage_owed_lines",
+    metadata,
+    Column("workspace", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("object", Text, primary_key=True),
+    Column("line", Text, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("at", Big, nullable=False),
+    Column("settled", Boolean, nullable=False),
+    Column("told", Text, nullable=False),
+)
+"""What was told of an object, each line once: whichever node delivers it first claims it, and settles it. `object` may
+be a file (core.deferred.FILE); `line` "": the object itself. `told`: the record, as JSON; "" once it is settled."""
+
+Index("usage_owed_lines_node", owed_lines.c.node, owed_lines.c.settled)
 
 SUMMARIES: tuple[tuple[str, ...], ...] = (("task",), ("provider", "model", "operation"), ("workspace", "key_id"))
 """Names a coarser roll-up is kept by, beside the one by all of SERIES: the commonest queries, with few rows each.

@@ -16,6 +16,7 @@ from taximeter.sinks.history import space
 from taximeter.sinks.history.audit import AuditTable
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.read.charges import Charge
+from taximeter.sinks.history.read.owed import Owed, Unsettled
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.read.snapshot import Snapshots
 from taximeter.sinks.history.told import Told
@@ -52,10 +53,11 @@ class History:
     name = "history"
     durable = True
 
-    def __init__(self, url: str) -> None:
-        """`sqlite:///path` or `postgresql://…`. Raises ConfigError on anything else."""
+    def __init__(self, url: str, node: str = "") -> None:
+        """`sqlite:///path` or `postgresql://…`. `node`: who delivers. Raises ConfigError on any other URL."""
         self._database = Database(url)
-        self._writer = Writer(self._database)
+        self._node = node
+        self._writer = Writer(self._database, node)
         self._tags = TagRoller(self._database)
         self._audit = AuditTable(self._database)
         self._told = Told(self._database)
@@ -148,6 +150,14 @@ class History:
     ) -> list[Charge]:
         """Calls whose use is charged to budgets though it is not known, the latest first."""
         return await self.read(self._snapshots.charges, workspace, request_id, limit)
+
+    async def unsettled(self, limit: int) -> list[Unsettled]:
+        """What this node has delivered of calls that are billed later, and not settled yet."""
+        return await self.read(self._snapshots.unsettled, self._node, limit)
+
+    async def outstanding(self, workspace: str | None = None, limit: int = 1_000) -> list[Owed]:
+        """Objects by which calls are billed later that nobody has seen ended, the oldest first."""
+        return await self.read(self._snapshots.outstanding, workspace, limit)
 
     async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
         """Write these entries of the audit log; those that are there already are left alone."""

@@ -9,7 +9,7 @@ from taximeter.sinks.history.schema import LEVELS, QUARTER, QUARTER_S, SUMMARY_L
 
 
 def upgrade(connection: Connection, found: int) -> None:
-    """From version `found`. Version 3 added charges: of records before it there are none."""
+    """From version `found`. Version 3 added charges, 5 what is owed: of records before there are none."""
     schema.metadata.create_all(connection)
     if found < 2:
         _tags(connection)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
+from taximeter.core.deferred import TOLD
 from taximeter.core.record import Record, seq_of
 from taximeter.sinks.batch import Batch, Group, grouped
 from taximeter.sinks.history.database import Database
@@ -36,7 +37,7 @@ from taximeter.sinks.history.schema import (
     series,
     summaries,
 )
-from taximeter.sinks.history.write import retention, tag_rollups
+from taximeter.sinks.history.write import owed, retention, tag_rollups
 from taximeter.sinks.history.write.intern import Interned, insert_new
 from taximeter.sinks.history.write.latencies import add_latencies
 from taximeter.sinks.history.write.levels import Cells, add_to_levels, put
@@ -54,8 +55,10 @@ def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
 class Writer:
     """Applies batches to a database. Not thread-safe."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, node: str = "") -> None:
+        """`node`: who settles what is told here of calls that are billed later."""
         self._database = database
+        self._node = node
         self._series: Interned[SeriesKey] = Interned(series)
         self._origins: Interned[OriginKey] = Interned(origins)
         self._classes: Interned[ClassKey] = Interned(classes)
@@ -168,7 +171,9 @@ class Writer:
             rows = statements.journals(ids)
         return {name: (number, seq) for name, number, seq in rows}
 
-    def _store(self, connection: Connection, statements: Statements, taken: Sequence[tuple[int, Group]]) -> None:
+    def _store(self, connection: Connection, statements: Statements, everything: Sequence[tuple[int, Group]]) -> None:
+        later = [each for _, group in everything for each in group.records if owed.concerns(each)]
+        taken = [(number, group) for number, group in everything if group.record.kind != TOLD] if later else everything
         names = [series_key(group.record) for _, group in taken]
         from_where = [origin_key(group.record) for _, group in taken]
         kinds = [class_key(group.record) for _, group in taken]
@@ -199,6 +204,8 @@ class Writer:
             connection.execute(charges.insert(), charged)
         add_to_levels(statements, LEVELS, quarters)
         self._summarise(connection, statements, quarters, named)
+        if later:
+            owed.take(connection, later, self._node)
         add_latencies(statements, [(group, series_no[name]) for (_, group), name in zip(taken, names, strict=True)])
 
     def _summarise(

@@ -1,0 +1,151 @@
+"""GETs that give back what was promised, as a flavor: bytes pass as they came, what they tell is handed over."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from taximeter.core.usage import Reading
+from taximeter.flavors.dialect import Dialect
+from taximeter.flavors.dialects import UNMETERED
+from taximeter.flavors.framing.body import HeadMeter
+from taximeter.flavors.framing.bounded import Bounded
+from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
+from taximeter.flavors.responses import RESPONSES, ResponsesReader
+from taximeter.flavors.told import LinesTeller, Place, Tell, Told, What, object_told
+from taximeter.flavors.usage.reader import UsageReader
+
+_RESPONSE_ENDED = frozenset(("completed", "incomplete", "failed", "cancelled"))
+
+
+class Poll(Dialect, frozen=True, kw_only=True, eq=False):
+    """One GET of something that may have been promised."""
+
+    place: Place
+    response: bool = False
+    """It is a response's, which may be streamed."""
+    tell: Tell
+
+    def meter(self, prepared: Prepared, answer: Answer, provider: str) -> Meter:
+        """See `Flavor.meter`. Only a whole answer tells: no error, no part of a file."""
+        return (
+            super().meter(prepared, answer, provider)
+            if answer.status == 200
+            else HeadMeter(UsageReader(self, prepared, answer, provider))
+        )
+
+    def _framing(self, reader: UsageReader, prepared: Prepared, answer: Answer, *, strip: bool) -> Meter:
+        if self.response:
+            inner = ResponsesReader(RESPONSES, prepared, answer, reader.provider)
+            streamed = answer.content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
+            asked = replace(prepared, stream=streamed)
+            return ResponseMeter(RESPONSES._framing(inner, asked, answer, strip=False), inner, self, reader)
+        if self.place.what is What.OBJECT:
+            return ObjectMeter(self, reader)
+        return LinesMeter(self, reader)
+
+
+class ObjectMeter(HeadMeter):
+    """Passes an object, and tells what it says of itself when it is whole."""
+
+    __slots__ = ("_body", "_poll")
+
+    def __init__(self, poll: Poll, reader: UsageReader) -> None:
+        super().__init__(reader)
+        self._poll = poll
+        self._body: Bounded | None = Bounded()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `Meter.feed`."""
+        if self._body is not None:
+            self._body.add(chunk)
+        return chunk
+
+    def finish(self) -> bytes:
+        """See `Meter.finish`."""
+        body, self._body = self._body, None
+        whole = None if body is None else body.whole()
+        for told in object_told(whole, self._poll.place, self._reader.provider) if whole else ():
+            self._poll.tell(told)
+        return b""
+
+
+class LinesMeter(HeadMeter):
+    """Passes a file of results, and tells each line as it passes."""
+
+    __slots__ = ("_teller",)
+
+    def __init__(self, poll: Poll, reader: UsageReader) -> None:
+        super().__init__(reader)
+        self._teller: LinesTeller | None = LinesTeller(poll.place, reader.provider, poll.tell)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `Meter.feed`."""
+        if self._teller is not None:
+            self._teller.feed(chunk)
+        return chunk
+
+    def finish(self) -> bytes:
+        """See `Meter.finish`."""
+        if self._teller is not None:
+            self._teller.finish()
+            self._teller = None
+        return b""
+
+
+class ResponseMeter(HeadMeter):
+    """Passes a response, whole or streamed, and tells what it used once it has ended."""
+
+    __slots__ = ("_inner", "_poll", "_response", "_told")
+
+    def __init__(self, inner: Meter, response: ResponsesReader, poll: Poll, reader: UsageReader) -> None:
+        super().__init__(reader)
+        self._inner, self._response, self._poll = inner, response, poll
+        self._told = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `Meter.feed`. What ends it is told before it leaves."""
+        passed = self._inner.feed(chunk)
+        if self._inner.terminal:
+            self._tell()
+            self.terminal = True
+        return passed
+
+    def finish(self) -> bytes:
+        """See `Meter.finish`."""
+        held = self._inner.finish()
+        self._tell()
+        return held
+
+    def _tell(self) -> None:
+        reading: Reading = self._inner.reading()
+        if self._told or self._response.id is None or self._response.status not in _RESPONSE_ENDED:
+            return
+        self._told = True
+        used = reading if reading.reported or self._response.status in ("completed", "incomplete") else None
+        self._poll.tell(
+            Told(
+                id=self._response.id,
+                api=RESPONSES.api,
+                operation=RESPONSES.operation,
+                reading=used,
+                state=self._response.status,
+            )
+        )
+
+    def output(self) -> Countable:
+        """See `Meter.output`: a poll is never counted."""
+        return Countable(truncated=True)
+
+
+def poll(place: Place, path: bytes, tell: Tell) -> Poll:
+    """The flavor of a GET of this path."""
+    response = b"/responses/" in path.lower()
+    return Poll(
+        metered=True,
+        api=UNMETERED.api,
+        operation=UNMETERED.operation,
+        usage=(),
+        place=place,
+        response=response,
+        tell=tell,
+    )
