@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taximeter.core.usage import Reading
 from taximeter.flavors.told import LinesTeller, Place, Told, What, object_told, place_of
 
 CHAT = {
@@ -54,8 +55,9 @@ def told_by(data: bytes, cuts: list[int] | None = None, place: Place = FILE) -> 
 
 def figures(told: list[Told]) -> list[tuple[str | None, str, int | None, int | None]]:
     return [
-        (each.line, each.api, each.reading and each.reading.input_tokens, each.reading and each.reading.output_tokens)
+        (each.line, each.api, used.input_tokens, used.output_tokens)
         for each in told
+        for used in (each.reading or Reading(),)
     ]
 
 

@@ -122,7 +122,7 @@ async def _directly(settings: Settings, period: dict[str, object]) -> RepriceRes
     filters = filters_of(asked)
     held = DataDir(Path(settings.data_dir))
     directory, node = held.path / "journal", held.node(settings.node)
-    history = History(settings.history.url or default_url(settings.data_dir))
+    history = History(settings.history.url or default_url(settings.data_dir), node)
     try:
         await history.prepare()
         prices = prices_now(settings)

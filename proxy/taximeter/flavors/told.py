@@ -195,7 +195,7 @@ def object_told(body: bytes, place: Place, provider: str) -> list[Told]:
 def state_of(found: Members) -> str:
     """How an object ended, in lower case; "" while it goes on."""
     inside = members(found["metadata"]) if "metadata" in found else None
-    state = next(
+    told = next(
         (
             text
             for source in (found, inside or {})
@@ -204,7 +204,7 @@ def state_of(found: Members) -> str:
         ),
         "",
     )
-    state = _state_prefix.sub("", state.lower())
+    state = _state_prefix.sub("", told.lower())
     if bytes(found.get("done", b"")) == b"true":
         return "failed" if "error" in found else state if state in _ENDED else "completed"
     return state if state in _ENDED else ""

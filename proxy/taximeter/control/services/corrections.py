@@ -52,9 +52,10 @@ class Corrections:
         *,
         prices: Callable[[], Prices],
         journal: Callable[[], Journal],
-        current: Prices,
+        current: Prices | None = None,
     ) -> None:
-        """`prices` gives the prices as they are now (may block, raises ConfigError), `current` those in force;
+        """`prices` gives the prices as they are now (may block, raises ConfigError), `current` those in force (None: nothing is
+        settled here that is billed later);
         `journal` makes the journal, at the first correction."""
         self._history = history
         self._delivery = delivery
@@ -105,7 +106,7 @@ class Corrections:
     async def settle_owed(self) -> int:
         """Write the settlements of calls that are billed later, as far as this node has delivered what settles them;
         returns how many. Raises NotReady; what was written is not written again, and the rest is next time."""
-        if not await self._history.unsettled(1):
+        if self._current is None or not await self._history.unsettled(1):
             return 0
         async with self._lock:
             await self._up_to_date()
@@ -113,17 +114,11 @@ class Corrections:
             journal = self._opened()
             try:
                 for each in found:
-                    journal.append(self._priced(settlement(each.asked, each.told)))
+                    journal.append(_priced(settlement(each.asked, each.told), self._current))
             except JournalError as error:
                 raise NotReady(f"{error}. What calls that were billed later used is written then.") from error
             await journal.durable()
             return len(found)
-
-    def _priced(self, record: Record) -> Record:
-        if record.kind == "usage":
-            record.cost_nusd, record.price_ref = self._current.cost(record)
-            record.unpriced_reason = self._current.why(record) if record.cost_nusd is None else None
-        return record
 
     async def _up_to_date(self) -> None:
         """Corrections on their way must be known, or they would be written twice."""
@@ -139,6 +134,14 @@ class Corrections:
         """End the journal."""
         if self._journal is not None:
             self._journal.shutdown()
+
+
+def _priced(record: Record, prices: Prices) -> Record:
+    """With what it costs by the prices in force; a correction is no use and has none."""
+    if record.kind == "usage":
+        record.cost_nusd, record.price_ref = prices.cost(record)
+        record.unpriced_reason = prices.why(record) if record.cost_nusd is None else None
+    return record
 
 
 def prices_now(settings: Settings) -> PriceBook:

@@ -60,7 +60,7 @@ def _told(connection: Connection, record: Record, node: str) -> None:
     for file in record.files:
         row = {**names, "file": file, "object": record.deferred}
         connection.execute(insert_new(owed_files, connection.dialect.name).values(row))
-    row = {
+    claim: dict[str, object] = {
         **names,
         "object": record.deferred,
         "line": record.line or "",
@@ -69,7 +69,7 @@ def _told(connection: Connection, record: Record, node: str) -> None:
         "settled": False,
         "told": _encode(record).decode(errors="replace"),
     }
-    connection.execute(insert_new(owed_lines, connection.dialect.name).values(row))
+    connection.execute(insert_new(owed_lines, connection.dialect.name).values(claim))
 
 
 def _settled(connection: Connection, record: Record) -> None:
