@@ -1,4 +1,4 @@
-"""Calls that are billed later, on whole nodes: settled once, for whom they were asked, whoever fetches and whatever dies."""
+"""Calls that are billed later, on whole nodes: settled once, for who asked, whoever fetches and whatever dies."""
 
 import asyncio
 import json

@@ -14,6 +14,7 @@ def correction(record: Record, difference_nusd: int, price_ref: str | None, *, f
         kind="correction",
         request_id=record.request_id,
         attempt=record.attempt,
+        line=record.line,
         started_at=record.started_at,
         ended_at=record.ended_at,
         workspace=record.workspace,

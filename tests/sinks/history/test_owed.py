@@ -15,7 +15,7 @@ from taximeter.core.deferred import TOLD, settlement
 from taximeter.core.record import Record, Source
 from taximeter.core.totals import Totals
 from taximeter.sinks.history.database import Database
-from taximeter.sinks.history.read import owed
+from taximeter.sinks.history.read import charges, owed
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.schema import meta
 from taximeter.sinks.history.write.writer import Writer
@@ -100,6 +100,8 @@ def test_a_call_is_owed_until_its_object_was_told_and_is_then_its_submitters_onc
     (settled,) = other.written
     assert (settled.request_id, settled.attempt, settled.track, settled.charged_tokens) == ("req-asked", 2, "t1", -500)
     assert outstanding(database) == ["resp_2"]
+    with database.reading() as connection:
+        assert charges.listed(connection, None, None, 9) == []  # what it was charged has been let go
 
 
 def test_nobody_elses_poll_settles_a_call(database, nodes):

@@ -54,9 +54,8 @@ class Corrections:
         journal: Callable[[], Journal],
         current: Prices | None = None,
     ) -> None:
-        """`prices` gives the prices as they are now (may block, raises ConfigError), `current` those in force (None: nothing is
-        settled here that is billed later);
-        `journal` makes the journal, at the first correction."""
+        """`prices` gives the prices as they are now (may block, raises ConfigError); `journal` makes the journal, at
+        the first correction; `current` are the prices in force (None: calls billed later are not settled here)."""
         self._history = history
         self._delivery = delivery
         self._prices = prices

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from taximeter.core.deferred import TOLD
 from taximeter.core.record import Record
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.passing import Passing
@@ -37,7 +38,7 @@ class Watch:
         self._queue: asyncio.Queue[Record | None] = asyncio.Queue(WAITING_RECORDS)
 
     def offer(self, record: Record) -> None:
-        if not matches(record, self._filters):
+        if record.kind == TOLD or not matches(record, self._filters):
             return
         try:
             self._queue.put_nowait(record)

@@ -98,19 +98,19 @@ async def reprice(
         for record in records:
             key = record.provider, record.model
             change = changes.setdefault(key, Change(provider=key[0], model=key[1]))
-            corrected = _one(record, so_far.get((record.request_id, record.attempt)), prices, change)
+            corrected = _one(record, so_far.get((record.request_id, record.attempt, record.line)), prices, change)
             if corrected is not None and write is not None:
                 write(corrected)
     return sorted(changes.values(), key=lambda change: (-abs(change.after_nusd - change.before_nusd), change.model))
 
 
-async def _corrections(history: Exports, filters: Filters) -> dict[tuple[str, int], tuple[int, int]]:
-    """(request_id, attempt) -> sums of its corrections: of its cost, of what its budgets are charged. They carry the
-    moment of the call they correct."""
-    found: dict[tuple[str, int], tuple[int, int]] = {}
+async def _corrections(history: Exports, filters: Filters) -> dict[tuple[str, int, str | None], tuple[int, int]]:
+    """(request_id, attempt, line) -> sums of its corrections: of its cost, of what its budgets are charged. They carry
+    the moment of the call they correct."""
+    found: dict[tuple[str, int, str | None], tuple[int, int]] = {}
     async for records in history.export(replace(filters, kind="correction")):
         for record in records:
-            key = record.request_id, record.attempt
+            key = record.request_id, record.attempt, record.line
             cost_nusd, charged_nusd = found.get(key, (0, 0))
             found[key] = cost_nusd + (record.cost_nusd or 0), charged_nusd + (record.charged_cost_nusd or 0)
     return found

@@ -205,7 +205,8 @@ def charge_row(record: Record, key: int) -> dict[str, Any]:
         "key_id": record.key_id or "",
         "task": record.task or "",
         "request_id": record.request_id,
-        "attempt": record.attempt,
+        # A settlement is the next attempt, and lets go what the one before it was charged.
+        "attempt": record.attempt - (record.deferred is not None and record.line is not None),
         "charged_tokens": record.charged_tokens or 0,
         "charged_cost_nusd": record.charged_cost_nusd or 0,
     }

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, exis
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taximeter.core.bounds import MAX_SUM
+from taximeter.core.deferred import TOLD
 from taximeter.core.names import clean
 from taximeter.core.record import Record, seq_of
 from taximeter.core.totals import saturated
@@ -124,6 +125,8 @@ class Store:
 
     def _post_events(self, connection: Connection, records: Iterable[Record]) -> None:
         for record in records:
+            if record.kind == TOLD:  # what it tells comes as a settlement
+                continue
             body = event_body(record, self._node)
             _post(connection, record.event_id, "event", record.workspace, record.track, body, self._now_us())
 
