@@ -51,3 +51,51 @@ async def test_a_stream_of_a_background_response_that_is_cut_is_not_counted(serv
     assert record["deferred"] == "resp_1"
     assert not record.keys() & set(FIGURES)
     assert (record["usage"], record["input_source"], record["output_source"]) == (None, "deferred", "deferred")
+
+
+ENDED = {**QUEUED, "status": "completed", "usage": {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}}
+CHAT_USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+CHAT = {"object": "chat.completion", "model": "m", "choices": [], "usage": CHAT_USAGE}
+LINE = {"custom_id": "a", "response": {"status_code": 200, "body": CHAT}}
+EVENTS = b"".join(
+    b"data: " + msgspec.json.encode({"type": f"response.{each['status']}", "response": each}) + b"\n\n"
+    for each in (QUEUED, ENDED)
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind", "told"),
+    [
+        ("/v1/responses/resp_1", msgspec.json.encode(ENDED), "application/json", ("resp_1", "", "completed")),
+        ("/v1/responses/resp_1?stream=true", EVENTS, "text/event-stream", ("resp_1", "", "completed")),
+        ("/v1/files/f1/content", msgspec.json.encode(LINE) + b"\n", "application/octet-stream", ("file:f1", "a", None)),
+    ],
+)
+async def test_what_is_fetched_tells_its_use_under_an_id_of_its_own_and_passes_as_it_came(
+    serve, provider, path, body, kind, told
+) -> None:
+    provider.script(response(body, headers=[("content-type", kind)]))
+    async with serve(provider) as running, httpx2.AsyncClient() as client:
+        got = await client.get(running.url + "/w/acme/t/poller" + path)
+        assert got.content == body
+    teller, poll = running.records
+    assert (teller["kind"], teller["workspace"], teller["input_tokens"]) == ("told", "acme", 7)
+    assert (teller["deferred"], teller.get("line", ""), teller.get("object_state")) == (told[0], told[1] or "", told[2])
+    assert teller["request_id"] != poll["request_id"] == got.headers["x-taximeter-request-id"]
+    assert not poll.keys() & {"input_tokens", "deferred", "kind", "cost_nusd"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, msgspec.json.encode(QUEUED)),
+        (404, msgspec.json.encode(ENDED)),
+        (206, msgspec.json.encode(ENDED)),
+        (200, b"{"),
+    ],
+)
+async def test_what_goes_on_or_fails_or_is_a_part_tells_nothing(serve, provider, status, body) -> None:
+    provider.script(response(body, headers=JSON, status=status))
+    async with serve(provider) as running, httpx2.AsyncClient() as client:
+        assert (await client.get(running.url + "/v1/responses/resp_1")).content == body
+    assert [each.get("kind") for each in running.records] == [None]

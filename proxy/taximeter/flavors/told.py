@@ -195,15 +195,10 @@ def object_told(body: bytes, place: Place, provider: str) -> list[Told]:
 def state_of(found: Members) -> str:
     """How an object ended, in lower case; "" while it goes on."""
     inside = members(found["metadata"]) if "metadata" in found else None
-    told = next(
-        (
-            text
-            for source in (found, inside or {})
-            for key in ("status", "processing_status", "state")
-            if (text := raw_text(source.get(key)))
-        ),
-        "",
-    )
+    told = ""
+    for source in (inside or {}, found):
+        for key in ("state", "processing_status", "status"):
+            told = raw_text(source.get(key)) or told
     state = _state_prefix.sub("", told.lower())
     if bytes(found.get("done", b"")) == b"true":
         return "failed" if "error" in found else state if state in _ENDED else "completed"

@@ -100,6 +100,10 @@ class Journal:
         if file.calls == 0 and file is not self._files.current:
             self._files.end_idle()
 
+    def add(self, record: Record) -> None:
+        """As `close`, of a record that no call opened; its request id must be its own."""
+        self._writer.close(self._files.current, record)
+
     def append(self, record: Record) -> None:
         """Write a record down that no call opened (a correction); sets `record.event_id`.
 

@@ -6,22 +6,18 @@ A record each, which counts nowhere; history lets one of those that tell the sam
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING
 
 from taximeter.core.deferred import FILE, TOLD
-from taximeter.core.errors import JournalError
 from taximeter.core.record import Open, Outcome, Record
 from taximeter.flavors.polls import Poll, poll
 from taximeter.flavors.told import Told, place_of
-from taximeter.gateway.metering.call import take
+from taximeter.gateway.metering.call import new_request_id, take
 
 if TYPE_CHECKING:
     from taximeter.flavors.meter import Flavor
     from taximeter.journal import Journal
-
-log = logging.getLogger("taximeter.gateway")
 
 
 class Teller:
@@ -33,18 +29,15 @@ class Teller:
         self._journal, self._record = journal, record
 
     def __call__(self, told: Told) -> None:
-        """Write it down. Where the disk refuses, the next poll tells it again."""
-        try:
-            self._journal.append(told_record(self._record, told, time.time_ns() // 1_000))
-        except JournalError as error:
-            log.warning("%s: what it told of %s is not written: %s", self._record.request_id, told.id, error)
+        """Write it down, before what told it leaves."""
+        self._journal.add(told_record(self._record, told, time.time_ns() // 1_000))
 
 
 def told_record(asked: Record, told: Told, now_us: int) -> Record:
     """The record of what a poll told."""
     record = Record(
         kind=TOLD,
-        request_id=asked.request_id,
+        request_id=new_request_id(now_us),  # the poll is open under its own
         started_at=asked.started_at,
         ended_at=now_us,
         workspace=asked.workspace,
