@@ -12,7 +12,7 @@ import msgspec
 
 MAX_COUNT = 10**9
 """Largest count believed of one call: ten times the largest context window ever announced (100 million tokens), a
-thousand times what most models take. What a batch used in all may be more, but a batch's object is polled, not metered.
+thousand times what most models take. What a batch used in all may be more, but it is read line by line.
 
 A larger figure is no count of ours to keep: it is null, and the reading is `impossible` (see `believable`)."""
 

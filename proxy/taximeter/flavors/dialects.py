@@ -35,7 +35,7 @@ _COMPUTE_TOKENS = ((b"x-compute-tokens", "input_tokens"),)  # TEI, whose body is
 
 
 UNMETERED = Dialect(
-    # what is no inference, and polls (responses, runs, batches by id), which repeat what another call used
+    # what is no inference; what gives back another call's answer is `polls`
     metered=False,
 )
 UNKNOWN = Dialect(
