@@ -260,9 +260,9 @@ def _inlined(found: Members, name: str, provider: str) -> list[Told]:
         one = line_told(bytes(each), provider)
         inside = members(each) or {}
         meta = members(inside["metadata"]) if "metadata" in inside else None
-        key = short_text(meta.get("key")) if meta else None
+        named = short_text(meta.get("key")) if meta else None
         if one is not None:
-            one.id, one.line = name, key or f"#{number}"
+            one.id, one.line = name, named or f"#{number}"
             told.append(one)
     return told
 
