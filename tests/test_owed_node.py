@@ -8,6 +8,7 @@ import pytest
 
 from faults.running import Node
 from gateway.test_cost import script
+from taximeter.core.deferred import TOLD
 from upstream import Provider, response
 from waits import HANG_S
 
@@ -96,26 +97,53 @@ async def test_a_batch_is_its_submitters_at_its_price_once_however_often_its_fil
         assert await tokens(node, "workspace=beta") == 0
 
 
-@pytest.mark.parametrize("whom", ["control", "worker", "everything"])
-async def test_whoever_dies_while_it_is_settled_each_line_is_settled_once(tmp_path, provider, whom):
-    async with Node(tmp_path, workers=2, provider=provider) as node:
+def of_kind(node, *kinds):
+    """Records of the journals that tell, or settle, a line."""
+    return [each for each in node.records() if each.line and each.kind in kinds]
+
+
+async def dies(node, whom, moment):
+    """kill -9 once this has happened, which its journals tell; then everything is there again."""
+    await node.until(moment, "at the moment")
+    if whom == "everything":
+        node.kill_everything()
+        node.start()
+    else:
+        gone = node.kill(whom)
+        await node.until_replaced(whom, gone)
+    await node.until_ready()
+
+
+@pytest.mark.parametrize(
+    ("while_told", "while_settled"), [("worker", "control"), ("everything", "everything"), ("control", "worker")]
+)
+async def test_whoever_dies_while_it_is_told_or_settled_each_line_is_settled_once(
+    tmp_path, provider, while_told, while_settled
+):
+    rest = asyncio.Event()
+    half = LINES.index(b"line-150") - 15
+
+    def slowly(request):
+        if not request.target.endswith("/content") or rest.is_set():
+            return answer(request)
+        head, body = response(LINES, headers=JSON).split(b"\r\n\r\n", 1)
+        return script(head + b"\r\n\r\n" + body[:half], rest, body[half:])
+
+    provider.handler = slowly
+    async with Node(tmp_path, workers=1, provider=provider) as node:
         await submit(node)
-        for pause_s in (0.0, 0.3, 0.9, 1.5):
-            polling = asyncio.create_task(fetch(node))
-            await asyncio.sleep(pause_s)  # a different moment of it each time
-            if whom == "everything":
-                node.kill_everything()
-                await polling
-                node.start()
-            else:
-                gone = node.kill(whom)
-                await polling
-                await node.until_replaced(whom, gone)
-            await node.until_ready()
+        polling = asyncio.create_task(fetch(node))
+        await dies(node, while_told, lambda: len(of_kind(node, TOLD)) == 150)
+        rest.set()
+        await polling
+        polling = asyncio.create_task(fetch(node))
+        await dies(node, while_settled, lambda: of_kind(node, "usage"))
+        await polling
         await fetch(node)
         await settled(node)
         await node.settle()
-        assert await tokens(node) == 300_000
+        assert sorted({each.line for each in of_kind(node, "usage")}) == sorted(f"line-{n}" for n in range(300))
+        assert (len(of_kind(node, "usage")), await tokens(node)) == (300, 300_000)
         client = node.redis()
         assert client.hget("tm:{acme}:total", "llm_input_tokens") == "300000"
         client.close()
