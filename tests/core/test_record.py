@@ -12,6 +12,7 @@ from taximeter.core.record import (
     Outcome,
     Record,
     Source,
+    outcome_of,
     possible,
     reservation_of,
     seq_of,
@@ -102,3 +103,9 @@ def test_an_event_ids_number_is_what_stands_last():
     assert seq_of("0123:ab:17") == 17
     with pytest.raises(ValueError, match="x"):
         seq_of("0123:x")
+
+
+def test_how_a_whole_answer_ended_is_its_status_and_whether_its_client_was_there():
+    assert [outcome_of(status, left=left) for status in (200, None, 429) for left in (False, True)] == [
+        Outcome.OK, Outcome.CLIENT_LEFT, Outcome.OK, Outcome.CLIENT_LEFT, Outcome.UPSTREAM_ERROR, Outcome.UPSTREAM_ERROR
+    ]  # fmt: skip

@@ -34,6 +34,13 @@ class Outcome(_Word):
     INTERRUPTED = "interrupted"
 
 
+def outcome_of(status: int | None, *, left: bool) -> Outcome:
+    """How an answer that came to its end ended, with this status; `left`: its client had gone."""
+    if status is not None and status >= 400:
+        return Outcome.UPSTREAM_ERROR
+    return Outcome.CLIENT_LEFT if left else Outcome.OK
+
+
 class Source(_Word):
     """Where a token figure comes from (DESIGN §2.4)."""
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from taximeter.core import errors
-from taximeter.core.record import Outcome
+from taximeter.core.record import Outcome, outcome_of
 from taximeter.gateway.ends import ASKING, ENDS, UPLOADING, By, Shown, Told, Use
 from taximeter.gateway.metering.call import Call
 from taximeter.gateway.metering.counted import count_and_settle, settle_now
@@ -86,7 +86,7 @@ async def end(relay: UnderWay, by: By, error: errors.RequestError | None = None)
     if outcome is Told.BY_ERROR:
         outcome = Outcome.CLIENT_LEFT if left else _outcome_of(error)
     elif outcome is Told.BY_STATUS:
-        outcome = call.outcome(left=False)
+        outcome = outcome_of(call.record.status, left=False)
     if isinstance(error, errors.UpstreamError):
         unsent = call.meter is None and not error.sent
     else:

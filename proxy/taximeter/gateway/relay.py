@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING
 
 from taximeter.core import errors
-from taximeter.core.record import LIMITED, Outcome
+from taximeter.core.record import LIMITED, Outcome, outcome_of
 from taximeter.flavors.meter import Answer
 from taximeter.gateway.admission.telling import told
 from taximeter.gateway.again import without_usage
@@ -186,7 +186,7 @@ class Relay:
             )
         self.state = ENDED
         if not call.closed:
-            await count_and_settle(call, call.outcome(left=exchange.left and not delivered))
+            await count_and_settle(call, outcome_of(call.record.status, left=exchange.left and not delivered))
 
     async def _pump(self, response: Response, arrived: bytes) -> None:
         """Have all of the answer passed on, beginning with what has arrived."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from taximeter.budgets.charges import Held, charge
 from taximeter.core.bounds import MAX_COST_NUSD
-from taximeter.core.record import IMPOSSIBLE, SATURATED, Open, Operation, Outcome, Record, Source
+from taximeter.core.record import IMPOSSIBLE, SATURATED, Open, Operation, Outcome, Record, Source, outcome_of
 from taximeter.core.usage import NOTHING, Reading
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Meter, Prepared
@@ -152,13 +152,7 @@ class Call:
                 silent.discard((record.upstream, record.api))
         settled_ns = time.perf_counter_ns()
         self.overhead_ns = (self.overhead_ns or 0) + settled_ns - (self.read_ns or settled_ns)
-        self.settle(_OK if answered and not left else self.outcome(left=left), settled_ns, reading)
-
-    def outcome(self, *, left: bool) -> Outcome:
-        """How an answer that came to its end ended."""
-        if self.record.status is not None and self.record.status >= 400:
-            return Outcome.UPSTREAM_ERROR
-        return Outcome.CLIENT_LEFT if left else Outcome.OK
+        self.settle(_OK if answered and not left else outcome_of(record.status, left=left), settled_ns, reading)
 
     def settle(
         self,
