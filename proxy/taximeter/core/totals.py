@@ -13,7 +13,7 @@ from taximeter.core.bounds import MAX_SUM
 from taximeter.core.record import Operation, Outcome, Record, Source
 
 
-class Totals(msgspec.Struct, kw_only=True):
+class Totals(msgspec.Struct):
     """Sums over records. Integers only; money in nano-USD. Field names are the Redis hash fields."""
 
     requests: int = 0

@@ -29,7 +29,7 @@ except at the ragged ends of a range."""
 
 TAGS = ("track", "document", "end_user")
 """Names with too many values for the roll-ups by SERIES. A filter on one reads its records by an index. A group-by on
-one, with no other name than the workspace, has roll-ups of its own; any other reads the records of the range."""
+one, also beside SERIES and filtered by them, has roll-ups of its own; one on two tags reads the range's records."""
 
 GROUPS = SERIES + TAGS
 

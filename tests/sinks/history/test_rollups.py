@@ -40,16 +40,16 @@ def test_the_summary_with_fewest_rows_that_knows_all_names_answers(group_by, fil
         assert kept in present(of).compile().params.values()
 
 
-@pytest.mark.parametrize("filters", [Filters(), Filters(workspace=["acme", "beta"])])
-def test_one_tag_and_the_workspace_have_roll_ups_of_their_own(filters):
-    one: tuple[tuple[str, ...], ...] = (("track",), ("workspace", "document"), ("end_user", "workspace"))
+@pytest.mark.parametrize("filters", [Filters(), Filters(workspace=["acme", "beta"]), Filters(task="query", model="m")])
+def test_one_tag_beside_names_of_series_has_roll_ups_of_its_own(filters):
+    one: tuple[tuple[str, ...], ...] = (("track",), ("workspace", "document"), ("end_user", "model", "task"))
     for names in one:
         assert knows_tag(names, shape(filters))
-    other: tuple[tuple[str, ...], ...] = ((), ("workspace",), ("track", "document"), ("track", "task"))
+    other: tuple[tuple[str, ...], ...] = ((), ("workspace",), ("track", "document"), ("track", "upstream"))
     for names in other:
         assert not knows_tag(names, shape(filters))
-    assert not knows_tag(("track",), shape(Filters(task="query")))
     assert not knows_tag(("track",), shape(Filters(track="t")))
+    assert not knows_tag(("track",), shape(Filters(outcome="ok")))
 
 
 RANGE = Filters(from_us=T0 - 40 * DAY_US + 7, to_us=T0 + 3 * DAY_US + 7)

@@ -42,6 +42,8 @@ def by_tag(reader: Reader) -> list[object]:
             reader.usage(Filters(), [tag]),
             reader.usage(ragged, ["workspace", tag]),
             reader.usage(Filters(workspace="acme"), [tag], "day", "Europe/Berlin"),
+            reader.usage(ragged, ["model", tag, "task"]),
+            reader.usage(Filters(task="query"), [tag, "operation"], "day"),
         )
     ]
 
@@ -303,6 +305,38 @@ def test_a_history_of_version_1_is_brought_up_to_date(url, bites):
         assert by_tag(Reader(database)) == before
     with Reader.open(url) as reader:
         assert by_tag(reader) == before
+
+
+def as_version_4(database: Database) -> None:
+    """With roll-ups by tag in each workspace, not in each series."""
+    with database.writing() as connection:
+        for table in TAG_LEVELS:
+            sums = ", ".join(f"{name} BIGINT NOT NULL" for name in FIELDS)
+            connection.execute(text(f"DROP TABLE {table.name}"))
+            connection.execute(
+                text(
+                    f"CREATE TABLE {table.name} (tag TEXT, start_s BIGINT, workspace TEXT, value TEXT, {sums}, "
+                    "PRIMARY KEY (tag, start_s, workspace, value))"
+                )
+            )
+        connection.execute(meta.update().where(meta.c.name == "version").values(value="4"))
+
+
+def test_roll_ups_by_tag_that_know_no_series_are_filled_anew(url, bites):
+    with Database(url) as database:
+        rng = Random(3)
+        Writer(database).apply([batch([random_call(rng, SPAN_US) for _ in range(50)])])
+        while roll_up(database):
+            pass
+        before = by_tag(Reader(database))
+        as_version_4(database)
+    with Database(url) as database:
+        Writer(database).prepare()
+        assert by_tag(Reader(database)) == before
+        assert roll_up(database)
+        while roll_up(database):
+            pass
+        assert by_tag(Reader(database)) == before
 
 
 def test_tags_that_were_gone_before_the_upgrade_are_not_told_to_be_missing(sqlite_url):

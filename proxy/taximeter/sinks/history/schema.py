@@ -32,7 +32,7 @@ from taximeter.sinks.query import SERIES, TAGS
 
 VERSION = 5
 """Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag. 3: charges. 4: refusals apart
-from errors, and how long calls took. 5: what is billed later."""
+from errors, and how long calls took. 5: what is billed later, roll-ups by tag in each series."""
 
 SEQ_BITS = 40
 """An event's id is `journal_no << 40 | seq`: 10^12 records a journal, 8 million journals, in 63 bits."""
@@ -274,13 +274,14 @@ TAG_LEVELS = tuple(
         f"usage_tags_{level}",
         Column("tag", Text, primary_key=True),
         _number("start_s"),
-        Column("workspace", Text, primary_key=True),
         Column("value", Text, primary_key=True),
+        _number("series_no"),
     )
     for level in ("hour", "day", "month")
 )
-"""Roll-ups by what a tag says: the records that carry a track, once more those with a document, with an end user. They
-are filled behind delivery (tag_rollups), which need not wait for them, and go by whole months with the records."""
+"""Roll-ups by what a tag says, in each series: the records that carry a track, once more those with a document, with an
+end user. They are filled behind delivery (tag_rollups), which need not wait for them, and go by whole months with the
+records."""
 
 MEASURES = ("duration", "ttft")
 """What is kept of how long calls took that ended well; stored by their place here."""

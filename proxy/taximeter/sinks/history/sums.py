@@ -36,6 +36,10 @@ _FIGURES = (
 _SUMS = tuple(dict.fromkeys((*_FIGURES, *SUMMED)))
 
 
+SERIES_NO = "series_no"
+"""Grouping by it: by every name of a series at once."""
+
+
 class Windows(NamedTuple):
     """How records are told apart by time."""
 
@@ -69,7 +73,7 @@ def record_sums(
     ids: tuple[int, int] | None = None,
     carrying: str | None = None,
 ) -> Iterator[RecordSums]:
-    """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS and schema.ORIGIN) and windows.
+    """Sums of single records of [start_us, end_us) by `group_by` (query.GROUPS, schema.ORIGIN, SERIES_NO) and windows.
 
     One key and window may come in several parts: they add up. `ids`: only events from one id to another. `carrying`:
     only those with this tag.

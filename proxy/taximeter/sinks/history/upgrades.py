@@ -5,16 +5,25 @@ from __future__ import annotations
 from sqlalchemy import Connection, func, inspect, literal, select, text
 
 from taximeter.sinks.history import schema
-from taximeter.sinks.history.schema import LEVELS, QUARTER, QUARTER_S, SUMMARY_LEVELS, TAG_LEVELS, US, meta
+from taximeter.sinks.history.schema import LEVELS, QUARTER, QUARTER_S, SUMMARY_LEVELS, TAG_LEVELS, US, meta, tags_done
 
 
 def upgrade(connection: Connection, found: int) -> None:
     """From version `found`. Version 3 added charges, 5 what is owed: of records before there are none."""
+    if 2 <= found < 5:
+        _without_tags(connection)
     schema.metadata.create_all(connection)
-    if found < 2:
+    if found < 5:
         _tags(connection)
     if found < 4:
         _apart(connection)
+
+
+def _without_tags(connection: Connection) -> None:
+    """Their roll-ups did not know the series: they are filled anew from the records, as where there were none."""
+    for table in (*TAG_LEVELS, tags_done):
+        connection.execute(text(f"DROP TABLE IF EXISTS {table.name}"))
+    connection.execute(meta.delete().where(meta.c.name == "tags_since_us"))
 
 
 def _tags(connection: Connection) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, Table
 
-from taximeter.sinks.cells import empty, merge, negative
+from taximeter.sinks.cells import negative
 from taximeter.sinks.history.conditions import SINGLY, shape
 from taximeter.sinks.history.marks import Due, count, due, events_since_us, tags_since_us
 from taximeter.sinks.history.read import rollups
@@ -26,8 +26,11 @@ from taximeter.sinks.history.windows import (
 )
 from taximeter.sinks.query import TAGS, Filters
 
-Sums = dict[tuple[int, tuple[str | None, ...]], list[int]]
-"""(number of the window, values of the group-by) -> cell."""
+Place = tuple[int, rollups.Key]
+"""(number of the window, values of the group-by)."""
+
+Sums = dict[Place, list[int]]
+"""Cells by place."""
 
 MOST_DUE = 50_000
 """Where more records are not in the roll-ups by tag yet, as after an upgrade, queries by tag read the records."""
@@ -72,12 +75,12 @@ def _by_tag(
             found = _records(connection, filters, names, each, Piece(None, each.start_us, each.end_us))
             yield from ((first + window, key, cell) for window, key, cell in found)
             continue
-        carrying: Sums = {}
+        carrying: dict[Place, list[tuple[int, ...]]] = {}  # copies: who is given a cell adds to it
         for window, key, cell in _rolled(connection, filters, names, each, since_us, HOUR, tag, waiting):
             yield first + window, key, cell
-            merge(carrying.setdefault((window, (*key[:at], None, *key[at + 1 :])), empty()), cell)
-        for (window, key), cell in carrying.items():
-            yield first + window, key, negative(cell)
+            carrying.setdefault((window, (*key[:at], None, *key[at + 1 :])), []).append(tuple(cell))
+        for (window, key), some in carrying.items():
+            yield first + window, key, [-sum(figures) for figures in zip(*some, strict=True)]
         for window, key, cell in _rolled(connection, filters, others, each, since_us, HOUR):
             yield first + window, (*key[:at], None, *key[at:]), cell
 

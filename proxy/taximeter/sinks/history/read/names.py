@@ -63,8 +63,9 @@ def _among_tags(connection: Connection, text: str, workspace: str | None) -> Ite
                 yield Match(tag, text, owner)
         holds = and_(known.tag == tag, _holds(known.value, text))
         if workspace is not None:
-            holds = and_(known.workspace == workspace, holds)
-        query = select(known.value, known.workspace).where(holds).distinct().order_by(known.value).limit(FOUND)
+            holds = and_(series.c.workspace == workspace, holds)
+        of = select(known.value, series.c.workspace).join(series, series.c.series_no == known.series_no)
+        query = of.where(holds).distinct().order_by(known.value).limit(FOUND)
         yield from (Match(tag, value, owner) for value, owner in connection.execute(query))
 
 

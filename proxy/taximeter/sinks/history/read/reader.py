@@ -260,17 +260,17 @@ def _group(
     )
 
 
-def _weight(group: Group) -> tuple[int, int, list[tuple[bool, str]]]:
+def _weight(group: Group) -> tuple[int, int, list[str]]:
     return -group.totals.cost_nusd, -group.totals.total_tokens, _nones_first(tuple(group.key.values()))
 
 
-def _order(item: tuple[tuple[int, tuple[str | None, ...]], list[int]]) -> tuple[int, list[tuple[bool, str]]]:
+def _order(item: tuple[tuple[int, tuple[str | None, ...]], list[int]]) -> tuple[int, list[str]]:
     (window, key), _ = item
     return window, _nones_first(key)
 
 
-def _nones_first(key: tuple[str | None, ...]) -> list[tuple[bool, str]]:
-    return [(value is not None, value or "") for value in key]
+def _nones_first(key: tuple[str | None, ...]) -> list[str]:
+    return [value or "" for value in key]  # no name is ""
 
 
 def _track_part(key: tuple[str | None, ...], first_us: int, last_us: int, cell: list[int]) -> TrackPart:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Label, Select, Table, and_, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Label, Select, Table, bindparam, select
 
 from taximeter.sinks.cells import FIELDS, negative
 from taximeter.sinks.history.conditions import Shape, on_names, shape, values
@@ -57,14 +57,14 @@ def read_shifted(connection: Connection, filters: Filters, names: Sequence[str],
 
 
 def knows_tag(names: Sequence[str], asked: Shape) -> bool:
-    """Whether the roll-ups by tag serve a query: by one tag, with nothing else asked but the workspace."""
+    """Whether the roll-ups by tag serve a query: by one tag, beside names of series only."""
     tags = [name for name in names if name in TAGS]
-    return len(tags) == 1 and {"workspace", *tags}.issuperset(names) and all(name == "workspace" for name, _ in asked)
+    return len(tags) == 1 and {*SERIES, *tags}.issuperset(names) and all(name in SERIES for name, _ in asked)
 
 
 def _rows(connection: Connection, query: Select[Any], given: dict[str, Any], n: int, windowed: bool) -> Found:
     for row in connection.execute(query, given):
-        key = tuple(value or None for value in row[:n])
+        key = tuple([value or None for value in row[:n]])
         yield row[n] if windowed else 0, key, list(row[n + windowed :])
 
 
@@ -107,11 +107,15 @@ def _tag_query(
     windows: Sequence[Label[int]],
     sums: Sequence[Label[int]],
 ) -> Select[Any]:
-    """Of a roll-up by tag, which has its names in itself."""
+    """Of a roll-up by tag: the tag's value stands in it, the other names are its series'."""
     (tag,) = (name for name in names if name in TAGS)
-    named = [table.c.value if name == tag else table.c[name] for name in names]
-    mine = and_(table.c.tag == tag, on_names(table, asked), inside)
-    return select(*named, *windows, *sums).where(mine).group_by(*named, *(window.key for window in windows))
+    named = [table.c.value if name == tag else series.c[name] for name in names]
+    query = select(*named, *windows, *sums).where(table.c.tag == tag, inside)
+    # By starts, not windows, and values: as the rows lie, nothing is sorted. Where a window has several they add up.
+    query = query.group_by(*([table.c.start_s] if windows else []), table.c.value, *named)
+    if len(names) == 1 and not asked:
+        return query
+    return query.join(series, series.c.series_no == table.c.series_no).where(on_names(series, asked))
 
 
 def _choose(names: Sequence[str], asked: Shape) -> tuple[Table, Sequence[Table], ColumnElement[bool] | None]:

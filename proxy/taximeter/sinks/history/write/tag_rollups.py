@@ -15,7 +15,7 @@ from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.marks import BEHIND, DONE, Due, due
 from taximeter.sinks.history.schema import HOUR_S, TAG_LEVELS, US, journals, tags_done
-from taximeter.sinks.history.sums import Windows, record_sums
+from taximeter.sinks.history.sums import SERIES_NO, Windows, record_sums
 from taximeter.sinks.history.write.levels import Cells, add_to_levels, put
 from taximeter.sinks.history.write.statements import Statements
 from taximeter.sinks.query import TAGS, Filters
@@ -88,9 +88,9 @@ def _add(connection: Connection, taken: Due) -> None:
     cells: Cells = {}
     for tag in TAGS:
         hours = Windows(0, HOUR_S * US)
-        names = ("workspace", tag)
+        names = (SERIES_NO, tag)
         for part in record_sums(connection, Filters(), 0, FOREVER_US, names, hours, ids=taken.ids, carrying=tag):
-            workspace, value = part.key
+            series_no, value = part.key
             if value is not None:
-                put(cells, (part.window * HOUR_S, tag, workspace or "", value), part.cell)
+                put(cells, (part.window * HOUR_S, tag, value, series_no), part.cell)
     add_to_levels(Statements(connection), TAG_LEVELS, cells)
