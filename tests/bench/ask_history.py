@@ -61,7 +61,7 @@ def questions(reader: Reader) -> dict[str, Callable[[], object]]:
         "1 day by end user": lambda: reader.usage(ranged(1), ["end_user"]),
         "1 day by document": lambda: reader.usage(ranged(1), ["document"]),
         "30 Berlin days by end user": lambda: reader.usage(ranged(30), ["end_user"], "day", "Europe/Berlin"),
-        "1 day by end user and model (single records)": lambda: reader.usage(ranged(1), ["end_user", "model"]),
+        "1 day by end user and model": lambda: reader.usage(ranged(1), ["end_user", "model"]),
         "one document": lambda: reader.usage(Filters(document=record.document)),
         f"a track of {sum(p.totals.requests for p in reader.track(record.workspace, str(record.track)))} calls": (
             lambda: reader.track(record.workspace, str(record.track))
