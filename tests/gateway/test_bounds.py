@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from taximeter.core.errors import BadRequest
 from taximeter.flavors import FLAVORS, find
 from taximeter.flavors.meter import Countable, Demand
+from taximeter.flavors.responses import REALTIME
 from taximeter.gateway.bounds.bounds import MOST_TOKENS, OVERHEAD_TOKENS, Limits, bound
 from taximeter.gateway.bounds.rules import (
     COSTLY_PATHS,
@@ -51,8 +52,13 @@ PATHS = {
 }
 
 
+def flavor_of(dialect):
+    """A flavor with this dialect; Realtime's is no path's, as it is only asked for on a WebSocket."""
+    return REALTIME if dialect == "realtime" else find(b"POST", PATHS[dialect].encode())
+
+
 def most(body, where="chat", *, provider="p", counted=0, text=None, **demand):
-    flavor = find(b"POST", PATHS[where].encode())
+    flavor = flavor_of(where)
     asked = Demand(members=body, reading=msgspec.json.encode(body), **demand)
     return bound(flavor, asked, text or Countable(), counted, provider, LIMITS)
 
@@ -141,7 +147,7 @@ def test_the_documentation_shows_the_rules():
 def test_every_dialect_has_a_path_and_rules():
     named = {flavor.dialect for _, flavor in FLAVORS}
     assert {find(b"POST", path.encode()).dialect for path in PATHS.values()} == named
-    assert {row.dialect for row in RULES} - {"*"} == named - {"agent"}
+    assert {row.dialect for row in RULES} - {"*", "realtime"} == named - {"agent"}
 
 
 BODIES = [

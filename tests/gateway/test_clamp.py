@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.test_bounds import LIMITS, PATHS, nested
+from gateway.test_bounds import LIMITS, PATHS, flavor_of, nested
 from gateway.test_budget import CHAT, budget, gated, post, redis, spend
-from taximeter.flavors import find
 from taximeter.flavors.meter import Countable, Demand
 from taximeter.gateway.bounds.bounds import bound
 from taximeter.gateway.bounds.clamp import is_sealed, shortened
@@ -29,7 +28,7 @@ CLAMPED = {"clamp": True, "clamp_min_output_tokens": 10}
 
 
 def bound_of(body, dialect, provider="p"):
-    flavor = find(b"POST", PATHS[dialect].encode())
+    flavor = flavor_of(dialect)
     return bound(flavor, Demand(members=body, reading=msgspec.json.encode(body)), Countable(), 0, provider, LIMITS)
 
 

@@ -200,6 +200,10 @@ class LimitSettings(Section):
     tcp_user_timeout_s: SecondsOrNone = 600.0
     """A client whose end confirms nothing of its answer, or takes nothing of it, for so long is dropped; 0: as long as
     the system does (about 15 min)."""
+    websocket_sessions: Annotated[int, Meta(ge=0)] = 0
+    """Most WebSockets open in one worker; one more is refused with 429. 0: as many as come."""
+    websocket_session_s: SecondsOrNone = 0.0
+    """A WebSocket is closed (1001) after so long, when nothing is under way on it; 0: as long as its ends want."""
     shutdown_delay_s: SecondsOrNone = 0.0
     """After SIGTERM calls are taken for so long still, while /readyz says 503, so that a load balancer which asks there
     sends them elsewhere."""

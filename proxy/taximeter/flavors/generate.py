@@ -10,7 +10,10 @@ repeats the object; its counters can restart, so the last chunk that counts anyt
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import cast
+
+from msgspec.structs import replace
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
@@ -27,10 +30,11 @@ from taximeter.flavors.usage.usual import USAGE_RAW_BYTES
 class GenerateReader(UsageReader):
     """Generated content, whole, in events or in an array."""
 
-    __slots__ = ("_maps", "_queries")
+    __slots__ = ("_asked", "_maps", "_queries")
 
     def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
         super().__init__(row, prepared, answer, provider)
+        self._asked = prepared.model
         self._queries: set[str] = set()
         self._maps = False
 
@@ -38,20 +42,23 @@ class GenerateReader(UsageReader):
         verdict = super().take(found)
         candidates = found.get("candidates")
         if candidates is not None and _GROUNDING in bytes(candidates):
-            for candidate in map(fields, items(decode(candidates))):
-                grounded = fields(candidate.get("groundingMetadata"))
-                asked = items(grounded.get("webSearchQueries"))
-                self._queries.update(query for query in asked if isinstance(query, str) and query)
-                chunks = map(fields, items(grounded.get("groundingChunks")))
-                self._maps = self._maps or any("maps" in chunk for chunk in chunks)
+            self._look_up(map(fields, items(decode(candidates))))
         return verdict
+
+    def _look_up(self, candidates: Iterable[Fields]) -> None:
+        for candidate in candidates:
+            grounded = fields(candidate.get("groundingMetadata"))
+            asked = items(grounded.get("webSearchQueries"))
+            self._queries.update(query for query in asked if isinstance(query, str) and query)
+            chunks = map(fields, items(grounded.get("groundingChunks")))
+            self._maps = self._maps or any("maps" in chunk for chunk in chunks)
 
     def convert(self) -> Reading:
         """With what was looked up: of Gemini 3 every distinct query is billed, of earlier ones the prompt
         (https://ai.google.dev/gemini-api/docs/google-search, "Pricing")."""
         reading = super().convert()
         if self._queries:
-            reading.web_search_requests = 1 if _by_prompt(self.model or "") else len(self._queries)
+            reading.web_search_requests = 1 if _by_prompt(self.model or self._asked or "") else len(self._queries)
         if self._maps:
             reading.maps_requests = 1
         return reading
@@ -63,6 +70,19 @@ class GenerateReader(UsageReader):
         if any(counts) or (counts and not self.usage):
             self.usage = usage if len(raw) <= USAGE_RAW_BYTES else {}
             self.keep_raw(raw)
+
+
+class LiveReader(GenerateReader):
+    """What the model generates once on a connection of the Live API; grounding is repeated with each of its parts."""
+
+    __slots__ = ()
+
+    def take(self, found: Members) -> Verdict:
+        verdict = super().take(found)
+        told = found.get("serverContent")
+        if told is not None and _GROUNDING in bytes(told):
+            self._look_up((fields(decode(told)),))
+        return verdict
 
 
 class PredictReader(UsageReader):
@@ -104,7 +124,7 @@ class PredictMeter(BodyMeter):
 
 
 _GROUNDING = b'"groundingMetadata"'
-_by_prompt = re.compile(r"(?i)(.*/)?gemini-[12]\b").match
+_by_prompt = re.compile(r"(?i)(.*/)?gemini-(live-)?[12]\b").match
 _token_count = re.compile(rb'"token_count"\s*:\s*(\d{1,15})(?:\.0)?[\s,}]').finditer
 _CARRIED_BYTES = 256
 """More than one member with its blanks: what a cut may have split is found with the next chunk."""
@@ -124,6 +144,14 @@ GENERATE = Dialect(
     prompt=("contents", "systemInstruction", "system_instruction"),
     prompt_json=("tools", "generationConfig"),
     text=("candidates.content",),
+)
+LIVE = replace(
+    # BidiGenerateContent: what its setup says bounds every response.
+    GENERATE,
+    source="https://ai.google.dev/api/live",
+    api="live",
+    reader=LiveReader,
+    marks=(b"error", _GROUNDING),
 )
 EMBED_CONTENT = Dialect(
     source="https://ai.google.dev/api/embeddings",

@@ -16,7 +16,7 @@ from taximeter.core.usage import Reading
 from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.meter import Answer, Countable, Prepared
 from taximeter.flavors.text import extract
-from taximeter.flavors.usage.counts import Fields, Members, count, decode, fields, items, raw_text
+from taximeter.flavors.usage.counts import Fields, Members, count, decode, duration_s, fields, items, raw_text
 from taximeter.flavors.usage.reader import UsageReader
 from taximeter.flavors.usage.row import Row
 
@@ -79,7 +79,10 @@ class ResponsesReader(UsageReader):
 
 
 class RealtimeReader(ResponsesReader):
-    """A response on a Realtime connection, whose last event is of one type however it went."""
+    """A response on a Realtime connection, whose last event is of one type however it went.
+
+    xAI tells `usage` beside the `response`, whose own is empty (https://github.com/MemberJunction/MJ/pull/3662).
+    """
 
     __slots__ = ()
 
@@ -87,6 +90,14 @@ class RealtimeReader(ResponsesReader):
         super()._look(found, depth)
         if bytes(found.get("status", b"")) == b'"failed"':
             self.failed = True
+
+    def convert(self) -> Reading:
+        """With the seconds xAI bills, unless it bills messages of text beside them: those have no price here, and part
+        of a bill is none (https://docs.x.ai/developers/pricing#voice-pricing)."""
+        reading = super().convert()
+        if not self.usage.get("input_text_messages"):
+            reading.seconds = duration_s(self.usage.get("billable_audio_seconds"))
+        return reading
 
 
 class Responses(Dialect, frozen=True, kw_only=True, eq=False):
@@ -149,6 +160,7 @@ REALTIME = replace(
     RESPONSES,
     source="https://platform.openai.com/docs/api-reference/realtime-server-events/response/done",
     api="realtime",
+    dialect="realtime",
     reader=RealtimeReader,
     ends=frozenset(("response.done",)),
     marks=(b"[DONE]", b"error", b'"response.done"'),

@@ -11,6 +11,7 @@ from taximeter.core import routes
 from taximeter.flavors.bedrock import AGENT
 from taximeter.flavors.dialects import CONVERSATIONS, UNMETERED
 from taximeter.flavors.meter import Demand
+from taximeter.flavors.responses import REALTIME
 from taximeter.flavors.runs import RUNS
 from taximeter.flavors.text.lenient import Unreadable, unambiguous
 from taximeter.gateway.bounds import readable
@@ -97,7 +98,7 @@ def _only_begins(flavor: Flavor, members: dict[str, object]) -> bool:
 
 
 def _endless(flavor: Flavor, path: bytes) -> Iterator[str]:
-    if _costly(path):
+    if _costly(path) and flavor is not REALTIME:  # a response on a Realtime connection is billed with its answer
         yield "what this path starts is done and billed later"
     if flavor is AGENT or flavor is RUNS:
         yield "how often an agent calls its model"

@@ -40,6 +40,7 @@ class Rule(NamedTuple):
 
 _OPENAI_CHAT = "https://platform.openai.com/docs/api-reference/chat/create"
 _OPENAI_RESPONSES = "https://platform.openai.com/docs/api-reference/responses/create"
+_OPENAI_REALTIME = "https://platform.openai.com/docs/api-reference/realtime-client-events/response/create"
 _OPENAI_COMPLETIONS = "https://platform.openai.com/docs/api-reference/completions/create"
 _OPENAI_SEARCH = "https://platform.openai.com/docs/guides/tools-web-search"
 _OPENAI_IMAGES = "https://platform.openai.com/docs/api-reference/images/create"
@@ -114,6 +115,10 @@ RULES: tuple[Rule, ...] = (
     Rule("responses", "max_tool_calls", Bounds.USES, _OPENAI_RESPONSES),
     Rule("responses", "tools", Bounds.TOOLS, _OPENAI_RESPONSES),
     Rule("responses", "service_tier", Bounds.TIER, _OPENAI_RESPONSES),
+    Rule("realtime", "max_output_tokens", Bounds.ANSWER, _OPENAI_REALTIME),
+    Rule("realtime", "max_response_output_tokens", Bounds.ANSWER, _OPENAI_REALTIME),
+    Rule("realtime", "prompt", Bounds.ENDLESS, _OPENAI_REALTIME),
+    Rule("realtime", "tools", Bounds.TOOLS, _OPENAI_REALTIME),
     Rule("conversations", "completion_args.max_tokens", Bounds.ANSWER, _MISTRAL),
     Rule("conversations", "agent_id", Bounds.ENDLESS, _MISTRAL),
     Rule("conversations", "tools", Bounds.TOOLS, _MISTRAL),

@@ -39,8 +39,8 @@ _BEARERS = (
 _PATHS = tuple(
     (re.compile(rb"(?i)^/" + pattern.encode() + rb"(?:[/:?]|$)").match, providers)
     for pattern, providers in (
-        (r"v1(?:beta1?)?/projects", _VERTEX),
-        (r"(?:upload/)?v1(?:alpha|beta)", _GOOGLE),
+        (r"(?:v1(?:beta1?)?/projects|ws/google\.cloud\.aiplatform\.[^/]*)", _VERTEX),
+        (r"(?:(?:upload/)?v1(?:alpha|beta)|ws/google\.ai\.generativelanguage\.[^/]*)", _GOOGLE),
         (r"(?:upload/)?v1/(?:models|tunedModels)/[^/?]+:[a-z]+", _GOOGLE),
         (r"openai/(?:deployments|models|files|batches|v1)", _AZURE),
         (r"(?:model|foundation-models|inference-profiles|async-invoke|guardrail|knowledgebases|agents)", _BEDROCK),
@@ -49,7 +49,7 @@ _PATHS = tuple(
         (r"api/(?:tags|show|ps|version|pull|push|create|copy|delete|blobs|chat|generate|embed|embeddings)", _OLLAMA),
         (r"v1/(?:messages|complete|skills|organizations)", _ANTHROPIC),
         (
-            r"v1/(?:responses|assistants|threads|vector_stores|uploads|fine_tuning|conversations|videos|containers|evals)",
+            r"v1/(?:responses|realtime|assistants|threads|vector_stores|uploads|fine_tuning|conversations|videos|containers|evals)",
             _OPENAI | _AZURE,
         ),
     )

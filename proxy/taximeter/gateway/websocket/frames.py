@@ -55,6 +55,16 @@ class Frames:
         """The opcode of the message being read; 0: none is."""
         self._fin = self._first = False
 
+    @property
+    def between_frames(self) -> bool:
+        """Whether what was fed ends with a frame: another one may follow it."""
+        return not self._left_bytes and not self._carried
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether it ends with a message, too."""
+        return self.between_frames and not self._message
+
     def feed(self, data: bytes) -> list[Piece]:
         """The pieces in what came. Raises Malformed."""
         pieces: list[Piece] = []

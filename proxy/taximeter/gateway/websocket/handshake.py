@@ -14,7 +14,9 @@ from urllib.parse import parse_qsl
 
 from taximeter.core import errors, loops, routes
 from taximeter.core.record import Outcome
+from taximeter.flavors.generate import LIVE
 from taximeter.flavors.responses import REALTIME, RESPONSES
+from taximeter.gateway.admission.admission import presented
 from taximeter.gateway.ending import refuse
 from taximeter.gateway.metering.call import new_request_id
 from taximeter.gateway.pages import Pages
@@ -22,6 +24,8 @@ from taximeter.gateway.restricted import Restrictions
 from taximeter.gateway.tagging import Tagging
 from taximeter.gateway.upstream.credentials import PROXY_KEY
 from taximeter.gateway.websocket.books import Books, Whose
+from taximeter.gateway.websocket.live import LiveBooks
+from taximeter.gateway.websocket.openai import OpenAIBooks
 from taximeter.gateway.websocket.opening import Opening
 from taximeter.gateway.websocket.session import RESTART, Session
 from taximeter.server.fields import HOP_BY_HOP
@@ -38,17 +42,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taximeter.gateway")
 
-KEY_PROTOCOL = b"openai-insecure-api-key."
+KEY_PROTOCOLS = (b"openai-insecure-api-key.", b"xai-client-secret.")
 """How a browser, which can set no header, sends its key: as one of the protocols it offers
-(https://platform.openai.com/docs/guides/realtime-websocket)."""
-_SPOKEN: tuple[tuple[re.Pattern[bytes], Flavor], ...] = (
-    (re.compile(rb"(?i)/realtime$"), REALTIME),  # OpenAI, Azure, xAI
-    (re.compile(rb"(?i)/responses$"), RESPONSES),  # https://developers.openai.com/api/docs/guides/websocket-mode
+(https://platform.openai.com/docs/guides/realtime-websocket, https://docs.x.ai/docs/guides/voice)."""
+_SPOKEN: tuple[tuple[re.Pattern[bytes], Flavor, type[Books]], ...] = (
+    (re.compile(rb"(?i)/realtime$"), REALTIME, OpenAIBooks),  # OpenAI, Azure, xAI
+    (re.compile(rb"(?i)/responses$"), RESPONSES, OpenAIBooks),
+    (re.compile(rb"(?i)[./]BidiGenerateContent(Constrained)?$"), LIVE, LiveBooks),  # Google AI, Vertex
 )
 _MODEL_PARAMETERS = ("model", "deployment")
 """Query parameters that name the model: OpenAI's; Azure's."""
-_OF_ONE_HOP = HOP_BY_HOP | {b"content-length"}
-_NOT_SPOKEN = "No WebSocket is served at this path: those of /realtime and /responses are."
+_RETRY_AFTER_S = 5
+_NOT_SPOKEN = "No WebSocket is served at this path: those of /realtime, /responses and …BidiGenerateContent are."
 
 
 class WebSockets:
@@ -70,14 +75,14 @@ class WebSockets:
         exchange.client.pause_reading()  # what comes next is no HTTP
         request_id = new_request_id(time.time_ns() // 1000)
         try:
+            if 0 < self._limits.websocket_sessions <= len(self.sessions):
+                raise errors.Overloaded("So many WebSockets are open as may be here.", retry_after_s=_RETRY_AFTER_S)
             opened, session = await self._open(exchange)
         except errors.RequestError as error:
             refuse(exchange, error, request_id)
             return
         if session is None:
-            headers = [
-                field for field in opened.headers if field[0] not in HOP_BY_HOP and field[0] != b"content-length"
-            ]
+            headers = [each for each in opened.headers if each[0] not in HOP_BY_HOP and each[0] != b"content-length"]
             opened.transport.abort()
             exchange.answer(opened.status, [*headers, (b"content-length", b"%d" % len(opened.body))], opened.body)
             return
@@ -86,7 +91,7 @@ class WebSockets:
             return
         theirs = [field for field in opened.headers if field[0] not in HOP_BY_HOP]
         self.sessions.add(session)
-        session.begin(switch(exchange, theirs, session), opened.rest)
+        session.begin(switch(exchange, theirs, session), opened.rest, self._limits.websocket_session_s)
         try:
             await session.ended.wait()
         except asyncio.CancelledError:
@@ -99,16 +104,15 @@ class WebSockets:
         """The upstream's answer, and the session where it is an upgrade. Raises RequestError."""
         offered = _offered(exchange.headers)
         head = dict(exchange.headers)
-        presented = next((each[len(KEY_PROTOCOL) :] for each in offered if each.startswith(KEY_PROTOCOL)), None)
-        if presented is not None and b"authorization" not in head:
-            head[b"authorization"] = b"Bearer " + presented
+        _find_key(offered, exchange.query, head)
         self._pages.admit(exchange, head, time.time_ns() // 1000)
         if loops.HEADER in head:
             loops.check(exchange.headers, self._upstreams.mark)
         route = routes.resolve(exchange.path)
-        flavor = next((each for found, each in _SPOKEN if found.search(routes.canonical(route.path))), None)
-        if flavor is None:
+        spoken = next((each for each in _SPOKEN if each[0].search(routes.canonical(route.path))), None)
+        if spoken is None:
             raise errors.NotFound(_NOT_SPOKEN)
+        _, flavor, kept_in = spoken
         if b"sec-websocket-key" not in head:
             raise errors.BadRequest("A request for a WebSocket needs Sec-WebSocket-Key.", param="sec-websocket-key")
         named = self._tagging.named(head)
@@ -130,10 +134,8 @@ class WebSockets:
             self._metering, self._admission, self._restrictions, self._tagging, exchange, head, named, route, key,
             upstream, flavor, model,
         )  # fmt: skip
-        session = Session(
-            Books(whose), flavor, self._metering, exchange.client, opened.transport, self._limits.json_body_bytes,
-        )  # fmt: skip
-        return opened, session
+        limit_bytes = self._limits.json_body_bytes
+        return opened, Session(kept_in(whose), self._metering, exchange.client, opened.transport, limit_bytes)
 
 
 def _offered(headers: Headers) -> list[bytes]:
@@ -142,10 +144,20 @@ def _offered(headers: Headers) -> list[bytes]:
     return [each for value in values for each in (part.strip(b" \t") for part in value.split(b",")) if each]
 
 
+def _find_key(offered: list[bytes], query: bytes, head: dict[bytes, bytes]) -> None:
+    """The key of a browser, into the head where others have it: from a protocol it offers; or, a proxy key only, from
+    `key=` in the query, where Google's clients put theirs (the upstream never sees it)."""
+    keys = [each.partition(b".")[2] for each in offered if each.startswith(KEY_PROTOCOLS)]
+    if keys and b"authorization" not in head:
+        head[b"authorization"] = b"Bearer " + keys[0]
+    elif b"key=" + PROXY_KEY in query and presented(head) is None:
+        head[b"x-goog-api-key"] = dict(parse_qsl(query.decode("latin-1"))).get("key", "").encode("latin-1", "replace")
+
+
 def _passed_on(offered: list[bytes], upstream: Upstream) -> list[bytes]:
     """Those that the upstream is offered: a key among them only where it is the client's own and may go on."""
     forwards = upstream.settings.forward_credentials and not upstream.key
-    return [each for each in offered if not each.startswith(KEY_PROTOCOL) or (forwards and PROXY_KEY not in each)]
+    return [each for each in offered if not each.startswith(KEY_PROTOCOLS) or (forwards and PROXY_KEY not in each)]
 
 
 def _model_of(query: bytes) -> str | None:

@@ -1,24 +1,26 @@
-"""Complete text messages out of frames' pieces, in bounded memory: what each is, as soon as that can be told.
+"""Complete messages out of frames' pieces, in bounded memory: what each is, as soon as that can be told.
 
 A message that fits is kept until it is whole. Of a longer one its beginning tells what it is; the rest is handed on in
-the pieces in which it comes.
+the pieces in which it comes. Messages are read whether they are text or binary: Google's server sends its JSON in
+binary ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from taximeter.flavors.framing.scan import TopMembers
-from taximeter.flavors.usage.counts import decode, fields
+from taximeter.flavors.usage.counts import decode, fields, members
 
 if TYPE_CHECKING:
     from taximeter.gateway.websocket.frames import Piece
 
 HELD_BYTES = 64 * 1024
 """A message up to this is read whole; of a longer one so much is looked at to tell what it is."""
-_NAMES = ("type", "event_id", "response_id", "stream_id", "model", "item_id")
+_NOTHING = msgspec.Raw(b"")
 
 
 class Event(msgspec.Struct, kw_only=True):
@@ -29,44 +31,65 @@ class Event(msgspec.Struct, kw_only=True):
     response_id: str | None = None
     stream_id: str | None = None
     model: str | None = None
-    item_id: str | None = None
-    response: msgspec.Raw = msgspec.Raw(b"")
-    session: msgspec.Raw = msgspec.Raw(b"")
-    error: msgspec.Raw = msgspec.Raw(b"")
+    response: msgspec.Raw = _NOTHING
+    session: msgspec.Raw = _NOTHING
+    error: msgspec.Raw = _NOTHING
+    setup: msgspec.Raw = _NOTHING
+    content: msgspec.Raw = _NOTHING
+    results: msgspec.Raw = _NOTHING
+    generated: msgspec.Raw = _NOTHING
+    spoken: msgspec.Raw = _NOTHING
+    calls: msgspec.Raw = _NOTHING
+    usage: msgspec.Raw = _NOTHING
+
+    @property
+    def known(self) -> bool:
+        """Whether it has said what it is."""
+        return bool(self.type or self.setup or self.content or self.results or self.spoken or self.generated)
 
 
-_decoder = msgspec.json.Decoder(Event)
+_TEXTS = ("type", "event_id", "response_id", "stream_id", "model")
+_OBJECTS = {"response": "response", "session": "session", "error": "error"}
+_OBJECTS_OF_LIVE = {
+    "setup": "setup",
+    "clientContent": "content",
+    "client_content": "content",
+    "toolResponse": "results",
+    "tool_response": "results",
+    "realtimeInput": "spoken",
+    "realtime_input": "spoken",
+    "serverContent": "generated",
+    "toolCall": "calls",
+    "usageMetadata": "usage",
+}
+"""Of Gemini's Live API, whose messages have no type but a member each (https://ai.google.dev/api/live); clients spell
+them in either way, as protobuf's JSON allows."""
+_ALL_OBJECTS = {**_OBJECTS, **_OBJECTS_OF_LIVE}
 
 
 def event_of(body: bytes, *, whole: bool) -> Event:
     """What a message, or the beginning of one, says of itself. What cannot be read has no type."""
-    if whole:
-        try:
-            return _decoder.decode(body)
-        except (ValueError, RecursionError):
-            pass
+    found = members(body) if whole else None
+    if found is not None:
+        return _event({name: bytes(raw) for name, raw in found.items() if name in _LOOKED_AT}, _ALL_OBJECTS)
     scan = scanning()
     scan.feed(body)
     event = said(scan)
-    if event.response_id is None and not whole:
-        event.response_id = _inner_id(body)
+    if not whole:
+        event.response_id = event.response_id or _inner_text(body, "response", "id")
+        if event.setup:
+            event.model = _inner_text(body, "setup", "model")
     return event
 
 
 def scanning() -> TopMembers:
     """Looks for what `said` tells in a message that comes in pieces."""
-    return TopMembers(_NAMES, 256)
+    return TopMembers((*_TEXTS, *_OBJECTS_OF_LIVE), 256)
 
 
 def said(scan: TopMembers) -> Event:
-    """What a message has said of itself so far."""
-    found: dict[str, str] = {}
-    for name, piece in scan.found().items():
-        if piece[:1] == b'"' and (end := _end_of_string(piece)):
-            value = decode(piece[:end])
-            if isinstance(value, str):
-                found[name] = value
-    return Event(**found)  # type: ignore[arg-type]  # names are members
+    """What a message has said of itself so far; of Live's objects only that they are there."""
+    return _event(scan.found(), _OBJECTS_OF_LIVE)
 
 
 def response_of(event: Event) -> dict[str, object]:
@@ -75,7 +98,7 @@ def response_of(event: Event) -> dict[str, object]:
 
 
 class Messages:
-    """One direction's. `take` each piece of a text message; then look at `event`."""
+    """One direction's. `take` each piece of a message; then look at `event`."""
 
     __slots__ = ("_held", "event", "over")
 
@@ -103,16 +126,32 @@ class Messages:
         return b""
 
 
-def _inner_id(body: bytes) -> str | None:
-    """The id of the `response` object that a message begins with."""
-    scan = TopMembers(("response",), HELD_BYTES)
+def _event(found: Mapping[str, bytes], objects: Mapping[str, str]) -> Event:
+    event = Event()
+    for name, piece in found.items():
+        if piece[:1] == b'"' and name in _TEXTS:
+            value = _text_of(piece)
+            if value is not None:
+                setattr(event, name, value)
+        elif piece[:1] == b"{" and name in objects:
+            setattr(event, objects[name], msgspec.Raw(piece))
+    return event
+
+
+def _inner_text(body: bytes, holder: str, name: str) -> str | None:
+    """A text in an object that a message begins with."""
+    scan = TopMembers((holder,), HELD_BYTES)
     scan.feed(body)
-    inner = scan.found().get("response")
+    inner = scan.found().get(holder)
     if inner is None:
         return None
-    ids = TopMembers(("id",), 256)
-    ids.feed(inner)
-    piece = ids.found().get("id", b"")
+    texts = TopMembers((name,), 256)
+    texts.feed(inner)
+    return _text_of(texts.found().get(name, b""))
+
+
+def _text_of(piece: bytes) -> str | None:
+    """The text that a piece of JSON begins with."""
     end = _end_of_string(piece) if piece[:1] == b'"' else 0
     value = decode(piece[:end]) if end else None
     return value if isinstance(value, str) else None
@@ -126,3 +165,6 @@ def _end_of_string(piece: bytes) -> int:
             return at + 1
         at += 1
     return 0
+
+
+_LOOKED_AT = frozenset((*_TEXTS, *_ALL_OBJECTS))

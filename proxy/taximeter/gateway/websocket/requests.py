@@ -1,0 +1,250 @@
+"""What a client sends on a WebSocket: each message goes on when it is known what it is, and when what it asks for is
+written down and held. A refused one does not go on."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from taximeter.core import errors
+from taximeter.core.record import Outcome
+from taximeter.gateway.websocket.frames import CLOSE, Frames, Malformed, Piece
+from taximeter.gateway.websocket.messages import Messages, event_of, said, scanning
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from taximeter.gateway.metering.metering import Metering
+    from taximeter.gateway.websocket.books import Books, UnderWay
+    from taximeter.gateway.websocket.messages import Event
+
+log = logging.getLogger("taximeter.gateway")
+
+BROKEN, TOO_BIG = 1002, 1009
+_TAIL_BYTES = 1024
+
+
+class Ends(Protocol):
+    """The session, as this side of it sees it."""
+
+    def send(self, data: bytes) -> None:
+        """To the upstream."""
+
+    def say(self, payload: bytes) -> None:
+        """To the client, as a message of ours."""
+
+    def wait(self, until: Coroutine[None, None, None]) -> None:
+        """Read nothing of the client until this is done."""
+
+    def stop(self, code: int, outcome: Outcome) -> None:
+        """End it."""
+
+    def stop_if_spent(self) -> None:
+        """End it where nothing more may be asked for."""
+
+
+class _Late:
+    """A long message that goes on as it comes, and is not known whole."""
+
+    __slots__ = ("_scan", "_tail", "under_way")
+
+    def __init__(self, under_way: UnderWay | None, body: bytes) -> None:
+        """`under_way`: what it asks for; None: it is not known yet whether it does. `body`: its beginning."""
+        self.under_way = under_way
+        self._scan = scanning()
+        self._tail = b""
+        self.feed(body)
+
+    def feed(self, payload: bytes) -> None:
+        self._scan.feed(payload)
+        self._tail = (self._tail + payload)[-_TAIL_BYTES:]
+
+    def end(self) -> tuple[Event, bytes]:
+        """What it has said of itself, and its last bytes."""
+        return said(self._scan), self._tail
+
+
+class Requests:
+    """Of one connection."""
+
+    __slots__ = (
+        "_books", "_dropping", "_ends", "_gathered", "_held", "_late", "_limit_bytes", "_messages", "_metering",
+        "_over", "_queue", "busy", "closing", "frames",
+    )  # fmt: skip
+
+    def __init__(self, books: Books, metering: Metering, ends: Ends, limit_bytes: int) -> None:
+        """`limit_bytes`: the longest message that is read whole where there are limits."""
+        self._books = books
+        self._metering = metering
+        self._ends = ends
+        self._limit_bytes = limit_bytes
+        self.frames = Frames(masked=True)
+        self._messages = Messages()
+        self._held: list[Piece] = []
+        """What waits until it is known what its message is."""
+        self._gathered: list[bytes] = []
+        """Of a message that must be read whole."""
+        self._late: _Late | None = None
+        self._dropping = False
+        """The message that is coming has been refused at its beginning."""
+        self._queue: list[Piece] = []
+        """What has come behind a message that waits."""
+        self._over = False
+        self.busy = False
+        self.closing = False
+        """The client has said that it leaves."""
+
+    def feed(self, data: bytes) -> None:
+        """What has come."""
+        try:
+            pieces = self.frames.feed(data)
+        except Malformed:
+            self._ends.stop(BROKEN, Outcome.CLIENT_LEFT)
+            return
+        if self.busy:
+            self._queue += pieces
+        else:
+            self._pass_on(pieces)
+
+    def go_on(self) -> None:
+        """What a message waited for is done."""
+        self.busy = False
+        if self._over:
+            return
+        queue, self._queue = self._queue, []
+        self._pass_on(queue)
+
+    def clear(self) -> None:
+        """The session is over: nothing more is asked for."""
+        self._over = True
+        self._held.clear()
+        self._queue.clear()
+        self._gathered.clear()
+
+    def _pass_on(self, pieces: list[Piece]) -> None:
+        for number, piece in enumerate(pieces):
+            self._take(piece)
+            if self._over:
+                return
+            if self.busy:
+                self._queue += pieces[number + 1 :]
+                return
+
+    def _take(self, piece: Piece) -> None:
+        if piece.opcode == CLOSE:
+            self.closing = True
+        if self._gathered or not (piece.control or self._messages.over):
+            self._held.append(piece)
+            if not piece.control:
+                self._read(piece)
+        elif self._held:
+            self._held.append(piece)  # a ping between the frames of a message keeps its place
+        elif piece.control:
+            self._ends.send(piece.raw)
+        else:
+            self._rest(piece)
+
+    def _rest(self, piece: Piece) -> None:
+        """The rest of a long message, which goes on as it comes; what it asks for may be named behind all else."""
+        payload, late = self._messages.take(piece), self._late
+        if late is not None:
+            late.feed(payload)
+        if piece.last:
+            self._messages.over, self._late = False, None
+        if self._dropping:
+            self._dropping = not piece.last
+            return
+        if late is not None and piece.last:
+            event, tail = late.end()
+            if late.under_way is not None:
+                late.under_way.learn(event)
+            elif self._books.asks_at_its_end(event, tail):
+                self._held.append(piece)
+                self._ask(event, b"", whole=True)
+                return
+        self._ends.send(piece.raw)
+
+    def _read(self, piece: Piece) -> None:
+        """A piece of a message that is not yet known, or must be read whole."""
+        body, books = self._messages.take(piece), self._books
+        event = self._messages.event
+        if event is None:
+            return
+        over = self._messages.over
+        if over and (self._gathered or (books.must_read and books.matters(event))):
+            self._gather(piece, body)
+        else:
+            self._know(event, body, whole=not over)
+        if piece.last:
+            self._messages.over = False
+
+    def _gather(self, piece: Piece, body: bytes) -> None:
+        """A long one, whose limits can be asked only when all of it is there."""
+        self._gathered.append(body)
+        if not piece.last:
+            if sum(map(len, self._gathered)) > self._limit_bytes:
+                self._ends.stop(TOO_BIG, Outcome.CLIENT_LEFT)
+            return
+        whole, self._gathered = b"".join(self._gathered), []
+        self._know(event_of(whole, whole=True), whole, whole=True)
+
+    def _know(self, event: Event, body: bytes, *, whole: bool) -> None:
+        """It is known what a message is."""
+        try:
+            asks = self._books.asks(event, whole=whole)
+        except errors.RequestError as error:
+            self._refuse(event, error)
+            return
+        if asks:
+            self._ask(event, body, whole=whole)
+            return
+        if asks is None:
+            self._late = _Late(None, body)
+        self._release()
+
+    def _ask(self, event: Event, body: bytes, *, whole: bool) -> None:
+        """The client asks for a response. `body`: b"" where its message was not kept."""
+        try:
+            under_way = self._books.open(event, body, whole=whole and bool(body))
+        except errors.RequestError as error:
+            self._dropping = not whole
+            self._refuse(event, error)
+            return
+        if not whole:
+            self._late = _Late(under_way, body)
+        if self._books.limited(under_way) or self._metering.durable:
+            self.busy = True
+            self._ends.wait(self._admitted(under_way, event))
+        else:
+            self._release()
+
+    async def _admitted(self, under_way: UnderWay, event: Event) -> None:
+        try:
+            if self._books.limited(under_way):
+                await self._books.hold(under_way)
+            if self._metering.durable:
+                await self._metering.journal.durable()
+        except errors.RequestError as error:
+            self._dropping = self._messages.over
+            self._refuse(event, error)
+        except errors.JournalError as error:
+            log.error("%s refused: %s", under_way.call.record.request_id, error)
+            unwritten = errors.JournalUnavailable()
+            self._books.settle(under_way, Outcome.REFUSED, unwritten.code)
+            self._dropping = self._messages.over
+            self._refuse(event, unwritten)
+        else:
+            self._release()
+
+    def _refuse(self, event: Event, error: errors.RequestError) -> None:
+        """In place of what was asked for the client gets an error, as the API itself sends it."""
+        held, self._held = b"".join([piece.raw for piece in self._held if piece.control]), []
+        self._ends.send(held)
+        if self._books.spent is not error:
+            self._ends.say(self._books.refusal(event, error))
+        self._ends.stop_if_spent()
+
+    def _release(self) -> None:
+        """What was held goes on."""
+        held, self._held = b"".join([piece.raw for piece in self._held]), []
+        self._ends.send(held)
