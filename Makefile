@@ -97,4 +97,4 @@ dist: $(DEV)  ## dist/: what a release consists of, from this commit, the same b
 	@cd dist && sha256sum *
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-audit .venv-docs .venv-deploy .docs site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-audit .venv-docs .venv-deploy .venv-focus .docs site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,7 +1,9 @@
 import asyncio
+import csv
 import importlib
 import json
 from contextlib import contextmanager
+from decimal import Decimal
 
 import pytest
 from click.testing import CliRunner
@@ -74,3 +76,24 @@ async def test_what_cannot_be_written_says_so_and_leaves_nothing(export, where, 
     assert result.exit_code == 2 and ".csv, .jsonl or .parquet" in result.stderr
     result = await export(where, "--output", str(tmp_path / "usage.csv"), "--from", "bogus")
     assert result.exit_code == 2 and not list(tmp_path.glob("usage*"))
+
+
+@both
+async def test_focus_charges_are_those_of_the_proxy_and_what_has_no_price_is_said(export, where, tmp_path, control):
+    await control.add(record(9, cost_nusd=None, unpriced_reason="model_without_price", request_model="m-1"))
+    file = tmp_path / "november.focus.csv"
+    result = await export(where, "--output", str(file), "--per", "workspace", "--workspace", "acme")
+    assert result.exit_code == 0, result.stderr
+    assert f"charges written to {file}\n1 call has no cost and no charge here: --unpriced lists" in result.stderr
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    ledger = (await control.get("/usage", workspace="acme"))["estimated_cost_usd"]
+    assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal(str(ledger)) and rows
+    assert {row["x_Workspace"] for row in rows} == {"acme"} and {row["x_Task"] for row in rows} == {""}
+    told = json.loads((await export(where, "-o", str(file), "--unpriced", "--json")).stdout)
+    assert told == {"charges": 3, "unpriced_calls": 1}
+    listed = csv.DictReader(file.read_text().splitlines())
+    assert {(row["x_Model"], row["BilledCost"]) for row in listed} == {("m-1", "")}
+    refused = await export(where, "-o", str(file), "--per", "model")
+    assert refused.exit_code == 2 and "told apart by workspace, key_id, task" in refused.stderr
+    refused = await export(where, "-o", str(file), "--focus-version", "0.9")
+    assert refused.exit_code == 2 and "one of 1.2, 1.4" in refused.stderr

@@ -10,14 +10,16 @@ from typing import BinaryIO
 
 import click
 
+from taximeter.cli import charges
 from taximeter.cli.backend import Backend
 from taximeter.cli.database import Database, filters_of
 from taximeter.cli.options import asks_usage
 from taximeter.cli.proxy import Params, Proxy
 from taximeter.cli.show import console, count, echo
-from taximeter.core.errors import BadRequest, TaximeterError
+from taximeter.cli.targets import target
+from taximeter.core.errors import BadRequest
 
-FORMATS = ("csv", "jsonl", "parquet")
+FORMATS = ("csv", "jsonl", "parquet", "focus")
 PAGE_RECORDS = 2_000
 
 Advance = Callable[[int], None]
@@ -25,15 +27,30 @@ Advance = Callable[[int], None]
 
 
 @click.command()
-@click.option("--output", "-o", required=True, metavar="FILE", help="FILE.csv, FILE.jsonl, FILE.parquet, or - .")
+@click.option(
+    "--output", "-o", required=True, metavar="FILE", help="FILE.csv, FILE.jsonl, FILE.parquet, FILE.focus.csv, or - ."
+)
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="Where the file's name does not say it.")
+@click.option("--focus-version", "version", default="1.2", show_default=True, metavar="1.2|1.4", help="Of FOCUS.")
+@click.option("--per", multiple=True, metavar="NAME", help="FOCUS: what charges are told apart by; can be repeated.")
+@click.option("--unpriced", is_flag=True, help="FOCUS: instead of charges, the calls that have no cost.")
 @asks_usage
-def export(backend: Backend, params: dict[str, list[str]], as_json: bool, output: str, kind: str | None) -> None:
-    """Write single records to a file, oldest first."""
-    kind = kind or ("jsonl" if output == "-" else Path(output).suffix.lstrip("."))
-    if kind not in FORMATS:
-        raise BadRequest(f"--output {output!r}: its name must end in .csv, .jsonl or .parquet, or say --format.")
-    with _target(output) as file:
+def export(
+    backend: Backend,
+    params: dict[str, list[str]],
+    as_json: bool,
+    output: str,
+    kind: str | None,
+    version: str,
+    per: tuple[str, ...],
+    unpriced: bool,
+) -> None:
+    """Write single records to a file, oldest first; or, as FOCUS has them, the charges they add up to."""
+    kind = kind or _kind_of(output)
+    if kind == "focus":
+        charges.write(backend, params, charges.Asked(version, list(per), unpriced), output, as_json=as_json)
+        return
+    with target(output) as file:
         if isinstance(backend, Proxy):
             written = _download(backend, params, kind, file)
         else:
@@ -42,6 +59,18 @@ def export(backend: Backend, params: dict[str, list[str]], as_json: bool, output
         echo(f'{{"records":{written}}}', err=output == "-")
     elif output != "-":
         echo(f"{count(written)} records written to {output}", err=True)
+
+
+def _kind_of(output: str) -> str:
+    """What a file's name says. Raises BadRequest."""
+    if output == "-":
+        return "jsonl"
+    if output.endswith(".focus.csv"):
+        return "focus"
+    kind = Path(output).suffix.lstrip(".")
+    if kind not in FORMATS[:3]:
+        raise BadRequest(f"--output {output!r}: its name must end in .csv, .jsonl or .parquet, or say --format.")
+    return kind
 
 
 def _download(backend: Proxy, params: Params, kind: str, file: BinaryIO) -> int:
@@ -77,25 +106,6 @@ def _dump(backend: Database, params: Params, kind: str, file: BinaryIO) -> int:
     if parquet is not None:
         parquet.close()
     return seen
-
-
-@contextmanager
-def _target(output: str) -> Iterator[BinaryIO]:
-    """Standard output, or a file that takes its name when all is written and leaves nothing when it fails."""
-    if output == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    path = Path(output)
-    fresh = path.with_name(f"{path.name}.part")
-    try:
-        with fresh.open("wb") as file:
-            yield file
-        fresh.replace(path)
-    except OSError as error:
-        raise TaximeterError(f"{output}: cannot be written: {error.strerror}") from error
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 @contextmanager

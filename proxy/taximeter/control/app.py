@@ -23,6 +23,7 @@ from taximeter.control.api.analytics import Analytics
 from taximeter.control.api.audit import AuditAdmin
 from taximeter.control.api.corrections import reprice_period
 from taximeter.control.api.deadletters import DeadLetterAdmin
+from taximeter.control.api.focus import FocusExport
 from taximeter.control.api.letters import LetterAdmin
 from taximeter.control.api.organization import Organization
 from taximeter.control.api.parameters import Brackets, usage_parameters
@@ -58,6 +59,7 @@ def create(services: Services) -> Litestar:
             Requests,
             Analytics,
             Streams,
+            FocusExport,
             Organization,
             KeyAdmin,
             BudgetAdmin,

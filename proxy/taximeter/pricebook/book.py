@@ -5,6 +5,7 @@ Which of all prices applies, `lists` knows.
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +109,12 @@ class PriceBook:
             return None, None
         nusd = cost_nusd(card, record)
         return (None, None) if nusd is None else (nusd, card.ref)
+
+    def apart(self) -> PriceBook:
+        """Another look-up of the same prices, for another thread."""
+        other = copy(self)
+        other._chains = {}
+        return other
 
     def why(self, record: Record) -> str | None:
         """See `unpriced.why`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, BinaryIO
@@ -14,21 +12,19 @@ from taximeter.control.answers.responses import COLUMNS, encode, record
 from taximeter.core.bounds import types_of
 from taximeter.core.errors import BadRequest
 from taximeter.core.record import Record
+from taximeter.exports.lines import csv_line
 
 FORMATS = ("csv", "jsonl", "parquet")
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins with one of these is a formula to a spreadsheet; model names come from requests."""
 
 
 def csv_header() -> bytes:
     """The first line: the names of responses.COLUMNS."""
-    return _csv_line(COLUMNS)
+    return csv_line(COLUMNS)
 
 
 def csv_lines(records: Sequence[Record]) -> bytes:
     """One line a record. Unknown is empty; tags and usage are JSON; a text that a spreadsheet would run gets a `'`."""
-    return b"".join(_csv_line([_cell(value) for value in _row(each).values()]) for each in records)
+    return b"".join(csv_line(_row(each).values()) for each in records)
 
 
 def jsonl_lines(records: Sequence[Record]) -> bytes:
@@ -81,21 +77,6 @@ def _row(one: Record) -> dict[str, Any]:
     row["tags"] = encode(one.tags).decode() if one.tags else None
     row["usage"] = None if bytes(one.usage) == b"null" else bytes(one.usage).decode()
     return row
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
-
-
-def _csv_line(cells: Sequence[str]) -> bytes:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)
-    return line.getvalue().encode()
 
 
 def _parquet_fields(pyarrow: Any) -> list[tuple[str, Any]]:

@@ -323,6 +323,7 @@ class Control:
             metrics=exposition.render,
             prices=lambda: list(prices.lists.cards()),
             card=Beforehand(prices).card,
+            card_of=prices.apart().find,
             delivering=self.delivery.health,
             close_track=None if webhook is None else self._close_track,
             budgets=self.budgets,

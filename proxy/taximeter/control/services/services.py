@@ -24,6 +24,7 @@ from taximeter.control.services.live import Live
 from taximeter.control.services.turns import InTurn
 from taximeter.core.hosts import Hosts
 from taximeter.core.prices import Card
+from taximeter.core.record import Record
 from taximeter.keys.store import KeyStore
 from taximeter.node.audit import AuditLog
 from taximeter.sinks.health import DeliveryHealth
@@ -63,6 +64,8 @@ class Services:
     """What sinks could not take; None: nothing is delivered here."""
     card: Callable[[str, str, int], Card | None] = lambda provider, model, at_us: None
     """(provider, model, µs) -> the price of an LLM call then; None: none is known."""
+    card_of: Callable[[Record], Card | None] = lambda record: None
+    """A recorded call -> the price it has, by the list in force; for one thread at a time, and any."""
     audit: AuditLog = field(default_factory=AuditLog)
     """Who changes something writes it down here."""
     trail: AuditTrail | None = None
