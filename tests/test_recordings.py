@@ -79,7 +79,7 @@ def test_the_short_cut_for_whole_answers_reads_what_the_meter_reads() -> None:
         quick = flavor.whole(prepared, answer, record["provider"], body(record))
         if quick is not None:
             reading, _ = fed(record, [body(record)])
-            notes = {"bare": False, "embedding_inputs": reading.embedding_inputs}
+            notes = {"bare": False, "plain": False, "embedding_inputs": reading.embedding_inputs}
             assert msgspec.structs.replace(quick, **notes) == reading, record["id"]
             taken += 1
     assert taken > 50
@@ -165,6 +165,10 @@ _READ = {
     "search_units": "search units",
     "web_search_requests": "web searches",
     "seconds": "seconds",
+    "images": "images",
+    "input_characters": "characters",
+    "image_output_tokens": "image out",
+    "video_input_tokens": "video in",
     "upstream_cost_nusd": "cost",
 }
 

@@ -6,7 +6,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taximeter.core.prices import Card, Most, Rates, cost_nusd, dearest_nusd
+from taximeter.core.dearest import Most, dearest_nusd
+from taximeter.core.prices import Card, Rates, Sized, cost_nusd
 from taximeter.core.record import Operation, Outcome, Record
 
 COUNTS = st.integers(0, 10**7)
@@ -18,6 +19,9 @@ CARDS = st.builds(
     rates=RATES,
     above=st.lists(st.tuples(COUNTS, RATES), max_size=2).map(
         lambda tiers: tuple(sorted(tiers, key=lambda one: one[0]))
+    ),
+    sized=st.lists(st.builds(Sized, st.just(("", "1x1")), st.sampled_from([(), ("hd",)]), RATES), max_size=2).map(
+        tuple
     ),
     free=st.booleans(),
 )
@@ -53,10 +57,15 @@ def test_no_call_within_its_bound_costs_more(card: Card, data: st.DataObject) ->
         audio_input_tokens=up_to(tokens_in),
         reasoning_output_tokens=up_to(tokens_out),
         search_units=up_to(most.search_units),
-        web_search_requests=up_to(most.web_searches),
+        images=up_to(most.images),
+        input_characters=up_to(most.characters),
+        pages=up_to(most.pages),
+        video_seconds=float(up_to(most.video_seconds)),
+        media_size=data.draw(st.sampled_from(["", "1x1"])),
         seconds=float(up_to(most.seconds)),
         usage=msgspec.Raw(msgspec.json.encode(usage)),
     )
     record.cache_write_input_tokens_1h = up_to(record.cache_write_input_tokens or 0)
+    setattr(record, data.draw(st.sampled_from(["web_search_requests", "image_generations"])), up_to(most.web_searches))
     cost = cost_nusd(card, record)
     assert cost is None or cost <= dearest_nusd(card, most)

@@ -1,5 +1,7 @@
 """A record: what it takes over from a reading, what the next attempt begins with, what a correction changes."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -17,7 +19,7 @@ from taximeter.core.record import (
     reservation_of,
     seq_of,
 )
-from taximeter.core.usage import Reading
+from taximeter.core.usage import COUNTS, Reading
 from taximeter.gateway.metering.call import take
 
 CALL = Open(
@@ -29,7 +31,9 @@ DETAILS = (
     "cached_input_tokens", "cache_write_input_tokens", "cache_write_input_tokens_5m", "cache_write_input_tokens_1h",
     "audio_input_tokens", "image_input_tokens", "reasoning_output_tokens", "audio_output_tokens",
     "accepted_prediction_tokens", "rejected_prediction_tokens", "search_units", "rerank_documents", "embedding_inputs",
-    "web_search_requests",
+    "web_search_requests", "file_search_requests", "code_interpreter_sessions", "maps_requests", "image_generations",
+    "video_input_tokens", "cached_audio_input_tokens", "cached_image_input_tokens", "image_output_tokens",
+    "video_output_tokens", "images", "input_characters", "pages", "annotated_pages",
 )  # fmt: skip
 
 
@@ -56,13 +60,16 @@ def test_the_total_is_of_what_was_reported_and_unknown_without(reported, total, 
 
 
 def test_every_detail_of_a_reading_is_written_down():
-    reading = Reading(seconds=1.5, inconsistent=True, upstream_cost_nusd=8)
+    made: dict[str, Any] = {"video_seconds": 4.5, "media_size": "720x1280", "media_quality": "hd"}
+    reading = Reading(seconds=1.5, inconsistent=True, upstream_cost_nusd=8, **made)
     for number, name in enumerate(DETAILS):
         setattr(reading, name, number)
     record = ended()
     take(record, reading)
     assert [getattr(record, name) for name in DETAILS] == list(range(len(DETAILS)))
     assert (record.seconds, record.inconsistent, record.upstream_cost_nusd, record.cost_note) == (1.5, True, 8, None)
+    assert {name: getattr(record, name) for name in made} == made
+    assert {*DETAILS, "input_tokens", "output_tokens"} == set(COUNTS)
 
 
 def test_an_impossible_figure_is_noted_where_the_cost_would_be():

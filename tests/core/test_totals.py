@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,3 +119,9 @@ def test_a_cell_beyond_what_can_be_stored_is_cut_to_it():
     assert totals.saturated(cell) is cell
     cell[0], cell[1], cell[2] = MAX_SUM + 1, -MAX_SUM - 1, 7
     assert list(totals.saturated(cell))[:3] == [MAX_SUM, -MAX_SUM, 7]
+
+
+@pytest.mark.parametrize("used", ["seconds", "images", "input_characters", "pages", "video_seconds"])
+def test_what_is_billed_by_the_piece_and_has_no_price_counts_as_unpriced(used):
+    for known, unpriced in (({}, 0), ({used: 2}, 1), ({used: 2, "cost_nusd": 5}, 0)):
+        assert summed(record(operation=Operation.OTHER, **known)).unpriced_requests == unpriced, known

@@ -59,7 +59,8 @@ UNARY = {
                                   "connector_tokens": 3929, "connectors": {"web_search": 1}}},
         LLM, {"input_tokens": 177 + 3929, "output_tokens": 134},
     ),
-    "mistral ocr": ("/v1/ocr", {"pages": [], "model": "m", "usage_info": {"pages_processed": 3}}, OTHER, {}),
+    "mistral ocr": ("/v1/ocr", {"pages": [], "model": "m", "usage_info": {"pages_processed": 3}}, OTHER,
+                    {"pages": 3}),
     "mistral moderation": ("/v1/moderations", {"results": [], "usage": OPENAI}, OTHER, BOTH),
     # developers.cloudflare.com/workers-ai
     "cloudflare chat": (
@@ -219,7 +220,7 @@ UNARY = {
         "/api/v3/embeddings/multimodal", {"data": {}, "usage": {"prompt_tokens": 11, "total_tokens": 11}},
         EMBEDDING, INPUT,
     ),
-    "imagen": ("/v1/publishers/google/models/imagen-4.0:predict", {"predictions": []}, OTHER, {}),
+    "imagen": ("/v1/publishers/google/models/imagen-4.0:predict", {"predictions": []}, OTHER, {"images": 0}),
 }  # fmt: skip
 
 

@@ -64,7 +64,8 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (r"/v1/embeddings", "embeddings/embedding"),
         (r"/v1/audio/(speech|transcriptions)", "audio/other"),
         (r"/v1/batch/jobs", LATER),
-        (r"/v1/ocr|/providers/mistral/azure/ocr|/v1/(chat/)?(classifications|moderations)", OTHERWISE),
+        (r"/v1/ocr|/providers/mistral/azure/ocr", "other/other"),
+        (r"/v1/(chat/)?(classifications|moderations)", OTHERWISE),
         (r"/(raw|streamRaw)Predict", OTHERWISE),  # behind a model of Vertex' or Azure's: below
         (r"/v1/connectors/\w+/tools/\w+/call|/v1/workflows/(registrations/)?\w+/execute", OTHERWISE),
         (r"/v1/observability/(dataset-records|judges)/\w+/live-judging|/v1/observability/pipelines", OTHERWISE),

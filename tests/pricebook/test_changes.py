@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.config import Settings
+from taximeter.core.dearest import Most
 from taximeter.core.errors import ConfigError
-from taximeter.core.prices import Card, Most, Rates, Span, Why, card_at
+from taximeter.core.prices import Card, Rates, Span, Why, card_at
 from taximeter.core.record import IMPOSSIBLE, Open, Operation, Outcome, Record
 from taximeter.pricebook import Beforehand, PriceBook, compile_prices
 from taximeter.pricebook.changes import Region, in_region
@@ -155,6 +156,7 @@ def test_speed_is_priced_apart_or_not_at_all(book: PriceBook) -> None:
         ("google", "gemini-2.5-flash", {"maps_requests": 1}, None),
         ("perplexity", "sonar-deep-research", {"web_search_requests": 74}, 0.37),
         ("groq", "openai/gpt-oss-20b", {"web_search_requests": 1}, None),
+        ("openai", "gpt-5", {"image_generations": 1}, None),
     ],
 )
 def test_a_use_of_a_tool_has_its_fee_or_the_call_has_no_cost(

@@ -9,7 +9,7 @@ import pytest
 
 from taximeter.budgets.rule import Allowance, Budget
 from taximeter.config import BudgetSettings, Settings
-from taximeter.core.prices import Most
+from taximeter.core.dearest import Most
 from taximeter.core.record import Open, Operation, Source
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Countable, Prepared

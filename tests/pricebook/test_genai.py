@@ -47,6 +47,9 @@ SAMPLES: list[dict[str, int | float]] = [
     {"input_tokens": 5_000, "image_input_tokens": 4_000, "output_tokens": 900},
     {"seconds": 3.4},
     {"seconds": 7_261.25},
+    {"input_characters": 4_001},
+    {"pages": 12, "annotated_pages": 0},
+    {"pages": 12, "annotated_pages": 12},
 ]
 GENAI_NAMES = {
     "input_tokens": "input_tokens",
@@ -59,6 +62,9 @@ GENAI_NAMES = {
     "reasoning_output_tokens": "output_reasoning_tokens",
     "audio_output_tokens": "output_audio_tokens",
     "web_search_requests": "web_searches",
+    "input_characters": "input_characters",
+    "pages": "input_document_pages",
+    "annotated_pages": "input_annotated_document_pages",
 }
 
 
@@ -81,6 +87,10 @@ def genai_usage(sample: dict[str, int | float], prices: types.ModelPrice) -> typ
 
 def known(card: Card, sample: dict[str, int | float]) -> bool:
     """The card has a rate for what was used: elsewhere genai-prices charges nothing where the cost is unknown."""
+    if "input_characters" in sample:
+        return card.rates.character is not None
+    if "pages" in sample:
+        return (card.rates.annotated_page if sample["annotated_pages"] else card.rates.page) is not None
     if "seconds" in sample:
         return card.rates.audio_hour is not None
     if "web_search_requests" in sample and card.rates.web_search is None and card.rates.request is None:

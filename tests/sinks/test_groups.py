@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from taximeter.core.record import Operation, Outcome, Record, Source
 from taximeter.sinks.batch import QUARTER_US, Batch, Group, add, grouped
-from taximeter.sinks.cells import empty, merge
+from taximeter.sinks.cells import audio_ms, duration_us, empty, merge
+from taximeter.sinks.history import sums
+from taximeter.sinks.history.rows import class_key
 from taximeter.sinks.history.schema import events
 from taximeter.sinks.history.write.statements import NULLABLE, known_of
 
@@ -29,6 +31,7 @@ alike = st.builds(
     ended_at=st.integers(0, 3 * QUARTER_US),
     duration_ms=st.none() | st.floats(0, 1e6),
     seconds=st.none() | st.floats(0, 1e4),
+    video_seconds=st.none() | st.floats(0, 1e4),
     workspace=st.sampled_from(["acme", "other"]),
     track=st.none() | st.just("t"),
     upstream=st.just("u"),
@@ -48,6 +51,15 @@ def summed(records: Iterable[Record]) -> list[int]:
     for record in records:
         add(cell, record)
     return cell
+
+
+@given(alike)
+def test_a_record_counts_in_sql_as_it_does_by_itself(record: Record) -> None:
+    """Sums straight from records know of each only its class."""
+    known = {name: getattr(record, name) for name in sums._SUMS if name not in ("audio_ms", "duration_us")}
+    known |= {"audio_ms": audio_ms(record), "duration_us": duration_us(record)}
+    cell = sums._cell(record.operation.value, *class_key(record), 1, *(known[name] or 0 for name in sums._SUMS))
+    assert cell == summed([record])
 
 
 ONE = Record(

@@ -1,4 +1,4 @@
-"""Token kinds that some models price apart and that a record has no member for, read from the raw usage object. Pure.
+"""Token kinds that some models price apart, read from the raw usage object where a record does not have them. Pure.
 
 Only cards that price such a kind look here (image and video models, cached audio), so it is off the common path.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 import msgspec
 
@@ -34,6 +35,8 @@ class Why(StrEnum):
     """The provider's figures contradict each other."""
     FIGURE_UNKNOWN = "figure_unknown"
     """There is a price, but a figure that it needs is not known: the output, or which tokens were images."""
+    SIZE_WITHOUT_PRICE = "size_without_price"
+    """The model is priced by the size and quality of what it makes, and not in this one."""
     MODEL_WITHOUT_PRICE = "model_without_price"
     SERVICE_TIER_WITHOUT_PRICE = "service_tier_without_price"
     SPEED_WITHOUT_PRICE = "speed_without_price"
@@ -69,6 +72,18 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """pico-USD per container."""
     maps: int | None = None
     """pico-USD per prompt grounded with maps."""
+    image_generation: int | None = None
+    """pico-USD per image that another model made as a tool of this one."""
+    image: int | None = None
+    """pico-USD per image made."""
+    character: int | None = None
+    """pico-USD per character spoken."""
+    page: int | None = None
+    """pico-USD per page of a document."""
+    annotated_page: int | None = None
+    """pico-USD per page that was described in a form of the client's own, instead of `page`."""
+    video_second: int | None = None
+    """pico-USD per second of video made."""
     audio_hour: int | None = None
     """pico-USD per hour of audio."""
     min_audio_s: int | None = None
@@ -87,6 +102,24 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
+class Sized(msgspec.Struct, frozen=True, array_like=True):
+    """Rates that apply to one size and quality of what a model makes."""
+
+    sizes: tuple[str, ...]
+    """Patterns with `*`, lower case; "" is a call that names none, and no patterns are any."""
+    qualities: tuple[str, ...]
+    """Likewise."""
+    rates: Rates
+
+    def fits(self, size: str | None, quality: str | None) -> bool:
+        """Whether it is about these."""
+        return _is_one(size, self.sizes) and _is_one(quality, self.qualities)
+
+
+def _is_one(name: str | None, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fnmatchcase((name or "").lower(), pattern) for pattern in patterns)
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The rates of one model at one time in one service tier."""
 
@@ -95,6 +128,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rates: Rates
     above: tuple[tuple[int, Rates], ...] = ()
     """(input tokens, rates), ascending: these rates apply to *all* tokens once the total input exceeds the number."""
+    sized: tuple[Sized, ...] = ()
+    """Where there are any, the first that fits has the rates; what none fits has no price."""
     free: bool = False
     """Costs nothing, whatever it uses."""
     same_as: tuple[str, str] | None = None
@@ -135,14 +170,15 @@ def cost_nusd(card: Card, record: Record) -> int | None:
     `prompt_tokens`).
     """
     if card.free:
-        known = (record.input_tokens, record.output_tokens, record.search_units, record.seconds)
-        return None if all(figure is None for figure in known) else 0
-    rates = card.rates
+        return None if all(figure is None for figure in figures_of(record)) else 0
+    rates = rates_for(card, record)
+    if rates is None:
+        return None
     if card.above and record.input_tokens is not None:
         for start, higher in card.above:
             if record.input_tokens > start:
                 rates = higher
-    extra = modalities(record.usage) if rates.needs_modalities else _NO_MODALITIES
+    extra = _told_apart(record) if rates.needs_modalities else _NO_MODALITIES
     tokens_in = _input_pico(rates, record, extra)
     tokens_out = _output_pico(rates, record, extra)
     if tokens_in is None or tokens_out is None:
@@ -155,7 +191,10 @@ def cost_nusd(card: Card, record: Record) -> int | None:
     uses = _uses_pico(rates, record)
     if uses is None:
         return None
-    pico += uses
+    pieces = _pieces_pico(rates, record)
+    if pieces is None:
+        return None
+    pico += uses + pieces
     if rates.audio_hour is not None and record.seconds is not None:
         seconds = record.seconds
         if rates.min_audio_s is not None and seconds > 0:
@@ -165,6 +204,44 @@ def cost_nusd(card: Card, record: Record) -> int | None:
     return _rounded(pico, PICO_PER_NANO)
 
 
+def figures_of(record: Record) -> tuple[float | None, ...]:
+    """What may be billed of a call by itself, whatever tools it used beside."""
+    return (
+        record.input_tokens,
+        record.output_tokens,
+        record.search_units,
+        record.seconds,
+        record.images,
+        record.input_characters,
+        record.pages,
+        record.video_seconds,
+    )
+
+
+def rates_for(card: Card, record: Record) -> Rates | None:
+    """The rates for what the call made; None where the card names sizes, and not this one."""
+    if not card.sized:
+        return card.rates
+    return next((one.rates for one in card.sized if one.fits(record.media_size, record.media_quality)), None)
+
+
+def _pieces_pico(rates: Rates, record: Record) -> int | None:
+    """Images, characters, pages and seconds of video; None where pages were annotated at a price nobody knows."""
+    annotated = record.annotated_pages or 0
+    pico = 0
+    if rates.page is not None and record.pages is not None:
+        if annotated and rates.annotated_page is None:
+            return None
+        pico += rates.page * max(record.pages - annotated, 0) + (rates.annotated_page or 0) * annotated
+    if rates.image is not None and record.images is not None:
+        pico += rates.image * record.images
+    if rates.character is not None and record.input_characters is not None:
+        pico += rates.character * record.input_characters
+    if rates.video_second is not None and record.video_seconds is not None:
+        pico += rates.video_second * round(record.video_seconds * 1_000) // 1_000
+    return pico
+
+
 def uses_of(rates: Rates, record: Record) -> tuple[tuple[int | None, int | None], ...]:
     """(uses, rate) of each tool of the provider's that is billed by use."""
     return (
@@ -172,6 +249,7 @@ def uses_of(rates: Rates, record: Record) -> tuple[tuple[int | None, int | None]
         (record.file_search_requests, rates.file_search),
         (record.code_interpreter_sessions, rates.code_interpreter),
         (record.maps_requests, rates.maps),
+        (record.image_generations, rates.image_generation),
     )
 
 
@@ -187,48 +265,21 @@ def _uses_pico(rates: Rates, record: Record) -> int | None:
     return pico
 
 
-class Most(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call may use at most, of each unit."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    search_units: int = 0
-    web_searches: int = 0
-    """Uses of any tool that is billed by use."""
-    seconds: int = 0
-    writes_cache: bool = True
-    """False: nothing of its input can be written into a cache at a price of its own."""
-
-
-def dearest_nusd(card: Card, most: Most) -> int:
-    """The most that a call within `most` can cost by this card, in nano-USD: every token at its dearest.
-
-    A token of input may be fresh, or of a kind that is priced apart, or written into a cache *and* read from one
-    (OpenAI reports the two unadjusted: see `cost_nusd`); one of output of any kind.
-    """
-    if card.free:
-        return 0
-    reached = [card.rates, *(rates for start, rates in card.above if most.input_tokens > start)]
-    return max(_dearest_pico(rates, most) for rates in reached) // PICO_PER_NANO + 1
-
-
-def _dearest_pico(rates: Rates, most: Most) -> int:
-    written = max(rates.cache_write or 0, rates.cache_write_1h or 0) if most.writes_cache else 0
-    cached = max(rates.cached_input or 0, rates.cached_audio_input or 0, rates.cached_image_input or 0)
-    kinds = (rates.input, rates.audio_input, rates.image_input, rates.video_input)
-    tokens_in = max(*(rate or 0 for rate in kinds), written + cached) + (rates.citation or 0)
-    said = (rates.output, rates.reasoning_output, rates.audio_output, rates.image_output, rates.video_output)
-    tokens_out = max(rate or 0 for rate in said)
-    seconds = max(most.seconds, rates.min_audio_s or 0) if rates.audio_hour else 0
-    return (
-        tokens_in * most.input_tokens
-        + tokens_out * most.output_tokens
-        + (rates.request or 0)
-        + (rates.search_unit or 0) * most.search_units
-        + max(rates.web_search or 0, rates.file_search or 0, rates.code_interpreter or 0, rates.maps or 0)
-        * most.web_searches
-        + -(-(rates.audio_hour or 0) * seconds // 3_600)
+def _told_apart(record: Record) -> Modalities:
+    """Those of a call: what its record says; what it does not, as its usage object says."""
+    told = modalities(record.usage)
+    return Modalities(
+        cached_audio_tokens=_either(record.cached_audio_input_tokens, told.cached_audio_tokens),
+        cached_image_tokens=_either(record.cached_image_input_tokens, told.cached_image_tokens),
+        video_input_tokens=_either(record.video_input_tokens, told.video_input_tokens),
+        image_output_tokens=_either(record.image_output_tokens, told.image_output_tokens),
+        video_output_tokens=_either(record.video_output_tokens, told.video_output_tokens),
+        citation_tokens=told.citation_tokens,
     )
+
+
+def _either(known: int | None, told: int | None) -> int | None:
+    return told if known is None else known
 
 
 _NO_MODALITIES = Modalities()
@@ -244,6 +295,14 @@ def _charged_otherwise(rates: Rates, record: Record) -> bool:
         return record.search_units is not None
     if rates.audio_hour is not None:
         return record.seconds is not None
+    pieces = (
+        (rates.image, record.images),
+        (rates.character, record.input_characters),
+        (rates.page, record.pages),
+        (rates.video_second, record.video_seconds),
+    )
+    if any(rate is not None for rate, _ in pieces):
+        return all(figure is not None for rate, figure in pieces if rate is not None)
     return rates.request is not None and rates.input is None and record.outcome is Outcome.OK
 
 

@@ -109,9 +109,14 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     cache_write_input_tokens_1h: Count | None = None
     audio_input_tokens: Count | None = None
     image_input_tokens: Count | None = None
+    video_input_tokens: Count | None = None
+    cached_audio_input_tokens: Count | None = None
+    cached_image_input_tokens: Count | None = None
     output_tokens: Count | None = None
     reasoning_output_tokens: Count | None = None
     audio_output_tokens: Count | None = None
+    image_output_tokens: Count | None = None
+    video_output_tokens: Count | None = None
     accepted_prediction_tokens: Count | None = None
     rejected_prediction_tokens: Count | None = None
     total_tokens: Annotated[int, msgspec.Meta(ge=0, le=2 * MAX_COUNT)] | None = None
@@ -122,7 +127,17 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     file_search_requests: Count | None = None
     code_interpreter_sessions: Count | None = None
     maps_requests: Count | None = None
+    image_generations: Count | None = None
     seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)] | None = None
+    """Of audio."""
+    images: Count | None = None
+    input_characters: Count | None = None
+    pages: Count | None = None
+    annotated_pages: Count | None = None
+    video_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)] | None = None
+    media_size: str | None = None
+    media_quality: str | None = None
+    """What is billed by the piece: see `core.usage.Reading`."""
     inconsistent: bool = False
     cost_nusd: Cost | None = None
     """Integer nano-USD; None when unpriced."""
@@ -154,6 +169,17 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`saturated`: it cost at least `cost_nusd`, which is MAX_COST_NUSD. `impossible_usage`: there is no cost because a
     figure was reported that no call can have (it is in `usage`)."""
     usage: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def measured(self) -> bool:
+        """What is billed by the piece or by time is known."""
+        return (
+            self.seconds is not None
+            or self.images is not None
+            or self.input_characters is not None
+            or self.pages is not None
+            or self.video_seconds is not None
+        )
 
     @property
     def model(self) -> str:

@@ -83,7 +83,7 @@ def add(cell: MutableSequence[int], record: Record) -> None:
     if record.search_units is not None:
         cell[SEARCH_UNITS] += record.search_units
     if operation is Operation.OTHER:
-        if record.cost_nusd is None and record.input_source not in _UNTOLD:
+        if record.cost_nusd is None and (record.input_source not in _UNTOLD or record.measured):
             cell[UNPRICED] += 1
         return
     tokens_in, tokens_out = record.input_tokens, record.output_tokens

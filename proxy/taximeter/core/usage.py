@@ -17,7 +17,7 @@ thousand times what most models take. What a batch used in all may be more, but 
 A larger figure is no count of ours to keep: it is null, and the reading is `impossible` (see `believable`)."""
 
 MAX_SECONDS = 10**7
-"""Longest audio believed of one call: 115 days."""
+"""Longest audio or video believed of one call: 115 days."""
 
 
 class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -30,9 +30,14 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
     cache_write_input_tokens_1h: int | None = None
     audio_input_tokens: int | None = None
     image_input_tokens: int | None = None
+    video_input_tokens: int | None = None
+    cached_audio_input_tokens: int | None = None
+    cached_image_input_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_output_tokens: int | None = None
     audio_output_tokens: int | None = None
+    image_output_tokens: int | None = None
+    video_output_tokens: int | None = None
     accepted_prediction_tokens: int | None = None
     rejected_prediction_tokens: int | None = None
     search_units: int | None = None
@@ -42,8 +47,26 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
     file_search_requests: int | None = None
     code_interpreter_sessions: int | None = None
     maps_requests: int | None = None
+    image_generations: int | None = None
+    """Images that another model made as a tool of this one."""
     seconds: float | None = None
     """Audio duration where the provider bills by time."""
+    images: int | None = None
+    """Images made."""
+    input_characters: int | None = None
+    """Of the text that was to be spoken."""
+    pages: int | None = None
+    """Of documents that were read."""
+    annotated_pages: int | None = None
+    """Those of them that were described in a form of the client's own."""
+    video_seconds: float | None = None
+    """Length of the video made."""
+    media_size: str | None = None
+    """Width and height of each image or of the video, as the answer or the request says (`1024x1792`, `2K`)."""
+    media_quality: str | None = None
+    """Likewise (`hd`, `high`)."""
+    plain: bool = False
+    """It has none of the members that `gateway.metering.rest` writes down."""
     bare: bool = False
     """Input and output tokens are all the usage there is: no other count is set."""
     inconsistent: bool = False
@@ -77,12 +100,24 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def reported(self) -> bool:
-        """True where the provider said anything that can be billed."""
+        """True where the provider's own usage says anything that can be billed."""
         return (
             self.input_tokens is not None
             or self.output_tokens is not None
             or self.search_units is not None
             or self.seconds is not None
+            or self.pages is not None
+        )
+
+    @property
+    def measured(self) -> bool:
+        """True where anything is known that is billed by the piece or by time, not by tokens."""
+        return (
+            self.seconds is not None
+            or self.images is not None
+            or self.input_characters is not None
+            or self.pages is not None
+            or self.video_seconds is not None
         )
 
 
@@ -97,8 +132,16 @@ COUNTS = (
     "file_search_requests",
     "code_interpreter_sessions",
     "maps_requests",
+    "image_generations",
+    "images",
+    "input_characters",
+    "pages",
+    "annotated_pages",
 )
 """The members that are counts."""
+
+DURATIONS = ("seconds", "video_seconds")
+"""Those that are seconds."""
 
 _counts = attrgetter(*COUNTS)
 
@@ -109,7 +152,9 @@ def believable(reading: Reading) -> Reading:
         if figure is not None and figure > MAX_COUNT:
             setattr(reading, name, None)
             reading.impossible = reading.inconsistent = True
-    if reading.seconds is not None and reading.seconds > MAX_SECONDS:
-        reading.seconds = None
-        reading.impossible = reading.inconsistent = True
+    for name in DURATIONS:
+        lasted = getattr(reading, name)
+        if lasted is not None and lasted > MAX_SECONDS:
+            setattr(reading, name, None)
+            reading.impossible = reading.inconsistent = True
     return reading

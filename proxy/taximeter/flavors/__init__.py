@@ -21,7 +21,6 @@ from taximeter.flavors.dialects import (
     DASHSCOPE_EMBEDDINGS,
     EMBEDDINGS,
     HOSTED_EMBEDDINGS,
-    IMAGES,
     INTERACTIONS,
     OLLAMA_CHAT,
     OLLAMA_EMBED,
@@ -32,6 +31,7 @@ from taximeter.flavors.dialects import (
 from taximeter.flavors.free import FREE
 from taximeter.flavors.generate import EMBED_CONTENT, GENERATE, PREDICT
 from taximeter.flavors.later import JOBS, VIDEOS
+from taximeter.flavors.media import IMAGES, OCR, SPEECH
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Flavor
 from taximeter.flavors.rerank import RANK, RERANK
@@ -84,7 +84,9 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/chat|/v1/(generate|summarize)", COHERE_CHAT),
     (r"/(batch_)?(semantic_)?embed(_all|_sparse)?|/feature-extraction(/[^/]+){0,2}", COHERE_EMBED),
     (r"/images?(/generations|/edits|/variations|/generate)?", IMAGES),
-    (r"/audio/(transcriptions|translations|speech)", AUDIO),
+    (r"/audio/(transcriptions|translations)", AUDIO),
+    (r"/audio/speech|/text-to-speech/[^/]+(/stream)?(/with-timestamps)?", SPEECH),
+    (r"/ocr", OCR),
     (r"/text/generation(_stream)?|/generation/text(_stream)?", WATSONX),
     (r"(?<!/v1)(?<!beta)(?<!beta1)/models/[^/:]+/[^/:]*(embed|bge|gte|e5)[^/:]*", COHERE_EMBED),
     (r"^|/generate(_stream)?|(?<!/v1)(?<!beta)(?<!beta1)/models/[^/:]+/[^/:]+", TGI),

@@ -164,24 +164,15 @@ OLLAMA_CHAT = Dialect(
 )
 OLLAMA_GENERATE = replace(OLLAMA_CHAT, source="https://docs.ollama.com/api/generate", api="generate")
 
-# -- images and sound
+# -- sound; images, speech and documents are billed by the piece and stand in `media`
 
-IMAGES = Dialect(
-    # gpt-image reports tokens, DALL·E nothing
-    source="https://platform.openai.com/docs/api-reference/images",
-    api="images",
-    dialect="images",
-    ends=frozenset(("image_generation.completed", "image_edit.completed")),
-    prompt=("prompt", "input"),
-    kept=True,
-)
 AUDIO = Dialect(
     # {"type": "tokens", …} or {"type": "duration", "seconds": …}: two units, never both; Mistral adds both
     source="https://platform.openai.com/docs/api-reference/audio",
     api="audio",
     reader=AudioReader,
     read=conventions.transcribed,
-    ends=frozenset(("transcript.text.done", "transcription.done", "speech.audio.done")),
+    ends=frozenset(("transcript.text.done", "transcription.done")),
     prompt=("prompt", "input"),
     kept=True,
 )

@@ -12,6 +12,7 @@ import msgspec
 
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
+from taximeter.flavors.asked import Asked
 
 HELD_LINE_BYTES = 64 * 1024
 """Most bytes of an incomplete SSE line held back while an injected usage event has to be found (DESIGN §2.3)."""
@@ -24,6 +25,8 @@ class Form(Protocol):
     def model(self) -> str | None: ...
 
     def feed(self, piece: bytes) -> None: ...
+
+    def as_json(self) -> bytes: ...
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +69,7 @@ class Prepared(msgspec.Struct, kw_only=True):
     rerank_documents: int | None = None
     search_units: int | None = None
     """What its documents are billed as, where the provider bills by them and its answers do not tell."""
+    asked: Asked | None = None
     metadata: dict[str, object] = {}
     """The body's `metadata` object and `user` (as `end_user`), for `tags.body`."""
     reading: bytes | None = None

@@ -24,6 +24,7 @@ from taximeter.flavors.usage.row import Row
 class ResponsesReader(UsageReader):
     """A response, whole or streamed."""
 
+    beside = ("tool_usage",)
     __slots__ = ("_uses", "background", "status")
 
     def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
@@ -47,7 +48,10 @@ class ResponsesReader(UsageReader):
             searches = count(fields(told.get("web_search")).get("num_requests"))
             if searches is not None:
                 self._uses["web_search_requests"] = searches
-                self.report({"tool_usage": told} if searches else {}, b"")
+            drawn = count(fields(told.get("image_gen")).get("total_tokens"))
+            if drawn:  # its tokens are another model's, which is not told; where its items are not kept, it is one
+                self._uses["image_generations"] = self._uses.get("image_generations") or 1
+            self.report({"tool_usage": told} if searches or drawn else {}, b"")
 
     def names(self) -> tuple[str, ...]:
         """See `UsageReader.names`: also what tells whether it goes on."""
@@ -125,7 +129,7 @@ class Responses(Dialect, frozen=True, kw_only=True, eq=False):
 def _uses_of_tools(output: Iterable[Fields]) -> dict[str, int]:
     """Uses by figure of a reading, where `tool_usage` does not tell: searches (opening a page found is free), file
     searches, containers (https://platform.openai.com/docs/pricing, "Built-in tools")."""
-    uses = {"web_search_requests": 0, "file_search_requests": 0}
+    uses = {"web_search_requests": 0, "file_search_requests": 0, "image_generations": 0}
     containers = set()
     for item in output:
         kind = item.get("type")
@@ -133,6 +137,8 @@ def _uses_of_tools(output: Iterable[Fields]) -> dict[str, int]:
             uses["web_search_requests"] += 1
         elif kind == "file_search_call":
             uses["file_search_requests"] += 1
+        elif kind == "image_generation_call" and item.get("status", "completed") == "completed":
+            uses["image_generations"] += 1
         elif kind == "code_interpreter_call":
             containers.add(str(item.get("container_id")))
     return {**uses, "code_interpreter_sessions": len(containers)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from taximeter.core.prices import Card, Most, dearest_nusd
+from taximeter.core.dearest import Most, dearest_nusd
+from taximeter.core.prices import Card
 from taximeter.core.record import Open, Operation, Outcome, Record
 from taximeter.pricebook.book import PriceBook
 from taximeter.pricebook.names import provider_name

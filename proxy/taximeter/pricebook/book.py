@@ -46,6 +46,7 @@ class Plain(NamedTuple):
             or record.file_search_requests is not None
             or record.code_interpreter_sessions is not None
             or record.maps_requests is not None
+            or record.image_generations is not None
         ):
             return None
         pico = self.input * (tokens_in - cached) + self.cached_input * cached + self.output * tokens_out
@@ -57,11 +58,11 @@ def plain(schedule: Schedule) -> Plain | None:
     if len(schedule) != 1 or len(schedule[0].cards) != 1:
         return None
     card = schedule[0].cards[0]
-    if card is None or card.above or card.free or card.same_as is not None:
+    if card is None or card.above or card.sized or card.free or card.same_as is not None:
         return None
     rates = card.rates
     counted = Rates(input=rates.input, cached_input=rates.cached_input, output=rates.output)
-    beside = replace(rates, web_search=None, file_search=None, code_interpreter=None, maps=None)
+    beside = replace(rates, web_search=None, file_search=None, code_interpreter=None, maps=None, image_generation=None)
     if rates.input is None or rates.output is None or beside != counted:
         return None
     cached = rates.input if rates.cached_input is None else rates.cached_input

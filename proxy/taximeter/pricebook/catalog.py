@@ -10,7 +10,7 @@ import msgspec
 from taximeter.core.prices import Card, Schedule
 from taximeter.pricebook.changes import Fee, Region
 
-FORMAT = 3
+FORMAT = 4
 
 
 class Rule(msgspec.Struct, frozen=True, array_like=True):

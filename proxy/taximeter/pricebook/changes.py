@@ -12,14 +12,15 @@ from fnmatch import fnmatchcase
 import msgspec
 from msgspec.structs import replace
 
-from taximeter.core.prices import Card, Rates, Schedule, Span
+from taximeter.core.prices import Card, Rates, Schedule, Sized, Span
 
 ANYWHERE = frozenset(("", "global", "not_available"))
 """Regions told that mean the list price."""
 _PER_CENT = 100
-_NO_TOKENS = frozenset(
-    ("request", "search_unit", "web_search", "file_search", "code_interpreter", "maps", "audio_hour", "min_audio_s")
-)
+_NO_TOKENS = frozenset((
+    "request", "search_unit", "web_search", "file_search", "code_interpreter", "maps", "image_generation", "image",
+    "character", "page", "annotated_page", "video_second", "audio_hour", "min_audio_s",
+))  # fmt: skip
 """Rates that a region leaves as they are."""
 
 
@@ -57,7 +58,9 @@ def with_fees(schedule: Schedule, fees: Iterable[Fee], names: Sequence[str]) -> 
             if not missing or card.free or card.same_as is not None:
                 return card
             above = tuple((start, replace(rates, **missing)) for start, rates in card.above)
-            return replace(card, rates=replace(card.rates, **missing), above=above, ref=f"{card.ref}+{ref}")
+            sized = tuple(Sized(one.sizes, one.qualities, replace(one.rates, **missing)) for one in card.sized)
+            rates = replace(card.rates, **missing)
+            return replace(card, rates=rates, above=above, sized=sized, ref=f"{card.ref}+{ref}")
 
         schedule = _from(schedule, fee.from_us, cards)
     return schedule
@@ -88,7 +91,8 @@ def _scaling(percent: int, region: str) -> Callable[[Card], Card]:
             return card
         above = tuple((start, _scaled(rates, percent)) for start, rates in card.above)
         ref = f"{card.ref}*{percent}%@{region}"
-        return replace(card, rates=_scaled(card.rates, percent), above=above, ref=ref)
+        sized = tuple(Sized(one.sizes, one.qualities, _scaled(one.rates, percent)) for one in card.sized)
+        return replace(card, rates=_scaled(card.rates, percent), above=above, sized=sized, ref=ref)
 
     return card
 

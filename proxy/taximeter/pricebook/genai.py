@@ -38,6 +38,9 @@ _RATES = {
     "web_searches_kcount": ("web_search", 10**9),
     "rerank_searches_kcount": ("search_unit", 10**9),
     "storage_searches_kcount": ("file_search", 10**9),
+    "input_mchars": ("character", 10**6),
+    "input_document_kpages": ("page", 10**9),
+    "input_annotated_document_kpages": ("annotated_page", 10**9),
     "audio_hours": ("audio_hour", 10**12),
     "input_audio_hours": ("audio_hour", 10**12),
 }
@@ -45,9 +48,6 @@ _RATES = {
 
 NOT_MEASURED = frozenset(
     {
-        "input_mchars",  # speech synthesis
-        "input_document_kpages",
-        "input_annotated_document_kpages",
         "input_text_messages_kcount",
     }
 )

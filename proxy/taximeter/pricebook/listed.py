@@ -12,7 +12,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from taximeter.core.errors import ConfigError
-from taximeter.core.prices import Card, Rates, Schedule, Span
+from taximeter.core.prices import Card, Rates, Schedule, Sized, Span
 from taximeter.pricebook.catalog import Declared, Listed
 from taximeter.pricebook.changes import Fee, Region
 from taximeter.pricebook.names import provider_name
@@ -21,7 +21,7 @@ Usd = Decimal
 
 
 class _Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Rates in USD; tokens per million, counts per thousand, audio per hour."""
+    """Rates in USD; tokens and characters per million, counts per thousand, audio per hour, video per second."""
 
     input_usd_per_mtok: Usd | None = None
     cached_input_usd_per_mtok: Usd | None = None
@@ -39,6 +39,12 @@ class _Table(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     file_searches_usd_per_1k: Usd | None = None
     code_interpreter_sessions_usd_per_1k: Usd | None = None
     maps_usd_per_1k: Usd | None = None
+    image_generations_usd_per_1k: Usd | None = None
+    images_usd_per_1k: Usd | None = None
+    characters_usd_per_1m: Usd | None = None
+    pages_usd_per_1k: Usd | None = None
+    annotated_pages_usd_per_1k: Usd | None = None
+    video_usd_per_second: Usd | None = None
     audio_usd_per_hour: Usd | None = None
 
 
@@ -46,6 +52,16 @@ class Above(_Table, kw_only=True):
     """[[price.above]]: these rates apply to all tokens once the input exceeds `input_tokens`."""
 
     input_tokens: int
+
+
+class SizedTable(_Table, kw_only=True):
+    """[[price.sized]]: these rates apply to what is made in one of these sizes and qualities; the first that fits
+    counts, and what none fits has no price."""
+
+    sizes: list[str] = []
+    """Names or patterns with `*`; "" is a call that names none. No `sizes`: any."""
+    qualities: list[str] = []
+    """Likewise."""
 
 
 class Price(_Table, kw_only=True):
@@ -65,6 +81,7 @@ class Price(_Table, kw_only=True):
     same_as: str = ""
     """Costs what `provider/model` costs, by the list prices; `provider/*` keeps the model's name."""
     above: list[Above] = []
+    sized: list[SizedTable] = []
     source: str
     """Where the price is published, or whose decision it is."""
 
@@ -92,6 +109,7 @@ class FeeTable(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     file_searches_usd_per_1k: Usd | None = None
     code_interpreter_sessions_usd_per_1k: Usd | None = None
     maps_usd_per_1k: Usd | None = None
+    image_generations_usd_per_1k: Usd | None = None
     source: str
 
 
@@ -115,7 +133,7 @@ class Stated(NamedTuple):
 NOTHING = Stated([], [], [])
 
 
-_PER = {"mtok": 10**6, "1k": 10**9, "hour": 10**12}
+_PER = {"mtok": 10**6, "1m": 10**6, "1k": 10**9, "second": 10**12, "hour": 10**12}
 """USD per unit -> pico-USD for one (a rate for audio stays per hour)."""
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -196,6 +214,8 @@ def _allowed(message: str) -> str:
         return "A price file has [[price]], [[region]] and [[fee]] entries only."
     if ".above[" in message:
         kind = Above
+    if ".sized[" in message:
+        kind = SizedTable
     names = [field.encode_name for field in msgspec.structs.fields(kind)]
     return f"Allowed: {', '.join(names)}; from is a date (2026-01-31), prices are numbers."
 
@@ -209,7 +229,7 @@ def _card(price: Price) -> Card:
         raise ValueError("source must say where the price is published, or whose decision it is")
     if price.hours_utc and not _HOURS.fullmatch(price.hours_utc.strip()):
         raise ValueError(f"hours_utc: {price.hours_utc!r} is not a part of the day, as in 16:30-00:30")
-    if sum((price.free, bool(price.same_as), rates != Rates())) != 1:
+    if sum((price.free, bool(price.same_as), rates != Rates() or bool(price.sized))) != 1:
         raise ValueError("exactly one of these must be given: rates, free = true, same_as")
     if price.free:
         return Card(ref=ref, rates=Rates(), free=True)
@@ -222,7 +242,15 @@ def _card(price: Price) -> Card:
     for tier in sorted(price.above, key=lambda tier: tier.input_tokens):
         changed = {key: value for key, value in _figures(tier).items() if value is not None}
         above.append((tier.input_tokens, msgspec.structs.replace(rates, **changed)))
-    return Card(ref=ref, rates=rates, above=tuple(above))
+    return Card(ref=ref, rates=rates, above=tuple(above), sized=tuple(_sized(rates, one) for one in price.sized))
+
+
+def _sized(rates: Rates, table: SizedTable) -> Sized:
+    changed = {key: value for key, value in _figures(table).items() if value is not None}
+    if not changed or not (table.sizes or table.qualities):
+        raise ValueError("sized: an entry needs a price, and sizes or qualities it is about")
+    sizes, qualities = (tuple(name.strip().lower() for name in listed) for listed in (table.sizes, table.qualities))
+    return Sized(sizes, qualities, msgspec.structs.replace(rates, **changed))
 
 
 def _rates(table: _Table) -> Rates:
@@ -247,6 +275,12 @@ _RATE_NAMES = {
     "file_searches": "file_search",
     "code_interpreter_sessions": "code_interpreter",
     "audio": "audio_hour",
+    "images": "image",
+    "image_generations": "image_generation",
+    "characters": "character",
+    "pages": "page",
+    "annotated_pages": "annotated_page",
+    "video": "video_second",
 }
 
 

@@ -15,6 +15,12 @@ _UNITS = {
     "file_search": ("file_searches_usd_per_1k", 10**9),
     "code_interpreter": ("code_interpreter_sessions_usd_per_1k", 10**9),
     "maps": ("maps_usd_per_1k", 10**9),
+    "image_generation": ("image_generations_usd_per_1k", 10**9),
+    "image": ("images_usd_per_1k", 10**9),
+    "character": ("characters_usd_per_1m", 10**6),
+    "page": ("pages_usd_per_1k", 10**9),
+    "annotated_page": ("annotated_pages_usd_per_1k", 10**9),
+    "video_second": ("video_usd_per_second", 10**12),
     "audio_hour": ("audio_usd_per_hour", 10**12),
     "min_audio_s": ("min_audio_s", 1),
 }
@@ -23,10 +29,15 @@ _PER_MTOK = 10**6
 
 
 def card_as_dict(card: Card) -> dict[str, object]:
-    """{"price_ref", rates in USD …, "above": [{"input_tokens", rates …}], "free", "same_as"}; only what is set."""
+    """{"price_ref", rates in USD …, "above": [{"input_tokens", rates …}], "sized", "free",
+    "same_as"}; only what is set."""
     shown: dict[str, object] = {"price_ref": card.ref, **_rates(card.rates)}
     if card.above:
         shown["above"] = [{"input_tokens": start, **_rates(rates)} for start, rates in card.above]
+    if card.sized:
+        shown["sized"] = [
+            {"sizes": list(one.sizes), "qualities": list(one.qualities), **_rates(one.rates)} for one in card.sized
+        ]
     if card.free:
         shown["free"] = True
     if card.same_as is not None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from taximeter.core.prices import Card, Why, uses_of
+from taximeter.core.prices import Card, Why, figures_of, rates_for, uses_of
 from taximeter.core.record import IMPOSSIBLE, Operation, Outcome, Record
 
 _log = logging.getLogger("taximeter.prices")
 
 _NOT_BILLED = frozenset((Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE, Outcome.UPSTREAM_ERROR))
 _NOT_SENT = frozenset((Outcome.REFUSED, Outcome.UPSTREAM_UNREACHABLE))
+_BILLED = frozenset(("audio", "images"))
+"""Of the calls that are neither chat nor embedding nor rerank, those that are billed whatever their answer tells."""
 _WARNED = 1_000
 """Most models warned about; one line each."""
 
@@ -41,13 +43,16 @@ def why(record: Record, book: Book) -> Why | None:
         return Why.USAGE_IMPOSSIBLE
     if record.inconsistent:
         return Why.USAGE_INCONSISTENT
-    figures = (record.input_tokens, record.output_tokens, record.search_units, record.seconds)
-    if all(figure is None for figure in figures):
-        return None if record.operation is Operation.OTHER else Why.USAGE_UNKNOWN
+    if all(figure is None for figure in figures_of(record)):
+        billed = record.operation is not Operation.OTHER or record.api in _BILLED
+        return Why.USAGE_UNKNOWN if billed else None
     card = book.find(record)
     if card is None:
         return book.lists.missing(record)
-    if any(uses and rate is None for uses, rate in uses_of(card.rates, record)):
+    rates = rates_for(card, record)
+    if rates is None:
+        return Why.SIZE_WITHOUT_PRICE
+    if any(uses and rate is None for uses, rate in uses_of(rates, record)):
         return Why.USE_WITHOUT_PRICE
     return Why.FIGURE_UNKNOWN
 
@@ -60,7 +65,7 @@ class Warnings:
 
     def warn(self, record: Record) -> None:
         """Say it, unless it was said, or nothing was used that would need a price."""
-        used = record.input_tokens is not None or record.search_units is not None
+        used = any(figure is not None for figure in figures_of(record))
         if not used or record.outcome in _NOT_SENT:
             return
         named = (("service tier", record.service_tier), ("speed", record.speed), ("region", record.region))

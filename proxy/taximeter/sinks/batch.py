@@ -12,7 +12,7 @@ from operator import attrgetter
 import msgspec
 
 from taximeter.core import totals
-from taximeter.core.record import Outcome, Record
+from taximeter.core.record import Operation, Outcome, Record
 from taximeter.sinks.cells import COUNTS, FIELDS, SUMMED
 
 QUARTER_US = 900_000_000
@@ -92,6 +92,7 @@ def grouped(records: Iterable[Record]) -> list[Group]:
             r.image_input_tokens is None, r.audio_output_tokens is None, r.accepted_prediction_tokens is None,
             r.rejected_prediction_tokens is None, r.search_units is None, r.embedding_inputs is None,
             r.rerank_documents is None, r.seconds is None, r.cost_nusd is None,
+            r.operation is Operation.OTHER and r.measured,
         )  # fmt: skip
         group = groups.get(key)
         if group is None:

@@ -23,8 +23,9 @@ _PASS_FIGURES = (
     "input_tokens", "cached_input_tokens", "cache_write_input_tokens", "cache_write_input_tokens_5m",
     "cache_write_input_tokens_1h", "output_tokens",
 )  # fmt: skip
-_IMAGE, _AUDIO = ("IMAGE", 2), ("AUDIO", 4)
-"""Modalities by name or by enum number (Vertex sends either)."""
+_MODALITIES = {2: "IMAGE", 3: "VIDEO", 4: "AUDIO"}
+"""Modalities by enum number: Vertex sends that or the name
+(https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/Modality)."""
 _TRAFFIC_TIERS = {
     "ON_DEMAND_FLEX": "flex",
     "ON_DEMAND_PRIORITY": "priority",
@@ -67,9 +68,8 @@ def gemini(usage: Fields, provider: str = "", model: str | None = None) -> Readi
         for one in items(usage.get(name))
     ]
     reading = names.GEMINI.read(usage)
-    reading.audio_input_tokens = _modality(seen, "tokenCount", _AUDIO)
-    reading.image_input_tokens = _modality(seen, "tokenCount", _IMAGE)
-    reading.audio_output_tokens = _modality(items(usage.get("candidatesTokensDetails")), "tokenCount", _AUDIO)
+    written_as = items(usage.get("candidatesTokensDetails")) or items(usage.get("responseTokensDetails"))
+    _told_apart(reading, seen, written_as, items(usage.get("cacheTokensDetails")), "tokenCount")
     tier = usage.get("serviceTier")
     reading.service_tier = tier if isinstance(tier, str) and tier else _TRAFFIC_TIERS.get(str(usage.get("trafficType")))
     reading.inconsistent = reading.inconsistent or parts_exceed(reading)
@@ -96,9 +96,8 @@ def transcribed(usage: Fields, provider: str = "", model: str | None = None) -> 
 def interactions(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
     """Gemini's `/interactions`: other names for the same counts."""
     reading = names.INTERACTIONS.read(usage)
-    seen = items(usage.get("input_tokens_by_modality"))
-    reading.audio_input_tokens = _modality(seen, "tokens", ("audio",))
-    reading.image_input_tokens = _modality(seen, "tokens", ("image",))
+    seen, written, cached = (items(usage.get(f"{kind}_tokens_by_modality")) for kind in ("input", "output", "cached"))
+    _told_apart(reading, seen, written, cached, "tokens")
     reading.inconsistent = reading.inconsistent or parts_exceed(reading)
     return reading
 
@@ -149,6 +148,26 @@ def by_names(usage: Fields, provider: str = "", model: str | None = None) -> Rea
     return cohere(usage, provider, model)
 
 
-def _modality(details: Iterable[object], name: str, wanted: tuple[object, ...]) -> int | None:
-    """Tokens of one modality; None where none is listed."""
-    return added(*(count(one.get(name)) for one in map(fields, details) if one.get("modality") in wanted))
+def _told_apart(reading: Reading, seen: list[object], written: list[object], cached: list[object], name: str) -> None:
+    """What tokens of each kind are; a kind that is not listed is not known."""
+    if seen:
+        kinds = _by_modality(seen, name)
+        reading.audio_input_tokens, reading.image_input_tokens = kinds.get("AUDIO"), kinds.get("IMAGE")
+        reading.video_input_tokens = kinds.get("VIDEO")
+    if written:
+        kinds = _by_modality(written, name)
+        reading.audio_output_tokens, reading.image_output_tokens = kinds.get("AUDIO"), kinds.get("IMAGE")
+        reading.video_output_tokens = kinds.get("VIDEO")
+    if cached:
+        kinds = _by_modality(cached, name)
+        reading.cached_audio_input_tokens, reading.cached_image_input_tokens = kinds.get("AUDIO"), kinds.get("IMAGE")
+
+
+def _by_modality(details: Iterable[object], name: str) -> dict[str, int]:
+    kinds: dict[str, int] = {}
+    for one in map(fields, details):
+        tokens, modality = count(one.get(name)), one.get("modality")
+        kind = _MODALITIES.get(modality) if isinstance(modality, int) else str(modality).upper()
+        if tokens is not None and kind is not None:
+            kinds[kind] = kinds.get(kind, 0) + tokens
+    return kinds

@@ -8,7 +8,7 @@ object with details goes by. What no name can show (reasoning beside the complet
 
 from __future__ import annotations
 
-from taximeter.core.usage import Reading
+from taximeter.core.usage import DURATIONS, Reading
 from taximeter.flavors.usage.counts import Fields, count, duration_s, fields, text, ticks_to_nusd, usd_to_nusd
 from taximeter.flavors.usage.usual import parts_exceed
 
@@ -57,7 +57,7 @@ class FieldNames:
                 continue
             for name in wanted.keys() & held.keys():
                 for slot, rank in wanted[name]:
-                    value = duration_s(held[name]) if slot[0] == "seconds" else count(held[name])
+                    value = duration_s(held[name]) if slot[0] in DURATIONS else count(held[name])
                     if value is not None and (slot not in best or rank < best[slot][0]):
                         best[slot] = rank, value
         sums: dict[str, int | float] = {}
@@ -117,9 +117,12 @@ OPENAI = FieldNames(
     cache_write_input_tokens_1h="cache_creation.ephemeral_1h_input_tokens",
     audio_input_tokens="in.audio_tokens | audio_prompt_tokens",
     image_input_tokens="in.image_tokens",
+    video_input_tokens="in.video_tokens",  # OpenRouter, Qwen
     reasoning_output_tokens="out.reasoning_tokens | out.thinking_tokens | out.reasoningTokens"
     "| reasoning_tokens | reasoning_output_tokens",  # Perplexity; LM Studio
     audio_output_tokens="out.audio_tokens",
+    image_output_tokens="out.image_tokens",
+    video_output_tokens="out.video_tokens",
     accepted_prediction_tokens="out.accepted_prediction_tokens | out.acceptedPredictionTokens",
     rejected_prediction_tokens="out.rejected_prediction_tokens | out.rejectedPredictionTokens",
     search_units="search_units",  # OpenRouter
@@ -131,6 +134,9 @@ OPENAI = FieldNames(
     "+ server_side_tool_usage_details.document_search_calls",
     code_interpreter_sessions="server_side_tool_usage_details.code_interpreter_calls",
     seconds="seconds | prompt_audio_seconds",  # whisper-1, OpenRouter; Mistral
+    images="generated_images | image_count",  # Volcengine; Model Studio
+    input_characters="characters | usage_characters",  # Model Studio; MiniMax
+    pages="pages_processed",  # Mistral OCR
 )
 
 ANTHROPIC = FieldNames(

@@ -9,7 +9,7 @@ equation can show stands in REASONING_BESIDE and REST_IS_REASONING; which field 
 from __future__ import annotations
 
 from taximeter.core.usage import Reading
-from taximeter.flavors.usage.counts import Fields, count, header_count
+from taximeter.flavors.usage.counts import Fields, count, fields, header_count
 from taximeter.flavors.usage.fields import OPENAI
 from taximeter.flavors.usage.usual import REASONING_BESIDE, parts_exceed
 
@@ -26,9 +26,20 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
         usage = {"total_tokens" if name == "totalTokens" else name: value for name, value in told}
     reading = OPENAI.read(usage)
     reading.inconsistent = False
+    if reading.cached_input_tokens:
+        _cached_kinds(reading, usage)
     _balance(reading, usage, provider, model)
     reading.inconsistent = reading.inconsistent or parts_exceed(reading)
     return reading
+
+
+def _cached_kinds(reading: Reading, usage: Fields) -> None:
+    """Which of the cached tokens were audio and images (https://platform.openai.com/docs/api-reference/realtime)."""
+    for details in ("input_token_details", "input_tokens_details", "prompt_tokens_details"):
+        kinds = fields(fields(usage.get(details)).get("cached_tokens_details"))
+        if kinds:
+            reading.cached_audio_input_tokens = count(kinds.get("audio_tokens"))
+            reading.cached_image_input_tokens = count(kinds.get("image_tokens"))
 
 
 def _balance(reading: Reading, usage: Fields, provider: str, model: str | None) -> None:

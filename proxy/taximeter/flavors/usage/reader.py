@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from typing import ClassVar
 
 import msgspec
 
@@ -61,6 +62,9 @@ class Verdict(Enum):
 
 class UsageReader:
     """Reads what one answer used by its dialect's row; subclasses, where an API needs more than names."""
+
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Members, beside the row's, that hold an object which a subclass reads."""
 
     __slots__ = (
         "_documents", "_inputs", "answer", "failed", "finished", "id", "model", "provider", "raw", "row", "terminal",
@@ -133,7 +137,7 @@ class UsageReader:
     def names(self) -> tuple[str, ...]:
         """The members that are looked for in a body that is too long to be kept."""
         row = self.row
-        return (*row.usage, *row.flat, *row.model, *row.id, *row.kind, "service_tier")
+        return (*row.usage, *row.flat, *row.model, *row.id, *row.kind, *self.beside, "service_tier")
 
     def read_in_part(self, head: bytes, tail: bytes, passed: Mapping[str, bytes] | None = None) -> None:
         """An object of which not all is there: too long to be kept, or cut off. `passed`: what of its members was seen
@@ -143,7 +147,7 @@ class UsageReader:
             value = _value_of(piece)
             if value is not None:
                 found[name] = value
-        for name in (*self.row.usage, *self.row.model, *self.row.kind, "service_tier"):
+        for name in (*self.row.usage, *self.row.model, *self.row.kind, *self.beside, "service_tier"):
             if name not in found and (raw := self._salvage(head, tail, name)) is not None:
                 found[name] = raw
         self.take(found)
@@ -213,7 +217,7 @@ class UsageReader:
     def reading(self) -> Reading:
         """The usage as far as known, with what is known about the answer."""
         reading = self.convert()
-        reading.bare = False  # what follows adds to it
+        reading.bare = reading.plain = False  # what follows adds to it
         reading.response_model = self.model
         reading.upstream_request_id = self.id
         reading.service_tier = reading.service_tier or self.tier
@@ -270,7 +274,7 @@ class UsageReader:
 
         Quotes inside JSON strings are escaped, so the pattern cannot match in a text.
         """
-        wants_object = name in self.row.usage
+        wants_object = name in self.row.usage or name in self.beside
         pattern = re.compile(
             rb'"' + re.escape(name).encode() + rb'"\s*:\s*(?=' + (rb"\{" if wants_object else rb'"') + rb")"
         )

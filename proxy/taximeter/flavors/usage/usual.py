@@ -128,7 +128,7 @@ def chat_usage(raw: bytes | msgspec.Raw, provider: str) -> Reading | None:
     prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
     if prompt is None and completion is None:
         return Reading(input_tokens=into, output_tokens=out, bare=True)
-    reading = Reading(input_tokens=into, output_tokens=out)
+    reading = Reading(input_tokens=into, output_tokens=out, plain=True)
     if prompt is not None:
         reading.cached_input_tokens = prompt.cached_tokens
         reading.audio_input_tokens = prompt.audio_tokens
@@ -181,6 +181,9 @@ def parts_exceed(reading: Reading) -> bool:
         or exceeds(reading.audio_output_tokens, out)
         or exceeds(reading.accepted_prediction_tokens, out)
         or exceeds(reading.rejected_prediction_tokens, out)
+        or (reading.video_input_tokens is not None and exceeds(reading.video_input_tokens, into))
+        or (reading.image_output_tokens is not None and exceeds(reading.image_output_tokens, out))
+        or (reading.video_output_tokens is not None and exceeds(reading.video_output_tokens, out))
     )
 
 

@@ -20,7 +20,7 @@ from taximeter.gateway.bounds.clamp import shortened
 
 if TYPE_CHECKING:
     from taximeter.config import BudgetSettings
-    from taximeter.core.prices import Most
+    from taximeter.core.dearest import Most
     from taximeter.flavors.meter import Demand, Flavor
     from taximeter.gateway.metering.counting import Counted, Counting
 

@@ -12,10 +12,11 @@ from functools import lru_cache
 
 import msgspec
 
+from taximeter.core.dearest import Most
 from taximeter.core.errors import BadRequest
-from taximeter.core.prices import Most
 from taximeter.core.record import Operation
-from taximeter.flavors.dialects import AUDIO, IMAGES
+from taximeter.flavors.dialects import AUDIO
+from taximeter.flavors.media import IMAGES, OCR, SPEECH
 from taximeter.flavors.meter import Countable, Demand, Flavor
 from taximeter.flavors.usage.counts import encode
 from taximeter.gateway.bounds import rules
@@ -30,6 +31,7 @@ OVERHEAD_TOKENS = 128
 MOST_TOKENS = 2**53
 """Larger figures are held as this: no budget is as large."""
 
+_SOUND = (AUDIO, SPEECH)
 _WRAPPERS = frozenset(("extrabody", "google"))
 """Members whose members count as the body's own (LiteLLM; Gemini behind OpenAI's API)."""
 _TIERS = {
@@ -54,6 +56,9 @@ class Bound(msgspec.Struct, kw_only=True):
     uses: int = 0
     """Of tools that the provider runs and charges for."""
     seconds: int = 0
+    images: int = 0
+    characters: int = 0
+    pages: int = 0
     tiers: tuple[str, ...] | None = ("", "priority")
     """Service tiers it may be billed in; None: any that there is."""
     assumed: list[str] = []
@@ -78,6 +83,9 @@ class Bound(msgspec.Struct, kw_only=True):
             search_units=self.search_units,
             web_searches=self.uses,
             seconds=self.seconds,
+            images=self.images,
+            characters=self.characters,
+            pages=self.pages,
         )
 
 
@@ -108,16 +116,19 @@ def bound(flavor: Flavor, demand: Demand, text: Countable, counted: int, provide
     kept = [rule.member for rule, value in asked.of(Bounds.KEPT) if _given(value)]
     if demand.kept:
         kept.append("what the provider keeps")
-    if flavor is AUDIO:
+    if flavor in _SOUND:
         _audio(found, demand, walk, limits)
     elif flavor is IMAGES:
-        found.output_tokens = _answers(asked) * rules.IMAGE_ANSWER_TOKENS
+        found.images = _answers(asked)
+        found.output_tokens = found.images * rules.IMAGE_ANSWER_TOKENS
     elif flavor.operation is Operation.RERANK:
         _searches(found, walk.longest_list)
     elif flavor.operation is not Operation.EMBEDDING and not demand.answerless:
         found.answers = _answers(asked)
         found.output_tokens = _answer(found, asked, limits) * found.answers
-    if walk.media and flavor is not AUDIO:
+    if flavor is OCR:
+        found.pages = rules.DOCUMENT_PAGES
+    if walk.media and flavor not in _SOUND:
         kept.append("files, audio or video")
     found.assumed += kept
     passes = _uses(found, asked) + 1
@@ -324,7 +335,7 @@ def _audio(found: Bound, demand: Demand, walk: Walk, limits: Limits) -> None:
     """Speech from text is some tokens a byte; a transcript no longer than the shortest encoding of its file allows."""
     if walk.named_only or (walk.media and not walk.file_bytes):
         found.endless.append("audio that is not in the request")
-    found.seconds = walk.file_s
+    found.seconds, found.characters = walk.file_s, len(demand.reading)
     heard = min(found.seconds * rules.AUDIO_TOKENS_PER_S, limits.context_tokens)
     found.input_tokens += heard
     found.output_tokens = heard + len(demand.reading) * rules.SPEECH_TOKENS_PER_BYTE

@@ -269,6 +269,8 @@ AUDIO_BYTES_PER_S = 50
 """No audio that providers take is smaller: FLAC of silence. So a file is no longer than its bytes say."""
 AUDIO_TOKENS_PER_S = 32
 """OpenAI counts 10 audio tokens a second of input, Gemini 25 to 32; a transcript has about 4."""
+DOCUMENT_PAGES = 1_000
+"""Most pages that Mistral reads of one document (https://docs.mistral.ai/capabilities/document_ai/basic_ocr, FAQ)."""
 DOCUMENT_TOKENS, DOCUMENTS_A_UNIT = 500, 100
 """Cohere: a search unit is a query with up to 100 documents; one of more than 500 tokens, the query's included, is
 several (https://cohere.com/pricing)."""

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from taximeter.budgets.charges import Held, charge
 from taximeter.core.bounds import MAX_COST_NUSD
-from taximeter.core.record import IMPOSSIBLE, SATURATED, Open, Operation, Outcome, Record, Source, outcome_of
+from taximeter.core.record import SATURATED, Open, Operation, Outcome, Record, Source, outcome_of
 from taximeter.core.usage import NOTHING, Reading
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Meter, Prepared
 from taximeter.gateway.metering.counting import lacks
+from taximeter.gateway.metering.rest import take_rest
 
 if TYPE_CHECKING:
     from taximeter.flavors.meter import Answer
@@ -215,29 +216,10 @@ def take(record: Record, reading: Reading) -> None:
 
 def _take_details(record: Record, reading: Reading) -> None:
     record.cached_input_tokens = reading.cached_input_tokens
-    record.cache_write_input_tokens = reading.cache_write_input_tokens
-    record.cache_write_input_tokens_5m = reading.cache_write_input_tokens_5m
-    record.cache_write_input_tokens_1h = reading.cache_write_input_tokens_1h
     record.audio_input_tokens = reading.audio_input_tokens
-    record.image_input_tokens = reading.image_input_tokens
     record.reasoning_output_tokens = reading.reasoning_output_tokens
     record.audio_output_tokens = reading.audio_output_tokens
     record.accepted_prediction_tokens = reading.accepted_prediction_tokens
     record.rejected_prediction_tokens = reading.rejected_prediction_tokens
-    record.search_units = reading.search_units
-    record.rerank_documents = reading.rerank_documents
-    record.embedding_inputs = reading.embedding_inputs
-    record.web_search_requests = reading.web_search_requests
-    record.file_search_requests = reading.file_search_requests
-    record.code_interpreter_sessions = reading.code_interpreter_sessions
-    record.maps_requests = reading.maps_requests
-    record.speed = reading.speed
-    if reading.region is not None:
-        record.region = reading.region
-    record.seconds = reading.seconds
-    record.inconsistent, record.deferred = reading.inconsistent, reading.deferred
-    record.upstream_cost_nusd = reading.upstream_cost_nusd
-    if reading.deferred is not None:
-        record.input_source = record.output_source = Source.DEFERRED
-    if reading.impossible:
-        record.cost_note = IMPOSSIBLE
+    if not reading.plain:
+        take_rest(record, reading)

@@ -35,6 +35,19 @@ class Detail(msgspec.Struct, omit_defaults=True):
     file_search_requests: int | None = None
     code_interpreter_sessions: int | None = None
     maps_requests: int | None = None
+    image_generations: int | None = None
+    video_input_tokens: int | None = None
+    cached_audio_input_tokens: int | None = None
+    cached_image_input_tokens: int | None = None
+    image_output_tokens: int | None = None
+    video_output_tokens: int | None = None
+    images: int | None = None
+    input_characters: int | None = None
+    pages: int | None = None
+    annotated_pages: int | None = None
+    video_seconds: float | None = None
+    media_size: str | None = None
+    media_quality: str | None = None
     speed: str | None = None
     region: str | None = None
     unpriced_reason: str | None = None
@@ -65,10 +78,12 @@ OriginKey = tuple[str, str, str, str, str, str]
 SummaryKey = tuple[str, ...]
 ClassKey = tuple[str, str, str, str, str, str]
 
-TELLING = ("input_tokens", "output_tokens", "search_units", "audio_ms", "cost_nusd")
-"""Whether these are known at all decides how a record counts."""
+TELLING = ("input_tokens", "output_tokens", "search_units", "audio_ms", "cost_nusd", "measured")
+"""Whether these are known at all decides how a record counts. `measured` is not a figure's
+name but whether the record is that, of those that are neither chat nor embedding nor rerank; of records before version
+5 of the schema it is not told, and they count as they did."""
 
-_KNOWN = tuple(",".join(name for bit, name in enumerate(TELLING) if flags >> bit & 1) for flags in range(32))
+_KNOWN = tuple(",".join(name for bit, name in enumerate(TELLING) if flags >> bit & 1) for flags in range(64))
 
 
 def series_key(record: Record) -> SeriesKey:
@@ -110,6 +125,7 @@ def class_key(record: Record) -> ClassKey:
         | (record.search_units is not None) << 2
         | (record.seconds is not None) << 3
         | (record.cost_nusd is not None) << 4
+        | (record.operation is Operation.OTHER and record.measured) << 5
     )
     return (
         record.kind,
@@ -144,6 +160,19 @@ def to_row(record: Record, key: int, series_no: int, origin_no: int, class_no: i
         record.file_search_requests,
         record.code_interpreter_sessions,
         record.maps_requests,
+        record.image_generations,
+        record.video_input_tokens,
+        record.cached_audio_input_tokens,
+        record.cached_image_input_tokens,
+        record.image_output_tokens,
+        record.video_output_tokens,
+        record.images,
+        record.input_characters,
+        record.pages,
+        record.annotated_pages,
+        record.video_seconds,
+        record.media_size,
+        record.media_quality,
         record.speed,
         record.region,
         record.unpriced_reason,

@@ -192,6 +192,8 @@ def _stand_in(
 ) -> tuple[Record, list[tuple[str, int]]]:
     """A record of a class, and its figures that are known, each with its place among the sums."""
     unknown = set(TELLING).difference(known.split(","))
+    measured = "measured" not in unknown
+    lasts = "audio_ms" not in unknown and (measured or operation != Operation.OTHER)
     record = Record(
         kind=kind,
         request_id="",
@@ -206,6 +208,7 @@ def _stand_in(
         outcome=word(Outcome, outcome, Outcome.INTERRUPTED),
         input_source=word(Source, input_source, Source.ESTIMATED),
         output_source=word(Source, output_source, Source.ESTIMATED),
-        seconds=None if "audio_ms" in unknown else 0.0,  # known or not is what counts
+        seconds=0.0 if lasts else None,  # known or not is what counts
+        images=0 if measured else None,
     )
     return record, [(name, _PLACES[name]) for name in _FIGURES if name not in unknown]
