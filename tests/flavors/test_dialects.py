@@ -345,7 +345,7 @@ def test_tei_tells_its_tokens_in_the_head(path: str, body: object) -> None:
 def test_what_reads_back_or_prepares_work_is_never_counted() -> None:
     poll = {"id": "x", "object": "batch", "usage": OPENAI}
     for path in ("/v1/batches", "/v1/batches/b/cancel", "/v1/responses/r/cancel", "/v1beta/cachedContents", "/v1/files",
-                 "/v1/threads/t/runs/r/cancel", "/v1/vector_stores/v/search", "/v1/evals/e/runs", "/tokenize",
+                 "/v1/threads/t/runs/r/cancel", "/v1/vector_stores/v/search", "/tokenize",
                  "/v1/messages/batches", "/v1beta/models/g:batchGenerateContent", "/v1/count_tokens"):  # fmt: skip
         reading = read(path, {**poll, "usageMetadata": {"totalTokenCount": 9}, "input_tokens": 5})
         assert known(reading) == {}, path

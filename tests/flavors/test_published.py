@@ -29,7 +29,8 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (r"/v1/audio/(speech|transcriptions|translations)", "audio/other"),
         (r"/v1/threads(/\w+)?/runs(/\w+/submit_tool_outputs)?", "other/llm"),
         (r"/v1/conversations(/\w+)?", "responses/llm"),  # without `inputs` free: see below
-        (r"/v1/(evals/\w+/runs|fine_tuning/jobs(/\w+/resume)?)", UNTOLD),
+        (r"/v1/fine_tuning/jobs(/\w+/resume)?", UNTOLD),
+        (r"/v1/evals/\w+/runs", "evals/llm"),
         (r"/v1/batches|/v1/videos(/edits|/extensions|/\w+/remix)?", LATER),
         (r"/v1/(realtime/calls|live/sessions(/\w+/fork)?|decisions|moderations)", OTHERWISE),
         (r"/v1/fine_tuning/alpha/graders/run", OTHERWISE),

@@ -14,6 +14,8 @@ TOLD = "told"
 """Kind of a record that says what a promised object, or a line of it, used. No call, no sums."""
 FILE = "file:"
 """How `deferred` begins where a file told it: which object the file's lines are of, that object says (`files`)."""
+EVALS = "evals"
+"""The API whose lines are not of a batch, but the models of one run: https://platform.openai.com/docs/guides/evals."""
 BATCH = "batch"
 """The service tier of what is done in a batch."""
 
@@ -49,7 +51,7 @@ def settlement(asked: Record, told: Record) -> Record:
         provider=asked.provider,
         request_model=asked.request_model or told.response_model,
         region=told.region or asked.region,
-        service_tier=BATCH if of_line else told.service_tier,
+        service_tier=BATCH if of_line and told.api != EVALS else told.service_tier,
         deferred=asked.deferred,
         object_state=None,
         files=(),

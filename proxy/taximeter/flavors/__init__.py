@@ -28,6 +28,7 @@ from taximeter.flavors.dialects import (
     UNKNOWN,
     UNMETERED,
 )
+from taximeter.flavors.evals import EVALS
 from taximeter.flavors.free import FREE
 from taximeter.flavors.generate import EMBED_CONTENT, GENERATE, PREDICT
 from taximeter.flavors.later import JOBS, VIDEOS
@@ -43,6 +44,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     # how the path of a POST ends (providers put their own prefixes before it), the flavor; the first match counts
     (FREE, UNMETERED),
     (r"/agents/automations/[^/]+/invocations|/fine_tuning/alpha/graders/run", UNKNOWN),
+    (r"/evals/[^/]+/runs", EVALS),
     (r"/batches|/batch/jobs|/embed-jobs|/batchPredictionJobs|:(batchGenerateContent|asyncBatchEmbedContent)", JOBS),
     (r"/videos(/edits|/extensions|/[^/]+/(remix|edits|extensions))?|:predictLongRunning", VIDEOS),
     (r"/chat/completions|/text/chat(_stream)?|/text/chatcompletion(_v2|_pro)?", CHAT),

@@ -16,7 +16,7 @@ from taximeter.flavors.asked import Asked
 from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.framing.body import BodyMeter
 from taximeter.flavors.meter import Answer, Prepared
-from taximeter.flavors.usage.counts import Members, count, decode, fields, items, short_text
+from taximeter.flavors.usage.counts import Members, count, decode, duration_s, fields, items, raw_text, short_text
 from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.row import Row
 from taximeter.flavors.usage.usual import NAME_CHARS, UNREADABLE
@@ -186,6 +186,27 @@ class PagesReader(PiecesReader):
             reading.annotated_pages = reading.pages
 
 
+class VideoReader(PiecesReader):
+    """A video job. It is billed when it has ended well, by what was made."""
+
+    __slots__ = ("_seconds", "_status")
+
+    def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
+        super().__init__(row, prepared, answer, provider)
+        self._seconds: float | None = None
+        self._status: str | None = None
+
+    def take(self, found: Members) -> Verdict:
+        self._status = raw_text(found.get("status")) or self._status
+        if "seconds" in found:
+            self._seconds = duration_s(decode(found["seconds"]))
+        return super().take(found)
+
+    def pieces(self, reading: Reading, wanted: Asked) -> None:
+        if self._status == "completed":
+            reading.video_seconds = self._seconds
+
+
 def _number(value: object) -> int | None:
     """A count from 1 on, also as the text of a form's field."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 4:
@@ -216,6 +237,10 @@ SPEECH = Made(
     ends=frozenset(("speech.audio.done",)),
     prompt=("input", "text"),
     kept=True,
+)
+VIDEO = Dialect(
+    source="https://platform.openai.com/docs/api-reference/videos/object",
+    reader=VideoReader,
 )
 OCR = Made(
     source="https://docs.mistral.ai/api/#tag/ocr",

@@ -22,8 +22,10 @@ from taximeter.flavors.chat import CHAT, COMPLETIONS
 from taximeter.flavors.cohere import COHERE_EMBED
 from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.dialects import EMBEDDINGS, UNKNOWN
+from taximeter.flavors.evals import EVALS, used_by_model
 from taximeter.flavors.framing.bounded import Bounded
 from taximeter.flavors.generate import EMBED_CONTENT, GENERATE
+from taximeter.flavors.media import VIDEO
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Answer, Prepared
 from taximeter.flavors.responses import RESPONSES
@@ -80,7 +82,8 @@ _PLACES: tuple[tuple[re.Pattern[bytes], What], ...] = (
     (re.compile(rb"(?i)/files/([^/]+)/content$|(?i:/files/([^/:]+):download$)"), What.FILE),
     (
         re.compile(
-            rb"(?i)/(?:responses|batches|batch/jobs|embed-jobs|videos|operations|batchPredictionJobs)/([^/:]+)$"
+            rb"(?i)/(?:responses|batches|batch/jobs|embed-jobs|videos|operations|batchPredictionJobs|evals/[^/]+/runs)"
+            rb"/([^/:]+)$"
         ),
         What.OBJECT,
     ),
@@ -180,16 +183,25 @@ def object_told(body: bytes, place: Place, provider: str) -> list[Told]:
         return []
     name = short_text(found.get("id")) or short_text(found.get("name")) or short_text(found.get("job_id")) or place.id
     state = state_of(found)
-    lines = _inlined(found, name, provider)
+    lines = [*_inlined(found, name, provider), *(_of_models(found, name, provider) if state else ())]
     if not state:
         return lines
     used = None
     if state not in _FAILED and raw_text(found.get("object")) != "batch":
-        reader = UNKNOWN.reader(UNKNOWN, Prepared(body=b""), _ANSWER, provider)
+        flavor = VIDEO if raw_text(found.get("object")) == "video" else UNKNOWN
+        reader = flavor.reader(flavor, Prepared(body=b""), _ANSWER, provider)
         reader.whole(body)
         used = reader.reading()
-        used = used if used.reported else None
+        used = used if used.reported or used.measured else None
     return [*lines, Told(id=name, state=state, reading=used, files=_files(found))]
+
+
+def _of_models(found: Members, name: str, provider: str) -> list[Told]:
+    """What each model of an evaluation's run used; also of one that failed, which is billed as far as it came."""
+    return [
+        Told(id=name, line=used.response_model, api=EVALS.api, operation=EVALS.operation, reading=used)
+        for used in used_by_model(found, provider)
+    ]
 
 
 def state_of(found: Members) -> str:
