@@ -12,9 +12,10 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from msgspec.structs import replace
 
+from taximeter.control.answers.groups import GroupName
 from taximeter.core import analytics, views
 from taximeter.core.prices import Card
 from taximeter.core.times import local, shown
@@ -28,7 +29,6 @@ FORECAST_DAYS = 84
 """How far back a forecast and its test look."""
 BUSIEST = 5
 
-GroupName = str | None | UnsetType
 CardOf = Callable[[str, str, int], Card | None]
 
 

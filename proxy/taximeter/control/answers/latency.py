@@ -6,29 +6,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
+from taximeter.control.answers.groups import GroupPart
 from taximeter.core.times import shown
 from taximeter.sinks.query import Basis, Filters, Latency, Spread, Timing
 
-GroupName = str | None | UnsetType
 
-
-class LatencyPart(msgspec.Struct, kw_only=True):
+class LatencyPart(GroupPart, kw_only=True):
     """The calls of one group, or of one window, that ended well."""
 
-    start: str | UnsetType = UNSET
-    end: str | UnsetType = UNSET
-    workspace: GroupName = UNSET
-    track: GroupName = UNSET
-    document: GroupName = UNSET
-    task: GroupName = UNSET
-    model: GroupName = UNSET
-    provider: GroupName = UNSET
-    operation: GroupName = UNSET
-    key_id: GroupName = UNSET
-    end_user: GroupName = UNSET
-    service_tier: GroupName = UNSET
     duration: Spread
     """From the request to the answer's end."""
     ttft: Spread

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from taximeter.control.answers.groups import GroupPart
 from taximeter.core import views
 from taximeter.core.pricecodes import PriceCodesBill
 from taximeter.core.record import Record
@@ -21,25 +22,10 @@ from taximeter.sinks.query import Filters, Group, TrackPart
 encode = msgspec.json.Encoder(decimal_format="number").encode
 """JSON with money as exact decimal numbers: a float would drift."""
 
-GroupName = str | None | UnsetType
 
-
-class UsageGroup(msgspec.Struct, kw_only=True):
+class UsageGroup(GroupPart, kw_only=True):
     """One group's usage: the names grouped by (null: the calls carry none), then the sums."""
 
-    start: str | UnsetType = UNSET
-    """Start of the window, in a series."""
-    end: str | UnsetType = UNSET
-    workspace: GroupName = UNSET
-    track: GroupName = UNSET
-    document: GroupName = UNSET
-    task: GroupName = UNSET
-    model: GroupName = UNSET
-    provider: GroupName = UNSET
-    operation: GroupName = UNSET
-    key_id: GroupName = UNSET
-    end_user: GroupName = UNSET
-    service_tier: GroupName = UNSET
     usage: UsageInfo
     estimated_cost_usd: Decimal | None
     """Of the calls that have a price; null where none has."""
