@@ -4,7 +4,9 @@ import asyncio
 import secrets
 from typing import Any
 
+import openai
 import pytest
+from openai import AsyncOpenAI
 
 import control_plane
 from ledger import batch
@@ -85,6 +87,40 @@ async def test_a_budget_is_made_shown_and_ended(desk, redis):
     assert (await control.client.delete(f"/budgets/{made['id']}")).status_code == 200
     assert (await control.get("/budgets"))["data"] == []
     assert (await control.client.delete("/budgets/bud_none")).status_code == 404
+
+
+async def test_openais_spend_limit_of_a_project_is_a_budget_of_its_workspace(desk, redis):
+    control, _, _ = desk
+    async with AsyncOpenAI(base_url=f"{control.url}/v1", api_key="unused", admin_api_key="local") as client:
+        organization = client.admin.organization
+        limits = organization.projects.spend_limit
+        month: Any = {"currency": "USD", "interval": "month"}
+        with pytest.raises(openai.NotFoundError, match="no spend limit"):
+            await limits.retrieve("acme")
+        await control.client.post("/budgets", json={"workspace": "acme", "limit": 1, "task": "query"})
+        told = await limits.update("acme", threshold_amount=1_250, **month)
+        assert told.model_dump() == {
+            "object": "project.spend_limit", "threshold_amount": 1_250, "enforcement": {"status": "inactive"}, **month
+        }  # fmt: skip
+        (first,) = [each for each in (await control.get("/budgets"))["data"] if each["task"] is None]
+        assert (first["limit"], first["mode"], first["period"]) == (12.5, "hard", "month")
+        assert (await limits.update("acme", threshold_amount=1_250, **month)).threshold_amount == 1_250
+        await redis.hset("tm:{acme}:tally:usd:month:3371414400", "used", 5 * 10**9)
+        assert (await limits.update("acme", threshold_amount=500, **month)).enforcement.status == "enforcing"
+        assert [each["limit"] for each in (await control.get("/budgets"))["data"] if each["task"] is None] == [5]
+        assert (await limits.retrieve("acme")).enforcement.status == "enforcing"
+        with pytest.raises(openai.BadRequestError, match="at least 1"):
+            await limits.update("acme", threshold_amount=0, **month)
+        assert (await limits.delete("acme")).model_dump() == {"object": "project.spend_limit.deleted", "deleted": True}
+        assert [each["task"] for each in (await control.get("/budgets"))["data"]] == ["query"]
+        with pytest.raises(openai.NotFoundError):
+            await limits.delete("acme")
+        with pytest.raises(openai.NotFoundError, match="over all workspaces"):
+            await organization.spend_limit.retrieve()
+        with pytest.raises(openai.BadRequestError, match="of each"):
+            await organization.spend_limit.update(threshold_amount=1, **month)
+        with pytest.raises(openai.NotFoundError, match="over all workspaces"):
+            await organization.spend_limit.delete()
 
 
 async def test_a_budget_about_another_workspaces_key_is_refused_as_it_would_bound_nothing(desk):

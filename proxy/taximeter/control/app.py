@@ -26,8 +26,10 @@ from taximeter.control.api.deadletters import DeadLetterAdmin
 from taximeter.control.api.focus import FocusExport
 from taximeter.control.api.letters import LetterAdmin
 from taximeter.control.api.organization import Organization
+from taximeter.control.api.organizations import Organizations
 from taximeter.control.api.parameters import Brackets, usage_parameters
 from taximeter.control.api.rebuild import rebuild_redis
+from taximeter.control.api.spend_limits import SpendLimits
 from taximeter.control.api.streams import Streams
 from taximeter.control.api.usage import Requests, Usage
 from taximeter.control.dashboard import PAGES, unknown_page
@@ -61,6 +63,8 @@ def create(services: Services) -> Litestar:
             Streams,
             FocusExport,
             Organization,
+            Organizations,
+            SpendLimits,
             KeyAdmin,
             BudgetAdmin,
             AlertAdmin,
