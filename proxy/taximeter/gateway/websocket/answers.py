@@ -33,11 +33,11 @@ class Answers:
 
     def feed(self, data: bytes) -> tuple[bytes, list[UnderWay]]:
         """What has come: what goes on to the client, and the responses that the server began by itself, which have
-        limits. Raises Malformed."""
+        limits."""
         part = bool(self._ours) or not self.frames.between_frames
         pieces = self.frames.feed(data)
         fresh = [begun for piece in pieces if not piece.control and (begun := self._heard(piece)) is not None]
-        if not part and self.frames.between_frames and not self._ours:
+        if not part and self.frames.between_frames and not (self._ours or self.frames.broken):
             return data, fresh
         out: list[bytes] = []
         for piece in pieces:

@@ -14,8 +14,8 @@ _CONTINUATION, _CONTROL = 0x0, 0x8
 _CONTROL_BYTES = 125
 
 
-class Malformed(Exception):
-    """These bytes are no frames: nothing behind them can be read."""
+class _Malformed(Exception):
+    """These bytes are no frames."""
 
 
 class Piece(NamedTuple):
@@ -25,11 +25,19 @@ class Piece(NamedTuple):
     """Its header, where it begins here, and its payload, masked or not."""
     opcode: int
     """Of its message: TEXT or BINARY also where its frame continues one; or of a control frame."""
-    payload: bytes
+    body: bytes
+    """Its payload as it came."""
+    mask: bytes
+    """What `body` is masked with, from its first byte on; b"": it is not."""
     first: bool
     """Its message begins here."""
     last: bool
     """Its message ends here."""
+
+    @property
+    def payload(self) -> bytes:
+        """What it says; unmasked when it is asked for, which the rest of a long message seldom is."""
+        return _unmasked(self.body, self.mask) if self.mask else self.body
 
     @property
     def control(self) -> bool:
@@ -40,7 +48,7 @@ class Piece(NamedTuple):
 class Frames:
     """Reads one direction of a connection."""
 
-    __slots__ = ("_carried", "_fin", "_first", "_left_bytes", "_mask", "_masked", "_message", "_opcode")
+    __slots__ = ("_carried", "_fin", "_first", "_left_bytes", "_mask", "_masked", "_message", "_opcode", "broken")
 
     def __init__(self, *, masked: bool) -> None:
         """`masked`: as a client's frames are (§5.3)."""
@@ -54,6 +62,8 @@ class Frames:
         self._message = 0
         """The opcode of the message being read; 0: none is."""
         self._fin = self._first = False
+        self.broken: str | None = None
+        """Why what comes is no frames; then nothing of it can be read any more."""
 
     @property
     def between_frames(self) -> bool:
@@ -66,29 +76,31 @@ class Frames:
         return self.between_frames and not self._message
 
     def feed(self, data: bytes) -> list[Piece]:
-        """The pieces in what came. Raises Malformed."""
+        """The pieces in what came, up to where it is no frames (see `broken`)."""
         pieces: list[Piece] = []
         if self._carried:
             data, self._carried = self._carried + data, b""
         at, end = 0, len(data)
-        while at < end:
+        while at < end and not self.broken:
             start = at
             if not self._left_bytes:
-                header_bytes = self._header(data, at)
+                try:
+                    header_bytes = self._header(data, at)
+                except _Malformed as error:
+                    self.broken = str(error)
+                    break
                 if not header_bytes:
                     self._carried = data[at:]
                     break
                 at += header_bytes
             took = min(self._left_bytes, end - at)
-            payload = data[at : at + took]
+            body, mask = data[at : at + took], self._mask
             self._left_bytes -= took
             at += took
-            if self._mask:
-                payload = _unmasked(payload, self._mask)
-                turn = took % 4
-                self._mask = self._mask[turn:] + self._mask[:turn]
+            if mask and took % 4:
+                self._mask = mask[took % 4 :] + mask[: took % 4]
             last = not self._left_bytes and self._fin
-            pieces.append(Piece(data[start:at], self._opcode, payload, self._first, last))
+            pieces.append(Piece(data[start:at], self._opcode, body, mask, self._first, last))
             self._first = False
             if last and self._opcode < _CONTROL:
                 self._message = 0
@@ -101,7 +113,7 @@ class Frames:
         one, two = data[at], data[at + 1]
         opcode, length, size = one & 0x0F, two & 0x7F, 2
         if one & 0x70 or bool(two & 0x80) is not self._masked:
-            raise Malformed("an extension nobody agreed on, or a mask where none belongs")
+            raise _Malformed("an extension nobody agreed on, or a mask where none belongs")
         more = {126: 2, 127: 8}.get(length, 0)
         size += more + (4 if self._masked else 0)
         if len(data) - at < size:
@@ -111,7 +123,7 @@ class Frames:
         self._fin = bool(one & 0x80)
         if opcode >= _CONTROL:
             if opcode > PONG or not self._fin or length > _CONTROL_BYTES:
-                raise Malformed("no control frame looks so")
+                raise _Malformed("no control frame looks so")
             self._opcode, self._first = opcode, True
         else:
             self._begin_data(opcode)
@@ -121,7 +133,7 @@ class Frames:
 
     def _begin_data(self, opcode: int) -> None:
         if opcode > BINARY or (opcode == _CONTINUATION) is not bool(self._message):
-            raise Malformed("a message within another, or the rest of none")
+            raise _Malformed("a message within another, or the rest of none")
         self._first = opcode != _CONTINUATION
         self._message = self._message or opcode
         self._opcode = self._message

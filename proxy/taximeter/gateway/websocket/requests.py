@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from taximeter.core import errors
 from taximeter.core.record import Outcome
-from taximeter.gateway.websocket.frames import CLOSE, Frames, Malformed, Piece
+from taximeter.gateway.websocket.frames import CLOSE, Frames, Piece
 from taximeter.gateway.websocket.messages import Messages, event_of, said, scanning
 
 if TYPE_CHECKING:
@@ -96,15 +96,13 @@ class Requests:
 
     def feed(self, data: bytes) -> None:
         """What has come."""
-        try:
-            pieces = self.frames.feed(data)
-        except Malformed:
-            self._ends.stop(BROKEN, Outcome.CLIENT_LEFT)
-            return
+        pieces = self.frames.feed(data)
         if self.busy:
             self._queue += pieces
         else:
             self._pass_on(pieces)
+        if self.frames.broken:
+            self._ends.stop(BROKEN, Outcome.CLIENT_LEFT)
 
     def go_on(self) -> None:
         """What a message waited for is done."""
@@ -146,9 +144,9 @@ class Requests:
 
     def _rest(self, piece: Piece) -> None:
         """The rest of a long message, which goes on as it comes; what it asks for may be named behind all else."""
-        payload, late = self._messages.take(piece), self._late
+        late = self._late
         if late is not None:
-            late.feed(payload)
+            late.feed(piece.payload)
         if piece.last:
             self._messages.over, self._late = False, None
         if self._dropping:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from taximeter.core import errors
 from taximeter.core.record import Outcome
 from taximeter.gateway.websocket.answers import Answers
-from taximeter.gateway.websocket.frames import Malformed, close_frame, text_frame
+from taximeter.gateway.websocket.frames import close_frame, text_frame
 from taximeter.gateway.websocket.messages import Event
-from taximeter.gateway.websocket.requests import Requests
+from taximeter.gateway.websocket.requests import BROKEN, Requests
 from taximeter.server.switching import Switched
 
 if TYPE_CHECKING:
@@ -131,22 +131,25 @@ class Session(Switched):
     def from_upstream(self, data: bytes) -> None:
         """Read what came; what it settles is written before it goes on."""
         settled = self._books.settled
-        try:
-            passed, fresh = self._answers.feed(data)
-        except Malformed:
-            self._to_client(data)
-            self._up.transport.abort()
-            return
+        passed, fresh = self._answers.feed(data)
         for each in fresh:
             self._run(self._held_late(each))
         if not self._unsaved and (settled == self._books.settled or not self._metering.durable):
             self._to_client(passed)
-            self.stop_if_spent()
+            self._look_whether_it_ends()
             return
         self._unsaved.append(passed)
         if len(self._unsaved) == 1:
             self._up.transport.pause_reading()
             self._run(self._when_durable())
+
+    def _look_whether_it_ends(self) -> None:
+        broken = self._answers.frames.broken
+        if broken:
+            log.warning("an upstream sent what is no WebSocket frame: %s", broken)
+            self.stop(BROKEN, Outcome.UPSTREAM_CUT)
+        else:
+            self.stop_if_spent()
 
     async def _when_durable(self) -> None:
         """Pass on what ends a response, and what has come behind it, when its record is on stable storage."""
@@ -163,7 +166,7 @@ class Session(Switched):
             self._client.then(self._client.close, b"")
         elif not self._client.paused:
             self._up.transport.resume_reading()
-        self.stop_if_spent()
+        self._look_whether_it_ends()
 
     async def _held_late(self, under_way: UnderWay) -> None:
         """A response the server began by itself: it is counted, whether there is room for it or not; then the
