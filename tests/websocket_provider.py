@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from ssl import SSLContext
 from typing import Any
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -45,7 +46,14 @@ class Talk:
 class WebSocketProvider:
     """`async with WebSocketProvider(script) as provider`; `script(talk, event)` answers each event of a client."""
 
-    def __init__(self, script: Script | None = None, refuse: int | None = None) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        refuse: int | None = None,
+        ssl: SSLContext | None = None,
+        unix: str = "",
+    ) -> None:
+        self.ssl, self.unix = ssl, unix
         self.script = script or answer
         self.refuse = refuse
         self.requests: list[Request] = []
@@ -55,12 +63,17 @@ class WebSocketProvider:
         self._server: Server
 
     async def __aenter__(self) -> WebSocketProvider:
-        self._server = await serve(
-            self._talk, "127.0.0.1", 0, process_request=self._judge, select_subprotocol=_chosen, max_size=None,
-            close_timeout=1,
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "process_request": self._judge, "select_subprotocol": _chosen, "max_size": None, "close_timeout": 1,
+            "max_queue": 1, "ssl": self.ssl,
+        }  # fmt: skip
+        if self.unix:
+            self._server = await unix_serve(self._talk, self.unix, **options)
+            self.base_url = f"unix:{self.unix}:/v1"
+            return self
+        self._server = await serve(self._talk, "localhost" if self.ssl else "127.0.0.1", 0, **options)
         port = next(iter(self._server.sockets)).getsockname()[1]
-        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self.base_url = f"https://localhost:{port}/v1" if self.ssl else f"http://127.0.0.1:{port}/v1"
         return self
 
     async def __aexit__(self, *_: object) -> None:
