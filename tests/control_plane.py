@@ -16,6 +16,7 @@ import httpx2
 import msgspec
 import pytest
 
+from taximeter.billing.service import Billing
 from taximeter.config import Settings
 from taximeter.control.app import create
 from taximeter.control.services.audit import AuditTrail
@@ -36,6 +37,8 @@ NOON_US = 1_793_707_200_000_000
 """2026-11-03T12:00:00Z"""
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
+CLOSING_US = NOON_US + 40 * DAY_US
+"""When statements are closed: 2026-11 is over."""
 
 
 def record(number: int, **given: Any) -> Record:
@@ -163,6 +166,9 @@ class ControlPlane:
                 "now_us": lambda: NOON_US + HOUR_US,
                 "audit": self.audit,
                 "trail": AuditTrail(self.audit, history),
+                "billing": (
+                    Billing(history, self.waits, now_us=lambda: CLOSING_US) if isinstance(history, History) else None
+                ),
                 **more,
             },
         )

@@ -34,7 +34,7 @@ from taximeter.budgets.service import BudgetService
 from taximeter.budgets.store import BudgetStore
 from taximeter.cli import main
 from taximeter.config import JournalSettings, Settings, WebhookSettings
-from taximeter.config.settings import PriceCodeSettings
+from taximeter.config.settings import PlanPriceSettings, PlanSettings, PriceCodeSettings
 from taximeter.control.services.corrections import Corrections
 from taximeter.core.prices import Card, Rates
 from taximeter.core.record import Outcome
@@ -142,8 +142,10 @@ async def installation(start, tmp_path, valkey_url):
         drained=drained, now_us=now_us,
     )  # fmt: skip
     prices = PriceCodeSettings(rag_embedding=0.0001, rag_llm_input=0.0015, rag_llm_output="0.002")
+    embedded = PlanPriceSettings(code="rag_embedding", usd="0.0001")
+    plan = PlanSettings(name="standard", workspaces=["acme"], markup_percent=20, price=[embedded])
     control = await start(
-        settings=Settings(price_codes=prices),
+        settings=Settings(price_codes=prices, plan=[plan]),
         random=random, now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
         letters=webhook, close_track=webhook.cut, deadletters=await refused(webhook, tmp_path / "journal"),
         alerts=told(tmp_path, now_us), breakers=await runaway(tmp_path, first.history, now_us),

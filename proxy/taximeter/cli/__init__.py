@@ -38,6 +38,7 @@ VERBS: dict[str, str] = {
     "keys": "taximeter.cli.keys:keys",
     "reprice": "taximeter.cli.reprice:reprice",
     "reconcile": "taximeter.cli.reconcile:reconcile",
+    "statement": "taximeter.cli.statement:statement",
     "rebuild": "taximeter.cli.rebuild:rebuild",
     "adopt": "taximeter.cli.adopt:adopt",
     "quote": "taximeter.cli.quote:quote",

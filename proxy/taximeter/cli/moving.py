@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, insert, inspect, select, text
 
+from taximeter.billing import store as billing
 from taximeter.core.errors import TaximeterError
 from taximeter.sinks.history import audit, schema
 from taximeter.sinks.history.database import Database
@@ -18,7 +19,7 @@ from taximeter.sinks.webhook import schema as webhook
 ROWS = 2_000
 """Read and written at once."""
 
-OPTIONAL = (audit.metadata, webhook.metadata)
+OPTIONAL = (audit.metadata, webhook.metadata, billing.metadata)
 """Tables that are there only where they were used."""
 
 

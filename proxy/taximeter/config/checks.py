@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from taximeter.config import unix_urls
 from taximeter.config.addresses import is_loopback, leads_to, masked, split
+from taximeter.config.plans import plan_problems
 from taximeter.config.secret import sendable, shared_secrets
 from taximeter.config.settings import RateSettings, Settings, UpstreamSettings, tls_files
 from taximeter.config.watching import alert_problems, breaker_problems
@@ -148,6 +149,7 @@ def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
         yield "limits.held_bytes", "it is less than limits.json_body_bytes: no such body could be read"
     yield from breaker_problems(settings)
     yield from alert_problems(settings)
+    yield from plan_problems(settings)
     named: set[str] = set()
     for number, rate in enumerate(settings.rate):
         path = f"rate[{number}]"

@@ -423,6 +423,74 @@ class PriceCodeSettings(Section):
     """For a chunk indexed."""
 
 
+class BillingSettings(Section):
+    """Statements: what a workspace cost, and what it is charged (docs/billing.md)."""
+
+    tz: str = "UTC"
+    """IANA time zone in which months, and the dates of plans and rates, begin."""
+    currency: str = "USD"
+    """What statements are in; any but USD needs a [[currency]]."""
+
+
+class CurrencySettings(Section):
+    """A rate of one's own for a currency of statements, from a date on."""
+
+    code: str
+    """Three letters, such as EUR."""
+    rate: Usd
+    """How much of it is one USD."""
+    decimals: Annotated[int, Meta(ge=0, le=9)] = 2
+    """Places each line of a statement is rounded to, half to even."""
+    valid_from: str = ""
+    """Date or RFC 3339 time from which it holds; empty: always."""
+
+
+class StepSettings(Section):
+    """What a unit costs beyond a quantity."""
+
+    above: Count
+    """What lies above this quantity, within one statement, costs the amount below."""
+    usd: Usd
+    """For as many units as the price is for."""
+
+
+class PlanPriceSettings(Section):
+    """A price of one's own in a plan; it is charged instead of the markup."""
+
+    code: str
+    """input, cached_input, cache_write_input, output, reasoning_output, embedding, rerank, search_unit, audio_hour,
+    request, or one of rag_embedding, rag_llm_input, rag_llm_output, rag_indexation."""
+    usd: Usd
+    """What `per` units cost."""
+    per: Annotated[int, Meta(ge=0, le=10**12)] = 0
+    """0: 1,000,000 tokens, 1,000 tokens of rag_… codes, 1,000 search units, an hour of audio (in ms), one request or
+    chunk."""
+    models: list[str] = field(default_factory=lambda: ["*"])
+    """Served models it is about; `*` stands for any characters."""
+    tasks: list[str] = field(default_factory=lambda: ["*"])
+    """Tasks it is about."""
+    included: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    """So many units of each statement cost nothing."""
+    tiers: list[StepSettings] = field(default_factory=list)
+    """Graduated: only what lies above a tier's quantity costs its amount."""
+
+
+class PlanSettings(Section):
+    """What one's own customers are charged: a markup on cost, prices of one's own, or both (docs/billing.md)."""
+
+    name: str
+    """What statements call it. Several may have one name: each holds from its date on."""
+    workspaces: list[str] = field(default_factory=lambda: ["*"])
+    """Workspaces it is about; `*` stands for any characters."""
+    keys: list[str] = field(default_factory=list)
+    """Only calls with these proxy keys, by id; such a plan goes before one without. Empty: all calls."""
+    valid_from: str = ""
+    """Date or RFC 3339 time from which it holds; empty: always."""
+    markup_percent: Usd = ""
+    """Added to the cost of what no price below is about: 20 makes 1.2 of it, -10 0.9; empty: that has no charge."""
+    price: list[PlanPriceSettings] = field(default_factory=list)
+
+
 class OtelSettings(Section):
     """OpenTelemetry; needs `pip install 'taximeter[otel]'`."""
 
@@ -492,5 +560,8 @@ class Settings(Section):
     alert: list[AlertSettings] = field(default_factory=list)
     smtp: SmtpSettings = field(default_factory=SmtpSettings)
     price_codes: PriceCodeSettings = field(default_factory=PriceCodeSettings)
+    billing: BillingSettings = field(default_factory=BillingSettings)
+    currency: list[CurrencySettings] = field(default_factory=list)
+    plan: list[PlanSettings] = field(default_factory=list)
     otel: OtelSettings = field(default_factory=OtelSettings)
     log: LogSettings = field(default_factory=LogSettings)

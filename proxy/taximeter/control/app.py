@@ -14,6 +14,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from taximeter import __version__
 from taximeter.alerts.api import AlertAdmin
+from taximeter.billing.api import BillingAdmin
 from taximeter.breaker.api import BreakerAdmin
 from taximeter.budgets.api import BudgetAdmin
 from taximeter.control.answers.encoding import HANDLERS, Json, unknown
@@ -67,6 +68,7 @@ def create(services: Services) -> Litestar:
             SpendLimits,
             KeyAdmin,
             BudgetAdmin,
+            BillingAdmin,
             AlertAdmin,
             BreakerAdmin,
             LetterAdmin,

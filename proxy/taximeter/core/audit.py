@@ -20,6 +20,7 @@ ACTIONS = {
     "budget.settle": "what budgets are charged for a call was corrected",
     "prices.change": "another price list is in force",
     "prices.reprice": "a period was priced again; differences are corrections",
+    "statement.close": "a statement was closed",
     "redis.rebuild": "the Redis counters were written anew",
     "deadletters.replay": "records that a sink could not take were offered again",
     "webhook.resend": "letters that had been given up were sent again",

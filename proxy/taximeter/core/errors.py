@@ -6,7 +6,7 @@ TaximeterError
 ├── JournalError           a journal file cannot be written or read
 └── RequestError           answered to the client in OpenAI's error shape (DESIGN §2.3 point 5)
     ├── BadTag  BadRequest  MethodNotAllowed  RequestTimeout (ClientIdle)  PayloadTooLarge  Unbounded  Unauthorized
-    ├── Forbidden  NotFound  RateLimited (Overloaded  RateExceeded  RateTooSmall  BudgetReserved)
+    ├── Forbidden  NotFound  Conflict  RateLimited (Overloaded  RateExceeded  RateTooSmall  BudgetReserved)
     ├── BudgetExceeded  BudgetUnavailable  BreakerOpen  JournalUnavailable  LoopDetected  NotReady
     └── UpstreamError      UpstreamUnreachable (TooManyOpenFiles)  UpstreamTimeout  UpstreamGarbage  UpstreamCut
 """
@@ -165,6 +165,13 @@ class NotFound(RequestError):
 
     status = 404
     code = "not_found"
+
+
+class Conflict(RequestError):
+    """What was asked for cannot be, as things stand now: it is done already, or something stands against it."""
+
+    status = 409
+    code = "conflict"
 
 
 class RateLimited(RequestError):

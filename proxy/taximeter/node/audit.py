@@ -77,6 +77,10 @@ class AuditLog:
         self._now_us = now_us
         self._random = random
 
+    def actor(self) -> Actor:
+        """Who acts now."""
+        return _ACTOR.get() or Actor(name=self._default, user=os_user() if self._default == "command" else "")
+
     @contextmanager
     def act(self, action: str, target: str = "") -> Iterator[Change]:
         """Write down what the block does, when it has done it, or that it failed."""
@@ -107,7 +111,7 @@ class AuditLog:
 
         `level`: of the log's entry; lower where another entry says the same.
         """
-        actor = actor or _ACTOR.get() or Actor(name=self._default, user=os_user() if self._default == "command" else "")
+        actor = actor or self.actor()
         entry = AuditEntry(
             id=self._random(8).hex(),
             at=self._now_us(),

@@ -19,6 +19,7 @@ import uvloop
 from msgspec.structs import replace
 
 from taximeter.alerts.conditions import budget
+from taximeter.billing.service import Billing
 from taximeter.breaker.pace import Paces
 from taximeter.budgets.rates import places_of_calls
 from taximeter.budgets.reservations import Reservations
@@ -142,6 +143,7 @@ class Control:
             journal=self._journal,
             current=Current(self),
         )
+        self.billing = Billing(self.history, self.delivery, now_us=_now_us)
         reservations = Reservations(self.counters.server)
         self.slices = DeadSlices(data_dir, reservations.release, self._drained)
         self.budgets = BudgetService(
@@ -329,6 +331,7 @@ class Control:
             budgets=self.budgets,
             breakers=self.breakers,
             alerts=self.alerts,
+            billing=self.billing,
             corrections=self.corrections,
             rebuild=self.counters.rebuild,
             letters=webhook,

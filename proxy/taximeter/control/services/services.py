@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taximeter.alerts.service import AlertService
+from taximeter.billing.service import Billing
 from taximeter.breaker.service import BreakerService
 from taximeter.budgets.service import BudgetService
 from taximeter.config import Settings
@@ -54,6 +55,8 @@ class Services:
     """None: no alert is configured."""
     breakers: BreakerService | None = None
     """None: this control plane knows no breakers."""
+    billing: Billing | None = None
+    """None: this control plane makes no statements."""
     corrections: Corrections | None = None
     """None: this control plane has no journal to write corrections into."""
     rebuild: Callable[[str | None], Awaitable[int]] | None = None

@@ -192,6 +192,9 @@ class History:
         return gone
 
     usage = _off_loop(Reader.usage)
+    stretches = _off_loop(Reader.stretches)
+    unpriced = _off_loop(Reader.unpriced)
+    records_since_us = _off_loop(Reader.records_since_us)
     ranked = _off_loop(Reader.ranked)
     latency = _off_loop(Reader.latency)
     apart_since_us = _off_loop(Reader.apart_since_us)

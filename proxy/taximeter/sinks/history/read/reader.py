@@ -16,9 +16,10 @@ from taximeter.core.record import Record
 from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
-from taximeter.sinks.history.marks import APART, since_us
+from taximeter.sinks.history.marks import APART, events_since_us, since_us
 from taximeter.sinks.history.read import latencies, listing, names
 from taximeter.sinks.history.read.combining import Sums, cells
+from taximeter.sinks.history.read.unpriced import Unpriced, unpriced
 from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta
 from taximeter.sinks.history.sums import record_sums
 from taximeter.sinks.history.windows import boundaries
@@ -108,6 +109,24 @@ class Reader:
             else:
                 sums[window, key] = cell
         return {place: cell for place, cell in sums.items() if any(cell)}
+
+    @of_any_size
+    def stretches(self, filters: Filters, asked: Sequence[tuple[tuple[str, ...], Sequence[int]]]) -> list[Sums]:
+        """Of each (names to group by, marks in µs) the cells between its marks, by (stretch, key): one snapshot, so
+        that what is asked together adds up. Where single records are gone, marks are rounded to 15 minutes.
+        """
+        with self.database.reading() as connection:
+            return [self._sums(connection, filters, names, marks) for names, marks in asked]
+
+    def unpriced(self, workspace: str, from_us: int, to_us: int) -> list[Unpriced] | None:
+        """Why calls of a workspace have no cost (see read.unpriced); None: there are too many to look at."""
+        with self.database.reading() as connection:
+            return unpriced(connection, workspace, from_us, to_us)
+
+    def records_since_us(self) -> int:
+        """Single records before this moment have been deleted; 0: none has."""
+        with self.database.reading() as connection:
+            return events_since_us(connection)
 
     @of_any_size
     def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked:

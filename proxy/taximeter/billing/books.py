@@ -1,0 +1,266 @@
+"""Statements made from history, and closed in it. Synchronous; `service` and the command line call it.
+
+What a closed statement says never changes. What the ledger says of its period may: records that come late,
+corrections, prices applied again, batches settled. So each new statement of the workspace also has, for every period
+closed before, what the ledger says now less all that has been stated of it. The sum of all statements and of what is
+open is then the ledger, whatever comes in which order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import msgspec
+from msgspec.structs import replace
+
+from taximeter.billing import making
+from taximeter.billing.making import KEY, Names, Part, Stated
+from taximeter.billing.period import Period
+from taximeter.billing.rule import Plan, Rate, borders, of_workspace, rate_at
+from taximeter.billing.statement import Line, Standing, Statement, Summary
+from taximeter.billing.store import Basis, Closed, Statements
+from taximeter.core import tags
+from taximeter.core.bounds import FOREVER_US
+from taximeter.core.errors import BadRequest, Conflict, NotFound
+from taximeter.core.times import shown
+from taximeter.core.views import usd
+from taximeter.sinks.cells import FIELDS
+from taximeter.sinks.history.read.reader import Reader
+from taximeter.sinks.query import GROUPS, TAGS, Filters
+
+BY = ("model", "task")
+"""What lines are grouped by where nothing is said."""
+_COST, _REQUESTS = FIELDS.index("cost_nusd"), FIELDS.index("requests")
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which statement."""
+
+    workspace: str
+    period: Period
+    by: tuple[str, ...] = BY
+    """Of query.GROUPS, without `workspace`."""
+    currency: str = "USD"
+    chunks: int = 0
+    """How many chunks were indexed in the period, for plans that have a price for them."""
+
+
+class Tariff(msgspec.Struct, frozen=True):
+    """What the settings say of prices and currencies."""
+
+    plans: Sequence[Plan] = ()
+    rates: Sequence[Rate] = ()
+
+
+class Books:
+    """The statements of one history database."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._statements = Statements(reader.database)
+
+    def preview(self, asked: Asked, tariff: Tariff) -> Statement:
+        """As it would be closed now. Raises BadRequest, NotFound; Conflict where part of it is stated already."""
+        return self._made(asked, tariff).statement
+
+    def close(self, asked: Asked, tariff: Tariff, *, by: str, now_us: int) -> Statement:
+        """Number it and keep it: `draft`, then `keep`."""
+        return self.keep(self.draft(asked, tariff, by=by, now_us=now_us), now_us)
+
+    def draft(self, asked: Asked, tariff: Tariff, *, by: str, now_us: int) -> Closed:
+        """What would be kept. Raises as `preview`, and BadRequest where the period is not over."""
+        if asked.period.to_us > now_us:
+            raise BadRequest(
+                f"The period is over at {shown(asked.period.to_us)}; it can be closed from then on.", param="to"
+            )
+        made = self._made(asked, tariff)
+        statement = replace(made.statement, number=made.number, closed_at=shown(now_us), closed_by=by)
+        return replace(made, statement=statement)
+
+    def keep(self, draft: Closed, now_us: int) -> Statement:
+        """Keep it. Raises Conflict where another of its workspace was closed since it was drafted."""
+        if not self._statements.add(draft, now_us):
+            raise Conflict(
+                f"Another statement of {draft.statement.workspace} was closed meanwhile. Look at it, and try again."
+            )
+        return draft.statement
+
+    def show(self, workspace: str, number: int) -> Statement:
+        """A closed one, as it was closed. Raises NotFound."""
+        for closed in self._statements.of(workspace):
+            if closed.number == number:
+                return closed.statement
+        raise NotFound(f"{workspace[:128]!r} has no statement number {number}.")
+
+    def standing(self, workspace: str) -> Standing:
+        """The closed statements of a workspace, beside its ledger. Raises NotFound where there is nothing of either."""
+        closed = self._statements.of(workspace)  # before the ledger: what is stated was in it then
+        ledger = self._ledger(workspace)
+        if ledger is None and not closed:
+            raise NotFound(f"Nothing is recorded of workspace {workspace[:128]!r}.")
+        cost_nusd, requests = (0, 0) if ledger is None else (ledger[_COST], ledger[_REQUESTS])
+        stated = [each for one in closed for sums in one.basis.stated.values() for each in sums]
+        stated_nusd = sum(each.sums.get("cost_nusd", 0) for each in stated)
+        return Standing(
+            workspace=workspace,
+            statements=[_summary(each.statement) for each in closed],
+            ledger_usd=usd(cost_nusd),
+            stated_usd=usd(stated_nusd),
+            open_usd=usd(cost_nusd - stated_nusd),
+            open_requests=requests - sum(each.sums.get("requests", 0) for each in stated),
+        )
+
+    def workspaces(self) -> list[str]:
+        """Those with closed statements."""
+        return self._statements.workspaces()
+
+    def _ledger(self, workspace: str) -> list[int] | None:
+        [sums] = self._reader.stretches(Filters(workspace=workspace), [((), (0, FOREVER_US))])
+        return next(iter(sums.values()), None)
+
+    def _made(self, asked: Asked, tariff: Tariff) -> Closed:
+        """The statement, and what it is made of; its number is the next one's."""
+        by = _checked(asked)
+        period, closed = asked.period, self._statements.of(asked.workspace)
+        for each in closed:
+            if each.period.overlaps(period):
+                raise Conflict(
+                    f"Statement {each.number} of {asked.workspace} has {shown(each.period.from_us)} to "
+                    f"{shown(each.period.to_us)}; a period is stated once. What comes later for it is on the next one."
+                )
+        plans = of_workspace(tariff.plans, asked.workspace)
+        rate = rate_at(tariff.rates, asked.currency, period.to_us - 1)
+        if rate is None:
+            raise BadRequest(
+                f"There is no rate of {asked.currency[:80]!r} for {shown(period.to_us)}: the settings have it as "
+                "[[currency]].",
+                param="currency",
+            )
+        finer = tuple(name for name in by if name in TAGS)
+        periods = [(each.period, each.basis.plans) for each in closed]
+        questions: list[tuple[tuple[str, ...], list[int]]] = [
+            (KEY, _marks(*each)) for each in (*periods, (period, plans))
+        ]
+        if finer:
+            self._records_are_kept(period)
+            questions.append(((*KEY, *finer), questions[-1][1]))
+        found = [
+            _stretches(sums, marks)
+            for sums, (_, marks) in zip(
+                self._reader.stretches(Filters(workspace=asked.workspace), questions), questions, strict=True
+            )
+        ]
+        last_us = period.to_us - 1
+        own = making.parts(KEY, found[len(closed)], plans, asked.workspace, asked.chunks, last_us)
+        fine = own
+        if finer:
+            fine = making.parts((*KEY, *finer), found[-1], plans, asked.workspace, asked.chunks, last_us)
+            if _cost(fine) != _cost(own):
+                raise BadRequest(f"Single records of this period are missing: lines by {finer[0]} cannot be made.")
+        stated = {len(closed) + 1: list(making.stated(own).values())}
+        lines = making.lines(fine, by, rate, self._reasons(asked, own))
+        for each, sums in zip(closed, found, strict=False):
+            missing = _missing(each, closed, sums, asked.workspace)
+            stated[each.number] = missing
+            same = each.basis.rate if each.basis.rate.code == rate.code else rate
+            lines += making.corrections(missing, by, same, each.number)
+        if not lines and not closed and self._ledger(asked.workspace) is None:
+            raise NotFound(f"Nothing is recorded of workspace {asked.workspace[:128]!r}.")
+        basis = Basis(plans=plans, chunks=asked.chunks, rate=rate, stated=stated)
+        statement = _statement(asked, by, rate, lines, own, plans)
+        return Closed(number=len(closed) + 1, period=period, statement=statement, basis=basis)
+
+    def _records_are_kept(self, period: Period) -> None:
+        since_us = self._reader.records_since_us()
+        if period.from_us < since_us:
+            raise BadRequest(
+                f"Single records before {shown(since_us)} are kept no longer (history.retention_days): lines by track, "
+                "document or end user cannot be made of this period.",
+                param="by",
+            )
+
+    def _reasons(self, asked: Asked, own: Sequence[Part]) -> list[tuple[Mapping[str, str | None], str, int]]:
+        if not any(part.sums.get("unknown_requests") or part.sums.get("unpriced_requests") for part in own):
+            return []
+        found = self._reader.unpriced(asked.workspace, asked.period.from_us, asked.period.to_us)
+        return [(dict(zip(GROUPS, each.key, strict=True)), each.reason, each.calls) for each in found or ()]
+
+
+def _checked(asked: Asked) -> tuple[str, ...]:
+    if not tags.is_valid(asked.workspace):
+        raise BadRequest(f"workspace: {asked.workspace[:80]!r} is no name of one.", param="workspace")
+    allowed = [name for name in GROUPS if name != "workspace"]
+    for name in asked.by:
+        if name not in allowed:
+            raise BadRequest(f"Cannot group lines by {name[:80]!r}. Allowed: {', '.join(allowed)}.", param="by")
+    return tuple(dict.fromkeys(asked.by))
+
+
+def _marks(period: Period, plans: Sequence[Plan]) -> list[int]:
+    return [period.from_us, *borders(plans, period.from_us, period.to_us), period.to_us]
+
+
+def _stretches(sums: Mapping[tuple[int, Names], Sequence[int]], marks: Sequence[int]) -> list[making.Stretch]:
+    return [
+        (start_us, {key: cell for (number, key), cell in sums.items() if number == at})
+        for at, (start_us, _) in enumerate(pairwise(marks))
+    ]
+
+
+def _missing(one: Closed, closed: Sequence[Closed], sums: Sequence[making.Stretch], workspace: str) -> list[Stated]:
+    """What the ledger says now of a closed period, less all that has been stated of it."""
+    basis = one.basis
+    now = making.stated(making.parts(KEY, sums, basis.plans, workspace, basis.chunks, one.period.to_us - 1))
+    before: dict[Names, Stated] = {}
+    for each in closed:
+        for stated in each.basis.stated.get(one.number, ()):
+            before[stated.key] = making.plus(before.get(stated.key), stated)
+    return making.short_of(now, before)
+
+
+def _cost(period: Sequence[Part]) -> int:
+    return sum(part.sums.get("cost_nusd", 0) for part in period)
+
+
+def _statement(
+    asked: Asked, by: tuple[str, ...], rate: Rate, lines: list[Line], own: Sequence[Part], plans: Sequence[Plan]
+) -> Statement:
+    notes = []
+    if not plans:
+        notes.append("No plan is about this workspace: there is no charge.")
+    if asked.chunks and any(part.sums.get(making.CHUNKS) and part.charged.nusd is None for part in own):
+        notes.append("The plan has no price for chunks.")
+    if any(line.left_out for line in lines):
+        notes.append("Some kinds of use have no price in the plan beside those that do: they are charged nothing.")
+    return Statement(
+        workspace=asked.workspace,
+        from_=shown(asked.period.from_us) or "",
+        to=shown(asked.period.to_us) or "",
+        tz=asked.period.tz,
+        currency=rate.code,
+        decimals=rate.decimals,
+        by=list(by),
+        plans=list(dict.fromkeys(part.plan.name for part in own if part.plan is not None)),
+        lines=lines,
+        total=making.total(lines),
+        notes=notes,
+    )
+
+
+def _summary(statement: Statement) -> Summary:
+    amounts = {name: getattr(statement.total, name) for name in _AMOUNTS}
+    return Summary(
+        number=statement.number or 0,
+        workspace=statement.workspace,
+        from_=statement.from_,
+        to=statement.to,
+        tz=statement.tz,
+        currency=statement.currency,
+        closed_at=statement.closed_at or "",
+        closed_by=statement.closed_by or "",
+        **amounts,
+    )
+
+
+_AMOUNTS = ("cost_usd", "charge_usd", "margin_usd", "cost", "charge", "margin")

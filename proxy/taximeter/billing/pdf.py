@@ -1,0 +1,92 @@
+"""A statement as PDF, by fpdf2 (extra `pdf`). Imported with the first one."""
+
+from __future__ import annotations
+
+from fpdf import FPDF, XPos, YPos
+from fpdf.enums import TableBordersLayout
+from fpdf.fonts import FontFace
+from msgspec import UNSET
+
+from taximeter.billing import shown
+from taximeter.billing.statement import Statement
+from taximeter.core.times import local, moment_us, zone
+
+_FONT = "helvetica"
+_GREY = (90, 90, 90)
+_UTC = zone("UTC")
+
+
+class _Page(FPDF):
+    """A4 across; each page says which of how many it is."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(orientation="landscape", format="A4")
+        self._title = title
+        self.set_title(title)
+        self.set_margins(15, 15)
+        self.set_auto_page_break(True, margin=18)
+
+    def footer(self) -> None:
+        self.set_y(-12)
+        self.set_font(_FONT, size=8)
+        self.set_text_color(*_GREY)
+        self.cell(0, 6, f"{self._title} - page {self.page_no()} of {{nb}}", align="R")
+
+
+def document(statement: Statement) -> bytes:
+    """The PDF. Letters outside Latin-1 are shown by their code points: the standard fonts have none for them."""
+    total, places = statement.total, statement.decimals
+    own = total.cost is not UNSET
+    page = _Page(_latin(shown.title(statement)))
+    page.set_creation_date(local(moment_us(statement.closed_at or statement.to, _UTC, "closed_at"), _UTC))
+    page.add_page()
+    page.set_font(_FONT, style="B", size=16)
+    _text(page, shown.title(statement), 9)
+    page.set_font(_FONT, size=10)
+    _text(page, shown.period(statement), 5)
+    if statement.plans:
+        _text(page, f"Plan: {', '.join(statement.plans)}", 5)
+    page.ln(4)
+    page.set_font(_FONT, size=9)
+    widths = (60, 140, 33, 34) if own else (65, 165, 37)
+    with page.table(
+        col_widths=widths,
+        width=sum(widths),
+        align="LEFT",
+        text_align=("LEFT", "LEFT", *("RIGHT",) * (len(widths) - 2)),
+        borders_layout=TableBordersLayout.HORIZONTAL_LINES,
+        headings_style=FontFace(emphasis="BOLD"),
+        line_height=4.5,
+        padding=1,
+    ) as table:
+        for cells in _rows(statement, own):
+            table.row([_latin(cell) for cell in cells])
+        bold = FontFace(emphasis="BOLD")
+        ends = [shown.amount(total.cost, places)] if own else []
+        table.row([_latin(cell) for cell in ("Total", "", *ends, shown.amount(total.charge, places))], style=bold)
+        if own:
+            table.row([_latin(cell) for cell in ("Margin", "", "", shown.amount(total.margin, places))])
+    page.ln(4)
+    page.set_text_color(*_GREY)
+    for words in shown.words(statement):
+        _text(page, words, 4.5)
+    return bytes(page.output())
+
+
+def _rows(statement: Statement, own: bool) -> list[list[str]]:
+    by = ", ".join(name.replace("_", " ") for name in statement.by).capitalize() or "All calls"
+    amounts = [f"Cost, {statement.currency}"] if own else []
+    found = [[by, "Used", *amounts, f"Charge, {statement.currency}"]]
+    for line in statement.lines:
+        row = shown.row(line, statement.decimals)
+        used = "\n".join(text for text in (row.used, row.prices, row.remarks) if text)
+        found.append([row.about, used, *([row.cost] if own else []), row.charge])
+    return found
+
+
+def _text(page: FPDF, text: str, height: float) -> None:
+    page.multi_cell(0, height, _latin(text), new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+
+
+def _latin(text: str) -> str:
+    return text.encode("latin-1", "backslashreplace").decode("latin-1")
