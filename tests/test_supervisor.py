@@ -17,6 +17,7 @@ import redis
 
 from nodes import Node, gone, node
 from taximeter.node.datadir import Runtime
+from taximeter.supervisor import placing
 from upstream import Provider
 from waits import HANG_S, ended, happens, until
 
@@ -305,3 +306,15 @@ def _refused(address: str) -> bool:
     except OSError:
         return True
     return False
+
+
+@pytest.mark.skipif(len(placing.allowed()) < 2, reason="needs two cores")
+async def test_a_worker_has_a_core_of_its_own_where_that_is_asked_for(served: Node) -> None:
+    served.environ["TAXIMETER_CORES"] = "apart"
+    await start(served)
+    cores = placing.allowed()
+    processes = served.children()
+    assert os.sched_getaffinity(processes["worker 1"]) == set(cores[-1:])
+    for name in ("control", "valkey"):
+        assert os.sched_getaffinity(processes[name]) == set(cores[:-1])
+    assert placing.allowed() == cores

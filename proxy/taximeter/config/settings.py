@@ -533,6 +533,9 @@ class Settings(Section):
     """Folder of the journal, SQLite history, embedded Valkey and this node's keys."""
     workers: Annotated[int, Meta(ge=1, le=128)] = 1
     """Processes that relay: one for each core that can be spared."""
+    cores: Literal["shared", "apart"] = "shared"
+    """"apart": where there are more cores than workers, each worker keeps to one of its own, control and the embedded
+    Valkey to the others (Linux). For machines that run one node and little else."""
     node: str = ""
     """This node's name; empty: made once and kept in data_dir."""
     usage_headers: bool = False

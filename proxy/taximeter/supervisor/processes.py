@@ -17,6 +17,7 @@ from taximeter.config.addresses import masked
 from taximeter.node.child import Boot, Slot
 from taximeter.node.datadir import DataDir
 from taximeter.node.embedded_valkey import EmbeddedValkey
+from taximeter.supervisor import placing
 from taximeter.supervisor.keeper import Keeper
 from taximeter.supervisor.process import Process
 from taximeter.supervisor.valkey import ValkeyProcess
@@ -60,7 +61,7 @@ class Processes:
         self.valkey: list[Keeper] = []
         if self.server is not None:
             server, log_file = self.server, self.server.log_file
-            self.valkey = [Keeper("valkey", lambda: ValkeyProcess(server), stopping, f"see its log {log_file}")]
+            self.valkey = [Keeper("valkey", lambda: self._start_valkey(server), stopping, f"see its log {log_file}")]
         self.control = Keeper("control", lambda: self._start(CONTROL, inherited.control), stopping)
         self.workers = [self.worker(number) for number in range(1, settings.workers + 1)]
         self.dismissed: list[Keeper] = []
@@ -174,7 +175,17 @@ class Processes:
             lock_fd=self._inherited.lock_fd,
             hold=hold,
         )
-        return Process(module, slot, prepared or self.prepared)
+        with placing.started_on(self._cores(number)):
+            return Process(module, slot, prepared or self.prepared)
+
+    def _start_valkey(self, server: EmbeddedValkey) -> ValkeyProcess:
+        with placing.started_on(self._cores(0)):
+            return ValkeyProcess(server)
+
+    def _cores(self, number: int) -> placing.Cores:
+        """Where worker `number` is to run, or (0) another child; none: anywhere."""
+        cores = placing.allowed() if self.settings.cores == "apart" else []
+        return placing.of_worker(number, cores) if number else placing.of_others(self.settings.workers, cores)
 
 
 def _set() -> asyncio.Event:
