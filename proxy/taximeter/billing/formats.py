@@ -86,23 +86,7 @@ def _template() -> Template:
 
 def as_html(statement: Statement) -> bytes:
     """A page of its own, that loads nothing, for a printer or a mail."""
-    return _template().render(told(statement)).encode()
-
-
-def told(statement: Statement) -> dict[str, object]:
-    """What a page shows of a statement."""
-    total, places = statement.total, statement.decimals
-    return {
-        "statement": statement,
-        "title": shown.title(statement),
-        "period": shown.period(statement),
-        "rows": [shown.row(line, places) for line in statement.lines],
-        "own": total.cost_usd is not UNSET,
-        "cost": shown.amount(total.cost, places),
-        "charge": shown.amount(total.charge, places),
-        "margin": shown.amount(total.margin, places),
-        "words": shown.words(statement),
-    }
+    return _template().render(page=shown.printed(statement)).encode()
 
 
 def as_pdf(statement: Statement) -> bytes:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from fpdf import FPDF, XPos, YPos
 from fpdf.enums import TableBordersLayout
 from fpdf.fonts import FontFace
-from msgspec import UNSET
 
-from taximeter.billing import shown
+from taximeter.billing.shown import Printed, printed
 from taximeter.billing.statement import Statement
 from taximeter.core.times import local, moment_us, zone
 
@@ -35,52 +34,53 @@ class _Page(FPDF):
 
 def document(statement: Statement) -> bytes:
     """The PDF. Letters outside Latin-1 are shown by their code points: the standard fonts have none for them."""
-    total, places = statement.total, statement.decimals
-    own = total.cost is not UNSET
-    page = _Page(_latin(shown.title(statement)))
+    shown = printed(statement)
+    page = _Page(_latin(shown.title))
     page.set_creation_date(local(moment_us(statement.closed_at or statement.to, _UTC, "closed_at"), _UTC))
     page.add_page()
     page.set_font(_FONT, style="B", size=16)
-    _text(page, shown.title(statement), 9)
+    _text(page, shown.title, 9)
     page.set_font(_FONT, size=10)
-    _text(page, shown.period(statement), 5)
-    if statement.plans:
-        _text(page, f"Plan: {', '.join(statement.plans)}", 5)
+    _text(page, shown.period, 5)
+    if shown.plans:
+        _text(page, f"Plan: {shown.plans}", 5)
     page.ln(4)
     page.set_font(_FONT, size=9)
-    widths = (60, 140, 33, 34) if own else (65, 165, 37)
+    _table(page, shown)
+    page.ln(4)
+    page.set_text_color(*_GREY)
+    for words in shown.words:
+        _text(page, words, 4.5)
+    return bytes(page.output())
+
+
+def _table(page: FPDF, shown: Printed) -> None:
+    widths = (60, 140, 33, 34) if shown.own else (65, 165, 37)
+    bold = FontFace(emphasis="BOLD")
     with page.table(
         col_widths=widths,
         width=sum(widths),
         align="LEFT",
         text_align=("LEFT", "LEFT", *("RIGHT",) * (len(widths) - 2)),
         borders_layout=TableBordersLayout.HORIZONTAL_LINES,
-        headings_style=FontFace(emphasis="BOLD"),
+        headings_style=bold,
         line_height=4.5,
         padding=1,
     ) as table:
-        for cells in _rows(statement, own):
+        for cells in _rows(shown):
             table.row([_latin(cell) for cell in cells])
-        bold = FontFace(emphasis="BOLD")
-        ends = [shown.amount(total.cost, places)] if own else []
-        table.row([_latin(cell) for cell in ("Total", "", *ends, shown.amount(total.charge, places))], style=bold)
-        if own:
-            table.row([_latin(cell) for cell in ("Margin", "", "", shown.amount(total.margin, places))])
-    page.ln(4)
-    page.set_text_color(*_GREY)
-    for words in shown.words(statement):
-        _text(page, words, 4.5)
-    return bytes(page.output())
+        ends = [shown.cost] if shown.own else []
+        table.row([_latin(cell) for cell in ("Total", "", *ends, shown.charge)], style=bold)
+        if shown.own:
+            table.row([_latin(cell) for cell in ("Margin", "", "", shown.margin)])
 
 
-def _rows(statement: Statement, own: bool) -> list[list[str]]:
-    by = ", ".join(name.replace("_", " ") for name in statement.by).capitalize() or "All calls"
-    amounts = [f"Cost, {statement.currency}"] if own else []
-    found = [[by, "Used", *amounts, f"Charge, {statement.currency}"]]
-    for line in statement.lines:
-        row = shown.row(line, statement.decimals)
+def _rows(shown: Printed) -> list[list[str]]:
+    amounts = [f"Cost, {shown.currency}"] if shown.own else []
+    found = [[shown.by, "Used", *amounts, f"Charge, {shown.currency}"]]
+    for row in shown.rows:
         used = "\n".join(text for text in (row.used, row.prices, row.remarks) if text)
-        found.append([row.about, used, *([row.cost] if own else []), row.charge])
+        found.append([row.about, used, *([row.cost] if shown.own else []), row.charge])
     return found
 
 

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from taximeter.billing.statement import Amount, Line, Statement, UnitPrice
 from taximeter.core.figures import count
+from taximeter.core.times import local, moment_us, zone
 
 UNKNOWN = "unknown"
 NONE = "(none)"
@@ -70,7 +71,13 @@ def used(line: Line) -> str:
     """Quantities that are not 0."""
     figures: Mapping[str, int] = msgspec.structs.asdict(line.quantities)
     found = [f"{count(figure)} {_WORDS[name]}" for name, figure in figures.items() if figure]
-    return ", ".join(found).replace("1 requests", "1 request", abs(line.quantities.requests) == 1) or "nothing"
+    if line.quantities.requests:
+        found[0] = _requests(line.quantities.requests)
+    return ", ".join(found) or "nothing"
+
+
+def _requests(number: int) -> str:
+    return f"{count(number)} request{'' if abs(number) == 1 else 's'}"
 
 
 def unit_price(price: UnitPrice) -> str:
@@ -86,15 +93,15 @@ def remarks(line: Line) -> list[str]:
     """What is not known of a line, and why."""
     found = []
     if line.unknown_requests:
-        found.append(f"{count(line.unknown_requests)} requests of which it is not known what they used")
+        found.append(f"{_requests(line.unknown_requests)} of which it is not known what they used")
     if isinstance(line.unpriced_requests, int) and line.unpriced_requests:
-        found.append(f"{count(line.unpriced_requests)} requests without a price")
+        found.append(f"{_requests(line.unpriced_requests)} without a price")
     if line.unpriced_reasons is not UNSET and line.unpriced_reasons:
         found.append(
             "because: " + ", ".join(f"{why.replace('_', ' ')} {count(n)}" for why, n in line.unpriced_reasons.items())
         )
     if line.uncharged_requests:
-        found.append(f"{count(line.uncharged_requests)} requests that no plan charges")
+        found.append(f"{_requests(line.uncharged_requests)} that no plan charges")
     if line.left_out:
         found.append("not charged: " + ", ".join(kind.replace("_", " ") for kind in line.left_out))
     return found
@@ -122,8 +129,6 @@ def title(statement: Statement) -> str:
 
 def period(statement: Statement) -> str:
     """The period in its own time zone."""
-    from taximeter.core.times import local, moment_us, zone
-
     place = zone(statement.tz)
     ends = [f"{local(moment_us(at, place, 'from'), place):%Y-%m-%d %H:%M}" for at in (statement.from_, statement.to)]
     return " to ".join(end.removesuffix(" 00:00") for end in ends) + f" ({statement.tz}; the end is not included)"
@@ -140,13 +145,50 @@ def words(statement: Statement) -> list[str]:
             f"to {statement.decimals} decimals, half to even; totals are sums of rounded lines."
         )
     if total.unknown_requests > 0:
-        found.append(f"Of {count(total.unknown_requests)} requests it is not known what they used; no amount has them.")
+        found.append(f"Of {_requests(total.unknown_requests)} it is not known what they used; no amount has them.")
     if isinstance(total.unpriced_requests, int) and total.unpriced_requests > 0:
-        found.append(f"{count(total.unpriced_requests)} requests have no price; the cost is without them.")
+        found.append(f"Not priced: {_requests(total.unpriced_requests)}; the cost is without them.")
     if total.uncharged_requests > 0:
-        found.append(f"{count(total.uncharged_requests)} requests have no plan; the charge is without them.")
+        found.append(f"Without a plan: {_requests(total.uncharged_requests)}; the charge is without them.")
     if statement.closed_at is not None:
         found.append(f"Closed at {statement.closed_at} by {statement.closed_by}.")
     else:
         found.append("Not closed: these figures may still change.")
     return found
+
+
+class Printed(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole statement as text, for pages, PDFs and terminals."""
+
+    title: str
+    period: str
+    plans: str
+    """Names, with commas; empty: none."""
+    by: str
+    """Head of the column that says what each line is about."""
+    currency: str
+    own: bool
+    """Whether cost and margin are shown."""
+    rows: list[Row]
+    cost: str
+    charge: str
+    margin: str
+    words: list[str]
+
+
+def printed(statement: Statement) -> Printed:
+    """A statement as text."""
+    total, places = statement.total, statement.decimals
+    return Printed(
+        title=title(statement),
+        period=period(statement),
+        plans=", ".join(statement.plans),
+        by=", ".join(statement.by).replace("_", " ").capitalize() or "All calls",
+        currency=statement.currency,
+        own=total.cost_usd is not UNSET,
+        rows=[row(line, places) for line in statement.lines],
+        cost=amount(total.cost, places),
+        charge=amount(total.charge, places),
+        margin=amount(total.margin, places),
+        words=words(statement),
+    )

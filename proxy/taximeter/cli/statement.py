@@ -193,28 +193,24 @@ def _put(made: Statement, kind: str, output: str | None, reader: str) -> None:
 
 
 def _table(made: Statement) -> None:
-    from taximeter.billing import shown
-    from taximeter.billing.formats import told
+    from taximeter.billing.shown import printed
 
-    page = told(made)
-    echo(shown.title(made))
-    echo(shown.period(made))
-    if made.plans:
-        echo(f"Plan: {', '.join(made.plans)}")
-    figures = ["Requests", *([f"Cost ({made.currency})"] if page["own"] else []), f"Charge ({made.currency})"]
+    page = printed(made)
+    echo(page.title)
+    echo(page.period)
+    if page.plans:
+        echo(f"Plan: {page.plans}")
+    figures = ["Requests", *([f"Cost ({page.currency})"] if page.own else []), f"Charge ({page.currency})"]
     rows = []
-    for line in made.lines:
-        row = shown.row(line, made.decimals)
-        amounts = (row.cost, row.charge) if page["own"] else (row.charge,)
+    for line, row in zip(made.lines, page.rows, strict=True):
         used = "; ".join(part for part in (row.used, row.prices, row.remarks) if part)
-        rows.append((row.about, used, count(line.quantities.requests), *amounts))
+        rows.append((row.about, used, count(line.quantities.requests), *([row.cost] if page.own else []), row.charge))
     requests = count(made.total.quantities.requests)
-    amounts = (str(page["cost"]), str(page["charge"])) if page["own"] else (str(page["charge"]),)
-    rows.append(("Total", "", requests, *amounts))
-    if page["own"]:
-        rows.append(("Margin", "", "", "", str(page["margin"])))
-    console().print(table([", ".join(made.by).replace("_", " ").capitalize() or "All", "Used"], figures, rows))
-    for words in shown.words(made):
+    rows.append(("Total", "", requests, *([page.cost] if page.own else []), page.charge))
+    if page.own:
+        rows.append(("Margin", "", "", "", page.margin))
+    console().print(table([page.by, "Used"], figures, rows))
+    for words in page.words:
         echo(words)
 
 

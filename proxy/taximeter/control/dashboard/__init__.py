@@ -2,6 +2,7 @@
 
 from taximeter.control.dashboard import charts, rendering
 from taximeter.control.dashboard.analytics import AnalyticsPages
+from taximeter.control.dashboard.billing import BillingPages
 from taximeter.control.dashboard.managing import PAGES as MANAGING
 from taximeter.control.dashboard.pages import Pages
 from taximeter.control.dashboard.performance import PerformancePages
@@ -11,7 +12,7 @@ from taximeter.control.dashboard.sign_in import SignIn
 
 __all__ = ["PAGES", "unknown_page", "warm"]
 
-PAGES = (Pages, AnalyticsPages, PerformancePages, *RECORDS, *MANAGING, SignIn)
+PAGES = (Pages, AnalyticsPages, PerformancePages, BillingPages, *RECORDS, *MANAGING, SignIn)
 """For Litestar(route_handlers=…)."""
 
 

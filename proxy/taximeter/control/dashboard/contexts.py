@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import msgspec
 from markupsafe import Markup
 
+from taximeter.billing.shown import Printed
+from taximeter.billing.statement import Standing
 from taximeter.budgets.responses import BudgetInfo
 from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Trend, Trends
 from taximeter.control.answers.responses import TrackResponse
@@ -184,6 +186,21 @@ class BudgetsPage(Page, kw_only=True):
     fields: list[Field]
     changes: list[AuditEntry] | None
     tokens: Callable[[], str]
+
+
+class BillingPage(Page, kw_only=True):
+    """Statements of a workspace: one drawn up or closed, and the list of those that are closed."""
+
+    template = "billing.html"
+    here: str = "Billing"
+    workspace: str
+    month: str
+    statement: Printed | None
+    href: str
+    """Of the statement over HTTP: `format=` is to be added."""
+    problem: str
+    """Why it could not be drawn up; empty: nothing is wrong."""
+    standings: list[Standing]
 
 
 class AnalyticsPage(Page, kw_only=True):

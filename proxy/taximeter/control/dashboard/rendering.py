@@ -11,6 +11,7 @@ from litestar import Response
 from msgspec.structs import asdict
 
 from taximeter import __version__
+from taximeter.billing.shown import EXACT, amount
 from taximeter.control.dashboard.contexts import Frame, Page
 from taximeter.control.dashboard.view import FAILED, PERIODS, REFRESH_S
 from taximeter.core import figures, views
@@ -72,6 +73,7 @@ def environment() -> Environment:
         "moment": moment,
         "moment_utc": lambda us: moment(us, ZoneInfo("UTC")),
         "plain_amount": lambda value: f"{value:,f}".rstrip("0").rstrip(".") if value % 1 else f"{value:,.0f}",
+        "exact_usd": lambda value: amount(value, EXACT),
         "clock": lambda us, tz: f"{local(us, tz):%H:%M:%S}",
         "percent": lambda fraction: figures.UNKNOWN if fraction is None else f"{fraction * 100:.0f} %",
         "exact": exact,

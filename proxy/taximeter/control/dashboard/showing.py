@@ -28,7 +28,12 @@ NAV = (
     ("Records", "/dashboard/records"),
     ("Live", "/dashboard/live"),
 )
-OF_ADMIN = (("Keys", "/dashboard/keys"), ("Budgets", "/dashboard/budgets"), ("Meter health", "/dashboard/health"))
+OF_ADMIN = (
+    ("Keys", "/dashboard/keys"),
+    ("Budgets", "/dashboard/budgets"),
+    ("Billing", "/dashboard/billing"),
+    ("Meter health", "/dashboard/health"),
+)
 
 
 def show(request: ApiRequest, context: Page, status: int = 200) -> Response[str]:
