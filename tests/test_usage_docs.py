@@ -230,11 +230,18 @@ async def given_up(webhook):
     await webhook._do(lambda books: books.finish([Answer(key=letter.key, problem="answered 500", dead=True)]))
 
 
+def allocation():
+    """What OpenCost says of the day on which the model without a price was called."""
+    window = {"start": "2026-11-04T00:00:00Z", "end": "2026-11-05T00:00:00Z"}
+    return {"code": 200, "data": [{"llm-prod": {"name": "llm-prod", "window": window, "totalCost": 40.25}}]}
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The working directory of whoever types the commands, with the files they name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "usage.json").write_bytes(msgspec.json.encode({"object": "page", "data": [EXPORTED]}))
+    (tmp_path / "allocation.json").write_bytes(msgspec.json.encode(allocation()))
     lost = tmp_path / "mnt/lost-node/data/journal"
     Journal(lost, node="lost", worker="1", settings=JournalSettings(), now_us=lambda: NOON_US).shutdown()
     return tmp_path

@@ -370,3 +370,12 @@ def test_what_is_listed_by_modality_is_counted_where_it_is_an_amount() -> None:
     listed = [{"modality": "AUDIO", "tokenCount": 3}, {"modality": "audio", "tokenCount": 4}, {"modality": "AUDIO"},
               {"modality": 7, "tokenCount": 5}, "AUDIO"]  # fmt: skip
     assert modalities(raw({"cacheTokensDetails": listed})).cached_audio_tokens == 7
+
+
+def test_pages_are_paid_by_what_was_done_with_them_or_not_at_all() -> None:
+    plain_pages, both = card(page=10**9), card(page=10**9, annotated_page=3 * 10**9)
+    read, described = {"pages": 3}, {"pages": 3, "annotated_pages": 2}
+    costs = [
+        cost_nusd(one, record(**used, operation="other")) for one in (plain_pages, both) for used in (read, described)
+    ]
+    assert costs == [3 * 10**6, None, 3 * 10**6, 7 * 10**6]

@@ -23,3 +23,8 @@ def test_a_figure_no_call_can_have_is_unknown_and_said_to_be(name: str) -> None:
 def test_every_count_is_looked_at() -> None:
     numbers = {name for name, kind in Reading.__annotations__.items() if kind == "int | None"}
     assert numbers == {*COUNTS, "upstream_cost_nusd"}
+
+
+def test_what_was_promised_or_cannot_be_is_not_counted_here() -> None:
+    told = [Reading(), Reading(impossible=True), Reading(deferred="batch_1")]
+    assert [each.uncounted for each in told] == [False, True, True]

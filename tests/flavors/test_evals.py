@@ -82,7 +82,7 @@ def _figures(record: Record) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [("completed", (8.0, "1280x720", "sora-2")), ("queued", None), ("failed", None)]
+    ("status", "told"), [("completed", (8.0, "1280x720", "sora-2")), ("queued", None), ("failed", None), ("done", None)]
 )
 def test_a_video_that_is_finished_tells_how_long_it_is(status: str, told: object) -> None:
     # https://platform.openai.com/docs/api-reference/videos/object

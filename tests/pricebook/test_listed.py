@@ -115,7 +115,7 @@ def test_exact_names_go_before_patterns_and_longer_patterns_first(tmp_path: Path
     ("text", "said"),
     [
         ("[[price]\n", "not TOML"),
-        ("[prices]\n", "[[price]], [[region]] and [[fee]] entries only"),
+        ("[prices]\n", "[[price]], [[region]], [[fee]] and [[local]] entries only"),
         ("price = 3\n", "$.price"),
         (HEAD + "input_per_mtok = 1", "unknown field `input_per_mtok`"),
         (HEAD + "input_per_mtok = 1", "Allowed: input_usd_per_mtok, cached_input_usd_per_mtok"),

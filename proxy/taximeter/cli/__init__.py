@@ -36,6 +36,7 @@ VERBS: dict[str, str] = {
     "top": "taximeter.cli.live:top",
     "tail": "taximeter.cli.live:tail",
     "keys": "taximeter.cli.keys:keys",
+    "prices": "taximeter.cli.prices:prices",
     "reprice": "taximeter.cli.reprice:reprice",
     "reconcile": "taximeter.cli.reconcile:reconcile",
     "statement": "taximeter.cli.statement:statement",

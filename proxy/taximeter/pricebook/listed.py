@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import tomllib
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -15,6 +16,7 @@ from taximeter.core.errors import ConfigError
 from taximeter.core.prices import Card, Rates, Schedule, Sized, Span
 from taximeter.pricebook.catalog import Declared, Listed
 from taximeter.pricebook.changes import Fee, Region
+from taximeter.pricebook.local import LocalTable, local_card
 from taximeter.pricebook.names import provider_name
 
 Usd = Decimal
@@ -119,6 +121,15 @@ class PriceFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     price: list[Price] = []
     region: list[RegionTable] = []
     fee: list[FeeTable] = []
+    local: list[LocalTable] = []
+
+
+class Dated(NamedTuple):
+    """A card, and when it applies."""
+
+    since: datetime.date
+    hours_utc: str
+    card: Card
 
 
 class Stated(NamedTuple):
@@ -153,14 +164,11 @@ def read_prices(path: Path) -> Stated:
         stated = msgspec.convert(table, PriceFile, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}. {_allowed(str(error))}") from None
-    groups: dict[tuple[str, str], dict[str, list[tuple[Price, Card]]]] = {}
-    for number, price in enumerate(stated.price):
-        try:
-            card = _card(price)
-        except ValueError as error:
-            raise ConfigError(f"{path}: $.price[{number}] ({price.provider}/{price.model}): {error}") from None
-        key = (provider_name(price.provider), price.model.lower())
-        groups.setdefault(key, {}).setdefault(price.service_tier.lower(), []).append((price, card))
+    groups: dict[tuple[str, str], dict[str, list[Dated]]] = {}
+    for entry, card in _cards(path, stated):
+        key = (provider_name(entry.provider), entry.model.lower())
+        tier, hours = (entry.service_tier.lower(), entry.hours_utc) if isinstance(entry, Price) else ("", "")
+        groups.setdefault(key, {}).setdefault(tier, []).append(Dated(entry.since, hours, card))
     declared = [
         Declared(
             provider=provider,
@@ -170,6 +178,20 @@ def read_prices(path: Path) -> Stated:
     ]
     declared.sort(key=lambda entry: ("*" in entry.listed.model, -len(entry.listed.model)))
     return Stated(declared, list(map(_region, stated.region)), _fees(path, stated.fee))
+
+
+def _cards(path: Path, stated: PriceFile) -> Iterator[tuple[Price | LocalTable, Card]]:
+    """What is stated of models, and its card. Of two entries from the same day the one in [[price]] counts."""
+    for number, local in enumerate(stated.local):
+        try:
+            yield local, local_card(local)
+        except ValueError as error:
+            raise ConfigError(f"{path}: $.local[{number}] ({local.provider}/{local.model}): {error}") from None
+    for number, price in enumerate(stated.price):
+        try:
+            yield price, _card(price)
+        except ValueError as error:
+            raise ConfigError(f"{path}: $.price[{number}] ({price.provider}/{price.model}): {error}") from None
 
 
 def _region(table: RegionTable) -> Region:
@@ -208,10 +230,12 @@ def _us(day: datetime.date) -> int:
 
 
 def _allowed(message: str) -> str:
-    kinds: dict[str, type[msgspec.Struct]] = {"$.price": Price, "$.region": RegionTable, "$.fee": FeeTable}
+    kinds: dict[str, type[msgspec.Struct]] = {
+        "$.price": Price, "$.region": RegionTable, "$.fee": FeeTable, "$.local": LocalTable,
+    }  # fmt: skip
     kind = next((kind for place, kind in kinds.items() if place in message), None)
     if kind is None:
-        return "A price file has [[price]], [[region]] and [[fee]] entries only."
+        return "A price file has [[price]], [[region]], [[fee]] and [[local]] entries only."
     if ".above[" in message:
         kind = Above
     if ".sized[" in message:
@@ -293,17 +317,17 @@ def _pico(field: str, usd: Decimal, per: int) -> int:
     return int(pico)
 
 
-def _schedule(cards: list[tuple[Price, Card]]) -> Schedule:
+def _schedule(cards: list[Dated]) -> Schedule:
     """Spans from each day on which something changes; on equal terms the later entry of the file counts."""
     spans = []
-    for day in sorted({price.since for price, _ in cards}):
+    for day in sorted({dated.since for dated in cards}):
         whole: Card | None = None
         parts: list[tuple[int, int, Card]] = []
-        for price, card in sorted(cards, key=lambda entry: entry[0].since):
-            if price.since > day:
+        for since, hours_utc, card in sorted(cards, key=lambda dated: dated.since):
+            if since > day:
                 break
-            if price.hours_utc:
-                parts.append((*_hours(price.hours_utc), card))
+            if hours_utc:
+                parts.append((*_hours(hours_utc), card))
             else:
                 whole, parts = card, []  # a price for the whole day replaces what was before it
         starts = sorted({0} | {edge for start, end, _ in parts for edge in (start, end)})
