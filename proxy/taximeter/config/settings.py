@@ -50,6 +50,9 @@ class HistorySettings(Section):
     """Single records. Sums stay, but those by track, document and end user, which go when their month is over."""
     audit_days: Count = 400
     """Entries of the audit log."""
+    owed_days: Count = 31
+    """What was promised an answer later (a batch, a background response) and is not told of for so long is written off.
+    Providers keep results for less. What tells of it later settles it all the same."""
 
 
 class AuthSettings(Section):

@@ -6,8 +6,11 @@ record of kind TOLD, which counts nowhere; history lets one of those that tell t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
+from taximeter.core.correction import correction
 from taximeter.core.record import BUDGETS, Outcome, Record
 
 TOLD = "told"
@@ -18,6 +21,10 @@ EVALS = "evals"
 """The API whose lines are not of a batch, but the models of one run: https://platform.openai.com/docs/guides/evals."""
 BATCH = "batch"
 """The service tier of what is done in a batch."""
+CHARGES = (
+    "charged_tokens", "charged_cost_nusd", "charged_input_tokens", "charged_output_tokens", "charged_audio_ms",
+)  # fmt: skip
+"""What a record says its budgets are charged for it."""
 
 
 def settlement(asked: Record, told: Record) -> Record:
@@ -25,9 +32,11 @@ def settlement(asked: Record, told: Record) -> Record:
 
     It is an attempt of the same request, so no second request, and belongs to the period in which was asked, as
     corrections do. Where nothing was used (it failed; a batch, whose lines tell) it is a correction, which adds
-    nothing. Without a price yet. With the object itself (no `line`) goes what budgets were charged for it.
+    nothing. Without a price yet. With the object itself (no `line`) goes what budgets were charged for it, but where it
+    ended well and nobody tells what it used: that is unknown now, and stays charged.
     """
     of_line, used = bool(told.line), told.outcome is Outcome.OK
+    known = not used or told.total_tokens is not None or told.seconds is not None or told.search_units is not None
     settled = replace(
         told,
         event_id="",
@@ -58,13 +67,27 @@ def settlement(asked: Record, told: Record) -> Record:
         request_bytes=0,
         response_bytes=0,
     )
-    return settled if of_line else replace(settled, **_charge(asked))
+    return replace(settled, **_taken_back(asked)) if known and not of_line else settled
 
 
-def _charge(asked: Record) -> dict[str, int | None]:
-    """What budgets were charged, taken back."""
-    names = (
-        "charged_tokens", "charged_cost_nusd", "charged_input_tokens", "charged_output_tokens", "charged_audio_ms",
-    )  # fmt: skip
-    charged = {name: getattr(asked, name) for name in names}
-    return {name: None if amount is None else -amount for name, amount in charged.items()}
+def _taken_back(asked: Record) -> dict[str, int | None]:
+    """What budgets were charged."""
+    return {name: -charged if (charged := getattr(asked, name)) else None for name in CHARGES}
+
+
+def as_charged_now(asked: Record, records: Iterable[Record]) -> Record:
+    """A call that is billed later, with what budgets are charged for it by now: somebody may have said meanwhile what
+    it used. `records`: all there are of its request; without any, it is as it was asked."""
+    mine = [each for each in records if each.attempt == asked.attempt and each.line is None]
+    return replace(asked, **{name: _sum(mine, name) for name in CHARGES}) if mine else asked
+
+
+def unsaid(asked: Record, records: Iterable[Record]) -> Record | None:
+    """The correction that takes back the cost somebody said a call had, which its settlement tells now; None: none."""
+    said = [each for each in records if each.attempt == asked.attempt and each.line is None]
+    cost_nusd = _sum(said, "cost_nusd")
+    return correction(asked, -cost_nusd, None) if cost_nusd else None
+
+
+def _sum(records: Iterable[Record], name: str) -> int | None:
+    return sum(getattr(each, name) or 0 for each in records) or None

@@ -152,7 +152,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     object_state: str | None = None
     """Of a record that tells: how the object ended, as the provider calls it."""
     files: tuple[str, ...] = ()
-    """Of a record that tells: files that hold the object's lines."""
+    """Of a record that tells: files that hold the object's lines. Of a call: the file of results that it brought."""
     upstream_cost_nusd: Annotated[int, msgspec.Meta(ge=0, le=10**15)] | None = None
     request_bytes: Bytes = 0
     response_bytes: Bytes = 0

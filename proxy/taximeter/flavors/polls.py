@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec.structs import replace
 
 from taximeter.core.usage import Reading
@@ -11,7 +13,7 @@ from taximeter.flavors.framing.body import HeadMeter
 from taximeter.flavors.framing.bounded import Bounded
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.responses import RESPONSES, ResponsesReader
-from taximeter.flavors.told import LinesTeller, Place, Tell, Told, What, object_told
+from taximeter.flavors.told import LinesTeller, Place, Tell, Told, What, object_told, results_of
 from taximeter.flavors.usage.reader import UsageReader
 
 _RESPONSE_ENDED = frozenset(("completed", "incomplete", "failed", "cancelled"))
@@ -24,6 +26,8 @@ class Poll(Dialect, frozen=True, kw_only=True, eq=False):
     response: bool = False
     """It is a response's, which may be streamed."""
     tell: Tell
+    came_whole: Callable[[str], None]
+    """Told the file of results that has been read to the end of the answer: whole, if that came to its end."""
 
     def meter(self, prepared: Prepared, answer: Answer, provider: str) -> Meter:
         """See `Flavor.meter`. Only a whole answer tells: no error, no part of a file."""
@@ -70,12 +74,13 @@ class ObjectMeter(HeadMeter):
 
 
 class LinesMeter(HeadMeter):
-    """Passes a file of results, and tells each line as it passes."""
+    """Passes a file of results, and tells each line as it passes; at the end, that there is no more of it."""
 
-    __slots__ = ("_teller",)
+    __slots__ = ("_poll", "_teller")
 
     def __init__(self, poll: Poll, reader: UsageReader) -> None:
         super().__init__(reader)
+        self._poll = poll
         self._teller: LinesTeller | None = LinesTeller(poll.place, reader.provider, poll.tell)
 
     def feed(self, chunk: bytes) -> bytes:
@@ -86,10 +91,19 @@ class LinesMeter(HeadMeter):
 
     def finish(self) -> bytes:
         """See `Meter.finish`."""
-        if self._teller is not None:
-            self._teller.finish()
-            self._teller = None
+        teller, self._teller = self._teller, None
+        if teller is not None:
+            teller.finish()
+            if teller.results:
+                self._end(self._poll.place)
         return b""
+
+    def _end(self, place: Place) -> None:
+        file = place.id
+        if place.what is What.LINES:  # a batch has results once it has ended
+            file = results_of(place.id)
+            self._poll.tell(Told(id=place.id, state="ended", files=(file,)))
+        self._poll.came_whole(file)
 
 
 class ResponseMeter(HeadMeter):
@@ -137,7 +151,7 @@ class ResponseMeter(HeadMeter):
         return Countable(truncated=True)
 
 
-def poll(place: Place, path: bytes, tell: Tell) -> Poll:
+def poll(place: Place, path: bytes, tell: Tell, came_whole: Callable[[str], None]) -> Poll:
     """The flavor of a GET of this path."""
     response = b"/responses/" in path.lower()
     return Poll(
@@ -148,4 +162,5 @@ def poll(place: Place, path: bytes, tell: Tell) -> Poll:
         place=place,
         response=response,
         tell=tell,
+        came_whole=came_whole,
     )

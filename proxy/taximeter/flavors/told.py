@@ -103,10 +103,12 @@ def place_of(path: bytes) -> Place | None:
 class LinesTeller:
     """Reads a file of results, one JSON object a line, in whatever pieces it comes."""
 
-    __slots__ = ("_line", "_number", "_place", "_provider", "_tell")
+    __slots__ = ("_line", "_number", "_place", "_provider", "_tell", "results")
 
     def __init__(self, place: Place, provider: str, tell: Tell) -> None:
         self._place, self._provider, self._tell = place, provider, tell
+        self.results = False
+        """It is a file of results: one line, or more, was a call's answer or told that there is none."""
         self._line = Bounded()
         self._number = 0
 
@@ -131,7 +133,8 @@ class LinesTeller:
         if whole is not None and not whole.strip():
             return
         told = line_told(whole, self._provider) if whole is not None else long_line_told(head, tail, self._provider)
-        if told is not None:
+        self.results = self.results or told is not None
+        if told is not None and told.reading is not None:  # a line that failed is billed nothing: nothing to tell
             told.id, told.in_file = self._place.id, self._place.what is What.FILE
             told.line = told.line or f"#{self._number}"
             self._tell(told)
@@ -185,15 +188,22 @@ def object_told(body: bytes, place: Place, provider: str) -> list[Told]:
     state = state_of(found)
     lines = [*_inlined(found, name, provider), *(_of_models(found, name, provider) if state else ())]
     if not state:
-        return lines
+        return _used(lines)
+    files = _files(found, name)
     used = None
     if state not in _FAILED and raw_text(found.get("object")) != "batch":
         flavor = VIDEO if raw_text(found.get("object")) == "video" else UNKNOWN
         reader = flavor.reader(flavor, Prepared(body=b""), _ANSWER, provider)
         reader.whole(body)
         used = reader.reading()
-        used = used if used.reported or used.measured else None
-    return [*lines, Told(id=name, state=state, reading=used, files=_files(found))]
+        if not (used.reported or used.measured) and (lines or files):
+            used = None  # its lines tell
+    return [*_used(lines), Told(id=name, state=state, reading=used, files=files)]
+
+
+def _used(lines: list[Told]) -> list[Told]:
+    """Those by which anything is billed."""
+    return [each for each in lines if each.reading is not None]
 
 
 def _of_models(found: Members, name: str, provider: str) -> list[Told]:
@@ -286,12 +296,20 @@ def _array(raw: msgspec.Raw | None) -> list[msgspec.Raw]:
         return []
 
 
-def _files(found: Members) -> tuple[str, ...]:
-    """Ids of the files that hold its lines, without Google's `files/`."""
+def _files(found: Members, name: str) -> tuple[str, ...]:
+    """Ids of the files that hold its lines, without Google's `files/`; Anthropic's results have the batch's own path.
+    What failed is billed nothing, so a file of errors is none of them."""
     inside = members(found["response"]) if "response" in found else None
     names = [
         short_text(source.get(key))
         for source in (found, inside or {})
-        for key in ("output_file_id", "error_file_id", "output_file", "error_file", "responsesFile")
+        for key in ("output_file_id", "output_file", "responsesFile")
     ]
-    return tuple(name.removeprefix("files/") for name in names if name)
+    if short_text(found.get("results_url")):
+        names.append(results_of(name))
+    return tuple(each.removeprefix("files/") for each in names if each)
+
+
+def results_of(batch: str) -> str:
+    """What the results of a batch are called that have its own path (Anthropic's) and so no name."""
+    return f"{batch}/results"

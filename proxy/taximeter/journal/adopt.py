@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from taximeter.core.errors import JournalError
+from taximeter.journal import gone
 from taximeter.journal.files import lock_if_free, sync_directory
 from taximeter.journal.format import ASIDE, STATUS_SUFFIX, SUFFIX
 
@@ -24,6 +25,7 @@ def adopt(source: Path, into: Path) -> list[str]:
         raise JournalError(f"{source} is not a directory; name the journal directory of the node that is gone")
     if into.exists() and source.samefile(into):
         raise JournalError(f"{source} is this node's own journal")
+    gone.announce(into, gone.writers(source))
     paths = sorted(source.glob(f"*{SUFFIX}")) + sorted(source.glob(f"*{STATUS_SUFFIX}"))
     letters = sorted((source / ASIDE).glob("[!.]*"))
     locks: list[int] = []
@@ -40,6 +42,7 @@ def adopt(source: Path, into: Path) -> list[str]:
         for path in paths:
             _move(path, into / path.name)
         sync_directory(into)
+        gone.declare(into)
     except OSError as error:
         raise JournalError(f"cannot move the journals of {source} into {into}: {error}") from error
     finally:

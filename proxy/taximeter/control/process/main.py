@@ -45,12 +45,13 @@ from taximeter.control.process.upkeep import RETRY_S, Missing, every, retention_
 from taximeter.control.services.audit import AuditTrail
 from taximeter.control.services.corrections import WORKER, Corrections, prices_now
 from taximeter.control.services.live import Live
+from taximeter.control.services.owed import OwedLedger
 from taximeter.control.services.services import Services
 from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Record
 from taximeter.delivery import Delivery
-from taximeter.journal import Journal
+from taximeter.journal import Journal, gone
 from taximeter.node.audit import AuditLog
 from taximeter.node.child import LEAVE, REFUSED, TAKE, TAKEN, Boot, Child
 from taximeter.pricebook import Beforehand
@@ -128,6 +129,7 @@ class Control:
         self.paces = Paces([each.pace for each in self.breakers.breakers], start=self.history.cursors)
         sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live, *self.force.sinks.values()]
         self.sinks = [*sinks, self.paces] if self.breakers.breakers else sinks
+        gone.declare_former(data_dir / "journal", boot.node)
         self.delivery = Delivery(
             data_dir / "journal",
             self.sinks,
@@ -141,7 +143,9 @@ class Control:
             self.delivery,
             prices=lambda: prices_now(self.settings),
             journal=self._journal,
-            current=Current(self),
+        )
+        self.owed = OwedLedger(
+            self.history, self.corrections, Current(self), journals=data_dir / "journal", audit=self.audit
         )
         self.billing = Billing(self.history, self.delivery, now_us=_now_us)
         reservations = Reservations(self.counters.server)
@@ -333,6 +337,7 @@ class Control:
             alerts=self.alerts,
             billing=self.billing,
             corrections=self.corrections,
+            owed=self.owed,
             rebuild=self.counters.rebuild,
             letters=webhook,
             deadletters=self.delivery,
@@ -380,6 +385,8 @@ class Control:
         async def prune() -> None:
             before_us = retention_start_us(self.settings.history.retention_days)
             await self.history.prune(before_us)
+            await self.owed.write_off(self.settings.history.owed_days)
+            await self.owed.forget(before_us)
             await self.history.prune_told(retention_start_us(TOLD_DAYS))
             await self.history.prune_audit(retention_start_us(self.settings.history.audit_days))
             if self.force.webhook is not None:
@@ -404,7 +411,7 @@ class Control:
             every(KEYS_S, "bringing the audit log into the history", self.trail.file, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),
-            every(OWED_S, "settling calls that are billed later", self.corrections.settle_owed, notes),
+            every(OWED_S, "settling calls that are billed later", self.owed.settle, notes),
             self.alerts.run(),
             every(ALERTS_S, "looking for what is worth an alert", self.alerts.look, notes),
             every(LOOK_S, "watching how fast is spent", self.breakers.look, notes),

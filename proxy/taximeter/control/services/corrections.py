@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
@@ -17,19 +18,14 @@ from taximeter.budgets.settlements import Charged, charge_info, settle
 from taximeter.config import Settings
 from taximeter.control.services.interfaces import Delivery
 from taximeter.control.services.reprice import Exports, Prices, RepriceResponse, reprice, response
-from taximeter.core.deferred import settlement
 from taximeter.core.errors import ConfigError, JournalError, NotReady
-from taximeter.core.record import Record
 from taximeter.core.times import range_us
 from taximeter.journal import Journal
 from taximeter.pricebook import PriceBook, compile_prices
-from taximeter.sinks.history.read.owed import Unsettled
 from taximeter.sinks.query import Filters
 
 DRAIN_S = 60.0
 """How long a repricing waits until history has what is in the journals, before and after."""
-OWED_AT_ONCE = 1_000
-"""Settlements written between two looks at whether they have arrived."""
 LISTED_S = 2.0
 """How long a list of charges waits for what is on its way to history."""
 WORKER = "control"
@@ -38,8 +34,6 @@ WORKER = "control"
 
 class Corrected(Exports, Charged, Protocol):
     """What is asked of history."""
-
-    async def unsettled(self, limit: int) -> list[Unsettled]: ...
 
 
 class Corrections:
@@ -52,15 +46,13 @@ class Corrections:
         *,
         prices: Callable[[], Prices],
         journal: Callable[[], Journal],
-        current: Prices | None = None,
     ) -> None:
         """`prices` gives the prices as they are now (may block, raises ConfigError); `journal` makes the journal, at
-        the first correction; `current` are the prices in force (None: calls billed later are not settled here)."""
+        the first correction."""
         self._history = history
         self._delivery = delivery
         self._prices = prices
         self._make_journal = journal
-        self._current = current
         self._journal: Journal | None = None
         self._lock = asyncio.Lock()
 
@@ -102,22 +94,12 @@ class Corrections:
             await self._delivery.drain(DRAIN_S, ("history", "redis"))
             return settled
 
-    async def settle_owed(self) -> int:
-        """Write the settlements of calls that are billed later, as far as this node has delivered what settles them;
-        returns how many. Raises NotReady; what was written is not written again, and the rest is next time."""
-        if self._current is None or not await self._history.unsettled(1):
-            return 0
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Journal]:
+        """The journal, for one at a time, and when history has everything that was written before. Raises NotReady."""
         async with self._lock:
             await self._up_to_date()
-            found = await self._history.unsettled(OWED_AT_ONCE)
-            journal = self._opened()
-            try:
-                for each in found:
-                    journal.append(_priced(settlement(each.asked, each.told), self._current))
-            except JournalError as error:
-                raise NotReady(f"{error}. What calls that were billed later used is written then.") from error
-            await journal.durable()
-            return len(found)
+            yield self._opened()
 
     async def _up_to_date(self) -> None:
         """Corrections on their way must be known, or they would be written twice."""
@@ -133,14 +115,6 @@ class Corrections:
         """End the journal."""
         if self._journal is not None:
             self._journal.shutdown()
-
-
-def _priced(record: Record, prices: Prices) -> Record:
-    """With what it costs by the prices in force; a correction is no use and has none."""
-    if record.kind == "usage":
-        record.cost_nusd, record.price_ref = prices.cost(record)
-        record.unpriced_reason = prices.why(record) if record.cost_nusd is None else None
-    return record
 
 
 def prices_now(settings: Settings) -> PriceBook:

@@ -22,6 +22,7 @@ from taximeter.control.services.audit import AuditTrail
 from taximeter.control.services.corrections import Corrections
 from taximeter.control.services.interfaces import DeadLetters, Delivery, HistoryReader, Letters, Node
 from taximeter.control.services.live import Live
+from taximeter.control.services.owed import OwedLedger
 from taximeter.control.services.turns import InTurn
 from taximeter.core.hosts import Hosts
 from taximeter.core.prices import Card
@@ -59,6 +60,8 @@ class Services:
     """None: this control plane makes no statements."""
     corrections: Corrections | None = None
     """None: this control plane has no journal to write corrections into."""
+    owed: OwedLedger | None = None
+    """None: this control plane settles nothing that is billed later."""
     rebuild: Callable[[str | None], Awaitable[int]] | None = None
     """Writes the Redis counters of a workspace, or of all, anew; returns how many. None: there are none."""
     letters: Letters | None = None

@@ -32,6 +32,10 @@ class Teller:
         """Write it down, before what told it leaves."""
         self._journal.add(told_record(self._record, told, time.time_ns() // 1_000))
 
+    def came_whole(self, file: str) -> None:
+        """Write down with the poll's own record which file of results it brought: whole, where it ended well."""
+        self._record.files = (file,)
+
 
 def told_record(asked: Record, told: Told, now_us: int) -> Record:
     """The record of what a poll told."""
@@ -63,4 +67,7 @@ def told_record(asked: Record, told: Told, now_us: int) -> Record:
 def flavor_of(method: bytes, path: bytes, journal: Journal, record: Open, otherwise: Flavor) -> Flavor | Poll:
     """The flavor of a request that is no POST."""
     place = place_of(path) if method == b"GET" else None
-    return otherwise if place is None else poll(place, path, Teller(journal, record))
+    if place is None:
+        return otherwise
+    teller = Teller(journal, record)
+    return poll(place, path, teller, teller.came_whole)

@@ -176,8 +176,8 @@ owed = Table(
     Column("seen_at", Big),
     Column("asked", Text, nullable=False),
 )
-"""Objects by which calls are billed later. `state`: outstanding | ended (all that will be told of it may be, but for
-lines) | expired. `asked`: the record of the call, as JSON."""
+"""Objects by which calls are billed later. `state`: outstanding | ended (it and all files of its lines were told) |
+expired (written off). `asked`: the record of the call, as JSON."""
 
 Index("usage_owed_state", owed.c.state, owed.c.since)
 
@@ -188,8 +188,11 @@ owed_files = Table(
     Column("provider", Text, primary_key=True),
     Column("file", Text, primary_key=True),
     Column("object", Text, nullable=False),
+    Column("at", Big, nullable=False),
 )
 """Which object's lines a file holds."""
+
+Index("usage_owed_files_object", owed_files.c.workspace, owed_files.c.provider, owed_files.c.object)
 
 owed_lines = Table(
     "usage_owed_lines",
@@ -204,9 +207,20 @@ owed_lines = Table(
     Column("told", Text, nullable=False),
 )
 """What was told of an object, each line once: whichever node delivers it first claims it, and settles it. `object` may
-be a file (core.deferred.FILE); `line` "": the object itself. `told`: the record, as JSON; "" once it is settled."""
+be a file (core.deferred.FILE); `line` "": the object itself, of a file that it was read whole. `told`: the record, as
+JSON; "" once it is settled."""
 
 Index("usage_owed_lines_node", owed_lines.c.node, owed_lines.c.settled)
+Index("usage_owed_lines_at", owed_lines.c.at)
+
+leases = Table(
+    "usage_leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("node", Text, nullable=False),
+    Column("until", Big, nullable=False),
+)
+"""What one node at a time does, until when, in µs since epoch."""
 
 SUMMARIES: tuple[tuple[str, ...], ...] = (("task",), ("provider", "model", "operation"), ("workspace", "key_id"))
 """Names a coarser roll-up is kept by, beside the one by all of SERIES: the commonest queries, with few rows each.

@@ -15,8 +15,9 @@ from taximeter.sinks.batch import Batch
 from taximeter.sinks.history import space
 from taximeter.sinks.history.audit import AuditTable
 from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.owing import Owing
 from taximeter.sinks.history.read.charges import Charge
-from taximeter.sinks.history.read.owed import Owed, Unsettled
+from taximeter.sinks.history.read.owed import Owed, OwedStanding, Unsettled
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.read.snapshot import Snapshots
 from taximeter.sinks.history.told import Told
@@ -56,11 +57,11 @@ class History:
     def __init__(self, url: str, node: str = "") -> None:
         """`sqlite:///path` or `postgresql://…`. `node`: who delivers. Raises ConfigError on any other URL."""
         self._database = Database(url)
-        self._node = node
         self._writer = Writer(self._database, node)
         self._tags = TagRoller(self._database)
         self._audit = AuditTable(self._database)
         self._told = Told(self._database)
+        self._owing = Owing(self._database, node)
         self.reader = Reader(self._database)
         self._snapshots = Snapshots(self._database)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="history-writer")
@@ -151,13 +152,39 @@ class History:
         """Calls whose use is charged to budgets though it is not known, the latest first."""
         return await self.read(self._snapshots.charges, workspace, request_id, limit)
 
+    @property
+    def owed_news(self) -> int:
+        """Grows whenever something was delivered that has to do with what is billed later."""
+        return self._writer.owed_news
+
     async def unsettled(self, limit: int) -> list[Unsettled]:
         """What this node has delivered of calls that are billed later, and not settled yet."""
-        return await self.read(self._snapshots.unsettled, self._node, limit)
+        return await self.read(self._owing.unsettled, limit)
 
-    async def outstanding(self, workspace: str | None = None, limit: int = 1_000) -> list[Owed]:
-        """Objects by which calls are billed later that nobody has seen ended, the oldest first."""
-        return await self.read(self._snapshots.outstanding, workspace, limit)
+    async def owed(self, workspace: str | None, states: Sequence[str], limit: int) -> list[Owed]:
+        """Objects by which calls are billed later, the oldest first."""
+        return await self.read(self._owing.listed, workspace, states, limit)
+
+    async def owed_standing(self) -> OwedStanding:
+        """How much is owed, by all nodes on the database."""
+        return await self.read(self._owing.standing)
+
+    async def write_off_owed(self, before_us: int, now_us: int) -> list[Owed]:
+        """See Owing.write_off."""
+        return await self._write(self._owing.write_off, before_us, now_us)
+
+    async def take_over_owed(self, nodes: Sequence[str]) -> int:
+        """See Owing.take_over."""
+        return await self._write(self._owing.take_over, nodes)
+
+    async def forget_owed(self, before_us: int, strays_us: int) -> None:
+        """Forget objects promised before the first moment, and before the second what nobody here was promised."""
+        while await self._write(self._owing.forget, before_us, strays_us):
+            pass
+
+    async def lease(self, name: str, now_us: int, until_us: int) -> bool:
+        """See Owing.lease."""
+        return await self._write(self._owing.lease, name, now_us, until_us)
 
     async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
         """Write these entries of the audit log; those that are there already are left alone."""

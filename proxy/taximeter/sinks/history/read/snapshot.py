@@ -18,7 +18,7 @@ from taximeter.core.bounds import FOREVER_US
 from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
-from taximeter.sinks.history.read import charges, owed
+from taximeter.sinks.history.read import charges
 from taximeter.sinks.history.read import tallies as budgeted
 from taximeter.sinks.history.rows import event_id
 from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, MONTH, US, events, journals, series, total
@@ -76,16 +76,6 @@ class Snapshots:
         """What these tallies of a workspace come to, in the buckets that may still be asked for."""
         with self._database.reading() as connection:
             return list(budgeted.sums(connection, workspace, tallies, now_us))
-
-    def unsettled(self, node: str, limit: int) -> list[owed.Unsettled]:
-        """See owed.unsettled."""
-        with self._database.reading() as connection:
-            return owed.unsettled(connection, node, limit)
-
-    def outstanding(self, workspace: str | None, limit: int) -> list[owed.Owed]:
-        """See owed.outstanding."""
-        with self._database.reading() as connection:
-            return owed.outstanding(connection, workspace, limit)
 
     def charges(self, workspace: str | None, request_id: str | None, limit: int) -> list[charges.Charge]:
         """Calls whose use is charged to budgets though it is not known, the latest first."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
 from taximeter.core.deferred import FILE, TOLD
-from taximeter.core.record import Record
+from taximeter.core.names import clean
+from taximeter.core.record import Outcome, Record
 from taximeter.sinks.history.schema import owed, owed_files, owed_lines
 from taximeter.sinks.history.write.intern import insert_new
 
@@ -24,7 +25,7 @@ _encode = msgspec.json.Encoder().encode
 
 def concerns(record: Record) -> bool:
     """Whether a record has to do with what is billed later."""
-    return record.deferred is not None
+    return record.deferred is not None or bool(record.files)
 
 
 def take(connection: Connection, records: Iterable[Record], node: str) -> None:
@@ -34,8 +35,11 @@ def take(connection: Connection, records: Iterable[Record], node: str) -> None:
             _told(connection, record, node)
         elif record.line is not None:
             _settled(connection, record)
-        else:
+        elif record.deferred is not None:
             _promised(connection, record)
+        elif record.outcome is Outcome.OK:
+            for file in record.files:
+                _claim(connection, record, f"{FILE}{clean(file)}", node, read=True)
 
 
 def _order(record: Record) -> tuple[str, str, str, str]:
@@ -46,48 +50,63 @@ def _promised(connection: Connection, record: Record) -> None:
     row = {
         "workspace": record.workspace,
         "provider": record.provider,
-        "object": record.deferred,
+        "object": clean(record.deferred or ""),
         "request_id": record.request_id,
         "since": record.ended_at,
         "state": OUTSTANDING,
-        "asked": _encode(record).decode(errors="replace"),
+        "asked": _json(record),
     }
     connection.execute(insert_new(owed, connection.dialect.name).values(row))
 
 
 def _told(connection: Connection, record: Record, node: str) -> None:
-    names = {"workspace": record.workspace, "provider": record.provider}
+    name = clean(record.deferred or "")
     for file in record.files:
-        row = {**names, "file": file, "object": record.deferred}
+        row = {
+            "workspace": record.workspace,
+            "provider": record.provider,
+            "file": clean(file),
+            "object": name,
+            "at": record.ended_at,
+        }
         connection.execute(insert_new(owed_files, connection.dialect.name).values(row))
+    _claim(connection, record, name, node)
+
+
+def _claim(connection: Connection, record: Record, name: str, node: str, *, read: bool = False) -> None:
+    """`read`: only that a file was read to its end, which is nothing to settle."""
     claim: dict[str, object] = {
-        **names,
-        "object": record.deferred,
-        "line": record.line or "",
+        "workspace": record.workspace,
+        "provider": record.provider,
+        "object": name,
+        "line": clean(record.line or ""),
         "node": node,
         "at": record.ended_at,
-        "settled": False,
-        "told": _encode(record).decode(errors="replace"),
+        "settled": read,
+        "told": "" if read else _json(record),
     }
     connection.execute(insert_new(owed_lines, connection.dialect.name).values(claim))
 
 
 def _settled(connection: Connection, record: Record) -> None:
     """A settlement has arrived. It names the object; its claim may name the file that told it."""
+    name, line = clean(record.deferred or ""), clean(record.line or "")
     mine = (owed_lines.c.workspace == record.workspace) & (owed_lines.c.provider == record.provider)
     by_file = FILE + owed_files.c.file
     files = (
         (owed_files.c.workspace == record.workspace)
         & (owed_files.c.provider == record.provider)
-        & (owed_files.c.object == record.deferred)
+        & (owed_files.c.object == name)
     )
-    whose = (owed_lines.c.object == record.deferred) | owed_lines.c.object.in_(select(by_file).where(files))
-    done = update(owed_lines).where(mine, whose, owed_lines.c.line == record.line).values(settled=True, told="")
-    connection.execute(done)
-    if record.line == "":
-        here = (
-            (owed.c.workspace == record.workspace)
-            & (owed.c.provider == record.provider)
-            & (owed.c.object == record.deferred)
-        )
-        connection.execute(update(owed).where(here).values(state=ENDED, seen_at=record.ended_at))
+    whose: ColumnElement[bool] = owed_lines.c.object == name
+    if line:  # of a file, "" says that it was read
+        whose |= owed_lines.c.object.in_(select(by_file).where(files))
+    connection.execute(update(owed_lines).where(mine, whose, owed_lines.c.line == line).values(settled=True, told=""))
+    if not line:
+        told_at = select(owed_lines.c.at).where(mine, owed_lines.c.object == name, owed_lines.c.line == "")
+        here = (owed.c.workspace == record.workspace) & (owed.c.provider == record.provider) & (owed.c.object == name)
+        connection.execute(update(owed).where(here).values(state=ENDED, seen_at=told_at.scalar_subquery()))
+
+
+def _json(record: Record) -> str:
+    return _encode(record).decode(errors="replace")

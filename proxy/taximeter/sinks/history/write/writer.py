@@ -65,6 +65,8 @@ class Writer:
         self._summaries: Interned[SummaryKey] = Interned(summaries)
         self._partitions = retention.Partitions(database)
         self._opened = 0
+        self.owed_news = 0
+        """Grows with what has to do with what is billed later."""
 
     def prepare(self) -> None:
         """Make or check the schema."""
@@ -206,6 +208,7 @@ class Writer:
         self._summarise(connection, statements, quarters, named)
         if later:
             owed.take(connection, later, self._node)
+            self.owed_news += 1
         add_latencies(statements, [(group, series_no[name]) for (_, group), name in zip(taken, names, strict=True)])
 
     def _summarise(
