@@ -19,7 +19,7 @@ USAGE: dict[str, Any] = {
     "output_tokens": 121,
     "input_token_details": {
         "text_tokens": 119, "audio_tokens": 13, "image_tokens": 0, "cached_tokens": 64,
-        "cached_tokens_details": {"text_tokens": 64, "audio_tokens": 0, "image_tokens": 0},
+        "cached_tokens_details": {"text_tokens": 60, "audio_tokens": 4, "image_tokens": 0},
     },
     "output_token_details": {"text_tokens": 30, "audio_tokens": 91},
 }  # fmt: skip

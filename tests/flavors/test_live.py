@@ -19,4 +19,5 @@ def test_what_was_used_and_looked_up(model, searches):
         meter.feed(b"data: " + json.dumps(message).encode() + b"\n\n")
     reading = meter.reading()
     assert (reading.input_tokens, reading.output_tokens, reading.audio_input_tokens) == (143, 19, 3)
+    assert reading.audio_output_tokens == 19
     assert (reading.web_search_requests, reading.inconsistent) == (searches, False)

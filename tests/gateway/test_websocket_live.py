@@ -71,10 +71,11 @@ async def test_a_turn_is_recorded_with_its_model_before_its_end_is_with_the_clie
         first, second = running.records
     assert billed(
         first, ("workspace", "track", "api", "operation", "request_model", "outcome", "input_tokens", "output_tokens",
-        "audio_input_tokens", "input_source"),
+        "audio_input_tokens", "audio_output_tokens", "input_source"),
     ) == {
         "workspace": "acme", "track": "talk", "api": "live", "operation": "llm", "request_model": MODEL,
-        "outcome": "ok", "input_tokens": 143, "output_tokens": 19, "audio_input_tokens": 3, "input_source": "reported",
+        "outcome": "ok", "input_tokens": 143, "output_tokens": 19, "audio_input_tokens": 3,
+        "audio_output_tokens": 19, "input_source": "reported",
     }  # fmt: skip
     assert json.loads(json.dumps(second["usage"])) == usage()["usageMetadata"]
     assert [json.loads(message) for message in provider.received] == [SETUP, ask(), ask()]

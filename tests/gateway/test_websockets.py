@@ -48,11 +48,13 @@ async def test_a_response_is_recorded_before_its_end_is_with_the_client(serve, r
         (record,) = running.records
         assert billed(
             record, ("workspace", "track", "api", "operation", "request_model", "outcome", "input_tokens",
-            "output_tokens", "audio_input_tokens", "audio_output_tokens", "cached_input_tokens", "input_source"),
+            "output_tokens", "audio_input_tokens", "audio_output_tokens", "cached_input_tokens",
+            "cached_audio_input_tokens", "input_source"),
         ) == {
             "workspace": "acme", "track": "talk", "api": "realtime", "operation": "llm",
             "request_model": "gpt-realtime", "outcome": "ok", "input_tokens": 132, "output_tokens": 121,
-            "audio_input_tokens": 13, "audio_output_tokens": 91, "cached_input_tokens": 64, "input_source": "reported",
+            "audio_input_tokens": 13, "audio_output_tokens": 91, "cached_input_tokens": 64,
+            "cached_audio_input_tokens": 4, "input_source": "reported",
         }  # fmt: skip
     assert len(running.lines("open")) == len(running.records) == 1
 
