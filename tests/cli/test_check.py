@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import ssl
 import subprocess
 import sys
@@ -219,6 +220,15 @@ def test_a_base_url_that_is_a_calls_is_told(check: Check) -> None:
     told = check('[[upstream]]\nname = "a"\nbase_url = "https://a.example/v1/chat/completions"\n')
     (found,) = [each for each in told["findings"] if each["setting"] == "upstream[0].base_url"]
     assert found["level"] == "warning" and found["do"] == 'base_url = "https://a.example/v1"'
+
+
+def test_more_websockets_than_a_process_may_have_sockets_is_a_warning(check: Check) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("as many as come")
+    told = check(f"[limits]\nwebsocket_sessions = {hard}")
+    (found,) = [each for each in told["findings"] if each["setting"] == "limits.websocket_sessions"]
+    assert (told["code"], found["level"]) == (0, "warning") and f"need {2 * hard} sockets" in found["problem"]
 
 
 def test_a_certificate_that_is_not_looked_at_is_a_warning(check: Check) -> None:

@@ -207,3 +207,23 @@ async def test_a_session_that_has_lasted_ends_with_the_response_that_is_under_wa
             assert code_of(closed.value) == 1001
         (record,) = running.records
     assert (record["outcome"], record["total_tokens"]) == ("ok", 253)
+
+
+async def test_what_a_steered_response_goes_on_with_is_held_at_the_whole_window_and_has_its_model(serve, gated, redis):
+    async def steered(talk, event):
+        if event["type"] == ASKS:
+            await answer(talk, event)
+        else:
+            await answer(talk, {**ASKED, "stream_id": "s"})
+
+    async with WebSocketProvider(steered) as provider, serve(provider) as running:
+        gated(running, budget(limit=10 * WINDOW))
+        async with connect(url(running, "/w/acme/v1/responses"), **own()) as socket:
+            await socket.send(json.dumps({**ASKED, "stream_id": "s"}))
+            await until(socket, "response.completed")
+            await socket.send(json.dumps({"type": "response.steer", "stream_id": "s", "input": "shorter"}))
+            await until(socket, "response.completed")
+            await happens(lambda: len(running.lines("tick")) == 2)
+    asked, steered_on = (line["bound_tokens"] for line in running.lines("tick"))
+    assert asked < 1_000 < 128_000 < steered_on
+    assert [record["request_model"] for record in running.records] == ["gpt-5", "gpt-5"]

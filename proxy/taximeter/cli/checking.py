@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,6 +88,8 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
         ),
         ("prices", "prices_file", lambda: _tried(_try_prices, settings, environ), DO_PRICES),
     ]
+    if settings.limits.websocket_sessions:
+        tried.append(("WebSockets", "limits.websocket_sessions", lambda: _open_files(settings), ""))
     if settings.smtp.host:
         mail = f"mail server {settings.smtp.host}:{settings.smtp.port}"
         tried.append((mail, "smtp.host", lambda: _tried(_try_mail, settings, environ), DO_MAIL))
@@ -116,6 +119,16 @@ def _tried(act: Callable[..., object], *args: object) -> Iterator[Trouble]:
         act(*args)
     except (TaximeterError, OSError) as error:
         yield Trouble(str(error))
+
+
+def _open_files(settings: Settings) -> Iterator[Trouble]:
+    sessions, hard = settings.limits.websocket_sessions, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and 2 * sessions > hard:
+        yield Trouble(
+            f"{sessions} sessions in a worker need {2 * sessions} sockets, and a process may have {hard} files open",
+            do="raise the hard limit (LimitNOFILE=, `ulimit -Hn`, --ulimit nofile=…), or allow fewer",
+            level="warning",
+        )
 
 
 def _providers(settings: Settings, found: Found) -> Iterator[Finding]:

@@ -142,8 +142,8 @@ class Books:
 
     # ── how a response begins ────────────────────────────────────────────────────────────────────────────────
 
-    def open(self, event: Event, body: bytes, *, whole: bool) -> UnderWay:
-        """Write the open line of a response. `body`: the message, or its beginning; b"" where the server began by
+    def open(self, event: Event, body: bytes, *, whole: bool, begun: bool = False) -> UnderWay:
+        """Write the open line of a response. `body`: the message, or its beginning. `begun`: the server has begun it by
         itself. Raises RequestError where it may not go on; that is recorded."""
         whose, started_ns = self.whose, time.perf_counter_ns()
         asked = self.asked(event, body)
@@ -159,7 +159,7 @@ class Books:
             if len(self.under_way) >= MAX_UNDER_WAY:
                 raise errors.Overloaded(f"{MAX_UNDER_WAY} responses are under way on this connection.", retry_after_s=1)
             if record.workspace in whose.admission.watched or (whose.key is not None and whose.key.models):
-                self._check(record, prepared, asked if whole else None)
+                self._check(record, prepared, asked if whole else None, kept=begun or self.keeps)
             call = Call(whose.metering, record, started_ns, self.flavor, prepared)
         except errors.RequestError as error:
             record_unsent(whose.metering, record, started_ns, Outcome.REFUSED, error.code)
@@ -191,10 +191,10 @@ class Books:
         whose = self.whose
         whose.tagging.of(whose.head, whose.named, whose.route, whose.key, whose.upstream, prepared).mark(record)
 
-    def _check(self, record: Open, prepared: Prepared, asked: bytes | None) -> None:
+    def _check(self, record: Open, prepared: Prepared, asked: bytes | None, *, kept: bool) -> None:
         whose = self.whose
         whose.restrictions.check(whose.key, record, whose.exchange, self.flavor, whose.route.path, prepared, asked)
-        if self.keeps and prepared.demand is not None:
+        if kept and prepared.demand is not None:
             prepared.demand = msgspec.structs.replace(prepared.demand, kept=True)
 
     @property
@@ -233,7 +233,7 @@ class Books:
         """The server has begun a response by itself. None where it may not: what it uses cannot be hindered by not
         looking, but the connection ends (see `spent`)."""
         try:
-            return self.open(event, b"{}", whole=True)
+            return self.open(event, b"{}", whole=True, begun=True)
         except errors.RequestError as error:
             self.spent = error
             return None

@@ -63,6 +63,7 @@ class OpenAIBooks(Books):
 
     def asked(self, event: Event, body: bytes) -> bytes:
         if self.flavor is not REALTIME:
+            self.model = event.model or self.model  # what is steered goes on with it
             return body
         told = response_of(event)
         if not self._default and told.keys().isdisjoint(_LENGTHS):
