@@ -65,9 +65,11 @@ def record(name: str, workspace: str = "acme", track: str | None = None) -> Reco
     )
 
 
-def journal(directory: Path, worker: str = "1", **settings: object) -> Journal:
+def journal(directory: Path, worker: str = "1", node: str = "n", **settings: object) -> Journal:
     chosen = {"fsync": "never", **settings}
-    return Journal(directory, node="n", worker=worker, settings=msgspec.convert(chosen, JournalSettings), now_us=now_us)
+    return Journal(
+        directory, node=node, worker=worker, settings=msgspec.convert(chosen, JournalSettings), now_us=now_us
+    )
 
 
 def call(writer: Journal, name: str, **tags: str) -> None:

@@ -79,6 +79,11 @@ async def test_a_batch_is_its_submitters_at_its_price_once_however_often_its_fil
         for _ in range(3):
             await fetch(node)
         await settled(node)
+
+        async def nothing_owed():
+            return await node.get("/usage/owed") == {"data": []}
+
+        await node.until(nothing_owed, "nothing owed")
         await node.settle()
         assert await tokens(node) == 300_000
         whole = await node.get("/usage?workspace=acme")

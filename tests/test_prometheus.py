@@ -234,6 +234,7 @@ def exposition(metrics: Metrics, *, healthy: bool = False) -> Exposition:
         budget_spent_ratio=lambda: {"acme": 0.3},
         alerts=lambda: (0, 1),
         breakers=lambda: ({"runaway": 0}, {"runaway": 1}),
+        owed=lambda: (2, 90.0, 1),
         letters=lambda: (1, 0),
         node="n1",
     )

@@ -36,12 +36,15 @@ from taximeter.cli import main
 from taximeter.config import JournalSettings, Settings, WebhookSettings
 from taximeter.config.settings import PlanPriceSettings, PlanSettings, PriceCodeSettings
 from taximeter.control.services.corrections import Corrections
+from taximeter.control.services.owed import OwedLedger
+from taximeter.core.deferred import TOLD
 from taximeter.core.prices import Card, Rates
 from taximeter.core.record import Outcome
 from taximeter.delivery import Delivery
 from taximeter.delivery.aside import Letter
 from taximeter.journal import Journal
 from taximeter.sinks.batch import Batch
+from taximeter.sinks.history.write import owed
 from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.webhook.sink import Webhook
 from taximeter.sinks.webhook.store import LetterResult as Answer
@@ -141,6 +144,7 @@ async def installation(start, tmp_path, valkey_url):
         ring, Reservations(counters.server), first.history, rebuild=counters.rebuild, counted=lambda: True,
         drained=drained, now_us=now_us,
     )  # fmt: skip
+    corrections = Corrections(first.history, first.waits, prices=NewPrices, journal=lambda: journal)
     prices = PriceCodeSettings(rag_embedding=0.0001, rag_llm_input=0.0015, rag_llm_output="0.002")
     embedded = PlanPriceSettings(code="rag_embedding", usd="0.0001")
     plan = PlanSettings(name="standard", workspaces=["acme"], markup_percent=20, price=[embedded])
@@ -149,8 +153,10 @@ async def installation(start, tmp_path, valkey_url):
         random=random, now_us=now_us, card=lambda *model: CARDS.get(model[:2]), budgets=desk, rebuild=counters.rebuild,
         letters=webhook, close_track=webhook.cut, deadletters=await refused(webhook, tmp_path / "journal"),
         alerts=told(tmp_path, now_us), breakers=await runaway(tmp_path, first.history, now_us),
-        corrections=Corrections(first.history, first.waits, prices=NewPrices, journal=lambda: journal),
+        corrections=corrections,
+        owed=OwedLedger(first.history, corrections, NewPrices(), journals=tmp_path / "journal", audit=first.audit),
     )  # fmt: skip
+    await promised(first.history)
     upload = {"track": "upload-7", "task": "extract"}
     records = [
         record(1, document="doc-1", cost_nusd=1_454_700, input_tokens=7_850, output_tokens=462, **upload),
@@ -207,6 +213,24 @@ async def runaway(folder, history, now_us):
     return BreakerService(
         [], trips, history, server=None, node=NODE, share=nothing, tell=nothing, now_us=now_us
     )  # fmt: skip
+
+
+async def promised(history):
+    """A batch that goes on, and one that has ended and whose results nobody has fetched; both in no figure here."""
+    later = {"input_tokens": None, "output_tokens": None, "total_tokens": None, "cost_nusd": None, "api": "other",
+             "workspace": "beta", "request_model": None, "key_id": "key_b1", "track": "nightly"}  # fmt: skip
+    ended = {"kind": TOLD, "line": "", "object_state": "completed", "files": ("file-out-1",)}
+    records = [
+        record(8, deferred="batch_2", ended_at=NOON_US, **later),
+        record(9, deferred="batch_3", ended_at=NOON_US + DAY_US, **later),
+        record(10, deferred="batch_2", **later, **ended),
+    ]
+
+    def take(database):
+        with database.writing() as connection:
+            owed.take(connection, records, NODE)
+
+    await history.write(take)
 
 
 async def refused(webhook, journal):

@@ -94,6 +94,7 @@ def families() -> list[Metric]:
         alerts=lambda: (0, 1),
         budget_thresholds=lambda: {("acme", 80): 1},
         breakers=lambda: ({"runaway": 1}, {"runaway": 1}),
+        owed=lambda: (1, 1.0, 1),
         letters=lambda: (1, 1),
         node="n1",
     )

@@ -46,6 +46,7 @@ VERBS: dict[str, str] = {
     "alerts": "taximeter.cli.alerts:alerts",
     "breaker": "taximeter.cli.breaker:breaker",
     "budgets": "taximeter.cli.budgets:budgets",
+    "owed": "taximeter.cli.owed:owed",
     "webhook": "taximeter.cli.webhook:webhook",
     "deadletters": "taximeter.cli.deadletters:deadletters",
     "audit": "taximeter.cli.audit:audit",

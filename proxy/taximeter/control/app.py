@@ -28,6 +28,7 @@ from taximeter.control.api.focus import FocusExport
 from taximeter.control.api.letters import LetterAdmin
 from taximeter.control.api.organization import Organization
 from taximeter.control.api.organizations import Organizations
+from taximeter.control.api.owed import owed
 from taximeter.control.api.parameters import Brackets, usage_parameters
 from taximeter.control.api.rebuild import rebuild_redis
 from taximeter.control.api.spend_limits import SpendLimits
@@ -73,6 +74,7 @@ def create(services: Services) -> Litestar:
             BreakerAdmin,
             LetterAdmin,
             DeadLetterAdmin,
+            owed,
             AuditAdmin,
             reprice_period,
             rebuild_redis,

@@ -36,7 +36,7 @@ def settlement(asked: Record, told: Record) -> Record:
     ended well and nobody tells what it used: that is unknown now, and stays charged.
     """
     of_line, used = bool(told.line), told.outcome is Outcome.OK
-    known = not used or told.total_tokens is not None or told.seconds is not None or told.search_units is not None
+    known = not used or told.total_tokens is not None or told.search_units is not None or told.measured
     settled = replace(
         told,
         event_id="",

@@ -250,7 +250,7 @@ def test_however_polls_and_deliveries_interleave_each_line_told_is_settled_once(
         node.settle()
     written = [each.line for node in nodes.values() for each in node.written]
     assert sorted(map(str, written)) == sorted(lines)
-    totals = Reader(database).usage(Filters(**mine))[0].totals
+    totals = Reader(database).usage(Filters(workspace=mine["workspace"]))[0].totals
     assert totals.total_tokens == 120 * len(lines)
 
 

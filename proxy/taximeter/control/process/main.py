@@ -317,6 +317,7 @@ class Control:
             alerts=self.alerts.standing,
             breakers=lambda: (self.breakers.open(), self.breakers.tripped),
             letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
+            owed=self.owed.figures,
         )
         return Services(
             settings=force.settings,

@@ -84,6 +84,13 @@ class OwedLedger:
         self.standing = OwedStanding()
         """How much was owed at the last look, by all nodes on the database."""
 
+    def figures(self) -> tuple[int, float, int]:
+        """Of what all nodes on the database are owed: objects outstanding, seconds since the oldest was promised,
+        objects written off."""
+        standing = self.standing
+        oldest_us = self._now_us() if standing.oldest_us is None else standing.oldest_us
+        return standing.outstanding, max(0, self._now_us() - oldest_us) / 1e6, standing.expired
+
     async def settle(self) -> int:
         """Write the settlements of what this node has delivered; returns how many. Raises NotReady,
         HistoryUnavailable: what was written is not written again, and the rest is next time."""

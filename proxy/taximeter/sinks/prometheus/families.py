@@ -50,13 +50,15 @@ class Exposition:
         budget_thresholds: Callable[[], Mapping[tuple[str, int], int]] = dict,
         breakers: Callable[[], tuple[Mapping[str, int], Mapping[str, int]]] | None = None,
         letters: Callable[[], tuple[int, int]] | None = None,
+        owed: Callable[[], tuple[int, float, int]] | None = None,
         node: str = "",
     ) -> None:
         """`budget_spent_ratio` returns workspace -> spent / limit of its fullest budget; `budget_thresholds`, by
         workspace and per cent, how often one was reached; `alerts`, how many of their
         letters wait and were given up; `breakers`, by name, how many
         places each stops now and how often it tripped; `letters`, where there is a
-        webhook, how many letters wait and how many were given up."""
+        webhook, how many letters wait and how many were given up; `owed`, of what is billed later, how many objects are
+        outstanding, for how many seconds the oldest is, and how many were written off."""
         self._metrics = metrics
         self._health = health
         self._redis_drift = redis_drift
@@ -65,6 +67,7 @@ class Exposition:
         self._budget_thresholds = budget_thresholds
         self._breakers = breakers
         self._letters = letters
+        self._owed = owed
         self._node = node
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -161,6 +164,11 @@ class Exposition:
             waiting, dead = self._letters()
             yield _plain(_gauge("webhook_letters", "Letters the webhook still tries to send."), waiting)
             yield _plain(_gauge("webhook_dead_letters", "Letters the webhook has given up."), dead)
+        if self._owed is not None:
+            objects, oldest_s, expired = self._owed()
+            yield _plain(_gauge("owed_objects", "Objects by which calls are billed later, outstanding."), objects)
+            yield _plain(_gauge("owed_oldest_seconds", "How long the oldest of them has been outstanding."), oldest_s)
+            yield _plain(_gauge("owed_expired", "Objects of which nobody told, written off."), expired)
         if self._health is not None:
             yield from _delivery(self._health())
 
