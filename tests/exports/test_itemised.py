@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane import embedding, record
-from taximeter.core.prices import Card, Rates, cost_nusd
+from taximeter.core.prices import Card, Rates, Sized, cost_nusd
 from taximeter.exports import itemised
 from taximeter.exports.itemised import CALLS, lines, sum_nusd
 
@@ -28,10 +28,13 @@ COUNTS = (
     "input_tokens", "cached_input_tokens", "cache_write_input_tokens", "cache_write_input_tokens_1h",
     "cache_write_input_tokens_5m", "audio_input_tokens", "image_input_tokens", "output_tokens",
     "reasoning_output_tokens", "audio_output_tokens", "search_units", "web_search_requests", "file_search_requests",
-    "code_interpreter_sessions", "maps_requests",
+    "code_interpreter_sessions", "maps_requests", "image_generations", "images", "input_characters", "pages",
+    "annotated_pages", "video_input_tokens", "cached_audio_input_tokens", "image_output_tokens",
 )  # fmt: skip
 SECONDS = st.none() | st.floats(0, 10**4).map(lambda seconds: round(seconds, 6))
-FIGURES = st.fixed_dictionaries(dict.fromkeys(COUNTS, MAYBE) | {"usage": USAGE, "seconds": SECONDS})
+FIGURES = st.fixed_dictionaries(
+    dict.fromkeys(COUNTS, MAYBE) | {"usage": USAGE, "seconds": SECONDS, "video_seconds": SECONDS}
+)
 
 
 @given(rates=RATES, higher=RATES, start=COUNT, figures=FIGURES)
@@ -58,6 +61,15 @@ def test_a_least_length_of_audio_is_billed_and_the_real_one_told():
     call = record(1, input_tokens=None, output_tokens=None, seconds=2.5)
     (line,) = lines(card, call)
     assert (line.used, line.priced, sum_nusd([line])) == (Decimal("2.5"), 10, cost_nusd(card, call))
+
+
+def test_images_are_at_the_rate_of_their_size():
+    large = Sized(("1x2",), (), Rates(image=80))
+    card = Card(ref="r", rates=Rates(), sized=(large, Sized((), (), Rates(image=40))))
+    call = record(1, input_tokens=None, output_tokens=None, images=3)
+    for size, rate in (("1x2", 80), (None, 40)):
+        (line,) = lines(card, msgspec.structs.replace(call, media_size=size))
+        assert (line.meter.name, line.used, line.rate) == ("Images", 3, rate)
 
 
 def test_what_is_free_is_told_at_nothing_and_what_is_unknown_as_a_call():

@@ -18,6 +18,7 @@ from taximeter.core.modalities import Modalities, modalities
 from taximeter.core.record import Operation, Outcome, Record
 
 PICO_PER_NANO = 1_000
+_MS = 1_000
 _US_PER_HOUR = 3_600_000_000
 _US_PER_DAY = 86_400_000_000
 
@@ -178,7 +179,7 @@ def cost_nusd(card: Card, record: Record) -> int | None:
         for start, higher in card.above:
             if record.input_tokens > start:
                 rates = higher
-    extra = _told_apart(record) if rates.needs_modalities else _NO_MODALITIES
+    extra = told_apart(record) if rates.needs_modalities else _NO_MODALITIES
     tokens_in = _input_pico(rates, record, extra)
     tokens_out = _output_pico(rates, record, extra)
     if tokens_in is None or tokens_out is None:
@@ -195,13 +196,16 @@ def cost_nusd(card: Card, record: Record) -> int | None:
     if pieces is None:
         return None
     pico += uses + pieces
+    per = PICO_PER_NANO
+    if rates.video_second is not None and record.video_seconds is not None:
+        pico, per = pico * _MS + rates.video_second * round(record.video_seconds * _MS), per * _MS
     if rates.audio_hour is not None and record.seconds is not None:
         seconds = record.seconds
         if rates.min_audio_s is not None and seconds > 0:
             seconds = max(seconds, rates.min_audio_s)
-        scaled = pico * _US_PER_HOUR + rates.audio_hour * round(seconds * 1_000_000)
-        return _rounded(scaled, _US_PER_HOUR * PICO_PER_NANO)
-    return _rounded(pico, PICO_PER_NANO)
+        scaled = pico * _US_PER_HOUR + rates.audio_hour * round(seconds * 1_000_000) * (per // PICO_PER_NANO)
+        return _rounded(scaled, _US_PER_HOUR * per)
+    return _rounded(pico, per)
 
 
 def figures_of(record: Record) -> tuple[float | None, ...]:
@@ -226,7 +230,7 @@ def rates_for(card: Card, record: Record) -> Rates | None:
 
 
 def _pieces_pico(rates: Rates, record: Record) -> int | None:
-    """Images, characters, pages and seconds of video; None where pages were annotated at a price nobody knows."""
+    """Images, characters and pages; None where pages were annotated at a price nobody knows."""
     annotated = record.annotated_pages or 0
     pico = 0
     if rates.page is not None and record.pages is not None:
@@ -237,8 +241,6 @@ def _pieces_pico(rates: Rates, record: Record) -> int | None:
         pico += rates.image * record.images
     if rates.character is not None and record.input_characters is not None:
         pico += rates.character * record.input_characters
-    if rates.video_second is not None and record.video_seconds is not None:
-        pico += rates.video_second * round(record.video_seconds * 1_000) // 1_000
     return pico
 
 
@@ -265,7 +267,7 @@ def _uses_pico(rates: Rates, record: Record) -> int | None:
     return pico
 
 
-def _told_apart(record: Record) -> Modalities:
+def told_apart(record: Record) -> Modalities:
     """Those of a call: what its record says; what it does not, as its usage object says."""
     told = modalities(record.usage)
     return Modalities(

@@ -9,8 +9,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import NamedTuple
 
-from taximeter.core.modalities import Modalities, modalities
-from taximeter.core.prices import Card, Rates
+from taximeter.core.modalities import Modalities
+from taximeter.core.prices import Card, Rates, rates_for, told_apart
 from taximeter.core.record import Record, Source
 
 MILLION = 1_000_000
@@ -50,6 +50,10 @@ CALLS = SkuMeter("API Calls", "", "Requests", 1)
 SEARCH_UNITS = SkuMeter("Search Units", "", "Units", 1)
 WEB_SEARCHES, FILE_SEARCHES = SkuMeter("Web Searches", "", "Requests", 1), SkuMeter("File Searches", "", "Requests", 1)
 CONTAINERS, MAPS = SkuMeter("Code Interpreter Containers", "", "Units", 1), SkuMeter("Maps Prompts", "", "Requests", 1)
+IMAGE_GENERATIONS = SkuMeter("Image Generations", "", "Requests", 1)
+IMAGES, CHARACTERS = SkuMeter("Images", "", "Images", 1), SkuMeter("Characters", "", "Characters", MILLION)
+PAGES, ANNOTATED_PAGES = SkuMeter("Pages", "", "Pages", 1), SkuMeter("Annotated Pages", "", "Pages", 1)
+VIDEO_TIME = SkuMeter("Video", "", "Seconds", 1)
 AUDIO_TIME = SkuMeter("Audio", "", "Seconds", _SECONDS_PER_HOUR)
 
 Number = int | Decimal
@@ -68,13 +72,13 @@ class Line(NamedTuple):
 
 def lines(card: Card, record: Record) -> list[Line]:
     """What the call used, each at its rate; none of what it used nothing of. Mirrors `core.prices.cost_nusd`."""
-    rates = card.rates
+    rates = rates_for(card, record) or card.rates
     for start, higher in card.above:
         if record.input_tokens is not None and record.input_tokens > start:
             rates = higher
     if card.free:
         return [Line(line.meter, line.used, line.priced, 0) for line in unpriced(record)]
-    extra = modalities(record.usage) if rates.needs_modalities else Modalities()
+    extra = told_apart(record) if rates.needs_modalities else Modalities()
     found = [*_input(rates, record, extra), *_output(rates, record, extra), *_uses(rates, record)]
     return [line for line in found if line.used or line.priced]
 
@@ -93,6 +97,12 @@ def unpriced(record: Record) -> list[Line]:
         (FILE_SEARCHES, record.file_search_requests),
         (CONTAINERS, record.code_interpreter_sessions),
         (MAPS, record.maps_requests),
+        (IMAGE_GENERATIONS, record.image_generations),
+        (IMAGES, record.images),
+        (CHARACTERS, record.input_characters),
+        (PAGES, None if record.pages is None else record.pages - (record.annotated_pages or 0)),
+        (ANNOTATED_PAGES, record.annotated_pages),
+        (VIDEO_TIME, None if record.video_seconds is None else Decimal(str(record.video_seconds))),
         (AUDIO_TIME, None if record.seconds is None else Decimal(str(record.seconds))),
     )
     found = [Line(meter, used, used, None) for meter, used in parts if used]
@@ -188,9 +198,17 @@ def _uses(rates: Rates, record: Record) -> list[Line]:
         (FILE_SEARCHES, record.file_search_requests, rates.file_search),
         (CONTAINERS, record.code_interpreter_sessions, rates.code_interpreter),
         (MAPS, record.maps_requests, rates.maps),
+        (IMAGE_GENERATIONS, record.image_generations, rates.image_generation),
+        (IMAGES, record.images, rates.image),
+        (CHARACTERS, record.input_characters, rates.character),
+        (PAGES, max((record.pages or 0) - (record.annotated_pages or 0), 0), rates.page),
+        (ANNOTATED_PAGES, None if None in (rates.page, record.pages) else record.annotated_pages, rates.annotated_page),
     ):
         if used and rate is not None:
             found.append(_line(meter, used, rate))
+    if rates.video_second is not None and record.video_seconds is not None:
+        lasted = Decimal(round(record.video_seconds * 1_000)) / 1_000
+        found.append(Line(VIDEO_TIME, lasted, lasted, rates.video_second))
     if rates.audio_hour is not None and record.seconds is not None:
         seconds = billed = Decimal(round(record.seconds * 1_000_000)) / 1_000_000
         if rates.min_audio_s is not None and seconds > 0:
