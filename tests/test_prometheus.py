@@ -22,6 +22,7 @@ import yaml
 
 from ledger_fake import batch, record, traffic
 from taximeter.journal.status import Status
+from taximeter.reconcile.rule import Measured
 from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.prometheus.families import Exposition
@@ -30,6 +31,9 @@ from waits import CAP_S, HANG_S, happens
 ROOT = Path(__file__).parent.parent
 RULES = [ROOT / "config/prometheus" / name for name in ("recording.yml", "alerts.yml")]
 DASHBOARDS = sorted((ROOT / "config/grafana/dashboards").glob("*.json"))
+RECONCILED = Measured(
+    name="openai", done_s=1, tolerance=0.005, apart={"output_tokens": 0.0}, passed={"output_tokens": 1.0}, failures=0
+)
 UNITS = {"short", "currencyUSD", "percentunit", "reqps", "s", "bytes"}
 """Of the ids in Grafana's packages/grafana-data/src/valueFormats/categories.ts, those used here."""
 VARIABLES = {"$__rate_interval": "3s", "$__range": "1m", "$workspace": "acme", "$instance": ".*"}
@@ -236,6 +240,7 @@ def exposition(metrics: Metrics, *, healthy: bool = False) -> Exposition:
         breakers=lambda: ({"runaway": 0}, {"runaway": 1}),
         owed=lambda: (2, 90.0, 1),
         letters=lambda: (1, 0),
+        reconcile=lambda: [RECONCILED],
         node="n1",
     )
 

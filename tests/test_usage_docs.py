@@ -34,7 +34,7 @@ from taximeter.budgets.service import BudgetService
 from taximeter.budgets.store import BudgetStore
 from taximeter.cli import main
 from taximeter.config import JournalSettings, Settings, WebhookSettings
-from taximeter.config.settings import PlanPriceSettings, PlanSettings, PriceCodeSettings
+from taximeter.config.settings import PlanPriceSettings, PlanSettings, PriceCodeSettings, ReconcileSettings
 from taximeter.control.services.corrections import Corrections
 from taximeter.control.services.owed import OwedLedger
 from taximeter.core.deferred import TOLD
@@ -43,6 +43,8 @@ from taximeter.core.record import Outcome
 from taximeter.delivery import Delivery
 from taximeter.delivery.aside import Letter
 from taximeter.journal import Journal
+from taximeter.reconcile.pulling import pullers
+from taximeter.reconcile.service import ReconcileService
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.write import owed
 from taximeter.sinks.redis.counters import Counters
@@ -155,6 +157,7 @@ async def installation(start, tmp_path, valkey_url):
         alerts=told(tmp_path, now_us), breakers=await runaway(tmp_path, first.history, now_us),
         corrections=corrections,
         owed=OwedLedger(first.history, corrections, NewPrices(), journals=tmp_path / "journal", audit=first.audit),
+        reconcile=reconciling(tmp_path, first.history, now_us),
     )  # fmt: skip
     await promised(first.history)
     upload = {"track": "upload-7", "task": "extract"}
@@ -231,6 +234,12 @@ async def promised(history):
             owed.take(connection, records, NODE)
 
     await history.write(take)
+
+
+def reconciling(folder, history, now_us):
+    """A node that compares with a provider's export, which somebody puts there."""
+    bill = ReconcileSettings(name="openai", kind="file", path=str(folder / "usage.json"), provider="openai", at="06:00")
+    return ReconcileService(pullers(Settings(reconcile=[bill]), {}), history, node=NODE, now_us=now_us)
 
 
 async def refused(webhook, journal):

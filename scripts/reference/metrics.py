@@ -9,6 +9,7 @@ from prometheus_client.core import Metric
 from reference.markdown import code, page, table
 from taximeter.core.record import Operation
 from taximeter.journal.status import Status
+from taximeter.reconcile.rule import Measured
 from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.prometheus import cells
 from taximeter.sinks.prometheus.cells import Metrics, Shape
@@ -27,6 +28,9 @@ own: don't add them.
 Alerts, recording rules and Grafana dashboards over these metrics are in `config/prometheus` and `config/grafana`; which
 metric is for what, and what to do at each alert: [Monitoring](../monitoring.md)."""
 
+RECONCILED = Measured(
+    name="openai", done_s=1, tolerance=0.005, apart={"output_tokens": 0.0}, passed={"output_tokens": 1.0}, failures=1
+)
 HEAD = ("metric", "meaning", "type", "labels")
 SERIES = ("acme", "openai", "gpt-4o-mini", Operation.LLM)
 BUCKETS = (
@@ -96,6 +100,7 @@ def families() -> list[Metric]:
         breakers=lambda: ({"runaway": 1}, {"runaway": 1}),
         owed=lambda: (1, 1.0, 1),
         letters=lambda: (1, 1),
+        reconcile=lambda: [RECONCILED],
         node="n1",
     )
     return list(exposition.collect())

@@ -14,10 +14,14 @@ from taximeter.config.settings import AlertSettings
 from taximeter.core.errors import TaximeterError
 from taximeter.core.figures import count
 from taximeter.core.globs import glob
+from taximeter.reconcile import rule as reconciling
+from taximeter.reconcile.service import Standing
 from taximeter.sinks.health import DeliveryHealth
 from taximeter.sinks.query import Filters, Group, Window
 
 UNPRICED_US, QUARTER_US = 60_000_000, 900_000_000
+STALE_ATTEMPTS = 5
+"""A comparison that failed so often in a row, which takes half an hour, is told of."""
 MOST_MODELS = 100
 """Told of at once, those with the most calls."""
 
@@ -41,6 +45,7 @@ class Sources:
         history: Sums,
         health: Callable[[], DeliveryHealth],
         dead_letters: Callable[[], int],
+        standings: Callable[[], Sequence[Standing]] = tuple,
         now_us: Callable[[], int],
     ) -> None:
         self._node = node
@@ -48,6 +53,7 @@ class Sources:
         self._history = history
         self._health = health
         self._dead_letters = dead_letters
+        self._standings = standings
         self._now_us = now_us
         self._unpriced_groups: dict[str, tuple[int, list[Group]]] = {}
         """Alert -> when history was asked last, and what it said."""
@@ -64,6 +70,8 @@ class Sources:
             found += given_up(self._health(), self._dead_letters(), self._node)
         if "breaker" in alert.on:
             found += [breaker(trip) for trip in self._trips() if concerns(trip.workspace)]
+        if "reconcile" in alert.on:
+            found += reconciled(self._standings())
         if "unpriced" in alert.on:
             found += await self._unpriced(alert)
         return found
@@ -130,6 +138,31 @@ def unpriced(provider: str, model: str, calls: int) -> Condition:
         ends=False,
         shared=True,
     )
+
+
+def reconciled(standings: Sequence[Standing]) -> Iterator[Condition]:
+    """Providers whose figures differ from ours, and those that cannot be asked."""
+    for each in standings:
+        run, judged = each.run, each.settings.figures
+        furthest = reconciling.worst(each.compared, judged)
+        if each.state == "differs" and furthest is not None:
+            coverage = furthest.coverage
+            passed = "" if coverage is None else f" {coverage:.2%} of what they tell passed here."
+            yield Condition(
+                kind="reconcile",
+                subject=f"{run.name}:differs",
+                title=f"Reconcile {run.name}: {furthest.figure.removesuffix('_nusd')} differs by {furthest.ratio:.2%}",
+                text=f"From {run.from_day} until before {run.to_day}.{passed} See: taximeter reconcile {run.name}",
+                shared=True,
+            )
+        if run.problem and run.attempts >= STALE_ATTEMPTS:
+            yield Condition(
+                kind="reconcile",
+                subject=f"{run.name}:fails",
+                title=f"Reconcile {run.name} fails",
+                text=f"It was tried {run.attempts} times, and is tried again: {run.problem}",
+                shared=True,
+            )
 
 
 def sinks(health: DeliveryHealth, behind_s: float, node: str) -> Iterator[Condition]:

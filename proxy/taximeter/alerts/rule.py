@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["budget", "breaker", "unpriced", "sink", "journal", "deadletter"]
+Kind = Literal["budget", "breaker", "unpriced", "sink", "journal", "deadletter", "reconcile"]
 Channel = Literal["email", "webhook"]
 
 OVER_AFTER_US = 60_000_000

@@ -98,6 +98,7 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
     yield from _providers(settings, found)
     if connect:
         yield from _upstreams(settings, environ, found)
+        yield from _reconciles(settings, environ, found)
 
 
 def _told(what: str, setting: str, troubles: list[Trouble], found: Found, do: str = "") -> Iterator[Finding]:
@@ -154,6 +155,18 @@ def _upstreams(settings: Settings, environ: dict[str, str], found: Found) -> Ite
                 trouble.setting = f"upstream[{number}].{trouble.setting or 'base_url'}"
             what = f"upstream {upstream.name} {masked(upstream.base_url)}"
             yield from _told(what, f"upstream[{number}].base_url", troubles, found)
+
+
+def _reconciles(settings: Settings, environ: dict[str, str], found: Found) -> Iterator[Finding]:
+    """Whether each provider that is compared with lets us ask."""
+    if not settings.reconcile:
+        return
+    from taximeter.cli.check_reconciles import reconcile_troubles
+
+    for number, troubles in enumerate(reconcile_troubles(settings, environ)):
+        each = settings.reconcile[number]
+        setting = f"reconcile[{number}].{'path' if each.kind == 'file' else 'base_url'}"
+        yield from _told(f"reconcile {each.name} ({each.kind})", setting, troubles, found)
 
 
 def _try_serving(settings: Settings, environ: dict[str, str]) -> None:

@@ -1,92 +1,203 @@
-"""`reconcile`: our usage against a provider's own export, by day and model."""
+"""`reconcile`: our figures against a provider's own, as they are compared daily, or against its export in a file."""
 
 from __future__ import annotations
 
 import sys
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import click
 import msgspec
 
 from taximeter.cli.backend import Backend
-from taximeter.cli.options import FAILED, asks_proxy
+from taximeter.cli.known import Unknown
+from taximeter.cli.options import FAILED, asks_proxy, in_range, needs_proxy
+from taximeter.cli.proxy import Proxy, Refused
+from taximeter.cli.reconcile_file import compared, show_file
 from taximeter.cli.show import console, count, echo, table
-from taximeter.control.answers import reconcile as comparison
 from taximeter.control.answers import responses
-from taximeter.control.answers.reconcile import Reconciliation
-from taximeter.control.answers.responses import UsageAggregateResponse
-from taximeter.core.times import shown
+from taximeter.core.errors import BadRequest
+from taximeter.core.figures import money
+from taximeter.reconcile.responses import ReconcileDetail, ReconciledRow, ReconcileInfo, ReconcileList
+
+NOW_S = 600.0
+"""How long a comparison is waited for."""
+Params = dict[str, list[str]]
+NAMES = ("input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens", "cost_usd")
+
+
+class Percent(click.ParamType[float]):
+    """`0.5%` or `0.5`, as a part of 1."""
+
+    name = "PERCENT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            part = float(str(value).removesuffix("%")) / 100
+        except ValueError:
+            part = -1.0
+        if not 0 <= part <= 1:
+            self.fail(f"{value!r} is no percentage from 0 to 100, such as 0.5%.", param, ctx)
+        return part
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--provider", default="openai", show_default=True, metavar="NAME", help="Whose export it is.")
-@click.option("--workspace", multiple=True, metavar="NAME", help="Compare with these workspaces only (one project).")
+@click.argument("target", required=False, metavar="[NAME|FILE]")
+@click.option("--fail-over", type=Percent(), help="End with 1 where figures are further apart; default: its tolerance.")
+@click.option("--now", is_flag=True, help="Ask the provider first, also before its time.")
+@click.option("--provider", default="openai", show_default=True, metavar="NAME", help="FILE: whose export it is.")
+@click.option("--workspace", multiple=True, metavar="NAME", help="FILE: compare with these workspaces only.")
 @click.option(
     "--operation",
     "operations",
     multiple=True,
     type=click.Choice(["llm", "embedding", "rerank"]),
-    help="Compare with these only; default: what the export says it is about.",
+    help="FILE: compare with these only; default: what the export says it is about.",
 )
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @asks_proxy
+@in_range
 def reconcile(
     backend: Backend,
-    file: Path,
+    target: str | None,
+    fail_over: float | None,
+    now: bool,
+    provider: str,
+    workspace: tuple[str, ...],
+    operations: tuple[str, ...],
+    as_json: bool,
+    params: Params,
+) -> None:
+    """Our figures against a provider's own, by day and model: what differs, and what never passed here.
+
+    NAME is a [[reconcile]] of the settings (none: all of them), which the running proxy compares daily. FILE is a
+    provider's usage export (OpenAI's usage API as JSON, or CSV; - reads standard input).
+
+    Exit codes: 0 they agree, 1 they differ, 2 wrong usage or a file that cannot be read, 3 no proxy runs, 4 there is no
+    such NAME, or it was never compared.
+    """
+    if target is not None and (target == "-" or Path(target).is_file()):
+        if params or now:
+            raise BadRequest("A file says itself which days it is about; --from, --to and --now are for a NAME.")
+        _file(backend, target, fail_over, provider, workspace, operations, as_json)
+        return
+    proxy = needs_proxy(backend, "reconcile")
+    params.pop("tz", None)  # what it moved are the ends; days are those of UTC
+    names = [target] if target is not None else [each.name for each in _all(proxy).data]
+    if not names:
+        raise BadRequest("No [[reconcile]] is configured, and no file is named.")
+    found = [_one(proxy, name, params, now=now) for name in names]
+    if as_json:
+        echo(responses.encode(found if target is None else found[0]))
+    else:
+        for number, each in enumerate(found):
+            if number:
+                echo("")
+            _show(each)
+    if any(_differs(each, fail_over) or (now and each.problem) for each in found):
+        sys.exit(FAILED)
+
+
+def _file(
+    backend: Backend,
+    target: str,
+    fail_over: float | None,
     provider: str,
     workspace: tuple[str, ...],
     operations: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Compare our tokens with a provider's usage export (OpenAI's usage API as JSON, or CSV; - reads standard input).
-
-    Exit codes: 0 they agree, 1 they differ, 2 the file cannot be read.
-    """
-    export = comparison.read(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
-    models = comparison.by_model(export)
-    params = {
-        "from": [shown(export.start_s * 1_000_000) or ""],
-        "to": [shown(export.end_s * 1_000_000) or ""],
-        "provider": [provider],
-        "window": ["day"],
-        **({"group_by": ["model"]} if models else {}),
-        **({"operation": sorted(operations or export.operations)} if operations or export.operations else {}),
-        **({"workspace": list(workspace)} if workspace else {}),
-    }
-    answer = msgspec.json.decode(backend.usage(params), type=UsageAggregateResponse)
-    found = comparison.compare(export, _used(comparison.ours(answer, models=models)))
+    content = sys.stdin.buffer.read() if target == "-" else Path(target).read_bytes()
+    found, complete = compared(backend, content, provider, workspace, operations)
     if as_json:
         echo(responses.encode(found))
     else:
-        _show(found)
-    if not answer.complete:
+        show_file(found)
+    if not complete:
         echo("Some calls are still on their way into history.", err=True)
-    if found.differing:
+    if found.differing if fail_over is None else found.difference_ratio > fail_over:
         sys.exit(FAILED)
 
 
-def _used(mine: dict[comparison.DayModel, comparison.Figures]) -> dict[comparison.DayModel, comparison.Figures]:
-    """Without the days and models of calls that used nothing: no export lists them."""
-    return {key: each for key, each in mine.items() if any(getattr(each, name) for name in comparison.FIGURES)}
+def _all(proxy: Proxy) -> ReconcileList:
+    return proxy.send(ReconcileList, "GET", "/reconciliations")
 
 
-def _show(found: Reconciliation) -> None:
+def _one(proxy: Proxy, name: str, params: Params, *, now: bool) -> ReconcileDetail:
+    path = f"/reconciliations/{quote(name, safe='')}"
+    try:
+        if now:
+            info = msgspec.json.decode(proxy.request("POST", path, wait_s=NOW_S).content, type=ReconcileInfo)
+            if info.problem is not None:
+                echo(f"{name}: {info.problem}", err=True)
+        return msgspec.json.decode(proxy.request("GET", path, params=params).content, type=ReconcileDetail)
+    except Refused as error:
+        raise Unknown(str(error)) if error.status == HTTPStatus.NOT_FOUND else error from error
+
+
+def _differs(found: ReconcileInfo, fail_over: float | None) -> bool:
+    return found.difference_ratio is not None and found.difference_ratio > (
+        found.tolerance_ratio if fail_over is None else fail_over
+    )
+
+
+def _show(found: ReconcileDetail) -> None:
     out = console()
-    out.print(f"From {found.from_} until before {found.to}")
+    at = (found.compared_at or "")[:19].replace("T", " ")
+    out.print(f"{found.name} ({found.kind}): {found.state}, {found.from_} until before {found.to}; compared {at}")
+    if found.problem:
+        out.print(f"Not compared since: {found.problem}")
+    out.print()
     rows = [
-        (each.day, each.model or "all", each.figure, count(each.ours), count(each.theirs), f"{each.difference:+,}")
-        for each in found.differences
-    ]
-    if rows:
+        (each.figure, *(_amount(each.figure, value) for value in (each.ours, each.theirs, each.difference)),
+         percent(each.difference_ratio), percent(each.coverage_ratio))
+        for each in found.figures
+    ]  # fmt: skip
+    out.print(table(["In all"], ["Ours", "Provider's", "Difference", "Apart", "Passed here"], rows))
+    parts = _models(found.rows)
+    if parts:
         out.print()
-        out.print(table(["Day", "Model", "Figure"], ["Ours", "Provider's", "Difference"], rows))
-        out.print()
-    sums = [
-        (name, count(getattr(found.ours, name)), count(getattr(found.theirs, name)))
-        for name in (*comparison.FIGURES, "requests")
-        if getattr(found.theirs, name) is not None
-    ]
-    out.print(table(["In all"], ["Ours", "Provider's"], sums))
-    agreeing = found.compared - found.differing
-    out.print(f"{agreeing} of {found.compared} days and models agree")
+        keyed = any(key for _, key, *_ in parts)
+        heads = ["Model", "Key", "Figure"] if keyed else ["Model", "Figure"]
+        shown = [each if keyed else (each[0], *each[2:]) for each in parts]
+        out.print(table(heads, ["Ours", "Provider's", "Difference"], shown))
+    if found.unknown_requests:
+        out.print(f"Calls of ours of which nothing is known, in no figure: {count(found.unknown_requests)}")
+    if found.unpriced_requests:
+        out.print(f"Calls of ours without a price, not in our cost: {count(found.unpriced_requests)}")
+
+
+def percent(part: float | None) -> str:
+    """Two decimals; what is less than they show is said to be."""
+    if part is None:
+        return "—"
+    if 0 < part < 0.0001:
+        return "<0.01 %"
+    return ">99.99 %" if 0.9999 < part < 1 else f"{part * 100:.2f} %"
+
+
+def _amount(figure: str, value: Any) -> str:
+    return money(value) if figure == "cost_usd" else count(int(value))
+
+
+def _models(rows: list[ReconciledRow]) -> list[tuple[str, ...]]:
+    """Model, key and figure where the sides differ over all days, the largest part first; "—": not known, not told."""
+    found: list[tuple[str, ...]] = []
+    for model, key in dict.fromkeys((row.model, row.key) for row in rows):
+        mine = [row for row in rows if (row.model, row.key) == (model, key)]
+        for name in NAMES:
+            ours = _sum(getattr(row.ours, name) for row in mine if row.ours is not None)
+            theirs = _sum(getattr(row.theirs, name) for row in mine if row.theirs is not None)
+            if (ours or 0) != (theirs or 0) and theirs is not None:
+                unknown = ours is None and any(row.ours is not None for row in mine)
+                difference = "—" if unknown else _amount(name, (ours or 0) - theirs)
+                shown = "—" if unknown else _amount(name, ours or 0)
+                found.append((model or "all", key or "", name, shown, _amount(name, theirs), difference))
+    return found
+
+
+def _sum(values: Any) -> Any:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

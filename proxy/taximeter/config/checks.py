@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from taximeter.config import unix_urls
 from taximeter.config.addresses import is_loopback, leads_to, masked, split
 from taximeter.config.plans import plan_problems
-from taximeter.config.secret import sendable, shared_secrets
+from taximeter.config.reconciles import reconcile_problems
+from taximeter.config.secret import reconcile_credential, sendable, shared_secrets
 from taximeter.config.settings import RateSettings, Settings, UpstreamSettings, tls_files
 from taximeter.config.watching import alert_problems, breaker_problems
 from taximeter.core import origins, pricecodes, tags
@@ -68,6 +69,8 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
         raise ConfigError(f"smtp.password_env: the environment variable {smtp.password_env} is not set.")
     if smtp.host and smtp.password_file and not Path(smtp.password_file).is_file():
         raise ConfigError(f"smtp.password_file: there is no file {smtp.password_file}.")
+    for number, each in enumerate(settings.reconcile):
+        reconcile_credential(each, f"reconcile[{number}]", environ)
     webhook = settings.webhook
     for variable, proxy in environ.items():
         if webhook.url and variable.lower() in _PROXY_VARIABLES and proxy.startswith("socks"):
@@ -150,6 +153,11 @@ def _problems(settings: Settings) -> Iterable[tuple[str, str]]:
     yield from breaker_problems(settings)
     yield from alert_problems(settings)
     yield from plan_problems(settings)
+    yield from reconcile_problems(settings)
+    for number, each in enumerate(settings.reconcile):
+        if each.base_url:
+            path = f"reconcile[{number}].base_url"
+            yield from ((path, why) for why in _url_problems(each.base_url, PROXY_SCHEMES))
     named: set[str] = set()
     for number, rate in enumerate(settings.rate):
         path = f"rate[{number}]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from taximeter.config.settings import AuthSettings
+from taximeter.config.settings import AuthSettings, ReconcileSettings
 from taximeter.core.errors import ConfigError
 
 SHORTEST_BYTES = 32
@@ -42,3 +42,26 @@ def shared_secrets(auth: AuthSettings, environ: Mapping[str, str]) -> list[bytes
     if min(map(len, found)) < SHORTEST_BYTES:
         raise ConfigError(f"{where}: a secret needs at least {SHORTEST_BYTES} characters (openssl rand -hex 32).")
     return found
+
+
+def reconcile_credential(settings: ReconcileSettings, path: str, environ: Mapping[str, str]) -> str:
+    """The credential of a `[[reconcile]]`; "": a file needs none. `path`: of these settings.
+
+    Raises ConfigError where it is named and not there, or cannot be sent.
+    """
+    if settings.api_key_env:
+        where = f"{path}.api_key_env: the environment variable {settings.api_key_env}"
+        found = environ.get(settings.api_key_env, "")
+    elif settings.api_key_file:
+        where = f"{path}.api_key_file: {settings.api_key_file}"
+        try:
+            found = Path(settings.api_key_file).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where} cannot be read: {error}.") from error
+    else:
+        return ""
+    if not found.strip():
+        raise ConfigError(f"{where} holds no credential.")
+    if not sendable(found):
+        raise ConfigError(f"{where} can stand in no header: it must be printable ASCII, in one line.")
+    return found.strip()

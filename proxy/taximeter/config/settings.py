@@ -376,17 +376,66 @@ class AlertSettings(Section):
     """Addresses; the server stands in [smtp]."""
     webhook: bool = False
     """true: also to the receiver in [webhook], as a CloudEvent (its format has to be "cloudevents")."""
-    on: list[Literal["budget", "breaker", "unpriced", "sink", "journal", "deadletter"]] = field(
-        default_factory=lambda: ["budget", "breaker", "unpriced", "sink", "journal", "deadletter"]
+    on: list[Literal["budget", "breaker", "unpriced", "sink", "journal", "deadletter", "reconcile"]] = field(
+        default_factory=lambda: ["budget", "breaker", "unpriced", "sink", "journal", "deadletter", "reconcile"]
     )
     """Of what: budgets at budget.thresholds, runaways that a breaker stopped, models without a price, sinks that are
-    behind, a journal that cannot be written or read, letters and records given up."""
+    behind, a journal that cannot be written or read, letters and records given up, a provider's figures that differ."""
     workspace: str = "*"
     """Of budgets and breakers only those of workspaces that match, `*` for any characters."""
     period_s: Annotated[float, Meta(ge=60, le=2_592_000)] = 86_400.0
     """Of each thing one alert in so long, however long it lasts; a budget's once in the budget's own period."""
     sink_behind_s: Seconds = 300.0
     """A sink is behind when it has not got a record for so long."""
+
+
+class ReconcileSettings(Section):
+    """Compares our figures with what a provider says it billed, each day by itself; docs/reconcile.md."""
+
+    name: str
+    """What messages, metrics, pages and `taximeter reconcile` call it."""
+    kind: Literal["openai", "anthropic", "anthropic_admin", "openrouter", "openrouter_generations", "file"]
+    """Whose figures: OpenAI's organization API (or one in its shape, such as another Taximeter's); Anthropic's Usage
+    and Cost Analytics API, or the older one of its Admin API; OpenRouter's activity, or the cost of each generation; a
+    file of any other provider."""
+    provider: str = ""
+    """Which of our calls: those of this provider; "*": all; empty: the kind's own (a file has none)."""
+    only_upstreams: list[str] = field(default_factory=list)
+    """Only calls of these upstreams; empty: of all. Where they are not all of their provider's, records are read."""
+    by: Literal["", "upstream", "key", "workspace"] = ""
+    """What is told apart beside days and models. "upstream": the provider's keys, each the one that an upstream of ours
+    sends, known by `names` or by its last characters; "key": its keys and our proxy keys of the same name; "workspace":
+    its projects or workspaces and ours of the same name."""
+    names: dict[str, str] = field(default_factory=dict)
+    """The provider's id of a key, project or workspace -> the name that it has here."""
+    models: dict[str, str] = field(default_factory=dict)
+    """The provider's name of a model -> ours, where they differ."""
+    base_url: str = ""
+    """Where its API is; empty: the kind's own."""
+    api_key_env: str = ""
+    """Environment variable with a credential that may read usage, which is none that calls are made with."""
+    api_key_file: str = ""
+    """The same in a file, such as a mounted secret."""
+    path: str = ""
+    """Of a file: where it is. It is read anew each time."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Of a file: day, end, model, key, input_tokens, cached_input_tokens, cache_write_input_tokens, output_tokens,
+    requests, cost_usd -> its column, where that is not known by its name."""
+    at: str = "06:00"
+    """When it is asked, daily, HH:MM UTC."""
+    lag_h: Annotated[float, Meta(ge=0, le=720)] = 6.0
+    """A day is compared once it has been over for so long: figures settle late."""
+    days: Annotated[int, Meta(ge=1, le=31)] = 7
+    """So many days are asked for anew each time, and judged together."""
+    figures: list[Literal["input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens",
+                          "cost_nusd"]] = field(default_factory=list)  # fmt: skip
+    """What is judged; empty: every figure that the provider tells."""
+    tolerance_percent: Annotated[float, Meta(ge=0, le=100)] = 0.5
+    """How far apart figures may be without being told of."""
+    most_generations: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """Of openrouter_generations: how many are asked for at a time, half a second each; the newest."""
+    timeout_s: Seconds = 60.0
+    """Longest wait for an answer."""
 
 
 class SmtpSettings(Section):
@@ -564,6 +613,7 @@ class Settings(Section):
     breaker: list[BreakerSettings] = field(default_factory=list)
     rate: list[RateSettings] = field(default_factory=list)
     alert: list[AlertSettings] = field(default_factory=list)
+    reconcile: list[ReconcileSettings] = field(default_factory=list)
     smtp: SmtpSettings = field(default_factory=SmtpSettings)
     price_codes: PriceCodeSettings = field(default_factory=PriceCodeSettings)
     billing: BillingSettings = field(default_factory=BillingSettings)

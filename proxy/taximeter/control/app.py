@@ -39,6 +39,7 @@ from taximeter.control.door.access import anyone_known
 from taximeter.control.door.gate import Gate
 from taximeter.control.services.services import Services
 from taximeter.keys.api import KeyAdmin
+from taximeter.reconcile.api import ReconcileAdmin
 
 BODY_BYTES = 64 * 1024
 """Largest request body: a key or a budget is a few hundred bytes."""
@@ -72,6 +73,7 @@ def create(services: Services) -> Litestar:
             BillingAdmin,
             AlertAdmin,
             BreakerAdmin,
+            ReconcileAdmin,
             LetterAdmin,
             DeadLetterAdmin,
             owed,

@@ -6,13 +6,14 @@ from taximeter.control.dashboard.billing import BillingPages
 from taximeter.control.dashboard.managing import PAGES as MANAGING
 from taximeter.control.dashboard.pages import Pages
 from taximeter.control.dashboard.performance import PerformancePages
+from taximeter.control.dashboard.reconciling import ReconcilePages
 from taximeter.control.dashboard.records import PAGES as RECORDS
 from taximeter.control.dashboard.showing import unknown_page
 from taximeter.control.dashboard.sign_in import SignIn
 
 __all__ = ["PAGES", "unknown_page", "warm"]
 
-PAGES = (Pages, AnalyticsPages, PerformancePages, BillingPages, *RECORDS, *MANAGING, SignIn)
+PAGES = (Pages, AnalyticsPages, PerformancePages, BillingPages, ReconcilePages, *RECORDS, *MANAGING, SignIn)
 """For Litestar(route_handlers=…)."""
 
 

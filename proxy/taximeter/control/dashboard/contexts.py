@@ -28,6 +28,7 @@ from taximeter.core.audit import AuditEntry
 from taximeter.core.record import Record
 from taximeter.core.totals import Totals
 from taximeter.keys.store import CreatedKey, KeyInfo
+from taximeter.reconcile.responses import ReconciledRow, ReconcileInfo
 from taximeter.sinks.health import DeliveryHealth
 from taximeter.sinks.query import Listing, Match
 
@@ -201,6 +202,35 @@ class BillingPage(Page, kw_only=True):
     problem: str
     """Why it could not be drawn up; empty: nothing is wrong."""
     standings: list[Standing]
+
+
+class ReconciledModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model (and key) of a comparison over its days."""
+
+    row: ReconciledRow
+    apart: float
+    """Of the figure that is furthest apart: 0, nothing differs; 1, nothing agrees."""
+    not_known: bool
+    """Nothing is known here of some of it."""
+
+
+class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
+    """One comparison with a provider."""
+
+    info: ReconcileInfo
+    days: int
+    at: str
+    """When it is done daily, UTC."""
+    models: list[ReconciledModel]
+    """Those furthest apart first."""
+    further: int
+    """So many are not shown."""
+
+
+class ReconcilePage(Page, kw_only=True):
+    template = "reconcile.html"
+    here: str = "Reconcile"
+    comparisons: list[Reconciled]
 
 
 class AnalyticsPage(Page, kw_only=True):

@@ -19,6 +19,7 @@ from taximeter.keys.store import KeyStore
 from taximeter.node.audit import AuditLog
 from taximeter.node.child import Boot
 from taximeter.pricebook import PriceBook
+from taximeter.reconcile.pulling import pullers
 from taximeter.sinks.calls.sink import Calls
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.otel import Otel
@@ -52,6 +53,7 @@ class InForce:
         self.webhook = _webhook(boot, environ, history, now_us)
         self.otel = _otel(boot, environ, history)
         self.post = Poster.of(settings.webhook, environ, boot.node, now_us)
+        self.pullers = pullers(settings, environ)
         self.mail = None
         if settings.smtp.host:
             self.mail = Mailer(settings.smtp, password(settings.smtp, environ), boot.node)

@@ -55,6 +55,7 @@ from taximeter.journal import Journal, gone
 from taximeter.node.audit import AuditLog
 from taximeter.node.child import LEAVE, REFUSED, TAKE, TAKEN, Boot, Child
 from taximeter.pricebook import Beforehand
+from taximeter.reconcile.service import ReconcileService
 from taximeter.server.asgi import asgi
 from taximeter.server.server import Server
 from taximeter.sinks.history.database import HistoryUnavailable
@@ -74,6 +75,8 @@ ALERTS_S = 5.0
 """How often it is looked for what is worth an alert."""
 OWED_S = 1.0
 """How often it is looked for what calls used that are billed later."""
+RECONCILE_S = 30.0
+"""How often it is looked whether a comparison with a provider is due."""
 LOOK_S = 1.0
 """How often it is looked at how fast is spent."""
 SECURE_S, COUNTED_S = 0.5, 5.0
@@ -169,8 +172,9 @@ class Control:
             tell=self._tell,
             now_us=_now_us,
         )
+        self.reconcile = ReconcileService(self.force.pullers, self.history, node=boot.node, now_us=_now_us)
         self.alerts = watching.alerts(
-            lambda: self.force, self.history, self.counters.server, self.breakers, self.delivery
+            lambda: self.force, self.history, self.counters.server, self.breakers, self.delivery, self.reconcile
         )
         self.state = State(boot, self.delivery)
         self.sessions, self.forms, self.shares = Sessions(), Forms(), Shares()
@@ -238,6 +242,7 @@ class Control:
             return
         come, gone = force.go_on_with(before)
         self.breakers.use(force.settings.breaker)
+        self.reconcile.use(force.pullers)
         self.paces.measure([each.pace for each in self.breakers.breakers])
         if bool(self.breakers.breakers) != (self.paces in self.sinks):
             (come if self.breakers.breakers else gone).append(self.paces)
@@ -316,6 +321,7 @@ class Control:
             budget_thresholds=lambda: self.watching.reached,
             alerts=self.alerts.standing,
             breakers=lambda: (self.breakers.open(), self.breakers.tripped),
+            reconcile=self.reconcile.measured,
             letters=None if webhook is None else lambda: (webhook.waiting, webhook.dead),
             owed=self.owed.figures,
         )
@@ -337,6 +343,7 @@ class Control:
             breakers=self.breakers,
             alerts=self.alerts,
             billing=self.billing,
+            reconcile=self.reconcile,
             corrections=self.corrections,
             owed=self.owed,
             rebuild=self.counters.rebuild,
@@ -415,6 +422,7 @@ class Control:
             every(OWED_S, "settling calls that are billed later", self.owed.settle, notes),
             self.alerts.run(),
             every(ALERTS_S, "looking for what is worth an alert", self.alerts.look, notes),
+            every(RECONCILE_S, "comparing with providers", self.reconcile.look, notes),
             every(LOOK_S, "watching how fast is spent", self.breakers.look, notes),
             every(SECURE_S, ASKING_BUDGETS, self.budgets.secure, notes),
             every(SECURE_S, "letting go slices of dead workers", self.slices.look, notes),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from taximeter.control.process.inforce import InForce
     from taximeter.delivery import Delivery
     from taximeter.node.audit import AuditLog
+    from taximeter.reconcile.service import ReconcileService
     from taximeter.sinks.history.sink import History
     from taximeter.sinks.redis.client import RedisServer
 
@@ -61,6 +62,7 @@ def alerts(
     server: RedisServer,
     breakers: BreakerService,
     delivery: Delivery,
+    reconcile: ReconcileService,
 ) -> AlertService:
     """The alerts of this node; none may be configured."""
 
@@ -75,6 +77,7 @@ def alerts(
         history=history,
         health=delivery.health,
         dead_letters=dead_letters,
+        standings=lambda: reconcile.standings,
         now_us=_now_us,
     )
     return AlertService(

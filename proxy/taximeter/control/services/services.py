@@ -29,6 +29,7 @@ from taximeter.core.prices import Card
 from taximeter.core.record import Record
 from taximeter.keys.store import KeyStore
 from taximeter.node.audit import AuditLog
+from taximeter.reconcile.service import ReconcileService
 from taximeter.sinks.health import DeliveryHealth
 
 
@@ -58,6 +59,8 @@ class Services:
     """None: this control plane knows no breakers."""
     billing: Billing | None = None
     """None: this control plane makes no statements."""
+    reconcile: ReconcileService | None = None
+    """None: this control plane compares nothing with providers."""
     corrections: Corrections | None = None
     """None: this control plane has no journal to write corrections into."""
     owed: OwedLedger | None = None

@@ -222,6 +222,7 @@ class History:
     stretches = _off_loop(Reader.stretches)
     unpriced = _off_loop(Reader.unpriced)
     records_since_us = _off_loop(Reader.records_since_us)
+    by_upstream = _off_loop(Reader.by_upstream)
     ranked = _off_loop(Reader.ranked)
     latency = _off_loop(Reader.latency)
     apart_since_us = _off_loop(Reader.apart_since_us)

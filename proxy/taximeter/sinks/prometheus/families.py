@@ -15,8 +15,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from taximeter import __version__
+from taximeter.reconcile.rule import Measured
 from taximeter.sinks.health import DeliveryHealth
-from taximeter.sinks.prometheus import cells
+from taximeter.sinks.prometheus import cells, reconciled
 from taximeter.sinks.prometheus.cells import Exemplar, Metrics, Shape
 
 _LABELS = ("workspace", "provider", "model", "operation")
@@ -51,6 +52,7 @@ class Exposition:
         breakers: Callable[[], tuple[Mapping[str, int], Mapping[str, int]]] | None = None,
         letters: Callable[[], tuple[int, int]] | None = None,
         owed: Callable[[], tuple[int, float, int]] | None = None,
+        reconcile: Callable[[], Sequence[Measured]] = tuple,
         node: str = "",
     ) -> None:
         """`budget_spent_ratio` returns workspace -> spent / limit of its fullest budget; `budget_thresholds`, by
@@ -58,7 +60,8 @@ class Exposition:
         letters wait and were given up; `breakers`, by name, how many
         places each stops now and how often it tripped; `letters`, where there is a
         webhook, how many letters wait and how many were given up; `owed`, of what is billed later, how many objects are
-        outstanding, for how many seconds the oldest is, and how many were written off."""
+        outstanding, for how many seconds the oldest is, and how many were written off;
+        `reconcile`, how comparisons with providers stand."""
         self._metrics = metrics
         self._health = health
         self._redis_drift = redis_drift
@@ -68,6 +71,7 @@ class Exposition:
         self._breakers = breakers
         self._letters = letters
         self._owed = owed
+        self._reconcile = reconcile
         self._node = node
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -169,6 +173,8 @@ class Exposition:
             yield _plain(_gauge("owed_objects", "Objects by which calls are billed later, outstanding."), objects)
             yield _plain(_gauge("owed_oldest_seconds", "How long the oldest of them has been outstanding."), oldest_s)
             yield _plain(_gauge("owed_expired", "Objects of which nobody told, written off."), expired)
+        if measured := self._reconcile():
+            yield from reconciled.families(measured)
         if self._health is not None:
             yield from _delivery(self._health())
 

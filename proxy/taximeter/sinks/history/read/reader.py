@@ -86,7 +86,14 @@ class Reader:
         15 minutes (grouped by one of query.TAGS: to hours), and of tags before the month nothing is found.
         Raises BadRequest on an unknown group-by or zone, or on more than 50,000 windows.
         """
-        names = checked(group_by)
+        return self._groups(filters, checked(group_by), window, tz)
+
+    @of_any_size
+    def by_upstream(self, filters: Filters, group_by: Sequence[str], window: Window) -> list[Group]:
+        """The same by upstream, which only single records know: each of the range is read."""
+        return self._groups(filters, ("upstream", *checked(group_by)), window, "UTC")
+
+    def _groups(self, filters: Filters, names: tuple[str, ...], window: Window | None, tz: str) -> list[Group]:
         with self.database.reading() as connection:
             marks = self._marks(connection, filters, window, tz)
             sums = self._sums(connection, filters, names, marks)

@@ -3,8 +3,9 @@
 import msgspec
 import pytest
 
-from taximeter.control.answers.reconcile import Difference, Figures, by_model, compare, read
 from taximeter.core.errors import BadRequest
+from taximeter.reconcile.exports import Difference, by_model, compare, read
+from taximeter.reconcile.rule import Figures
 
 MIDNIGHT = 1_793_664_000
 """2026-11-03T00:00:00Z"""

@@ -1,0 +1,39 @@
+"""What `taximeter check --connect` tries of each `[[reconcile]]`: the smallest question that needs the same right."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+
+from taximeter.cli.findings import Trouble
+from taximeter.config import Settings
+from taximeter.core.errors import ConfigError
+from taximeter.reconcile.pulling import Puller, pullers
+from taximeter.reconcile.rule import PullFailed, settled
+from taximeter.reconcile.told import Span
+
+LONGEST_S = 10.0
+_DO = "see that the credential is one of an administrator, who may read usage, and that base_url is right"
+
+
+def reconcile_troubles(settings: Settings, environ: Mapping[str, str]) -> Iterator[list[Trouble]]:
+    """What is wrong with each, in their order."""
+    try:
+        found = pullers(settings, environ, attempts=1)
+    except ConfigError:  # told where settings are tried
+        return
+    for puller in found:
+        yield asyncio.run(_tried(puller))
+
+
+async def _tried(puller: Puller) -> list[Trouble]:
+    span = Span(*settled(time.time_ns() // 1_000, puller.settings.lag_h * 3_600, 1))
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            await puller.trial(span)
+    except TimeoutError:
+        return [Trouble(f"it did not answer in {LONGEST_S:g} s", do=_DO)]
+    except PullFailed as error:
+        return [Trouble(str(error), do="" if puller.settings.kind == "file" else _DO)]
+    return []

@@ -1,0 +1,1 @@
+"""Our figures against providers' own: what they billed, what passed here, and what never did."""

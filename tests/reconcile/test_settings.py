@@ -1,0 +1,87 @@
+"""What settings of a comparison can be meant, and what `check` says of them."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from billing_provider import Billing
+from taximeter.cli.check_reconciles import reconcile_troubles
+from taximeter.config import Settings
+from taximeter.config.checks import before_serving, check
+from taximeter.core.errors import ConfigError
+
+FILE = {"kind": "file", "path": "bill.csv", "provider": "azure"}
+
+
+def settings(*given):
+    told = [{"name": f"bill{n}", "kind": "openai", "api_key_env": "ADMIN"} | each for n, each in enumerate(given)]
+    for each in told:
+        if each["kind"] == "file":
+            del each["api_key_env"]
+    return msgspec.convert({"reconcile": told}, Settings)
+
+
+def test_what_can_be_meant_is_taken():
+    columns = {"columns": {"cost_usd": "Spend"}}
+    check(
+        settings({}, FILE | columns, {"kind": "anthropic", "by": "upstream", "only_upstreams": ["openai"]}),
+        lambda _: "t",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ([{"name": "no good"}], "reconcile[0].name"),
+        ([{"name": "a"}, {"name": "a"}], "reconcile[1].name"),
+        ([{"only_upstreams": ["openai", "gone"]}], "reconcile[0].only_upstreams[1]"),
+        ([{"at": "24:00"}], "reconcile[0].at"),
+        ([{"api_key_env": ""}], "reconcile[0].api_key_env"),
+        ([{"api_key_file": "x"}], "reconcile[0].api_key_env"),
+        ([{"api_key_env": "sk-admin-secret"}], "reconcile[0].api_key_env: ***"),
+        ([{"path": "x"}], "reconcile[0].path"),
+        ([{"base_url": "ftp://x"}], "reconcile[0].base_url"),
+        ([{"base_url": "https://u:secret@x"}], "reconcile[0].base_url"),
+        ([{"kind": "openrouter", "by": "key"}], "reconcile[0].by"),
+        ([{"kind": "openrouter", "by": "workspace"}], "reconcile[0].by"),
+        ([FILE | {"path": ""}], "reconcile[0].path"),
+        ([FILE | {"provider": ""}], "reconcile[0].provider"),
+        ([FILE | {"base_url": "https://x"}], "reconcile[0].base_url"),
+        ([FILE | {"columns": {"price": "x"}}], "reconcile[0].columns.price"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(given, path):
+    with pytest.raises(ConfigError) as caught:
+        check(settings(*given), lambda path: "t.toml")
+    assert path in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_credential_that_is_not_there_is_found_before_serving(tmp_path):
+    secret = tmp_path / "key"
+    for given, environ, why in (
+        ({}, {}, "the environment variable ADMIN holds no credential"),
+        ({}, {"ADMIN": "a\nb"}, "can stand in no header"),
+        ({"api_key_env": "", "api_key_file": str(secret)}, {}, "cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            before_serving(settings(given), environ)
+    secret.write_text("sk-admin-1\n")
+    before_serving(settings({}, {"api_key_env": "", "api_key_file": str(secret)}, FILE), {"ADMIN": "sk-admin"})
+
+
+async def test_check_tries_each_once(tmp_path):
+    def tried(given):
+        return asyncio.to_thread(lambda: list(reconcile_troubles(settings(*given), {"ADMIN": "admin-secret"})))
+
+    async with Billing([]) as billing:
+        file = FILE | {"path": str(tmp_path / "none.csv")}
+        good, bad = await tried([{"base_url": billing.url}, file])
+        assert good == [] and "cannot be read" in str(bad[0])
+        billing.faults.append((429, {}, b""))
+        ((trouble,),) = await tried([{"base_url": billing.url}])
+        assert str(trouble) == "/organization/costs answers 429" and len(billing.asked) == 2
+        billing.credential = "another"
+        ((trouble,),) = await tried([{"base_url": billing.url}])
+        assert "answers 401" in str(trouble) and "administrator" in trouble.do
+    assert await tried([{"api_key_env": "NONE"}]) == [], "told where settings are tried"
