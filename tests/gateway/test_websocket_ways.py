@@ -12,13 +12,14 @@ import trustme
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
-from websockets.typing import Origin
+from websockets.typing import Origin, Subprotocol
 
 from gateway.test_breakers import trip
 from gateway.test_budget import redis
 from gateway.test_rates import paced, rate
 from gateway.test_websockets import CREATE, code_of, own, until, url
 from taximeter.breaker.rule import Trips
+from taximeter.keys.rule import digest
 from waits import happens
 from websocket_provider import USAGE, WebSocketProvider
 
@@ -70,6 +71,19 @@ async def test_only_pages_that_may_call_open_a_session(serve):
         async with connect(url(running), origin=Origin("https://ui.example.org"), **own()) as socket:
             await until(socket, "session.created")
     assert len(provider.requests) == 1
+
+
+async def test_no_secret_of_ours_goes_on_among_the_protocols(serve):
+    key, admin = "tm-" + "f" * 64, "admin-token"
+    auth = {"admin_token_sha256": digest(admin)}
+    kept = ["realtime", "openai-insecure-api-key.sk-own"]
+    async with WebSocketProvider() as provider, serve(provider, auth=auth) as running:
+        for offered in ([key], [f"openai-insecure-api-key.{admin}"], ["team-tm-blue"], kept[1:]):
+            protocols = [Subprotocol(each) for each in ("realtime", *offered)]
+            async with connect(url(running), subprotocols=protocols) as socket:
+                assert socket.subprotocol == "realtime"
+        sent = [request.headers["sec-websocket-protocol"] for request in provider.requests]
+    assert sent == ["realtime", "realtime", "realtime, team-tm-blue", ", ".join(kept)]
 
 
 async def test_rates_and_breakers_hold_for_each_response_and_the_connection_stays(serve, paced, redis):

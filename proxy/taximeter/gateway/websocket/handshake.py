@@ -155,9 +155,14 @@ def _find_key(offered: list[bytes], query: bytes, head: dict[bytes, bytes]) -> N
 
 
 def _passed_on(offered: list[bytes], upstream: Upstream) -> list[bytes]:
-    """Those that the upstream is offered: a key among them only where it is the client's own and may go on."""
-    forwards = upstream.settings.forward_credentials and not upstream.key
-    return [each for each in offered if not each.startswith(KEY_PROTOCOLS) or (forwards and PROXY_KEY not in each)]
+    """Those that the upstream is offered: a key among them only where it might go on in a header."""
+    told = [
+        (b"authorization", b"Bearer " + each.partition(b".")[2])
+        if each.startswith(KEY_PROTOCOLS)
+        else (b"sec-websocket-protocol", each)
+        for each in offered
+    ]
+    return [each for each, field in zip(offered, told, strict=True) if upstream.kept([field])]
 
 
 def _model_of(query: bytes) -> str | None:

@@ -34,7 +34,9 @@ _OPERATIONS = {
     "chat": "chat",
     "responses": "chat",
     "messages": "chat",
+    "realtime": "chat",
     "generate": "generate_content",
+    "live": "generate_content",
     "completions": "text_completion",
     "embeddings": "embeddings",
 }
