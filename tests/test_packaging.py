@@ -133,7 +133,7 @@ def test_each_extra_has_a_lock_for_the_image_that_agrees_with_the_others() -> No
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     dockerfile = (ROOT / "Dockerfile").read_text()
     run, dev = (pins(ROOT / f"requirements{name}.lock") for name in ("", "-dev"))
-    assert set(told) == {"otel", "parquet", "pdf"}
+    assert set(told) == {"otel", "parquet", "pdf", "s3"}
     for extra, wanted in told.items():
         assert f" requirements-{extra}.lock" in dockerfile
         locked = pins(ROOT / f"requirements-{extra}.lock")

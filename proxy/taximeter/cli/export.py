@@ -13,11 +13,13 @@ import click
 from taximeter.cli import charges
 from taximeter.cli.backend import Backend
 from taximeter.cli.database import Database, filters_of
+from taximeter.cli.months import bring
 from taximeter.cli.options import asks_usage
 from taximeter.cli.proxy import Params, Proxy
 from taximeter.cli.show import console, count, echo
 from taximeter.cli.targets import target
 from taximeter.core.errors import BadRequest
+from taximeter.exports.monthly import Kind
 
 FORMATS = ("csv", "jsonl", "parquet", "focus")
 PAGE_RECORDS = 2_000
@@ -28,9 +30,13 @@ Advance = Callable[[int], None]
 
 @click.command()
 @click.option(
-    "--output", "-o", required=True, metavar="FILE", help="FILE.csv, FILE.jsonl, FILE.parquet, FILE.focus.csv, or - ."
+    "--monthly", metavar="WHERE", help="Files by month in a folder or s3://bucket/prefix; needs the history database."
 )
-@click.option("--format", "kind", type=click.Choice(FORMATS), help="Where the file's name does not say it.")
+@click.option("--output", "-o", metavar="FILE", help="FILE.csv, FILE.jsonl, FILE.parquet, FILE.focus.csv, or - .")
+@click.option(
+    "--format", "kinds", multiple=True, type=click.Choice(FORMATS),
+    help="Where the file's name does not say it. With --monthly several; parquet and focus where none is said.",
+)  # fmt: skip
 @click.option("--focus-version", "version", default="1.2", show_default=True, metavar="1.2|1.4", help="Of FOCUS.")
 @click.option("--per", multiple=True, metavar="NAME", help="FOCUS: what charges are told apart by; can be repeated.")
 @click.option("--unpriced", is_flag=True, help="FOCUS: instead of charges, the calls that have no cost.")
@@ -39,14 +45,25 @@ def export(
     backend: Backend,
     params: dict[str, list[str]],
     as_json: bool,
-    output: str,
-    kind: str | None,
+    monthly: str | None,
+    output: str | None,
+    kinds: tuple[Kind, ...],
     version: str,
     per: tuple[str, ...],
     unpriced: bool,
 ) -> None:
-    """Write single records to a file, oldest first; or, as FOCUS has them, the charges they add up to."""
-    kind = kind or _kind_of(output)
+    """Write single records to a file, oldest first; or, as FOCUS has them, the charges they add up to.
+
+    With --monthly: a file for each month of the range (this one and the two before), where history has changed since.
+    """
+    if (output is None) == (monthly is None):
+        raise BadRequest("Say --output FILE, or --monthly WHERE.")
+    if output is None:
+        bring(backend, params, str(monthly), kinds, as_json=as_json)
+        return
+    if len(kinds) > 1:
+        raise BadRequest("A file has one --format.")
+    kind = kinds[0] if kinds else _kind_of(output)
     if kind == "focus":
         charges.write(backend, params, charges.Asked(version, list(per), unpriced), output, as_json=as_json)
         return

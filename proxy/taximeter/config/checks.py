@@ -89,6 +89,11 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
         raise ConfigError(f"otel.headers_env: the environment variable {otel.headers_env} is not set.")
     if otel.endpoint and find_spec("opentelemetry") is None:
         raise ConfigError("otel.endpoint is set, but OpenTelemetry is not installed: pip install 'taximeter[otel]'")
+    for export in settings.export:
+        if export.to.startswith("s3://") and find_spec("obstore") is None:
+            raise ConfigError(f"export.to = {export.to!r} needs obstore: pip install 'taximeter[s3]'")
+        if "parquet" in export.formats and find_spec("pyarrow") is None:
+            raise ConfigError("export.formats has parquet, which needs pyarrow: pip install 'taximeter[parquet]'")
     if not is_loopback(split(settings.listen)[0]) and settings.auth.mode == "open" and not _relay_allowed(settings):
         raise ConfigError(
             f"listen = {settings.listen!r} with auth.mode = 'open' would let everyone who reaches this port spend on "
@@ -345,5 +350,13 @@ def _sink_problems(settings: Settings) -> Iterable[tuple[str, str]]:
     otel = settings.otel
     if otel.endpoint:
         yield from (("otel.endpoint", why) for why in _url_problems(otel.endpoint, ("http", "https")))
+    for number, export in enumerate(settings.export):
+        path = f"export[{number}]"
+        if not export.to.strip() or export.to.rstrip("/") == "s3:":
+            yield f"{path}.to", "it must be a folder, or s3://bucket/prefix"
+        elif "://" in export.to and not export.to.startswith("s3://"):
+            yield f"{path}.to", "it must be a folder, or s3://bucket/prefix; other addresses are not known"
+        if not export.formats:
+            yield f"{path}.formats", "it names no format: any of csv, jsonl, parquet, focus"
     if otel.headers_env and not _is_variable(otel.headers_env):
         yield "otel.headers_env", "it must be the name of an environment variable, not the headers themselves"

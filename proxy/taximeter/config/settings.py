@@ -562,6 +562,15 @@ class OtelSettings(Section):
     """Longest wait for an answer of the collector."""
 
 
+class ExportSettings(Section):
+    """Files by month in a folder or a bucket, brought to what history has once a day (docs/exports.md)."""
+
+    to: str
+    """A folder, or s3://bucket/prefix (needs `pip install 'taximeter[s3]'`; AWS_… in the environment)."""
+    formats: list[Literal["csv", "jsonl", "parquet", "focus"]] = field(default_factory=lambda: ["parquet", "focus"])
+    """Which files of each month: its records, or the charges of FOCUS."""
+
+
 class LogSettings(Section):
     """What every process writes to standard error, an entry a line."""
 
@@ -614,6 +623,7 @@ class Settings(Section):
     rate: list[RateSettings] = field(default_factory=list)
     alert: list[AlertSettings] = field(default_factory=list)
     reconcile: list[ReconcileSettings] = field(default_factory=list)
+    export: list[ExportSettings] = field(default_factory=list)
     smtp: SmtpSettings = field(default_factory=SmtpSettings)
     price_codes: PriceCodeSettings = field(default_factory=PriceCodeSettings)
     billing: BillingSettings = field(default_factory=BillingSettings)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,7 @@ from taximeter.core.prices import Card
 from taximeter.core.record import Operation, Record
 from taximeter.exports import itemised
 from taximeter.exports.itemised import CALLS, Line
+from taximeter.exports.lines import csv_line
 
 Version = Literal["1.2", "1.4"]
 VERSIONS: tuple[Version, ...] = ("1.2", "1.4")
@@ -332,3 +333,26 @@ def chosen(version: str, splits: Sequence[str]) -> tuple[Version, frozenset[str]
         if name not in SPLITS:
             raise BadRequest(f"Charges are told apart by {', '.join(SPLITS)}, not by {name[:40]!r}.", param="per")
     return named, frozenset(splits or USUAL)
+
+
+class FocusFile:
+    """Charges of records, written to a file as they come: an exports.monthly.Writer."""
+
+    def __init__(self, file: BinaryIO, making: Focus, corrections: Corrections) -> None:
+        """`corrections`: of all these records."""
+        self._file = file
+        self._making = making
+        self._corrections = corrections
+        file.write(csv_line(making.columns))
+
+    def write(self, records: Iterable[Record]) -> None:
+        """In the order in which they ended."""
+        self._rows(self._making.add(records, self._corrections))
+
+    def close(self) -> None:
+        """Write the last day's; the file stays open."""
+        self._rows(self._making.end())
+
+    def _rows(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._file.write(csv_line(row[name] for name in self._making.columns))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 
@@ -30,6 +30,22 @@ def csv_lines(records: Sequence[Record]) -> bytes:
 def jsonl_lines(records: Sequence[Record]) -> bytes:
     """One JSON object a record and line."""
     return b"".join(encode(record(each)) + b"\n" for each in records)
+
+
+class LinesWriter:
+    """Writes record lists as lines of CSV or JSON."""
+
+    def __init__(self, file: BinaryIO, kind: Literal["csv", "jsonl"]) -> None:
+        self._file = file
+        self._lines = csv_lines if kind == "csv" else jsonl_lines
+        if kind == "csv":
+            file.write(csv_header())
+
+    def write(self, records: Sequence[Record]) -> None:
+        self._file.write(self._lines(records))
+
+    def close(self) -> None:
+        """All is written; the file stays open."""
 
 
 class ParquetWriter:

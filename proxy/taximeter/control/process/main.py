@@ -44,6 +44,7 @@ from taximeter.control.process.sync import exchange
 from taximeter.control.process.upkeep import RETRY_S, Missing, every, retention_start_us
 from taximeter.control.services.audit import AuditTrail
 from taximeter.control.services.corrections import WORKER, Corrections, prices_now
+from taximeter.control.services.exporting import Exporter
 from taximeter.control.services.live import Live
 from taximeter.control.services.owed import OwedLedger
 from taximeter.control.services.services import Services
@@ -389,6 +390,11 @@ class Control:
     async def _register(self) -> None:
         await self.counters.rebuilder.register(self.force.boot.node, await self.history.identity())
 
+    def _exporter(self, notes: dict[str, str]) -> Exporter:
+        return Exporter(
+            lambda: self.force.settings.export, self.history.reader, lambda: self.force.prices.apart().find, notes
+        )
+
     def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
         async def prune() -> None:
             before_us = retention_start_us(self.settings.history.retention_days)
@@ -421,6 +427,7 @@ class Control:
             every(KEYS_S, "watching budgets", watch_budgets, notes),
             every(OWED_S, "settling calls that are billed later", self.owed.settle, notes),
             self.alerts.run(),
+            self._exporter(notes).run(),
             every(ALERTS_S, "looking for what is worth an alert", self.alerts.look, notes),
             every(RECONCILE_S, "comparing with providers", self.reconcile.look, notes),
             every(LOOK_S, "watching how fast is spent", self.breakers.look, notes),

@@ -1,0 +1,104 @@
+"""Files by month, brought to what history has once a day: `[[export]]`, and what `taximeter export --monthly` makes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import BinaryIO
+
+from msgspec.structs import replace
+
+from taximeter.config.settings import ExportSettings
+from taximeter.control.answers import rows
+from taximeter.core.errors import TaximeterError
+from taximeter.core.prices import Card
+from taximeter.core.record import Record
+from taximeter.exports import monthly
+from taximeter.exports.focus import Corrections, Focus, FocusFile, corrections
+from taximeter.exports.monthly import Done, Kind, Source, Writer, Writers
+from taximeter.exports.places import place
+from taximeter.sinks.query import Filters
+
+log = logging.getLogger("taximeter.export")
+
+DAY_S = 86_400
+AFTER_MIDNIGHT_S = 600
+"""UTC: by then what ended before is in history, however busy it is."""
+RETRY_S = 900.0
+MONTHS_BACK = 2
+"""Months before this one that are looked at: batches settle and prices are corrected late."""
+CardOf = Callable[[Record], Card | None]
+
+
+def writers(source: Source, card: CardOf) -> Writers:
+    """What each kind of file is written with."""
+
+    def make(kind: Kind, file: BinaryIO, asked: Filters) -> Writer:
+        if kind == "parquet":
+            return rows.ParquetWriter(file)
+        if kind != "focus":
+            return rows.LinesWriter(file, kind)
+        so_far: Corrections = {}
+        for records in source.export(replace(asked, kind="correction")):
+            corrections(records, so_far)
+        return FocusFile(file, Focus(card), so_far)
+
+    return make
+
+
+class Exporter:
+    """Brings every `[[export]]` to what history has: at the start, and a while after each midnight of UTC."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Sequence[ExportSettings]],
+        source: Source,
+        card: Callable[[], CardOf],
+        notes: dict[str, str],
+        *,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        """`settings`, `card`: those in force, asked each time. `notes`: what fails stands there, for /healthz."""
+        self._settings = settings
+        self._source = source
+        self._card = card
+        self._notes = notes
+        self._now_s = now_s
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            well = await self.look()
+            now_s = self._now_s()
+            next_s = (now_s - AFTER_MIDNIGHT_S) // DAY_S * DAY_S + DAY_S + AFTER_MIDNIGHT_S
+            await asyncio.sleep(next_s - now_s if well else min(RETRY_S, next_s - now_s))
+
+    async def look(self) -> bool:
+        """Once. False: one of them failed, and stands in the notes until it goes well."""
+        well = True
+        for one in self._settings():
+            name = f"exporting to {one.to}"
+            try:
+                done = await asyncio.to_thread(self._bring, one)
+            except TaximeterError as error:
+                well = False
+                if name not in self._notes:
+                    log.error("%s: %s", name, error)
+                self._notes[name] = str(error)
+                continue
+            if self._notes.pop(name, None) is not None:
+                log.info("%s: works again", name)
+            for each in done:
+                if each.what == "written":
+                    log.info("%s: %s written, %d records", name, each.name, each.records)
+                elif each.what == "gone":
+                    log.warning("%s: %s is left as it is: history no longer has all of its records", name, each.name)
+        return well
+
+    def _bring(self, one: ExportSettings) -> list[Done]:
+        end_us = int(self._now_s()) * monthly.US
+        first_us = monthly.months_before(end_us, MONTHS_BACK)
+        made = writers(self._source, self._card())
+        return list(monthly.export(self._source, place(one.to), made, one.formats, Filters(), first_us, end_us))

@@ -1,0 +1,102 @@
+"""Where files by month stand: a folder, or a bucket that speaks S3. A file is whole under its name, or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from taximeter.core.errors import ConfigError, TaximeterError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
+
+S3 = "s3://"
+
+
+class CannotExport(TaximeterError):
+    """Where files were to be put, nothing can be."""
+
+
+class Place(Protocol):
+    """Names have `/` between their parts. Both raise CannotExport."""
+
+    def get(self, name: str) -> bytes | None: ...
+    def put(self, name: str, made: Path) -> None: ...
+
+
+def place(to: str) -> Place:
+    """`s3://bucket/prefix`, or the path of a folder. Raises ConfigError."""
+    if not to.startswith(S3):
+        return Folder(Path(to))
+    bucket, _, prefix = to.removeprefix(S3).partition("/")
+    if not bucket:
+        raise ConfigError(f"{to!r} names no bucket: s3://bucket/prefix.")
+    try:
+        from obstore.store import S3Store
+    except ImportError:
+        raise ConfigError(f"{to} needs obstore: pip install 'taximeter[s3]'") from None
+    try:
+        return Bucket(S3Store(bucket, prefix=prefix.strip("/") or None), to)
+    except Exception as error:  # obstore's errors share no other base
+        raise ConfigError(f"{to}: {_first_line(error)}. AWS_… in the environment says how to reach it.") from None
+
+
+class Folder:
+    """A folder, made where it is missing."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def get(self, name: str) -> bytes | None:
+        try:
+            return (self._root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CannotExport(f"{self._root / name}: cannot be read: {error.strerror}") from error
+
+    def put(self, name: str, made: Path) -> None:
+        """Durable before it takes its name."""
+        path = self._root / name
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with made.open("rb") as source, fresh.open("wb") as file:
+                shutil.copyfileobj(source, file)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except OSError as error:
+            raise CannotExport(f"{path}: cannot be written: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                fresh.unlink()
+
+
+class Bucket:
+    """Objects of a bucket; a large one is sent in parts, and is there when the last has come."""
+
+    def __init__(self, store: S3Store, to: str) -> None:
+        self._store = store
+        self._to = to
+
+    def get(self, name: str) -> bytes | None:
+        try:
+            return bytes(self._store.get(name).bytes())
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # obstore's errors share no other base
+            raise CannotExport(f"{self._to}: {name} cannot be read: {_first_line(error)}") from error
+
+    def put(self, name: str, made: Path) -> None:
+        try:
+            self._store.put(name, made)
+        except Exception as error:  # obstore's errors share no other base
+            raise CannotExport(f"{self._to}: {name} cannot be written: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
