@@ -47,6 +47,7 @@ def test_the_file_in_the_repository_says_each_default_and_every_setting() -> Non
     everything["auth"].pop("keys")  # there as a comment, as are
     del everything["breaker"], everything["rate"], everything["alert"], everything["currency"], everything["plan"]
     del everything["reconcile"]
+    del everything["export"]
     assert said == everything
 
 
@@ -368,3 +369,17 @@ def test_secrets_stay_out_of_repr_and_messages(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as raised:
             load(tmp_path, toml)
         assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({"to": "gs://bucket"}, r"export\[0\].to.*other addresses are not known"),
+        ({"to": "s3://"}, r"export\[0\].to.*it must be a folder"),
+        ({"to": "/srv/x", "formats": []}, r"export\[0\].formats.*it names no format"),
+        ({"to": "/srv/x", "formats": ["xlsx"]}, "xlsx"),
+    ],
+)
+def test_an_export_that_leads_nowhere_is_refused(tmp_path: Path, told: dict[str, object], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        load(tmp_path, TAXIMETER_EXPORT=msgspec.json.encode([told]).decode())
