@@ -73,7 +73,7 @@ def used(line: Line) -> str:
     found = [f"{count(figure)} {_WORDS[name]}" for name, figure in figures.items() if figure]
     if line.quantities.requests:
         found[0] = _requests(line.quantities.requests)
-    return ", ".join(found) or "nothing"
+    return ", ".join(found) or ("no use, its cost alone" if line.corrects is not None else "nothing")
 
 
 def _requests(number: int) -> str:
