@@ -27,7 +27,7 @@ pytestmark = pytest.mark.xdist_group("processes")
 
 JSON = [("content-type", "application/json")]
 WORKSPACES = ("acme", "beta", "gamma")
-US = 1_000_000
+US, DAY_S = 1_000_000, 86_400
 CHAT = {
     "object": "chat.completion",
     "model": "gpt-4o-mini",
@@ -123,11 +123,13 @@ def counts(each):
     return each.kind not in ("told", "correction")
 
 
-async def command(node, *args):
+async def command(node, *args, code=0):
     argv = [sys.executable, "-m", "taximeter", *args]
-    env = {**os.environ, "TAXIMETER_DATA_DIR": str(node.data), "PYTHONPATH": os.pathsep.join(sys.path)}
+    at = f"127.0.0.1:{node.admin}"
+    env = {**os.environ, "TAXIMETER_DATA_DIR": str(node.data), "TAXIMETER_ADMIN_LISTEN": at}
+    env["PYTHONPATH"] = os.pathsep.join(sys.path)
     done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, cwd=node.folder, env=env)
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == code, done.stderr.decode()
     return done.stdout
 
 
@@ -211,6 +213,37 @@ async def test_a_scripted_month_closes_into_statements_that_are_the_ledger(tmp_p
             text = await asked_text(node, "/usage/export.focus.csv")
             billed = [Decimal(row["BilledCost"]) for row in csv.DictReader(io.StringIO(text))]
             assert sum(billed) == sum(costs.values())
+            await is_exactly_what_went_past_us(node)
+
+
+async def is_exactly_what_went_past_us(node):
+    """A provider's export with one token in a hundred that never passed here: that is what reconciling reports."""
+    used: dict[tuple[int, str], Counter[str]] = {}
+    for each in node.records():
+        if counts(each) and each.input_tokens:
+            day = used.setdefault((each.ended_at // US // DAY_S * DAY_S, each.model), Counter())
+            day.update(input_tokens=each.input_tokens, output_tokens=each.output_tokens or 0)
+    last = max(used)
+    past = sum(day["input_tokens"] for day in used.values()) // 100
+    used[last]["input_tokens"] += past
+    buckets = [
+        {
+            "start_time": start,
+            "end_time": start + DAY_S,
+            "results": [
+                {"object": "organization.usage.completions.result", "model": model, "input_cached_tokens": 0, **figures}
+                for (at, model), figures in used.items()
+                if at == start
+            ],
+        }
+        for start in sorted({start for start, _ in used})
+    ]
+    file = node.folder / "usage.json"
+    file.write_text(json.dumps({"object": "page", "data": buckets}))
+    told = json.loads(await command(node, "reconcile", str(file), "--operation", "llm", "--json", code=1))
+    (difference,) = told["differences"]
+    assert (difference["model"], difference["figure"], difference["difference"]) == (last[1], "input_tokens", -past)
+    await command(node, "reconcile", str(file), "--operation", "llm", "--fail-over", "1.1%")
 
 
 async def asked_text(node, path):
