@@ -14,6 +14,8 @@ from taximeter.config import JournalSettings
 from taximeter.core.audit import AuditEntry, AuditFilters
 from taximeter.core.errors import ConfigError
 from taximeter.journal import Journal
+from taximeter.reconcile.rule import Cell, Figures
+from taximeter.reconcile.store import ReconcileStore, Run
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.query import Filters, Window
 
@@ -48,6 +50,11 @@ async def filled(url, *, records=40, days=1):
         await history.deliver([batch(told)])
         await history.roll_up_tags()
         await history.add_audit([AuditEntry(id="1", at=5, node="n", actor="command", action="sign_in", after={"a": 1})])
+        assert await history.claim("budget:told", 7)
+        compared = ReconcileStore(history)
+        assert await compared.claim("bill", "n", 2, 1, 1, forced=True)
+        cell = Cell("2026-11-03", "m", "", None, Figures(5))
+        await compared.keep(Run(name="bill", done_at=3, from_day="2026-11-01", to_day="2026-11-05"), [cell])
 
 
 async def everything(url):
@@ -57,7 +64,10 @@ async def everything(url):
             ((), None), (("workspace", "model"), "day"), (("track",), None), (("end_user",), "month"),
         ]  # fmt: skip
         sums = [await history.usage(Filters(), names, window) for names, window in asked]
-        return records, sums, (await history.audit(AuditFilters()))[0], await history.identity()
+        compared = ReconcileStore(history)
+        cells = await compared.cells("bill", "2026-11-01", "2026-11-05")
+        kept = [cells, await compared.runs(), await history.claim("budget:told", 8)]
+        return records, sums, kept, (await history.audit(AuditFilters()))[0], await history.identity()
 
 
 async def test_a_history_is_moved_whole_and_goes_on(command, tmp_path, url):

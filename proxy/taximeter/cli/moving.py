@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Table, func, insert, inspect, select, text
 
 from taximeter.billing import store as billing
 from taximeter.core.errors import TaximeterError
-from taximeter.sinks.history import audit, schema
+from taximeter.reconcile import store as reconcile
+from taximeter.sinks.history import audit, schema, told
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.write.retention import Partitions
@@ -19,12 +20,12 @@ from taximeter.sinks.webhook import schema as webhook
 ROWS = 2_000
 """Read and written at once."""
 
-OPTIONAL = (audit.metadata, webhook.metadata, billing.metadata)
+OPTIONAL = (audit.metadata, told.metadata, webhook.metadata, billing.metadata, reconcile.metadata)
 """Tables that are there only where they were used."""
 
 
-def move(source: Database, target: Database, told: Callable[[str, int], None]) -> int:
-    """Copy everything; returns how many rows. `told`: a table's name and how many rows of it are copied.
+def move(source: Database, target: Database, tell: Callable[[str, int], None]) -> int:
+    """Copy everything; returns how many rows. `tell`: a table's name and how many rows of it are copied.
 
     The target has to be an empty history, or none yet. It is the same history afterwards, with the same id: counters
     in Redis go on from it. Raises TaximeterError; then the target is as it was.
@@ -41,7 +42,7 @@ def move(source: Database, target: Database, told: Callable[[str, int], None]) -
         _require_empty(writing, target)
         for metadata in OPTIONAL:
             metadata.create_all(writing, [each for each in metadata.sorted_tables if each in tables])
-        copied = sum(_copy(table, reading, writing, told) for table in tables)
+        copied = sum(_copy(table, reading, writing, tell) for table in tables)
         _set_sequences(writing, tables)
         if not _agree(reading, writing, tables):
             raise TaximeterError("The copy has not as many rows as what was copied; nothing was written.")
@@ -70,14 +71,14 @@ def _make_partitions(reading: Connection, target: Database) -> None:
         after = partitions.end_us(first) - 1
 
 
-def _copy(table: Table, reading: Connection, writing: Connection, told: Callable[[str, int], None]) -> int:
+def _copy(table: Table, reading: Connection, writing: Connection, tell: Callable[[str, int], None]) -> int:
     writing.execute(table.delete())  # of history_meta there are rows of its own
     copied = 0
     rows = reading.execution_options(yield_per=ROWS).execute(select(table))
     for some in rows.mappings().partitions(ROWS):
         writing.execute(insert(table), [dict(row) for row in some])
         copied += len(some)
-        told(table.name, copied)
+        tell(table.name, copied)
     return copied
 
 

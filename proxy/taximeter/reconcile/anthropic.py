@@ -32,17 +32,21 @@ _GROUPS: dict[By, tuple[str, ...]] = {
 
 
 class CacheCreation(msgspec.Struct):
-    ephemeral_5m_input_tokens: int = 0
-    ephemeral_1h_input_tokens: int = 0
+    """null: not told how long."""
+
+    ephemeral_5m_input_tokens: int | None = 0
+    ephemeral_1h_input_tokens: int | None = 0
 
 
 class Usage(msgspec.Struct):
-    """Of either API; `requests` only of the first."""
+    """Of either API; `requests` only of the first. Another Taximeter, which need not know for how long what was written
+    is kept, says how much it was in `cache_creation_input_tokens`."""
 
     uncached_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
     cache_creation: CacheCreation
+    cache_creation_input_tokens: int | None = None
     requests: int | None = None
 
 
@@ -53,7 +57,7 @@ class Group(msgspec.Struct):
 
 
 class Cost(msgspec.Struct):
-    amount: Decimal
+    amount: Decimal | None
     currency: str
 
 
@@ -191,9 +195,10 @@ def _row(item: Item) -> Row:
 
 
 def _figures(used: Usage) -> dict[str, int | None]:
-    written = used.cache_creation.ephemeral_5m_input_tokens + used.cache_creation.ephemeral_1h_input_tokens
+    written = _written(used)
+    read = used.uncached_input_tokens + used.cache_read_input_tokens
     return {
-        "input_tokens": used.uncached_input_tokens + used.cache_read_input_tokens + written,
+        "input_tokens": None if written is None else read + written,
         "cached_input_tokens": used.cache_read_input_tokens,
         "cache_write_input_tokens": written,
         "output_tokens": used.output_tokens,
@@ -201,8 +206,15 @@ def _figures(used: Usage) -> dict[str, int | None]:
     }
 
 
+def _written(used: Usage) -> int | None:
+    if used.cache_creation_input_tokens is not None:
+        return used.cache_creation_input_tokens
+    parts = used.cache_creation.ephemeral_5m_input_tokens, used.cache_creation.ephemeral_1h_input_tokens
+    return None if None in parts else sum(part or 0 for part in parts)
+
+
 def _cost(billed: Cost) -> dict[str, int | None]:
-    return {"cost_nusd": nusd(billed.amount, billed.currency, NUSD_PER_CENT)}
+    return {"cost_nusd": None if billed.amount is None else nusd(billed.amount, billed.currency, NUSD_PER_CENT)}
 
 
 def _day(at: datetime) -> str:

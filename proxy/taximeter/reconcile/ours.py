@@ -13,6 +13,10 @@ US = 1_000_000
 _NAMES: dict[By, tuple[str, ...]] = {"": (), "upstream": (), "key": ("key_id",), "workspace": ("workspace",)}
 
 
+INPUTS = {"llm": "llm_input_tokens", "embedding": "embedding_tokens", "rerank": "rerank_tokens"}
+"""Operation -> the sum of its input."""
+
+
 class Sums(Protocol):
     """History's part (sinks.history.sink.History)."""
 
@@ -24,10 +28,10 @@ class Sums(Protocol):
 
 
 async def ours(
-    history: Sums, span: Span, by: By, *, provider: str, upstreams: Collection[str] = (), rerank: bool
+    history: Sums, span: Span, by: By, *, provider: str, upstreams: Collection[str] = (), counted: Collection[str]
 ) -> dict[Place, Ours]:
-    """By place. `provider` "": all; `upstreams`: only calls of these, none named: of all; `rerank`: whether the tokens
-    of rerankers are among the input. Raises HistoryUnavailable.
+    """By place. `provider` "": all; `upstreams`: only calls of these, none named: of all; `counted`: the operations
+    whose tokens the provider tells (costs it tells of all). Raises HistoryUnavailable.
     """
     filters = Filters(from_us=span.from_s * US, to_us=span.to_s * US, provider=provider or None)
     names = ("model", *_NAMES[by])
@@ -41,7 +45,7 @@ async def ours(
         key = "" if not by else each.key["upstream" if by == "upstream" else names[-1]] or ""
         place = Place(day_of((each.start_us or 0) // US), each.key["model"] or "", key)
         found.setdefault(place, []).append(each)
-    return {place: _summed(each, rerank) for place, each in found.items()}
+    return {place: _summed(each, counted) for place, each in found.items()}
 
 
 def over_models(found: Mapping[Place, Ours]) -> dict[Place, Ours]:
@@ -60,7 +64,7 @@ def added(parts: Sequence[Ours]) -> Ours:
     return whole
 
 
-def _summed(groups: Sequence[Group], rerank: bool) -> Ours:
+def _summed(groups: Sequence[Group], counted: Collection[str]) -> Ours:
     """A sum to which no call gave anything, while some should have, is not known: None, and no 0."""
     totals = [each.totals for each in groups]
     unknown = sum(each.unknown_requests for each in totals)
@@ -68,9 +72,7 @@ def _summed(groups: Sequence[Group], rerank: bool) -> Ours:
     used = sum(each.total_tokens for each in totals)
     cost_nusd = sum(each.cost_nusd for each in totals)
     known = bool(used) or not unknown
-    inputs = sum(
-        each.llm_input_tokens + each.embedding_tokens + (each.rerank_tokens if rerank else 0) for each in totals
-    )
+    inputs = sum(getattr(each, INPUTS[operation]) for each in totals for operation in counted)
     return Ours(
         input_tokens=inputs if known else None,
         cached_input_tokens=sum(each.llm_cached_input_tokens for each in totals) if known else None,

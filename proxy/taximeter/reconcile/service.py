@@ -30,6 +30,10 @@ FIRST_WAIT_US, LONGEST_WAIT_US = 60_000_000, 3_600_000_000
 """After a comparison that failed, doubled each time."""
 
 
+COUNTED = {"openai": ("llm", "embedding"), "anthropic": ("llm",), "anthropic_admin": ("llm",)}
+"""Kind -> the operations whose tokens it tells; the others tell all."""
+
+
 class History(Sums, Records, Writable, Protocol):
     """What is read, and where results are kept."""
 
@@ -203,7 +207,7 @@ class ReconcileService:
             settings.by,
             provider=scope.provider,
             upstreams=scope.upstreams,
-            rerank=settings.kind != "openai",
+            counted=COUNTED.get(settings.kind, ("llm", "embedding", "rerank")),
         )
         if told and not any(place.model for place in told):
             mine = over_models(mine)
