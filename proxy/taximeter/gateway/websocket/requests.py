@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taximeter.gateway")
 
-BROKEN, TOO_BIG = 1002, 1009
+BROKEN, TOO_BIG, TRY_LATER = 1002, 1009, 1013
 _TAIL_BYTES = 1024
 
 
@@ -69,7 +69,7 @@ class Requests:
 
     __slots__ = (
         "_books", "_dropping", "_ends", "_gathered", "_held", "_late", "_limit_bytes", "_messages", "_metering",
-        "_over", "_queue", "busy", "closing", "frames",
+        "_over", "_partly", "_queue", "busy", "closing", "frames",
     )  # fmt: skip
 
     def __init__(self, books: Books, metering: Metering, ends: Ends, limit_bytes: int) -> None:
@@ -87,6 +87,8 @@ class Requests:
         self._late: _Late | None = None
         self._dropping = False
         """The message that is coming has been refused at its beginning."""
+        self._partly = False
+        """All but the end of the message that asks has gone on already."""
         self._queue: list[Piece] = []
         """What has come behind a message that waits."""
         self._over = False
@@ -158,6 +160,7 @@ class Requests:
                 late.under_way.learn(event)
             elif self._books.asks_at_its_end(event, tail):
                 self._held.append(piece)
+                self._partly = True
                 self._ask(event, b"", whole=True)
                 return
         self._ends.send(piece.raw)
@@ -240,9 +243,12 @@ class Requests:
         self._ends.send(held)
         if self._books.spent is not error:
             self._ends.say(self._books.refusal(event, error))
+        if self._partly:  # the upstream has the beginning of a message that will have no end
+            self._ends.stop(TRY_LATER, Outcome.INTERRUPTED)
         self._ends.stop_if_spent()
 
     def _release(self) -> None:
         """What was held goes on."""
+        self._partly = False
         held, self._held = b"".join([piece.raw for piece in self._held]), []
         self._ends.send(held)
