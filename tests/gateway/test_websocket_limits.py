@@ -148,6 +148,12 @@ async def test_a_session_whose_responses_begin_over_budget_ends_with_the_first_o
             with pytest.raises(ConnectionClosed) as closed:
                 await socket.recv()
         (record,) = running.records
+        await spend(redis, 10_000, budget())
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url(running), **own())
+        assert refused.value.response.status_code == 429
+        async with connect(url(running, "/w/acme/v1/responses"), **own()):
+            pass  # where nothing begins by itself, each is asked for
     assert code_of(closed.value) == 1008
     assert (record["outcome"], record["input_tokens"]) == ("ok", 132)
 

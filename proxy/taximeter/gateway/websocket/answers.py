@@ -8,8 +8,9 @@ from taximeter.gateway.websocket.frames import Frames
 from taximeter.gateway.websocket.messages import Messages
 
 if TYPE_CHECKING:
-    from taximeter.gateway.websocket.books import Books, UnderWay
+    from taximeter.gateway.websocket.books import Books
     from taximeter.gateway.websocket.frames import Piece
+    from taximeter.gateway.websocket.under_way import UnderWay
 
 
 class Answers:

@@ -7,74 +7,28 @@ no bytes.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from taximeter.core import errors
 from taximeter.core.record import LIMITED, Open, Outcome
 from taximeter.core.tags import DEFAULT_WORKSPACE
-from taximeter.flavors.meter import Answer, Flavor, Prepared
+from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.ending import record_unsent
 from taximeter.gateway.metering import progress
 from taximeter.gateway.metering.call import Call, new_request_id
 from taximeter.gateway.metering.counted import settle_now
+from taximeter.gateway.restricted import check_breakers
+from taximeter.gateway.websocket.under_way import AS_EVENTS, UnderWay, in_a_line
+from taximeter.server.inline import in_task
 
 if TYPE_CHECKING:
-    from taximeter.core.routes import Route
-    from taximeter.gateway.admission.admission import Admission
-    from taximeter.gateway.metering.metering import Metering
-    from taximeter.gateway.restricted import Restrictions
-    from taximeter.gateway.tagging import Tagging
-    from taximeter.gateway.upstream.upstreams import Upstream
     from taximeter.gateway.websocket.messages import Event
-    from taximeter.keys.rule import ProxyKey
-    from taximeter.server.exchange import Exchange
+    from taximeter.gateway.websocket.under_way import Whose
 
 MAX_UNDER_WAY = 64
 """Responses asked for on one connection and not ended; one more is refused."""
-AS_EVENTS = Answer(status=200, content_type=b"text/event-stream")
-
-
-class Whose(NamedTuple):
-    """What all responses of a connection have in common."""
-
-    metering: Metering
-    admission: Admission
-    restrictions: Restrictions
-    tagging: Tagging
-    exchange: Exchange
-    head: dict[bytes, bytes]
-    named: dict[str, str]
-    route: Route
-    key: ProxyKey | None
-    upstream: Upstream
-    flavor: Flavor
-    model: str | None
-    """As the query names it."""
-
-
-class UnderWay:
-    """A response from its open line to its close line."""
-
-    __slots__ = ("begun", "call", "event_id", "id", "over", "stream_id")
-
-    def __init__(self, call: Call, event: Event) -> None:
-        self.call = call
-        self.id: str | None = None
-        """None: asked for, and not begun; or its API has no ids."""
-        self.begun = False
-        """The server has said something of it (APIs without ids)."""
-        self.over = False
-        """All was said but what it used."""
-        self.event_id = event.event_id
-        self.stream_id = event.stream_id
-
-    def learn(self, event: Event) -> None:
-        """What the end of a long message has told."""
-        self.event_id, self.stream_id = event.event_id, event.stream_id
-        if event.model is not None:
-            self.call.record.request_model = self.call.prepared.model = event.model
 
 
 class Books:
@@ -140,6 +94,24 @@ class Books:
         """The next piece of a long message of the server, or its last."""
         raise NotImplementedError
 
+    async def check_room(self) -> None:
+        """Whether a connection may be opened on which the server may begin responses by itself. Raises BudgetExceeded,
+        BudgetReserved or BreakerOpen where none would be let through; else each is held when it comes."""
+        admission = self.whose.admission
+        record = self.record(self.flavor)
+        record.request_model = self.model
+        self.mark(record, None)
+        if not self.keeps or record.workspace not in admission.watched:
+            return
+        if record.workspace in admission.stopped.workspaces:
+            check_breakers(admission, record)
+        if admission.budgets is not None:
+            await in_task()
+            for allowance, stands in await admission.budgets.standing(record):
+                refusal = None if stands is None else admission.budgets.refusal(allowance, stands, 1)
+                if refusal is not None:
+                    raise refusal
+
     # ── how a response begins ────────────────────────────────────────────────────────────────────────────────
 
     def open(self, event: Event, body: bytes, *, whole: bool, begun: bool = False) -> UnderWay:
@@ -186,7 +158,7 @@ class Books:
         record.key_id = None if whose.key is None else whose.key.id
         return record
 
-    def mark(self, record: Open, prepared: Prepared) -> None:
+    def mark(self, record: Open, prepared: Prepared | None) -> None:
         """Write its tags. Raises BadRequest."""
         whose = self.whose
         whose.tagging.of(whose.head, whose.named, whose.route, whose.key, whose.upstream, prepared).mark(record)
@@ -277,10 +249,3 @@ class Books:
         """The connection has ended: so has all that was under way."""
         for each in tuple(self.under_way):
             self.settle(each, Outcome.OK if each.over else outcome)
-
-
-def in_a_line(payload: bytes) -> bytes:
-    """JSON without its line breaks, which mean nothing."""
-    if b"\n" in payload or b"\r" in payload:
-        payload = payload.replace(b"\n", b" ").replace(b"\r", b" ")
-    return payload

@@ -23,11 +23,12 @@ from taximeter.gateway.pages import Pages
 from taximeter.gateway.restricted import Restrictions
 from taximeter.gateway.tagging import Tagging
 from taximeter.gateway.upstream.credentials import PROXY_KEY
-from taximeter.gateway.websocket.books import Books, Whose
+from taximeter.gateway.websocket.books import Books
 from taximeter.gateway.websocket.live import LiveBooks
 from taximeter.gateway.websocket.openai import OpenAIBooks
 from taximeter.gateway.websocket.opening import Opening
 from taximeter.gateway.websocket.session import RESTART, Session
+from taximeter.gateway.websocket.under_way import Whose
 from taximeter.server.fields import HOP_BY_HOP
 from taximeter.server.switching import Switched, switch
 
@@ -119,9 +120,14 @@ class WebSockets:
         key = self._admission.key_of(head)
         model = _model_of(exchange.query)
         upstream = self._upstreams.choose(route.upstream, model, head, route.path)
-        self._tagging.of(head, named, route, key, upstream, None)  # a bad tag is told before anything is opened
         if key is not None and key.models and model is not None and not key.allows(model):
             raise errors.Forbidden(f"This key may not call the model {model!r}.", param="model")
+        whose = Whose(
+            self._metering, self._admission, self._restrictions, self._tagging, exchange, head, named, route, key,
+            upstream, flavor, model,
+        )  # fmt: skip
+        books = kept_in(whose)
+        await books.check_room()  # also a bad tag is told before anything is opened
         path = route.path + b"?" + exchange.query if exchange.query_mark else route.path
         headers = [field for field in exchange.headers if field[0] != b"sec-websocket-protocol"]
         opened = await self._opening.ask(upstream, path, headers, _passed_on(offered, upstream))
@@ -130,12 +136,8 @@ class WebSockets:
         if any(name == b"sec-websocket-extensions" and value.strip() for name, value in opened.headers):
             opened.transport.abort()
             raise errors.UpstreamGarbage(f"Upstream {upstream.name!r} uses a WebSocket extension nobody offered.")
-        whose = Whose(
-            self._metering, self._admission, self._restrictions, self._tagging, exchange, head, named, route, key,
-            upstream, flavor, model,
-        )  # fmt: skip
         limit_bytes = self._limits.json_body_bytes
-        return opened, Session(kept_in(whose), self._metering, exchange.client, opened.transport, limit_bytes)
+        return opened, Session(books, self._metering, exchange.client, opened.transport, limit_bytes)
 
 
 def _offered(headers: Headers) -> list[bytes]:

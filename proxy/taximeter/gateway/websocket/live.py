@@ -17,8 +17,9 @@ from taximeter.core import errors
 from taximeter.core.record import Outcome
 from taximeter.flavors.framing.scan import TopMembers
 from taximeter.flavors.usage.counts import Fields, count, decode, encode, fields
-from taximeter.gateway.websocket.books import Books, UnderWay, Whose
+from taximeter.gateway.websocket.books import Books
 from taximeter.gateway.websocket.messages import Event, said, scanning
+from taximeter.gateway.websocket.under_way import UnderWay, Whose
 
 _complete = re.compile(rb'"turn_?[cC]omplete"\s*:\s*true').search
 _TAIL_BYTES = 1024

@@ -19,8 +19,9 @@ from taximeter.flavors.meter import Prepared
 from taximeter.flavors.responses import REALTIME
 from taximeter.flavors.usage.counts import Fields, decode, encode, fields, items
 from taximeter.gateway.metering.call import Call
-from taximeter.gateway.websocket.books import AS_EVENTS, Books, UnderWay, Whose, in_a_line
+from taximeter.gateway.websocket.books import Books
 from taximeter.gateway.websocket.messages import Event, response_of
+from taximeter.gateway.websocket.under_way import AS_EVENTS, UnderWay, Whose, in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,7 +4,7 @@ written down and held. A refused one does not go on."""
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from taximeter.core import errors
 from taximeter.core.record import Outcome
@@ -12,35 +12,16 @@ from taximeter.gateway.websocket.frames import CLOSE, Frames, Piece
 from taximeter.gateway.websocket.messages import Messages, event_of, said, scanning
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from taximeter.gateway.metering.metering import Metering
-    from taximeter.gateway.websocket.books import Books, UnderWay
+    from taximeter.gateway.websocket.books import Books
+    from taximeter.gateway.websocket.ends import Ends
     from taximeter.gateway.websocket.messages import Event
+    from taximeter.gateway.websocket.under_way import UnderWay
 
 log = logging.getLogger("taximeter.gateway")
 
 BROKEN, TOO_BIG, TRY_LATER = 1002, 1009, 1013
 _TAIL_BYTES = 1024
-
-
-class Ends(Protocol):
-    """The session, as this side of it sees it."""
-
-    def send(self, data: bytes) -> None:
-        """To the upstream."""
-
-    def say(self, payload: bytes) -> None:
-        """To the client, as a message of ours."""
-
-    def wait(self, until: Coroutine[None, None, None]) -> None:
-        """Read nothing of the client until this is done."""
-
-    def stop(self, code: int, outcome: Outcome) -> None:
-        """End it."""
-
-    def stop_if_spent(self) -> None:
-        """End it where nothing more may be asked for."""
 
 
 class _Late:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from taximeter.core import errors
 from taximeter.core.record import Outcome
 from taximeter.gateway.websocket.answers import Answers
+from taximeter.gateway.websocket.ends import UpstreamEnd
 from taximeter.gateway.websocket.frames import close_frame, text_frame
 from taximeter.gateway.websocket.messages import Event
 from taximeter.gateway.websocket.requests import BROKEN, Requests
@@ -17,43 +18,14 @@ from taximeter.server.switching import Switched
 
 if TYPE_CHECKING:
     from taximeter.gateway.metering.metering import Metering
-    from taximeter.gateway.websocket.books import Books, UnderWay
+    from taximeter.gateway.websocket.books import Books
+    from taximeter.gateway.websocket.under_way import UnderWay
     from taximeter.server.client import Client
 
 log = logging.getLogger("taximeter.gateway")
 
 RESTART, AWAY, REFUSED = 1012, 1001, 1008
 """Close codes (RFC 6455 §7.4.1; 1012: https://www.iana.org/assignments/websocket)."""
-
-
-class UpstreamEnd(asyncio.Protocol):
-    """The upstream's end of a session."""
-
-    __slots__ = ("_session", "transport")
-
-    def __init__(self, session: Session, transport: asyncio.Transport) -> None:
-        self._session = session
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._session.from_upstream(data)
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._session.upstream_lost()
-
-    def pause_writing(self) -> None:
-        self._session.upstream_is_slow(slow=True)
-
-    def resume_writing(self) -> None:
-        self._session.upstream_is_slow(slow=False)
-
-    def write(self, data: bytes) -> None:
-        """To the upstream, if it is still there."""
-        if not self.transport.is_closing():
-            self.transport.write(data)
 
 
 class Session(Switched):
