@@ -177,6 +177,8 @@ async def test_a_scripted_month_closes_into_statements_that_are_the_ledger(tmp_p
                 assert (total["charge_usd"] is None) == (name == "gamma")
             assert closed["acme"]["lines"][0]["prices"][0]["code"] == "rag_llm_input"
 
+            assert closed["acme"]["notes"][-1].startswith("1 call of this period billed later")
+
             # What comes late: a lost node's journals, other prices, a batch that has ended.
             await command(node, "adopt", str(tmp_path / "lost"))
             await node.until(lambda: _is_taken_up(node, 100), "the lost node's records in the journals")
@@ -197,7 +199,9 @@ async def test_a_scripted_month_closes_into_statements_that_are_the_ledger(tmp_p
                 assert before["stated_usd"] == closed[name]["total"]["cost_usd"]
                 assert await asked(node, "GET", f"/billing/statements/{name}/1") == closed[name]  # frozen
                 second = await close(node, name, EARLIER)
-                assert {line["corrects"] for line in second["lines"]} == {1}
+                assert {line["corrects"] for line in second["lines"]} == {1} and len(second["notes"]) == (
+                    name == "gamma"
+                )
                 after = await standing(node, name)
                 lines = [line for one in (closed[name], second) for line in one["lines"]]
                 assert sum(line["cost_usd"] or 0 for line in lines) == after["stated_usd"]

@@ -13,6 +13,7 @@ from ledger import US, batch, call, calls
 from taximeter.billing.books import Asked, Books, Tariff
 from taximeter.billing.period import Period
 from taximeter.billing.rule import Plan, Price, Rate
+from taximeter.cli.moving import move
 from taximeter.core.correction import correction
 from taximeter.core.errors import BadRequest, Conflict, NotFound
 from taximeter.core.record import Operation, Source
@@ -226,6 +227,15 @@ def test_lines_by_end_user_come_of_single_records_as_long_as_they_are_kept(kept)
     assert kept.close(SECOND, DOUBLE).lines == []  # and sums by other names stay: nothing is short
     with pytest.raises(BadRequest, match="kept no longer"):
         kept.preview(Period(from_us=DAY0_US - DAY_US, to_us=DAY0_US), by=("track",))
+
+
+def test_closed_statements_are_moved_with_the_history(sqlite, tmp_path):
+    sqlite.add(at(1))
+    closed = sqlite.close(FIRST, DOUBLE)
+    with opened(f"sqlite:///{tmp_path / 'other.db'}") as other:
+        move(sqlite.database, other.database, lambda table, rows: None)
+        assert other.books.show("acme", 1) == closed
+        assert other.books.standing("acme").open_usd == 0
 
 
 def test_names_that_lines_cannot_be_grouped_by(sqlite):

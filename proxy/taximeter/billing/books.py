@@ -27,10 +27,13 @@ from taximeter.core.times import shown
 from taximeter.core.views import usd
 from taximeter.sinks.cells import FIELDS
 from taximeter.sinks.history.read.reader import Reader
+from taximeter.sinks.history.write.owed import EXPIRED, OUTSTANDING
 from taximeter.sinks.query import GROUPS, TAGS, Filters
 
 BY = ("model", "task")
 """What lines are grouped by where nothing is said."""
+MOST_OWED = 1_000
+"""Calls that are billed later and looked at."""
 _COST, _REQUESTS = FIELDS.index("cost_nusd"), FIELDS.index("requests")
 
 
@@ -168,7 +171,9 @@ class Books:
         if not lines and not closed and self._ledger(asked.workspace) is None:
             raise NotFound(f"Nothing is recorded of workspace {asked.workspace[:128]!r}.")
         basis = Basis(plans=plans, chunks=asked.chunks, rate=rate, stated=stated)
-        statement = _statement(asked, by, rate, lines, own, plans)
+        found_owed = self._reader.owed(asked.workspace, (OUTSTANDING, EXPIRED), period.to_us, MOST_OWED)
+        owed = sum(period.from_us <= each.asked.ended_at for each in found_owed)
+        statement = _statement(asked, by, rate, lines, own, plans, owed)
         return Closed(number=len(closed) + 1, period=period, statement=statement, basis=basis)
 
     def _records_are_kept(self, period: Period) -> None:
@@ -224,7 +229,13 @@ def _cost(period: Sequence[Part]) -> int:
 
 
 def _statement(
-    asked: Asked, by: tuple[str, ...], rate: Rate, lines: list[Line], own: Sequence[Part], plans: Sequence[Plan]
+    asked: Asked,
+    by: tuple[str, ...],
+    rate: Rate,
+    lines: list[Line],
+    own: Sequence[Part],
+    plans: Sequence[Plan],
+    owed: int,
 ) -> Statement:
     notes = []
     if not plans:
@@ -233,6 +244,11 @@ def _statement(
         notes.append("The plan has no price for chunks.")
     if any(line.left_out for line in lines):
         notes.append("Some kinds of use have no price in the plan beside those that do: they are charged nothing.")
+    if owed:
+        notes.append(
+            f"{owed:,} call{'' if owed == 1 else 's'} of this period billed later (batches and the like): what "
+            "that costs is not known yet, and a correction on a later statement."
+        )
     return Statement(
         workspace=asked.workspace,
         from_=shown(asked.period.from_us) or "",

@@ -17,8 +17,9 @@ from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.marks import APART, events_since_us, since_us
-from taximeter.sinks.history.read import latencies, listing, names
+from taximeter.sinks.history.read import latencies, listing, names, owed
 from taximeter.sinks.history.read.combining import Sums, cells
+from taximeter.sinks.history.read.owed import Owed
 from taximeter.sinks.history.read.unpriced import Unpriced, unpriced
 from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta
 from taximeter.sinks.history.sums import record_sums
@@ -129,6 +130,11 @@ class Reader:
         """Why calls of a workspace have no cost (see read.unpriced); None: there are too many to look at."""
         with self.database.reading() as connection:
             return unpriced(connection, workspace, from_us, to_us)
+
+    def owed(self, workspace: str, states: Sequence[str], before_us: int, limit: int) -> list[Owed]:
+        """Objects in these states by which calls that ended before a moment are billed later, the oldest first."""
+        with self.database.reading() as connection:
+            return owed.listed(connection, workspace, states, limit, before_us)
 
     def records_since_us(self) -> int:
         """Single records before this moment have been deleted; 0: none has."""
