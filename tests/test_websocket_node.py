@@ -42,9 +42,8 @@ class Served:
         self.url = ""
 
     def write(self, top: str = "") -> None:
-        self.file.write_text(
-            f'{top}\n[[upstream]]\nname = "openai"\nbase_url = "{self._base_url}"\nforward_credentials = true\n'
-        )
+        upstream = f'name = "openai"\nbase_url = "{self._base_url}"\nforward_credentials = true\n'
+        self.file.write_text(f"{top}\n[limits]\nshutdown_s = 0.2\n[[upstream]]\n{upstream}")
 
     async def start(self) -> None:
         runtime = await asyncio.to_thread(self.node.start)
@@ -72,37 +71,33 @@ async def until(socket: ClientConnection, kind: str) -> None:
         pass
 
 
-async def test_a_response_under_way_in_a_killed_worker_is_settled_once_as_interrupted(served: Served) -> None:
+async def test_a_killed_workers_response_is_settled_once_and_a_reload_lets_one_end(served: Served) -> None:
     socket = await served.begun()
     os.kill(served.node.child("worker 1"), signal.SIGKILL)
     with pytest.raises(ConnectionClosed):
         await socket.recv()
     await happens(served.node.records)
-    again = await connect(served.url)
-    await again.send(CREATE)
-    await again.send(GO)
-    await until(again, "response.done")
-    await again.close()
-    await happens(lambda: len(served.node.records()) > 1)
-    assert await asyncio.to_thread(served.node.stop) == 0
-    first, second = sorted(served.node.records(), key=lambda record: str(record["started_at"]))
-    assert (first["outcome"], first["api"], first["workspace"]) == ("interrupted", "realtime", "acme")
-    assert (second["outcome"], second["total_tokens"]) == ("ok", 253)
-
-
-async def test_a_reload_closes_idle_sessions_and_lets_a_response_end(served: Served) -> None:
     busy, idle = await served.begun(), await connect(served.url)
     await until(idle, "session.created")
     served.write("workers = 2")
     done = await asyncio.to_thread(served.node.run, "reload")
     assert done.returncode == 0, done.stderr
-    with pytest.raises(ConnectionClosed) as closed:
-        await idle.recv()
-    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
+    assert await closed_with(idle) == 1012
     await busy.send(GO)
     await until(busy, "response.done")
+    assert await closed_with(busy) == 1012
+    last = await served.begun()
+    assert await asyncio.to_thread(served.node.stop) == 0
+    await last.close()
+    cut, ended, left = sorted(served.node.records(), key=lambda record: str(record["started_at"]))
+    assert (cut["outcome"], cut["api"], cut["workspace"]) == ("interrupted", "realtime", "acme")
+    assert (ended["outcome"], ended["total_tokens"]) == ("ok", 253)
+    assert left["outcome"] == "interrupted"
+
+
+async def closed_with(socket: ClientConnection) -> int:
+    """The close code that the other end sent."""
     with pytest.raises(ConnectionClosed) as closed:
-        await busy.recv()
-    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1012
-    (record,) = served.node.records()
-    assert (record["outcome"], record["total_tokens"]) == ("ok", 253)
+        await socket.recv()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code

@@ -101,6 +101,7 @@ def test_what_we_send_ourselves_is_a_frame(payload):
         assert closing.payload == (1012).to_bytes(2, "big")
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.text(), st.text(), st.integers(1, 5_000))
 def test_a_long_message_is_known_by_its_beginning(kind, name, step):
     body = json.dumps({"type": kind, "event_id": name, "item": {"type": "no"}, "input": "x" * 2 * HELD_BYTES}).encode()

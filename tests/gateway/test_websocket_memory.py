@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from gateway.test_websockets import own, until, url
 from websocket_provider import WebSocketProvider
 
-SESSIONS = 100
+SESSIONS = 50
 MOST_BYTES = 12 * 1024
 """Of a session that is idle, in what our own code allocates; without its two sockets' transports."""
 OURS = [tracemalloc.Filter(True, "*/proxy/taximeter/*")]
