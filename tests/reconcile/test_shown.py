@@ -128,7 +128,8 @@ async def test_the_page_shows_what_never_passed_here(plane):
     await plane.reconcile.now("openai")
     text = (await plane.client.get("/dashboard/reconcile")).text
     assert "never passed here" in text and "o3" in text and "differs" in text and "87.35 %" in text
-    assert "1 call of ours in no figure" in text and 'href="/dashboard/reconcile"' in text
+    assert "1 call of ours in no figure" in text and "Statements" in text
+    assert 'href="/dashboard/reconcile"' in (await plane.client.get("/dashboard/billing")).text
     plane.billing.faults.append((403, {}, b""))
     await plane.client.post("/reconciliations/openai")
     assert "Not compared since, after 1 try: /organization/usage/completions answers 403" in (

@@ -130,12 +130,16 @@ class ReconcileService:
         if not self._pullers:
             return []
         runs = await self._store.runs()
-        found = []
-        for name, puller in list(self._pullers.items()):
-            run = runs.get(name) or Run(name=name)
-            cells = await self._store.cells(name, run.from_day, run.to_day) if run.done_at else []
-            found.append(_standing(puller.settings, run, cells))
-        return found
+        return [await self._stands(each, runs.get(name)) for name, each in list(self._pullers.items())]
+
+    async def _stands(self, puller: Puller, run: Run | None) -> Standing:
+        """Its rows are read when it was done anew, not each time that it is looked."""
+        name, run = puller.settings.name, run or Run(name=puller.settings.name)
+        known = next((each for each in self.standings if each.settings.name == name), None)
+        if known is not None and known.run.done_at == run.done_at:
+            return msgspec.structs.replace(known, settings=puller.settings, run=run)
+        cells = await self._store.cells(name, run.from_day, run.to_day) if run.done_at else []
+        return _standing(puller.settings, run, cells)
 
     async def cells(self, name: str, from_day: str | None, to_day: str | None) -> tuple[Standing, list[Cell]]:
         """One of the settings, and what is known of these days (half-open); None: of those compared last. Raises
@@ -183,6 +187,7 @@ class ReconcileService:
             node=self._node,
         )
         await self._store.keep(run, found)
+        self.standings = [each for each in self.standings if each.settings.name != settings.name]  # to be read anew
         self._tell(_standing(settings, run, found))
         return True
 

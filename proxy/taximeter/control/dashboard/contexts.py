@@ -229,7 +229,7 @@ class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReconcilePage(Page, kw_only=True):
     template = "reconcile.html"
-    here: str = "Reconcile"
+    here: str = "Billing"
     comparisons: list[Reconciled]
 
 

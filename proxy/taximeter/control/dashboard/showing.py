@@ -32,7 +32,6 @@ OF_ADMIN = (
     ("Keys", "/dashboard/keys"),
     ("Budgets", "/dashboard/budgets"),
     ("Billing", "/dashboard/billing"),
-    ("Reconcile", "/dashboard/reconcile"),
     ("Meter health", "/dashboard/health"),
 )
 
