@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from bucket import Bucket
 from http2_provider import Http2Provider
 from postgres import Postgres
 from taximeter.budgets.rule import Budget
@@ -267,3 +268,15 @@ def test_a_sqlite_history_that_no_record_would_reach(
     told = check(f'[history]\nurl = "sqlite:///{tmp_path}/{path}"\n')
     (found,) = [finding for finding in told["findings"] if finding["setting"] == "history.url"]
     assert found["level"] == level and said in found["problem"]
+
+
+def test_where_files_by_month_are_to_go_is_tried(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with Bucket() as bucket:
+        toml = "".join(f'[[export]]\nto = "{to}"\n' for to in (f"{tmp_path}/file/x", "s3://finance", f"{tmp_path}/new"))
+        well = check(toml, "--connect", **bucket.environ)
+        ill = check(toml, "--connect", **bucket.environ | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    told = [[e["level"] for e in each["findings"] if e["setting"].startswith("export")] for each in (well, ill)]
+    assert told == [["failed", "ok", "ok"], ["failed", "failed", "ok"]]
+    (problem,) = [e for e in ill["findings"] if e["setting"] == "export[1].to"]
+    assert "cannot be read" in problem["problem"] and "AWS_" in problem["do"]

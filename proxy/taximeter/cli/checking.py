@@ -95,6 +95,7 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
         tried.append((mail, "smtp.host", lambda: _tried(_try_mail, settings, environ), DO_MAIL))
     for what, setting, attempt, do in tried:
         yield from _told(what, setting, list(attempt()), found, do)
+    yield from _exports(settings, environ, found, connect=connect)
     yield from _providers(settings, found)
     if connect:
         yield from _upstreams(settings, environ, found)
@@ -155,6 +156,22 @@ def _upstreams(settings: Settings, environ: dict[str, str], found: Found) -> Ite
                 trouble.setting = f"upstream[{number}].{trouble.setting or 'base_url'}"
             what = f"upstream {upstream.name} {masked(upstream.base_url)}"
             yield from _told(what, f"upstream[{number}].base_url", troubles, found)
+
+
+def _exports(settings: Settings, environ: dict[str, str], found: Found, *, connect: bool) -> Iterator[Finding]:
+    """Whether files by month can be put where they are to go; a bucket is asked with --connect alone."""
+    from taximeter.exports.places import S3, place
+
+    for number, export in enumerate(settings.export):
+        bucket = export.to.startswith(S3)
+        if not bucket:
+            troubles = list(_tried(_try_directory, Path(export.to)))
+        elif connect:
+            troubles = list(_tried(lambda to: place(to, environ).get("taximeter-check"), export.to))
+        else:
+            continue
+        do = "AWS_… in the environment says with whose rights, and where" if bucket else DO_DIRECTORY
+        yield from _told(f"export to {export.to}", f"export[{number}].to", troubles, found, do)
 
 
 def _reconciles(settings: Settings, environ: dict[str, str], found: Found) -> Iterator[Finding]:

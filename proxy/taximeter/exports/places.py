@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from taximeter.core.errors import ConfigError, TaximeterError
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 S3 = "s3://"
+VARIABLES = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ALLOW_HTTP", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+)  # fmt: skip
+"""What an `env_file` may say of a bucket. Others (roles of containers and machines) obstore finds by itself."""
 
 
 class CannotExport(TaximeterError):
@@ -27,8 +33,8 @@ class Place(Protocol):
     def put(self, name: str, made: Path) -> None: ...
 
 
-def place(to: str) -> Place:
-    """`s3://bucket/prefix`, or the path of a folder. Raises ConfigError."""
+def place(to: str, environ: Mapping[str, str] = os.environ) -> Place:
+    """`s3://bucket/prefix`, or the path of a folder. `environ`: who says how to reach a bucket. Raises ConfigError."""
     if not to.startswith(S3):
         return Folder(Path(to))
     bucket, _, prefix = to.removeprefix(S3).partition("/")
@@ -39,7 +45,8 @@ def place(to: str) -> Place:
     except ImportError:
         raise ConfigError(f"{to} needs obstore: pip install 'taximeter[s3]'") from None
     try:
-        return Bucket(S3Store(bucket, prefix=prefix.strip("/") or None), to)
+        given: Any = {name.lower(): environ[name] for name in VARIABLES if environ.get(name)}
+        return Bucket(S3Store(bucket, prefix=prefix.strip("/") or None, config=given), to)
     except Exception as error:  # obstore's errors share no other base
         raise ConfigError(f"{to}: {_first_line(error)}. AWS_… in the environment says how to reach it.") from None
 

@@ -44,6 +44,7 @@ class InForce:
         """`environ`: the variables that the settings name."""
         settings = self.settings = boot.settings
         self.boot = boot
+        self.environ = environ
         self.prices = PriceBook.load(Path(boot.prices_file))
         self.keys = KeyStore(Path(settings.data_dir), settings.auth, audit=audit)
         self.rates = Rates(settings.rate)

@@ -392,7 +392,11 @@ class Control:
 
     def _exporter(self, notes: dict[str, str]) -> Exporter:
         return Exporter(
-            lambda: self.force.settings.export, self.history.reader, lambda: self.force.prices.apart().find, notes
+            lambda: self.force.settings.export,
+            self.history.reader,
+            lambda: self.force.prices.apart().find,
+            notes,
+            environ=lambda: self.force.environ,
         )
 
     def _upkeep(self) -> list[Coroutine[Any, Any, None]]:

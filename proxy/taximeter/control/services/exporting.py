@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO
 
 from msgspec.structs import replace
@@ -58,13 +59,16 @@ class Exporter:
         card: Callable[[], CardOf],
         notes: dict[str, str],
         *,
+        environ: Callable[[], Mapping[str, str]] = lambda: os.environ,
         now_s: Callable[[], float] = time.time,
     ) -> None:
-        """`settings`, `card`: those in force, asked each time. `notes`: what fails stands there, for /healthz."""
+        """`settings`, `card`, `environ`: those in force, asked each time. `notes`: what fails stands there, for
+        /healthz."""
         self._settings = settings
         self._source = source
         self._card = card
         self._notes = notes
+        self._environ = environ
         self._now_s = now_s
 
     async def run(self) -> None:
@@ -101,4 +105,5 @@ class Exporter:
         end_us = int(self._now_s()) * monthly.US
         first_us = monthly.months_before(end_us, MONTHS_BACK)
         made = writers(self._source, self._card())
-        return list(monthly.export(self._source, place(one.to), made, one.formats, Filters(), first_us, end_us))
+        to = place(one.to, self._environ())
+        return list(monthly.export(self._source, to, made, one.formats, Filters(), first_us, end_us))
