@@ -19,6 +19,8 @@ from gateway.test_budget import redis
 from gateway.test_rates import paced, rate
 from gateway.test_websockets import CREATE, code_of, own, until, url
 from taximeter.breaker.rule import Trips
+from taximeter.gateway.admission.admission import Admission
+from taximeter.gateway.websocket.openai import OpenAIBooks
 from taximeter.keys.rule import digest
 from waits import happens
 from websocket_provider import USAGE, WebSocketProvider
@@ -238,6 +240,31 @@ async def test_what_stands_before_bytes_that_are_no_frames_is_read_and_passed(se
                 await socket.recv()
         (record,) = running.records
     assert (record["outcome"], record["total_tokens"], code_of(closed.value)) == ("ok", 253, 1002)
+
+
+async def test_a_fault_of_ours_in_reading_breaks_no_relay_and_one_in_admitting_ends_the_session(
+    serve, paced, redis, monkeypatch, caplog
+):
+    def fails(*_, **__):
+        raise RuntimeError("ours")
+
+    async with (
+        WebSocketProvider() as provider,
+        serve(provider) as running,
+        connect(url(running), **own()) as socket,
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(OpenAIBooks, "server_says", fails)
+            await socket.send(CREATE)
+            await until(socket, "response.done")
+        paced(running, rate("many", requests_per_minute=100))
+        monkeypatch.setattr(Admission, "hold", fails)
+        await socket.send(CREATE)
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert (code_of(closed.value), len(provider.received)) == (1011, 1)
+    assert [record["outcome"] for record in running.records] == ["interrupted"] * 2
+    assert caplog.text.count("RuntimeError: ours") >= 2
 
 
 async def test_a_client_whose_bytes_are_no_frames_is_told(serve):

@@ -207,6 +207,7 @@ RULES: tuple[Rule, ...] = (
     Rule("*", "model", Bounds.ENDLESS, _OPENAI_SEARCH, "search-api"),
     Rule("*", "model", Bounds.ENDLESS, "https://console.groq.com/docs/compound", "compound"),
     Rule("*", "model", Bounds.ENDLESS, "https://docs.perplexity.ai/getting-started/models", "sonar-deep-research"),
+    Rule("*", "model", Bounds.ENDLESS, "https://docs.x.ai/developers/pricing#voice-pricing", "grok-voice"),
 )
 
 EXCEPTIONS = frozenset((

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from taximeter.gateway.websocket.frames import Frames
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from taximeter.gateway.websocket.books import Books
     from taximeter.gateway.websocket.frames import Piece
     from taximeter.gateway.websocket.under_way import UnderWay
+
+log = logging.getLogger("taximeter.gateway")
 
 
 class Answers:
@@ -50,10 +53,13 @@ class Answers:
 
     def _heard(self, piece: Piece) -> UnderWay | None:
         messages, books = self._messages, self._books
-        going_on = messages.over and not piece.first
-        payload = messages.take(piece)
-        if going_on:
-            books.goes_on(payload, last=piece.last)
-        elif messages.event is not None and payload:
-            return books.server_says(messages.event, payload, whole=piece.last)
+        try:
+            going_on = messages.over and not piece.first
+            payload = messages.take(piece)
+            if going_on:
+                books.goes_on(payload, last=piece.last)
+            elif messages.event is not None and payload:
+                return books.server_says(messages.event, payload, whole=piece.last)
+        except Exception:  # metering never breaks the relay
+            log.exception("a message of an upstream could not be read; it goes on")
         return None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taximeter.gateway")
 
-RESTART, AWAY, REFUSED = 1012, 1001, 1008
+RESTART, AWAY, REFUSED, FAILED = 1012, 1001, 1008, 1011
 """Close codes (RFC 6455 §7.4.1; 1012: https://www.iana.org/assignments/websocket)."""
 
 
@@ -89,8 +89,11 @@ class Session(Switched):
     async def _then_go_on(self, until: Coroutine[None, None, None]) -> None:
         try:
             await until
-        finally:
-            self._requests.go_on()
+        except Exception:  # what waits could not be admitted, and nothing may go on behind it
+            log.exception("a WebSocket is closed")
+            self.stop(FAILED, Outcome.INTERRUPTED)
+            return
+        self._requests.go_on()
         self._look_at_pace()
 
     def _run(self, coroutine: Coroutine[None, None, None]) -> None:
