@@ -169,6 +169,7 @@ class ControlPlane:
                 "billing": (
                     Billing(history, self.waits, now_us=lambda: CLOSING_US) if isinstance(history, History) else None
                 ),
+                "evidence": history,
                 **more,
             },
         )

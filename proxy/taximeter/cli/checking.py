@@ -18,7 +18,7 @@ from taximeter.cli.check_upstreams import (
     upstream_troubles,
 )
 from taximeter.cli.findings import Finding, Trouble
-from taximeter.config import Section, Settings
+from taximeter.config import EvidenceSettings, Section, Settings
 from taximeter.config.addresses import masked
 from taximeter.config.checks import before_serving, loop_problems
 from taximeter.config.envfile import environment
@@ -32,6 +32,7 @@ AT_ONCE = 16
 DO_DIRECTORY = "name a directory that the user who runs Taximeter may write, or give that user the right"
 DO_PORT = "stop what has it, or set an address of this machine with a free port"
 DO_PRICES = "mend the file or variable that is named; docs/operations.md, Prices, says what stands in it"
+DO_KEY = "make one with `taximeter evidence keygen FILE`, and let the user who runs Taximeter read it"
 DO_MAIL = "see that host, port and security are the mail server's, that it may be reached from here, and who logs in"
 
 
@@ -90,6 +91,9 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
     ]
     if settings.limits.websocket_sessions:
         tried.append(("WebSockets", "limits.websocket_sessions", lambda: _open_files(settings), ""))
+    if settings.evidence != EvidenceSettings():
+        keys = lambda: _tried(_try_keys, settings, environ)  # noqa: E731
+        tried.append(("the key that signs evidence", "evidence.key_file", keys, DO_KEY))
     if settings.smtp.host:
         mail = f"mail server {settings.smtp.host}:{settings.smtp.port}"
         tried.append((mail, "smtp.host", lambda: _tried(_try_mail, settings, environ), DO_MAIL))
@@ -243,6 +247,12 @@ def _try_mail(settings: Settings, environ: dict[str, str]) -> None:
     from taximeter.alerts.mail import Mailer, password
 
     Mailer(settings.smtp, password(settings.smtp, environ), "").try_out()
+
+
+def _try_keys(settings: Settings, environ: dict[str, str]) -> None:
+    from taximeter.evidence.keys import signers
+
+    signers(settings.evidence, environ)
 
 
 def _try_prices(settings: Settings, environ: dict[str, str]) -> None:

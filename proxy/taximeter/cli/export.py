@@ -19,9 +19,9 @@ from taximeter.cli.proxy import Params, Proxy
 from taximeter.cli.show import console, count, echo
 from taximeter.cli.targets import target
 from taximeter.core.errors import BadRequest
-from taximeter.exports.monthly import Kind
+from taximeter.exports.monthly import KINDS
 
-FORMATS = ("csv", "jsonl", "parquet", "focus")
+FORMATS = ("csv", "jsonl", "parquet", "evidence", "focus")
 PAGE_RECORDS = 2_000
 
 Advance = Callable[[int], None]
@@ -32,7 +32,7 @@ Advance = Callable[[int], None]
 @click.option(
     "--monthly", metavar="WHERE", help="Files by month in a folder or s3://bucket/prefix; needs the history database."
 )
-@click.option("--output", "-o", metavar="FILE", help="FILE.csv, FILE.jsonl, FILE.parquet, FILE.focus.csv, or - .")
+@click.option("--output", "-o", metavar="FILE", help="FILE.csv, .jsonl, .parquet, .evidence, .focus.csv, or - .")
 @click.option(
     "--format", "kinds", multiple=True, type=click.Choice(FORMATS),
     help="Where the file's name does not say it. With --monthly several; parquet and focus where none is said.",
@@ -47,19 +47,23 @@ def export(
     as_json: bool,
     monthly: str | None,
     output: str | None,
-    kinds: tuple[Kind, ...],
+    kinds: tuple[str, ...],
     version: str,
     per: tuple[str, ...],
     unpriced: bool,
 ) -> None:
     """Write single records to a file, oldest first; or, as FOCUS has them, the charges they add up to.
 
+    FILE.evidence has what `taximeter verify FILE` needs to prove that they are what was delivered.
+
     With --monthly: a file for each month of the range (this one and the two before), where history has changed since.
     """
     if (output is None) == (monthly is None):
         raise BadRequest("Say --output FILE, or --monthly WHERE.")
     if output is None:
-        bring(backend, params, str(monthly), kinds, as_json=as_json)
+        if not set(kinds) <= set(KINDS):
+            raise BadRequest(f"By month there are {', '.join(KINDS)}; an export of evidence is one --output.")
+        bring(backend, params, str(monthly), tuple(each for each in KINDS if each in kinds), as_json=as_json)
         return
     if len(kinds) > 1:
         raise BadRequest("A file has one --format.")
@@ -85,29 +89,37 @@ def _kind_of(output: str) -> str:
     if output.endswith(".focus.csv"):
         return "focus"
     kind = Path(output).suffix.lstrip(".")
-    if kind not in FORMATS[:3]:
-        raise BadRequest(f"--output {output!r}: its name must end in .csv, .jsonl or .parquet, or say --format.")
+    if kind not in FORMATS[:4]:
+        raise BadRequest(
+            f"--output {output!r}: its name must end in .csv, .jsonl, .parquet or .evidence, or say --format."
+        )
     return kind
 
 
 def _download(backend: Proxy, params: Params, kind: str, file: BinaryIO) -> int:
     """Copy the control port's export. Lines are the records' count (a record's JSON and CSV texts hold no newline)."""
-    with backend.stream(f"/usage/export.{kind}", params) as answer:
+    counted = kind in ("csv", "jsonl")
+    with backend.stream("/evidence/export" if kind == "evidence" else f"/usage/export.{kind}", params) as answer:
         total = int(answer.headers["x-taximeter-records"])
         seen = 0
         with _progress(total) as advance:
             for chunk in answer.iter_bytes():
                 file.write(chunk)
-                seen += chunk.count(b"\n") if kind != "parquet" else 0
+                seen += chunk.count(b"\n") if counted else 0
                 advance(max(0, seen - (kind == "csv")))  # its first line names the columns
-    return total if kind == "parquet" else seen - (kind == "csv")
+    return seen - (kind == "csv") if counted else total
 
 
 def _dump(backend: Database, params: Params, kind: str, file: BinaryIO) -> int:
     """Write the history's records ourselves."""
     from taximeter.control.answers import rows
+    from taximeter.control.answers.evidence import write_evidence
+    from taximeter.sinks.history.read.evidence import HistoryEvidence
 
     filters = filters_of(params)
+    if kind == "evidence":
+        with HistoryEvidence.of(backend.reader.database) as source:
+            return write_evidence(source, filters, file)
     parquet = rows.ParquetWriter(file) if kind == "parquet" else None
     if kind == "csv":
         file.write(rows.csv_header())

@@ -71,6 +71,10 @@ def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
         raise ConfigError(f"smtp.password_file: there is no file {smtp.password_file}.")
     for number, each in enumerate(settings.reconcile):
         reconcile_credential(each, f"reconcile[{number}]", environ)
+    for name in ("key_env", "previous_key_env"):
+        variable = getattr(settings.evidence, name)
+        if variable and not environ.get(variable):
+            raise ConfigError(f"evidence.{name}: the environment variable {variable} is not set.")
     webhook = settings.webhook
     for variable, proxy in environ.items():
         if webhook.url and variable.lower() in _PROXY_VARIABLES and proxy.startswith("socks"):
@@ -308,6 +312,13 @@ def _access_problems(settings: Settings) -> Iterable[tuple[str, str]]:
         yield "auth.shared_secret_env", "it must be the name of an environment variable, not the secret itself"
     if auth.shared_secret_env and auth.shared_secret_file:
         yield "auth.shared_secret_file", "with shared_secret_env set, the secret comes from there; never both"
+    evidence = settings.evidence
+    for name in ("key", "previous_key"):
+        variable = getattr(evidence, f"{name}_env")
+        if variable and not _is_variable(variable):
+            yield f"evidence.{name}_env", "it must be the name of an environment variable, not the key itself"
+        if variable and getattr(evidence, f"{name}_file"):
+            yield f"evidence.{name}_file", f"with {name}_env set, the key comes from there; never both"
     ids: set[str] = set()
     hashes: set[str] = set()
     for number, key in enumerate(auth.keys):

@@ -55,6 +55,19 @@ class HistorySettings(Section):
     Providers keep results for less. What tells of it later settles it all the same."""
 
 
+class EvidenceSettings(Section):
+    """What proves that history is what was delivered; see docs/evidence.md. The key signs a root each day."""
+
+    key_file: str = ""
+    """A private key as `taximeter evidence keygen` writes it; empty, and no key_env: roots are made, and not signed."""
+    key_env: str = ""
+    """Environment variable with the private key (PEM) itself."""
+    previous_key_file: str = ""
+    """The key before, while another takes over: it signs that one's first root too."""
+    previous_key_env: str = ""
+    """Environment variable with the key before."""
+
+
 class AuthSettings(Section):
     """Who may call, and who administers."""
 
@@ -610,6 +623,7 @@ class Settings(Section):
     """Dated prices of one's own, which add to the shipped ones; empty: config/prices.toml where it exists."""
     redis: RedisSettings = field(default_factory=RedisSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
+    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)
     auth: AuthSettings = field(default_factory=AuthSettings)
     upstream: list[UpstreamSettings] = field(default_factory=lambda: [UpstreamSettings(forward_credentials=True)])
     tags: TagSettings = field(default_factory=TagSettings)

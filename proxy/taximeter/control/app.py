@@ -24,6 +24,7 @@ from taximeter.control.api.analytics import Analytics
 from taximeter.control.api.audit import AuditAdmin
 from taximeter.control.api.corrections import reprice_period
 from taximeter.control.api.deadletters import DeadLetterAdmin
+from taximeter.control.api.evidence import Evidence
 from taximeter.control.api.focus import FocusExport
 from taximeter.control.api.letters import LetterAdmin
 from taximeter.control.api.organization import Organization
@@ -78,6 +79,7 @@ def create(services: Services) -> Litestar:
             DeadLetterAdmin,
             owed,
             AuditAdmin,
+            Evidence,
             reprice_period,
             rebuild_redis,
             *node.HANDLERS,

@@ -28,6 +28,7 @@ ACTIONS = {
     "node.backup": "a back-up was made",
     "node.restore": "a back-up was put back",
     "history.prune": "old records were deleted by hand",
+    "evidence.seal": "a root was made over what was under none",
     "history.move": "the history was copied into another database",
     "settings.reload": "settings were read again",
     "sign_in": "somebody signed in to the dashboard, or tried",

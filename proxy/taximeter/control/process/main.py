@@ -52,6 +52,7 @@ from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Record
 from taximeter.delivery import Delivery
+from taximeter.evidence.statements import told_of
 from taximeter.journal import Journal, gone
 from taximeter.node.audit import AuditLog
 from taximeter.node.child import LEAVE, REFUSED, TAKE, TAKEN, Boot, Child
@@ -78,6 +79,8 @@ OWED_S = 1.0
 """How often it is looked for what calls used that are billed later."""
 RECONCILE_S = 30.0
 """How often it is looked whether a comparison with a provider is due."""
+EVIDENCE_S = 60.0
+"""How often what is kept of the journals' chains is put in order, and looked whether the day is over."""
 LOOK_S = 1.0
 """How often it is looked at how fast is spent."""
 SECURE_S, COUNTED_S = 0.5, 5.0
@@ -352,6 +355,7 @@ class Control:
             deadletters=self.delivery,
             audit=self.audit,
             trail=self.trail,
+            evidence=self.history,
             sessions=self.sessions,
             forms=self.forms,
             shares=self.shares,
@@ -410,6 +414,12 @@ class Control:
             if self.force.webhook is not None:
                 await self.force.webhook.prune(before_us)
 
+        async def keep_evidence() -> None:
+            await self.history.gather_evidence()
+            made = await self.history.seal_evidence_daily(_now_us(), self.force.signers)
+            if made is not None:
+                log.info("%s", told_of(made))
+
         async def share_keys() -> None:
             if self.settings.redis.url:  # an embedded one has no other nodes
                 await exchange(self.counters.server, self.force.keys, self.force.sealing)
@@ -426,6 +436,7 @@ class Control:
             every(AUDIT_S, "auditing Redis against history", self.counters.auditor.audit, notes),
             every(TAGS_S, "summing by track, document and end user", self.history.roll_up_tags, notes),
             every(PRUNE_S, "forgetting old records", prune, notes),
+            every(EVIDENCE_S, "keeping evidence", keep_evidence, notes),
             every(KEYS_S, "bringing the audit log into the history", self.trail.file, notes),
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),

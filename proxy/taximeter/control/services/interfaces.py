@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from taximeter.core.record import Record
 from taximeter.delivery.aside import Aside
 from taximeter.delivery.health import Replayed
+from taximeter.sinks.history.read.evidence import HistoryEvidence
 from taximeter.sinks.query import NEWEST, Filters, Group, Latency, Listing, Match, Ranked, Sort, TrackPart, Window
 from taximeter.sinks.webhook.letters import Letter
+
+T = TypeVar("T")
 
 
 class SumsReader(Protocol):
@@ -56,6 +59,13 @@ class RecordsReader(Protocol):
 
 class HistoryReader(SumsReader, RecordsReader, Protocol):
     """Both."""
+
+
+class EvidenceReader(Protocol):
+    """What history keeps of the journals' chains."""
+
+    async def evidence(self, ask: Callable[[HistoryEvidence], T]) -> T:
+        """Asks it in a thread, over one state of the database."""
 
 
 class Drained(Protocol):

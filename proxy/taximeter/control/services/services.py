@@ -20,7 +20,7 @@ from taximeter.control.door.shares import Shares
 from taximeter.control.services.arrivals import Arrivals
 from taximeter.control.services.audit import AuditTrail
 from taximeter.control.services.corrections import Corrections
-from taximeter.control.services.interfaces import DeadLetters, Delivery, HistoryReader, Letters, Node
+from taximeter.control.services.interfaces import DeadLetters, Delivery, EvidenceReader, HistoryReader, Letters, Node
 from taximeter.control.services.live import Live
 from taximeter.control.services.owed import OwedLedger
 from taximeter.control.services.turns import InTurn
@@ -79,6 +79,8 @@ class Services:
     """Who changes something writes it down here."""
     trail: AuditTrail | None = None
     """Reads what was written down; None: nothing is kept."""
+    evidence: EvidenceReader | None = None
+    """None: this control plane has no history that keeps any."""
     sessions: Sessions = field(default_factory=Sessions)
     forms: Forms = field(default_factory=Forms)
     former: Door | None = None

@@ -12,6 +12,8 @@ from taximeter.sinks.history.schema import journals, meta, tags_done
 
 EVENTS, TAGS, APART = "events_since_us", "tags_since_us", "apart_since_us"
 """Names in `meta`."""
+UNCHAINED = "unchained_journals"
+"""Likewise: the largest number of a journal known before there was evidence."""
 
 DONE = func.coalesce(tags_done.c.seq, 0)
 BEHIND = journals.outerjoin(tags_done, tags_done.c.journal_no == journals.c.journal_no)

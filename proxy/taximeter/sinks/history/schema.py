@@ -16,6 +16,7 @@ from sqlalchemy import (
     Index,
     Integer,
     Label,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -32,7 +33,8 @@ from taximeter.sinks.query import SERIES, TAGS
 
 VERSION = 5
 """Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag. 3: charges. 4: refusals apart
-from errors, and how long calls took. 5: what is billed later, roll-ups by tag in each series."""
+from errors, and how long calls took. 5: what is billed later, roll-ups by tag in each series, evidence (a chain of
+hashes for each journal)."""
 
 SEQ_BITS = 40
 """An event's id is `journal_no << 40 | seq`: 10^12 records a journal, 8 million journals, in 63 bits."""
@@ -55,7 +57,7 @@ meta = Table(
 )
 """`version`: of this schema. `id`: random, of this database. `events_since_us`: single records before this moment
 have been deleted; `tags_since_us`: what is known of tags before this one; `apart_since_us`: refusals and latencies
-before this one are not told."""
+before this one are not told. `unchained_journals`: up to this number, journals were known before there was evidence."""
 
 journals = Table(
     "journals",
@@ -65,8 +67,10 @@ journals = Table(
     Column("seq", Big, nullable=False),
     Column("digest", Text, nullable=False),
     Column("ended", Boolean, nullable=False),
+    Column("chain", Text, nullable=False, server_default=""),
 )
-"""The cursor of each journal. Kept for ever: a file that comes back from a back-up is known."""
+"""The cursor of each journal. Kept for ever: a file that comes back from a back-up is known. `chain`: the last link of
+its chain (evidence.chain), hex; "" where none of it was delivered since there is evidence."""
 
 ORIGIN = ("upstream", "api", "request_model", "response_model", "tokenizer", "price_ref")
 
@@ -324,6 +328,58 @@ tags_done = Table(
     Column("seq", Big, nullable=False),
 )
 """The last record of each journal that is in the roll-ups by tag; none where it is not begun."""
+
+evidence_pieces = Table(
+    "evidence_pieces",
+    metadata,
+    Column("piece_no", Big, primary_key=True, autoincrement=True),
+    Column("journal_no", Big, nullable=False),
+    Column("after", Big, nullable=False),
+    Column("upto", Big, nullable=False),
+    Column("late", Boolean, nullable=False),
+    Column("ended", Boolean, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("entries", LargeBinary, nullable=False),
+)
+"""The chain's entries of each batch delivered, as evidence.chain packs them, until they are gathered into a segment."""
+
+Index("evidence_pieces_journal", evidence_pieces.c.journal_no, evidence_pieces.c.piece_no)
+
+evidence_segments = Table(
+    "evidence_segments",
+    metadata,
+    Column("journal_no", Big, primary_key=True, autoincrement=False),
+    Column("number", Big, primary_key=True, autoincrement=False),
+    Column("root_no", Big),
+    Column("after", Big, nullable=False),
+    Column("upto", Big, nullable=False),
+    Column("last_us", Big),
+    Column("statement", Text, nullable=False),
+    Column("entries", LargeBinary),
+)
+"""Many consecutive entries of a journal, and what is said of them (evidence.statements.Segment, the exact text). The
+entries go when the last of their records is deleted; the statement stays, so that roots can be computed for ever.
+`root_no`: null until there is one over it."""
+
+Index("evidence_segments_root", evidence_segments.c.root_no)
+
+evidence_roots = Table(
+    "evidence_roots",
+    metadata,
+    Column("root_no", Big, primary_key=True, autoincrement=False),
+    Column("statement", Text, nullable=False),
+    Column("signatures", Text, nullable=False),
+)
+"""evidence.statements.SignedRoot; `signatures` is JSON."""
+
+evidence_keys = Table(
+    "evidence_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("public_key", Text, nullable=False),
+)
+"""Every public key that has signed a root, in hex."""
 
 _TIME = {
     "sqlite": "datetime(e.ended_at / 1000000, 'unixepoch')",

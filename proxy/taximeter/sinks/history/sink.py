@@ -11,16 +11,20 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from taximeter.budgets.tally import Tally, TallySum
 from taximeter.core.audit import AuditEntry, AuditFilters
 from taximeter.core.record import Record
+from taximeter.evidence.keys import Signer
+from taximeter.evidence.statements import SignedRoot
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.history import space
 from taximeter.sinks.history.audit import AuditTable
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.owing import Owing
 from taximeter.sinks.history.read.charges import Charge
+from taximeter.sinks.history.read.evidence import HistoryEvidence
 from taximeter.sinks.history.read.owed import Owed, OwedStanding, Unsettled
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.read.snapshot import Snapshots
 from taximeter.sinks.history.told import Told
+from taximeter.sinks.history.write.evidence import EvidenceTables
 from taximeter.sinks.history.write.tag_rollups import TagRoller
 from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.ledger import Ledger, Standing
@@ -62,6 +66,7 @@ class History:
         self._audit = AuditTable(self._database)
         self._told = Told(self._database)
         self._owing = Owing(self._database, node)
+        self._evidence = EvidenceTables(self._database)
         self.reader = Reader(self._database)
         self._snapshots = Snapshots(self._database)
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="history-writer")
@@ -186,6 +191,15 @@ class History:
         """See Owing.lease."""
         return await self._write(self._owing.lease, name, now_us, until_us)
 
+    async def evidence(self, ask: Callable[[HistoryEvidence], T]) -> T:
+        """What is kept of the journals' chains, over one state of the database."""
+
+        def read() -> T:
+            with HistoryEvidence.of(self._database) as source:
+                return ask(source)
+
+        return await self.read(read)
+
     async def add_audit(self, entries: Sequence[AuditEntry]) -> None:
         """Write these entries of the audit log; those that are there already are left alone."""
         await self._write(self._audit.add, entries)
@@ -214,9 +228,28 @@ class History:
         gone = 0
         while bite := await self._write(self._writer.prune, before_us):
             gone += bite
+        await self._write(self._evidence.prune)
         while await self._write(space.give_back, self._database):
             pass
         return gone
+
+    async def gather_evidence(self, *, everything: bool = False) -> None:
+        """Make segments of what was delivered, of journals that have much; `everything`: of all. In bites."""
+        while await self._write(self._evidence.gather, all_=everything):
+            pass
+
+    async def seal_evidence_daily(self, now_us: int, signers: Callable[[], Sequence[Signer]]) -> SignedRoot | None:
+        """Make a root where a day (UTC) has ended since the last one and no node has made it yet."""
+        if not await self._write(self._evidence.is_due, now_us):
+            return None
+        signing = signers()
+        await self.gather_evidence(everything=True)
+        return await self._write(self._evidence.seal, now_us, signing, daily=True)
+
+    async def seal_evidence(self, now_us: int, signers: Sequence[Signer]) -> SignedRoot | None:
+        """Make a root over all that has none; None: there is nothing."""
+        await self.gather_evidence(everything=True)
+        return await self._write(self._evidence.seal, now_us, signers)
 
     usage = _off_loop(Reader.usage)
     stretches = _off_loop(Reader.stretches)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from sqlalchemy import Connection, func, inspect, literal, select, text
 
 from taximeter.sinks.history import schema
-from taximeter.sinks.history.schema import LEVELS, QUARTER, QUARTER_S, SUMMARY_LEVELS, TAG_LEVELS, US, meta, tags_done
+from taximeter.sinks.history.schema import (
+    LEVELS,
+    QUARTER,
+    QUARTER_S,
+    SUMMARY_LEVELS,
+    TAG_LEVELS,
+    US,
+    journals,
+    meta,
+    tags_done,
+)
 
 
 def upgrade(connection: Connection, found: int) -> None:
@@ -17,6 +27,8 @@ def upgrade(connection: Connection, found: int) -> None:
         _tags(connection)
     if found < 4:
         _apart(connection)
+    if found < 5:
+        _chained(connection)
 
 
 def _without_tags(connection: Connection) -> None:
@@ -41,3 +53,12 @@ def _apart(connection: Connection) -> None:
     if last_s is not None:
         since_us = (last_s + QUARTER_S) * US
         connection.execute(meta.insert().values(name="apart_since_us", value=str(since_us)))
+
+
+def _chained(connection: Connection) -> None:
+    """Evidence: a journal's chain begins with the next record that is delivered of it."""
+    if all(column["name"] != "chain" for column in inspect(connection).get_columns(journals.name)):
+        connection.execute(text(f"ALTER TABLE {journals.name} ADD COLUMN chain TEXT NOT NULL DEFAULT ''"))
+    last = connection.execute(select(func.max(journals.c.journal_no))).scalar()
+    if last is not None:
+        connection.execute(meta.insert().values(name="unchained_journals", value=str(last)))

@@ -73,6 +73,12 @@ def of_ids(connection: Connection, ids: Select[tuple[int]]) -> Iterator[Record]:
     return map(to_record, connection.execute(_named(select(events).where(events.c.id.in_(ids)))))
 
 
+def between(connection: Connection, first: int, last: int) -> Sequence[Row[*tuple[Any, ...]]]:
+    """The events with ids from one to another, by id, as rows.to_record takes them."""
+    found = _named(select(events).where(events.c.id.between(first, last)))
+    return connection.execute(found.order_by(None).order_by(found.selected_columns.id)).all()
+
+
 def arrived(connection: Connection, request_ids: Collection[str]) -> set[tuple[str, str]]:
     """Those of these requests there are records of, each with the workspace of one."""
     names, found = list(request_ids), set()

@@ -19,7 +19,7 @@ from taximeter.core.bounds import MAX_SUM
 from taximeter.core.record import Record
 from taximeter.core.totals import saturated
 from taximeter.sinks.history.rows import COLUMNS
-from taximeter.sinks.history.schema import events, journals
+from taximeter.sinks.history.schema import events, evidence_pieces, journals
 from taximeter.sinks.query import TAGS
 
 Row = tuple[Any, ...]
@@ -59,14 +59,19 @@ class Statements:
         self.dialect = connection.dialect.name
         self._driver: Any = connection.connection.driver_connection
 
-    def journals(self, ids: Sequence[str]) -> list[tuple[str, int, int]]:
-        """(journal_id, journal_no, seq) of those known, locked until the transaction ends (SQLite: everything is)."""
-        found: list[tuple[str, int, int]] = self._driver.execute(_journals_sql(len(ids), self.dialect), ids).fetchall()
-        return found
+    def journals(self, ids: Sequence[str]) -> list[tuple[str, int, int, str]]:
+        """(journal_id, journal_no, seq, chain) of those known, locked until the transaction ends (SQLite: all are)."""
+        rows: list[tuple[str, int, int, str]]
+        rows = self._driver.execute(_journals_sql(len(ids), self.dialect), ids).fetchall()
+        return rows
 
-    def pass_on(self, journal_no: int, seq: int, digest: str, ended: bool) -> None:
+    def pass_on(self, journal_no: int, seq: int, digest: str, ended: bool, chain: str) -> None:
         """Set a journal's cursor."""
-        self._driver.execute(_cursor_sql(self.dialect), (seq, digest, ended, journal_no))
+        self._driver.execute(_cursor_sql(self.dialect), (seq, digest, ended, chain, journal_no))
+
+    def piece(self, *values: Any) -> None:
+        """Store a row of `evidence_pieces`: its columns' values, but for its number."""
+        self._driver.execute(_piece_sql(self.dialect), values)
 
     def insert(self, rows: Mapping[Known, list[Row]]) -> None:
         """Store events: values of COLUMNS each, by what they know."""
@@ -121,14 +126,21 @@ def _mark(dialect: str) -> str:
 def _journals_sql(count: int, dialect: str) -> str:
     marks = ", ".join([_mark(dialect)] * count)
     lock = "" if dialect == "sqlite" else " FOR UPDATE"
-    query = f"SELECT journal_id, journal_no, seq FROM {journals.name} WHERE journal_id IN ({marks})"  # noqa: S608
+    query = f"SELECT journal_id, journal_no, seq, chain FROM {journals.name} WHERE journal_id IN ({marks})"  # noqa: S608
     return f"{query} ORDER BY journal_id{lock}"
 
 
 @lru_cache(maxsize=2)
 def _cursor_sql(dialect: str) -> str:
-    sql = f"UPDATE {journals.name} SET seq = ?, digest = ?, ended = ? WHERE journal_no = ?"  # noqa: S608
+    sql = f"UPDATE {journals.name} SET seq = ?, digest = ?, ended = ?, chain = ? WHERE journal_no = ?"  # noqa: S608
     return sql.replace("?", _mark(dialect))
+
+
+@lru_cache(maxsize=2)
+def _piece_sql(dialect: str) -> str:
+    names = [column.name for column in evidence_pieces.columns if not column.primary_key]
+    marks = ", ".join([_mark(dialect)] * len(names))
+    return f"INSERT INTO {evidence_pieces.name} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
 
 
 @lru_cache(maxsize=_SHAPES)

@@ -38,6 +38,7 @@ from taximeter.sinks.history.schema import (
     summaries,
 )
 from taximeter.sinks.history.write import owed, retention, tag_rollups
+from taximeter.sinks.history.write.chaining import chained
 from taximeter.sinks.history.write.intern import Interned, insert_new
 from taximeter.sinks.history.write.latencies import add_latencies
 from taximeter.sinks.history.write.levels import Cells, add_to_levels, put
@@ -128,13 +129,19 @@ class Writer:
 
     def _retake(self, connection: Connection, statements: Statements, record: Record) -> None:
         journal_id, seq = record.event_id.rpartition(":")[0], seq_of(record.event_id)
-        number, cursor = next(((number, at) for _, number, at in statements.journals([journal_id])), (0, 0))
+        _, number, cursor, last = next(iter(statements.journals([journal_id])), ("", 0, 0, ""))
         if seq > cursor:
             raise ValueError(f"history has not passed {record.event_id} yet")
         mark = f"retaken:{record.event_id}"  # looked for under the journal's lock
         if connection.execute(select(meta.c.name).where(meta.c.name == mark)).first() is None:
             connection.execute(insert(meta).values(name=mark, value=""))
             self._store(connection, statements, [(number, group) for group in grouped([record])])
+            batch = Batch(journal_id=journal_id, after=seq - 1, upto=seq, records=[record])
+            connection.execute(
+                journals.update()
+                .where(journals.c.journal_no == number)
+                .values(chain=chained(statements, number, last, batch, late=True))
+            )
             tag_rollups.retaken(connection, number, seq)
 
     def _forget_names(self) -> None:
@@ -147,12 +154,14 @@ class Writer:
         statements = Statements(connection)
         numbers = self._locked(connection, statements, batches)
         taken: list[tuple[int, Group]] = []
-        cursors = {batch.journal_id: numbers.get(batch.journal_id, (0, 0))[1] for batch in batches}
+        cursors = {batch.journal_id: numbers.get(batch.journal_id, (0, 0, ""))[1] for batch in batches}
         for batch in batches:
             if cursors[batch.journal_id] != batch.after:
                 continue
-            number = numbers[batch.journal_id][0]
-            statements.pass_on(number, batch.upto, batch.digest, batch.ended)
+            number, _, last = numbers[batch.journal_id]
+            last = chained(statements, number, last, batch)
+            numbers[batch.journal_id] = number, batch.upto, last
+            statements.pass_on(number, batch.upto, batch.digest, batch.ended, last)
             cursors[batch.journal_id] = batch.upto
             taken += [(number, group) for group in batch.groups]
         if taken:
@@ -161,8 +170,8 @@ class Writer:
 
     def _locked(
         self, connection: Connection, statements: Statements, batches: Sequence[Batch]
-    ) -> dict[str, tuple[int, int]]:
-        """(journal_no, seq) of each batch's journal, those that begin now included, unknown ones left out."""
+    ) -> dict[str, tuple[int, int, str]]:
+        """(journal_no, seq, chain) of each batch's journal, those that begin now included, unknown ones left out."""
         ids = sorted({batch.journal_id for batch in batches})
         rows = statements.journals(ids)
         beginning = {batch.journal_id for batch in batches if batch.after == 0}.difference(name for name, *_ in rows)
@@ -171,7 +180,7 @@ class Writer:
             for name in sorted(beginning):
                 connection.execute(insert_new(journals, connection.dialect.name).values(journal_id=name, **fresh))
             rows = statements.journals(ids)
-        return {name: (number, seq) for name, number, seq in rows}
+        return {name: (number, seq, last) for name, number, seq, last in rows}
 
     def _store(self, connection: Connection, statements: Statements, everything: Sequence[tuple[int, Group]]) -> None:
         later = [each for _, group in everything for each in group.records if owed.concerns(each)]
