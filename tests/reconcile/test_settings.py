@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from billing_provider import Billing
-from taximeter.cli.check_reconciles import reconcile_troubles
-from taximeter.config import Settings
+from taximeter.cli.check_reconciles import doubts, reconcile_troubles
+from taximeter.config import Settings, UpstreamSettings
 from taximeter.config.checks import before_serving, check
 from taximeter.core.errors import ConfigError
 
@@ -85,3 +85,19 @@ async def test_check_tries_each_once(tmp_path):
         ((trouble,),) = await tried([{"base_url": billing.url}])
         assert "answers 401" in str(trouble) and "administrator" in trouble.do
     assert await tried([{"api_key_env": "NONE"}]) == [], "told where settings are tried"
+
+
+def test_what_is_probably_not_meant_is_doubted():
+    def doubted(given, environ, **upstream):
+        whole = settings(given)
+        whole.upstream = [UpstreamSettings(**upstream)]
+        found = list(doubts(whole.reconcile[0], "reconcile[0]", whole, environ))
+        assert all(each.level == "warning" and each.do for each in found)
+        return [each.setting for each in found]
+
+    keyed = {"api_key_env": "CALLS"}
+    assert doubted({}, {"ADMIN": "sk-1", "CALLS": "sk-1"}, **keyed) == ["reconcile[0].api_key_env"]
+    assert doubted({}, {"ADMIN": "sk-1", "CALLS": "sk-2"}, **keyed) == []
+    assert doubted({"by": "upstream"}, {"ADMIN": "sk-1"}) == ["reconcile[0].by"]
+    assert doubted({"by": "upstream", "names": {"key_1": "openai"}}, {"ADMIN": "sk-1"}) == []
+    assert doubted({}, {}) == [], "told where settings are tried"

@@ -14,9 +14,10 @@ from billing_provider import Billed, Billing
 from control_plane import ControlPlane, bearing, record
 from taximeter.alerts import conditions
 from taximeter.cli import main
-from taximeter.config.settings import AuthSettings, Settings
+from taximeter.config.settings import AlertSettings, AuthSettings, Settings
 from taximeter.core.record import Outcome, Source
 from taximeter.keys.rule import digest
+from taximeter.reconcile.rule import PullFailed
 from taximeter.sinks.prometheus import reconciled
 
 DAY = "2026-11-03"
@@ -151,22 +152,31 @@ async def test_it_is_the_admins_alone(house, tmp_path):
         assert (await control.client.get("/reconciliations/x", headers=admin)).status_code == 404
 
 
-async def test_metrics_and_alerts_say_so(plane):
-    service = plane.reconcile
-    service.standings = await service.all()
-    assert list(conditions.reconciled(service.standings)) == []
-    await service.now("openai")
-    told = [sample for family in reconciled.families(service.measured()) for sample in family.samples]
-    samples = {(each.name, each.labels.get("figure")): each.value for each in told}
-    assert samples["taximeter_reconcile_coverage_ratio", "output_tokens"] == 5_940 / 6_800
-    assert samples["taximeter_reconcile_difference_ratio", "cost"] == pytest.approx(0.6889, abs=1e-3)
-    assert samples["taximeter_reconcile_tolerance_ratio", None] == 0.005
-    (alert,) = conditions.reconciled(service.standings)
-    assert alert.subject == "openai:differs" and alert.shared
-    assert alert.title == "Reconcile openai: cost differs by 68.89%"
-    assert "31.11% of what they tell passed here" in alert.text
-    for _ in range(conditions.STALE_ATTEMPTS):
-        plane.billing.faults.append((403, {}, b""))
-        await plane.client.post("/reconciliations/openai")
-    service.standings = await service.all()
-    assert [each.subject for each in conditions.reconciled(service.standings)] == ["openai:differs", "openai:fails"]
+async def test_metrics_and_alerts_say_so(house):
+    await house.add(*(record(n) for n in range(198)))
+    async with Billing(bills()) as billing:
+        service = house.service(billing, name="openai")
+        nothing: Any = None
+        sources = conditions.Sources(
+            node="n", trips=list, history=nothing, health=nothing, dead_letters=nothing,
+            standings=lambda: service.standings, now_us=lambda: 0,
+        )  # fmt: skip
+        told_of = AlertSettings(name="ops", on=["reconcile"])
+        service.standings = await service.all()
+        assert await sources.of(told_of) == []
+        await service.now("openai")
+        told = [sample for family in reconciled.families(service.measured()) for sample in family.samples]
+        samples = {(each.name, each.labels.get("figure")): each.value for each in told}
+        assert samples["taximeter_reconcile_coverage_ratio", "output_tokens"] == 5_940 / 6_800
+        assert samples["taximeter_reconcile_difference_ratio", "cost"] == pytest.approx(0.6889, abs=1e-3)
+        assert samples["taximeter_reconcile_tolerance_ratio", None] == 0.005
+        (alert,) = await sources.of(told_of)
+        assert alert.subject == "openai:differs" and alert.shared
+        assert alert.title == "Reconcile openai: cost differs by 68.89%"
+        assert "31.11% of what they tell passed here" in alert.text
+        for _ in range(conditions.STALE_ATTEMPTS):
+            billing.faults.append((403, {}, b""))
+            with pytest.raises(PullFailed):
+                await service.now("openai")
+        service.standings = await service.all()
+        assert [each.subject for each in await sources.of(told_of)] == ["openai:differs", "openai:fails"]

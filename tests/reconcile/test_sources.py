@@ -21,7 +21,7 @@ from taximeter.reconcile import anthropic, exports
 from taximeter.reconcile.pulling import pullers, scope_of
 from taximeter.reconcile.rule import PullFailed
 from taximeter.reconcile.service import ReconcileService
-from taximeter.reconcile.told import Span
+from taximeter.reconcile.told import By, Span
 
 __all__ = ["start"]
 
@@ -98,7 +98,8 @@ async def test_the_scripted_shapes_are_those_of_the_providers_sdks():
             UsageCostsResponse.model_validate(pages[1])
 
 
-async def test_openai_keys_are_known_by_their_last_characters(house):
+async def test_openai_keys_are_known_by_their_last_characters(house_on):
+    house = house_on
     await house.add(record(1), record(2, upstream="openai-eu"), record(3, upstream="gone"))
     billed = [Billed(DAY, "gpt-4o-mini", key, input=100, cached=20, output=30, usd="0.000033")
               for key in ("key_a", "key_b", "key_c", "key_d")]  # fmt: skip
@@ -211,8 +212,7 @@ def test_what_a_column_may_mean_is_what_settings_take():
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic_admin"])
-@pytest.mark.parametrize("by", ["", "key", "workspace"])
-async def test_our_own_apis_reconcile_to_zero(start, kind, by):
+async def test_our_own_apis_reconcile_to_zero(start, kind):
     token = "the-admin-token"
     # The control port takes tokens as bearers only, and Anthropic's clients send x-api-key: loopback is the admin.
     auth = AuthSettings(admin_token_sha256=digest(token) if kind == "openai" else "")
@@ -227,22 +227,26 @@ async def test_our_own_apis_reconcile_to_zero(start, kind, by):
         record(1, kind="correction", cost_nusd=1, input_tokens=None, output_tokens=None),
     )  # fmt: skip
     url = f"{control.url}/v1" if kind == "openai" else control.url
-    given: dict[str, Any] = {"name": "self", "kind": kind, "api_key_env": "ADMIN", "base_url": url, "provider": "*"}
-    settings = Settings(reconcile=[ReconcileSettings(by=by, **given)])
+    given: dict[str, Any] = {"kind": kind, "api_key_env": "ADMIN", "base_url": url, "provider": "*"}
+    whose: tuple[By, ...] = ("", "key", "workspace")
+    settings = Settings(reconcile=[ReconcileSettings(name=f"by-{by}", by=by, **given) for by in whose])
 
     async def no_pause(seconds):
         pass
 
-    (puller,) = pullers(settings, {"ADMIN": token}, no_pause)
-    service = ReconcileService([puller], control.history, node="n1", now_us=lambda: record(1).ended_at + 4 * DAY_US)
-    standing = await service.now("self")
-    costs = () if (kind, by) == ("anthropic_admin", "key") else ("cost_nusd",)  # it tells none by key
-    assert {each.figure: (each.apart, each.not_known) for each in standing.compared} == dict.fromkeys(
-        ("input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens", *costs), (0, 0)
-    )
-    assert [each.ours for each in standing.compared if each.figure == "cost_nusd"] == [
-        123_456_789 + 2 * 33_000 + 320 + 7 + 1 for _ in costs
-    ]
+    def now_us():
+        return record(1).ended_at + 4 * DAY_US
+
+    service = ReconcileService(pullers(settings, {"ADMIN": token}, no_pause), control.history, node="n1", now_us=now_us)
+    for by in whose:
+        standing = await service.now(f"by-{by}")
+        costs = () if (kind, by) == ("anthropic_admin", "key") else ("cost_nusd",)  # it tells none by key
+        assert {each.figure: (each.apart, each.not_known) for each in standing.compared} == dict.fromkeys(
+            ("input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens", *costs), (0, 0)
+        )
+        assert [each.ours for each in standing.compared if each.figure == "cost_nusd"] == [
+            123_456_789 + 2 * 33_000 + 320 + 7 + 1 for _ in costs
+        ]
 
 
 async def test_a_credential_is_tried_with_the_smallest_question(house):

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from taximeter.cli.findings import Trouble
 from taximeter.config import Settings
+from taximeter.config.secret import reconcile_credential
+from taximeter.config.settings import ReconcileSettings
 from taximeter.core.errors import ConfigError
 from taximeter.reconcile.pulling import Puller, pullers
 from taximeter.reconcile.rule import PullFailed, settled
@@ -15,6 +17,29 @@ from taximeter.reconcile.told import Span
 
 LONGEST_S = 10.0
 _DO = "see that the credential is one of an administrator, who may read usage, and that base_url is right"
+
+
+def doubts(each: ReconcileSettings, path: str, settings: Settings, environ: Mapping[str, str]) -> Iterator[Trouble]:
+    """What would work, but probably not as it is meant. Nothing is asked."""
+    keys = {environ.get(upstream.api_key_env, "").strip() for upstream in settings.upstream if upstream.api_key_env}
+    try:
+        credential = reconcile_credential(each, path, environ)
+    except ConfigError:  # told where settings are tried
+        return
+    if credential and credential in keys and each.kind != "openrouter_generations":
+        yield Trouble(
+            "its credential is one that calls are made with, and providers want an administrator's for usage",
+            do="make an admin key that may read usage, and name that",
+            setting=f"{path}.{'api_key_env' if each.api_key_env else 'api_key_file'}",
+            level="warning",
+        )
+    if each.by == "upstream" and not each.names and not keys:
+        yield Trouble(
+            "no upstream has a credential of ours, so the provider's keys cannot be told to be any upstream's",
+            do='say which they are: names = { "key_abc" = "openai" }',
+            setting=f"{path}.by",
+            level="warning",
+        )
 
 
 def reconcile_troubles(settings: Settings, environ: Mapping[str, str]) -> Iterator[list[Trouble]]:

@@ -101,6 +101,7 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
         yield from _told(what, setting, list(attempt()), found, do)
     yield from _exports(settings, environ, found, connect=connect)
     yield from _providers(settings, found)
+    yield from _compared(settings, environ, found)
     if connect:
         yield from _upstreams(settings, environ, found)
         yield from _reconciles(settings, environ, found)
@@ -176,6 +177,17 @@ def _exports(settings: Settings, environ: dict[str, str], found: Found, *, conne
             continue
         do = "AWS_… in the environment says with whose rights, and where" if bucket else DO_DIRECTORY
         yield from _told(f"export to {export.to}", f"export[{number}].to", troubles, found, do)
+
+
+def _compared(settings: Settings, environ: dict[str, str], found: Found) -> Iterator[Finding]:
+    """Comparisons that would work, but probably not as they are meant."""
+    if not settings.reconcile:
+        return
+    from taximeter.cli.check_reconciles import doubts
+
+    for number, each in enumerate(settings.reconcile):
+        for trouble in doubts(each, f"reconcile[{number}]", settings, environ):
+            yield from _told(f"reconcile {each.name}", f"reconcile[{number}]", [trouble], found)
 
 
 def _reconciles(settings: Settings, environ: dict[str, str], found: Found) -> Iterator[Finding]:
