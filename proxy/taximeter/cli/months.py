@@ -36,7 +36,7 @@ def bring(backend: Backend, params: Params, where: str, kinds: tuple[Kind, ...],
     from taximeter.control.services.exporting import MONTHS_BACK, writers
 
     asked, now_us = filters_of(params), time.time_ns() // 1_000
-    end_us = now_us if asked.to_us is None else asked.to_us
+    end_us = now_us if asked.to_us is None else min(asked.to_us, now_us)
     first_us = months_before(end_us, MONTHS_BACK) if asked.from_us is None else asked.from_us
     whole, kinds = replace(asked, from_us=None, to_us=None), kinds or USUAL
     to = place(where)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from litestar import Controller, get
@@ -23,7 +22,7 @@ from taximeter.control.services.querying import DRAIN_S, ApiRequest, run
 from taximeter.control.services.services import Services
 from taximeter.core import views
 from taximeter.core.errors import BadRequest
-from taximeter.core.times import moment_us, zone
+from taximeter.core.times import moment_us, shown, zone
 from taximeter.sinks.query import Filters, Group
 
 Row = dict[str, Any]
@@ -142,8 +141,8 @@ def _buckets(filters: Filters, asked: Page, by: Sequence[str], shape: Callable[[
     return {
         "data": [
             {
-                "starting_at": _shown(start),
-                "ending_at": _shown(end),
+                "starting_at": shown(start * US),
+                "ending_at": shown(end * US),
                 "results": [shape(each) for each in at.get(start, [])],
             }
             for start, end in asked.buckets()
@@ -183,7 +182,3 @@ def _cost(group: Group, names: Sequence[str]) -> Row:
         "service_tier": group.key["service_tier"] if described else None,
         **dict.fromkeys(("cost_type", "token_type", "context_window", "inference_geo")),
     }
-
-
-def _shown(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
