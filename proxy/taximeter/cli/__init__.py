@@ -26,6 +26,7 @@ VERBS: dict[str, str] = {
     "by-key": "taximeter.cli.query:by_key",
     "by-user": "taximeter.cli.query:by_user",
     "range": "taximeter.cli.query:range_",
+    "quantities": "taximeter.cli.quantities:quantities",
     "costs": "taximeter.cli.query:costs",
     "trends": "taximeter.cli.insights:trends",
     "peaks": "taximeter.cli.insights:peaks",

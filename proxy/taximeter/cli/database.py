@@ -51,6 +51,11 @@ class Database:
 
         filters, now_us, tz = filters_of(params), time.time_ns() // 1_000, _zone(params)
         match name:
+            case "quantities":
+                from taximeter.control.answers import quantities
+
+                found = self.reader.quantities(filters, checked(params.get("group_by", ())))
+                return responses.encode(quantities.response(filters, found))
             case "trends":
                 names = checked(params.get("group_by", ()))
                 return responses.encode(queries.read(self.reader, queries.trends(filters, names, now_us, tz)))

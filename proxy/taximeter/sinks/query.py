@@ -131,6 +131,16 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 Basis = Literal["records", "histogram", "unknown"]
 
 
+class QuantitySum(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a kind (core.quantities) the calls of a group used."""
+
+    key: dict[str, str | None]
+    """The names grouped by; null: the calls carry none."""
+    kind: str
+    variant: str | None
+    amount: int
+
+
 class Latency(msgspec.Struct, kw_only=True):
     """Percentiles of how long calls took that ended well."""
 

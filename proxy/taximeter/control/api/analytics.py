@@ -1,4 +1,4 @@
-"""`/usage/trends`, `/usage/peaks`, `/usage/forecast`, `/usage/alternatives`, `/usage/latency`."""
+"""`/usage/trends`, `/usage/peaks`, `/usage/forecast`, `/usage/alternatives`, `/usage/latency`, `/usage/quantities`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated
 from litestar import Controller, get
 from litestar.params import QueryParameter
 
-from taximeter.control.answers import latency, queries
+from taximeter.control.answers import latency, quantities, queries
 from taximeter.control.answers.insights import TREND_DAYS, Alternatives, Forecast, Peaks, Trends, ranged
 from taximeter.control.answers.latency import LatencyResponse
+from taximeter.control.answers.quantities import QuantitiesResponse
 from taximeter.control.api.parameters import Asked, Given, Many, groups, only_known_parameters, split, window_of
 from taximeter.control.api.usage import GroupBy, Windows
 from taximeter.control.door.access import anyone_known
@@ -75,5 +76,13 @@ class Analytics(Controller):
         marks = [*ends] if wide is None else boundaries(*ends, wide, asked.tz)
         complete, lag_s = await up_to_date(services)
         told = latency.response(filters, by, marks, await services.history.latency(filters, by, marks))
+        told.complete, told.lag_seconds = complete, lag_s
+        return told
+
+    @get("/quantities", summary="Images, characters, pages, seconds, uses of tools and rarer tokens")
+    async def quantities(self, services: Given, asked: Asked, group_by: GroupBy = None) -> QuantitiesResponse:
+        """What is used beside the sums of `/usage`; of the hours (UTC) that begin in the range."""
+        complete, lag_s = await up_to_date(services)
+        told = quantities.response(asked.filters, await services.history.quantities(asked.filters, groups(group_by)))
         told.complete, told.lag_seconds = complete, lag_s
         return told

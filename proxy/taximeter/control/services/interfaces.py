@@ -11,7 +11,19 @@ from taximeter.core.record import Record
 from taximeter.delivery.aside import Aside
 from taximeter.delivery.health import Replayed
 from taximeter.sinks.history.read.evidence import HistoryEvidence
-from taximeter.sinks.query import NEWEST, Filters, Group, Latency, Listing, Match, Ranked, Sort, TrackPart, Window
+from taximeter.sinks.query import (
+    NEWEST,
+    Filters,
+    Group,
+    Latency,
+    Listing,
+    Match,
+    QuantitySum,
+    Ranked,
+    Sort,
+    TrackPart,
+    Window,
+)
 from taximeter.sinks.webhook.letters import Letter
 
 T = TypeVar("T")
@@ -27,6 +39,8 @@ class SumsReader(Protocol):
     async def ranked(self, filters: Filters, by: str, most: int, window: Window, tz: str = "UTC") -> Ranked: ...
 
     async def latency(self, filters: Filters, by: str, marks: Sequence[int]) -> Latency: ...
+
+    async def quantities(self, filters: Filters, group_by: Sequence[str]) -> list[QuantitySum]: ...
 
     async def apart_since_us(self) -> int: ...
 

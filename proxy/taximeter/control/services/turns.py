@@ -38,6 +38,7 @@ class InTurn:
     usage = _in_turn(HistoryReader.usage)
     ranked = _in_turn(HistoryReader.ranked)
     latency = _in_turn(HistoryReader.latency)
+    quantities = _in_turn(HistoryReader.quantities)
     apart_since_us = _in_turn(HistoryReader.apart_since_us)
     track = _in_turn(HistoryReader.track)
     record = _in_turn(HistoryReader.record)

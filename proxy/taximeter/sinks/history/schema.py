@@ -34,7 +34,7 @@ from taximeter.sinks.query import SERIES, TAGS
 VERSION = 5
 """Raised when an older Taximeter could no longer keep the tables. 2: roll-ups by tag. 3: charges. 4: refusals apart
 from errors, and how long calls took. 5: what is billed later, roll-ups by tag in each series, evidence (a chain of
-hashes for each journal)."""
+hashes for each journal), quantities."""
 
 SEQ_BITS = 40
 """An event's id is `journal_no << 40 | seq`: 10^12 records a journal, 8 million journals, in 63 bits."""
@@ -320,6 +320,18 @@ LATENCY_HOUR, LATENCY_DAY = (
 )
 """Histograms by core.latency's steps. Zeros take no room in SQLite but a byte each; a cell is a row, not one a step, so
 that a batch changes few."""
+
+quantities = Table(
+    "usage_quantities",
+    metadata,
+    _number("start_s"),
+    _number("series_no"),
+    Column("kind", Text, primary_key=True),
+    Column("variant", Text, primary_key=True),
+    Column("amount", Big, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What few calls use, by hour: `kind` and `variant` as core.quantities has them."""
 
 tags_done = Table(
     "usage_tags_done",

@@ -258,6 +258,7 @@ class History:
     by_upstream = _off_loop(Reader.by_upstream)
     ranked = _off_loop(Reader.ranked)
     latency = _off_loop(Reader.latency)
+    quantities = _off_loop(Reader.quantities)
     apart_since_us = _off_loop(Reader.apart_since_us)
     record = _off_loop(Reader.record)
     arrived = _off_loop(Reader.arrived)

@@ -17,7 +17,7 @@ from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.marks import APART, events_since_us, since_us
-from taximeter.sinks.history.read import latencies, listing, names, owed
+from taximeter.sinks.history.read import latencies, listing, names, owed, quantities
 from taximeter.sinks.history.read.combining import Sums, cells
 from taximeter.sinks.history.read.owed import Owed
 from taximeter.sinks.history.read.unpriced import Unpriced, unpriced
@@ -33,6 +33,7 @@ from taximeter.sinks.query import (
     Latency,
     Listing,
     Match,
+    QuantitySum,
     Ranked,
     Sort,
     TrackPart,
@@ -183,6 +184,11 @@ class Reader:
             if not known:
                 return latencies.unknown()
             return latencies.of_histograms(connection, ranged, name, marks, since_us(connection, APART))
+
+    def quantities(self, filters: Filters, group_by: Sequence[str]) -> list[QuantitySum]:
+        """See quantities.sums."""
+        with self.database.reading() as connection:
+            return quantities.sums(connection, filters, checked(group_by))
 
     def apart_since_us(self) -> int:
         """Before this moment refusals are not told apart from errors; 0: they always were."""

@@ -42,6 +42,7 @@ from taximeter.sinks.history.write.chaining import chained
 from taximeter.sinks.history.write.intern import Interned, insert_new
 from taximeter.sinks.history.write.latencies import add_latencies
 from taximeter.sinks.history.write.levels import Cells, add_to_levels, put
+from taximeter.sinks.history.write.quantities import add_quantities
 from taximeter.sinks.history.write.statements import Known, Row, Statements, known_of
 from taximeter.sinks.sink import JournalState
 
@@ -218,6 +219,7 @@ class Writer:
         if later:
             owed.take(connection, later, self._node)
             self.owed_news += 1
+        add_quantities(connection, [(group, series_no[name]) for (_, group), name in zip(taken, names, strict=True)])
         add_latencies(statements, [(group, series_no[name]) for (_, group), name in zip(taken, names, strict=True)])
 
     def _summarise(

@@ -1,0 +1,30 @@
+"""`GET /usage/quantities` and `taximeter quantities`: images, seconds, characters and the like."""
+
+import asyncio
+
+from click.testing import CliRunner
+
+from control_plane import record
+from taximeter.cli import main
+
+
+async def test_quantities_over_the_api_and_in_the_terminal(control, tmp_path):
+    drawn = {"images": 2, "media_size": "1024x1024", "media_quality": "hd", "request_model": "dall-e-3"}
+    await control.add(record(1, **drawn), record(2, **drawn), record(3, workspace="beta", input_characters=1_200))
+    told = await control.get("/usage/quantities", group_by="model", workspace="acme")
+    assert told["complete"] is True
+    assert told["quantities"] == [
+        {"model": "dall-e-3", "kind": "images", "variant": "1024x1024 hd", "unit": "images", "amount": 4}
+    ]
+    _, secret = control.keys.create("acme")
+    headers = {"authorization": f"Bearer {secret}"}
+    mine = (await control.client.get("/usage/quantities", headers=headers)).json()
+    assert [each["kind"] for each in mine["quantities"]] == ["images"]
+    assert (await control.client.get("/usage/quantities?track=t")).status_code == 400
+    argv = ["quantities", "--by", "workspace", "--url", control.url]
+    done = await asyncio.to_thread(CliRunner(env={"COLUMNS": "120"}).invoke, main, argv)
+    rows = [line.split() for line in done.output.splitlines()]
+    assert ["acme", "images", "1024x1024", "hd", "4", "images"] in rows
+    assert ["beta", "input_characters", "1,200", "characters"] in rows
+    as_json = await asyncio.to_thread(CliRunner().invoke, main, [*argv, "--json"])
+    assert '"amount":4' in as_json.output
