@@ -54,6 +54,11 @@ def check(settings: Settings, origin: Origin) -> None:
 def before_serving(settings: Settings, environ: Mapping[str, str]) -> None:
     """Raises ConfigError where serving with these settings would be unsafe or could not work."""
     for number, upstream in enumerate(settings.upstream):
+        if upstream.collect and not upstream.api_key_env:
+            raise ConfigError(
+                f"upstream[{number}].collect: upstream {upstream.name!r} has no credential of its own to fetch with. "
+                "Set api_key_env, or leave collect out."
+            )
         key = environ.get(upstream.api_key_env, "")
         if not sendable(key):
             raise _unsendable(f"upstream[{number}].api_key_env", upstream.api_key_env)

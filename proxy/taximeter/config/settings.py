@@ -125,6 +125,9 @@ class UpstreamSettings(Section):
     as they came."""
     on_client_left: Literal["cancel", "drain"] = "cancel"
     """What becomes of a stream whose reader has left: "cancel" it, or "drain" it to its end."""
+    collect: bool = False
+    """true: what was promised an answer later (batches, background responses, videos) and nobody fetches, Taximeter
+    fetches itself to know what it used: with the credential in api_key_env, one node of all, at most one a second."""
     workspace: str = ""
     """Workspace of calls that name none; empty: `default`."""
     tokenizer: str = ""

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from msgspec.structs import replace
@@ -70,6 +70,9 @@ from taximeter.sinks.redis.nodes import leave_nodes
 from taximeter.sinks.sink import Sink
 from taximeter.sinks.webhook import letters
 
+if TYPE_CHECKING:
+    from taximeter.collecting.collector import Collector
+
 log = logging.getLogger("taximeter.control")
 
 REGISTER_S, AUDIT_S, PRUNE_S, KEYS_S, SWEEP_S, TAGS_S = 30.0, 60.0, 3_600.0, 2.0, 30.0, 10.0
@@ -81,6 +84,8 @@ RECONCILE_S = 30.0
 """How often it is looked whether a comparison with a provider is due."""
 EVIDENCE_S = 60.0
 """How often what is kept of the journals' chains is put in order, and looked whether the day is over."""
+COLLECT_S = 5.0
+"""How often it is looked for what is to be fetched of them, where an upstream says `collect`."""
 LOOK_S = 1.0
 """How often it is looked at how fast is spent."""
 SECURE_S, COUNTED_S = 0.5, 5.0
@@ -155,6 +160,7 @@ class Control:
             self.history, self.corrections, Current(self), journals=data_dir / "journal", audit=self.audit
         )
         self.billing = Billing(self.history, self.delivery, now_us=_now_us)
+        self.collector = self._collector(boot, os.environ)
         reservations = Reservations(self.counters.server)
         self.slices = DeadSlices(data_dir, reservations.release, self._drained)
         self.budgets = BudgetService(
@@ -240,11 +246,15 @@ class Control:
             boot = child.boot(which)
             environ = child.environ(boot)
             force = await asyncio.to_thread(self._made, boot, environ)
+            collector = self._collector(boot, environ)
         except Exception as error:  # whatever is wrong with them, the ones of before go on
             log.error("These settings cannot be used: %s", error, exc_info=not isinstance(error, TaximeterError))
             child.answer(REFUSED, str(error) or type(error).__name__)
             return
         come, gone = force.go_on_with(before)
+        former, self.collector = self.collector, collector
+        if former is not None:
+            await former.close()
         self.breakers.use(force.settings.breaker)
         self.reconcile.use(force.pullers)
         self.paces.measure([each.pace for each in self.breakers.breakers])
@@ -285,6 +295,17 @@ class Control:
 
     def _made(self, boot: Boot, environ: Mapping[str, str]) -> InForce:
         return InForce(boot, environ, history=self.history, audit=self.audit, now_us=_now_us)
+
+    def _collector(self, boot: Boot, environ: Mapping[str, str]) -> Collector | None:
+        if not any(each.collect for each in boot.settings.upstream):
+            return None
+        from taximeter.collecting.collector import collector_of  # and the gateway's code with it
+
+        return collector_of(boot.settings, environ, boot.node, self.history, self.corrections.note)
+
+    async def _collect(self) -> None:
+        if self.collector is not None:
+            await self.collector.look()
 
     def _cost(self, record: Record) -> tuple[int | None, str | None]:
         return self.force.prices.cost(record)
@@ -441,6 +462,7 @@ class Control:
             every(KEYS_S, "exchanging proxy keys and budgets with other nodes", share_keys, notes),
             every(KEYS_S, "watching budgets", watch_budgets, notes),
             every(OWED_S, "settling calls that are billed later", self.owed.settle, notes),
+            every(COLLECT_S, "fetching what is billed later", self._collect, notes),
             self.alerts.run(),
             self._exporter(notes).run(),
             every(ALERTS_S, "looking for what is worth an alert", self.alerts.look, notes),
@@ -462,6 +484,8 @@ class Control:
     async def _close(self) -> None:
         with contextlib.suppress(TaximeterError, *ERRORS):
             await leave_nodes(self.counters.server, self.force.boot.node)
+        if self.collector is not None:
+            await self.collector.close()
         for sink in self.sinks:
             with contextlib.suppress(TaximeterError, *ERRORS):
                 await sink.close()

@@ -19,6 +19,7 @@ from taximeter.config import Settings
 from taximeter.control.services.interfaces import Delivery
 from taximeter.control.services.reprice import Exports, Prices, RepriceResponse, reprice, response
 from taximeter.core.errors import ConfigError, JournalError, NotReady
+from taximeter.core.record import Record
 from taximeter.core.times import range_us
 from taximeter.journal import Journal
 from taximeter.pricebook import PriceBook, compile_prices
@@ -100,6 +101,10 @@ class Corrections:
         async with self._lock:
             await self._up_to_date()
             yield self._opened()
+
+    def note(self, record: Record) -> None:
+        """Write down what was told of a call that is billed later. Raises JournalError."""
+        self._opened().append(record)
 
     async def _up_to_date(self) -> None:
         """Corrections on their way must be known, or they would be written twice."""

@@ -39,7 +39,7 @@ def take(connection: Connection, records: Iterable[Record], node: str) -> None:
             _promised(connection, record)
         elif record.outcome is Outcome.OK:
             for file in record.files:
-                _claim(connection, record, f"{FILE}{clean(file)}", node, read=True)
+                _claim(connection, record, f"{FILE}{clean(file)}", "", node)
 
 
 def _order(record: Record) -> tuple[str, str, str, str]:
@@ -70,16 +70,16 @@ def _told(connection: Connection, record: Record, node: str) -> None:
             "at": record.ended_at,
         }
         connection.execute(insert_new(owed_files, connection.dialect.name).values(row))
-    _claim(connection, record, name, node)
+    _claim(connection, record, name, clean(record.line or ""), node)
 
 
-def _claim(connection: Connection, record: Record, name: str, node: str, *, read: bool = False) -> None:
-    """`read`: only that a file was read to its end, which is nothing to settle."""
+def _claim(connection: Connection, record: Record, name: str, line: str, node: str) -> None:
+    read = name.startswith(FILE) and not line  # that a file was read to its end: nothing to settle
     claim: dict[str, object] = {
         "workspace": record.workspace,
         "provider": record.provider,
         "object": name,
-        "line": clean(record.line or ""),
+        "line": line,
         "node": node,
         "at": record.ended_at,
         "settled": read,
