@@ -83,8 +83,8 @@ OWN = '[[upstream]]\nname = "own"\nbase_url = "{}"\napi_key_env = "OWN_KEY"\ncol
 async def test_a_batch_is_its_submitters_at_its_price_once_however_often_and_by_whom_it_is_fetched(tmp_path, provider):
     own = OWN.format(provider.base_url)
     async with Node(tmp_path, workers=1, provider=provider, upstreams=own, env={"OWN_KEY": "sk-own"}) as node:
-        async with httpx2.AsyncClient(base_url=node.url, timeout=HANG_S) as client:
-            await client.post("/w/gamma/u/own/v1/responses", json={"model": "gpt-5", "input": "x", "background": True})
+        async with httpx2.AsyncClient(base_url=node.url, timeout=HANG_S) as asking:
+            await asking.post("/w/gamma/u/own/v1/responses", json={"model": "gpt-5", "input": "x", "background": True})
         await submit(node)
         await fetch(node, "beta")
         for _ in range(3):

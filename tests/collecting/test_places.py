@@ -48,7 +48,8 @@ def test_files_of_results_are_fetched_where_they_are_read(provider, file, path, 
 
 
 def test_what_goes_on_is_asked_ever_more_seldom_and_what_refuses_is_left_alone():
-    pace, now_s, waits = Pace(), 0.0, []
+    pace, now_s = Pace(), 0.0
+    waits: list[float] = []
     while len(waits) < 10:
         assert pace.due("a", now_s)
         pace.later("a", now_s)
