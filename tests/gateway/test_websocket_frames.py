@@ -116,3 +116,16 @@ def test_a_long_message_is_known_by_its_beginning(kind, name, step):
     if len(json.dumps(kind)) + len(json.dumps(name)) < 200:
         assert messages.event is not None
         assert (messages.event.type, messages.event.event_id) == (kind, name)
+
+
+def test_what_a_session_is_told_is_read_whole_though_its_instructions_are_long():
+    for size, whole in ((300_000, True), (2_000_000, False)):
+        session = {"instructions": "x" * size, "model": "gpt-realtime"}
+        body = json.dumps({"type": "session.updated", "session": session}).encode()
+        messages, reader, read = Messages(), Frames(masked=False), b""
+        wire = Frame(Opcode.TEXT, body).serialize(mask=False)
+        for start in range(0, len(wire), 50_000):
+            for piece in reader.feed(wire[start : start + 50_000]):
+                read += messages.take(piece)
+        assert messages.event is not None
+        assert (read, messages.event.type, bool(messages.event.session)) == (body, "session.updated", whole)

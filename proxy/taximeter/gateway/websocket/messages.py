@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HELD_BYTES = 64 * 1024
 """A message up to this is read whole; of a longer one so much is looked at to tell what it is."""
+SESSION_BYTES = 1024 * 1024
+"""The same of what a session is told, or tells of itself: instructions may be long, and the model stands beside."""
 _NOTHING = msgspec.Raw(b"")
 
 
@@ -100,10 +102,11 @@ def response_of(event: Event) -> dict[str, object]:
 class Messages:
     """One direction's. `take` each piece of a message; then look at `event`."""
 
-    __slots__ = ("_held", "event", "over")
+    __slots__ = ("_held", "_most", "event", "over")
 
     def __init__(self) -> None:
         self._held = bytearray()
+        self._most = HELD_BYTES
         self.event: Event | None = None
         """What the message in progress, or the one just complete, is; None: not known yet."""
         self.over = False
@@ -113,17 +116,20 @@ class Messages:
         """The next piece of a message. Returns what of it is to be read now, b"" where more has to come first."""
         if piece.first:
             self._held.clear()
-            self.event, self.over = None, False
+            self.event, self.over, self._most = None, False, HELD_BYTES
         if self.over:
             return piece.payload
         self._held += piece.payload
-        if piece.last or len(self._held) > HELD_BYTES:
-            body = bytes(self._held)
-            self._held = bytearray()
-            self.over = not piece.last
-            self.event = event_of(body, whole=piece.last)
-            return body
-        return b""
+        if not piece.last and len(self._held) <= self._most:
+            return b""
+        body = bytes(self._held)
+        event = event_of(body, whole=piece.last)
+        if not piece.last and len(body) <= SESSION_BYTES and event.type.startswith("session."):
+            self._most = SESSION_BYTES
+            return b""
+        self._held = bytearray()
+        self.over, self.event = not piece.last, event
+        return body
 
 
 def _event(found: Mapping[str, bytes], objects: Mapping[str, str]) -> Event:
