@@ -1,7 +1,9 @@
 """Files by month: whole or not there, made anew only where history has changed, in a folder and in a bucket."""
 
+import asyncio
 import csv
 import json
+import threading
 from decimal import Decimal
 
 import pytest
@@ -20,6 +22,7 @@ from taximeter.exports import monthly, places
 from taximeter.exports.places import CannotExport, Folder, place
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.query import Filters
+from waits import HANG_S
 
 CARD = Card(ref="r", rates=Rates(input=150_000, cached_input=75_000, output=600_000))
 OCTOBER_US = NOON_US - 10 * DAY_US
@@ -113,6 +116,31 @@ async def test_a_node_brings_its_exports_up_to_date_and_says_what_fails(history,
     assert await exporter.look() and notes == {}
     assert (tmp_path / "file/2026-11/usage.parquet").exists()
     assert caplog.text.count("cannot be") == 1
+
+
+async def test_a_node_that_ends_waits_for_no_file(history, tmp_path):
+    begun, ended = threading.Event(), threading.Event()
+
+    class Endless:
+        usage = history.reader.usage
+
+        def export(self, filters):
+            try:
+                while True:
+                    begun.set()
+                    yield [record(1)]
+            finally:
+                ended.set()
+
+    asked = [ExportSettings(to=str(tmp_path / "to"), formats=["csv"])]
+    exporter = Exporter(lambda: asked, Endless(), lambda: lambda _: CARD, {}, now_s=lambda: NOON_US // 10**6 + 9)
+    running = asyncio.create_task(exporter.run())
+    await asyncio.to_thread(begun.wait, HANG_S)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await asyncio.to_thread(ended.wait, HANG_S)
+    assert not list(tmp_path.glob("to/*/*"))
 
 
 async def test_the_command_brings_months_and_says_what_became_of_each(history, tmp_path):

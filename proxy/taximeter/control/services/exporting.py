@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from threading import Event
 from typing import BinaryIO
 
 from msgspec.structs import replace
@@ -19,8 +21,8 @@ from taximeter.core.record import Record
 from taximeter.exports import monthly
 from taximeter.exports.focus import Corrections, Focus, FocusFile, corrections
 from taximeter.exports.monthly import Done, Kind, Source, Writer, Writers
-from taximeter.exports.places import place
-from taximeter.sinks.query import Filters
+from taximeter.exports.places import CannotExport, place
+from taximeter.sinks.query import Filters, Group
 
 log = logging.getLogger("taximeter.export")
 
@@ -49,6 +51,24 @@ def writers(source: Source, card: CardOf) -> Writers:
     return make
 
 
+class _Ending:
+    """A source that tells no more once `ended` is set: what reads it in a thread is not stopped otherwise."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.ended = Event()
+
+    def usage(self, filters: Filters) -> list[Group]:
+        return self._source.usage(filters)
+
+    def export(self, filters: Filters) -> Iterator[list[Record]]:
+        with closing(self._source.export(filters)) as lists:  # type: ignore[type-var]
+            for records in lists:
+                if self.ended.is_set():
+                    raise CannotExport("this node ends; the next start goes on")
+                yield records
+
+
 class Exporter:
     """Brings every `[[export]]` to what history has: at the start, and a while after each midnight of UTC."""
 
@@ -65,19 +85,22 @@ class Exporter:
         """`settings`, `card`, `environ`: those in force, asked each time. `notes`: what fails stands there, for
         /healthz."""
         self._settings = settings
-        self._source = source
+        self._source = _Ending(source)
         self._card = card
         self._notes = notes
         self._environ = environ
         self._now_s = now_s
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            well = await self.look()
-            now_s = self._now_s()
-            next_s = (now_s - AFTER_MIDNIGHT_S) // DAY_S * DAY_S + DAY_S + AFTER_MIDNIGHT_S
-            await asyncio.sleep(next_s - now_s if well else min(RETRY_S, next_s - now_s))
+        """Until cancelled; a file that is being made is then left, so that no end of a node waits for it."""
+        try:
+            while True:
+                well = await self.look()
+                now_s = self._now_s()
+                next_s = (now_s - AFTER_MIDNIGHT_S) // DAY_S * DAY_S + DAY_S + AFTER_MIDNIGHT_S
+                await asyncio.sleep(next_s - now_s if well else min(RETRY_S, next_s - now_s))
+        finally:
+            self._source.ended.set()
 
     async def look(self) -> bool:
         """Once. False: one of them failed, and stands in the notes until it goes well."""
