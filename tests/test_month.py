@@ -177,7 +177,7 @@ async def test_a_scripted_month_closes_into_statements_that_are_the_ledger(tmp_p
                 assert (total["charge_usd"] is None) == (name == "gamma")
             assert closed["acme"]["lines"][0]["prices"][0]["code"] == "rag_llm_input"
 
-            assert closed["acme"]["notes"][-1].startswith("1 call of this period billed later")
+            assert closed["acme"]["notes"][-1].startswith("One call of this period will be billed later")
 
             # What comes late: a lost node's journals, other prices, a batch that has ended.
             await command(node, "adopt", str(tmp_path / "lost"))

@@ -186,6 +186,27 @@ def test_a_plan_of_codes_with_volume_tiers_and_chunks(sqlite):
     assert made.total.charge_usd == Decimal("0.003265")
 
 
+def test_volume_is_of_a_statement_however_many_plans_begin_inside_it(sqlite):
+    """A plan of other calls that begins at noon parts the day, and gives this one no second volume."""
+    free = Price(code="output", kind="output", per=1, steps=((0, 0), (30, 1_000)))
+    sqlite.add(at(1, us=NOON_US - 1), at(2, us=NOON_US))
+    other = Plan(name="b", factor_ppm=1, from_us=NOON_US, keys=("k",))
+    made = sqlite.preview(FIRST, Tariff([Plan(name="a", prices=(free,)), other]))
+    assert made.total.charge_usd == Decimal("0.00001")  # 10 of 40 are above 30
+
+
+def test_the_margin_of_each_workspace(kept):
+    kept.add(at(1), at(2, workspace="beta", cost_nusd=None), at(3, workspace="beta"), at(4, us=NOON_US + DAY_US))
+    tariff = Tariff([Plan(name="double", factor_ppm=2_000_000), Plan(name="c", factor_ppm=1, workspaces=("gamma",))])
+    kept.add(at(5, workspace="gamma", cost_nusd=1_000_000_000))
+    found = kept.books.margins(FIRST, tariff).data
+    assert [(each.workspace, each.requests, each.cost_usd, each.charge_usd, each.margin_usd) for each in found] == [
+        ("acme", 1, Decimal("0.000027"), Decimal("0.000054"), Decimal("0.000027")),
+        ("beta", 2, Decimal("0.000027"), Decimal("0.000054"), None),
+        ("gamma", 1, Decimal(1), Decimal(2), Decimal(1)),
+    ]
+
+
 def test_a_plan_holds_from_its_date_on(sqlite):
     tariff = Tariff(
         [

@@ -10,8 +10,9 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from taximeter.billing.asking import MOST_CHUNKS, Closing, question, tariff
 from taximeter.billing.formats import MEDIA, Format, written
+from taximeter.billing.period import period
 from taximeter.billing.service import Billing
-from taximeter.billing.statement import Audience, StandingList, Statement, for_customer
+from taximeter.billing.statement import Audience, MarginList, StandingList, Statement, for_customer
 from taximeter.control.answers.responses import encode
 from taximeter.control.api.parameters import From, Given, Many, To, only_known_parameters, split
 from taximeter.control.door.access import admin_only
@@ -40,6 +41,20 @@ class BillingAdmin(Controller):
         workspace: Annotated[str | None, QueryParameter(description="Null: each that has statements.")] = None,
     ) -> StandingList:
         return StandingList(data=await billing_of(services).standing(workspace))
+
+    @get("/margins", summary="Cost, charge and margin of each workspace in a period")
+    async def margins(
+        self,
+        services: Given,
+        month: Annotated[str | None, QueryParameter(description="Such as 2026-11; or from and to.")] = None,
+        from_: From = None,
+        to: To = None,
+        tz: Annotated[str | None, QueryParameter(description="IANA time zone; null: billing.tz.")] = None,
+    ) -> MarginList:
+        """By the plans as they are now, closed or not; corrections count in the period they are of."""
+        settings = services.settings
+        asked = period(month, from_, to, tz or settings.billing.tz)
+        return await billing_of(services).margins(asked, tariff(settings))
 
     @get("/statement", summary="A statement as it would be closed now: cost and charge of any period")
     async def preview(

@@ -8,17 +8,19 @@ open is then the ledger, whatever comes in which order.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from taximeter.billing import making
 from taximeter.billing.making import KEY, Names, Part, Stated
 from taximeter.billing.period import Period
-from taximeter.billing.rule import Plan, Rate, borders, of_workspace, rate_at
-from taximeter.billing.statement import Line, Standing, Statement, Summary
+from taximeter.billing.rule import USD, Plan, Rate, borders, of_workspace, rate_at
+from taximeter.billing.statement import Line, Margin, MarginList, Standing, Statement, Summary, Total
 from taximeter.billing.store import Basis, Closed, Statements
 from taximeter.core import tags
 from taximeter.core.bounds import FOREVER_US
@@ -28,7 +30,7 @@ from taximeter.core.views import usd
 from taximeter.sinks.cells import FIELDS
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.write.owed import EXPIRED, OUTSTANDING
-from taximeter.sinks.query import GROUPS, TAGS, Filters
+from taximeter.sinks.query import GROUPS, SERIES, TAGS, Filters
 
 BY = ("model", "task")
 """What lines are grouped by where nothing is said."""
@@ -113,6 +115,20 @@ class Books:
             open_usd=usd(cost_nusd - stated_nusd),
             open_requests=requests - sum(each.sums.get("requests", 0) for each in stated),
         )
+
+    def margins(self, period: Period, tariff: Tariff) -> MarginList:
+        """Every workspace with calls in a period, by name, by the plans as they are now."""
+        marks = _marks(period, tariff.plans)
+        [sums] = self._reader.stretches(Filters(), [(SERIES, marks)])
+        of_workspace_: dict[str, dict[tuple[int, Names], list[int]]] = defaultdict(dict)
+        for (at, key), cell in sums.items():
+            of_workspace_[key[0] or ""][at, key[1:]] = cell
+        found = []
+        for workspace, own in sorted(of_workspace_.items()):
+            plans = of_workspace(tariff.plans, workspace)
+            parts = making.parts(KEY, _stretches(own, marks), plans, workspace, 0, period.to_us - 1)
+            found.append(_margin(workspace, making.total(making.lines(parts, (), USD, []))))
+        return MarginList(from_=shown(period.from_us) or "", to=shown(period.to_us) or "", tz=period.tz, data=found)
 
     def workspaces(self) -> list[str]:
         """Those with closed statements."""
@@ -246,8 +262,8 @@ def _statement(
         notes.append("Some kinds of use have no price in the plan beside those that do: they are charged nothing.")
     if owed:
         notes.append(
-            f"{owed:,} call{'' if owed == 1 else 's'} of this period billed later (batches and the like): what "
-            "that costs is not known yet, and a correction on a later statement."
+            f"{'One call' if owed == 1 else f'{owed:,} calls'} of this period will be billed later (batches and the "
+            "like): what that costs is not known yet, and will be a correction on a later statement."
         )
     return Statement(
         workspace=asked.workspace,
@@ -261,6 +277,19 @@ def _statement(
         lines=lines,
         total=making.total(lines),
         notes=notes,
+    )
+
+
+def _margin(workspace: str, total: Total) -> Margin:
+    return Margin(
+        workspace=workspace,
+        requests=total.quantities.requests,
+        unknown_requests=total.unknown_requests,
+        unpriced_requests=total.unpriced_requests or 0,
+        uncharged_requests=total.uncharged_requests,
+        cost_usd=None if total.cost_usd is UNSET else total.cost_usd,
+        charge_usd=total.charge_usd,
+        margin_usd=None if total.margin_usd is UNSET else total.margin_usd,
     )
 
 

@@ -66,19 +66,18 @@ def parts(
     names: Sequence[str], stretches: Sequence[Stretch], plans: Sequence[Plan], workspace: str, chunks: int, at_us: int
 ) -> list[Part]:
     """A period's sums by `names`, which hold KEY, with what they are charged. `at_us`: when its chunks count."""
-    found: list[Part] = []
+    of_plan: dict[Plan | None, list[tuple[dict[str, str | None], dict[str, int]]]] = defaultdict(list)
     for start_us, sums in stretches:
-        of_plan: dict[Plan | None, list[tuple[dict[str, str | None], dict[str, int]]]] = defaultdict(list)
         for values in sorted(sums, key=lambda each: tuple(value or "" for value in each)):
             key = dict(zip(names, values, strict=True))
-            plan = plan_at(plans, workspace, key["key_id"], start_us)
-            of_plan[plan].append((key, _named(sums[values])))
-        for plan, used in of_plan.items():
-            charges = [Charged(nusd=None)] * len(used) if plan is None else charge(plan, used)
-            for (key, figures), charged in zip(used, charges, strict=True):
-                if charged.nusd is None:
-                    figures[UNCHARGED] = figures.get("requests", 0)
-                found.append(Part(key, figures, charged, plan))
+            of_plan[plan_at(plans, workspace, key["key_id"], start_us)].append((key, _named(sums[values])))
+    found: list[Part] = []
+    for plan, used in of_plan.items():
+        charges = [Charged(nusd=None)] * len(used) if plan is None else charge(plan, used)
+        for (key, figures), charged in zip(used, charges, strict=True):
+            if charged.nusd is None:
+                figures[UNCHARGED] = figures.get("requests", 0)
+            found.append(Part(key, figures, charged, plan))
     if chunks:
         plan = plan_at(plans, workspace, None, at_us)
         charged_chunks = None if plan is None else charge_chunks(plan, chunks)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from taximeter.billing.books import Asked, Books, Tariff
-from taximeter.billing.statement import Standing, Statement
+from taximeter.billing.period import Period
+from taximeter.billing.statement import MarginList, Standing, Statement
 from taximeter.core.errors import NotReady
 from taximeter.sinks.history.sink import History
 
@@ -69,6 +70,11 @@ class Billing:
         """Closed statements beside the ledger; None: of each workspace that has some. Raises NotFound."""
         await self._delivery.drain(PREVIEW_S)
         return await self._history.read(self._standing, workspace)
+
+    async def margins(self, period: Period, tariff: Tariff) -> MarginList:
+        """Every workspace with calls in a period."""
+        await self._delivery.drain(PREVIEW_S)
+        return await self._history.read(self._books.margins, period, tariff)
 
     def _standing(self, workspace: str | None) -> list[Standing]:
         names = self._books.workspaces() if workspace is None else [workspace]

@@ -178,3 +178,26 @@ class Standing(msgspec.Struct, kw_only=True, frozen=True):
 
 class StandingList(msgspec.Struct, kw_only=True, frozen=True):
     data: list[Standing]
+
+
+class Margin(msgspec.Struct, kw_only=True, frozen=True):
+    """A workspace in a period: what it cost and what it is charged, closed or not, without corrections of others."""
+
+    workspace: str
+    requests: int
+    unknown_requests: int
+    unpriced_requests: int
+    uncharged_requests: int
+    cost_usd: Decimal | None
+    charge_usd: Decimal | None
+    margin_usd: Decimal | None
+    """Null: a part of cost or charge is not known."""
+
+
+class MarginList(msgspec.Struct, kw_only=True, frozen=True):
+    """Workspaces by name."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+    tz: str
+    data: list[Margin]

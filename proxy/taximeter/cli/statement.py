@@ -20,7 +20,7 @@ from taximeter.core.errors import BadRequest, TaximeterError
 
 if TYPE_CHECKING:
     from taximeter.billing.books import Books
-    from taximeter.billing.statement import Standing, Statement
+    from taximeter.billing.statement import MarginList, Standing, Statement
 
 FORMATS = ("table", "json", "csv", "html", "pdf")
 CLOSE_S = 120.0
@@ -104,6 +104,34 @@ def list_(url: str | None, config_file: Path | None, as_json: bool, workspace: s
         echo(responses.encode(found))
     else:
         _list(found.data)
+
+
+@statement.command()
+@click.option("--month", metavar="YYYY-MM", help="The period, or --from and --to.")
+@click.option("--from", "from_", metavar="TIME", help="First moment: a date or RFC 3339.")
+@click.option("--to", metavar="TIME", help="First moment no longer included.")
+@click.option("--tz", metavar="ZONE", help="Time zone of months and dates; default: billing.tz.")
+@place
+def margins(url: str | None, config_file: Path | None, as_json: bool, **given: str | None) -> None:
+    """Cost, charge and margin of each workspace in a period."""
+    from taximeter.billing.asking import tariff
+    from taximeter.billing.period import period
+    from taximeter.billing.statement import MarginList
+    from taximeter.control.answers import responses
+
+    with acting(url, config_file) as (settings, proxy):
+        if proxy is not None:
+            params = {name.rstrip("_"): [value] for name, value in given.items() if value}
+            raw = proxy.request("GET", "/billing/margins", params=params).content
+            found = msgspec.json.decode(raw, type=MarginList)
+        else:
+            asked = period(given["month"], given["from_"], given["to"], given["tz"] or settings.billing.tz)
+            with _books(settings) as books:
+                found = books.margins(asked, tariff(settings))
+    if as_json:
+        echo(responses.encode(found))
+    else:
+        _margins(found)
 
 
 @statement.command()
@@ -212,6 +240,18 @@ def _table(made: Statement) -> None:
     console().print(table([page.by, "Used"], figures, rows))
     for words in page.words:
         echo(words)
+
+
+def _margins(found: MarginList) -> None:
+    from taximeter.billing.shown import EXACT, amount
+
+    rows = [
+        (each.workspace, count(each.requests), count(each.unknown_requests + each.unpriced_requests),
+         *(amount(value, EXACT) for value in (each.cost_usd, each.charge_usd, each.margin_usd)))
+        for each in found.data
+    ]  # fmt: skip
+    figures = ["Requests", "Of unknown cost", "Cost (USD)", "Charge (USD)", "Margin (USD)"]
+    console().print(table(["Workspace"], figures, rows))
 
 
 def _list(found: list[Standing]) -> None:

@@ -18,6 +18,8 @@ async def test_a_month_drawn_up_and_a_closed_statement(start):
     assert "Statement 1 of acme" in closed and "Closed at" in closed
     listed = (await control.client.get("/dashboard/billing")).text
     assert 'href="/dashboard/billing/acme/1">1</a>' in listed
+    assert '<a href="/dashboard/billing?workspace=acme&amp;month=2026-11">acme</a>' in listed and "unknown" in listed
+    assert "is none" in (await control.client.get("/dashboard/billing", params={"month": "2026-13"})).text
     assert "Ledger 0.000033 USD = 0.000033 stated + 0 open (0 calls)." in listed
     again = (await control.client.get("/dashboard/billing", params={"workspace": "acme", "month": "2026-11"})).text
     assert "Statement 1 of acme has 2026-11-01" in again

@@ -10,8 +10,9 @@ from litestar.params import FromPath, QueryParameter
 
 from taximeter.billing.api import billing_of
 from taximeter.billing.asking import Closing, question, tariff
+from taximeter.billing.period import period
 from taximeter.billing.shown import printed
-from taximeter.billing.statement import Standing
+from taximeter.billing.statement import Margin, Standing
 from taximeter.control.api.parameters import Given, only_known_parameters
 from taximeter.control.dashboard.contexts import BillingPage
 from taximeter.control.dashboard.showing import ERRORS, show
@@ -38,9 +39,17 @@ class BillingPages(Controller):
         month: Annotated[str, QueryParameter(description="Such as 2026-11; empty: this one.")] = "",
     ) -> Response[str]:
         page = BillingPage(
-            workspace=workspace, month=month or _this_month(services), statement=None, href="", problem="", standings=[]
+            workspace=workspace,
+            month=month or _this_month(services),
+            statement=None,
+            href="",
+            problem="",
+            margins=[],
+            standings=[],
         )
-        if workspace:
+        if not workspace:
+            page.margins, page.problem = await _margins(services, page.month)
+        else:
             asked = Closing(workspace=workspace, month=page.month)
             page.href = f"/billing/statement?{urlencode({'workspace': workspace, 'month': page.month})}&"
             try:
@@ -62,9 +71,20 @@ class BillingPages(Controller):
             statement=printed(made),
             href=f"/billing/statements/{quote(workspace, safe='')}/{number}?",
             problem="",
+            margins=[],
             standings=await _standings(services, workspace),
         )
         return show(request, page)
+
+
+async def _margins(services: Services, month: str) -> tuple[list[Margin], str]:
+    """Of that month, or what is wrong with it."""
+    settings = services.settings
+    try:
+        asked = period(month, None, None, settings.billing.tz)
+    except BadRequest as problem:
+        return [], problem.message
+    return (await billing_of(services).margins(asked, tariff(settings))).data, ""
 
 
 def _this_month(services: Services) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from markupsafe import Markup
 
 from taximeter.billing.shown import Printed
-from taximeter.billing.statement import Standing
+from taximeter.billing.statement import Margin, Standing
 from taximeter.budgets.responses import BudgetInfo
 from taximeter.control.answers.insights import Alternatives, Forecast, Peaks, Trend, Trends
 from taximeter.control.answers.responses import TrackResponse
@@ -201,6 +201,8 @@ class BillingPage(Page, kw_only=True):
     """Of the statement over HTTP: `format=` is to be added."""
     problem: str
     """Why it could not be drawn up; empty: nothing is wrong."""
+    margins: list[Margin]
+    """Of every workspace in the month, where none is named."""
     standings: list[Standing]
 
 
