@@ -188,6 +188,18 @@ async def test_searches_are_told_once_however_often_they_are_repeated(serve):
     assert record["web_search_requests"] == 1  # a model of Gemini 2 is billed by the prompt
 
 
+async def test_vertex_names_its_region_in_the_setup(serve):
+    path = "/ws/google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent"
+    model = f"projects/p/locations/europe-west4/publishers/google/models/{MODEL}"
+    vertex = {"name": "vertex", "provider": "vertex"}
+    async with WebSocketProvider(converse) as provider, serve(provider, upstream=vertex) as running:
+        async with session(running, path, {"setup": {"model": model}}) as socket:
+            await socket.send(json.dumps(ask()))
+            await until(socket, "usageMetadata")
+        (record,) = running.records
+    assert (record["request_model"], record["region"]) == (MODEL, "europe-west4")
+
+
 SECRET = "tm-" + "c" * 64
 
 

@@ -263,13 +263,15 @@ async def test_openais_responses_client(serve, realtime):
     assert record["api"] == "responses"
 
 
-async def test_an_error_about_a_response_settles_it(serve):
+@pytest.mark.parametrize("said", [{"event_id": "mine"}, {"param": "response.output_modalities"}])
+async def test_an_error_about_a_response_settles_it(serve, said):
     async def refuses(talk, event):
-        await talk.say("error", error={"type": "invalid_request_error", "event_id": event["event_id"], "message": "no"})
+        await talk.say("error", error={"type": "invalid_request_error", "message": "no", "param": None, **said})
 
+    named = {"event_id": "mine"} if "event_id" in said else {}
     async with WebSocketProvider(refuses) as provider, serve(provider) as running:
         async with connect(url(running), **own()) as socket:
-            await socket.send(json.dumps({"type": "response.create", "event_id": "mine"}))
+            await socket.send(json.dumps({"type": "response.create", **named}))
             await until(socket, "error")
         (record,) = running.records
     assert (record["outcome"], record.get("input_tokens")) == ("upstream_error", None)

@@ -34,7 +34,7 @@ MAX_UNDER_WAY = 64
 class Books:
     """Of one connection."""
 
-    __slots__ = ("_owner", "flavor", "model", "settled", "spent", "under_way", "whose")
+    __slots__ = ("_owner", "flavor", "model", "region", "settled", "spent", "under_way", "whose")
 
     def __init__(self, whose: Whose) -> None:
         self.whose = whose
@@ -46,6 +46,7 @@ class Books:
         self.spent: errors.RequestError | None = None
         """Why a response that the server began by itself should not have begun: the connection ends with it."""
         self.model = whose.model
+        self.region = whose.route.region or whose.upstream.region
         self._owner: UnderWay | None = None
         """Whose the long message is that is coming in pieces."""
 
@@ -121,7 +122,7 @@ class Books:
         asked = self.asked(event, body)
         record = self.record(self.flavor)
         record.stream, record.request_bytes = True, len(body)
-        record.region = whose.route.region or whose.upstream.region
+        record.region = self.region
         prepared = self.flavor.prepare(asked if whole else b"", whose.route.path, inject=False)
         prepared.model = record.request_model = prepared.model or event.model or self.model
         prepared.stream, prepared.injected, prepared.body = True, False, asked

@@ -15,6 +15,7 @@ import msgspec
 
 from taximeter.core import errors
 from taximeter.core.record import Outcome
+from taximeter.core.routes import region_in
 from taximeter.flavors.framing.scan import TopMembers
 from taximeter.flavors.usage.counts import Fields, count, decode, encode, fields
 from taximeter.gateway.websocket.books import Books
@@ -79,6 +80,7 @@ class LiveBooks(Books):
         model, key = setup.get("model"), self.whose.key
         if isinstance(model, str):
             self.model = model.rpartition("models/")[2]
+            self.region = region_in(b"/" + model.encode()) or self.region
         kept = ("generationConfig", "generation_config", "tools")
         self._setup = {name: setup[name] for name in kept if name in setup}
         if key is not None and key.models and not key.allows(self.model):

@@ -155,6 +155,8 @@ class OpenAIBooks(Books):
         about, asked = told.get("event_id"), [each for each in self.under_way if each.id is None]
         if about is not None:
             return next((each for each in asked if each.event_id == about), None)
+        if str(told.get("param")).startswith("response."):  # a bad member of one that has no id
+            return next((each for each in asked if each.event_id is None), None)
         return asked[-1] if asked and told.get("code") == _ALREADY_ACTIVE else None
 
     def _stream_failed(self, stream_id: str | None) -> UnderWay | None:
