@@ -10,6 +10,7 @@ import pytest
 from answers import known, metered, read, sse
 from taximeter.core.usage import Reading
 from taximeter.flavors import find
+from taximeter.flavors.meter import Answer, Prepared
 
 _TOKENS = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
 _SEARCH = {"type": "web_search_call", "action": {"type": "search", "query": "q"}}
@@ -203,3 +204,22 @@ def test_what_a_text_generation_wrote_is_counted_where_nothing_is_reported() -> 
 )
 def test_a_model_in_the_path_is_read_whole(path: bytes, model: str) -> None:
     assert find(b"POST", path).path_model(path) == model
+
+
+@pytest.mark.parametrize(
+    ("model", "searches"), [("gpt-4o-search-preview-2025-03-11", 1), ("gpt-5-search-api", 1), ("gpt-4o", None)]
+)
+def test_a_chat_model_that_searches_before_each_answer_searched_once(model: str, searches: int | None) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+    choice = {"index": 0, "message": {"content": "hi"}, "delta": {"content": "hi"}, "finish_reason": "stop"}
+    answer = {"id": "c", "object": "chat.completion", "model": model, "choices": [choice], "usage": usage}
+    assert read("/v1/chat/completions", answer).web_search_requests == searches
+    quick = find(b"POST", b"/v1/chat/completions").whole(
+        Prepared(body=b""), Answer(status=200, content_type=b"application/json"), "openai", msgspec.json.encode(answer)
+    )
+    assert (quick is None) is (searches == 1)
+    streamed = read("/v1/chat/completions", sse(answer, b"[DONE]"), content_type=b"text/event-stream")
+    assert streamed.web_search_requests == searches
+    refused = {"error": {"message": "no"}, "model": model}
+    assert read("/v1/chat/completions", refused, status=400).web_search_requests is None
+    assert read("/v1/chat/completions", refused).web_search_requests is None

@@ -61,6 +61,8 @@ class ChatReader(UsageReader):
 
     def convert(self) -> Reading:
         reading = (usual.chat_usage(self.raw, self.provider) if self.raw else None) or super().convert()
+        if usual.SEARCHES in (self.model or "") and reading.web_search_requests is None and not self.failed:
+            reading.web_search_requests = 1 if self.answer.status < 400 else None
         if len(self._choices) > 1:
             reading.output_tokens = reading.reasoning_output_tokens = (
                 None  # one choice's (vLLM, continuous_usage_stats)

@@ -21,6 +21,10 @@ USAGE_RAW_BYTES = 16 * 1024
 COST_HEADER = b"x-litellm-response-cost"
 """What a call cost, in USD, as LiteLLM states it."""
 
+SEARCHES = "-search-"
+"""In the names of OpenAI's chat models that search the web before each answer, which is billed by the call and told
+nowhere: `gpt-4o-search-preview`, `gpt-5-search-api` (https://platform.openai.com/docs/guides/tools-web-search)."""
+
 REASONING_BESIDE: dict[str, tuple[str, ...]] = {
     # provider -> prefixes of the models whose reasoning is in neither `completion_tokens` nor `total_tokens`
     "vercel-gateway": ("google/",),  # its bill and the Gemini usage it quotes both count thoughts on top
@@ -103,6 +107,8 @@ def chat(body: bytes, provider: str) -> Reading | None:
     try:
         found = _chat_answer.decode(body)
     except UNREADABLE:
+        return None
+    if SEARCHES in found.model:
         return None
     reading = chat_usage(found.usage, provider)
     if reading is None or len(found.usage) > USAGE_RAW_BYTES:  # blanks, or members named a thousand times
