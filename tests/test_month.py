@@ -2,10 +2,12 @@
 statement or open, to the nano-dollar."""
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -218,6 +220,7 @@ async def test_a_scripted_month_closes_into_statements_that_are_the_ledger(tmp_p
             billed = [Decimal(row["BilledCost"]) for row in csv.DictReader(io.StringIO(text))]
             assert sum(billed) == sum(costs.values())
             await is_exactly_what_went_past_us(node)
+            await is_evident(node)
 
 
 async def is_exactly_what_went_past_us(node):
@@ -248,6 +251,15 @@ async def is_exactly_what_went_past_us(node):
     (difference,) = told["differences"]
     assert (difference["model"], difference["figure"], difference["difference"]) == (last[1], "input_tokens", -past)
     await command(node, "reconcile", str(file), "--operation", "llm", "--fail-over", "1.1%")
+
+
+async def is_evident(node):
+    """History is what the journals delivered, late ones, corrections and settlements too; a change of one is found."""
+    assert b"As it was delivered" in await command(node, "verify")
+    with contextlib.closing(sqlite3.connect(node.data / "history.db")) as database, database:
+        database.execute("UPDATE usage_events SET cost_nusd = cost_nusd - 1 WHERE request_id = 'call-2'")
+    told = await command(node, "verify", code=1)
+    assert b"record changed" in told and b"call-2" in told
 
 
 async def asked_text(node, path):
