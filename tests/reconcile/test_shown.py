@@ -77,6 +77,8 @@ async def test_the_page_of_docs_shows_what_the_command_prints(plane):
 
 async def test_the_exit_code_says_how_it_went(plane):
     assert (await command(plane, "openai")).exit_code == 4, "not compared yet"
+    done = await command(plane)
+    assert done.exit_code == 4 and "openai: not compared yet\n" in done.stderr
     done = await command(plane, "openai", "--now", "--json")
     assert done.exit_code == 1, done.output
     found = json.loads(done.stdout)

@@ -85,9 +85,7 @@ def reconcile(
         return
     proxy = needs_proxy(backend, "reconcile")
     params.pop("tz", None)  # what it moved are the ends; days are those of UTC
-    names = [target] if target is not None else [each.name for each in _all(proxy).data]
-    if not names:
-        raise BadRequest("No [[reconcile]] is configured, and no file is named.")
+    names = [target] if target is not None else _names(proxy, now=now)
     found = [_one(proxy, name, params, now=now) for name in names]
     if as_json:
         echo(responses.encode(found if target is None else found[0]))
@@ -121,8 +119,18 @@ def _file(
         sys.exit(FAILED)
 
 
-def _all(proxy: Proxy) -> ReconcileList:
-    return proxy.send(ReconcileList, "GET", "/reconciliations")
+def _names(proxy: Proxy, *, now: bool) -> list[str]:
+    """All that were compared, or are to be; of the others it is said why not."""
+    configured = proxy.send(ReconcileList, "GET", "/reconciliations").data
+    if not configured:
+        raise BadRequest("No [[reconcile]] is configured, and no file is named.")
+    for each in configured:
+        if each.compared_at is None and not now:
+            echo(f"{each.name}: not compared yet{f': {each.problem}' if each.problem else ''}", err=True)
+    names = [each.name for each in configured if now or each.compared_at is not None]
+    if not names:
+        raise Unknown("Nothing was compared yet.")
+    return names
 
 
 def _one(proxy: Proxy, name: str, params: Params, *, now: bool) -> ReconcileDetail:
@@ -185,6 +193,7 @@ def _amount(figure: str, value: Any) -> str:
 def _models(rows: list[ReconciledRow]) -> list[tuple[str, ...]]:
     """Model, key and figure where the sides differ over all days, the largest part first; "—": not known, not told."""
     found: list[tuple[str, ...]] = []
+    unnamed = "(none)" if any(row.model for row in rows) else "all"
     for model, key in dict.fromkeys((row.model, row.key) for row in rows):
         mine = [row for row in rows if (row.model, row.key) == (model, key)]
         for name in NAMES:
@@ -194,7 +203,7 @@ def _models(rows: list[ReconciledRow]) -> list[tuple[str, ...]]:
                 unknown = ours is None and any(row.ours is not None for row in mine)
                 difference = "—" if unknown else _amount(name, (ours or 0) - theirs)
                 shown = "—" if unknown else _amount(name, ours or 0)
-                found.append((model or "all", key or "", name, shown, _amount(name, theirs), difference))
+                found.append((model or unnamed, key or "", name, shown, _amount(name, theirs), difference))
     return found
 
 
