@@ -19,7 +19,7 @@ from taximeter.budgets.rule import Budget
 from taximeter.gateway.admission.budget import BudgetGate
 from taximeter.gateway.admission.holding import connect
 from taximeter.keys.rule import ProxyKey, digest
-from upstream import LAST_CHUNK, chunk, stream_head
+from upstream import LAST_CHUNK, Script, chunk, response, stream_head
 from valkeys import known
 
 SECRET = "tm-" + "a" * 64
@@ -204,6 +204,20 @@ async def test_what_has_no_bound_is_refused_unless_it_is_allowed(budgeted, provi
     assert named in answer.json()["error"]["message"] and provider.requests == [] and await held(redis) == 0
     budgeted.gate.settings.budget.on_unbounded = "allow"
     assert (await post(budgeted, body, path)).headers.get("x-taximeter-error") is None
+
+
+async def test_what_is_billed_later_may_hold_a_share_of_its_budgets_until_it_is_settled(budgeted, provider, redis):
+    budgeted.gate.settings.budget.later_percent = 10
+    batch = b'{"id": "batch_1", "object": "batch", "status": "validating"}'
+    provider.answering = lambda _: Script((response(batch, headers=[("content-type", "application/json")]),))
+    answer = await post(budgeted, {"input_file_id": "f"}, "/w/acme/v1/batches")
+    assert answer.status_code == 200
+    share = -(-(2**52) // 10)
+    (record,) = budgeted.records
+    assert (record["deferred"], record["charged_tokens"], record["charged_cost_nusd"]) == ("batch_1", share, share)
+    assert await held(redis) == await held(redis, "b2") == share  # until delivery charges it instead
+    refused = await post(budgeted, {"assistant_id": "a"}, "/w/acme/v1/threads/t/runs")
+    assert refused.headers["x-taximeter-error"] == "unbounded_request"
 
 
 async def test_a_stated_number_of_searches_is_held_with_its_fees(budgeted, redis):

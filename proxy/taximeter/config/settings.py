@@ -307,6 +307,10 @@ class BudgetSettings(Section):
     """What a hard budget does with a call whose request leaves open what it may cost. `maximum`: it is held at the
     model's own maximum (for an answer: default_max_output_tokens), and refused where there is none, as of a web search
     without a number of uses. `refuse`: it is refused. `allow`: it passes, and may cost more than is held."""
+    later_percent: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """What a batch, a video or another job that is billed later holds of its hard budgets, as nothing in the request
+    bounds it: so many per cent of the limit of the smallest of each unit, until it is settled. 0: on_unbounded decides.
+    """
     clamp: bool = False
     """true: a call that may use more than what is left of its hard budgets has its answer bounded to what is left
     (`max_tokens`, or what its API calls it), and is told so (`x-taximeter-max-tokens`); false: it is refused."""

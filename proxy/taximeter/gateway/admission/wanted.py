@@ -3,6 +3,7 @@ is left of them. Asks no Redis."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -13,6 +14,8 @@ from taximeter.budgets.charges import Held
 from taximeter.budgets.rule import MOST, Allowance
 from taximeter.core.errors import BudgetExceeded, Unbounded
 from taximeter.core.record import Open, Source
+from taximeter.flavors.evals import EVALS
+from taximeter.flavors.later import JOBS, VIDEOS
 from taximeter.flavors.meter import Countable
 from taximeter.flavors.usage.counts import decode
 from taximeter.gateway.bounds.bounds import Bound, Limits, bound
@@ -64,10 +67,25 @@ class Want(NamedTuple):
         return [(each, self.held.of(each.budget.unit, attempt)) for each in allowances]
 
 
+_LATER = (JOBS, VIDEOS, EVALS)
+"""Started now, and billed by what is told later."""
+
+
 def held_of(most: Bound, cost_nusd: int | None) -> Held:
     """What a call of this bound, which costs at most so much, holds."""
     answer, audio_ms = min(most.output_tokens, most.tokens), min(most.seconds * 1_000, MOST)
     return Held(most.tokens, cost_nusd, output_tokens=answer, audio_ms=audio_ms)
+
+
+def _share(allowances: Sequence[Allowance], percent: float) -> Held:
+    """So many per cent of the smallest limit of each unit."""
+
+    def of(*units: str) -> int | None:
+        limits = [each.budget.limit for each in allowances if each.budget.unit in units]
+        return math.ceil(min(limits) * percent / 100) if limits else None
+
+    tokens = of("tokens", "input_tokens", "output_tokens") or 0
+    return Held(tokens, of("usd"), output_tokens=of("output_tokens"), audio_ms=of("seconds") or 0)
 
 
 class Wanting:
@@ -87,6 +105,8 @@ class Wanting:
         number.
         """
         weighed = await self.weigh(opening, flavor, demand, tokenizer)
+        if allowances and self._settings.later_percent and weighed.bound.endless and flavor in _LATER:
+            return Want(_share(allowances, self._settings.later_percent), weighed)
         if allowances:  # a rate alone is no promise about a bill
             self.check_bounded(weighed.bound)
         held = self._held(allowances, opening, demand, weighed.bound)
