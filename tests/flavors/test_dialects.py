@@ -57,7 +57,7 @@ UNARY = {
         "/v1/conversations/conv_1",
         {"outputs": [], "usage": {"prompt_tokens": 177, "completion_tokens": 134, "total_tokens": 4240,
                                   "connector_tokens": 3929, "connectors": {"web_search": 1}}},
-        LLM, {"input_tokens": 177 + 3929, "output_tokens": 134},
+        LLM, {"input_tokens": 177 + 3929, "output_tokens": 134, "web_search_requests": 1},
     ),
     "mistral ocr": ("/v1/ocr", {"pages": [], "model": "m", "usage_info": {"pages_processed": 3}}, OTHER,
                     {"pages": 3}),

@@ -128,11 +128,13 @@ OPENAI = FieldNames(
     search_units="search_units",  # OpenRouter
     web_search_requests="server_tool_use_details.web_search_requests | server_tool_use.web_search_requests"
     "| num_search_queries"  # Perplexity
+    "| connectors.web_search"  # Mistral: uses by name (https://docs.mistral.ai/agents/connectors/)
     "| server_side_tool_usage_details.web_search_calls"  # xAI; searches of X cost the same
-    "+ server_side_tool_usage_details.x_search_calls",
+    "+ server_side_tool_usage_details.x_search_calls + connectors.web_search_premium",
     file_search_requests="server_side_tool_usage_details.file_search_calls"
-    "+ server_side_tool_usage_details.document_search_calls",
-    code_interpreter_sessions="server_side_tool_usage_details.code_interpreter_calls",
+    "+ server_side_tool_usage_details.document_search_calls + connectors.document_library",
+    code_interpreter_sessions="server_side_tool_usage_details.code_interpreter_calls | connectors.code_interpreter",
+    image_generations="connectors.image_generation",
     seconds="seconds | prompt_audio_seconds",  # whisper-1, OpenRouter; Mistral
     images="generated_images | image_count",  # Volcengine; Model Studio
     input_characters="characters | usage_characters",  # Model Studio; MiniMax
