@@ -452,8 +452,9 @@ class ReconcileSettings(Section):
     """What is judged; empty: every figure that the provider tells."""
     tolerance_percent: Annotated[float, Meta(ge=0, le=100)] = 0.5
     """How far apart figures may be without being told of."""
-    most_generations: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
-    """Of openrouter_generations: how many are asked for at a time, half a second each; the newest."""
+    most_generations: Annotated[int, Meta(ge=1, le=10_000)] = 10_000
+    """Of openrouter_generations: how many are asked for at a time, at least half a second each; the newest. More would
+    not be done in the three hours that a comparison may take."""
     timeout_s: Seconds = 60.0
     """Longest wait for an answer."""
 
