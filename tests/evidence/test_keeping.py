@@ -1,12 +1,18 @@
 """How evidence is kept: through retention, records that come late, older histories, several nodes, days."""
 
+import os
+
 import pytest
 from sqlalchemy import delete, insert, select, text, update
 
-from evidence_ledger import DAY_US, ONE, OTHER, Books, batches, calls_of, journal_file, places
-from ledger import T0, US
+from evidence_ledger import DAY_US, ONE, OTHER, Books, batches, calls_of, journal_file, opened, places
+from ledger import T0, US, call
+from taximeter.core.deferred import TOLD
 from taximeter.evidence.keys import Signer
-from taximeter.journal.format import CLOSE
+from taximeter.journal.files import lock_if_free
+from taximeter.journal.format import CLOSE, open_line
+from taximeter.journal.recover import close_open_calls
+from taximeter.journal.tail import Tail
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.schema import VERSION, events, evidence_pieces, evidence_segments, journals, meta
 from taximeter.sinks.history.sink import History
@@ -175,3 +181,33 @@ def test_an_unknown_journal_is_taken_from_its_first_record(books, cut):
         books.writer.apply([batch])
     assert books.check().records == (0 if cut else 4)
     assert count(books, journals) == (0 if cut else 1)
+
+
+def test_what_recovery_wrote_for_a_dead_writer_is_in_the_chain(books):
+    path = journal_file(books.journal, ONE, calls_of(3), ended=False)
+    for batch in batches(path):
+        books.writer.apply([batch])
+    whole = path.read_bytes()
+    path.write_bytes(whole + open_line(opened(call(request_id="cut"))) + whole[-200:-3])  # a torn line behind
+    tail = Tail(path)
+    while not tail.at_end:
+        tail.read()
+    fd = lock_if_free(path)
+    assert fd is not None
+    assert close_open_calls(fd, tail, now_us=T0) == 1
+    os.close(fd)
+    for batch in batches(path, after=3):
+        books.writer.apply([batch])
+    report = books.check()
+    assert (report.faults, report.records, report.lines) == ([], 4, 4)
+    path.write_bytes(path.read_bytes().replace(b'"outcome":"interrupted"', b'"outcome":"ok"'))
+    assert ("line_changed", ONE, 4) in places(books.check())
+
+
+def test_lines_that_only_tell_of_other_calls_are_in_no_chain(books):
+    told = call(request_id="poll", kind=TOLD, deferred="batch_1", line="1", object_state="completed", files=("f",))
+    one, two = calls_of(2)
+    books.deliver(ONE, [one, told, two])
+    books.seal()
+    report = books.check()
+    assert (report.faults, report.records, report.absent_seqs, report.lines) == ([], 2, 1, 2)

@@ -1,0 +1,45 @@
+"""Evidence on a whole node, while it runs: history, journals, a receipt and an export hold."""
+
+import asyncio
+import json
+
+import httpx2
+import pytest
+from click.testing import CliRunner
+
+from faults.running import Node
+from taximeter.cli import main
+from waits import HANG_S
+
+pytestmark = pytest.mark.xdist_group("processes")
+
+BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+
+
+async def test_a_running_node_is_proven(tmp_path):
+    async with (
+        Node(tmp_path, workers=1) as node,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.port}", timeout=HANG_S) as client,
+        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{node.admin}", timeout=HANG_S) as control,
+    ):
+
+        async def run(*args):
+            env = {"TAXIMETER_DATA_DIR": str(node.data)}
+            result = await asyncio.to_thread(CliRunner(env=env).invoke, main, [*args])
+            assert result.exit_code == 0, result.output
+            return result.output
+
+        answers = [await client.post("/v1/chat/completions", json=BODY) for _ in range(3)]
+        last = answers[-1].headers["x-taximeter-request-id"]
+        assert len((await control.get(f"/usage/requests/{last}")).json()["data"]) == 1
+        report = json.loads(await run("verify", "--json"))
+        assert (report["faults"], report["records"], report["lines"], report["unsealed"]) == ([], 3, 3, 3)
+        await run("evidence", "seal")
+        receipt = (await control.get(f"/evidence/receipts/{last}")).text
+        (tmp_path / "receipt.json").write_text(receipt)
+        assert "As it was delivered: 1 record," in await run("receipt", "--check", str(tmp_path / "receipt.json"))
+        exported = await control.get("/evidence/export")
+        (tmp_path / "all.evidence").write_bytes(exported.content)
+        report = json.loads(await run("verify", str(tmp_path / "all.evidence"), "--json"))
+        assert (report["faults"], report["records"], report["roots"]) == ([], 3, 1)
+        assert len((await control.get("/evidence/roots")).json()["data"]) == 1
