@@ -1,15 +1,18 @@
 """Whatever is changed in history or in what is kept of its chains is found, and named."""
 
+from random import Random
+
 import pytest
 from sqlalchemy import delete, insert, select, text, update
 
 from evidence_ledger import DAY_US, ONE, OTHER, calls_of, places
-from ledger import T0, US, call
+from ledger import T0, US, call, random_call
 from taximeter.evidence.keys import generate
 from taximeter.evidence.report import Report
 from taximeter.evidence.roots import check_roots
 from taximeter.evidence.statements import SignedRoot
 from taximeter.sinks.history.schema import (
+    QUARTER,
     SEQ_BITS,
     events,
     evidence_pieces,
@@ -228,3 +231,22 @@ def test_the_end_of_a_chain_cannot_be_cut_off(sealed):
     assert ("evidence_missing", "c" * 32, 2) in places(sealed.check())
     changed(sealed, update(journals).where(journals.c.journal_id == ONE).values(ended=False))
     assert ("evidence_missing", ONE, 5) in places(sealed.check())
+
+
+def test_sums_that_are_not_those_of_the_records_are_found(sealed):
+    changed(sealed, update(QUARTER).values(cost_nusd=QUARTER.c.cost_nusd + 1))
+    (fault,) = sealed.check().faults
+    assert (fault.kind, fault.problem) == (
+        "sums_differ",
+        "of the quarter of an hour from 2025-11-22T08:15:00Z the sums are not those of its records",
+    )
+    assert sealed.check(T0, T0 + 60 * US).faults == []  # no whole quarter of an hour
+    assert len(sealed.check(T0 - 3_600 * US, T0 + 3_600 * US).faults) == 1
+
+
+def test_any_records_hold_with_their_sums(books):
+    rng = Random(7)
+    books.deliver(ONE, [random_call(rng) for _ in range(60)])
+    books.seal()
+    report = books.check(trusted=[books.signer.public])
+    assert (report.faults, report.records, report.lines) == ([], 60, 60)

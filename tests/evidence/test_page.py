@@ -98,3 +98,13 @@ def test_errors_say_what_to_do(run, tmp_path):
     Path("x.evidence").write_bytes(Path("x.evidence").read_bytes().replace(b"27000", b"26000", 1))
     text, code = run("taximeter verify x.evidence")
     assert "record changed" in text and code == 1
+
+
+def test_check_says_whether_the_key_can_be_read(run, tmp_path):
+    text, _ = run("taximeter check")
+    assert "evidence.key_file: evidence-key.pem cannot be read" in text
+    assert "taximeter evidence keygen FILE" in text
+    run("taximeter evidence keygen evidence-key.pem")
+    assert "cannot be read" not in run("taximeter check")[0]
+    (tmp_path / "evidence-key.pem").write_text("no key")
+    assert "holds no private key" in run("taximeter check")[0]

@@ -229,7 +229,7 @@ class Bundle:
     def is_older(self, journal: str, seq: int) -> bool:
         return False
 
-    def faults(self) -> list[Fault]:
+    def faults(self, from_us: int, to_us: int) -> list[Fault]:
         return self._faults
 
     def _index(self) -> Head:

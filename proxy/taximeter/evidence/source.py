@@ -74,8 +74,8 @@ class Source(Protocol):
     def late(self, journal: str) -> frozenset[int]:
         """Seqs whose records came after their turn, in segments of their own."""
 
-    def faults(self) -> list[Fault]:
-        """What else is wrong with it; asked last."""
+    def faults(self, from_us: int, to_us: int) -> list[Fault]:
+        """What else is wrong with it, as far as it is about a period; asked last."""
 
     def is_older(self, journal: str, seq: int) -> bool:
         """Whether a record was delivered before there was evidence."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Row, func, select
 
 from taximeter.core.record import seq_of
+from taximeter.core.times import shown
 from taximeter.evidence.chain import content, hash_of
 from taximeter.evidence.report import Fault
 from taximeter.evidence.source import Found, Stretch
@@ -17,9 +18,11 @@ from taximeter.evidence.statements import Segment, SignedRoot, segment, segment_
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.marks import EVENTS, UNCHAINED, since_us
 from taximeter.sinks.history.read import listing
+from taximeter.sinks.history.read.proven_sums import differing_quarters
 from taximeter.sinks.history.rows import COLUMNS, class_key, event_id, origin_key, series_key, to_record, to_row
 from taximeter.sinks.history.schema import (
     SEQ_BITS,
+    US,
     events,
     evidence_keys,
     evidence_pieces,
@@ -169,8 +172,11 @@ class HistoryEvidence:
     def _late(self, journal: str) -> frozenset[int]:
         return frozenset(said.upto for _, said in self._of_journal(journal) if said.late)
 
-    def faults(self) -> list[Fault]:
-        return []
+    def faults(self, from_us: int, to_us: int) -> list[Fault]:
+        """Sums that are not those of the records; the records themselves are checked one by one."""
+        moments = differing_quarters(self._connection, from_us, to_us)
+        problem = "of the quarter of an hour from {} the sums are not those of its records"
+        return [Fault(kind="sums_differ", problem=problem.format(shown(at_s * US))) for at_s in moments]
 
     def places(self, request_id: str, workspace: str | None = None) -> list[tuple[str, int]]:
         """Where a request's records are, or those of a workspace: journal and seq, in the order of its attempts."""
