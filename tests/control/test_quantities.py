@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from control_plane import record
 from taximeter.cli import main
+from taximeter.core.record import Operation
 
 
 async def test_quantities_over_the_api_and_in_the_terminal(control, tmp_path):
@@ -16,6 +17,10 @@ async def test_quantities_over_the_api_and_in_the_terminal(control, tmp_path):
     assert told["quantities"] == [
         {"model": "dall-e-3", "kind": "images", "variant": "1024x1024 hd", "unit": "images", "amount": 4}
     ]
+    page = await control.client.get("/dashboard/records")
+    assert "1,200 characters" not in page.text  # it has tokens, which are what it is billed by
+    await control.add(record(4, input_tokens=None, output_tokens=None, operation=Operation.OTHER, **drawn))
+    assert "2 images" in (await control.client.get("/dashboard/records")).text
     _, secret = control.keys.create("acme")
     headers = {"authorization": f"Bearer {secret}"}
     mine = (await control.client.get("/usage/quantities", headers=headers)).json()
@@ -24,7 +29,7 @@ async def test_quantities_over_the_api_and_in_the_terminal(control, tmp_path):
     argv = ["quantities", "--by", "workspace", "--url", control.url]
     done = await asyncio.to_thread(CliRunner(env={"COLUMNS": "120"}).invoke, main, argv)
     rows = [line.split() for line in done.output.splitlines()]
-    assert ["acme", "images", "1024x1024", "hd", "4", "images"] in rows
+    assert ["acme", "images", "1024x1024", "hd", "6", "images"] in rows
     assert ["beta", "input_characters", "1,200", "characters"] in rows
     as_json = await asyncio.to_thread(CliRunner().invoke, main, [*argv, "--json"])
-    assert '"amount":4' in as_json.output
+    assert '"amount":6' in as_json.output
