@@ -186,6 +186,16 @@ def test_a_plan_of_codes_with_volume_tiers_and_chunks(sqlite):
     assert made.total.charge_usd == Decimal("0.003265")
 
 
+def test_what_few_calls_use_is_on_their_line_and_corrected_too(kept):
+    kept.add(at(1, web_search_requests=2, images=3, media_size="1x1"), at(2), at(3, seconds=2.0))
+    (line,) = kept.close(FIRST).lines
+    assert line.others == {"web_search_requests": 2, "images 1x1": 3} and line.quantities.audio_ms == 2_000
+    kept.add(at(4, web_search_requests=5))
+    (late,) = kept.close(SECOND).lines
+    assert (late.corrects, late.others) == (1, {"web_search_requests": 5})
+    assert kept.close(THIRD).lines == []
+
+
 def test_volume_is_of_a_statement_however_many_plans_begin_inside_it(sqlite):
     """A plan of other calls that begins at noon parts the day, and gives this one no second volume."""
     free = Price(code="output", kind="output", per=1, steps=((0, 0), (30, 1_000)))

@@ -172,6 +172,7 @@ class Books:
         ]
         last_us = period.to_us - 1
         own = making.parts(KEY, found[len(closed)], plans, asked.workspace, asked.chunks, last_us)
+        own += self._others(asked.workspace, period)
         fine = own
         if finer:
             fine = making.parts((*KEY, *finer), found[-1], plans, asked.workspace, asked.chunks, last_us)
@@ -180,7 +181,8 @@ class Books:
         stated = {len(closed) + 1: list(making.stated(own).values())}
         lines = making.lines(fine, by, rate, self._reasons(asked, own))
         for each, sums in zip(closed, found, strict=False):
-            missing = _missing(each, closed, sums, asked.workspace)
+            others = self._others(asked.workspace, each.period)
+            missing = _missing(each, closed, sums, asked.workspace, others)
             stated[each.number] = missing
             same = each.basis.rate if each.basis.rate.code == rate.code else rate
             lines += making.corrections(missing, by, same, each.number)
@@ -191,6 +193,10 @@ class Books:
         owed = sum(period.from_us <= each.asked.ended_at for each in found_owed)
         statement = _statement(asked, by, rate, lines, own, plans, owed)
         return Closed(number=len(closed) + 1, period=period, statement=statement, basis=basis)
+
+    def _others(self, workspace: str, period: Period) -> list[Part]:
+        asked = Filters(workspace=workspace, from_us=period.from_us, to_us=period.to_us)
+        return making.others(self._reader.quantities(asked, KEY))
 
     def _records_are_kept(self, period: Period) -> None:
         since_us = self._reader.records_since_us()
@@ -229,10 +235,13 @@ def _stretches(sums: Mapping[tuple[int, Names], Sequence[int]], marks: Sequence[
     ]
 
 
-def _missing(one: Closed, closed: Sequence[Closed], sums: Sequence[making.Stretch], workspace: str) -> list[Stated]:
+def _missing(
+    one: Closed, closed: Sequence[Closed], sums: Sequence[making.Stretch], workspace: str, others: Sequence[Part]
+) -> list[Stated]:
     """What the ledger says now of a closed period, less all that has been stated of it."""
     basis = one.basis
-    now = making.stated(making.parts(KEY, sums, basis.plans, workspace, basis.chunks, one.period.to_us - 1))
+    parts = making.parts(KEY, sums, basis.plans, workspace, basis.chunks, one.period.to_us - 1)
+    now = making.stated([*parts, *others])
     before: dict[Names, Stated] = {}
     for each in closed:
         for stated in each.basis.stated.get(one.number, ()):

@@ -26,8 +26,9 @@ MEDIA = {"json": "application/json", "csv": "text/csv", "html": "text/html", "pd
 _NAMES = GROUPS[1:]
 _AMOUNTS = ("cost_usd", "charge_usd", "cost", "charge")
 COLUMNS = (
-    "workspace", "number", "from", "to", "corrects", *_NAMES, *Quantities.__struct_fields__, "unknown_requests",
-    "unpriced_requests", "unpriced_reasons", "uncharged_requests", "left_out", "prices", "currency", "rate", *_AMOUNTS,
+    "workspace", "number", "from", "to", "corrects", *_NAMES, *Quantities.__struct_fields__, "others",
+    "unknown_requests", "unpriced_requests", "unpriced_reasons", "uncharged_requests", "left_out", "prices",
+    "currency", "rate", *_AMOUNTS,
 )  # fmt: skip
 """Of the CSV, one row a line; what lines are not grouped by is empty. A reader for whom there is no cost has no such
 columns."""
@@ -58,6 +59,7 @@ def as_csv(statement: Statement) -> bytes:
             "from": statement.from_,
             "to": statement.to,
             "corrects": line.corrects,
+            "others": msgspec.json.encode(line.others).decode() if line.others else "",
             "unknown_requests": line.unknown_requests,
             "unpriced_requests": line.unpriced_requests,
             "unpriced_reasons": msgspec.json.encode(line.unpriced_reasons).decode() if own else "",

@@ -22,13 +22,16 @@ from taximeter.billing.rule import (
 from taximeter.billing.statement import Amount, Line, Quantities, Total, UnitPrice
 from taximeter.core.views import usd
 from taximeter.sinks.cells import FIELDS
-from taximeter.sinks.query import SERIES
+from taximeter.sinks.query import SERIES, QuantitySum
 
 KEY = SERIES[1:]
 """What sums are kept by for ever, beside the workspace: what is stated is remembered by these."""
 
 CHUNKS, UNCHARGED = "chunks", "uncharged_requests"
 """Beside the sums of history: chunks as told, and calls that no plan says anything of."""
+
+OTHER = "other:"
+"""How the names of quantities begin that history keeps by kind (core.quantities), beside its sums."""
 
 _QUANTITY_OF = {
     "input_tokens": "llm_input_tokens",
@@ -84,6 +87,15 @@ def parts(
         key = dict.fromkeys(names)
         found.append(Part(key, {CHUNKS: chunks}, charged_chunks or Charged(nusd=None), plan))
     return found
+
+
+def others(found: Iterable[QuantitySum]) -> list[Part]:
+    """A period's quantities by kind and variant, by KEY: they are charged nothing by themselves."""
+    return [
+        Part(each.key, {f"{OTHER}{each.kind} {each.variant or ''}".rstrip(): each.amount}, Charged(nusd=None), None)
+        for each in found
+        if each.kind not in FIELDS
+    ]
 
 
 def _named(cell: Sequence[int]) -> dict[str, int]:
@@ -183,6 +195,7 @@ def _line(
         corrects=corrects,
         key=dict(zip(by, whole.key, strict=True)),
         quantities=_quantities(sums),
+        others={name.removeprefix(OTHER): figure for name, figure in sums.items() if name.startswith(OTHER)},
         unknown_requests=unknown,
         unpriced_requests=unpriced,
         unpriced_reasons=reasons,

@@ -71,6 +71,7 @@ def used(line: Line) -> str:
     """Quantities that are not 0."""
     figures: Mapping[str, int] = msgspec.structs.asdict(line.quantities)
     found = [f"{count(figure)} {_WORDS[name]}" for name, figure in figures.items() if figure]
+    found += [f"{count(figure)} {name.replace('_', ' ')}" for name, figure in line.others.items()]
     if line.quantities.requests:
         found[0] = _requests(line.quantities.requests)
     return ", ".join(found) or ("no use, its cost alone" if line.corrects is not None else "nothing")

@@ -66,6 +66,9 @@ class Line(msgspec.Struct, kw_only=True, frozen=True):
     key: dict[str, str | None]
     """What the line is about, by the names grouped by; null: the calls carry none."""
     quantities: Quantities
+    others: dict[str, int] = {}
+    """What few calls use, by kind and variant (`GET /usage/quantities`), of whole hours; not on lines by track,
+    document or end user."""
     unknown_requests: int
     """Calls that may have been billed but of whose usage nothing is known."""
     unpriced_requests: int | UnsetType
