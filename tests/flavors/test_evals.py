@@ -82,7 +82,8 @@ def _figures(record: Record) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [("completed", (8.0, "1280x720", "sora-2")), ("queued", None), ("failed", None), ("done", None)]
+    ("status", "told"),
+    [("completed", (8.0, "1280x720", "sora-2")), ("queued", None), ("failed", None), ("done", (None, None, "sora-2"))],
 )
 def test_a_video_that_is_finished_tells_how_long_it_is(status: str, told: object) -> None:
     # https://platform.openai.com/docs/api-reference/videos/object
