@@ -95,6 +95,14 @@ def test_it_does_not_matter_how_the_file_is_cut(cuts: list[int]) -> None:
     assert figures(told_by(jsonl(*LINES[:-1]), cuts)) == TOLD[:-1]
 
 
+def test_lines_of_other_apis_and_lines_that_are_none() -> None:
+    text = {"object": "text_completion", "model": "m", "usage": {"prompt_tokens": 2, "completion_tokens": 1}}
+    cohere = {"embeddings": [[0.1]], "meta": {"billed_units": {"input_tokens": 3}}}
+    told = told_by(jsonl(openai_line("a", text), openai_line("b", cohere), openai_line("c", [1])))
+    assert figures(told) == [("a", "completions", 2, 1), ("b", "embeddings", 3, None)]
+    assert told_by(jsonl({"text": "y" * 300_000})) == []
+
+
 def test_a_file_that_is_cut_short_tells_its_whole_lines_and_other_files_tell_nothing() -> None:
     data = jsonl(*LINES[:2])
     assert figures(told_by(data[:-20])) == TOLD[:1]
@@ -134,14 +142,6 @@ def test_a_file_that_is_cut_short_tells_its_whole_lines_and_other_files_tell_not
 )  # fmt: skip
 def test_an_object_tells_how_it_ended_and_where_its_lines_are(body: object, place: str, told: list[Told]) -> None:
     assert object_told(json.dumps(body).encode(), Place(What.OBJECT, place), "openai") == told
-
-
-def test_answers_that_stand_in_the_object_are_its_lines() -> None:
-    inlined = [{"response": GEMINI, "metadata": {"key": "k"}}, {"response": GEMINI}, {"error": {"code": 3}}]
-    body = {"name": "batches/1", "done": True, "response": {"inlinedResponses": {"inlinedResponses": inlined}}}
-    told = object_told(json.dumps(body).encode(), Place(What.OBJECT, "1"), "google")
-    assert figures(told[:2]) == [("k", "generate", 8, 1), ("#1", "generate", 8, 1)]
-    assert told[-1] == Told(id="batches/1", state="completed")
 
 
 def test_a_finished_job_tells_what_it_was_billed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from msgspec.structs import replace
@@ -11,11 +12,13 @@ from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.framing.body import HeadMeter
 from taximeter.flavors.framing.bounded import Bounded
+from taximeter.flavors.framing.elements import Elements
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.responses import RESPONSES, ResponsesReader
-from taximeter.flavors.told import LinesTeller, Place, Tell, Told, What, object_told, results_of
+from taximeter.flavors.told import LinesTeller, Place, Tell, Told, What, inlined_told, object_told, results_of
 from taximeter.flavors.usage.reader import UsageReader
 
+_name = re.compile(rb'"name"\s*:\s*"([^"\\]+)"').search
 _RESPONSE_ENDED = frozenset(("completed", "incomplete", "failed", "cancelled"))
 
 
@@ -51,50 +54,62 @@ class Poll(Dialect, frozen=True, kw_only=True, eq=False):
 class ObjectMeter(HeadMeter):
     """Passes an object, and tells what it says of itself when it is whole."""
 
-    __slots__ = ("_body", "_poll")
+    __slots__ = ("_elements", "_ended", "_number", "_poll")
 
     def __init__(self, poll: Poll, reader: UsageReader) -> None:
         super().__init__(reader)
         self._poll = poll
-        self._body: Bounded | None = Bounded()
+        self._ended = False
+        self._elements = Elements(b"inlinedResponses", 3, self._inlined)
+        self._number = 0
+        """Of answers that stood in it."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """See `Meter.feed`."""
-        if self._body is not None:
-            self._body.add(chunk)
+        """See `Meter.feed`. Answers that stand in it are told as they pass: there may be many."""
+        self._elements.feed(chunk)
         return chunk
 
     def finish(self) -> bytes:
         """See `Meter.finish`."""
-        body, self._body = self._body, None
-        whole = None if body is None else body.whole()
-        for told in object_told(whole, self._poll.place, self._reader.provider) if whole else ():
-            self._poll.tell(told)
+        whole = None if self._ended else self._elements.rest.whole()
+        self._ended = True
+        poll, lined = self._poll, self._number > 0
+        for told in object_told(whole, poll.place, self._reader.provider, lined=lined) if whole else ():
+            poll.tell(told)
         return b""
+
+    def _inlined(self, element: Bounded) -> None:
+        told = inlined_told(element, self._number, self._reader.provider)
+        self._number += 1
+        if told is None or told.reading is None:
+            return
+        named = _name(self._elements.rest.ends()[0])  # the object's comes before what it holds
+        told.id = named[1].decode("utf-8", "replace") if named else self._poll.place.id
+        self._poll.tell(told)
 
 
 class LinesMeter(HeadMeter):
     """Passes a file of results, and tells each line as it passes; at the end, that there is no more of it."""
 
-    __slots__ = ("_poll", "_teller")
+    __slots__ = ("_ended", "_poll", "_teller")
 
     def __init__(self, poll: Poll, reader: UsageReader) -> None:
         super().__init__(reader)
         self._poll = poll
-        self._teller: LinesTeller | None = LinesTeller(poll.place, reader.provider, poll.tell)
+        self._ended = False
+        self._teller = LinesTeller(poll.place, reader.provider, poll.tell)
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`."""
-        if self._teller is not None:
-            self._teller.feed(chunk)
+        self._teller.feed(chunk)
         return chunk
 
     def finish(self) -> bytes:
         """See `Meter.finish`."""
-        teller, self._teller = self._teller, None
-        if teller is not None:
-            teller.finish()
-            if teller.results:
+        if not self._ended:
+            self._ended = True
+            self._teller.finish()
+            if self._teller.results:
                 self._end(self._poll.place)
         return b""
 

@@ -179,16 +179,13 @@ def long_line_told(head: bytes, tail: bytes, provider: str) -> Told | None:
     )
 
 
-def object_told(body: bytes, place: Place, provider: str) -> list[Told]:
-    """What an object tells of itself, and of lines that stand in it; [] while it goes on."""
+def object_told(body: bytes, place: Place, provider: str, *, lined: bool = False) -> list[Told]:
+    """What an object tells of itself, and of each model of a run; [] while it goes on. `lined`: lines stood in it."""
     found = members(body)
-    if found is None:
+    if found is None or not (state := state_of(found)):
         return []
-    name = short_text(found.get("id")) or short_text(found.get("name")) or short_text(found.get("job_id")) or place.id
-    state = state_of(found)
-    lines = [*_inlined(found, name, provider), *(_of_models(found, name, provider) if state else ())]
-    if not state:
-        return _used(lines)
+    name = name_of(found, place)
+    lines = _of_models(found, name, provider)
     files = _files(found, name)
     used = None
     if state not in _FAILED and raw_text(found.get("object")) != "batch":
@@ -196,14 +193,9 @@ def object_told(body: bytes, place: Place, provider: str) -> list[Told]:
         reader = flavor.reader(flavor, Prepared(body=b""), _ANSWER, provider)
         reader.whole(body)
         used = reader.reading()
-        if not (used.reported or used.measured) and (lines or files):
+        if not (used.reported or used.measured) and (lined or lines or files):
             used = None  # its lines tell
-    return [*_used(lines), Told(id=name, state=state, reading=used, files=files)]
-
-
-def _used(lines: list[Told]) -> list[Told]:
-    """Those by which anything is billed."""
-    return [each for each in lines if each.reading is not None]
+    return [*lines, Told(id=name, state=state, reading=used, files=files)]
 
 
 def _of_models(found: Members, name: str, provider: str) -> list[Told]:
@@ -269,31 +261,25 @@ def _flavor_of(body: Members) -> Dialect:
     return GENERATE if "usageMetadata" in body else UNKNOWN
 
 
-def _inlined(found: Members, name: str, provider: str) -> list[Told]:
-    """Answers that stand in the object itself (Gemini: `response.inlinedResponses.inlinedResponses`)."""
-    level: Members = found
-    for key in ("response", "inlinedResponses"):
-        inner = members(level[key]) if key in level else None
-        if inner is None:
-            return []
-        level = inner
-    told: list[Told] = []
-    for number, each in enumerate(_array(level.get("inlinedResponses"))):
-        one = line_told(bytes(each), provider)
-        inside = members(each) or {}
+def inlined_told(element: Bounded, number: int, provider: str) -> Told | None:
+    """What an answer tells that stands in the object itself (Gemini: `response.inlinedResponses.inlinedResponses`)."""
+    whole = element.whole()
+    if whole is None:
+        told = long_line_told(*element.ends(), provider)
+    else:
+        told = line_told(whole, provider)
+        inside = members(whole) or {}
         meta = members(inside["metadata"]) if "metadata" in inside else None
-        named = short_text(meta.get("key")) if meta else None
-        if one is not None:
-            one.id, one.line = name, named or f"#{number}"
-            told.append(one)
+        if told is not None and meta is not None:
+            told.line = short_text(meta.get("key"))
+    if told is not None:
+        told.line = told.line or f"#{number}"
     return told
 
 
-def _array(raw: msgspec.Raw | None) -> list[msgspec.Raw]:
-    try:
-        return [] if raw is None else msgspec.json.decode(raw, type=list[msgspec.Raw])
-    except (ValueError, RecursionError):
-        return []
+def name_of(found: Members, place: Place) -> str:
+    """What an object calls itself."""
+    return short_text(found.get("id")) or short_text(found.get("name")) or short_text(found.get("job_id")) or place.id
 
 
 def _files(found: Members, name: str) -> tuple[str, ...]:
