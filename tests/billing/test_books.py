@@ -142,6 +142,10 @@ def test_a_period_is_closed_once_and_not_before_it_is_over(kept):
     for again in (FIRST, overlapping):
         with pytest.raises(Conflict, match="Statement 1 of acme"):
             kept.close(again)
+    drawn = kept.preview(overlapping)
+    assert "Statement 1 of acme has" in drawn.notes[0] and drawn.total.cost_usd == 0
+    whole = kept.preview(Period(from_us=FIRST.from_us, to_us=SECOND.to_us))
+    assert [line.corrects for line in whole.lines] == [None] and whole.total.cost_usd == Decimal("0.000027")
     with pytest.raises(BadRequest, match="is over at"):
         kept.books.close(Asked(workspace="acme", period=SECOND), Tariff(), by="x", now_us=SECOND.to_us - 1)
     with pytest.raises(NotFound):

@@ -66,7 +66,10 @@ class Books:
         self._statements = Statements(reader.database)
 
     def preview(self, asked: Asked, tariff: Tariff) -> Statement:
-        """As it would be closed now. Raises BadRequest, NotFound; Conflict where part of it is stated already."""
+        """As it would be closed now; where part of it is stated already, which it then says, without corrections.
+
+        Raises BadRequest, NotFound.
+        """
         return self._made(asked, tariff).statement
 
     def close(self, asked: Asked, tariff: Tariff, *, by: str, now_us: int) -> Statement:
@@ -74,12 +77,13 @@ class Books:
         return self.keep(self.draft(asked, tariff, by=by, now_us=now_us), now_us)
 
     def draft(self, asked: Asked, tariff: Tariff, *, by: str, now_us: int) -> Closed:
-        """What would be kept. Raises as `preview`, and BadRequest where the period is not over."""
+        """What would be kept. Raises as `preview`; BadRequest where the period is not over, Conflict where part of it
+        is stated already."""
         if asked.period.to_us > now_us:
             raise BadRequest(
                 f"The period is over at {shown(asked.period.to_us)}; it can be closed from then on.", param="to"
             )
-        made = self._made(asked, tariff)
+        made = self._made(asked, tariff, closes=True)
         statement = replace(made.statement, number=made.number, closed_at=shown(now_us), closed_by=by)
         return replace(made, statement=statement)
 
@@ -138,61 +142,64 @@ class Books:
         [sums] = self._reader.stretches(Filters(workspace=workspace), [((), (0, FOREVER_US))])
         return next(iter(sums.values()), None)
 
-    def _made(self, asked: Asked, tariff: Tariff) -> Closed:
+    def _made(self, asked: Asked, tariff: Tariff, *, closes: bool = False) -> Closed:
         """The statement, and what it is made of; its number is the next one's."""
         by = _checked(asked)
-        period, closed = asked.period, self._statements.of(asked.workspace)
-        for each in closed:
-            if each.period.overlaps(period):
-                raise Conflict(
-                    f"Statement {each.number} of {asked.workspace} has {shown(each.period.from_us)} to "
-                    f"{shown(each.period.to_us)}; a period is stated once. What comes later for it is on the next one."
-                )
+        closed = self._statements.of(asked.workspace)
+        clash = next((each for each in closed if each.period.overlaps(asked.period)), None)
+        if clash is not None and closes:
+            raise Conflict(f"{_stated_on(clash)}; a period is stated once. What comes later for it is on the next one.")
+        corrected = closed if clash is None else []
         plans = of_workspace(tariff.plans, asked.workspace)
-        rate = rate_at(tariff.rates, asked.currency, period.to_us - 1)
-        if rate is None:
-            raise BadRequest(
-                f"There is no rate of {asked.currency[:80]!r} for {shown(period.to_us)}: the settings have it as "
-                "[[currency]].",
-                param="currency",
-            )
-        finer = tuple(name for name in by if name in TAGS)
-        periods = [(each.period, each.basis.plans) for each in closed]
-        questions: list[tuple[tuple[str, ...], list[int]]] = [
-            (KEY, _marks(*each)) for each in (*periods, (period, plans))
-        ]
-        if finer:
-            self._records_are_kept(period)
-            questions.append(((*KEY, *finer), questions[-1][1]))
-        found = [
-            _stretches(sums, marks)
-            for sums, (_, marks) in zip(
-                self._reader.stretches(Filters(workspace=asked.workspace), questions), questions, strict=True
-            )
-        ]
-        last_us = period.to_us - 1
-        own = making.parts(KEY, found[len(closed)], plans, asked.workspace, asked.chunks, last_us)
-        own += self._others(asked.workspace, period)
-        fine = own
-        if finer:
-            fine = making.parts((*KEY, *finer), found[-1], plans, asked.workspace, asked.chunks, last_us)
-            if _cost(fine) != _cost(own):
-                raise BadRequest(f"Single records of this period are missing: lines by {finer[0]} cannot be made.")
+        rate = _rate(asked, tariff)
+        own, fine, sums = self._read(asked, by, plans, corrected)
         stated = {len(closed) + 1: list(making.stated(own).values())}
         lines = making.lines(fine, by, rate, self._reasons(asked, own))
-        for each, sums in zip(closed, found, strict=False):
-            others = self._others(asked.workspace, each.period)
-            missing = _missing(each, closed, sums, asked.workspace, others)
+        for each, now in zip(corrected, sums, strict=True):
+            missing = _missing(each, closed, now, asked.workspace, self._others(asked.workspace, each.period))
             stated[each.number] = missing
             same = each.basis.rate if each.basis.rate.code == rate.code else rate
             lines += making.corrections(missing, by, same, each.number)
         if not lines and not closed and self._ledger(asked.workspace) is None:
             raise NotFound(f"Nothing is recorded of workspace {asked.workspace[:128]!r}.")
-        basis = Basis(plans=plans, chunks=asked.chunks, rate=rate, stated=stated)
-        found_owed = self._reader.owed(asked.workspace, (OUTSTANDING, EXPIRED), period.to_us, MOST_OWED)
-        owed = sum(period.from_us <= each.asked.ended_at for each in found_owed)
-        statement = _statement(asked, by, rate, lines, own, plans, owed)
-        return Closed(number=len(closed) + 1, period=period, statement=statement, basis=basis)
+        notes = _notes(asked, plans, own, lines, self._owed(asked))
+        if clash is not None:
+            notes.insert(0, f"{_stated_on(clash)}: this one cannot be closed, and has no corrections.")
+        return Closed(
+            number=len(closed) + 1,
+            period=asked.period,
+            statement=_statement(asked, by, rate, lines, own, notes),
+            basis=Basis(plans=plans, chunks=asked.chunks, rate=rate, stated=stated),
+        )
+
+    def _read(
+        self, asked: Asked, by: Sequence[str], plans: Sequence[Plan], corrected: Sequence[Closed]
+    ) -> tuple[list[Part], list[Part], list[list[making.Stretch]]]:
+        """The period's sums by KEY, and as fine as its lines need them; those of the periods to be corrected. In one
+        snapshot."""
+        period, last_us = asked.period, asked.period.to_us - 1
+        finer = tuple(name for name in by if name in TAGS)
+        questions: list[tuple[tuple[str, ...], list[int]]] = [
+            (KEY, _marks(*each)) for each in (*((one.period, one.basis.plans) for one in corrected), (period, plans))
+        ]
+        if finer:
+            self._records_are_kept(period)
+            questions.append(((*KEY, *finer), questions[-1][1]))
+        answers = self._reader.stretches(Filters(workspace=asked.workspace), questions)
+        found = [_stretches(sums, marks) for sums, (_, marks) in zip(answers, questions, strict=True)]
+        own = making.parts(KEY, found[len(corrected)], plans, asked.workspace, asked.chunks, last_us)
+        own += self._others(asked.workspace, period)
+        if not finer:
+            return own, own, found[: len(corrected)]
+        fine = making.parts((*KEY, *finer), found[-1], plans, asked.workspace, asked.chunks, last_us)
+        if _cost(fine) != _cost(own):
+            raise BadRequest(f"Single records of this period are missing: lines by {finer[0]} cannot be made.")
+        return own, fine, found[: len(corrected)]
+
+    def _owed(self, asked: Asked) -> int:
+        """How many calls of the period are billed later, and not settled."""
+        found = self._reader.owed(asked.workspace, (OUTSTANDING, EXPIRED), asked.period.to_us, MOST_OWED)
+        return sum(asked.period.from_us <= each.asked.ended_at for each in found)
 
     def _others(self, workspace: str, period: Period) -> list[Part]:
         asked = Filters(workspace=workspace, from_us=period.from_us, to_us=period.to_us)
@@ -253,15 +260,24 @@ def _cost(period: Sequence[Part]) -> int:
     return sum(part.sums.get("cost_nusd", 0) for part in period)
 
 
-def _statement(
-    asked: Asked,
-    by: tuple[str, ...],
-    rate: Rate,
-    lines: list[Line],
-    own: Sequence[Part],
-    plans: Sequence[Plan],
-    owed: int,
-) -> Statement:
+def _stated_on(closed: Closed) -> str:
+    ends = shown(closed.period.from_us), shown(closed.period.to_us)
+    return f"Statement {closed.number} of {closed.statement.workspace} has {ends[0]} to {ends[1]}"
+
+
+def _rate(asked: Asked, tariff: Tariff) -> Rate:
+    """The one in force when the period ends. Raises BadRequest where there is none."""
+    rate = rate_at(tariff.rates, asked.currency, asked.period.to_us - 1)
+    if rate is None:
+        raise BadRequest(
+            f"There is no rate of {asked.currency[:80]!r} for {shown(asked.period.to_us)}: the settings have it as "
+            "[[currency]].",
+            param="currency",
+        )
+    return rate
+
+
+def _notes(asked: Asked, plans: Sequence[Plan], own: Sequence[Part], lines: Sequence[Line], owed: int) -> list[str]:
     notes = []
     if not plans:
         notes.append("No plan is about this workspace: there is no charge.")
@@ -274,6 +290,12 @@ def _statement(
             f"{'One call' if owed == 1 else f'{owed:,} calls'} of this period will be billed later (batches and the "
             "like): what that costs is not known yet, and will be a correction on a later statement."
         )
+    return notes
+
+
+def _statement(
+    asked: Asked, by: tuple[str, ...], rate: Rate, lines: list[Line], own: Sequence[Part], notes: list[str]
+) -> Statement:
     return Statement(
         workspace=asked.workspace,
         from_=shown(asked.period.from_us) or "",

@@ -44,13 +44,14 @@ class Billing:
         self._lock = asyncio.Lock()
 
     async def preview(self, asked: Asked, tariff: Tariff) -> Statement:
-        """As it would be closed now. Raises BadRequest, Conflict, NotFound."""
+        """As it would be closed now. Raises BadRequest, NotFound."""
         await self._delivery.drain(PREVIEW_S)
         return await self._history.read(self._books.preview, asked, tariff)
 
     async def close(self, asked: Asked, tariff: Tariff, *, by: str, anyway: bool = False) -> Statement:
-        """Close it. Raises as `preview`, and NotReady where calls of this node are not in history yet (`anyway`: they
-        are left to the next statement)."""
+        """Close it. Raises as `preview`, Conflict, and NotReady where calls of this node are not in history yet
+        (`anyway`: they are left to the next statement).
+        """
         async with self._lock:
             drained = await self._delivery.drain(DRAIN_S)
             if not drained.complete and not anyway:

@@ -19,7 +19,7 @@ from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.door.access import admin_only
 from taximeter.control.services.querying import ApiRequest
 from taximeter.control.services.services import Services
-from taximeter.core.errors import BadRequest, Conflict, NotFound
+from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.times import local, zone
 
 
@@ -55,7 +55,7 @@ class BillingPages(Controller):
             try:
                 made = await billing_of(services).preview(question(asked, services.settings), tariff(services.settings))
                 page.statement = printed(made)
-            except (BadRequest, Conflict, NotFound) as problem:
+            except (BadRequest, NotFound) as problem:
                 page.problem = problem.message
         page.standings = await _standings(services, workspace or None)
         return show(request, page)
