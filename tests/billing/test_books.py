@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger import US, batch, call, calls
-from taximeter.billing.books import Asked, Books, Tariff
-from taximeter.billing.period import Period
+from taximeter.billing.books import Books, Tariff
+from taximeter.billing.period import Asked, Period
 from taximeter.billing.rule import Plan, Price, Rate
 from taximeter.cli.moving import move
 from taximeter.core.correction import correction

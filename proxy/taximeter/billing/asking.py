@@ -6,8 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-from taximeter.billing.books import BY, Asked, Tariff
-from taximeter.billing.period import period
+from taximeter.billing.books import Tariff
+from taximeter.billing.period import BY, Asked, period
 from taximeter.config import Settings
 from taximeter.config.plans import plans, rates
 

@@ -13,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import msgspec
-from msgspec import UNSET
 from msgspec.structs import replace
 
-from taximeter.billing import making
+from taximeter.billing import drawn, making
 from taximeter.billing.making import KEY, Names, Part, Stated
-from taximeter.billing.period import Period
+from taximeter.billing.period import Asked, Period
 from taximeter.billing.rule import USD, Plan, Rate, borders, of_workspace, rate_at
-from taximeter.billing.statement import Line, Margin, MarginList, Standing, Statement, Summary, Total
+from taximeter.billing.statement import MarginList, Standing, Statement
 from taximeter.billing.store import Basis, Closed, Statements
 from taximeter.core import tags
 from taximeter.core.bounds import FOREVER_US
@@ -32,23 +31,9 @@ from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.write.owed import EXPIRED, OUTSTANDING
 from taximeter.sinks.query import GROUPS, SERIES, TAGS, Filters
 
-BY = ("model", "task")
-"""What lines are grouped by where nothing is said."""
 MOST_OWED = 1_000
 """Calls that are billed later and looked at."""
 _COST, _REQUESTS = FIELDS.index("cost_nusd"), FIELDS.index("requests")
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Which statement."""
-
-    workspace: str
-    period: Period
-    by: tuple[str, ...] = BY
-    """Of query.GROUPS, without `workspace`."""
-    currency: str = "USD"
-    chunks: int = 0
-    """How many chunks were indexed in the period, for plans that have a price for them."""
 
 
 class Tariff(msgspec.Struct, frozen=True):
@@ -113,7 +98,7 @@ class Books:
         stated_nusd = sum(each.sums.get("cost_nusd", 0) for each in stated)
         return Standing(
             workspace=workspace,
-            statements=[_summary(each.statement) for each in closed],
+            statements=[drawn.summary(each.statement) for each in closed],
             ledger_usd=usd(cost_nusd),
             stated_usd=usd(stated_nusd),
             open_usd=usd(cost_nusd - stated_nusd),
@@ -131,7 +116,7 @@ class Books:
         for workspace, own in sorted(of_workspace_.items()):
             plans = of_workspace(tariff.plans, workspace)
             parts = making.parts(KEY, _stretches(own, marks), plans, workspace, 0, period.to_us - 1)
-            found.append(_margin(workspace, making.total(making.lines(parts, (), USD, []))))
+            found.append(drawn.margin(workspace, making.total(making.lines(parts, (), USD, []))))
         return MarginList(from_=shown(period.from_us) or "", to=shown(period.to_us) or "", tz=period.tz, data=found)
 
     def workspaces(self) -> list[str]:
@@ -162,13 +147,13 @@ class Books:
             lines += making.corrections(missing, by, same, each.number)
         if not lines and not closed and self._ledger(asked.workspace) is None:
             raise NotFound(f"Nothing is recorded of workspace {asked.workspace[:128]!r}.")
-        notes = _notes(asked, plans, own, lines, self._owed(asked))
+        notes = drawn.notes(asked, plans, own, lines, self._owed(asked))
         if clash is not None:
             notes.insert(0, f"{_stated_on(clash)}: this one cannot be closed, and has no corrections.")
         return Closed(
             number=len(closed) + 1,
             period=asked.period,
-            statement=_statement(asked, by, rate, lines, own, notes),
+            statement=drawn.statement(asked, by, rate, lines, own, notes),
             basis=Basis(plans=plans, chunks=asked.chunks, rate=rate, stated=stated),
         )
 
@@ -275,68 +260,3 @@ def _rate(asked: Asked, tariff: Tariff) -> Rate:
             param="currency",
         )
     return rate
-
-
-def _notes(asked: Asked, plans: Sequence[Plan], own: Sequence[Part], lines: Sequence[Line], owed: int) -> list[str]:
-    notes = []
-    if not plans:
-        notes.append("No plan is about this workspace: there is no charge.")
-    if asked.chunks and any(part.sums.get(making.CHUNKS) and part.charged.nusd is None for part in own):
-        notes.append("The plan has no price for chunks.")
-    if any(line.left_out for line in lines):
-        notes.append("Some kinds of use have no price in the plan beside those that do: they are charged nothing.")
-    if owed:
-        notes.append(
-            f"{'One call' if owed == 1 else f'{owed:,} calls'} of this period will be billed later (batches and the "
-            "like): what that costs is not known yet, and will be a correction on a later statement."
-        )
-    return notes
-
-
-def _statement(
-    asked: Asked, by: tuple[str, ...], rate: Rate, lines: list[Line], own: Sequence[Part], notes: list[str]
-) -> Statement:
-    return Statement(
-        workspace=asked.workspace,
-        from_=shown(asked.period.from_us) or "",
-        to=shown(asked.period.to_us) or "",
-        tz=asked.period.tz,
-        currency=rate.code,
-        decimals=rate.decimals,
-        by=list(by),
-        plans=list(dict.fromkeys(part.plan.name for part in own if part.plan is not None)),
-        lines=lines,
-        total=making.total(lines),
-        notes=notes,
-    )
-
-
-def _margin(workspace: str, total: Total) -> Margin:
-    return Margin(
-        workspace=workspace,
-        requests=total.quantities.requests,
-        unknown_requests=total.unknown_requests,
-        unpriced_requests=total.unpriced_requests or 0,
-        uncharged_requests=total.uncharged_requests,
-        cost_usd=None if total.cost_usd is UNSET else total.cost_usd,
-        charge_usd=total.charge_usd,
-        margin_usd=None if total.margin_usd is UNSET else total.margin_usd,
-    )
-
-
-def _summary(statement: Statement) -> Summary:
-    amounts = {name: getattr(statement.total, name) for name in _AMOUNTS}
-    return Summary(
-        number=statement.number or 0,
-        workspace=statement.workspace,
-        from_=statement.from_,
-        to=statement.to,
-        tz=statement.tz,
-        currency=statement.currency,
-        closed_at=statement.closed_at or "",
-        closed_by=statement.closed_by or "",
-        **amounts,
-    )
-
-
-_AMOUNTS = ("cost_usd", "charge_usd", "margin_usd", "cost", "charge", "margin")

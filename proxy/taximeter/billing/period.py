@@ -1,4 +1,4 @@
-"""The period of a statement: a month, or any stretch of quarters of an hour. Pure."""
+"""Which statement: of whom, and of which period, a month or any stretch of quarters of an hour. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from taximeter.core.errors import BadRequest
 from taximeter.core.times import moment_us, zone
 
 QUARTER_US = 900_000_000
+
+BY = ("model", "task")
+"""What lines are grouped by where nothing is said."""
 
 _is_month = re.compile(r"(\d{4})-(0[1-9]|1[0-2])").fullmatch
 
@@ -24,6 +27,18 @@ class Period(msgspec.Struct, frozen=True, kw_only=True):
 
     def overlaps(self, other: Period) -> bool:
         return self.from_us < other.to_us and other.from_us < self.to_us
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which statement."""
+
+    workspace: str
+    period: Period
+    by: tuple[str, ...] = BY
+    """Of query.GROUPS, without `workspace`."""
+    currency: str = "USD"
+    chunks: int = 0
+    """How many chunks were indexed in the period, for plans that have a price for them."""
 
 
 def period(month: str | None, from_: str | None, to: str | None, tz: str) -> Period:

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from taximeter.billing.books import Asked, Books, Tariff
-from taximeter.billing.period import Period
+from taximeter.billing.books import Books, Tariff
+from taximeter.billing.period import Asked, Period
 from taximeter.billing.statement import MarginList, Standing, Statement
 from taximeter.core.errors import NotReady
 from taximeter.sinks.history.sink import History

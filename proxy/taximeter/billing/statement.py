@@ -2,6 +2,8 @@
 
 Two amounts stand beside each other and are never mixed: cost, what the provider charges, and charge, what the customer
 pays. Each is exact in USD, and rounded once, at the line, in the statement's currency.
+
+Closed statements are read back for ever: what is added here later needs a default, and nothing is renamed.
 """
 
 from __future__ import annotations
