@@ -186,7 +186,10 @@ async def test_what_nobody_tells_is_written_off_visibly_and_stays_charged(books,
     assert [each.tokens for each in await history.charges()] == [900]
     await books.owed.settle()
     assert books.owed.figures() == (1, 86_400.0, 1)
-    await books.owed.forget(NOON_US + 2 * DAY_US)
+    await books.owed.forget(NOON_US + 35 * DAY_US, 39)
+    shown = await books.owed.listed(None, ("expired",), 9)
+    assert [each.object for each in shown] == ["b1"]  # for a while, however short records are kept
+    await books.owed.forget(NOON_US + 35 * DAY_US, 31)
     assert [each.object for each in await books.owed.listed(None, ("outstanding", "expired"), 9)] == ["b2"]
 
 

@@ -429,7 +429,7 @@ class Control:
             before_us = retention_start_us(self.settings.history.retention_days)
             await self.history.prune(before_us)
             await self.owed.write_off(self.settings.history.owed_days)
-            await self.owed.forget(before_us)
+            await self.owed.forget(before_us, self.settings.history.owed_days)
             await self.history.prune_told(retention_start_us(TOLD_DAYS))
             await self.history.prune_audit(retention_start_us(self.settings.history.audit_days))
             if self.force.webhook is not None:

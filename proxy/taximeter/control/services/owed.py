@@ -148,9 +148,11 @@ class OwedLedger:
                 self._audit.note("owed.write_off", each.object, before=info_words(each), level=logging.WARNING)
         return number
 
-    async def forget(self, before_us: int) -> None:
-        """Forget what is no longer kept: `before_us` is where single records begin."""
-        await self._history.forget_owed(before_us, self._now_us() - STRAY_DAYS * DAY_US)
+    async def forget(self, before_us: int, owed_days: int) -> None:
+        """Forget what is no longer kept: `before_us` is where single records begin. What is owed is written off first,
+        and known for some days as that."""
+        strays_us = self._now_us() - STRAY_DAYS * DAY_US
+        await self._history.forget_owed(min(before_us, strays_us - owed_days * DAY_US), strays_us)
 
     async def listed(self, workspace: str | None, states: Sequence[str], limit: int) -> list[Owed]:
         """Objects in these states, the oldest first."""
