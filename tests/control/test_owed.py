@@ -166,6 +166,9 @@ def test_a_node_of_another_name_on_the_same_disk_answers_for_the_former(tmp_path
     (tmp_path / "odd.jsonl").write_bytes(b"{}\n")
     gone.declare_former(tmp_path, "now")
     assert gone.gone(tmp_path) == ["before"]
+    gone.forget(tmp_path, ["before", "nobody"])
+    gone.declare_former(tmp_path, "now")
+    assert gone.gone(tmp_path) == []  # it was taken over once: another node may be called so now
     assert gone.declare(tmp_path, ["lost"]) == ["half-adopted", "lost"]
 
 

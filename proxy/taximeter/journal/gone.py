@@ -1,7 +1,7 @@
 """Nodes whose journals are here though they are another's: what they had begun is this node's to end.
 
 A file in `gone/`, named like the node, says that all it wrote is in this directory, or lost for good. Control acts on
-it and removes it. `adopt` writes it beforehand under a name that nobody acts on, so a repeated `adopt` knows it too.
+it and renames it. `adopt` writes it beforehand under a name that nobody acts on, so a repeated `adopt` knows it too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from taximeter.journal.files import sync_directory
 from taximeter.journal.format import SUFFIX, header_of
 
 FOLDER = "gone"
-_PENDING = ".pending-"
+_PENDING, _DONE = ".pending-", ".done-"
 
 
 def writers(directory: Path) -> set[str]:
@@ -49,11 +49,12 @@ def declare(directory: Path, nodes: Iterable[str] = ()) -> list[str]:
 
 
 def declare_former(directory: Path, node: str) -> None:
-    """At the start of a node: what it wrote under another name is its own. Not what is being adopted."""
+    """At the start of a node: what it wrote under another name is its own. Not what is being adopted, nor what was: by
+    now another node may have that name."""
+    folder = directory / FOLDER
     with suppress(OSError):
         for other in writers(directory) - {node}:
-            if not (directory / FOLDER / f"{_PENDING}{other}").exists():
-                folder = directory / FOLDER
+            if not any((folder / f"{state}{other}").exists() for state in (_PENDING, _DONE)):
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / other).touch()
 
@@ -66,4 +67,5 @@ def gone(directory: Path) -> list[str]:
 def forget(directory: Path, nodes: Iterable[str]) -> None:
     """What they had begun is this node's now."""
     for node in nodes:
-        (directory / FOLDER / node).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            (directory / FOLDER / node).rename(directory / FOLDER / f"{_DONE}{node}")
