@@ -10,7 +10,8 @@ from taximeter.budgets.responses import Settlement
 from taximeter.budgets.settlements import settle
 from taximeter.budgets.tally import Tally
 from taximeter.core.errors import BadRequest, NotFound
-from taximeter.core.record import BUDGETS, Outcome, Record
+from taximeter.core.holds import BUDGETS
+from taximeter.core.record import Outcome, Record
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.schema import charges, meta
 from taximeter.sinks.history.sink import History

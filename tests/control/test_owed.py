@@ -16,7 +16,8 @@ from taximeter.control.services.owed import LOOK_S, OwedLedger
 from taximeter.core.correction import correction
 from taximeter.core.deferred import TOLD
 from taximeter.core.errors import JournalError, NotReady
-from taximeter.core.record import BUDGETS, Source
+from taximeter.core.holds import BUDGETS
+from taximeter.core.record import Source
 from taximeter.delivery import Delivery
 from taximeter.journal import Journal, adopt, gone
 from taximeter.keys.rule import digest

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 from ledger import call
 from taximeter.core.correction import correction
 from taximeter.core.deferred import TOLD, as_charged_now, settlement, unsaid
-from taximeter.core.record import BUDGETS, Outcome, Record, Source
+from taximeter.core.holds import BUDGETS
+from taximeter.core.record import Outcome, Record, Source
 
 NOTHING = dict.fromkeys(("input_tokens", "output_tokens", "total_tokens", "cost_nusd", "price_ref"))
 

@@ -13,7 +13,8 @@ from taximeter.budgets.charges import Held, charge
 from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
 from taximeter.budgets.rule import Allowance, Budget, Budgets
 from taximeter.budgets.tally import UNITS
-from taximeter.core.record import BUDGETS, Outcome
+from taximeter.core.holds import BUDGETS
+from taximeter.core.record import Outcome
 from taximeter.sinks.redis.client import RedisServer
 from taximeter.sinks.redis.counters import Counters
 from valkeys import known

@@ -14,7 +14,8 @@ from taximeter.budgets.responses import ChargeInfo, Settlement
 from taximeter.budgets.tally import Tally, TallySum
 from taximeter.core.correction import correction
 from taximeter.core.errors import BadRequest, NotFound
-from taximeter.core.record import BUDGETS, Record
+from taximeter.core.holds import BUDGETS
+from taximeter.core.record import Record
 from taximeter.core.times import shown
 from taximeter.core.views import NUSD_PER_USD, usd
 from taximeter.sinks.history.read.charges import Charge

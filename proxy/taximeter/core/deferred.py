@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from taximeter.core.correction import correction
-from taximeter.core.record import BUDGETS, Outcome, Record
+from taximeter.core.holds import BUDGETS
+from taximeter.core.record import Outcome, Record
 
 TOLD = "told"
 """Kind of a record that says what a promised object, or a line of it, used. No call, no sums."""

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 
 import msgspec
 
-from taximeter.core.bounds import FOREVER_US, MAX_ATTEMPT, Bytes, Cost, Count, Milliseconds, Moment, Tag
+from taximeter.core.bounds import MAX_ATTEMPT, Bytes, Cost, Count, Milliseconds, Moment, Tag
 from taximeter.core.usage import MAX_COUNT, MAX_SECONDS
 
 SATURATED, IMPOSSIBLE = "saturated", "impossible_usage"
@@ -215,26 +215,6 @@ class Open(Record, kw_only=True, omit_defaults=True):
             request_model=self.request_model,
             request_bytes=self.request_bytes,
         )
-
-
-BUDGETS = "budgets"
-"""Member of `tags` of a call that reserved a part of hard budgets: their ids, with commas."""
-
-
-RATES = "rates"
-"""Likewise of a call that rates of ours are about: their names."""
-LIMITED = frozenset((BUDGETS, RATES))
-"""A call with one of these asks before it is sent, and is let go at its end."""
-
-
-def reservation_of(call: Record) -> str:
-    """The name under which a call holds a part of its budgets."""
-    return f"{call.request_id}#{call.attempt}"
-
-
-def possible(at_us: int) -> int:
-    """The moment that is nearest to this one, of those there are (µs since epoch)."""
-    return min(max(at_us, 0), FOREVER_US - 1)
 
 
 def seq_of(event_id: str) -> int:

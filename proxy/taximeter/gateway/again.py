@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from taximeter.core.errors import UpstreamError
-from taximeter.core.record import LIMITED, Outcome
+from taximeter.core.holds import LIMITED
+from taximeter.core.record import Outcome
 from taximeter.flavors.framing.encodings import encoding
 from taximeter.gateway.asking import hold
 from taximeter.gateway.ending import UnderWay, unwatch

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING
 
 from taximeter.core import errors
-from taximeter.core.record import LIMITED, Outcome, outcome_of
+from taximeter.core.holds import LIMITED
+from taximeter.core.record import Outcome, outcome_of
 from taximeter.flavors.meter import Answer
 from taximeter.gateway.admission.telling import told
 from taximeter.gateway.again import without_usage

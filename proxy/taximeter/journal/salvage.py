@@ -6,7 +6,8 @@ import enum
 
 import msgspec
 
-from taximeter.core.record import LIMITED, Record
+from taximeter.core.holds import LIMITED
+from taximeter.core.record import Record
 
 _KEPT_CHARS = 1024
 """What stays of a text that cannot be written as it is; the longest legitimate one, a model path, is far below."""

@@ -18,7 +18,8 @@ from taximeter.budgets.charges import Held
 from taximeter.budgets.rates import Limit, Rates
 from taximeter.budgets.rule import Allowance, Budget, Budgets, caps
 from taximeter.core.errors import BadRequest, BudgetExceeded, BudgetReserved, BudgetUnavailable
-from taximeter.core.record import BUDGETS, RATES, Open, reservation_of
+from taximeter.core.holds import BUDGETS, RATES, reservation_of
+from taximeter.core.record import Open
 from taximeter.gateway.admission import rates as pacing
 from taximeter.gateway.admission.capping import CAP_HEADER, cap_said
 from taximeter.gateway.admission.holding import TIMEOUT_S, Holding

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from taximeter.budgets.charges import Held, tokens_used
 from taximeter.budgets.rates import WINDOW_S, Limit, Rates
 from taximeter.core.errors import RateExceeded, RateTooSmall
-from taximeter.core.record import Record, reservation_of
+from taximeter.core.holds import reservation_of
+from taximeter.core.record import Record
 from taximeter.gateway.admission.telling import Headers
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from taximeter.core import errors
-from taximeter.core.record import LIMITED, Open, Outcome
+from taximeter.core.holds import LIMITED
+from taximeter.core.record import Open, Outcome
 from taximeter.core.tags import DEFAULT_WORKSPACE
 from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.ending import record_unsent

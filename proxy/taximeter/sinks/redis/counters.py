@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager
 from redis.exceptions import ResponseError
 
 from taximeter.budgets.tally import Tally
-from taximeter.core.record import BUDGETS, Record, reservation_of, seq_of
+from taximeter.core.holds import BUDGETS, reservation_of
+from taximeter.core.record import Record, seq_of
 from taximeter.sinks.batch import Batch, grouped
 from taximeter.sinks.ledger import LedgerSnapshot
 from taximeter.sinks.redis import keys

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 
-from taximeter.core.record import RATES, Outcome, Record, reservation_of
+from taximeter.core.holds import RATES, reservation_of
+from taximeter.core.record import Outcome, Record
 from taximeter.sinks.redis.client import RedisServer
 
 CallsOf = Callable[[Record], Collection[str]]
