@@ -63,6 +63,13 @@ def test_csv_is_read_by_its_column_names():
     assert (read(plain).start_s, read(plain).end_s) == (MIDNIGHT, MIDNIGHT + DAY)
 
 
+def test_dates_without_dashes_and_credits_are_what_they_say():
+    export = read("date,end_time,cost_usd\n20261103,²,-$1.5\n".encode())
+    assert export.figures == {("2026-11-03", None): Figures(cost_nusd=-1_500_000_000)}
+    assert (export.start_s, export.end_s) == (MIDNIGHT, MIDNIGHT + DAY)
+    assert compare(export, {}).difference_ratio == 1.0
+
+
 def test_hourly_buckets_and_several_projects_add_up_to_days():
     hours = [bucket(0, result(), result(), hours=1), bucket(0, result(), hours=1)]
     hours[1]["start_time"], hours[1]["end_time"] = MIDNIGHT + 7_200, MIDNIGHT + 10_800
@@ -79,6 +86,15 @@ def test_hourly_buckets_and_several_projects_add_up_to_days():
         (b"date,input_tokens\nyesterday,1\n", "Line 2: 'yesterday' is no time"),
         (b"date,input_tokens\n2026-11-03,1.5\n", "Line 2: input_tokens is '1.5', not a count"),
         (b"date,input_tokens\n2026-11-03,nan\n", "not a count"),
+        (b"date,cost_usd\n1793664000000,1\n", "'1793664000000' is no time"),
+        (b"date,cost_usd\n20261399,1\n", "is no time"),
+        (b"date,cost_usd\n2026-11-03,1,50\n", "Line 2 has more cells than there are columns"),
+        (msgspec.json.encode(page(bucket(365_000_000, result()))), "a moment is .* not in seconds"),
+        (
+            b'{"data": [{"start_time": 1, "end_time": 2, "results": [{"object": "organization.costs.result", "amount": '
+            b'{"value": 1, "currency": "eur"}}]}]}',
+            "'eur', and only USD",
+        ),
         (b"\xff\xfe", "neither JSON nor CSV"),
         (b"{", "no page"),
         (b'{"data": 1}', "no page"),

@@ -71,7 +71,29 @@ def test_places_of_calls_that_used_nothing_are_left_out_but_unknown_ones_are_not
 def test_a_figure_that_they_tell_nowhere_is_not_compared():
     found = cells({Place(DAY, "m"): Figures(1)}, {Place(DAY, "m"): Ours(1, 2, 3, cost_nusd=9)})
     assert [each.figure for each in compare(found)] == ["input_tokens"]
-    assert compare([Cell(DAY, "m", "", Ours(1), None)]) == [] and state([], (), 0.0) == "nothing"
+    assert compare([Cell(DAY, "m", "", Ours(unknown_requests=1), None)]) == [] and state([], (), 0.0) == "nothing"
+
+
+def test_a_provider_that_tells_nothing_of_what_we_have_differs():
+    found = compare([Cell(DAY, "m", "", Ours(7, 0, cost_nusd=9), None)])
+    assert [(each.figure, each.ours, each.theirs, each.ratio) for each in found] == [
+        ("input_tokens", 7, 0, 1.0), ("cost_nusd", 9, 0, 1.0),
+    ]  # fmt: skip
+    assert state(found, (), 0.5) == "differs"
+
+
+def test_where_nothing_is_known_of_all_they_tell_nothing_was_compared():
+    found = compare([Cell(DAY, "m", "", Ours(unknown_requests=1), Figures(7))])
+    assert (state(found, (), 0.0), [each.not_known for each in found]) == ("nothing", [7])
+
+
+def test_a_credit_is_no_more_than_all_apart_and_covers_nothing():
+    found = cells(
+        {Place(DAY, "m"): Figures(cost_nusd=10), Place(DAY, "credits"): Figures(cost_nusd=-500)},
+        {Place(DAY, "m"): Ours(cost_nusd=8), Place(DAY, "credits"): Ours(cost_nusd=1)},
+    )
+    told = one(compare(found), "cost_nusd")
+    assert (told.theirs, told.apart, told.larger, told.coverage) == (-490, 503, 511, 0.8)
 
 
 def test_only_what_is_judged_decides():

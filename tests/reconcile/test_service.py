@@ -1,6 +1,7 @@
 """Comparing with a provider: what passed here and what did not, who does it when, and what is left of it."""
 
 import asyncio
+import re
 from collections import deque
 
 import pytest
@@ -258,3 +259,56 @@ async def test_names_of_theirs_are_cut_as_ours_are(house):
         _, cells = await house.service(billing).cells("bill", None, None)
         assert [len(cell.model) for cell in cells] == [1, 200]
         assert replace(cells[0], ours=None) == cells[0]
+
+
+def page(*results, start_s=NOON_US // 1_000_000):
+    bucket = {"object": "bucket", "start_time": start_s, "end_time": start_s + 86_400, "results": list(results)}
+    return {"object": "page", "data": [bucket], "has_more": False, "next_page": None}
+
+
+def used(tokens):
+    return {"object": "organization.usage.completions.result", "model": "gpt-4o-mini", "input_tokens": tokens}
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (page(used(2**70)), r"input_tokens of gpt-4o-mini on 2026-11-03 is \d+, which cannot be"),
+        (page(used(2**62 - 1), used(1)), "which cannot be"),
+        (page(used(-1)), "is -1, which cannot be"),
+        (page(used(1), start_s=1_793_664_000_000), "not in seconds since 1970"),
+    ],
+)
+async def test_what_cannot_be_is_a_failure_and_not_the_end_of_comparing(house, answer, why):
+    await house.add(record(1))
+    async with Billing([billed(1)], faults=deque([answer])) as billing:
+        service = house.service(billing)
+        await service.look()
+        (standing,) = service.standings
+        assert re.search(why, standing.run.problem) and standing.run.held_until == 0
+        house.now_us += 60_000_000
+        await service.look()
+        assert service.standings[0].state == "agrees"
+
+
+async def test_days_that_nobody_asked_for_are_not_kept(house):
+    later = page(used(5), start_s=NOW_US // 1_000_000 + 86_400)
+    async with Billing([], faults=deque([later])) as billing:
+        service = house.service(billing)
+        await service.now("bill")
+        assert (await service.cells("bill", "2026-01-01", "2027-01-01"))[1] == []
+
+
+async def test_an_amount_of_which_nothing_is_told_is_none(house):
+    untold = {"object": "organization.costs.result", "line_item": "gpt-4o-mini, input", "amount": {}}
+    async with Billing([], faults=deque([page(used(100)), page(), page(untold)])) as billing:
+        await house.add(record(1))
+        standing = await house.service(billing).now("bill")
+    assert [each.figure for each in standing.compared] == ["input_tokens"]
+
+
+async def test_a_provider_that_lists_nothing_of_our_calls_differs(house):
+    await house.add(record(1))
+    async with Billing([]) as billing:
+        standing = await house.service(billing).now("bill")
+    assert (standing.state, told(standing, "output_tokens").ratio) == ("differs", 1.0)

@@ -75,8 +75,8 @@ def reconcile(
     NAME is a [[reconcile]] of the settings (none: all of them), which the running proxy compares daily. FILE is a
     provider's usage export (OpenAI's usage API as JSON, or CSV; - reads standard input).
 
-    Exit codes: 0 they agree, 1 they differ, 2 wrong usage or a file that cannot be read, 3 no proxy runs, 4 there is no
-    such NAME, or it was never compared.
+    Exit codes: 0 they agree, 1 they differ or the provider could not be asked since, 2 wrong usage or a file that
+    cannot be read, 3 no proxy runs, 4 there is no such NAME, or it was never compared.
     """
     if target is not None and (target == "-" or Path(target).is_file()):
         if params or now:
@@ -85,7 +85,7 @@ def reconcile(
         return
     proxy = needs_proxy(backend, "reconcile")
     params.pop("tz", None)  # what it moved are the ends; days are those of UTC
-    names = [target] if target is not None else _names(proxy, now=now)
+    names, failing = ([target], False) if target is not None else _names(proxy, now=now)
     found = [_one(proxy, name, params, now=now) for name in names]
     if as_json:
         echo(responses.encode(found if target is None else found[0]))
@@ -94,7 +94,8 @@ def reconcile(
             if number:
                 echo("")
             _show(each)
-    if any(_differs(each, fail_over) or (now and each.problem) for each in found):
+    failing = failing or any(each.problem for each in found if now or not params)
+    if failing or any(_differs(each, fail_over) for each in found):
         sys.exit(FAILED)
 
 
@@ -119,8 +120,8 @@ def _file(
         sys.exit(FAILED)
 
 
-def _names(proxy: Proxy, *, now: bool) -> list[str]:
-    """All that were compared, or are to be; of the others it is said why not."""
+def _names(proxy: Proxy, *, now: bool) -> tuple[list[str], bool]:
+    """All that were compared, or are to be; of the others it is said why not, and whether one of them failed."""
     configured = proxy.send(ReconcileList, "GET", "/reconciliations").data
     if not configured:
         raise BadRequest("No [[reconcile]] is configured, and no file is named.")
@@ -130,7 +131,7 @@ def _names(proxy: Proxy, *, now: bool) -> list[str]:
     names = [each.name for each in configured if now or each.compared_at is not None]
     if not names:
         raise Unknown("Nothing was compared yet.")
-    return names
+    return names, any(each.problem for each in configured if each.name not in names)
 
 
 def _one(proxy: Proxy, name: str, params: Params, *, now: bool) -> ReconcileDetail:
@@ -164,6 +165,9 @@ def _show(found: ReconcileDetail) -> None:
         for each in found.figures
     ]  # fmt: skip
     out.print(table(["In all"], ["Ours", "Provider's", "Difference", "Apart", "Passed here"], rows))
+    apart = [f"{each.figure} {_amount(each.figure, each.not_known)}" for each in found.figures if each.not_known]
+    if apart:
+        out.print(f"Provider's, where nothing is known here, in no sum: {', '.join(apart)}")
     parts = _models(found.rows)
     if parts:
         out.print()

@@ -16,6 +16,7 @@ import msgspec
 
 from taximeter.reconcile.asking import Asker, NotThere, Params
 from taximeter.reconcile.openai_pages import nusd
+from taximeter.reconcile.rule import told_day
 from taximeter.reconcile.told import By, Row, Span
 
 BASE_URL = "https://api.anthropic.com"
@@ -218,7 +219,8 @@ def _cost(billed: Cost) -> dict[str, int | None]:
 
 
 def _day(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%d")
+    """One without a time zone is of UTC, whatever this machine's is. Raises PullFailed."""
+    return told_day(int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()))
 
 
 class _Key(msgspec.Struct):

@@ -19,7 +19,7 @@ from taximeter.core.errors import BadRequest
 from taximeter.core.times import moment_us, shown, zone
 from taximeter.reconcile import openai_pages
 from taximeter.reconcile.openai_pages import Bucket, Page
-from taximeter.reconcile.rule import DAY_S, Figures, Place, day_of
+from taximeter.reconcile.rule import DAY_S, LAST_S, Figures, Place, PullFailed, day_of, told_day
 
 TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens")
 COMPARED = (*TOKENS, "cost_nusd")
@@ -107,7 +107,10 @@ def read(content: bytes, columns: Mapping[str, str] | None = None) -> Export:
     text = content.removeprefix(b"\xef\xbb\xbf").strip()
     if columns or text[:1] not in (b"{", b"["):
         return _of_rows(_objects(text) if text[:1] in (b"{", b"[") else _lines(text), columns or {})
-    return _of_pages(_pages(text))
+    try:
+        return _of_pages(_pages(text))
+    except PullFailed as error:
+        raise BadRequest(f"It cannot be compared: {error}.") from error
 
 
 def _pages(text: bytes) -> list[Page]:
@@ -148,14 +151,18 @@ def _add_bucket(export: Export, bucket: Bucket, models: set[str]) -> None:
             model = None if result.line_item is None else openai_pages.model_of(result.line_item, models)
         else:
             raise BadRequest(f"Results of {result.object!r} cannot be compared; completions and embeddings can.")
-        export.add(day_of(bucket.start_time), model, result.api_key_id or "", openai_pages.figures_of(result))
+        export.add(told_day(bucket.start_time), model, result.api_key_id or "", openai_pages.figures_of(result))
 
 
 def _lines(text: bytes) -> list[dict[str, Any]]:
     try:
-        return list(csv.DictReader(io.StringIO(text.decode()), strict=True))
+        found = list(csv.DictReader(io.StringIO(text.decode()), restkey="", strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadRequest(f"This is neither JSON nor CSV: {error}.") from error
+    for number, row in enumerate(found, start=2):
+        if isinstance(row.get(""), list) and any(row[""]):
+            raise BadRequest(f"Line {number} has more cells than there are columns (is a comma in an amount?).")
+    return found
 
 
 def _objects(text: bytes) -> list[dict[str, Any]]:
@@ -188,7 +195,8 @@ def _of_rows(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> Export:
     for number, row in enumerate(rows, start=2):
         start_s = _start_s(str(row.get(found["day"]) or ""), number)
         end_s = str(row.get(found.get("end", "")) or "")
-        _widen(export, start_s, int(end_s) if end_s.isdigit() else start_s // DAY_S * DAY_S + DAY_S)
+        end = int(end_s) if end_s.isascii() and end_s.isdigit() and int(end_s) < LAST_S else 0
+        _widen(export, start_s, end or start_s // DAY_S * DAY_S + DAY_S)
         figures = {name: _count(row.get(found[name]), found[name], number) for name in _COUNTED if name in found}
         if "cost_usd" in found:
             figures["cost_nusd"] = _cost(row.get(found["cost_usd"]), found["cost_usd"], number)
@@ -198,7 +206,10 @@ def _of_rows(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> Export:
 
 
 def _start_s(text: str, line: int) -> int:
-    if text.isascii() and text.isdigit():
+    digits = text.isascii() and text.isdigit()
+    if digits and len(text) == len("20261103"):  # as seconds it would be a day of 1970
+        text = f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    elif digits and len(text) < 13 and int(text) < LAST_S:
         return int(text)
     try:
         return moment_us(text, zone("UTC"), "") // 1_000_000
@@ -222,7 +233,7 @@ def _cost(told: Any, name: str, line: int) -> int | None:
     if told is None or told == "":
         return None
     try:
-        value = Decimal(str(told).removeprefix("$"))
+        value = Decimal(str(told).replace("$", "", 1))
         if abs(value) < Decimal(10) ** 9:
             return int((value * 10**9).to_integral_value())
     except InvalidOperation:
@@ -289,5 +300,5 @@ def _apart(export: Export, mine: Mapping[DayModel, Figures], name: str) -> float
             if (day, model) in mine and getattr(mine[day, model], name) is None:
                 continue  # not known
             sums.setdefault(model, [0, 0])[side] += getattr(each, name) or 0
-    larger = sum(map(max, sums.values()))
+    larger = sum(max(abs(ours), abs(theirs), abs(ours - theirs)) for ours, theirs in sums.values())
     return sum(abs(ours - theirs) for ours, theirs in sums.values()) / larger if larger else 0.0

@@ -9,7 +9,7 @@ import msgspec
 
 from taximeter.reconcile import openai_pages
 from taximeter.reconcile.asking import Asker, NotThere, Params
-from taximeter.reconcile.rule import day_of
+from taximeter.reconcile.rule import told_day
 from taximeter.reconcile.told import By, Row, Span
 
 BASE_URL = "https://api.openai.com/v1"
@@ -62,7 +62,7 @@ async def _pages(asker: Asker, path: str, params: Params) -> list[Row]:
             for result in bucket.results:
                 named = result.model or result.line_item or ""
                 figures = openai_pages.figures_of(result)
-                day = day_of(bucket.start_time)
+                day = told_day(bucket.start_time)
                 found.append(Row(day, named, figures, result.api_key_id or "", result.project_id or ""))
     return found
 

@@ -18,7 +18,9 @@ OPERATIONS = {"completions": "llm", "embeddings": "embedding"}
 
 
 class Amount(msgspec.Struct):
-    value: Decimal
+    """`value` null and missing: not told."""
+
+    value: Decimal | None = None
     currency: str = "usd"
 
 
@@ -68,13 +70,14 @@ def model_of(line_item: str, models: Container[str]) -> str:
 
 def figures_of(result: Result) -> dict[str, int | None]:
     """By the names of rule.Figures. Raises PullFailed on an amount that is not in USD."""
+    amount = result.amount
     return {
         "input_tokens": result.input_tokens,
         "cached_input_tokens": result.input_cached_tokens,
         "cache_write_input_tokens": result.input_cache_write_tokens,
         "output_tokens": result.output_tokens,
         "requests": result.num_model_requests,
-        "cost_nusd": None if result.amount is None else nusd(result.amount.value, result.amount.currency),
+        "cost_nusd": None if amount is None or amount.value is None else nusd(amount.value, amount.currency),
     }
 
 

@@ -12,8 +12,8 @@ from taximeter.config.settings import ReconcileSettings, Settings
 from taximeter.core.errors import BadRequest
 from taximeter.reconcile import anthropic, exports, openai, openrouter
 from taximeter.reconcile.asking import ATTEMPTS, Asker
-from taximeter.reconcile.rule import Figures, Place, PullFailed, day_of
-from taximeter.reconcile.told import Row, Span, theirs
+from taximeter.reconcile.rule import Figures, Place, PullFailed
+from taximeter.reconcile.told import Row, Span, theirs, within
 
 FILE_BYTES = 256 * 1024 * 1024
 MOST_HINTS = 200
@@ -82,7 +82,7 @@ class Puller:
                     rows = []
                 case _:
                     assert_never(settings.kind)
-            names = dict(settings.names)
+            rows, names = within(rows, span), dict(settings.names)
             if settings.by == "upstream" and settings.kind != "openrouter":
                 names = await self._upstreams_of(asker, rows) | names
         finally:
@@ -143,14 +143,12 @@ class Puller:
     def _of_file(self, span: Span) -> dict[Place, Figures]:
         """Its days of the range; of a file that reaches less far, the others have nothing."""
         export = self._read_file()
-        first, last = (day_of(at_s) for at_s in span)
         rows = [
             Row(place.day, place.model, {name: getattr(each, name) for name in Figures.__struct_fields__}, place.key,
                 place.key)
             for place, each in export.places().items()
-            if first <= place.day < last
         ]  # fmt: skip
-        return theirs(rows, self.settings.by, self.settings.models, self.settings.names)
+        return theirs(within(rows, span), self.settings.by, self.settings.models, self.settings.names)
 
     def _read_file(self) -> exports.Export:
         path = Path(self.settings.path)

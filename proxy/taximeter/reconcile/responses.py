@@ -26,7 +26,7 @@ class FigureInfo(msgspec.Struct, kw_only=True):
     difference_ratio: float
     """How far apart: the differences of all models and keys, whichever side has more, as a part of the larger sides."""
     coverage_ratio: float | None
-    """The part of theirs that passed here; null: they have none."""
+    """The part of what they billed (credits apart) that passed here; null: they billed nothing."""
     never_passed: Decimal
     """What they have more than we, model by model and key by key."""
     not_known: Decimal
@@ -71,7 +71,8 @@ class ReconcileInfo(msgspec.Struct, kw_only=True):
     name: str
     kind: str
     state: State | None
-    """`agrees` within the tolerance, `differs`, `nothing`: there was nothing to compare; null: never compared."""
+    """`agrees` within the tolerance, `differs`, `nothing`: there was nothing to compare, or nothing is known here of
+    all that they tell; null: never compared."""
     from_: str | None = msgspec.field(name="from")
     to: str | None
     """The days that were compared, half-open."""

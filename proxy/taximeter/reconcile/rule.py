@@ -19,6 +19,8 @@ FIGURES: tuple[FigureName, ...] = get_args(FigureName)
 """What is compared. Requests are shown beside: what a provider counts as one differs."""
 State = Literal["agrees", "differs", "nothing"]
 DAY_S = 86_400
+LAST_S = 253_402_300_800
+"""The end of the year 9999: moments in milliseconds are beyond it."""
 
 
 class PullFailed(TaximeterError):
@@ -86,9 +88,11 @@ class Compared(msgspec.Struct, kw_only=True):
     apart: int
     """The differences of all models and keys, whichever side has more."""
     larger: int
-    """The larger side of each, added up: what `apart` is a part of."""
+    """The larger side of each, added up: what `apart` is a part of. (Of a credit and a cost: what is between them.)"""
+    billed: int
+    """`theirs` without credits, which are amounts below 0: what could have passed here."""
     never_passed: int
-    """What they have more than we: it never passed here."""
+    """What they billed more than we have: it never passed here."""
     not_known: int
     """What they say of places of which nothing is known here: in none of the others."""
 
@@ -104,8 +108,8 @@ class Compared(msgspec.Struct, kw_only=True):
 
     @property
     def coverage(self) -> float | None:
-        """The part of theirs that passed here; None: they have none."""
-        return (self.theirs - self.never_passed) / self.theirs if self.theirs else None
+        """The part of what they billed that passed here; None: they billed nothing."""
+        return (self.billed - self.never_passed) / self.billed if self.billed else None
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,8 +138,12 @@ def _used(each: Ours) -> bool:
 
 
 def compare(found: Sequence[Cell]) -> list[Compared]:
-    """Every figure that they tell anywhere; where they tell it, a place without it has none of it."""
+    """Every figure that they tell anywhere; where they tell it, a place without it has none of it.
+
+    Where they tell nothing at all, they say that nothing was billed, and every figure that we have differs.
+    """
     told = [name for name in FIGURES if any(getattr(each.theirs, name, None) is not None for each in found)]
+    told = told or [name for name in FIGURES if any(getattr(each.ours, name, None) for each in found)]
     return [_compared(found, name) for name in told]
 
 
@@ -156,15 +164,18 @@ def _compared(found: Sequence[Cell], name: FigureName) -> Compared:
         ours=sum(our for our, _ in pairs),
         theirs=sum(their for _, their in pairs),
         apart=sum(abs(our - their) for our, their in pairs),
-        larger=sum(max(our, their) for our, their in pairs),
-        never_passed=sum(max(0, their - our) for our, their in pairs),
+        larger=sum(max(abs(our), abs(their), abs(our - their)) for our, their in pairs),
+        billed=sum(max(0, their) for _, their in pairs),
+        never_passed=sum(max(0, their - max(0, our)) for our, their in pairs),
         not_known=not_known,
     )
 
 
 def worst(compared: Iterable[Compared], judged: Sequence[str] = ()) -> Compared | None:
-    """The figure that is furthest apart, of those named (none named: of all); None: there is none."""
+    """The figure that is furthest apart, of those named (none named: of all); None: there is none, or of all that they
+    tell nothing is known here."""
     asked = [each for each in compared if not judged or each.figure in judged]
+    asked = [each for each in asked if each.larger or not each.not_known]
     return max(asked, key=lambda each: each.ratio, default=None)
 
 
@@ -188,6 +199,13 @@ def by_model(found: Iterable[Cell]) -> list[Cell]:
             into.theirs = into.theirs or Figures()
             into.theirs.add(msgspec.structs.asdict(each.theirs))
     return [merged[key] for key in sorted(merged)]
+
+
+def told_day(at_s: int) -> str:
+    """The day (UTC) of a moment that somebody told. Raises PullFailed on one that cannot be."""
+    if not 0 <= at_s < LAST_S:
+        raise PullFailed(f"a moment is {at_s}, which is not in seconds since 1970")
+    return day_of(at_s)
 
 
 def day_of(at_s: int) -> str:

@@ -171,6 +171,15 @@ class ReconcileService:
         try:
             async with asyncio.timeout(LONGEST_S):
                 found = await self._both(puller, span)
+            run = Run(
+                name=settings.name,
+                done_at=self._now_us(),
+                due_at=due_us,
+                from_day=rule.day_of(span.from_s),
+                to_day=rule.day_of(span.to_s),
+                node=self._node,
+            )
+            await self._store.keep(run, found)
         except (TaximeterError, TimeoutError) as error:
             problem = str(error) or f"it took longer than {LONGEST_S / 3_600:g} hours"
             await self._failed(before, problem)
@@ -178,15 +187,6 @@ class ReconcileService:
         except BaseException:
             await asyncio.shield(self._store.note(msgspec.structs.replace(before, held_until=0)))
             raise
-        run = Run(
-            name=settings.name,
-            done_at=self._now_us(),
-            due_at=due_us,
-            from_day=rule.day_of(span.from_s),
-            to_day=rule.day_of(span.to_s),
-            node=self._node,
-        )
-        await self._store.keep(run, found)
         self.standings = [each for each in self.standings if each.settings.name != settings.name]  # to be read anew
         self._tell(_standing(settings, run, found))
         return True

@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from taximeter.core.bounds import MAX_SUM
 from taximeter.core.names import clean
-from taximeter.reconcile.rule import Figures, Place
+from taximeter.reconcile.rule import Figures, Place, PullFailed, day_of
 
 By = Literal["", "upstream", "key", "workspace"]
 """What is told apart beside days and models: nothing; our upstreams, by the provider's keys; our proxy keys, by keys of
@@ -39,5 +40,21 @@ def theirs(rows: Iterable[Row], by: By, models: Mapping[str, str], names: Mappin
     for row in rows:
         key = "" if not by else row.project_id if by == "workspace" else row.key_id
         place = Place(row.day, clean(models.get(row.model, row.model)), clean(names.get(key, key)))
-        found.setdefault(place, Figures()).add(row.figures)
+        figures = found.setdefault(place, Figures())
+        figures.add(row.figures)
+        _possible(place, figures)
     return found
+
+
+def within(rows: Iterable[Row], span: Span) -> list[Row]:
+    """Those of these days: some answer with more than was asked for, and what is kept is kept by day."""
+    first, last = (day_of(at_s) for at_s in span)
+    return [row for row in rows if first <= row.day < last]
+
+
+def _possible(place: Place, figures: Figures) -> None:
+    """Raises PullFailed on sums that cannot be. A cost may be less than 0: credits are told as that."""
+    for name in Figures.__struct_fields__:
+        value = getattr(figures, name) or 0
+        if abs(value) > MAX_SUM or (value < 0 and name != "cost_nusd"):
+            raise PullFailed(f"{name} of {place.model or 'all models'} on {place.day} is {value}, which cannot be")
