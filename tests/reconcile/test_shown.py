@@ -95,8 +95,8 @@ async def test_the_exit_code_says_how_it_went(plane):
     done = await command(plane, "openai", "--now", "--fail-over", "100%")
     assert done.exit_code == 1 and "the credential is not one that may read usage" in done.stderr
     assert "Not compared since: /organization/usage/completions answers 401" in done.stdout
-    for args, code in (("openai",), 1), ((), 1), (("--from", "2026-11-04"), 0):
-        assert (await command(plane, *args, "--fail-over", "100%")).exit_code == code, "as in cron, without --now"
+    for said, expected in (["openai"], 1), ([], 1), (["--from", "2026-11-04"], 0):
+        assert (await command(plane, *said, "--fail-over", "100%")).exit_code == expected, "as in cron, without --now"
 
 
 async def test_a_file_takes_the_same_threshold(plane, tmp_path):
