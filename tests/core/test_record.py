@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from taximeter.core.bounds import FOREVER_US, possible
+from taximeter.core.bounds import FOREVER_US
 from taximeter.core.correction import correction
 from taximeter.core.holds import reservation_of
-from taximeter.core.record import IMPOSSIBLE, Open, Operation, Outcome, Record, Source, outcome_of, seq_of
+from taximeter.core.record import IMPOSSIBLE, Open, Operation, Outcome, Record, Source, outcome_of, possible, seq_of
 from taximeter.core.usage import COUNTS, Reading
 from taximeter.gateway.metering.call import take
 

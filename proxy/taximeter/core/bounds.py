@@ -44,8 +44,3 @@ def types_of(kind: Any) -> tuple[Any, ...]:
     if get_origin(kind) in (types.UnionType, Union):
         return tuple(one for part in get_args(kind) for one in types_of(part))
     return types_of(get_args(kind)[0]) if get_origin(kind) is Annotated else (kind,)
-
-
-def possible(at_us: int) -> int:
-    """The moment that is nearest to this one, of those there are (µs since epoch)."""
-    return min(max(at_us, 0), FOREVER_US - 1)

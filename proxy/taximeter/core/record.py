@@ -10,7 +10,7 @@ from typing import Annotated, cast
 
 import msgspec
 
-from taximeter.core.bounds import MAX_ATTEMPT, Bytes, Cost, Count, Milliseconds, Moment, Tag
+from taximeter.core.bounds import FOREVER_US, MAX_ATTEMPT, Bytes, Cost, Count, Milliseconds, Moment, Tag
 from taximeter.core.usage import MAX_COUNT, MAX_SECONDS
 
 SATURATED, IMPOSSIBLE = "saturated", "impossible_usage"
@@ -215,6 +215,11 @@ class Open(Record, kw_only=True, omit_defaults=True):
             request_model=self.request_model,
             request_bytes=self.request_bytes,
         )
+
+
+def possible(at_us: int) -> int:
+    """The moment that is nearest to this one, of those there are (µs since epoch)."""
+    return min(max(at_us, 0), FOREVER_US - 1)
 
 
 def seq_of(event_id: str) -> int:

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from taximeter.core.bounds import MAX_ATTEMPT, MAX_COST_NUSD, MAX_SEQ, TAG_BYTES, TAG_CHARS, possible, types_of
-from taximeter.core.record import IMPOSSIBLE, SATURATED, Outcome, Record, Source, seq_of
+from taximeter.core.bounds import MAX_ATTEMPT, MAX_COST_NUSD, MAX_SEQ, TAG_BYTES, TAG_CHARS, types_of
+from taximeter.core.record import IMPOSSIBLE, SATURATED, Outcome, Record, Source, possible, seq_of
 from taximeter.core.usage import COUNTS
 
 TEXT_CHARS = 1_024

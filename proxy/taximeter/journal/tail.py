@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from taximeter.core.bounds import MAX_SEQ, possible
+from taximeter.core.bounds import MAX_SEQ
 from taximeter.core.lines import End
-from taximeter.core.record import Record, seq_of
+from taximeter.core.record import Record, possible, seq_of
 from taximeter.journal import lenient
 from taximeter.journal.format import CLOSE, MAX_LINE_BYTES, OPEN, TICK, UNREADABLE, decode_line, header_of, start_of
 
