@@ -10,14 +10,18 @@ from taximeter.flavors import find
 from taximeter.flavors.meter import Answer, Meter
 
 
-def metered(path: str, body: object, *, provider: str = "openai", asked: object = None, **answer: Any) -> Meter:
-    """The meter after one whole answer. `body` and `asked` are JSON values, or bytes as they are."""
+def metered(
+    path: str, body: object, *, provider: str = "openai", asked: object = None, cut: int = 0, **answer: Any
+) -> Meter:
+    """The meter after one whole answer. `body` and `asked` are JSON values, or bytes as they are; `cut`: fed in pieces
+    of so many bytes."""
     sent = b"" if asked is None else json.dumps(asked).encode()
     flavor = find(b"POST", path.encode())
     answer = {"status": 200, "content_type": b"application/json", **answer}
     meter = flavor.meter(flavor.prepare(sent, path.encode(), inject=False), Answer(**answer), provider)
     whole = body if isinstance(body, bytes) else json.dumps(body).encode()
-    assert meter.feed(whole) is whole
+    for piece in [whole[at : at + cut] for at in range(0, len(whole), cut)] if cut else [whole]:
+        assert meter.feed(piece) is piece
     assert meter.finish() == b""
     return meter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -44,6 +45,52 @@ def test_uses_of_the_providers_tools_are_counted_whole_and_streamed(
     assert known(read("/v1/responses", response)) == figures
     streamed = sse({"type": "response.completed", "response": response})
     assert known(read("/v1/responses", streamed, content_type=b"text/event-stream")) == figures
+
+
+_IMAGE = {"type": "image_generation_call", "status": "completed", "result": "A" * 400_000}
+
+
+def _container(name: str) -> dict[str, object]:
+    return {"type": "shell_call", "environment": {"type": "container_reference", "container_id": name}}
+
+
+@pytest.mark.parametrize("size", [100, 1_000, 65_536, 10**7])
+@pytest.mark.parametrize("telling", ["whole", "stream", "items"])
+def test_uses_are_counted_where_an_image_makes_the_answer_too_long_to_be_kept(telling: str, size: int) -> None:
+    opened = {"type": "web_search_call", "action": {"type": "open_page"}}
+    output = [_SEARCH, opened, _IMAGE, {"type": "file_search_call"}, _SEARCH, _container("c1"), _container("c1")]
+    response = _response(*output)
+    if telling == "whole":
+        body, kind = json.dumps(response).encode(), b"application/json"
+    else:
+        each = [{"type": "response.output_item.done", "output_index": 1, "item": item} for item in output]
+        last = response if telling == "stream" else {**response, "output": []}
+        body, kind = sse(*each, {"type": "response.completed", "response": last}), b"text/event-stream"
+    assert known(read("/v1/responses", body, content_type=kind, cut=size)) == {
+        "input_tokens": 10, "output_tokens": 5, "web_search_requests": 2, "file_search_requests": 1,
+        "image_generations": 1, "code_interpreter_sessions": 1,
+    }  # fmt: skip
+
+
+def test_a_shell_of_the_clients_own_is_no_container() -> None:
+    calls = ({"type": "shell_call", "environment": {"type": "local"}}, {"type": "local_shell_call"})
+    assert known(read("/v1/responses", _response(*calls))) == {"input_tokens": 10, "output_tokens": 5}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("size", [1_000, 65_536, 10**7])
+def test_what_was_looked_up_for_a_large_image_is_found(first: bool, size: int) -> None:
+    told = {"groundingMetadata": {"webSearchQueries": ["a", "b"], "groundingChunks": [{"maps": {"placeId": "p"}}]}}
+    drawn = {"content": {"parts": [{"inlineData": {"data": "A" * 400_000}}]}}
+    candidate = {**told, **drawn} if first else {**drawn, **told}
+    usage = {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15}
+    body = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "gemini-3-pro-image"}
+    path = "/v1beta/models/gemini-3-pro-image:"
+    whole = read(path + "generateContent", body, provider="google", cut=size)
+    kind = b"text/event-stream"
+    streamed = read(path + "streamGenerateContent", sse(body), provider="google", content_type=kind, cut=size)
+    assert (whole.web_search_requests, whole.maps_requests, whole.output_tokens) == (2, 1, 5)
+    assert known(whole) == known(streamed)
 
 
 def _grounded(model: str, *candidates: object) -> Reading:

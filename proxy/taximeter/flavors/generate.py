@@ -22,7 +22,7 @@ from taximeter.flavors.framing.body import BodyMeter
 from taximeter.flavors.meter import Answer, Prepared
 from taximeter.flavors.usage import conventions
 from taximeter.flavors.usage.counts import Fields, Members, added, count, decode, fields, first, items
-from taximeter.flavors.usage.reader import UsageReader, Verdict
+from taximeter.flavors.usage.reader import UsageReader, Verdict, value_of
 from taximeter.flavors.usage.row import Row
 from taximeter.flavors.usage.usual import USAGE_RAW_BYTES
 
@@ -30,12 +30,13 @@ from taximeter.flavors.usage.usual import USAGE_RAW_BYTES
 class GenerateReader(UsageReader):
     """Generated content, whole, in events or in an array."""
 
-    __slots__ = ("_asked", "_maps", "_queries")
+    __slots__ = ("_asked", "_maps", "_passed", "_queries")
 
     def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
         super().__init__(row, prepared, answer, provider)
         self._asked = prepared.model
         self._queries: set[str] = set()
+        self._passed = b""
         self._maps = False
 
     def take(self, found: Members) -> Verdict:
@@ -45,13 +46,31 @@ class GenerateReader(UsageReader):
             self._look_up(map(fields, items(decode(candidates))))
         return verdict
 
+    def passing(self, piece: bytes) -> None:
+        """Finds in an answer too long to be kept (it holds an image) what was looked up; found twice is found once."""
+        seen = self._passed + piece
+        for match in _queries(seen):
+            listed = value_of(seen[match.end() : match.end() + _GROUNDED_BYTES])
+            self._ask(items(decode(listed)) if listed else ())
+        self._maps = self._maps or _map_chunk(seen) is not None
+        self._passed = seen[-_GROUNDED_BYTES:]
+
+    def event_in_part(self, head: bytes, tail: bytes) -> None:
+        """See `passing`."""
+        for piece in (head, tail):
+            self._passed = b""
+            self.passing(piece)
+        super().event_in_part(head, tail)
+
     def _look_up(self, candidates: Iterable[Fields]) -> None:
         for candidate in candidates:
             grounded = fields(candidate.get("groundingMetadata"))
-            asked = items(grounded.get("webSearchQueries"))
-            self._queries.update(query for query in asked if isinstance(query, str) and query)
+            self._ask(items(grounded.get("webSearchQueries")))
             chunks = map(fields, items(grounded.get("groundingChunks")))
             self._maps = self._maps or any("maps" in chunk for chunk in chunks)
+
+    def _ask(self, queries: Iterable[object]) -> None:
+        self._queries.update(query for query in queries if isinstance(query, str) and query)
 
     def convert(self) -> Reading:
         """With what was looked up: of Gemini 3 every distinct query is billed, of earlier ones the prompt
@@ -124,6 +143,10 @@ class PredictMeter(BodyMeter):
 
 
 _GROUNDING = b'"groundingMetadata"'
+_GROUNDED_BYTES = 4096
+"""Longest list of queries that is read in an answer too long to be kept; each has some dozens of characters."""
+_queries = re.compile(rb'"webSearchQueries"\s*:\s*(?=\[)').finditer
+_map_chunk = re.compile(rb'"maps"\s*:\s*\{').search
 _by_prompt = re.compile(r"(?i)(.*/)?gemini-(live-)?[12]\b").match
 _token_count = re.compile(rb'"token_count"\s*:\s*(\d{1,15})(?:\.0)?[\s,}]').finditer
 _CARRIED_BYTES = 256

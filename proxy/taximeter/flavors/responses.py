@@ -2,7 +2,7 @@
 
 A stream tells its usage in `response.usage` of its last event, which is `response.completed`, but also
 `response.incomplete` or `response.failed`; there is no `[DONE]` and nothing may be injected. `tool_usage` beside it
-tells what the provider's tools were used for, where it is missing the items of the output do.
+tells what the provider's tools were used for, where it is missing the items of the output do (`uses`).
 """
 
 from __future__ import annotations
@@ -16,24 +16,41 @@ from taximeter.core.usage import Reading
 from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.meter import Answer, Countable, Prepared
 from taximeter.flavors.text import extract
-from taximeter.flavors.usage.counts import Fields, Members, count, decode, duration_s, fields, items, raw_text
-from taximeter.flavors.usage.reader import UsageReader
+from taximeter.flavors.usage.counts import Fields, Members, decode, duration_s, fields, items, raw_text
+from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.row import Row
+from taximeter.flavors.usage.uses import ToolUses
+
+_ITEM_DONE = "response.output_item.done"
 
 
 class ResponsesReader(UsageReader):
     """A response, whole or streamed."""
 
     beside = ("tool_usage",)
-    __slots__ = ("_uses", "background", "status")
+    __slots__ = ("_tools", "background", "status")
 
     def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
         super().__init__(row, prepared, answer, provider)
-        self._uses: dict[str, int] = {}
+        self._tools = ToolUses()
         self.status: str | None = None
         """The last that it told: queued | in_progress | completed | incomplete | failed | cancelled."""
         self.background = False
         """It goes on without whoever reads it."""
+
+    def take(self, found: Members) -> Verdict:
+        if "item" in found and raw_text(found.get("type")) == _ITEM_DONE:
+            self._tools.item(fields(decode(found["item"])))
+        return super().take(found)
+
+    def passing(self, piece: bytes) -> None:
+        """See `UsageReader.passing`."""
+        self._tools.passing(piece)
+
+    def event_in_part(self, head: bytes, tail: bytes) -> None:
+        """See `UsageReader.event_in_part`."""
+        self._tools.in_part((head, tail), one=_ITEM_DONE.encode() in head)
+        super().event_in_part(head, tail)
 
     def _look(self, found: Members, depth: int) -> None:
         super()._look(found, depth)
@@ -42,16 +59,10 @@ class ResponsesReader(UsageReader):
             self.background = bytes(found.get("background", b"")) == b"true"
         output = found.get("output")
         if output is not None and b'_call"' in bytes(output):
-            self._uses.update(_uses_of_tools(map(fields, items(decode(output)))))
+            self._tools.listed(map(fields, items(decode(output))))
         if "tool_usage" in found:
             told = fields(decode(found["tool_usage"]))
-            searches = count(fields(told.get("web_search")).get("num_requests"))
-            if searches is not None:
-                self._uses["web_search_requests"] = searches
-            drawn = count(fields(told.get("image_gen")).get("total_tokens"))
-            if drawn:  # its tokens are another model's, which is not told; where its items are not kept, it is one
-                self._uses["image_generations"] = self._uses.get("image_generations") or 1
-            self.report({"tool_usage": told} if searches or drawn else {}, b"")
+            self.report({"tool_usage": told} if self._tools.billed(told) else {}, b"")
 
     def names(self) -> tuple[str, ...]:
         """See `UsageReader.names`: also what tells whether it goes on."""
@@ -68,9 +79,9 @@ class ResponsesReader(UsageReader):
     def convert(self) -> Reading:
         """With what the provider's own tools were used for, which is billed by use."""
         reading = super().convert()
-        for figure, uses in self._uses.items():
-            if uses and getattr(reading, figure) is None:
-                setattr(reading, figure, uses)
+        for figure, times in self._tools.figures().items():
+            if getattr(reading, figure) is None:
+                setattr(reading, figure, times)
         return reading
 
     def output_text(self, event: Fields) -> Iterable[str]:
@@ -126,24 +137,6 @@ class Responses(Dialect, frozen=True, kw_only=True, eq=False):
         return countable
 
 
-def _uses_of_tools(output: Iterable[Fields]) -> dict[str, int]:
-    """Uses by figure of a reading, where `tool_usage` does not tell: searches (opening a page found is free), file
-    searches, containers (https://platform.openai.com/docs/pricing, "Built-in tools")."""
-    uses = {"web_search_requests": 0, "file_search_requests": 0, "image_generations": 0}
-    containers = set()
-    for item in output:
-        kind = item.get("type")
-        if kind == "web_search_call" and fields(item.get("action")).get("type", "search") == "search":
-            uses["web_search_requests"] += 1
-        elif kind == "file_search_call":
-            uses["file_search_requests"] += 1
-        elif kind == "image_generation_call" and item.get("status", "completed") == "completed":
-            uses["image_generations"] += 1
-        elif kind == "code_interpreter_call":
-            containers.add(str(item.get("container_id")))
-    return {**uses, "code_interpreter_sessions": len(containers)}
-
-
 def _without_input(item: object) -> object:
     return {key: value for key, value in item.items() if key != "result"} if isinstance(item, dict) else item
 
@@ -157,8 +150,11 @@ RESPONSES = Responses(
     envelopes=("response",),
     ends=frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled")),
     fails=frozenset(("error", "response.failed")),
-    marks=(b"[DONE]", b"error", b'"response.completed"', b'"response.incomplete"', b'"response.failed"'),
-)
+    marks=(
+        b"[DONE]", b"error", b'"response.completed"', b'"response.incomplete"', b'"response.failed"',
+        f'"{_ITEM_DONE}"'.encode(),
+    ),
+)  # fmt: skip
 
 REALTIME = replace(
     # The events of one response on a Realtime connection; audio and text apart in the details of its usage. What was

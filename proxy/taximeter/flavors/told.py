@@ -167,7 +167,7 @@ def long_line_told(head: bytes, tail: bytes, provider: str) -> Told | None:
         return None
     flavor = next((one for mark, one in _MARKS if mark in head or mark in tail), UNKNOWN)
     reader = flavor.reader(flavor, Prepared(body=b""), _ANSWER, provider)
-    reader.read_in_part(head, tail)
+    reader.event_in_part(head, tail)
     named = _line_name(head) or _line_name(tail)
     name = decode(named.group(1)) if named else None
     return Told(

@@ -40,10 +40,12 @@ class BodyMeter:
         body = self._body
         if self._top is not None:
             self._top.feed(chunk)
+            self._reader.passing(chunk)
         elif body.size + len(chunk) > WHOLE_BYTES:
             self._top = TopMembers(self._reader.names(), USAGE_RAW_BYTES)
             for piece in (body.whole() or b"", chunk):
                 self._top.feed(piece)
+                self._reader.passing(piece)
         body.add(chunk)
         return chunk
 

@@ -87,7 +87,7 @@ class FrameMeter:
         if whole:
             self._event(head[start:-_TRAILER_BYTES], _header(names, b":event-type"))
         else:
-            self._reader.read_in_part(head[start:], tail[:-_TRAILER_BYTES])
+            self._reader.event_in_part(head[start:], tail[:-_TRAILER_BYTES])
 
     def _event(self, payload: bytes, name: bytes) -> None:
         found = members(payload)

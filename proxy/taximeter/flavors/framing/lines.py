@@ -182,7 +182,7 @@ class NdjsonMeter(LineMeter):
         return False
 
     def long_line(self, head: bytes, tail: bytes) -> None:
-        self._reader.read_in_part(head, tail)
+        self._reader.event_in_part(head, tail)
 
 
 class SseMeter(LineMeter):
@@ -227,7 +227,7 @@ class SseMeter(LineMeter):
     def long_line(self, head: bytes, tail: bytes) -> None:
         self._fields = True
         if head.startswith(b"data:"):
-            self._reader.read_in_part(head, tail)
+            self._reader.event_in_part(head, tail)
 
     def end(self) -> None:
         if len(self._parts) > 1:

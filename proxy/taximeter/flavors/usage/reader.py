@@ -144,7 +144,7 @@ class UsageReader:
         as it passed, each followed by whatever stands behind it; others are looked for in its ends."""
         found: Members = {}
         for name, piece in (passed or {}).items():
-            value = _value_of(piece)
+            value = value_of(piece)
             if value is not None:
                 found[name] = value
         for name in (*self.row.usage, *self.row.model, *self.row.kind, *self.beside, "service_tier"):
@@ -153,6 +153,13 @@ class UsageReader:
         self.take(found)
 
     # -- what a flavor may replace
+
+    def passing(self, piece: bytes) -> None:
+        """A piece of a body that is too long to be kept, for what stands deep in it."""
+
+    def event_in_part(self, head: bytes, tail: bytes) -> None:
+        """A stream's event of which only the ends were kept."""
+        self.read_in_part(head, tail)
 
     def take(self, found: Members) -> Verdict:
         """Read one object's members, and its envelopes'."""
@@ -285,13 +292,13 @@ class UsageReader:
         if not wants_object:
             places = fore + places
         for source, start in places[:_SALVAGE_TRIES]:
-            value = _value_of(source[start : start + USAGE_RAW_BYTES])
+            value = value_of(source[start : start + USAGE_RAW_BYTES])
             if value is not None:
                 return value
         return None
 
 
-def _value_of(piece: bytes) -> msgspec.Raw | None:
+def value_of(piece: bytes) -> msgspec.Raw | None:
     """The JSON value at the start of a piece, unless it says nothing (null, an empty object) or is cut."""
     try:
         end = _scan_json(piece.decode("latin-1"))[1]
