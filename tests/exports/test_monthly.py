@@ -3,6 +3,8 @@
 import asyncio
 import csv
 import json
+import os
+import shutil
 import threading
 from decimal import Decimal
 
@@ -61,6 +63,45 @@ async def test_a_month_is_made_anew_only_where_history_has_changed(history, tmp_
     assert sorted(path.suffix for path in (tmp_path / "to/2026-10").iterdir()) == [".csv", ".csv", ".json", ".json"]
 
 
+async def test_a_file_that_is_gone_or_cut_is_made_anew(history, tmp_path):
+    where, path = Folder(tmp_path / "to"), tmp_path / "to/2026-11/usage.csv"
+    bring(history, where, "csv")
+    whole = path.read_bytes()
+    for spoil in (path.unlink, lambda: path.write_bytes(whole[:100])):
+        spoil()
+        assert [each.what for each in bring(history, where, "csv")] == ["kept", "written"]
+        assert path.read_bytes() == whole
+
+
+def test_nodes_that_write_the_same_file_at_once_do_not_write_into_each_others(tmp_path):
+    where, made = Folder(tmp_path / "to"), [tmp_path / "one", tmp_path / "two"]
+    for each in made:
+        each.write_text(each.name)
+    left = tmp_path / "to/.usage.csv.1.part"
+    copy, names = shutil.copyfileobj, []
+
+    def slowly(source, file, *rest):
+        names.append(file.name)
+        if len(names) == 1:  # the other one, of the same process id in its container, in the midst of it
+            where.put("usage.csv", made[1])
+            left.touch()
+            os.utime(left, (1, 1))
+        copy(source, file, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(places.shutil, "copyfileobj", slowly)
+        where.put("usage.csv", made[0])
+        assert len(set(names)) == 2 and where.get("usage.csv") == b"one"
+        where.put("usage.csv", made[1])
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["usage.csv"], "what a killed node left is let go"
+
+
+async def test_a_machine_without_room_for_making_files_is_told_and_ends_nothing(history, tmp_path, monkeypatch):
+    monkeypatch.setattr(monthly.tempfile, "tempdir", str(tmp_path / "full"))
+    with pytest.raises(CannotExport, match=r"2026-10/usage\.csv cannot be made: .*full"):
+        bring(history, Folder(tmp_path / "to"), "csv")
+
+
 async def test_one_that_broke_off_goes_on_and_shows_nothing_half(history, monkeypatch):
     with Bucket() as bucket:
         for name, value in bucket.environ.items():
@@ -77,6 +118,8 @@ async def test_one_that_broke_off_goes_on_and_shows_nothing_half(history, monkey
         lines = bucket.objects["finance/taximeter/2026-11/usage.jsonl"].splitlines()
         assert [json.loads(line)["request_id"] for line in lines] == ["req-0", "req-1", "req-2"]
         assert [each.what for each in bring(history, where, "jsonl")] == ["kept", "kept"]
+        del bucket.objects["finance/taximeter/2026-10/usage.jsonl"]
+        assert [each.what for each in bring(history, where, "jsonl")] == ["written", "kept"]
 
 
 def test_a_large_object_is_sent_in_parts_and_there_at_the_end(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ those is left alone, so the same export again does nothing, and one that broke o
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -16,8 +17,10 @@ from typing import BinaryIO, Literal, NamedTuple, Protocol
 import msgspec
 
 from taximeter.core.record import Record
-from taximeter.exports.places import Place
+from taximeter.exports.places import CannotExport, Place
 from taximeter.sinks.query import Filters, Group
+
+log = logging.getLogger("taximeter.export")
 
 Kind = Literal["csv", "jsonl", "parquet", "focus"]
 KINDS: tuple[Kind, ...] = ("csv", "jsonl", "parquet", "focus")
@@ -97,9 +100,20 @@ def _bring(source: Source, place: Place, writers: Writers, kind: Kind, asked: Fi
     sums = _sums(source, asked)
     before = _manifest(place, name)
     if before is not None and (before.records, before.cost_nusd, before.total_tokens, before.layout) == (*sums, LAYOUT):
-        return Done(name, "kept", before.records)
+        if place.size(name) == before.bytes:
+            return Done(name, "kept", before.records)
+        log.warning("%s is not as it was written: it is made anew", name)
     if sums[0] == 0 and before is None:
         return Done(name, "nothing", 0)
+    try:
+        return _made(source, place, writers, kind, asked, name, sums)
+    except OSError as error:  # where it is made before it is put
+        raise CannotExport(f"{name} cannot be made: {error}") from error
+
+
+def _made(
+    source: Source, place: Place, writers: Writers, kind: Kind, asked: Filters, name: str, sums: tuple[int, int, int]
+) -> Done:
     with tempfile.TemporaryDirectory() as folder:
         made, told = Path(folder, "made"), Path(folder, "told")
         with made.open("wb") as file:

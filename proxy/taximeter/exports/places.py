@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taximeter.core.errors import ConfigError, TaximeterError
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 S3 = "s3://"
+LEFT_S = 86_400.0
+"""A file that was begun so long ago is nobody's any more."""
 VARIABLES = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ALLOW_HTTP", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
@@ -27,9 +31,10 @@ class CannotExport(TaximeterError):
 
 
 class Place(Protocol):
-    """Names have `/` between their parts. Both raise CannotExport."""
+    """Names have `/` between their parts. All raise CannotExport."""
 
     def get(self, name: str) -> bytes | None: ...
+    def size(self, name: str) -> int | None: ...
     def put(self, name: str, made: Path) -> None: ...
 
 
@@ -65,12 +70,22 @@ class Folder:
         except OSError as error:
             raise CannotExport(f"{self._root / name}: cannot be read: {error.strerror}") from error
 
+    def size(self, name: str) -> int | None:
+        """In bytes; None: there is no such file."""
+        try:
+            return (self._root / name).stat().st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CannotExport(f"{self._root / name}: cannot be read: {error.strerror}") from error
+
     def put(self, name: str, made: Path) -> None:
-        """Durable before it takes its name."""
+        """Durable before it takes its name. Several nodes may do so at once, with the same process id in containers."""
         path = self._root / name
-        fresh = path.with_name(f".{path.name}.{os.getpid()}.part")
+        fresh = path.with_name(f".{path.name}.{token_hex(8)}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path)
             with made.open("rb") as source, fresh.open("wb") as file:
                 shutil.copyfileobj(source, file)
                 file.flush()
@@ -83,6 +98,14 @@ class Folder:
                 fresh.unlink()
 
 
+def _sweep(path: Path) -> None:
+    """Let go what was begun for this file and left by a node that was killed."""
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - LEFT_S:
+                left.unlink()
+
+
 class Bucket:
     """Objects of a bucket; a large one is sent in parts, and is there when the last has come."""
 
@@ -93,6 +116,15 @@ class Bucket:
     def get(self, name: str) -> bytes | None:
         try:
             return bytes(self._store.get(name).bytes())
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # obstore's errors share no other base
+            raise CannotExport(f"{self._to}: {name} cannot be read: {_first_line(error)}") from error
+
+    def size(self, name: str) -> int | None:
+        """In bytes; None: there is no such object."""
+        try:
+            return int(self._store.head(name)["size"])
         except FileNotFoundError:
             return None
         except Exception as error:  # obstore's errors share no other base
