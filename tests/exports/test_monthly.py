@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import shutil
+import tempfile
 import threading
 from decimal import Decimal
 
@@ -89,7 +90,7 @@ def test_nodes_that_write_the_same_file_at_once_do_not_write_into_each_others(tm
         copy(source, file, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(places.shutil, "copyfileobj", slowly)
+        patch.setattr(shutil, "copyfileobj", slowly)
         where.put("usage.csv", made[0])
         assert len(set(names)) == 2 and where.get("usage.csv") == b"one"
         where.put("usage.csv", made[1])
@@ -97,7 +98,7 @@ def test_nodes_that_write_the_same_file_at_once_do_not_write_into_each_others(tm
 
 
 async def test_a_machine_without_room_for_making_files_is_told_and_ends_nothing(history, tmp_path, monkeypatch):
-    monkeypatch.setattr(monthly.tempfile, "tempdir", str(tmp_path / "full"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
     with pytest.raises(CannotExport, match=r"2026-10/usage\.csv cannot be made: .*full"):
         bring(history, Folder(tmp_path / "to"), "csv")
 
