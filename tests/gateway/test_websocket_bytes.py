@@ -4,14 +4,16 @@ import json
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
 from taximeter.core.errors import BudgetExceeded
 from taximeter.gateway.websocket import messages
+from taximeter.gateway.websocket import requests as requests_module
 from taximeter.gateway.websocket.answers import Answers
-from taximeter.gateway.websocket.frames import text_frame
+from taximeter.gateway.websocket.frames import Frames, text_frame
 from taximeter.gateway.websocket.requests import Requests
 
 HELD_BYTES, LIMIT_BYTES = 200, 4_000
@@ -91,8 +93,8 @@ def message(draw):
 
 @st.composite
 def conversation(draw, *, masked):
-    """(the frames that may go on, those of everything, what is asked for)"""
-    kept, wire, asked = b"", b"", []
+    """(the frames that may go on, pings apart; those of everything; what is asked for)"""
+    kept, wire, asked, pings = b"", b"", [], b""
     for refused, asks, body in draw(st.lists(message(), max_size=5)):
         cuts = sorted(draw(st.lists(st.integers(0, len(body)), max_size=3)))
         parts = [body[start:end] for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
@@ -102,9 +104,19 @@ def conversation(draw, *, masked):
             frame = Frame(opcode, part, fin=last).serialize(mask=masked)
             ping = Frame(Opcode.PING, b"?").serialize(mask=masked) if draw(st.booleans()) else b""
             wire += frame + ping
-            kept += ping if refused else frame + ping
+            kept += b"" if refused else frame
+            pings += ping
         asked += ["bad" if refused else "good"] if asks else []
-    return kept, wire, asked
+    return (kept, pings), wire, asked
+
+
+def apart(sent):
+    """The frames of messages, and the others: one of those waits for no message, so it may go on before it."""
+    reader, found = Frames(masked=True), ([], [])
+    for piece in reader.feed(sent):
+        found[piece.control].append(piece.raw)
+    assert reader.between_messages
+    return tuple(map(b"".join, found))
 
 
 def pieces(draw, wire):
@@ -123,7 +135,7 @@ def test_what_a_client_sends_goes_on_as_it_came_but_for_what_is_refused_whole(ma
             if not ends.stopped:
                 requests.feed(each)
     if must_read or "bad" not in asked:
-        assert (ends.sent, ends.said, ends.stopped) == (kept, asked.count("bad"), False)
+        assert (apart(ends.sent), ends.said, ends.stopped) == (kept, asked.count("bad"), False)
         assert len(books.opened) == asked.count("good")
     elif not ends.stopped:  # a long one is refused by what its beginning says
         assert len(books.opened) + ends.said == len(asked)
@@ -146,3 +158,26 @@ def test_what_the_upstream_sends_goes_on_as_it_came_and_ours_stands_between_mess
     with patch.object(messages, "HELD_BYTES", HELD_BYTES):
         read.feed(out.replace(ours, b""))
     assert [body for body in books.heard if body] == [body for body in again.heard if body]
+
+
+TEXT = Frame(Opcode.TEXT, b'{"type": "response.create", "input": "', fin=False).serialize(mask=True)
+
+
+@pytest.mark.parametrize("must_read", [False, True])
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_a_message_in_frames_without_end_takes_no_more_memory_than_its_bound(must_read, content):
+    books, ends, frames = Books(must_read=must_read), Ends(), 8_000
+    requests = Requests(books, SimpleNamespace(durable=False), ends, LIMIT_BYTES)  # type: ignore[arg-type]
+    with patch.object(messages, "HELD_BYTES", HELD_BYTES), patch.object(requests_module, "_FRAMING_BYTES", 30_000):
+        requests.feed(TEXT + Frame(Opcode.CONT, content, fin=False).serialize(mask=True) * frames)
+    passes = bool(content) and not must_read  # it is long, so its beginning has told what it is
+    assert ends.stopped is not passes
+    assert (len(ends.sent) == len(TEXT) + frames * 7) is passes
+
+
+@pytest.mark.parametrize("kind", [Opcode.PING, Opcode.PONG, Opcode.CLOSE])
+def test_a_ping_and_a_close_wait_for_no_message(kind):
+    ends, frame = Ends(), Frame(kind, b"\x03\xe8").serialize(mask=True)
+    requests = Requests(Books(), SimpleNamespace(durable=False), ends, LIMIT_BYTES)  # type: ignore[arg-type]
+    requests.feed(TEXT + frame)
+    assert ends.sent == frame

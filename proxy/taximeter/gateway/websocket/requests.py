@@ -22,6 +22,8 @@ log = logging.getLogger("taximeter.gateway")
 
 BROKEN, TOO_BIG, TRY_LATER = 1002, 1009, 1013
 _TAIL_BYTES = 1024
+_FRAMING_BYTES = 1024 * 1024
+"""Most that the frames of a message which waits may take beside what it says: they may be of a byte, or empty."""
 
 
 class _Late:
@@ -49,8 +51,8 @@ class Requests:
     """Of one connection."""
 
     __slots__ = (
-        "_books", "_dropping", "_ends", "_gathered", "_held", "_late", "_limit_bytes", "_messages", "_metering",
-        "_over", "_partly", "_queue", "busy", "closing", "frames",
+        "_books", "_dropping", "_ends", "_gathered", "_gathers", "_held", "_late", "_limit_bytes", "_messages",
+        "_metering", "_over", "_partly", "_queue", "_said_bytes", "busy", "closing", "frames",
     )  # fmt: skip
 
     def __init__(self, books: Books, metering: Metering, ends: Ends, limit_bytes: int) -> None:
@@ -61,10 +63,13 @@ class Requests:
         self._limit_bytes = limit_bytes
         self.frames = Frames(masked=True)
         self._messages = Messages()
-        self._held: list[Piece] = []
-        """What waits until it is known what its message is."""
-        self._gathered: list[bytes] = []
-        """Of a message that must be read whole."""
+        self._held = bytearray()
+        """What waits until it is known what its message is: frames as they came."""
+        self._said_bytes = 0
+        """So much of that is what it says."""
+        self._gathered = bytearray()
+        self._gathers = False
+        """The message that is coming must be read whole: what it has said so far is gathered."""
         self._late: _Late | None = None
         self._dropping = False
         """The message that is coming has been refused at its beginning."""
@@ -114,16 +119,20 @@ class Requests:
     def _take(self, piece: Piece) -> None:
         if piece.opcode == CLOSE:
             self.closing = True
-        if self._gathered or not (piece.control or self._messages.over):
-            self._held.append(piece)
-            if not piece.control:
+        if piece.control:
+            self._ends.send(piece.raw)  # it waits for no message, also where it stands within one (RFC 6455 §5.4)
+        elif self._gathers or not self._messages.over:
+            self._hold(piece)
+            if not self._over:
                 self._read(piece)
-        elif self._held:
-            self._held.append(piece)  # a ping between the frames of a message keeps its place
-        elif piece.control:
-            self._ends.send(piece.raw)
         else:
             self._rest(piece)
+
+    def _hold(self, piece: Piece) -> None:
+        self._held += piece.raw
+        self._said_bytes += len(piece.body)
+        if len(self._held) - self._said_bytes > _FRAMING_BYTES:
+            self._ends.stop(TOO_BIG, Outcome.CLIENT_LEFT)
 
     def _rest(self, piece: Piece) -> None:
         """The rest of a long message, which goes on as it comes; what it asks for may be named behind all else."""
@@ -140,7 +149,7 @@ class Requests:
             if late.under_way is not None:
                 late.under_way.learn(event)
             elif self._books.asks_at_its_end(event, tail):
-                self._held.append(piece)
+                self._held += piece.raw
                 self._partly = True
                 self._ask(event, b"", whole=True)
                 return
@@ -153,7 +162,7 @@ class Requests:
         if event is None:
             return
         over = self._messages.over
-        if over and (self._gathered or (books.must_read and books.matters(event))):
+        if over and (self._gathers or (books.must_read and books.matters(event))):
             self._gather(piece, body)
         else:
             self._know(event, body, whole=not over)
@@ -162,12 +171,14 @@ class Requests:
 
     def _gather(self, piece: Piece, body: bytes) -> None:
         """A long one, whose limits can be asked only when all of it is there."""
-        self._gathered.append(body)
+        self._gathers = True
+        self._gathered += body
         if not piece.last:
-            if sum(map(len, self._gathered)) > self._limit_bytes:
+            if len(self._gathered) > self._limit_bytes:
                 self._ends.stop(TOO_BIG, Outcome.CLIENT_LEFT)
             return
-        whole, self._gathered = b"".join(self._gathered), []
+        whole, self._gathers = bytes(self._gathered), False
+        self._gathered = bytearray()
         self._know(event_of(whole, whole=True), whole, whole=True)
 
     def _know(self, event: Event, body: bytes, *, whole: bool) -> None:
@@ -220,8 +231,7 @@ class Requests:
 
     def _refuse(self, event: Event, error: errors.RequestError) -> None:
         """In place of what was asked for the client gets an error, as the API itself sends it."""
-        held, self._held = b"".join([piece.raw for piece in self._held if piece.control]), []
-        self._ends.send(held)
+        self._take_held()
         if self._books.spent is not error:
             self._ends.say(self._books.refusal(event, error))
         if self._partly:  # the upstream has the beginning of a message that will have no end
@@ -231,5 +241,8 @@ class Requests:
     def _release(self) -> None:
         """What was held goes on."""
         self._partly = False
-        held, self._held = b"".join([piece.raw for piece in self._held]), []
-        self._ends.send(held)
+        self._ends.send(self._take_held())
+
+    def _take_held(self) -> bytes:
+        held, self._held, self._said_bytes = bytes(self._held), bytearray(), 0
+        return held
