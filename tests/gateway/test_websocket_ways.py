@@ -193,15 +193,21 @@ async def socket_of(socket, times):
 
 
 class Raw:
-    """An upstream that answers an upgrade so, and then sends these bytes."""
+    """An upstream that answers an upgrade so, and then sends these bytes; `answer`: in place of all that."""
 
-    def __init__(self, data=b"", headers=b""):
-        self.data, self.headers = data, headers
+    def __init__(self, data=b"", headers=b"", before=b"", answer=b""):
+        self.data, self.headers, self.before, self.answer = data, headers, before, answer
 
     async def _answer(self, reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         key = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
         told = key.partition(b":")[2].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        if self.answer:
+            writer.write(self.answer)
+            writer.close()
+            return
+        writer.write(self.before)
+        await writer.drain()
         accept = base64.b64encode(hashlib.sha1(told, usedforsecurity=False).digest())
         writer.write(
             b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
@@ -225,6 +231,31 @@ async def test_an_extension_that_nobody_offered_is_refused(serve):
         with pytest.raises(InvalidStatus) as refused:
             await connect(url(running), **own())
     assert refused.value.response.status_code == 502
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 Fine\r\n\r\n",
+        b"HTTP/1.1 101 Fine\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+        b"HTTP/1.1 101 Fine\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: AAAA\r\n\r\n",
+    ],
+)
+async def test_an_answer_101_to_something_else_opens_nothing(serve, answer):
+    async with Raw(answer=answer) as upstream, serve(upstream) as running:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url(running), **own())
+    assert refused.value.response.status_code == 502
+
+
+async def test_hints_that_come_before_the_upgrade_are_not_its_answer(serve):
+    bye = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False)
+    async with (
+        Raw(bye, before=b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n") as upstream,
+        serve(upstream) as running,
+        connect(url(running), **own()) as socket,
+    ):
+        assert "link" not in socket.response.headers  # type: ignore[union-attr]
 
 
 async def test_what_stands_before_bytes_that_are_no_frames_is_read_and_passed(serve):

@@ -26,7 +26,7 @@ from taximeter.gateway.upstream.credentials import PROXY_KEY
 from taximeter.gateway.websocket.books import Books
 from taximeter.gateway.websocket.live import LiveBooks
 from taximeter.gateway.websocket.openai import OpenAIBooks
-from taximeter.gateway.websocket.opening import Opening
+from taximeter.gateway.websocket.opening import Opening, what_is_wrong
 from taximeter.gateway.websocket.session import RESTART, Session
 from taximeter.gateway.websocket.under_way import Whose
 from taximeter.server.fields import HOP_BY_HOP
@@ -133,9 +133,10 @@ class WebSockets:
         opened = await self._opening.ask(upstream, path, headers, _passed_on(offered, upstream))
         if opened.status != 101:
             return opened, None
-        if any(name == b"sec-websocket-extensions" and value.strip() for name, value in opened.headers):
+        wrong = what_is_wrong(opened.headers, head[b"sec-websocket-key"])
+        if wrong is not None:
             opened.transport.abort()
-            raise errors.UpstreamGarbage(f"Upstream {upstream.name!r} uses a WebSocket extension nobody offered.")
+            raise errors.UpstreamGarbage(f"The answer of upstream {upstream.name!r} to an upgrade {wrong}.")
         limit_bytes = self._limits.json_body_bytes
         return opened, Session(books, self._metering, exchange.client, opened.transport, limit_bytes)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
+from hashlib import sha1
 from typing import TYPE_CHECKING
 
 import httptools
@@ -26,7 +28,19 @@ REFUSAL_BYTES = 256 * 1024
 HEAD_BYTES = 64 * 1024
 _OURS = frozenset((b"sec-websocket-extensions", b"sec-websocket-protocol", b"content-length"))
 """No extension is offered: what is compressed could not be read. The protocols offered are put together anew."""
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _as_line = b": ".join
+
+
+def what_is_wrong(headers: Headers, key: bytes) -> str | None:
+    """Why an answer 101 opens no WebSocket (RFC 6455 §4.2.2); `key`: that of the request. None: it does."""
+    told = dict(headers)
+    accept = b64encode(sha1(key.strip() + _GUID, usedforsecurity=False).digest())
+    if told.get(b"upgrade", b"").strip().lower() != b"websocket" or told.get(b"sec-websocket-accept", b"") != accept:
+        return "is one to something else: no `Upgrade: websocket`, or not the Sec-WebSocket-Accept of the request's key"
+    if any(name == b"sec-websocket-extensions" and value.strip() for name, value in headers):
+        return "uses a WebSocket extension nobody offered"
+    return None
 
 
 class Opened(asyncio.Protocol):
@@ -83,8 +97,10 @@ class Opened(asyncio.Protocol):
         self.body += data
 
     def on_message_complete(self) -> None:
-        if self.status != 101:
+        if self.status == 101 or self.status >= 200:
             self._done(None)
+        else:  # it hints at what is to come (RFC 9110 §15.2)
+            self.headers, self.status = [], 0
 
     def _done(self, error: Exception | None) -> None:
         if self.answered.done():
