@@ -129,7 +129,7 @@ async def answer(talk: Talk, event: dict[str, Any]) -> None:
     await finish(talk, made)
 
 
-async def begin(talk: Talk, made: str) -> None:
+async def begin(talk: Talk, made: str | None) -> None:
     """The first events of a Realtime response."""
     await talk.say("response.created", response={"id": made, "object": "realtime.response", "status": "in_progress"})
     await talk.say(
@@ -137,7 +137,7 @@ async def begin(talk: Talk, made: str) -> None:
     )
 
 
-async def finish(talk: Talk, made: str, status: str = "completed", **more: Any) -> None:
+async def finish(talk: Talk, made: str | None, status: str = "completed", **more: Any) -> None:
     """Its last."""
     done = {"id": made, "object": "realtime.response", "status": status, "output": [], "usage": USAGE, **more}
     await talk.say("response.done", response=done)

@@ -112,11 +112,11 @@ def conversation(draw, *, masked):
 
 def apart(sent):
     """The frames of messages, and the others: one of those waits for no message, so it may go on before it."""
-    reader, found = Frames(masked=True), ([], [])
+    reader, said, others = Frames(masked=True), b"", b""
     for piece in reader.feed(sent):
-        found[piece.control].append(piece.raw)
+        said, others = (said, others + piece.raw) if piece.control else (said + piece.raw, others)
     assert reader.between_messages
-    return tuple(map(b"".join, found))
+    return said, others
 
 
 def pieces(draw, wire):

@@ -110,6 +110,19 @@ async def test_use_that_is_told_behind_the_end_of_a_turn_is_that_turns(serve):
     assert [told(record) for record in before] == [told(record) for record in records] == [("ok", 90, 9)]
 
 
+@pytest.mark.parametrize("known", [False, True])
+async def test_words_that_come_behind_their_turn_are_no_turn(serve, known):
+    words = {"serverContent": {"outputTranscription": {"text": "hello"}}}
+
+    async def late(talk, event):
+        told = usage(90, 9)
+        done = ({**told, "serverContent": COMPLETE}, words) if known else ({"serverContent": COMPLETE}, words, told)
+        await tell(talk, {"serverContent": SPOKEN}, *done)
+
+    _, records = await talked(serve, late, [ask()], 3 if known else 4)
+    assert [told(record) for record in records] == [("ok", 90, 9)]
+
+
 async def test_use_that_is_told_before_the_end_of_a_turn_is_told_once(serve):
     async def early(talk, event):
         await tell(

@@ -163,6 +163,41 @@ async def test_several_responses_on_one_connection_are_told_apart(serve):
     assert {record["response_model"] for record in found.values()} == {"m"}
 
 
+@pytest.mark.parametrize("made", ["resp_own", None])
+async def test_a_response_whose_beginning_or_name_nobody_told_is_one(serve, made):
+    async def speak(talk, event):
+        if made is None:
+            await begin(talk, made)
+        await finish(talk, made)
+
+    async with WebSocketProvider(speak) as provider, serve(provider) as running:
+        async with connect(url(running), **own()) as socket:
+            for sent in ({"type": "input_audio_buffer.commit"}, {"type": "response.create"}):
+                await socket.send(json.dumps(sent))
+                await until(socket, "response.done")
+        assert [(record["outcome"], record["total_tokens"]) for record in running.records] == [("ok", 253)] * 2
+    assert len(running.lines("open")) == 2
+
+
+@pytest.mark.parametrize("first", ["client", "upstream"])
+async def test_whoever_says_first_that_it_leaves_has_left(serve, first):
+    async def begins(talk, event):
+        await begin(talk, "resp_1")
+        if first == "upstream":
+            await talk.connection.close(1011)
+
+    async with WebSocketProvider(begins) as provider, serve(provider) as running:
+        async with connect(url(running), **own()) as socket:
+            await socket.send(CREATE)
+            await until(socket, "response.output_text.delta")
+            if first == "upstream":
+                with pytest.raises(ConnectionClosed):
+                    await socket.recv()
+        assert [record["outcome"] for record in running.records] == [
+            {"client": "client_left", "upstream": "upstream_cut"}[first]
+        ]
+
+
 @pytest.mark.parametrize("how", ["client", "upstream", "server"])
 async def test_what_is_under_way_is_settled_however_the_session_ends(serve, how):
     async def begins(talk, event):
@@ -295,6 +330,8 @@ async def test_azures_deployments(serve, realtime, monkeypatch):
 async def test_what_was_heard_may_be_billed_by_seconds(serve):
     async def hear(talk, event):
         usage = {"type": "duration", "seconds": 3}
+        beta = {"input_audio_transcription": {"model": "whisper-1"}}
+        await talk.say("transcription_session.updated", session=beta)
         await talk.say(HEARD, item_id="i", transcript="x", usage=usage)
 
     async with WebSocketProvider(hear) as provider, serve(provider) as running:
@@ -302,7 +339,7 @@ async def test_what_was_heard_may_be_billed_by_seconds(serve):
             await socket.send(json.dumps({"type": "input_audio_buffer.commit"}))
             await until(socket, HEARD)
         (record,) = running.records
-    assert (record["seconds"], record.get("input_tokens"), record["request_model"]) == (3, None, "gpt-4o-transcribe")
+    assert (record["seconds"], record.get("input_tokens"), record["request_model"]) == (3, None, "whisper-1")
 
 
 async def test_a_cancelled_or_failed_response_is_recorded_with_what_it_used(serve):

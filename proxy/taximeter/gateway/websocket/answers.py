@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from taximeter.gateway.websocket.frames import Frames
+from taximeter.gateway.websocket.frames import CLOSE, Frames
 from taximeter.gateway.websocket.messages import Messages
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ log = logging.getLogger("taximeter.gateway")
 class Answers:
     """Of one connection."""
 
-    __slots__ = ("_books", "_messages", "_ours", "frames")
+    __slots__ = ("_books", "_messages", "_ours", "closing", "frames")
 
     def __init__(self, books: Books) -> None:
         self._books = books
@@ -27,6 +27,8 @@ class Answers:
         self._messages = Messages()
         self._ours: list[bytes] = []
         """Frames of ours that wait for the end of the message that is passing."""
+        self.closing = False
+        """The upstream has said that it leaves."""
 
     def say(self, frame: bytes) -> bytes:
         """A message of ours: what of it may go to the client now, for no message may stand within another."""
@@ -40,6 +42,7 @@ class Answers:
         limits."""
         part = bool(self._ours) or not self.frames.between_frames
         pieces = self.frames.feed(data)
+        self.closing = self.closing or any(piece.opcode == CLOSE for piece in pieces)
         fresh = [begun for piece in pieces if not piece.control and (begun := self._heard(piece)) is not None]
         if not part and self.frames.between_frames and not (self._ours or self.frames.broken):
             return data, fresh

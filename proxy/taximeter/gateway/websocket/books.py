@@ -35,17 +35,20 @@ MAX_UNDER_WAY = 64
 class Books:
     """Of one connection."""
 
-    __slots__ = ("_owner", "flavor", "model", "region", "settled", "spent", "under_way", "whose")
+    __slots__ = ("_owner", "flavor", "key", "model", "region", "settled", "spent", "under_way", "whose")
 
     def __init__(self, whose: Whose) -> None:
         self.whose = whose
         self.flavor = whose.flavor
+        self.key = whose.key
+        """As it was when it was last looked up."""
         self.under_way: list[UnderWay] = []
         """In the order in which they were asked for."""
         self.settled = 0
         """How many records have been written."""
         self.spent: errors.RequestError | None = None
-        """Why a response that the server began by itself should not have begun: the connection ends with it."""
+        """Why nothing more may be asked for: a response that the server began by itself should not have begun, say, or
+        the key has been revoked. The connection ends when nothing is under way."""
         self.model = whose.model
         self.region = whose.route.region or whose.upstream.region
         self._owner: UnderWay | None = None
@@ -54,8 +57,7 @@ class Books:
     @property
     def must_read(self) -> bool:
         """Whether what is asked for has to be read whole: there is a limit, or an allow-list."""
-        whose = self.whose
-        return bool(whose.admission.watched) or (whose.key is not None and bool(whose.key.models))
+        return bool(self.whose.admission.watched) or (self.key is not None and bool(self.key.models))
 
     @property
     def idle(self) -> bool:
@@ -118,7 +120,10 @@ class Books:
 
     def open(self, event: Event, body: bytes, *, whole: bool, begun: bool = False) -> UnderWay:
         """Write the open line of a response. `body`: the message, or its beginning. `begun`: the server has begun it by
-        itself. Raises RequestError where it may not go on; that is recorded."""
+        itself, so it is counted like any other where it may not be (see `spent`).
+
+        Raises RequestError where it may not go on; that is recorded.
+        """
         whose, started_ns = self.whose, time.perf_counter_ns()
         asked = self.asked(event, body)
         record = self.record(self.flavor)
@@ -130,10 +135,12 @@ class Books:
         prepared.reading = asked  # it goes on as it came: nothing is shortened
         try:
             self.mark(record, prepared)
-            if len(self.under_way) >= MAX_UNDER_WAY:
-                raise errors.Overloaded(f"{MAX_UNDER_WAY} responses are under way on this connection.", retry_after_s=1)
-            if record.workspace in whose.admission.watched or (whose.key is not None and whose.key.models):
-                self._check(record, prepared, asked if whole else None, kept=begun or self.keeps)
+            try:
+                self._admit(record, prepared, asked if whole else None, kept=begun or self.keeps)
+            except errors.RequestError as error:
+                if not begun:
+                    raise
+                self.spent = error
             call = Call(whose.metering, record, started_ns, self.flavor, prepared)
         except errors.RequestError as error:
             record_unsent(whose.metering, record, started_ns, Outcome.REFUSED, error.code)
@@ -151,23 +158,37 @@ class Books:
         record = Open(
             request_id=new_request_id(started_us),
             started_at=started_us,
-            workspace=DEFAULT_WORKSPACE if whose.key is None else whose.key.workspace,
+            workspace=DEFAULT_WORKSPACE if self.key is None else self.key.workspace,
             upstream=whose.upstream.name,
             provider=whose.upstream.provider,
             api=flavor.api,
         )
         record.operation = flavor.operation
-        record.key_id = None if whose.key is None else whose.key.id
+        record.key_id = None if self.key is None else self.key.id
         return record
 
     def mark(self, record: Open, prepared: Prepared | None) -> None:
         """Write its tags. Raises BadRequest."""
         whose = self.whose
-        whose.tagging.of(whose.head, whose.named, whose.route, whose.key, whose.upstream, prepared).mark(record)
+        whose.tagging.of(whose.head, whose.named, whose.route, self.key, whose.upstream, prepared).mark(record)
 
-    def _check(self, record: Open, prepared: Prepared, asked: bytes | None, *, kept: bool) -> None:
+    def look_up_key(self) -> None:
+        """A connection lasts; its key may have been changed since, or revoked. Raises Unauthorized, which ends it."""
+        try:
+            self.key = self.whose.admission.key_of(self.whose.head)
+        except errors.Unauthorized as error:
+            self.spent = error
+            raise
+
+    def _admit(self, record: Open, prepared: Prepared, asked: bytes | None, *, kept: bool) -> None:
+        """Whether a response may be asked for. Raises RequestError."""
         whose = self.whose
-        whose.restrictions.check(whose.key, record, whose.exchange, self.flavor, whose.route.path, prepared, asked)
+        self.look_up_key()
+        if len(self.under_way) >= MAX_UNDER_WAY:
+            raise errors.Overloaded(f"{MAX_UNDER_WAY} responses are under way on this connection.", retry_after_s=1)
+        if record.workspace not in whose.admission.watched and not (self.key is not None and self.key.models):
+            return
+        whose.restrictions.check(self.key, record, whose.exchange, self.flavor, whose.route.path, prepared, asked)
         if kept and prepared.demand is not None:
             prepared.demand = msgspec.structs.replace(prepared.demand, kept=True)
 
@@ -204,8 +225,7 @@ class Books:
             held.sent = True
 
     def begun_by_server(self, event: Event) -> UnderWay | None:
-        """The server has begun a response by itself. None where it may not: what it uses cannot be hindered by not
-        looking, but the connection ends (see `spent`)."""
+        """The server has begun a response by itself. None where it cannot be written down; then the connection ends."""
         try:
             return self.open(event, b"{}", whole=True, begun=True)
         except errors.RequestError as error:

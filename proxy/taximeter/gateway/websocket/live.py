@@ -24,7 +24,13 @@ from taximeter.gateway.websocket.under_way import UnderWay, Whose
 
 _complete = re.compile(rb'"turn_?[cC]omplete"\s*:\s*true').search
 _TAIL_BYTES = 1024
-_STATUS = {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE"}
+_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
 
 
 class LiveBooks(Books):
@@ -77,7 +83,8 @@ class LiveBooks(Books):
 
     def _set_up(self, setup: Fields) -> None:
         """The session's first message. Raises Forbidden where its model may not be called."""
-        model, key = setup.get("model"), self.whose.key
+        self.look_up_key()
+        model, key = setup.get("model"), self.key
         if isinstance(model, str):
             self.model = model.rpartition("models/")[2]
             self.region = region_in(b"/" + model.encode()) or self.region
@@ -147,10 +154,9 @@ class LiveBooks(Books):
 
 
 def _speaks(event: Event, told: Fields, *, whole: bool) -> bool:
-    """Whether the model has said something: its content, its words, a call of a tool."""
-    if event.calls or (event.generated and not whole):
-        return True
-    return "modelTurn" in told or "outputTranscription" in told
+    """Whether the model has said something: its content, a call of a tool. Not the words of what it speaks, which come
+    when they are ready, also behind its turn (`outputTranscription`: "there is no guaranteed ordering")."""
+    return bool(event.calls) or (bool(event.generated) and not whole) or "modelTurn" in told
 
 
 def _counts(usage: msgspec.Raw) -> bool:

@@ -7,6 +7,7 @@ https://developers.openai.com/api/docs/guides/websocket-mode
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from taximeter.core import errors
 from taximeter.core.record import Outcome
 from taximeter.flavors.dialects import AUDIO
 from taximeter.flavors.meter import Prepared
-from taximeter.flavors.responses import REALTIME
+from taximeter.flavors.responses import REALTIME, RESPONSES
 from taximeter.flavors.usage.counts import Fields, decode, encode, fields, items
 from taximeter.gateway.metering.call import Call
 from taximeter.gateway.websocket.books import Books
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 _ASKS = "response.create"
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+_SESSIONS = ("session.", "transcription_session.")
 _ALREADY_ACTIVE = "conversation_already_has_active_response"
-_BEGINS = ("response.created", "response.queued", "response.in_progress", "response.done")
+_BEGINS = ("response.created", "response.queued", "response.in_progress")
+_ENDS = REALTIME.ends | RESPONSES.ends
 _LENGTHS = ("max_output_tokens", "max_response_output_tokens")
 """How long an answer may be: since the API is out of beta, and in it; "inf": as long as the model can."""
 
@@ -93,19 +96,19 @@ class OpenAIBooks(Books):
         self._owner = None
         if kind == _TRANSCRIBED:
             self._transcribed(payload)
-        elif kind.startswith("session."):
+        elif kind.startswith(_SESSIONS):
             self._learn(fields(decode(event.session)) if event.session else {})
         elif kind == "error":
             self._failed(event, payload)
         elif kind.startswith("response."):
             found = self._of(event)
-            if found is None and kind == "response.created":
+            if found is None and (kind == "response.created" or kind in _ENDS):
                 found = fresh = self._begun(event)
             if found is not None:
                 self.feed(found, payload, whole=whole)
                 if whole:
                     self._look(found)
-        return fresh if fresh is not None and self.limited(fresh) else None
+        return fresh if fresh is not None and not fresh.call.closed and self.limited(fresh) else None
 
     def goes_on(self, payload: bytes, *, last: bool) -> None:
         owner = self.feed_more(payload, last=last)
@@ -119,23 +122,24 @@ class OpenAIBooks(Books):
             self.settle(found, Outcome.OK)
 
     def _of(self, event: Event) -> UnderWay | None:
-        """Whose an event is: by the response's id, else the one on its stream that was begun last."""
+        """Whose an event is: by the response's id, else the one on its stream begun last, or asked for first."""
         told = response_of(event).get("id") or event.response_id
         if isinstance(told, str):
             for each in self.under_way:
                 if each.id == told:
                     return each
-            if event.type in _BEGINS:
+            if event.type in _BEGINS or event.type in _ENDS:
                 for each in self.under_way:
                     if each.id is None and each.stream_id == event.stream_id:
                         each.id = told
                         return each
             return None
-        begun = [each for each in self.under_way if each.stream_id == event.stream_id and each.id is not None]
-        return begun[-1] if begun else None
+        here = [each for each in self.under_way if each.stream_id == event.stream_id]
+        return next((each for each in reversed(here) if each.id is not None), here[0] if here else None)
 
     def _begun(self, event: Event) -> UnderWay | None:
-        """The server has begun a response by itself: somebody has stopped speaking, or steered the last one."""
+        """The server has begun a response by itself: somebody has stopped speaking, or steered the last one. Or it
+        tells the end of one whose beginning it has not told, which is billed as well."""
         told = response_of(event).get("id") or event.response_id
         fresh = self.begun_by_server(Event(stream_id=event.stream_id))
         if fresh is not None:
@@ -189,6 +193,8 @@ class OpenAIBooks(Books):
 
     def _transcribed(self, payload: bytes) -> None:
         """What hearing the user has used, of which the transcription model is paid: a record of its own."""
+        with contextlib.suppress(errors.Unauthorized):  # it is counted; then the connection ends
+            self.look_up_key()
         record, now_ns = self.record(AUDIO), time.perf_counter_ns()
         record.request_model = self._transcription_model
         prepared = Prepared(body=b"", model=self._transcription_model)

@@ -107,6 +107,8 @@ class Session(Switched):
         """Read what came; what it settles is written before it goes on."""
         settled = self._books.settled
         passed, fresh = self._answers.feed(data)
+        if self._answers.closing:  # whoever says so first leaves; the other's close is but an answer to it
+            self._books.end(Outcome.CLIENT_LEFT if self._requests.closing else Outcome.UPSTREAM_CUT)
         for each in fresh:
             self._run(self._held_late(each))
         if not self._unsaved and (settled == self._books.settled or not self._metering.durable):
@@ -215,7 +217,7 @@ class Session(Switched):
 
     def stop_if_spent(self) -> None:
         """See Ends: also where it has lasted as long as it may."""
-        if not self._books.idle or self._unsaved:
+        if not self._books.idle or self._unsaved or self._answers.closing:
             return
         if self._books.spent is not None:
             self.say(self._books.refusal(Event(), self._books.spent))
