@@ -58,3 +58,5 @@ def test_the_changelog_has_released_versions_and_the_sections_of_its_form() -> N
         kinds = re.findall(r"^### (.+)$", part, re.MULTILINE)
         assert set(kinds) <= KINDS
         assert len(kinds) == len(set(kinds)), "a section twice"
+        entries = re.findall(r"^- (\*\*.+?\*\*|.{40})", part, re.MULTILINE)
+        assert len(entries) == len(set(entries)), "an entry twice, as a merge leaves it"

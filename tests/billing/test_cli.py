@@ -36,6 +36,10 @@ async def test_drawn_up_closed_listed_and_shown(billing, run):
     shown = await run("show", "1", "--workspace", "acme", "--for", "customer")
     assert "Statement 1 of acme" in shown.output and "Cost" not in shown.output
     again = await run(*ACME, "--close")
+    nobody = ("--workspace", "nobody")
+    for nothing in (("show", "2", *ACME[:2]), ("list", *nobody), (*nobody, *ACME[2:])):
+        missing = await run(*nothing)
+        assert missing.exit_code == 4, missing.output
     assert again.exit_code == 1 and "Statement 1 of acme has" in again.output
 
 
@@ -62,6 +66,7 @@ async def test_without_a_proxy_it_is_read_from_history_and_not_closed(billing, r
     assert '"open_usd":0' in listed.output
     shown = await run("show", "1", "--workspace", "acme", url=False)
     assert "Statement 1 of acme" in shown.output
+    assert (await run("list", "--workspace", "nobody", url=False)).exit_code == 4
     december = await run("--workspace", "acme", "--month", "2026-12", url=False)
     assert "No plan is about this workspace" in december.output
     refused = await run("--workspace", "acme", "--month", "2026-12", "--close", url=False)

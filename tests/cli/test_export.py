@@ -73,7 +73,7 @@ async def test_what_cannot_be_written_says_so_and_leaves_nothing(export, where, 
     result = await export(where, "--output", str(tmp_path / "absent" / "usage.csv"))
     assert result.exit_code == 1 and "cannot be written" in result.stderr
     result = await export(where, "--output", str(tmp_path / "usage.xlsx"))
-    assert result.exit_code == 2 and ".csv, .jsonl, .parquet or .evidence" in result.stderr
+    assert result.exit_code == 2 and ".parquet, .evidence or .focus.csv" in result.stderr
     result = await export(where, "--output", str(tmp_path / "usage.csv"), "--from", "bogus")
     assert result.exit_code == 2 and not list(tmp_path.glob("usage*"))
 

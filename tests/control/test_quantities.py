@@ -31,5 +31,7 @@ async def test_quantities_over_the_api_and_in_the_terminal(control, tmp_path):
     rows = [line.split() for line in done.output.splitlines()]
     assert ["acme", "images", "1024x1024", "hd", "6", "images"] in rows
     assert ["beta", "input_characters", "1,200", "characters"] in rows
+    none = await asyncio.to_thread(CliRunner().invoke, main, [*argv, "--workspace", "acme", "--from", "2026-12-01"])
+    assert none.output == "Nothing of this kind was used in this range.\n"
     as_json = await asyncio.to_thread(CliRunner().invoke, main, [*argv, "--json"])
     assert '"amount":6' in as_json.output

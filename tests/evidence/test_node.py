@@ -34,7 +34,9 @@ async def test_a_running_node_is_proven(tmp_path):
         assert len((await control.get(f"/usage/requests/{last}")).json()["data"]) == 1
         report = json.loads(await run("verify", "--json"))
         assert (report["faults"], report["records"], report["lines"], report["unsealed"]) == ([], 3, 3, 3)
+        assert "There is no root yet" in await run("evidence", "roots")
         await run("evidence", "seal")
+        assert await run("evidence", "keys") == "No root has been signed.\n"
         receipt = (await control.get(f"/evidence/receipts/{last}")).text
         (tmp_path / "receipt.json").write_text(receipt)
         assert "As it was delivered: 1 record," in await run("receipt", "--check", str(tmp_path / "receipt.json"))

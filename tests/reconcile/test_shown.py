@@ -91,6 +91,8 @@ async def test_the_exit_code_says_how_it_went(plane):
     ):  # fmt: skip
         done = await command(plane, *args)
         assert done.exit_code == code, (args, done.output)
+    done = await command(plane, "openai", "--from", "2026-11-04")
+    assert ": nothing to compare, 2026-11-04 until" in done.stdout and "In all" not in done.stdout
     plane.billing.faults.append((401, {}, b""))
     done = await command(plane, "openai", "--now", "--fail-over", "100%")
     assert done.exit_code == 1 and "the credential is not one that may read usage" in done.stderr

@@ -45,7 +45,7 @@ def period(month: str | None, from_: str | None, to: str | None, tz: str) -> Per
     """`month` ("2026-11"), or `from_` and `to`, in a time zone. Raises BadRequest."""
     place = zone(tz)
     if (month is None) == (from_ is None and to is None):
-        raise BadRequest("Give a month, or 'from' and 'to'.", param="month")
+        raise BadRequest("Say which period: a month, or 'from' and 'to'.", param="month")
     if month is not None:
         found = _is_month(month)
         if found is None:

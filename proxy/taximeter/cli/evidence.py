@@ -89,6 +89,9 @@ def roots(history: str | None, config_file: Path | None, as_json: bool) -> None:
         (str(each.number), shown(each.sealed_at) or "", count(each.records), ", ".join(each.signers) or "—", digest)
         for each, digest in said
     ]
+    if not rows:
+        echo("There is no root yet: one is made after each day (UTC), or by `taximeter evidence seal`.")
+        return
     console().print(table(["Root", "Made at", "Records", "Signed by", "SHA-256"], [], rows))
 
 
@@ -101,6 +104,9 @@ def keys(history: str | None, config_file: Path | None) -> None:
     from taximeter.evidence.keys import public_pem
 
     with evidence_of(history_url(history, config_file)) as source:
-        for name, public in source.keys().items():
+        found = source.keys()
+        if not found:
+            echo("No root has been signed.", err=True)
+        for name, public in found.items():
             for line in (f"# {name}", *public_pem(public).splitlines()):
                 echo(line)

@@ -91,7 +91,8 @@ def _kind_of(output: str) -> str:
     kind = Path(output).suffix.lstrip(".")
     if kind not in FORMATS[:4]:
         raise BadRequest(
-            f"--output {output!r}: its name must end in .csv, .jsonl, .parquet or .evidence, or say --format."
+            f"--output {output!r}: its name must end in .csv, .jsonl, .parquet, .evidence or .focus.csv, "
+            "or say --format."
         )
     return kind
 

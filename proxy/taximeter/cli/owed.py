@@ -36,6 +36,9 @@ def owed(
         echo(raw)
         return
     rows = [_row(each) for each in msgspec.json.decode(raw, type=OwedList).data]
+    if not rows:
+        echo(f"Nothing is {' or '.join(state or ('outstanding',))}.")
+        return
     console().print(table(["Object", "State", "Since", "Workspace", "Key", "Track", "Upstream", "Request"], [], rows))
 
 

@@ -27,6 +27,9 @@ def quantities(backend: Backend, params: dict[str, list[str]], as_json: bool, by
         for each in answer.quantities
     ]
     out = console()
-    out.print(table([by.capitalize(), "What", "Size, quality"], ["Amount", "Unit"], rows))
+    if not rows:
+        out.print("Nothing of this kind was used in this range.")
+    else:
+        out.print(table([by.capitalize().replace("_", " "), "What", "Size, quality"], ["Amount", "Unit"], rows))
     if not answer.complete:
         out.print("Some calls are still on their way into history.", style="dim")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
@@ -21,6 +21,9 @@ from taximeter.control.answers import responses
 from taximeter.core.errors import BadRequest
 from taximeter.core.figures import money
 from taximeter.reconcile.responses import ReconcileDetail, ReconciledRow, ReconcileInfo, ReconcileList
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 NOW_S = 600.0
 """How long a comparison is waited for."""
@@ -155,9 +158,19 @@ def _differs(found: ReconcileInfo, fail_over: float | None) -> bool:
 def _show(found: ReconcileDetail) -> None:
     out = console()
     at = (found.compared_at or "")[:19].replace("T", " ")
-    out.print(f"{found.name} ({found.kind}): {found.state}, {found.from_} until before {found.to}; compared {at}")
+    state = "nothing to compare" if found.state == "nothing" else found.state
+    out.print(f"{found.name} ({found.kind}): {state}, {found.from_} until before {found.to}; compared {at}")
     if found.problem:
         out.print(f"Not compared since: {found.problem}")
+    if found.figures:
+        _figures(out, found)
+    if found.unknown_requests:
+        out.print(f"Calls of ours of which nothing is known, in no figure: {count(found.unknown_requests)}")
+    if found.unpriced_requests:
+        out.print(f"Calls of ours without a price, not in our cost: {count(found.unpriced_requests)}")
+
+
+def _figures(out: Console, found: ReconcileDetail) -> None:
     out.print()
     rows = [
         (each.figure, *(_amount(each.figure, value) for value in (each.ours, each.theirs, each.difference)),
@@ -175,10 +188,6 @@ def _show(found: ReconcileDetail) -> None:
         heads = ["Model", "Key", "Figure"] if keyed else ["Model", "Figure"]
         shown = [each if keyed else (each[0], *each[2:]) for each in parts]
         out.print(table(heads, ["Ours", "Provider's", "Difference"], shown))
-    if found.unknown_requests:
-        out.print(f"Calls of ours of which nothing is known, in no figure: {count(found.unknown_requests)}")
-    if found.unpriced_requests:
-        out.print(f"Calls of ours without a price, not in our cost: {count(found.unpriced_requests)}")
 
 
 def percent(part: float | None) -> str:

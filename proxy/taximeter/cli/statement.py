@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -12,11 +13,12 @@ from urllib.parse import quote
 import click
 import msgspec
 
+from taximeter.cli.known import Unknown
 from taximeter.cli.options import place
-from taximeter.cli.proxy import Proxy, Unreachable, acting
+from taximeter.cli.proxy import Proxy, Refused, Unreachable, acting
 from taximeter.cli.show import console, count, echo, table
 from taximeter.config import Settings
-from taximeter.core.errors import BadRequest, TaximeterError
+from taximeter.core.errors import BadRequest, NotFound, TaximeterError
 
 if TYPE_CHECKING:
     from taximeter.billing.books import Books
@@ -73,7 +75,7 @@ def statement(url: str | None, config_file: Path | None, as_json: bool, **given:
     shown = _shown_as(as_json, given)
     asked = {name: given[name] for name in ("workspace", "month", "to", "tz", "currency", "chunks")}
     asked |= {"from": given["from_"], "by": [name.strip() for name in (given["by"] or "").split(",") if name.strip()]}
-    with acting(url, config_file) as (settings, proxy):
+    with _acting(url, config_file) as (settings, proxy):
         if given["closes"]:
             if proxy is None:
                 raise Unreachable("Closing needs the running proxy: it brings what has ended into history first.")
@@ -91,7 +93,7 @@ def list_(url: str | None, config_file: Path | None, as_json: bool, workspace: s
     from taximeter.billing.statement import StandingList
     from taximeter.control.answers import responses
 
-    with acting(url, config_file) as (settings, proxy):
+    with _acting(url, config_file) as (settings, proxy):
         if proxy is not None:
             params = {"workspace": [workspace]} if workspace else {}
             raw = proxy.request("GET", "/billing/statements", params=params).content
@@ -119,7 +121,7 @@ def margins(url: str | None, config_file: Path | None, as_json: bool, **given: s
     from taximeter.billing.statement import MarginList
     from taximeter.control.answers import responses
 
-    with acting(url, config_file) as (settings, proxy):
+    with _acting(url, config_file) as (settings, proxy):
         if proxy is not None:
             params = {name.rstrip("_"): [value] for name, value in given.items() if value}
             raw = proxy.request("GET", "/billing/margins", params=params).content
@@ -144,7 +146,7 @@ def show(url: str | None, config_file: Path | None, as_json: bool, workspace: st
     from taximeter.billing.statement import Statement
 
     shown = _shown_as(as_json, given)
-    with acting(url, config_file) as (settings, proxy):
+    with _acting(url, config_file) as (settings, proxy):
         if proxy is not None:
             made = proxy.send(Statement, "GET", f"/billing/statements/{quote(workspace, safe='')}/{number}")
         else:
@@ -170,6 +172,18 @@ def _drawn_up(proxy: Proxy | None, settings: Settings, asked: dict[str, Any]) ->
     params = {name: value if name == "by" else [str(value)] for name, value in asked.items() if value}
     raw = proxy.request("GET", "/billing/statement", params=params, wait_s=CLOSE_S).content
     return msgspec.json.decode(raw, type=Statement)
+
+
+@contextmanager
+def _acting(url: str | None, config_file: Path | None) -> Iterator[tuple[Settings, Proxy | None]]:
+    """As `acting`. Raises Unknown where there is no such workspace or number, whoever was asked."""
+    try:
+        with acting(url, config_file) as found:
+            yield found
+    except NotFound as error:
+        raise Unknown(str(error)) from error
+    except Refused as error:
+        raise Unknown(str(error)) if error.status == HTTPStatus.NOT_FOUND else error from error
 
 
 @contextmanager

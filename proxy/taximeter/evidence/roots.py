@@ -83,7 +83,8 @@ def _speak(roots: Sequence[Root], signers: Sequence[set[str]], trusted: set[str]
             report.notes.append(UNGIVEN)
     else:
         for root in roots[last:]:
-            report.add(_fault("signature_wrong", root, "no key that was given speaks for it"))
+            why = "no key that was given speaks for it" if root.signers else "it is not signed"
+            report.add(_fault("signature_wrong", root, why))
     before: set[str] = set()
     for root, right in zip(roots, signers, strict=True):
         if before and not right:

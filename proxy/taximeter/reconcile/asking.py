@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -120,7 +121,8 @@ class Asker:
         except TimeoutError:
             raise _Again(f"{path} is not answered within {self._timeout_s:g} s") from None
         except (httpx2.HTTPError, OSError) as error:
-            raise _Again(f"{path}: {masked(str(error)) or type(error).__name__}") from error
+            host = urlsplit(url).netloc.rpartition("@")[2]  # a name that is not found is said nowhere else
+            raise _Again(f"{path} of {host}: {masked(str(error)) or type(error).__name__}") from error
         if answer.status_code == 200:
             return content
         raise _refused(answer, path, content)
