@@ -11,6 +11,7 @@ from gateway.test_websocket_limits import ASKED
 from gateway.test_websockets import CREATE, HEARD, code_of, own, until, url
 from taximeter.breaker.rule import Trips
 from taximeter.keys.rule import Keys, ProxyKey, digest
+from waits import happens
 from websocket_provider import WebSocketProvider, answer
 
 SECRET = "tm-" + "d" * 64
@@ -78,6 +79,28 @@ async def test_what_was_heard_for_a_revoked_key_is_counted_and_ends_the_connecti
             await ends_with(socket, "invalid_api_key")
         (record,) = running.records
     assert (record["seconds"], record["key_id"]) == (3, "key_1")
+
+
+HEARS = {"audio": {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}}
+
+
+@pytest.mark.parametrize(
+    "session", [HEARS, {"model": "gpt-5-pro"}, {"model": "gpt-5-pro", "instructions": "x" * 99_000}]
+)
+async def test_an_allow_list_holds_for_the_models_a_session_is_to_use(serve, session):
+    update = {"type": "session.update", "event_id": "mine", "session": session}
+    right = {"type": "session.update", "session": {"model": "gpt-5", "audio": {"output": {"voice": "marin"}}}}
+    async with (
+        WebSocketProvider() as provider,
+        serve(provider, keys=[NARROWED]) as running,
+        keyed(running, "/v1/realtime?model=gpt-5") as socket,
+    ):
+        await socket.send(json.dumps(update))
+        error = (await until(socket, "error"))["error"]
+        assert (error["code"], error["event_id"]) == ("forbidden", "mine")
+        await socket.send(json.dumps(right))
+        await happens(lambda: provider.received)
+    assert [json.loads(message) for message in provider.received] == [right]
 
 
 async def test_a_revoked_key_asks_for_nothing_more(serve):

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from taximeter.breaker.rule import refusal
 from taximeter.core.errors import Forbidden
+from taximeter.flavors.meter import Prepared
 from taximeter.gateway.bounds import demand, readable
 from taximeter.gateway.bounds.models import check_choice, check_name
 
 if TYPE_CHECKING:
     from taximeter.core.record import Open
     from taximeter.core.routes import Route
-    from taximeter.flavors.meter import Demand, Flavor, Prepared
+    from taximeter.flavors.meter import Demand, Flavor
     from taximeter.gateway.admission.admission import Admission
     from taximeter.gateway.bounds.readable import Headers
     from taximeter.gateway.tagging import Tagging
@@ -86,6 +87,15 @@ class Restrictions:
                 prepared.demand = asked
         if budgets is not None and budgets.mark(record, free=free) and free:
             prepared.demand = demand.UNBILLED
+
+    def check_models(self, key: ProxyKey, exchange: Exchange, flavor: Flavor, path: bytes, said: bytes) -> None:
+        """Let an allow-list hold for what calls nothing yet, but says which models later calls will use.
+
+        Raises Forbidden, BadRequest.
+        """
+        prepared, headers, query = Prepared(body=said), exchange.headers, exchange.query
+        asked = demand.read(flavor, prepared, headers, path, query, said, self._limit_bytes)
+        admit(key, asked, headers, path, free=True)
 
 
 def check_breakers(admission: Admission, opening: Open) -> None:

@@ -180,6 +180,16 @@ class Books:
             self.spent = error
             raise
 
+    def check_models(self, said: bytes) -> None:
+        """Whether the key may call every model that a session is to use. `said`: JSON.
+
+        Raises Unauthorized, Forbidden, BadRequest.
+        """
+        whose = self.whose
+        self.look_up_key()
+        if self.key is not None and self.key.models:
+            whose.restrictions.check_models(self.key, whose.exchange, self.flavor, whose.route.path, said)
+
     def _admit(self, record: Open, prepared: Prepared, asked: bytes | None, *, kept: bool) -> None:
         """Whether a response may be asked for. Raises RequestError."""
         whose = self.whose

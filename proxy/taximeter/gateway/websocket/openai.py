@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _ASKS = "response.create"
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
+_UPDATES = ("session.update", "transcription_session.update")
 _SESSIONS = ("session.", "transcription_session.")
 _ALREADY_ACTIVE = "conversation_already_has_active_response"
 _BEGINS = ("response.created", "response.queued", "response.in_progress")
@@ -55,7 +56,8 @@ class OpenAIBooks(Books):
     # ── what the client asks for ─────────────────────────────────────────────────────────────────────────────
 
     def asks(self, event: Event, *, whole: bool) -> bool | None:
-        if event.type == "session.update" and event.session:
+        if event.type in _UPDATES and event.session:
+            self.check_models(bytes(event.session))
             self._widen(fields(decode(event.session)))
         return event.type == _ASKS if event.known or whole else None
 
@@ -63,7 +65,7 @@ class OpenAIBooks(Books):
         return event.type == _ASKS
 
     def matters(self, event: Event) -> bool:
-        return not event.type or event.type in (_ASKS, "session.update")
+        return not event.type or event.type == _ASKS or event.type in _UPDATES
 
     def asked(self, event: Event, body: bytes) -> bytes:
         if self.flavor is not REALTIME:
