@@ -271,12 +271,16 @@ def test_a_sqlite_history_that_no_record_would_reach(
 
 
 def test_where_files_by_month_are_to_go_is_tried(check: Check, tmp_path: Path) -> None:
+    """And which of OpenTelemetry's names are asked for is read."""
     (tmp_path / "file").touch()
     with Bucket() as bucket:
         toml = "".join(f'[[export]]\nto = "{to}"\n' for to in (f"{tmp_path}/file/x", "s3://finance", f"{tmp_path}/new"))
-        well = check(toml, "--connect", **bucket.environ)
+        toml += '[otel]\nendpoint = "http://127.0.0.1:9"\n'
+        well = check(toml, "--connect", **bucket.environ, OTEL_SEMCONV_STABILITY_OPT_IN="http, gen_ai/dup")
         ill = check(toml, "--connect", **bucket.environ | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
     told = [[e["level"] for e in each["findings"] if e["setting"].startswith("export")] for each in (well, ill)]
     assert told == [["failed", "ok", "ok"], ["failed", "failed", "ok"]]
+    ((level, why),) = [(e["level"], e["problem"]) for e in well["findings"] if e["setting"] == "otel.endpoint"]
+    assert level == "warning" and "'gen_ai/dup', which asks for nothing" in why
     (problem,) = [e for e in ill["findings"] if e["setting"] == "export[1].to"]
     assert "cannot be read" in problem["problem"] and "AWS_" in problem["do"]

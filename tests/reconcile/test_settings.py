@@ -25,7 +25,12 @@ def settings(*given):
 def test_what_can_be_meant_is_taken():
     columns = {"columns": {"cost_usd": "Spend"}}
     check(
-        settings({}, FILE | columns, {"kind": "anthropic", "by": "upstream", "only_upstreams": ["openai"]}),
+        settings(
+            {},
+            {"kind": "openrouter", "days": 29},
+            FILE | columns,
+            {"kind": "anthropic", "by": "upstream", "only_upstreams": ["openai"]},
+        ),
         lambda _: "t",
     )
 
@@ -45,6 +50,8 @@ def test_what_can_be_meant_is_taken():
         ([{"base_url": "https://u:secret@x"}], "reconcile[0].base_url"),
         ([{"kind": "openrouter", "by": "key"}], "reconcile[0].by"),
         ([{"kind": "openrouter", "by": "workspace"}], "reconcile[0].by"),
+        ([{"kind": "openrouter", "days": 30}], "reconcile[0].days"),
+        ([{"kind": "openrouter", "days": 7, "lag_h": 600}], "reconcile[0].days"),
         ([FILE | {"path": ""}], "reconcile[0].path"),
         ([FILE | {"provider": ""}], "reconcile[0].provider"),
         ([FILE | {"base_url": "https://x"}], "reconcile[0].base_url"),

@@ -17,7 +17,7 @@ from reconciling import DAY_US, UPSTREAMS
 from taximeter.config.settings import AuthSettings, ReconcileSettings, Settings, UpstreamSettings
 from taximeter.core.record import Operation
 from taximeter.keys.rule import digest
-from taximeter.reconcile import anthropic, exports
+from taximeter.reconcile import anthropic, exports, openai_pages
 from taximeter.reconcile.pulling import pullers, scope_of
 from taximeter.reconcile.rule import PullFailed
 from taximeter.reconcile.service import ReconcileService
@@ -96,6 +96,17 @@ async def test_the_scripted_shapes_are_those_of_the_providers_sdks():
                      for path in ("usage/completions", "costs")]  # fmt: skip
             UsageCompletionsResponse.model_validate(pages[0])
             UsageCostsResponse.model_validate(pages[1])
+
+
+@pytest.mark.parametrize(
+    ("line_item", "model"),
+    [
+        ("gpt-4o, cached input", "gpt-4o"), ("gpt-4o, batch, cached input", "gpt-4o"), ("gpt-4o", "gpt-4o"),
+        ("o3, batch, input", "o3, batch"), ("web search tool calls", "web search tool calls"), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_line_of_costs_is_of_the_model_that_usage_names(line_item, model):
+    assert openai_pages.model_of(line_item, {"gpt-4o", "gpt-4o-mini"}) == model
 
 
 async def test_openai_keys_are_known_by_their_last_characters(house_on):

@@ -102,6 +102,7 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
     yield from _exports(settings, environ, found, connect=connect)
     yield from _providers(settings, found)
     yield from _compared(settings, environ, found)
+    yield from _conventions(settings, environ, found)
     if connect:
         yield from _upstreams(settings, environ, found)
         yield from _reconciles(settings, environ, found)
@@ -188,6 +189,21 @@ def _compared(settings: Settings, environ: dict[str, str], found: Found) -> Iter
     for number, each in enumerate(settings.reconcile):
         for trouble in doubts(each, f"reconcile[{number}]", settings, environ):
             yield from _told(f"reconcile {each.name}", f"reconcile[{number}]", [trouble], found)
+
+
+def _conventions(settings: Settings, environ: dict[str, str], found: Found) -> Iterator[Finding]:
+    """Versions of OpenTelemetry's names that were asked for with a word that none has."""
+    if not settings.otel.endpoint:
+        return
+    from taximeter.sinks.otel import convention
+
+    for word in convention.unread(environ.get(convention.OPT_IN, "")):
+        trouble = Trouble(
+            f"it has {word[:80]!r}, which asks for nothing: the names are those of {convention.EARLIER}",
+            do="gen_ai_latest_experimental asks for the new ones, gen_ai_latest_experimental/dup for both",
+            level="warning",
+        )
+        yield from _told(convention.OPT_IN, "otel.endpoint", [trouble], found)
 
 
 def _reconciles(settings: Settings, environ: dict[str, str], found: Found) -> Iterator[Finding]:

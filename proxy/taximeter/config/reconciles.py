@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import ceil
 
 from taximeter.config.settings import ReconcileSettings, Settings
 from taximeter.core import tags
@@ -11,6 +12,8 @@ from taximeter.core import tags
 _TAG = "it must be 1-128 characters of letters, digits and . _ : @ -"
 _is_variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
 _is_clock = re.compile(r"([01]\d|2[0-3]):[0-5]\d").fullmatch
+OPENROUTER_DAYS = 30
+"""Its activity is of so many whole days."""
 MEANINGS = (
     "day", "end", "model", "key", "input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens",
     "requests", "cost_usd",
@@ -59,5 +62,13 @@ def _api(each: ReconcileSettings) -> Iterable[tuple[str, str]]:
         yield "api_key_env", "it must be the name of an environment variable, not the key itself"
     if each.kind == "openrouter" and each.by == "key":
         yield "by", "OpenRouter's activity does not tell our proxy keys; upstream can be told apart"
+    if each.kind == "openrouter" and each.days + ceil(each.lag_h / 24) > OPENROUTER_DAYS:
+        yield (
+            "days",
+            (
+                f"OpenRouter tells the last {OPENROUTER_DAYS} days, and with lag_h these would reach further back: "
+                "what it no longer tells would look as if it had not been billed"
+            ),
+        )
     if each.kind == "openrouter" and each.by == "workspace":
         yield "by", "only upstreams can be told apart there"

@@ -61,11 +61,14 @@ def kind_of(result: Result) -> str:
 
 
 def model_of(line_item: str, models: Container[str]) -> str:
-    """The model that a line of costs is about, or what it is where that is none. `models`: those that usage names."""
-    if line_item in models:
-        return line_item
-    name, comma, _ = line_item.rpartition(", ")
-    return name if comma else line_item
+    """The model that a line of costs is about, or what it is where that is none. `models`: those that usage names.
+
+    `gpt-4o-2024-08-06, batch, input` is one of that model where usage names it; else all but the last part is its name.
+    """
+    name = line_item
+    while name and name not in models:
+        name = name.rpartition(", ")[0]
+    return name or line_item.rpartition(", ")[0] or line_item
 
 
 def figures_of(result: Result) -> dict[str, int | None]:

@@ -64,6 +64,12 @@ def wanted(opt_in: str) -> frozenset[str]:
     return frozenset((LATEST if _NEW in words else EARLIER,))
 
 
+def unread(opt_in: str) -> list[str]:
+    """Words of it that are about generative AI and ask for nothing, such as `gen_ai/dup`."""
+    words = (word.strip() for word in opt_in.split(","))
+    return [word for word in words if word.startswith("gen_ai") and word not in (_NEW, _BOTH)]
+
+
 def operation(record: Record) -> str:
     """gen_ai.operation.name; `rerank` and what the convention has no name for go by our own."""
     return _OPERATIONS.get(record.api, record.api)
