@@ -11,7 +11,7 @@ from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.read import owed as reading
 from taximeter.sinks.history.read.owed import Owed, OwedStanding, Unsettled
 from taximeter.sinks.history.write import owed_upkeep as upkeep
-from taximeter.sinks.history.write.owed import OUTSTANDING
+from taximeter.sinks.history.write.owed import OUTSTANDING, gather
 
 
 class Owing:
@@ -20,6 +20,11 @@ class Owing:
     def __init__(self, database: Database, node: str) -> None:
         self._database = database
         self._node = node
+
+    def gather(self) -> int:
+        """A bite of `gather`, see there; 0: nothing is left."""
+        with self._database.writing() as connection:
+            return gather(connection, self._node, upkeep.BITE)
 
     def unsettled(self, limit: int) -> list[Unsettled]:
         """Claims of this node without a settlement, the oldest first."""

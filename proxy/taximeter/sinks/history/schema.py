@@ -211,8 +211,8 @@ owed_lines = Table(
     Column("told", Text, nullable=False),
 )
 """What was told of an object, each line once: whichever node delivers it first claims it, and settles it. `object` may
-be a file (core.deferred.FILE); `line` "": the object itself, of a file that it was read whole. `told`: the record, as
-JSON; "" once it is settled."""
+be a file (core.deferred.FILE) as long as nobody knows whose; `line` "": the object itself, of a file that it was read
+whole. `told`: the record, as JSON; "" once it is settled."""
 
 Index("usage_owed_lines_node", owed_lines.c.node, owed_lines.c.settled)
 Index("usage_owed_lines_at", owed_lines.c.at)

@@ -164,6 +164,8 @@ class History:
 
     async def unsettled(self, limit: int) -> list[Unsettled]:
         """What this node has delivered of calls that are billed later, and not settled yet."""
+        while await self._write(self._owing.gather):
+            pass
         return await self.read(self._owing.unsettled, limit)
 
     async def owed(self, workspace: str | None, states: Sequence[str], limit: int) -> list[Owed]:

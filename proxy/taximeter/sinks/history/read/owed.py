@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, select
 
 from taximeter.core.deferred import FILE
 from taximeter.core.record import Record
@@ -52,13 +52,12 @@ class OwedStanding(msgspec.Struct, kw_only=True):
 
 def unsettled(connection: Connection, node: str, limit: int) -> list[Unsettled]:
     """Claims of a node without a settlement, of objects that were promised in the same workspace; oldest first. An
-    object itself only once all files of its lines have been read."""
+    object itself only once all files of its lines have been read. Of lines of files: those that were gathered."""
     of = owed_lines.c
     query = (
         select(owed.c.asked, of.told)
         .select_from(owed_lines)
-        .outerjoin(owed_files, and_(*_same(owed_files.c, of), of.object == FILE + owed_files.c.file))
-        .join(owed, and_(*_same(owed.c, of), or_(owed.c.object == of.object, owed.c.object == owed_files.c.object)))
+        .join(owed, and_(*_same(owed.c, of), owed.c.object == of.object))
         .where(of.node == node, of.settled.is_(False), (of.line != "") | ~exists(_unread(of)))
         .order_by(of.at, of.workspace, of.provider, of.object, of.line)
         .limit(limit)
