@@ -420,6 +420,13 @@ def test_every_verb_is_on_the_page_with_its_output():
     assert all(f"make {verb}" in README.read_text() for verb in IN_README)
 
 
+@pytest.mark.parametrize(("page", "start"), [("operations.md", "## The command"), ("design.md", "| command |")])
+def test_a_list_of_verbs_has_them_all(page, start):
+    listed = PAGE.with_name(page).read_text().partition(start)[2].partition("\n#")[0].partition("\n| data port")[0]
+    named = {word for code in re.findall(r"`([^`]+)`", listed) for word in code.split()}
+    assert {verb.split()[0] for verb in verbs(main)} <= named
+
+
 async def test_every_path_of_the_schema_is_on_the_page_with_its_output(control):
     """Pages for people are in the table of pages, all else in a command with its answer."""
     commands = [shlex.split(match["command"].partition(" | ")[0]) for match in blocks() if match["output"]]

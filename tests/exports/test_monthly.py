@@ -17,6 +17,7 @@ from control_plane import DAY_US, NOON_US, record
 from ledger import batch
 from taximeter.cli import main
 from taximeter.config.settings import ExportSettings
+from taximeter.control.services import exporting
 from taximeter.control.services.exporting import Exporter, writers
 from taximeter.core.correction import correction
 from taximeter.core.errors import ConfigError
@@ -25,7 +26,7 @@ from taximeter.exports import monthly, places
 from taximeter.exports.places import CannotExport, Folder, place
 from taximeter.sinks.history.sink import History
 from taximeter.sinks.query import Filters
-from waits import HANG_S
+from waits import HANG_S, happens
 
 CARD = Card(ref="r", rates=Rates(input=150_000, cached_input=75_000, output=600_000))
 OCTOBER_US = NOON_US - 10 * DAY_US
@@ -160,6 +161,18 @@ async def test_a_node_brings_its_exports_up_to_date_and_says_what_fails(history,
     assert await exporter.look() and notes == {}
     assert (tmp_path / "file/2026-11/usage.parquet").exists()
     assert caplog.text.count("cannot be") == 1
+
+
+async def test_what_a_reload_changes_is_brought_at_once(history, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "CHANGED_S", 0.01)
+    asked: list[ExportSettings] = []
+    exporter = Exporter(lambda: [*asked], history.reader, lambda: lambda _: CARD, {}, now_s=lambda: NOON_US // 10**6)
+    running = asyncio.create_task(exporter.run())
+    await asyncio.sleep(0)  # it has looked, and waits for midnight
+    asked.append(ExportSettings(to=str(tmp_path / "to"), formats=["csv"]))
+    made = tmp_path / "to/2026-11/usage.csv.json"  # the last that is written
+    await happens(made.exists)
+    running.cancel()
 
 
 async def test_a_node_that_ends_waits_for_no_file(history, tmp_path):

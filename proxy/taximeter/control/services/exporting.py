@@ -30,6 +30,8 @@ DAY_S = 86_400
 AFTER_MIDNIGHT_S = 600
 """UTC: by then what ended before is in history, however busy it is."""
 RETRY_S = 900.0
+CHANGED_S = 2.0
+"""How soon what a reload changed is seen."""
 MONTHS_BACK = 2
 """Months before this one that are looked at: batches settle and prices are corrected late."""
 CardOf = Callable[[Record], Card | None]
@@ -70,7 +72,8 @@ class _Ending:
 
 
 class Exporter:
-    """Brings every `[[export]]` to what history has: at the start, and a while after each midnight of UTC."""
+    """Brings every `[[export]]` to what history has: at the start, when a reload has changed them, and a while after
+    each midnight of UTC."""
 
     def __init__(
         self,
@@ -94,13 +97,19 @@ class Exporter:
     async def run(self) -> None:
         """Until cancelled; a file that is being made is then left, so that no end of a node waits for it."""
         try:
+            asked, next_s = None, 0.0
             while True:
-                well = await self.look()
-                now_s = self._now_s()
-                next_s = (now_s - AFTER_MIDNIGHT_S) // DAY_S * DAY_S + DAY_S + AFTER_MIDNIGHT_S
-                await asyncio.sleep(next_s - now_s if well else min(RETRY_S, next_s - now_s))
+                if self._settings() != asked or self._now_s() >= next_s:
+                    asked = self._settings()
+                    next_s = self._next_s(well=await self.look())
+                await asyncio.sleep(CHANGED_S)
         finally:
             self._source.ended.set()
+
+    def _next_s(self, *, well: bool) -> float:
+        now_s = self._now_s()
+        midnight_s = (now_s - AFTER_MIDNIGHT_S) // DAY_S * DAY_S + DAY_S + AFTER_MIDNIGHT_S
+        return midnight_s if well else min(now_s + RETRY_S, midnight_s)
 
     async def look(self) -> bool:
         """Once. False: one of them failed, and stands in the notes until it goes well."""
