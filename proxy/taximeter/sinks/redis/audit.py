@@ -54,11 +54,14 @@ class Auditor:
         history = self._rebuilder.history
         if history is None or not await self._same_history():
             return audit
-        if not await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD):
+        if not await self._is_marked():
+            known = await self._rebuilder.everything()
+            if await self._is_marked():  # somebody has just begun to count here: at a first start nothing was lost
+                return audit
             self._next = []
             await self._rebuild(None)
-            audit.rebuilt = await self._rebuilder.everything()
-            self.drift += len(audit.rebuilt)
+            audit.rebuilt = known
+            self.drift += len(known)
             return audit
         if not self._next:
             self._next = await self._rebuilder.everything()
@@ -72,6 +75,10 @@ class Auditor:
                 await self._rebuild(workspace)
                 audit.rebuilt.append(workspace)
         return audit
+
+    async def _is_marked(self) -> bool:
+        """Whether this Redis knows that it has been counted in."""
+        return bool(await self._server.command("HEXISTS", keys.WATERMARK, keys.GENERATION_FIELD))
 
     async def _same_history(self) -> bool:
         """Whether the counters here come from our history: an emptier one must not overwrite them unasked."""
