@@ -7,7 +7,7 @@ DEV := $(VENV)/.installed-dev
 LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirements-dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test coverage check format lock rag deploy bench faults soak fuzz install-test audit reference docs dist clean
+.PHONY: help install demo run test coverage check format lock rag deploy bench faults soak fuzz simulate install-test audit reference docs dist clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,9 @@ fuzz: $(DEV)  ## MINUTES=10 of random requests, answers and API calls; SEED=n be
 
 install-test: $(DEV)  ## the installation itself, into empty environments, with newer versions lying about (needs a package index)
 	$(BIN)/python -m pytest tests/install $(ARGS)
+
+simulate: $(DEV)  ## SEEDS=50 simulated days of nodes that fail (FIRST=n, JOBS=n); SEED=n TRACE=1 tells the story of one
+	PYTHONPATH=proxy:tests $(BIN)/python -m simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),50)) --first $(or $(FIRST),0) --jobs $(or $(JOBS),1) $(if $(TRACE),--trace) $(ARGS)
 
 audit: $(DEV)  ## whether a locked package is known to be vulnerable, or was withdrawn (needs a package index)
 	$(BIN)/python scripts/audit.py

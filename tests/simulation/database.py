@@ -1,0 +1,99 @@
+"""The history database of all nodes: a real SQLite file in memory; transactions fail, and commits go unanswered.
+
+A transaction is one step of the simulation, so it is atomic; a process may die, and the connection end, anywhere in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import taximeter.sinks.history.database as module
+from simulation.world import World
+from taximeter.sinks.history.database import Database
+from taximeter.sinks.webhook.store import Store
+
+SHM = Path("/dev/shm")
+
+
+class SqlHost:
+    """The server. One at a time in this process."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world = world
+        self.path = folder / "history.db"
+        self.down = False
+        self.loses_replies = 0
+        """So many of the next commits take effect, and nobody is told."""
+        self.refuses = 0
+        """So many of the next do not take effect."""
+        shutil.copyfile(template(), self.path)
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+
+@cache
+def template() -> Path:
+    """An empty history, made once."""
+    folder = Path(tempfile.mkdtemp(prefix="taximeter-simulation-", dir=SHM if SHM.is_dir() else None))
+    path = folder / "empty.db"
+    with Database(f"sqlite:///{path}") as database:
+        database.prepare()
+        Store(database, "n", events=False, now_us=lambda: 0).prepare()
+        with database.writing() as connection:
+            connection.exec_driver_sql("UPDATE history_meta SET value = 'simulated' WHERE name = 'id'")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+@contextlib.contextmanager
+def serving(host: SqlHost) -> Iterator[None]:
+    """Databases opened in the block are on this host."""
+    timed = module._Timed
+
+    class Connection(timed):  # type: ignore[misc, valid-type]
+        def execute(self, *args: Any) -> Any:
+            if host.down:
+                raise sqlite3.OperationalError("the server closed the connection unexpectedly")
+            host.world.step(f"sql {str(args[0])[:60].split(chr(10))[0]}")
+            return super().execute(*args)
+
+        def cursor(self, *args: Any, **named: Any) -> Any:
+            if host.down:
+                raise sqlite3.OperationalError("the server closed the connection unexpectedly")
+            return super().cursor(*args, **named)
+
+        def commit(self) -> None:
+            writes = self.in_transaction and self.total_changes != getattr(self, "told", 0)
+            if not writes:
+                super().commit()
+                return
+            host.world.step("sql commit")
+            if host.refuses:
+                host.refuses -= 1
+                host.world.counts["faults met"] += 1
+                self.rollback()
+                raise sqlite3.OperationalError("disk I/O error")
+            super().commit()
+            self.told = self.total_changes
+            host.world.counts["commits"] += 1
+            if host.loses_replies:
+                host.loses_replies -= 1
+                host.world.counts["faults met"] += 1
+                raise sqlite3.OperationalError("the server closed the connection unexpectedly")
+            host.world.step("sql committed")
+
+    module._Timed = Connection  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        module._Timed = timed  # type: ignore[misc]

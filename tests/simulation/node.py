@@ -1,0 +1,335 @@
+"""A node: its directory, its clock, its processes, and what starts them anew when they die.
+
+The processes hold what the real ones do (`gateway.worker`, `control.process.main`), put together here without the
+sockets, pages and settings files around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from contextvars import Context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from simulation.provider import Transport as ToProvider
+from simulation.world import CURRENT, Process
+from taximeter.budgets.reservations import Reservations
+from taximeter.budgets.service import BudgetService
+from taximeter.budgets.slice_files import DeadSlices, SliceFile
+from taximeter.budgets.store import BudgetStore
+from taximeter.config import Settings
+from taximeter.control.process.upkeep import every
+from taximeter.core.errors import TaximeterError
+from taximeter.core.hosts import Hosts
+from taximeter.core.record import Record, Source
+from taximeter.delivery import Delivery
+from taximeter.gateway.admission.admission import Admission
+from taximeter.gateway.admission.budget import BudgetGate
+from taximeter.gateway.admission.holding import connect
+from taximeter.gateway.handler import Gateway
+from taximeter.gateway.metering.metering import Metering
+from taximeter.gateway.tagging import dropped_headers
+from taximeter.gateway.upstream.upstreams import Upstreams
+from taximeter.journal import Journal
+from taximeter.keys.rule import Keys
+from taximeter.server.exchange import Service
+from taximeter.sinks.history.sink import History
+from taximeter.sinks.prometheus.cells import Metrics
+from taximeter.sinks.redis.counters import Counters
+from taximeter.sinks.webhook.sink import Webhook
+
+if TYPE_CHECKING:
+    from simulation.simulation import Simulation
+
+REDIS_URL = "redis://simulated:6379/0"
+REGISTER_S, AUDIT_S, TAGS_S, BUDGETS_S, SECURE_S, SWEEP_S = 30.0, 60.0, 10.0, 2.0, 0.5, 30.0
+"""As control.process.main has them."""
+START_S = 0.4
+"""About how long a process takes to start."""
+
+
+def now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+class FlatPrices:
+    """1,000 nano-USD an input token, 2,000 an output token; a model of another name has no price."""
+
+    def why(self, record: Record) -> str | None:
+        return None
+
+    def cost(self, record: Record) -> tuple[int | None, str | None]:
+        if record.input_tokens is None or record.cost_note is not None:
+            return None, None
+        return record.input_tokens * 1_000 + (record.output_tokens or 0) * 2_000, "flat"
+
+    def dearest_nusd(self, call: Any, models: Any, tiers: Any, most: Any) -> tuple[int, bool]:
+        return most.input_tokens * 1_000 + most.output_tokens * 2_000, True
+
+    def context_tokens(self, provider: str, model: str, *, longest: bool = True) -> int:
+        return 128_000
+
+
+class WordCount(NamedTuple):
+    tokens: int
+    tokenizer: str
+    source: Source
+
+
+class Words:
+    """A token is a word; counting is done by another process, some milliseconds from now."""
+
+    async def count(self, countable: Any, *, model: str | None, provider: str, tokenizer: str = "") -> WordCount:
+        await asyncio.sleep(0.005)
+        tokens = countable.tokens + sum(len(text.split()) for text in countable.texts)
+        return WordCount(tokens, "words", Source.COUNTED)
+
+
+class Node:
+    """What is of one machine."""
+
+    def __init__(self, simulation: Simulation, name: str, settings: Settings) -> None:
+        self.simulation = simulation
+        self.name = name
+        self.settings = settings
+        self.directory = Path(settings.data_dir)
+        self.clock_wrong_ns = 0
+        self.off = False
+        """Without power, or taken down."""
+        self.workers: dict[int, Worker] = {}
+        """Those that accept calls, by slot."""
+        self.control: Control | None = None
+        self.processes: list[Process] = []
+        self.lives = 0
+        self.retiring = False
+        """No more workers are started."""
+        self._woken = asyncio.Event()
+
+    # ── processes ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def spawn(self, role: str, start: Any) -> Process:
+        """Begin a process. `start(process)` gives its main coroutine."""
+        self.lives += 1
+        process = Process(f"{self.name}/{role}", self)
+        self.processes.append(process)
+        context = Context()
+        context.run(CURRENT.set, process)
+        self.simulation.loop.create_task(self._main(process, start), context=context)
+        return process
+
+    async def _main(self, process: Process, start: Any) -> None:
+        world = self.simulation.world
+        world.tell("starts")
+        try:
+            await start(process)
+        except (TaximeterError, OSError) as error:
+            world.tell(f"ends: {error}")
+        process.node.died(process)
+
+    def died(self, process: Process) -> None:
+        """Nothing of it goes on: killed, or at its end."""
+        if not process.alive:
+            return
+        process.alive = False
+        self.processes.remove(process)
+        self.simulation.loop.drop(process)
+        self.simulation.disk.died(process)
+        self.simulation.graves.append(process)
+        self.workers = {slot: worker for slot, worker in self.workers.items() if worker.process is not process}
+        if self.control is not None and self.control.process is process:
+            self.control = None
+        self.simulation.loop.call_soon(self._woken.set, context=Context())
+
+    async def supervise(self, workers: int) -> None:
+        """Start what is missing, for ever: the supervisor's part."""
+        slots: dict[str, Process] = {}
+        while True:
+            self._woken.clear()
+            roles = [f"worker{n}" for n in range(0 if self.retiring else workers)]
+            for role in ("control", *roles):
+                there = slots.get(role)
+                if (there is None or not there.alive) and not self.off:
+                    start = Control if role == "control" else Worker
+                    slots[role] = self.spawn(role, lambda process, start=start: start(self, process).run())
+            await self._woken.wait()
+            await asyncio.sleep(self.simulation.world.order.uniform(0.5, 1.5) * START_S)
+
+    def stop(self, role: str) -> None:
+        """As SIGTERM does; another one is started."""
+        there = [self.control] if role == "control" else list(self.workers.values())
+        for each in there:
+            if each is not None and each.process.name.endswith(f"/{role}"):
+                self.run_in(each.process, each.stopping.set)
+
+    def wake(self) -> None:
+        """It has power again."""
+        self._woken.set()
+
+    def run_in(self, process: Process, act: Any, *args: Any) -> None:
+        """Have something happen in a process: bytes have come, a client has gone."""
+        context = Context()
+        context.run(CURRENT.set, process)
+        self.simulation.loop.call_soon(act, *args, context=context)
+
+
+class Worker:
+    """A worker process, as gateway.worker puts it together."""
+
+    def __init__(self, node: Node, process: Process) -> None:
+        settings = node.settings
+        self.node = node
+        self.process = process
+        self._slot = int(process.name[-1])
+        stored = BudgetStore(node.directory)
+        words, prices = Words(), FlatPrices()
+        self.budgets = BudgetGate(
+            settings.budget,
+            connect=lambda: connect(REDIS_URL),
+            prices=prices,
+            counting=words,
+            slice_file=SliceFile(node.directory),
+        )
+        self._stored = stored
+        self._admission = Admission(
+            Keys(()), Hosts(origins_setting="cors.allowed_origins"), required=False, budgets=self.budgets
+        )
+        self._admission.use_budgets(stored.stored())
+        self.journal = Journal(
+            node.directory / "journal",
+            node=node.name,
+            worker=str(self._slot),
+            settings=settings.journal,
+            now_us=now_us,
+            batched=True,
+        )
+        upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings), then=self.journal.after_written)
+        transport = ToProvider(node.simulation.provider, self.journal.after_written)
+        for upstream in upstreams.all:
+            upstream._transport = upstream._native_transport = transport
+        metering = Metering(settings, journal=self.journal, prices=prices, tokenizers=words)
+        gateway = Gateway(settings, metering=metering, upstreams=upstreams, admission=self._admission)
+        self.service = Service(gateway, settings.limits, self.journal.after_written)
+        node.simulation.services.append(self.service)
+        self.stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        self.node.workers[self._slot] = self
+        beside = [asyncio.create_task(work) for work in (self._watch(), self.budgets.watch(), self.journal.attend())]
+        await self.stopping.wait()
+        self.node.workers.pop(self._slot, None)
+        self.service.stopping = True
+        async with asyncio.timeout(60):
+            while self.service.runs:
+                await asyncio.sleep(0.05)
+        for task in beside:
+            task.cancel()
+        await self.budgets.close()
+        self.journal.shutdown()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(0.25)
+            if self._stored.changed():
+                self._admission.use_budgets(self._stored.stored())
+
+
+class Control:
+    """The control process, as control.process.main puts it together, without its pages."""
+
+    def __init__(self, node: Node, process: Process) -> None:
+        settings, simulation = node.settings, node.simulation
+        self.node = node
+        self.process = process
+        self.history = History(simulation.sql.url)
+        self.counters = Counters(REDIS_URL, history=self.history, tallies=self._tallies)
+        self.metrics = Metrics(self.history.cursors)
+        self.sinks: list[Any] = [self.history, self.counters, self.metrics]
+        self.webhook: Webhook | None = None
+        if settings.webhook.url:
+            self.webhook = Webhook(settings.webhook, self.history, node=node.name, token="", secret="", now_us=now_us)
+            self.sinks.append(self.webhook)
+        self.delivery = Delivery(
+            node.directory / "journal",
+            self.sinks,
+            settings=settings.journal,
+            node=node.name,
+            now_us=now_us,
+            price=FlatPrices().cost,
+        )
+        reservations = Reservations(self.counters.server)
+        self.slices = DeadSlices(node.directory, reservations.release, self._drained)
+        self.budgets = BudgetService(
+            BudgetStore(node.directory),
+            reservations,
+            self.history,
+            rebuild=self.counters.rebuild,
+            counted=lambda: self.delivery.health().sinks[self.counters.name].lag_records == 0,
+            drained=self._drained,
+            now_us=now_us,
+        )
+        self.notes: dict[str, str] = {}
+        self.stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Deliver until told to stop."""
+        simulation = self.node.simulation
+        await asyncio.sleep(simulation.world.order.random() * 0.02)
+        if not await self._open():
+            self.delivery.hold("history")
+        self.node.control = self
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(act) for act in (self.delivery.run(), self._begin(), *self._upkeep())]
+            if self.webhook is not None:
+                tasks.append(group.create_task(self.webhook.run()))
+            await self.stopping.wait()
+            await self.delivery.drain(10.0, [sink.name for sink in self.sinks if sink.durable])
+            for task in tasks:
+                task.cancel()
+
+    async def _open(self) -> bool:
+        from taximeter.sinks.history.database import HistoryUnavailable
+        from taximeter.sinks.redis.client import ERRORS
+
+        try:
+            await self.history.prepare()
+            await self._register()
+        except HistoryUnavailable:
+            return False
+        except ERRORS:
+            pass
+        return True
+
+    async def _begin(self) -> None:
+        from taximeter.sinks.history.database import HistoryUnavailable
+
+        while self.delivery.held:
+            await asyncio.sleep(1.0)
+            try:
+                if await self._open():
+                    await self.delivery.release()
+            except HistoryUnavailable:
+                continue
+
+    def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
+        notes = self.notes
+        return [
+            every(REGISTER_S, "register", self._register, notes),
+            every(AUDIT_S, "audit", self.counters.auditor.audit, notes),
+            every(TAGS_S, "tags", self.history.roll_up_tags, notes),
+            every(BUDGETS_S, "budgets", self.budgets.count_apart, notes),
+            every(SECURE_S, "secure", self.budgets.secure, notes),
+            every(SECURE_S, "slices", self.slices.look, notes),
+            every(SWEEP_S, "sweep", self.budgets.sweep, notes),
+        ]
+
+    async def _register(self) -> None:
+        await self.counters.rebuilder.register(self.node.name, await self.history.identity())
+
+    async def _drained(self, sink: str) -> bool:
+        return (await self.delivery.drain(5.0, (sink,))).complete
+
+    def _tallies(self, workspace: str) -> Any:
+        return self.budgets.tallies(workspace)

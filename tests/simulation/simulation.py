@@ -1,0 +1,327 @@
+"""One simulation: a seed, what it draws, and its course from the first call to the auditor's word."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextvars import Context
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simulation import audit
+from simulation.client import Caller, Plan, plans
+from simulation.database import SHM, SqlHost, serving
+from simulation.disk import Disk
+from simulation.faults import EVERYDAY, FORGETFUL, Fault, draw, strike
+from simulation.loop import SimLoop, Stuck
+from simulation.node import Node
+from simulation.provider import Provider
+from simulation.receiver import Receiver, receiving
+from simulation.redis_server import RedisHost, listening
+from simulation.system import installed
+from simulation.world import Process, World
+from taximeter.budgets.rule import Budget
+from taximeter.budgets.store import BudgetStore
+from taximeter.config import Settings
+from taximeter.server.exchange import Service
+
+REST_S = 200.0
+"""So long after the last fault everything must have come to rest: longer than an audit of Redis takes to come round."""
+
+
+TUNING = {
+    "taximeter.delivery.follow:BUFFER_RECORDS": (4, 20),
+    "taximeter.delivery.follow:BATCH_RECORDS": (3, 20),
+    "taximeter.delivery.shipper:BATCH_RECORDS": (3, 20),
+    "taximeter.delivery.feed:MARK_RECORDS": (1, 5),
+    "taximeter.journal.tail:SLAB_BYTES": (1_500, 4_000),
+    "taximeter.journal.lines:_FLUSH_LINES": (1, 3),
+    "taximeter.sinks.redis.counters:_RECORDS_A_CALL": (1, 4),
+    "taximeter.sinks.redis.counters:_JOURNALS": (2, 4),
+    "taximeter.sinks.redis.rebuild:_KEYS_A_CALL": (1, 5),
+    "taximeter.sinks.redis.positions:REMEMBERED": (1, 3),
+}
+
+
+class Scenario(msgspec.Struct, kw_only=True):
+    """What a seed draws, before anything happens."""
+
+    seed: int
+    calls: list[Plan]
+    faults: list[Fault]
+    nodes: int
+    workers: int
+    settings: dict[str, Any]
+    tuning: dict[str, int]
+    """Bounds of the product that are so large that a short simulation never meets them: smaller ones."""
+    over_s: float
+    budgets: list[dict[str, Any]] = []
+    """Hard ones, of workspace w0."""
+    receiver: list[Any] = []
+    """When (s) the webhook's receiver does not do what it should, and what it does instead."""
+
+    def shown(self) -> str:
+        """For whoever reads the story."""
+        where = f"{self.nodes} nodes with {self.workers} workers"
+        lines = [f"seed {self.seed}: {len(self.calls)} calls in {self.over_s:g} s, {where}"]
+        lines.append(f"settings {self.settings}; {self.tuning}")
+        lines.append(f"budgets {self.budgets}; receiver {self.receiver}")
+        return "\n".join([*lines, *map(str, self.faults)])
+
+
+def scenario(seed: int, *, calls: int = 250, faults: int = 25) -> Scenario:
+    """Draw it."""
+    drawn = random.Random(f"{seed}/scenario")
+    over_s = drawn.uniform(4.0, 15.0)
+    nodes, workers = drawn.choices((1, 2, 3), (6, 3, 1))[0], drawn.choice((1, 1, 2))
+    kinds = dict(EVERYDAY)
+    if drawn.random() < 0.4:
+        kinds |= FORGETFUL
+    for kind in list(kinds):  # each seed has a character of its own
+        if drawn.random() < 0.4:
+            del kinds[kind]
+    kinds = kinds or {"kill": 1}
+    more = random.Random(f"{seed}/budgets and webhook")
+    settings, budgets = _settings(drawn), []
+    if more.random() < 0.5:
+        budgets.append({"unit": "tokens", "limit": more.randrange(100, 4_000)})
+        if more.random() < 0.5:
+            budgets.append({"unit": "input_tokens", "limit": more.randrange(50, 800), "track": "*"})
+        settings["budget"] = {"on_unavailable": more.choice(("refuse", "refuse", "slice")), "slice_percent": 5.0}
+    if more.random() < 0.4:
+        form = more.choice(("segments", "cloudevents"))
+        settings["webhook"] = {"url": "http://localhost:2/", "format": form, "idle_s": more.choice((1.0, 4.0))}
+    return Scenario(
+        seed=seed,
+        calls=plans(drawn, max(1, int(calls * drawn.uniform(0.5, 1.5))), over_s, drawn.choice((1, 2, 5))),
+        faults=draw(drawn, drawn.randrange(faults + 1), over_s, nodes, workers, kinds),
+        nodes=nodes,
+        workers=workers,
+        settings=settings,
+        tuning={name: drawn.choice(sizes) for name, sizes in TUNING.items() if drawn.random() < 0.4},
+        over_s=over_s,
+        budgets=budgets,
+        receiver=[
+            (more.random() * over_s, more.choice(("down", "refuses", "loses the answer")))
+            for _ in range(more.randrange(6))
+        ],
+    )
+
+
+def _settings(drawn: random.Random) -> dict[str, Any]:
+    return {
+        "journal": {
+            "fsync": drawn.choices(("interval", "always", "never"), (5, 2, 1))[0],
+            "roll_bytes": drawn.choice((4_000, 30_000, 1 << 26)),
+            "on_error": drawn.choices(("pass", "refuse"), (3, 1))[0],
+            "buffer_records": drawn.choice((2, 20, 10_000)),
+            "keep_s": drawn.choice((0.0, 3.0, 3_600.0)),
+        },
+    }
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What came of it."""
+
+    seed: int
+    counts: dict[str, int]
+    digest: int
+    violation: str = ""
+    story: list[str] = []
+
+
+class Simulation:
+    """The parts of one run."""
+
+    def __init__(self, plan: Scenario, folder: Path, *, tells: bool) -> None:
+        self.plan = plan
+        self.world = World(plan.seed, tells=tells)
+        self.loop = SimLoop(self.world)
+        self.disk = Disk(self.world)
+        self.redis = RedisHost(self.world, self.loop)
+        self.sql = SqlHost(self.world, folder)
+        self.provider = Provider(self.world, self.loop)
+        self.receiver = Receiver(self.world)
+        self.graves: list[Process] = []
+        """Dead processes: their tasks must not be collected, which would have them run on."""
+        self.services: list[Service] = []
+        """Of all workers there ever were."""
+        self.callers: list[Caller] = []
+        self.unserved = 0
+        """Calls that found no worker."""
+        self.snapshots: dict[Fault, Any] = {}
+        self.redis_forgot = False
+        self.furthest_ns = 0
+        """How far ahead any clock ever was."""
+        self.nodes = [self._node(n) for n in range(plan.nodes)]
+
+    def _node(self, n: int) -> Node:
+        settings = msgspec.convert(
+            {
+                "data_dir": f"/sim/n{n}",
+                "upstream": [{"name": "openai", "base_url": "http://localhost:1/v1"}],
+                "limits": {},
+                **self.plan.settings,
+            },
+            Settings,
+        )
+        self.disk.mkdir("/sim/" + f"n{n}")
+        return Node(self, f"n{n}", settings)
+
+    def later(self, in_s: float, act: Any, *args: Any) -> None:
+        """Have something happen in the world, by no process."""
+        self.loop.call_later(in_s, act, *args, context=Context())
+
+    async def course(self) -> None:
+        """From the first call to rest."""
+        plan = self.plan
+        for node in self.nodes:
+            BudgetStore(node.directory).absorb(
+                Budget(id=f"b{n}", workspace="w0", period="total", created_at=1, **said)
+                for n, said in enumerate(plan.budgets)
+            )
+        supervising = [asyncio.create_task(node.supervise(plan.workers)) for node in self.nodes]
+        await asyncio.sleep(0.3)
+        for fault in plan.faults:
+            self.later(fault.at_s, strike, self, fault)
+            if fault.kind == "redis older":
+                self.later(max(0.0, fault.at_s - fault.amount), self._snapshot, fault)
+        for at_s, mood in plan.receiver:
+            self.later(at_s, setattr, self.receiver, "mood", mood)
+            self.later(at_s + 1.0, setattr, self.receiver, "mood", "")
+        for call in plan.calls:
+            self.later(call.at_s, self._call, call)
+        await asyncio.sleep(plan.over_s + 0.1)
+        self._heal()
+        self.world.tell("all is well from here on")
+        await self._rest()
+        for task in supervising:
+            task.cancel()
+
+    def _snapshot(self, fault: Fault) -> None:
+        self.snapshots[fault] = self.redis.model.snapshot()
+
+    def _call(self, plan: Plan) -> None:
+        node = self.nodes[plan.where % len(self.nodes)]
+        workers = [worker for _, worker in sorted(node.workers.items())]
+        if not workers:
+            self.unserved += 1
+            return
+        worker = workers[plan.where // 64 % len(workers)]
+        caller = Caller(self.world, plan)
+        self.callers.append(caller)
+        self.world.counts["calls"] += 1
+        node.run_in(worker.process, caller.call, worker.service)
+        if plan.leaves_after_s is not None:
+            self.later(plan.leaves_after_s, node.run_in, worker.process, caller.leave)
+
+    def _heal(self) -> None:
+        self.redis.down = self.sql.down = self.redis.model.full = False
+        self.redis.loses_requests = self.redis.loses_replies = self.sql.refuses = self.sql.loses_replies = 0
+        self.disk.trouble.clear()
+        self.receiver.mood = ""
+        for node in self.nodes:
+            node.clock_wrong_ns = self.furthest_ns  # what a clock that was ahead has put off is not waited for
+            for process in node.processes:
+                process.dies_in, process.stands_until_ns = None, 0
+
+    async def _rest(self) -> None:
+        """Until the books agree, or it is too late for that."""
+        until = self.loop.time() + REST_S
+        await asyncio.sleep(1.0)
+        for node in self.nodes:
+            node.retiring = True
+            for worker in node.workers.values():
+                node.run_in(worker.process, worker.stopping.set)
+        problem = "it never came to rest"
+        while self.loop.time() < until:
+            await asyncio.sleep(1.0)
+            if not self._settled():
+                continue
+            try:
+                audit.compare(self)
+            except audit.NotYet as early:
+                problem = str(early)
+                await asyncio.sleep(9.0)
+            except audit.Uneven as uneven:
+                problem = str(uneven)
+                if not self.redis_forgot or "Redis" not in problem:
+                    raise
+                await asyncio.sleep(5.0)  # the audit of Redis comes round
+            else:
+                return
+        raise audit.Uneven(f"{problem}; {self._unsettled}")
+
+    def _settled(self) -> bool:
+        """Whether every node says that it has nothing more to do."""
+        self._unsettled = ""
+        for node in self.nodes:
+            if any(not process.name.endswith("control") for process in node.processes):
+                self._unsettled = f"{node.name} still has workers"
+            elif node.control is None:
+                self._unsettled = f"{node.name} has no control process"
+            else:
+                health = node.control.delivery.health()
+                behind = {name: sink.lag_records for name, sink in health.sinks.items() if sink.lag_records != 0}
+                if behind or health.in_flight or health.halted:
+                    self._unsettled = (
+                        f"{node.name}: behind {behind}, in flight {health.in_flight}, halted {health.halted}"
+                    )
+        return not self._unsettled
+
+    def close(self) -> None:
+        """Sweep up: what waits for ever ends here, where nothing has an effect any more."""
+        runs = [run._coroutine for service in self.services for run in service.runs]
+        tasks = [task for process in self.graves for task in process.tasks]
+        tasks += [task for node in self.nodes for process in node.processes for task in process.tasks]
+        tasks += asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        for coroutine in (*runs, *(task.get_coro() for task in tasks)):
+            with contextlib.suppress(BaseException):
+                coroutine.close()
+        self.loop.close()
+        self.graves.clear()
+        gc.collect()
+
+
+@contextlib.contextmanager
+def _net(simulation: Simulation) -> Iterator[None]:
+    """Everything that is not of a node."""
+    with serving(simulation.sql), listening(simulation.redis), receiving(simulation.receiver):
+        yield
+
+
+def run(plan: Scenario, *, tells: bool = False) -> Outcome:
+    """Run it. What breaks a promise is told in the outcome."""
+    folder = Path(tempfile.mkdtemp(prefix="taximeter-simulated-", dir=SHM if SHM.is_dir() else None))
+    simulation = Simulation(plan, folder, tells=tells)
+    world, loop = simulation.world, simulation.loop
+    violation = ""
+    gc.freeze()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with installed(world, simulation.disk, plan.tuning), _net(simulation):
+            try:
+                loop.run_until_complete(simulation.course())
+            except (audit.Uneven, Stuck) as broken:
+                violation = f"{type(broken).__name__}: {broken}"
+            world.over = True
+            if loop.failures and not violation:
+                violation = f"living code let escape: {loop.failures[0]!r}"
+            simulation.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if collecting:
+            gc.enable()
+    return Outcome(
+        seed=plan.seed, counts=dict(world.counts), digest=world.digest, violation=violation, story=world.story or []
+    )

@@ -1,0 +1,83 @@
+"""The simulation itself: one seed is one history, what it promises is kept on some seeds, and it finds bugs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simulation.bugs import MUTANTS
+from simulation.mutants import sown
+from simulation.run import smaller
+from simulation.simulation import Scenario, run, scenario
+
+FOUND: dict[str, int] = json.loads((Path(__file__).parent / "found.json").read_text())
+"""Bug -> a seed that finds it (`make simulate ARGS=--mutants` writes the file)."""
+
+
+def test_one_seed_is_one_history():
+    first, again, told = (
+        run(scenario(22, calls=60)),
+        run(scenario(22, calls=60)),
+        run(scenario(22, calls=60), tells=True),
+    )
+    assert (first.digest, first.counts) == (again.digest, again.counts) == (told.digest, told.counts)
+    assert first.counts["calls"] and told.story and not first.story
+
+
+@pytest.mark.parametrize("seed", [2, 21, 31])
+def test_whatever_happens_the_books_agree(seed):
+    outcome = run(scenario(seed, calls=60))
+    assert not outcome.violation
+    assert outcome.counts["calls"] > 20
+
+
+def test_every_bug_of_the_list_can_be_sown():
+    for mutant in MUTANTS:
+        with sown(mutant):
+            pass
+
+
+def test_what_was_found_is_of_the_list():
+    assert FOUND.keys() <= {mutant.name for mutant in MUTANTS}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a file ends while calls are open in it",
+        "history's roll-ups are not written",
+        "the script does not move the cursor",
+        "the watermark rises before the count",
+        "recovery numbers from the beginning",
+    ],
+)
+def test_a_bug_is_found(name):
+    [mutant] = [each for each in MUTANTS if each.name == name]
+    seeds = (FOUND.get(name, 0), *range(20))  # the product goes on, and another seed may be the one
+    with sown(mutant):
+        assert any(run(scenario(seed, calls=60)).violation for seed in seeds)
+
+
+def test_a_failing_seed_is_made_small():
+    [mutant] = [each for each in MUTANTS if each.name == "an unfinished line is read"]
+    with sown(mutant):
+        seeds = (FOUND.get(mutant.name, 0), *range(20))
+        plan, broken = next(
+            (plan, outcome) for plan in (scenario(seed, calls=15) for seed in seeds) if (outcome := run(plan)).violation
+        )
+        small, outcome = smaller(plan, broken, tries=12)
+    assert outcome.violation
+    assert len(small.faults) + len(small.calls) < (len(plan.faults) + len(plan.calls)) / 2
+
+
+KEPT: dict[str, Scenario] = {
+    "a first start with a budget was taken for a Redis that had lost its counters": scenario(1),
+}
+"""Faults that were found so, each with a seed that had found it."""
+
+
+@pytest.mark.parametrize("name", list(KEPT))
+def test_a_fault_that_was_found_stays_mended(name):
+    assert not run(KEPT[name]).violation
