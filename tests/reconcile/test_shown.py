@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from billing_provider import Billed, Billing
-from control_plane import ControlPlane, bearing, record
+from control_plane import DAY_US, NOON_US, ControlPlane, bearing, record
 from taximeter.alerts import conditions
 from taximeter.cli import main
 from taximeter.config.settings import AlertSettings, AuthSettings, Settings
@@ -99,6 +99,23 @@ async def test_the_exit_code_says_how_it_went(plane):
     assert "Not compared since: /organization/usage/completions answers 401" in done.stdout
     for said, expected in (["openai"], 1), ([], 1), (["--from", "2026-11-04"], 0):
         assert (await command(plane, *said, "--fail-over", "100%")).exit_code == expected, "as in cron, without --now"
+
+
+async def test_models_are_summed_as_all_is_and_what_only_we_have_is_shown(plane, house):
+    lost = record(501, outcome=Outcome.TIMEOUT, ended_at=NOON_US + DAY_US, **LOST)
+    await house.add(lost, record(502, request_model="gpt-9", cost_nusd=None))
+    plane.billing.billed = [
+        Billed(DAY, "gpt-4o-mini", input=19_800, cached=3_960, output=5_940, usd="0.006534"),
+        Billed("2026-11-04", "gpt-4o-mini", input=70, output=7, usd="0"),
+    ]
+    shown = (await command(plane, "openai", "--now")).stdout
+    assert "Provider's, where nothing is known here, in no sum: input_tokens 70, output_tokens 7" in shown
+    rows = [line.split() for line in shown.splitlines() if line.startswith("gpt-")]
+    assert rows == [
+        ["gpt-9", "input_tokens", "100", "0", "100"],
+        ["gpt-9", "cached_input_tokens", "20", "0", "20"],
+        ["gpt-9", "output_tokens", "30", "0", "30"],
+    ]
 
 
 async def test_a_file_takes_the_same_threshold(plane, tmp_path):

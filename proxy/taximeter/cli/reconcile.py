@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Container
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +182,7 @@ def _figures(out: Console, found: ReconcileDetail) -> None:
     apart = [f"{each.figure} {_amount(each.figure, each.not_known)}" for each in found.figures if each.not_known]
     if apart:
         out.print(f"Provider's, where nothing is known here, in no sum: {', '.join(apart)}")
-    parts = _models(found.rows)
+    parts = _models(found.rows, {each.figure for each in found.figures})
     if parts:
         out.print()
         keyed = any(key for _, key, *_ in parts)
@@ -203,20 +204,22 @@ def _amount(figure: str, value: Any) -> str:
     return money(value) if figure == "cost_usd" else count(int(value))
 
 
-def _models(rows: list[ReconciledRow]) -> list[tuple[str, ...]]:
-    """Model, key and figure where the sides differ over all days, the largest part first; "—": not known, not told."""
+def _models(rows: list[ReconciledRow], told: Container[str]) -> list[tuple[str, ...]]:
+    """Model, key and figure where the sides differ over all days of which something is known here, as they are summed
+    in all; "—": not known of any. `told`: the figures that are compared."""
     found: list[tuple[str, ...]] = []
     unnamed = "(none)" if any(row.model for row in rows) else "all"
     for model, key in dict.fromkeys((row.model, row.key) for row in rows):
         mine = [row for row in rows if (row.model, row.key) == (model, key)]
         for name in NAMES:
-            ours = _sum(getattr(row.ours, name) for row in mine if row.ours is not None)
-            theirs = _sum(getattr(row.theirs, name) for row in mine if row.theirs is not None)
-            if (ours or 0) != (theirs or 0) and theirs is not None:
-                unknown = ours is None and any(row.ours is not None for row in mine)
-                difference = "—" if unknown else _amount(name, (ours or 0) - theirs)
+            known = [row for row in mine if row.ours is None or getattr(row.ours, name) is not None]
+            unknown = not known
+            ours = _sum(getattr(row.ours, name) for row in known if row.ours is not None)
+            theirs = _sum(getattr(row.theirs, name) for row in known or mine if row.theirs is not None)
+            if (ours or 0) != (theirs or 0) and name in told:
+                difference = "—" if unknown else _amount(name, (ours or 0) - (theirs or 0))
                 shown = "—" if unknown else _amount(name, ours or 0)
-                found.append((model or unnamed, key or "", name, shown, _amount(name, theirs), difference))
+                found.append((model or unnamed, key or "", name, shown, _amount(name, theirs or 0), difference))
     return found
 
 
