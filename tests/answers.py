@@ -43,6 +43,7 @@ def known(reading: Reading) -> dict[str, object]:
     notes = (
         "response_model", "upstream_request_id", "service_tier", "failed", "finished", "usage", "inconsistent",
         "impossible", "bare", "deferred", "plain",
+        "priced_in_part",
     )  # fmt: skip
     fields = {name: getattr(reading, name) for name in reading.__struct_fields__ if name not in notes}
     return {name: value for name, value in fields.items() if value is not None}

@@ -150,7 +150,7 @@ def test_an_image_made_as_a_tool_of_another_model_is_a_use_of_it() -> None:
     for output in ([made, made], [made | {"result": "A"}]):
         response = {"object": "response", "output": output, "usage": usage, "tool_usage": tool}
         reading = read("/v1/responses", response)
-        assert reading.image_generations == (len(output) if len(output) == 1 else 1)
+        assert reading.image_generations == len(output)
         assert b'"image_gen"' in bytes(reading.usage)
     assert read("/v1/responses", {"output": [made | {"status": "failed", "result": None}]}).image_generations is None
 

@@ -14,7 +14,7 @@ from taximeter.config import Settings
 from taximeter.core.dearest import Most
 from taximeter.core.errors import ConfigError
 from taximeter.core.prices import Card, Rates, Span, Why, card_at
-from taximeter.core.record import IMPOSSIBLE, Open, Operation, Outcome, Record
+from taximeter.core.record import IMPOSSIBLE, IN_PART, Open, Operation, Outcome, Record
 from taximeter.pricebook import Beforehand, PriceBook, compile_prices
 from taximeter.pricebook.changes import Region, in_region
 from taximeter.pricebook.listed import read_prices
@@ -189,6 +189,8 @@ def test_a_fee_of_ones_own_is_added_where_the_list_has_none(own: PriceBook, book
         (call("openai", "o3", output_tokens=None), Why.FIGURE_UNKNOWN),
         (call("openai", "o3", inconsistent=True), Why.USAGE_INCONSISTENT),
         (call("openai", "o3", inconsistent=True, cost_note=IMPOSSIBLE), Why.USAGE_IMPOSSIBLE),
+        (call("openai", "o3", cost_note=IN_PART), Why.USE_WITHOUT_PRICE),
+        (call("bedrock", "us.amazon.nova-pro-v1:0", speed="optimized"), Why.SPEED_WITHOUT_PRICE),
         (call("openai", "nobody-knows", outcome=Outcome.REFUSED), None),
         (call("openai", "nobody-knows", outcome=Outcome.UPSTREAM_ERROR), None),
         (call("openai", "o3", outcome=Outcome.TIMEOUT, input_tokens=None, output_tokens=None), Why.USAGE_UNKNOWN),

@@ -13,7 +13,7 @@ import msgspec
 from taximeter.core.bounds import FOREVER_US, MAX_ATTEMPT, Bytes, Cost, Count, Milliseconds, Moment, Tag
 from taximeter.core.usage import MAX_COUNT, MAX_SECONDS
 
-SATURATED, IMPOSSIBLE = "saturated", "impossible_usage"
+SATURATED, IMPOSSIBLE, IN_PART = "saturated", "impossible_usage", "priced_in_part"
 """See `Record.cost_note`."""
 
 
@@ -167,7 +167,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     charged_audio_ms: Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)] | None = None
     cost_note: str | None = None
     """`saturated`: it cost at least `cost_nusd`, which is MAX_COST_NUSD. `impossible_usage`: there is no cost because a
-    figure was reported that no call can have (it is in `usage`)."""
+    figure was reported that no call can have (it is in `usage`). `priced_in_part`: there is none because part of the
+    bill is at prices that are not the model's (an advisor's passes, sources searched), as `usage` tells."""
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
     @property

@@ -74,6 +74,8 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
     impossible: bool = False
     """A figure was reported that no call can have: it is None here, stands in `usage` as it came, and nothing is
     counted in its place. What the call cost is not known then."""
+    priced_in_part: bool = False
+    """Part of the bill is at prices that are not this model's: what the whole cost is not known."""
     upstream_cost_nusd: int | None = None
     """The cost the provider itself reported, in nano-USD."""
     response_model: str | None = None

@@ -69,6 +69,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/threads(/[^/]+)?/runs(/[^/]+/submit_tool_outputs)?", RUNS),
     (r"/threads/[^/]+/messages", UNMETERED),
     (r"/messages", MESSAGES),
+    (r"/count-tokens:rawPredict", UNMETERED),
     (r"/publishers/anthropic/models/[^/]+:(raw|streamRaw)Predict", MESSAGES),
     (r":(streamGenerateContent|generateContent)", GENERATE),
     (r":(embedContent|batchEmbedContents)", EMBED_CONTENT),

@@ -23,6 +23,9 @@ from taximeter.flavors.usage.usual import parts_exceed
 
 _TIER = b"x-amzn-bedrock-service-tier"
 """https://docs.aws.amazon.com/bedrock/latest/userguide/service-tiers-inference.html"""
+_LATENCY = b"x-amzn-bedrock-performanceconfig-latency"
+"""`optimized` has a price of its own, which the body of Converse tells, else this:
+https://docs.aws.amazon.com/bedrock/latest/userguide/latency-optimized-inference.html"""
 _METRICS = "amazon-bedrock-invocationMetrics"
 _HEADERS = {
     b"x-amzn-bedrock-input-token-count": "inputTokenCount",
@@ -33,7 +36,23 @@ _HEADERS = {
 """The counts in an answer's head, by the names invocation metrics use."""
 
 
-class ConverseReader(UsageReader):
+class BedrockReader(UsageReader):
+    """An answer that tells whether it was made faster, at a higher price."""
+
+    __slots__ = ("_latency",)
+
+    def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
+        super().__init__(row, prepared, answer, provider)
+        self._latency = answer.value_of(_LATENCY).decode("latin-1") or None
+
+    def reading(self) -> Reading:
+        """See `UsageReader.reading`."""
+        reading = super().reading()
+        reading.speed = reading.speed or self._latency
+        return reading
+
+
+class ConverseReader(BedrockReader):
     """Converse, whole or streamed."""
 
     __slots__ = ()
@@ -41,6 +60,8 @@ class ConverseReader(UsageReader):
     def take(self, found: Members) -> Verdict:
         if "serviceTier" in found:
             self.tier = text(fields(decode(found["serviceTier"])).get("type")) or self.tier
+        if "performanceConfig" in found:
+            self._latency = text(fields(decode(found["performanceConfig"])).get("latency")) or self._latency
         return super().take(found)
 
     def event(self, data: bytes, name: bytes = b"") -> Verdict:
@@ -50,7 +71,7 @@ class ConverseReader(UsageReader):
         return verdict
 
 
-class InvokeReader(UsageReader):
+class InvokeReader(BedrockReader):
     """InvokeModel, whole or streamed, in any model's shape."""
 
     __slots__ = ("_metrics",)

@@ -23,22 +23,27 @@ from taximeter.flavors.usage.counts import Fields, Members, count, decode, field
 from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.row import Row
 
+_INPUT = {"prompt_tokens", "input_tokens"}
 _WRAPPERS = ("data", "result", "orchestration_result", "final_result")
 
 
 class ChatReader(UsageReader):
     """Chat completions, whole or streamed."""
 
-    __slots__ = ("_choices",)
+    __slots__ = ("_choices", "_searched")
 
     def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
         super().__init__(row, prepared, answer, provider)
+        # https://openrouter.ai/docs/guides/features/plugins/web-search: `:online` is one search before the answer
+        self._searched = (prepared.model or "").endswith(":online") and answer.status < 400
         self._choices: set[object] = set()  # of which a usage each was told, and none of all of them since
 
     def take(self, found: Members) -> Verdict:
         super().take(found)
         if "base_resp" in found and fields(decode(found["base_resp"])).get("status_code"):
             self.failed = True  # MiniMax tells its errors with status 200
+        if "web_search" in found and items(decode(found["web_search"])):
+            self._searched = True  # https://docs.z.ai/guides/tools/web-search: what it found, beside the choices
         choices = bytes(found["choices"]) if "choices" in found else None
         if choices is None:
             return Verdict.TAKEN
@@ -61,7 +66,11 @@ class ChatReader(UsageReader):
 
     def convert(self) -> Reading:
         reading = (usual.chat_usage(self.raw, self.provider) if self.raw else None) or super().convert()
-        if usual.SEARCHES in (self.model or "") and reading.web_search_requests is None and not self.failed:
+        if reading.output_tokens is None and not self.usage.keys() & _INPUT and "total_tokens" in self.usage:
+            reading.input_tokens = None  # a total alone does not tell (MiniMax): both have generated
+        if self._searched and reading.web_search_requests is None and not self.failed:
+            reading.web_search_requests = 1
+        elif usual.SEARCHES in (self.model or "") and reading.web_search_requests is None and not self.failed:
             reading.web_search_requests = 1 if self.answer.status < 400 else None
         if len(self._choices) > 1:
             reading.output_tokens = reading.reasoning_output_tokens = (

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from taximeter.core.record import Operation
 from taximeter.flavors.chat import hosted_model
 from taximeter.flavors.dialect import Dialect
+from taximeter.flavors.generate import TieredReader
 from taximeter.flavors.meter import Prepared
 from taximeter.flavors.usage import conventions, usual
 from taximeter.flavors.usage.counts import Members, decode
@@ -136,6 +137,7 @@ INTERACTIONS = Dialect(
     api="generate",
     operation=Operation.LLM,
     dialect="interactions",
+    reader=TieredReader,
     read=conventions.interactions,
     envelopes=("interaction", "metadata"),
     kind=("event_type",),

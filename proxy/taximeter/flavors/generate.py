@@ -22,15 +22,28 @@ from taximeter.flavors.framing.body import BodyMeter
 from taximeter.flavors.meter import Answer, Prepared
 from taximeter.flavors.usage import conventions
 from taximeter.flavors.usage.counts import Fields, Members, added, count, decode, fields, first, items
-from taximeter.flavors.usage.reader import UsageReader, Verdict, value_of
+from taximeter.flavors.usage.reader import UsageReader, Verdict, kept_counts, value_of
 from taximeter.flavors.usage.row import Row
 from taximeter.flavors.usage.usual import USAGE_RAW_BYTES
 
 
-class GenerateReader(UsageReader):
+class TieredReader(UsageReader):
+    """An answer whose head tells the tier it was served in, which may be a lower one than was asked for
+    (https://ai.google.dev/gemini-api/docs/priority-inference)."""
+
+    __slots__ = ()
+
+    def reading(self) -> Reading:
+        """See `UsageReader.reading`."""
+        reading = super().reading()
+        reading.service_tier = reading.service_tier or self.answer.value_of(_TIER).decode("latin-1") or None
+        return reading
+
+
+class GenerateReader(TieredReader):
     """Generated content, whole, in events or in an array."""
 
-    __slots__ = ("_asked", "_maps", "_passed", "_queries")
+    __slots__ = ("_asked", "_maps", "_passed", "_queries", "_store")
 
     def __init__(self, row: Row, prepared: Prepared, answer: Answer, provider: str) -> None:
         super().__init__(row, prepared, answer, provider)
@@ -38,6 +51,7 @@ class GenerateReader(UsageReader):
         self._queries: set[str] = set()
         self._passed = b""
         self._maps = False
+        self._store = False
 
     def take(self, found: Members) -> Verdict:
         verdict = super().take(found)
@@ -53,6 +67,7 @@ class GenerateReader(UsageReader):
             listed = value_of(seen[match.end() : match.end() + _GROUNDED_BYTES])
             self._ask(items(decode(listed)) if listed else ())
         self._maps = self._maps or _map_chunk(seen) is not None
+        self._store = self._store or _asks_store(seen) is not None
         self._passed = seen[-_GROUNDED_BYTES:]
 
     def event_in_part(self, head: bytes, tail: bytes) -> None:
@@ -65,7 +80,9 @@ class GenerateReader(UsageReader):
     def _look_up(self, candidates: Iterable[Fields]) -> None:
         for candidate in candidates:
             grounded = fields(candidate.get("groundingMetadata"))
-            self._ask(items(grounded.get("webSearchQueries")))
+            for name in ("webSearchQueries", "imageSearchQueries"):
+                self._ask(items(grounded.get(name)))
+            self._store = self._store or bool(items(grounded.get("retrievalQueries")))
             chunks = map(fields, items(grounded.get("groundingChunks")))
             self._maps = self._maps or any("maps" in chunk for chunk in chunks)
 
@@ -77,9 +94,14 @@ class GenerateReader(UsageReader):
         (https://ai.google.dev/gemini-api/docs/google-search, "Pricing")."""
         reading = super().convert()
         if self._queries:
-            reading.web_search_requests = 1 if _by_prompt(self.model or self._asked or "") else len(self._queries)
+            reading.web_search_requests = (
+                1 if conventions.by_prompt(self.model or self._asked or "") else len(self._queries)
+            )
         if self._maps:
             reading.maps_requests = 1
+        # what asking a store of one's own costs depends on which it is, and that is not told
+        # (https://cloud.google.com/vertex-ai/generative-ai/pricing, "Grounding with your data")
+        reading.priced_in_part = self._store
         return reading
 
     def report(self, usage: Fields, raw: bytes) -> None:
@@ -87,8 +109,9 @@ class GenerateReader(UsageReader):
             figure for name in usage if name.endswith("TokenCount") and (figure := count(usage[name])) is not None
         ]
         if any(counts) or (counts and not self.usage):
-            self.usage = usage if len(raw) <= USAGE_RAW_BYTES else {}
-            self.keep_raw(raw)
+            kept = kept_counts(self.usage, usage)  # a 0 that is told erases no count; one that is left out does
+            self.usage = {**usage, **kept} if len(raw) <= USAGE_RAW_BYTES else {}
+            self.keep_raw(b"" if kept else raw)
 
 
 class LiveReader(GenerateReader):
@@ -142,12 +165,13 @@ class PredictMeter(BodyMeter):
         return super().feed(chunk)
 
 
+_TIER = b"x-gemini-service-tier"
 _GROUNDING = b'"groundingMetadata"'
 _GROUNDED_BYTES = 4096
 """Longest list of queries that is read in an answer too long to be kept; each has some dozens of characters."""
-_queries = re.compile(rb'"webSearchQueries"\s*:\s*(?=\[)').finditer
+_queries = re.compile(rb'"(?:web|image)SearchQueries"\s*:\s*(?=\[)').finditer
+_asks_store = re.compile(rb'"retrievalQueries"\s*:\s*\[\s*"').search
 _map_chunk = re.compile(rb'"maps"\s*:\s*\{').search
-_by_prompt = re.compile(r"(?i)(.*/)?gemini-(live-)?[12]\b").match
 _token_count = re.compile(rb'"token_count"\s*:\s*(\d{1,15})(?:\.0)?[\s,}]').finditer
 _CARRIED_BYTES = 256
 """More than one member with its blanks: what a cut may have split is found with the next chunk."""

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from taximeter.core.bounds import MAX_COST_NUSD
 from taximeter.core.errors import ConfigError
 from taximeter.core.prices import PICO_PER_NANO, Card, Rates, Schedule, cost_nusd
-from taximeter.core.record import IMPOSSIBLE, Operation, Record
+from taximeter.core.record import IMPOSSIBLE, IN_PART, Operation, Record
 from taximeter.pricebook.catalog import FORMAT, Catalog
 from taximeter.pricebook.lists import PriceLists
 from taximeter.pricebook.unpriced import Warnings, why
@@ -97,7 +97,7 @@ class PriceBook:
 
     def cost(self, record: Record) -> tuple[int | None, str | None]:
         """(cost in nano-USD, price_ref) of a call, both None where it has no price or its usage is not known."""
-        if record.inconsistent or record.cost_note == IMPOSSIBLE:  # no bill can be made of such figures
+        if record.inconsistent or record.cost_note in (IMPOSSIBLE, IN_PART):  # no bill can be made of such figures
             return None, None
         chain = self._chain(record)
         if chain.plain is not None:

@@ -6,7 +6,7 @@ import logging
 from typing import Protocol
 
 from taximeter.core.prices import Card, Why, figures_of, rates_for, uses_of
-from taximeter.core.record import IMPOSSIBLE, Operation, Outcome, Record
+from taximeter.core.record import IMPOSSIBLE, IN_PART, Operation, Outcome, Record
 
 _log = logging.getLogger("taximeter.prices")
 
@@ -41,6 +41,8 @@ def why(record: Record, book: Book) -> Why | None:
         return Why.DEFERRED
     if record.cost_note == IMPOSSIBLE:
         return Why.USAGE_IMPOSSIBLE
+    if record.cost_note == IN_PART:
+        return Why.USE_WITHOUT_PRICE
     if record.inconsistent:
         return Why.USAGE_INCONSISTENT
     if all(figure is None for figure in figures_of(record)):

@@ -6,6 +6,7 @@ the model (most need the first alone), so that a dialect can name the one it spe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from taximeter.core.usage import Reading
@@ -18,7 +19,8 @@ Convention = Callable[[Fields, str, str | None], Reading]
 
 _PASSES_APART = frozenset(("compaction",))
 """Passes in `iterations` that the top-level figures leave out though they are billed (docs.anthropic.com, "Compaction":
-sum the iterations). An advisor's pass is left to the raw usage: it runs on another model, at another price."""
+sum the iterations). What ran on another model (an advisor, a fallback) is left to the raw usage: it has another price,
+so that the whole has none (https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool)."""
 _PASS_FIGURES = (
     "input_tokens", "cached_input_tokens", "cache_write_input_tokens", "cache_write_input_tokens_5m",
     "cache_write_input_tokens_1h", "output_tokens",
@@ -37,6 +39,11 @@ _OF_ANTHROPIC = {"input_tokens", "output_tokens"}
 _OF_OTHERS = {"prompt_tokens", "total_tokens", "billed_units", "tokens"}
 
 
+by_prompt = re.compile(r"(?i)(.*/)?gemini-(live-)?[12]\b").match
+"""Models whose grounding is billed by the prompt, however often was searched
+(https://ai.google.dev/gemini-api/docs/google-search, "Pricing")."""
+
+
 def anthropic(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
     """Anthropic's: `input_tokens` excludes cache reads and writes; thinking is inside `output_tokens`."""
     reading = names.ANTHROPIC.read(usage)
@@ -45,10 +52,21 @@ def anthropic(usage: Fields, provider: str = "", model: str | None = None) -> Re
             apart = names.ANTHROPIC.read(one)
             for figure in _PASS_FIGURES:
                 setattr(reading, figure, added(getattr(reading, figure), getattr(apart, figure)))
+        elif _is_another(text(one.get("model")), model, one):
+            reading.priced_in_part = True
     split = added(reading.cache_write_input_tokens_5m, reading.cache_write_input_tokens_1h)
     reading.inconsistent = parts_exceed(reading) or exceeds(split, reading.cache_write_input_tokens)
     reading.speed, reading.region = text(usage.get("speed")), text(usage.get("inference_geo"))
     return reading
+
+
+def _is_another(ran: str | None, answered: str | None, one: Fields) -> bool:
+    """A pass that used something, on another model than the one that answered; names may have their date or not."""
+    if not any(count(one.get(name)) for name in ("input_tokens", "output_tokens")):
+        return False
+    if ran is None or answered is None:
+        return one.get("type") == "advisor_message"
+    return not (ran.startswith(answered) or answered.startswith(ran))
 
 
 def gemini(usage: Fields, provider: str = "", model: str | None = None) -> Reading:
@@ -98,6 +116,12 @@ def interactions(usage: Fields, provider: str = "", model: str | None = None) ->
     reading = names.INTERACTIONS.read(usage)
     seen, written, cached = (items(usage.get(f"{kind}_tokens_by_modality")) for kind in ("input", "output", "cached"))
     _told_apart(reading, seen, written, cached, "tokens")
+    for one in map(fields, items(usage.get("grounding_tool_count"))):
+        times = count(one.get("count"))
+        if times and one.get("type") == "google_search":
+            reading.web_search_requests = 1 if by_prompt(model or "") else times
+        elif times and one.get("type") == "google_maps":
+            reading.maps_requests = 1
     reading.inconsistent = reading.inconsistent or parts_exceed(reading)
     return reading
 

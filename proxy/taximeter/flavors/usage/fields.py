@@ -128,6 +128,7 @@ OPENAI = FieldNames(
     search_units="search_units",  # OpenRouter
     web_search_requests="server_tool_use_details.web_search_requests | server_tool_use.web_search_requests"
     "| num_search_queries"  # Perplexity
+    "| tool_usage.web_search"  # Volcengine
     "| connectors.web_search"  # Mistral: uses by name (https://docs.mistral.ai/agents/connectors/)
     "| server_side_tool_usage_details.web_search_calls"  # xAI; searches of X cost the same
     "+ server_side_tool_usage_details.x_search_calls + connectors.web_search_premium",

@@ -16,6 +16,12 @@ from taximeter.flavors.usage.usual import REASONING_BESIDE, parts_exceed
 REST_IS_REASONING = frozenset(("google", "gemini", "vertex"))
 """Providers that hide thoughts in `total_tokens` alone: 66 + 6 = 100 (Gemini's OpenAI endpoint). Gateways in front of
 Gemini pass the same object on, so there the model's name tells."""
+_SEARCHES = (
+    ("x_tools", "web_search", "count"),  # Model Studio, responses
+    ("plugins", "search", "count"),  # Model Studio, chat
+    ("tool_calls_details", "web_search", "invocation"),  # Perplexity, agents
+    ("tool_calls_details", "search_web", "invocation"),
+)
 
 
 def read(usage: Fields, provider: str, model: str | None) -> Reading:
@@ -26,11 +32,22 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
         usage = {"total_tokens" if name == "totalTokens" else name: value for name, value in told}
     reading = OPENAI.read(usage)
     reading.inconsistent = False
+    if reading.web_search_requests is None:
+        reading.web_search_requests = _searches(usage)
+    reading.priced_in_part = bool(count(usage.get("num_sources_used")))  # xAI's live search, by the source
     if reading.cached_input_tokens:
         _cached_kinds(reading, usage)
     _balance(reading, usage, provider, model)
     reading.inconsistent = reading.inconsistent or parts_exceed(reading)
     return reading
+
+
+def _searches(usage: Fields) -> int | None:
+    """Searches that are told two objects deep."""
+    for where, tool, name in _SEARCHES:
+        if where in usage and (times := count(fields(fields(usage.get(where)).get(tool)).get(name))) is not None:
+            return times
+    return None
 
 
 def _cached_kinds(reading: Reading, usage: Fields) -> None:

@@ -46,7 +46,12 @@ _ended = re.compile(
     rb'"(?:finish_reason|stop_reason|finishReason|completionReason)"\s*:\s*"(?!(?i:not_finished|null"))'
 ).search
 _ZEROS = (0, 0.0)
-_TOTALS = ("total_tokens", "totalTokens")
+_TOTALS = ("total_tokens", "totalTokens", "totalTokenCount")
+_WHOLES = (
+    "prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "inputTokens", "outputTokens",
+    "promptTokenCount", "candidatesTokenCount",
+)  # fmt: skip
+"""What a total adds up."""
 _scan_json = json.JSONDecoder().raw_decode
 
 
@@ -190,7 +195,7 @@ class UsageReader:
             return
         if len(raw) > USAGE_RAW_BYTES:
             known = {key: value for key, value in known.items() if isinstance(value, int | float)}
-        kept = _kept(self.usage, known)
+        kept = kept_counts(self.usage, known)
         merged = {**self.usage, **known, **kept} if 0 < len(self.usage) < MERGED_MEMBERS else known
         self.usage = merged
         self.keep_raw(raw if len(merged) == len(known) and not kept else b"")
@@ -307,19 +312,32 @@ def value_of(piece: bytes) -> msgspec.Raw | None:
     return msgspec.Raw(piece[:end]) if decode(piece[:end]) else None
 
 
+def kept_counts(earlier: Fields, later: Fields) -> Fields:
+    """The earlier figures that zeros would erase, and the total they are part of."""
+    kept = _kept(earlier, later)
+    for name in _TOTALS if kept else ():
+        told = count(later.get(name))
+        if told is None:
+            continue
+        others = sum(count(later.get(whole)) or 0 for whole in _WHOLES)
+        missed = sum(count(kept.get(whole)) or 0 for whole in _WHOLES)
+        if told == 0:
+            kept[name] = None if others else earlier.get(name)
+        elif told != others + missed:
+            kept[name] = told + missed  # it was of the later figures alone
+    return kept
+
+
 def _kept(earlier: Fields, later: Fields) -> Fields:
-    """The earlier figures that zeros would erase, and with them the total they are part of."""
     kept: Fields = {}
     for name, value in later.items():
-        before = earlier.get(name)
+        before = earlier.get(name) if name not in _TOTALS else None
         if isinstance(before, dict) and isinstance(value, dict):
             inner = _kept(before, value)
             if inner:
                 kept[name] = {**value, **inner}
         elif before and value in _ZEROS and not isinstance(before, bool | str | list):
             kept[name] = before
-    if kept:
-        kept.update({name: earlier[name] for name in _TOTALS if count(later.get(name)) is not None and name in earlier})
     return kept
 
 

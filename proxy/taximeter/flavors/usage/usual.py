@@ -72,6 +72,7 @@ class _ChatAnswer(msgspec.Struct):
     type: None = None
     base_resp: None = None
     x_groq: None = None
+    web_search: None = None
     data: None = None
     result: None = None
     orchestration_result: None = None

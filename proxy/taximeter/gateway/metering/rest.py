@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taximeter.core.record import IMPOSSIBLE, Record, Source
+from taximeter.core.record import IMPOSSIBLE, IN_PART, Record, Source
 from taximeter.core.usage import Reading
 
 
@@ -37,5 +37,7 @@ def take_rest(record: Record, reading: Reading) -> None:
     record.upstream_cost_nusd = reading.upstream_cost_nusd
     if reading.deferred is not None:
         record.input_source = record.output_source = Source.DEFERRED
+    if reading.priced_in_part:
+        record.cost_note = IN_PART
     if reading.impossible:
         record.cost_note = IMPOSSIBLE
