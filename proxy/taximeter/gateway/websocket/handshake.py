@@ -70,14 +70,25 @@ class WebSockets:
         self._restrictions = Restrictions(admission, self._tagging, upstreams, settings.limits.json_body_bytes)
         self._opening = Opening(upstreams.mark)
         self.sessions: set[Switched] = set()
+        self._asked_for = 0
+        """Sessions, and requests for one that an upstream has not answered yet."""
 
     async def __call__(self, exchange: Exchange) -> None:
         """Until the session has ended."""
         exchange.client.pause_reading()  # what comes next is no HTTP
+        if 0 < self._limits.websocket_sessions <= self._asked_for:
+            full = errors.Overloaded("So many WebSockets are open as may be here.", retry_after_s=_RETRY_AFTER_S)
+            refuse(exchange, full, new_request_id(time.time_ns() // 1000))
+            return
+        self._asked_for += 1
+        try:
+            await self._until_ended(exchange)
+        finally:
+            self._asked_for -= 1
+
+    async def _until_ended(self, exchange: Exchange) -> None:
         request_id = new_request_id(time.time_ns() // 1000)
         try:
-            if 0 < self._limits.websocket_sessions <= len(self.sessions):
-                raise errors.Overloaded("So many WebSockets are open as may be here.", retry_after_s=_RETRY_AFTER_S)
             opened, session = await self._open(exchange)
         except errors.RequestError as error:
             refuse(exchange, error, request_id)
