@@ -40,6 +40,9 @@ async def test_a_running_node_is_proven(tmp_path):
         receipt = (await control.get(f"/evidence/receipts/{last}")).text
         (tmp_path / "receipt.json").write_text(receipt)
         assert "As it was delivered: 1 record," in await run("receipt", "--check", str(tmp_path / "receipt.json"))
+        env = {"TAXIMETER_DATA_DIR": str(node.data)}
+        never = await asyncio.to_thread(CliRunner(env=env).invoke, main, ["receipt", "never"])
+        assert (never.exit_code, "Nothing is recorded of the request 'never'." in never.stderr) == (4, True)
         exported = await control.get("/evidence/export")
         (tmp_path / "all.evidence").write_bytes(exported.content)
         report = json.loads(await run("verify", str(tmp_path / "all.evidence"), "--json"))

@@ -1,12 +1,14 @@
 """A receipt holds by itself, and only for what was billed."""
 
 import pytest
+from sqlalchemy import update
 
 from evidence_ledger import ONE, OTHER, Books, calls_of
 from ledger import call
-from taximeter.core.errors import BadRequest, NotFound, NotReady
+from taximeter.core.errors import BadRequest, Conflict, NotFound, NotReady
 from taximeter.evidence import receipts
 from taximeter.evidence.keys import generate
+from taximeter.sinks.history.schema import events
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,18 @@ def test_there_is_none_of_what_is_not_recorded_or_under_no_root(books):
         receipt_of(books, "never")
     with pytest.raises(NotReady, match="under no root yet"):
         receipt_of(books, "late-1")
+
+
+def test_none_is_made_that_would_not_hold(tmp_path):
+    books = Books(f"sqlite:///{tmp_path / 'history.db'}", tmp_path)
+    books.deliver(ONE, calls_of(3))
+    books.seal()
+    with books.database.writing() as connection:
+        connection.execute(update(events).where(events.c.request_id == "req-2").values(cost_nusd=1))
+    with books.database:
+        assert receipt_of(books, "req-1").records
+        with pytest.raises(Conflict, match="no receipt of 'req-2' would hold"):
+            receipt_of(books, "req-2")
 
 
 def test_what_is_no_receipt_is_refused():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from taximeter.cli.evidence_places import evidence_of, history_url, journal_of
+from taximeter.cli.known import Unknown
 from taximeter.cli.options import FAILED, guarded, in_range
 from taximeter.cli.show import console, count, echo, table
 from taximeter.core.errors import BadRequest
@@ -99,8 +100,15 @@ def receipt(
         found = receipts.decode(checked.read_bytes())
         _tell(receipts.check(found, str(checked), _keys(public_files)), as_json)
         return
+    if public_files:
+        raise BadRequest(
+            "--public-key is for --check: a receipt is made of what was signed, and checked by who gets it."
+        )
     with evidence_of(history_url(history, config_file)) as source:
-        made = receipts.receipt(source, request_id or "", source.places(request_id or ""))
+        places = source.places(request_id or "")
+        if not places:
+            raise Unknown(f"Nothing is recorded of the request {request_id!r}.")
+        made = receipts.receipt(source, request_id or "", places)
     text = receipts.encode(made)
     if output is None:
         echo(text)

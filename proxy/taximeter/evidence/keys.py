@@ -133,7 +133,9 @@ def public_keys(path: Path) -> list[bytes]:
         raise ConfigError(f"{path}: no public key can be read from it: {error}") from error
     keys = [key.public_bytes_raw() for key in found if isinstance(key, Ed25519PublicKey)]
     if not keys or len(keys) != len(found):
-        raise ConfigError(f"{path} holds no Ed25519 public key (PEM), or others too.")
+        raise ConfigError(
+            f"{path} holds something else than Ed25519 public keys (PEM); that of a private key is in FILE.pub."
+        )
     return keys
 
 

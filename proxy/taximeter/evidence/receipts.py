@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from taximeter.core.errors import BadRequest, NotFound, NotReady
+from taximeter.core.errors import BadRequest, Conflict, NotFound, NotReady
 from taximeter.evidence import tree
 from taximeter.evidence.chain import follow, hash_of, unpack
 from taximeter.evidence.report import Fault, Report
@@ -63,7 +63,7 @@ class _Costing(msgspec.Struct):
 
 def receipt(source: Source, request_id: str, places: Sequence[tuple[str, int]]) -> Receipt:
     """The receipt of a request's records: of these seqs of journals. Raises NotFound without any; NotReady where one
-    is under no root yet."""
+    is under no root yet; Conflict where it would not hold: nobody is handed one that his own check finds false."""
     if not places:
         raise NotFound(f"nothing is recorded of a request {request_id!r}")
     proofs = [_proof(source, journal, seq) for journal, seq in places]
@@ -71,7 +71,7 @@ def receipt(source: Source, request_id: str, places: Sequence[tuple[str, int]]) 
     roots = [each for each in source.roots() if root_of(each.statement).number in wanted]
     used = {signature.key for each in roots for signature in each.signatures}
     contents = [proof.content.encode() for proof in proofs]
-    return Receipt(
+    made = Receipt(
         taximeter_receipt=VERSION,
         request_id=request_id,
         cost_usd=_cost(contents),
@@ -81,6 +81,9 @@ def receipt(source: Source, request_id: str, places: Sequence[tuple[str, int]]) 
         roots=roots,
         keys={name: public.hex() for name, public in source.keys().items() if name in used},
     )
+    if faults := check(made, request_id).faults:
+        raise Conflict(f"no receipt of {request_id!r} would hold ({faults[0].problem}); see `taximeter verify`")
+    return made
 
 
 def _cost(contents: Iterable[bytes]) -> str | None:

@@ -123,7 +123,8 @@ def told_of(made: SignedRoot) -> str:
     """A root in one line, for the log: kept elsewhere, it holds who has the key to it."""
     said = root_of(made.statement)
     signed = f"signed by {', '.join(said.signers)}" if said.signers else "not signed"
-    return f"evidence: root {said.number} over {said.records} records, SHA-256 {made.digest}, {signed}"
+    over = f"{said.records} record{'' if said.records == 1 else 's'}"
+    return f"evidence: root {said.number} over {over}, SHA-256 {made.digest}, {signed}"
 
 
 def leaf(segment: str) -> bytes:
