@@ -1,11 +1,12 @@
 """Whatever is changed in history or in what is kept of its chains is found, and named."""
 
+import sqlite3
 from random import Random
 
 import pytest
 from sqlalchemy import delete, insert, select, text, update
 
-from evidence_ledger import DAY_US, ONE, OTHER, calls_of, places
+from evidence_ledger import DAY_US, ONE, OTHER, Books, calls_of, places
 from ledger import T0, US, call, random_call
 from taximeter.evidence.keys import generate
 from taximeter.evidence.report import Report
@@ -79,6 +80,38 @@ def test_what_a_fault_says_names_the_field(sealed):
 def test_names_that_many_records_share_are_found_too(sealed):
     changed(sealed, update(series).values(model="cheap"))
     assert len([fault for fault in sealed.check().faults if fault.kind == "record_changed"]) == 10
+
+
+def test_json_that_can_be_read_in_two_ways_is_found(sealed):
+    """SQL takes the first of two members of one name, others the last."""
+    row = row_of(sealed, ONE, 3)
+    mine = update(events).where(events.c.id == row["id"])
+    for member in ('"error_code":"x"', '"ttft_ms":1', '"nothing":0'):
+        changed(sealed, mine.values(detail=row["detail"].replace("{", f"{{{member},", 1)))
+        assert ("record_changed", ONE, 3) in places(sealed.check()), member
+    changed(sealed, mine.values(detail=row["detail"].replace("{", "{ ", 1)))
+    assert sealed.check().faults == []  # as another version may have written it
+
+
+def test_what_no_column_should_hold_is_a_fault_and_no_crash(tmp_path):
+    """SQLite keeps a value of any kind in any column."""
+    books = Books(f"sqlite:///{tmp_path / 'history.db'}", tmp_path)
+    with books.database, sqlite3.connect(tmp_path / "history.db", isolation_level=None) as raw:
+        books.deliver(ONE, calls_of(3))
+        books.seal()
+        books.deliver(OTHER, calls_of(2, "other"), ended=False)
+        for place in (
+            "usage_events duration_us, usage_events detail, usage_series workspace, usage_origins price_ref",
+            "usage_classes known, journals seq, journals chain, evidence_pieces previous, evidence_pieces entries",
+            "evidence_segments number, evidence_segments statement, evidence_segments entries",
+            "evidence_roots statement, evidence_roots signatures",
+        ):
+            for table, column in map(str.split, place.split(",")):
+                (was,) = raw.execute(f"SELECT {column} FROM {table}").fetchone()
+                for other in ("x", b"\xff", "9" * 30, 1.5):
+                    raw.execute(f"UPDATE {table} SET {column} = ?", [other])
+                    assert books.check(trusted=[books.signer.public]).faults, (table, column, other)
+                    raw.execute(f"UPDATE {table} SET {column} = ?", [was])
 
 
 def test_a_record_that_was_removed_or_added_is_found(sealed):

@@ -1,5 +1,6 @@
 """A receipt holds by itself, and only for what was billed."""
 
+import msgspec
 import pytest
 from sqlalchemy import update
 
@@ -52,6 +53,20 @@ def test_each_byte_that_is_changed_is_found(books):
         except BadRequest:
             continue
         assert receipts.check(made, "").faults, (at, whole[at - 20 : at + 20])
+
+
+def test_one_of_a_usage_object_that_few_readers_take_holds(tmp_path):
+    odd = msgspec.Raw(b'{"a":1e999,"b":123456789012345678901234567890,"b":[-9223372036854775809,-0.0]}')
+    books = Books(f"sqlite:///{tmp_path / 'history.db'}", tmp_path)
+    with books.database:
+        books.deliver(ONE, calls_of(1, usage=odd))
+        books.seal()
+        made = receipts.decode(receipts.encode(receipt_of(books, "req-1")))
+        report = receipts.check(made, "", [books.signer.public])
+        assert (report.faults, report.records) == ([], 1)
+        with books.database.writing() as connection:
+            connection.execute(update(events).values(cost_nusd=1))
+        assert "cost_nusd is 1" in books.check().faults[0].problem
 
 
 def test_one_of_another_key_is_not_believed(books):

@@ -7,11 +7,13 @@ history and from an export.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from math import isfinite
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -101,6 +103,19 @@ def unpack(packed: bytes) -> list[Entry]:
         return [Entry(*each) for each in _entry.iter_unpack(packed)]
     except struct.error as error:
         raise ValueError(f"{len(packed)} bytes are no entries of {ENTRY_BYTES}") from error
+
+
+def members(content: bytes) -> dict[str, Any]:
+    """What a content says, to be read; a number that no float holds (providers' usage objects may have one) is null.
+    Raises ValueError where it is none."""
+    found = json.loads(content, parse_float=_finite)
+    if not isinstance(found, dict):
+        raise ValueError("it is no object")
+    return found
+
+
+def _finite(text: str) -> float | None:
+    return number if isfinite(number := float(text)) else None
 
 
 def is_plain(record: Record) -> bool:

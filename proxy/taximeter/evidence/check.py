@@ -9,7 +9,7 @@ from taximeter.evidence import tree
 from taximeter.evidence.chain import Entry, begin, follow, hash_of, unpack
 from taximeter.evidence.report import Fault, Report
 from taximeter.evidence.roots import check_roots
-from taximeter.evidence.source import Found, Source, Stretch
+from taximeter.evidence.source import NO_RECORD, Found, Source, Stretch
 from taximeter.evidence.statements import Root, Segment, leaf, segment, segment_of, text_of
 
 
@@ -187,7 +187,8 @@ class _Checker:
         if not one.content:
             self.report.left_out += 1
         elif follow(previous, one.content) != entry.link:
-            self._record("record_changed", journal, one, "it is not what was delivered")
+            problem = "it cannot be read" if one.content == NO_RECORD else "it is not what was delivered"
+            self._record("record_changed", journal, one, problem)
         elif one.at_us != entry.at_us:
             self._record("record_changed", journal, one, "it ended at another time than its entry says")
         elif one.problem:

@@ -13,7 +13,7 @@ import msgspec
 
 from taximeter.core.deferred import TOLD
 from taximeter.core.record import Record, seq_of
-from taximeter.evidence.chain import content, follow, hash_of, unpack
+from taximeter.evidence.chain import content, follow, hash_of, members, unpack
 from taximeter.evidence.report import Fault, Kind, Report
 from taximeter.evidence.source import Source, Stretch
 from taximeter.evidence.statements import Segment
@@ -185,8 +185,10 @@ def _line(path: Path, journal: str, seq: int) -> bytes | None:
 
 def _differing(journal: bytes, history: bytes) -> str:
     """The fields that differ, with what either says."""
-    ours: dict[str, Any] = msgspec.json.decode(journal)
-    theirs: dict[str, Any] = msgspec.json.decode(history)
+    try:
+        ours, theirs = members(journal), members(history)
+    except (ValueError, RecursionError):
+        return ""
     names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
     return "; ".join(f"{name} is {_shown(theirs.get(name))}, was {_shown(ours.get(name))}" for name in names[:5])
 

@@ -12,7 +12,7 @@ import msgspec
 
 from taximeter.core.errors import BadRequest, Conflict, NotFound, NotReady
 from taximeter.evidence import tree
-from taximeter.evidence.chain import follow, hash_of, unpack
+from taximeter.evidence.chain import follow, hash_of, members, unpack
 from taximeter.evidence.report import Fault, Report
 from taximeter.evidence.roots import check_roots
 from taximeter.evidence.source import Source
@@ -75,7 +75,7 @@ def receipt(source: Source, request_id: str, places: Sequence[tuple[str, int]]) 
         taximeter_receipt=VERSION,
         request_id=request_id,
         cost_usd=_cost(contents),
-        records=[msgspec.json.decode(content) for content in contents],
+        records=[members(content) for content in contents],
         proofs=proofs,
         history=source.history,
         roots=roots,
@@ -177,7 +177,7 @@ def _wrong(found: Receipt, shown: dict[str, Any], proof: Proof, root: Root | Non
     try:
         if msgspec.json.decode(proof.content, type=_Costing).request_id != found.request_id:
             return "the record that is proven is another request's"
-        if shown != msgspec.json.decode(proof.content):
+        if shown != members(proof.content.encode()):
             return "the record that is shown is not the one that is proven"
         said = segment_of(proof.segment)
         link = follow(hash_of(proof.previous), proof.content.encode())
@@ -192,8 +192,8 @@ def _wrong(found: Receipt, shown: dict[str, Any], proof: Proof, root: Root | Non
 def _event(content: str) -> str:
     """A record's event id, as far as it can be read."""
     try:
-        return str(msgspec.json.decode(content).get("event_id"))
-    except (ValueError, RecursionError, AttributeError):
+        return str(members(content.encode()).get("event_id"))
+    except (ValueError, RecursionError):
         return ""
 
 

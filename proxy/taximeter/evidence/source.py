@@ -33,6 +33,10 @@ class Found(NamedTuple):
     """What of it contradicts itself."""
 
 
+NO_RECORD = b"?"
+"""The content of what cannot be read as a record: no link fits it."""
+
+
 class Source(Protocol):
     """One state of it, however long it is read."""
 

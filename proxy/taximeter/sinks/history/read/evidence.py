@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, func, or_, select
 
 from taximeter.core.record import seq_of
 from taximeter.core.times import shown
 from taximeter.evidence.chain import content, hash_of
 from taximeter.evidence.report import Fault
-from taximeter.evidence.source import Found, Stretch
+from taximeter.evidence.source import NO_RECORD, Found, Stretch
 from taximeter.evidence.statements import Segment, SignedRoot, segment, segment_of, stored_root, text_of
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.marks import EVENTS, UNCHAINED, since_us
 from taximeter.sinks.history.read import listing
 from taximeter.sinks.history.read.proven_sums import differing_quarters
-from taximeter.sinks.history.rows import COLUMNS, class_key, event_id, origin_key, series_key, to_record, to_row
+from taximeter.sinks.history.rows import COLUMNS, Detail, class_key, event_id, origin_key, series_key, to_record, to_row
 from taximeter.sinks.history.schema import (
     SEQ_BITS,
     US,
@@ -38,6 +39,7 @@ AT_ONCE = 5_000
 _PIECES, _SEGMENTS, _ROOTS = evidence_pieces.c, evidence_segments.c, evidence_roots.c
 _SEQ = (1 << SEQ_BITS) - 1
 _DERIVED = slice(COLUMNS.index("duration_us"), COLUMNS.index("detail"))
+_DETAIL, _DETAIL_NAMES = COLUMNS.index("detail"), frozenset(Detail.__struct_fields__)
 _NOS = tuple(COLUMNS.index(name) for name in ("series_no", "origin_no", "class_no"))
 
 
@@ -67,7 +69,7 @@ class HistoryEvidence:
 
     def roots(self) -> list[SignedRoot]:
         rows = self._connection.execute(select(evidence_roots).order_by(_ROOTS.root_no))
-        return [stored_root(row.statement, row.signatures) for row in rows]
+        return [stored_root(_text(row.statement), _text(row.signatures)) for row in rows]
 
     def segments(self, root_no: int | None) -> Iterator[Stretch]:
         query = select(
@@ -79,13 +81,13 @@ class HistoryEvidence:
             )
         ).all()
         for row in rows:
-            yield Stretch(row.journal_id or f"#{row.journal_no}", row.root_no, row.statement, row.number)
+            yield Stretch(_named(row), row.root_no, _text(row.statement), _whole(row.number))
         if root_no is None:
             yield from self._pieces()
 
     def _pieces(self) -> Iterator[Stretch]:
         largest = select(_SEGMENTS.journal_no, func.max(_SEGMENTS.number)).group_by(_SEGMENTS.journal_no)
-        numbers = {row[0]: row[1] for row in self._connection.execute(largest)}
+        numbers = {row[0]: _whole(row[1]) for row in self._connection.execute(largest)}
         names = self._names()
         for row in _in_bites(self._connection, select(evidence_pieces)):
             numbers[row.journal_no] = numbers.get(row.journal_no, 0) + 1
@@ -98,7 +100,8 @@ class HistoryEvidence:
             query = select(_SEGMENTS.entries).where(
                 _SEGMENTS.journal_no == self._number(held.journal), _SEGMENTS.number == held.place
             )
-        return self._connection.execute(query).scalar()
+        found = self._connection.execute(query).scalar()
+        return found if found is None else _packed(found)
 
     def records(self, journal: str, after: int, upto: int) -> Iterator[Found]:
         number = self._number(journal)
@@ -116,16 +119,17 @@ class HistoryEvidence:
 
     def _names(self) -> dict[int, str]:
         rows = self._connection.execute(select(journals.c.journal_no, journals.c.journal_id))
-        return {row.journal_no: row.journal_id for row in rows}
+        return {row.journal_no: _named(row) for row in rows}
 
     def cursor(self, journal: str) -> int:
         """The last seq delivered of a journal; 0: none."""
         row = self._row(journal)
-        return 0 if row is None else int(row.seq)
+        return 0 if row is None else _whole(row.seq)
 
     def ends(self) -> dict[str, tuple[int, str, bool]]:
-        rows = self._connection.execute(select(journals).where(journals.c.chain != ""))
-        return {row.journal_id: (row.seq, row.chain, bool(row.ended)) for row in rows}
+        kept = [journals.c.journal_no.in_(select(kept.c.journal_no)) for kept in (evidence_segments, evidence_pieces)]
+        rows = self._connection.execute(select(journals).where(or_(journals.c.chain != "", *kept)))
+        return {_named(row): (_whole(row.seq), row.chain, bool(row.ended)) for row in rows}
 
     def others(
         self, from_us: int, to_us: int, examined: Mapping[str, Sequence[tuple[int, int]]]
@@ -163,8 +167,8 @@ class HistoryEvidence:
             .order_by(_SEGMENTS.number)
         ).all()
         for row in rows:
-            yield from _readable(Stretch(journal, row.root_no, row.statement, row.number))
-        last = rows[-1].number if rows else 0
+            yield from _readable(Stretch(journal, row.root_no, _text(row.statement), _whole(row.number)))
+        last = _whole(rows[-1].number) if rows else 0
         mine = select(evidence_pieces).where(_PIECES.journal_no == number)
         for place, piece in enumerate(_in_bites(self._connection, mine), start=last + 1):
             yield from _readable(_held(piece, journal, place))
@@ -174,7 +178,10 @@ class HistoryEvidence:
 
     def faults(self, from_us: int, to_us: int) -> list[Fault]:
         """Sums that are not those of the records; the records themselves are checked one by one."""
-        moments = differing_quarters(self._connection, from_us, to_us)
+        try:
+            moments = differing_quarters(self._connection, from_us, to_us)
+        except (TypeError, ValueError) as error:
+            return [Fault(kind="sums_differ", problem=f"what records are summed by cannot be read: {error}")]
         problem = "of the quarter of an hour from {} the sums are not those of its records"
         return [Fault(kind="sums_differ", problem=problem.format(shown(at_s * US))) for at_s in moments]
 
@@ -211,8 +218,8 @@ def _in_bites(connection: Connection, query: Any) -> Iterator[Row[Any]]:
 def _held(piece: Row[Any], journal: str, number: int) -> Stretch:
     try:
         said = segment(
-            piece.entries, _bytes(piece.previous), journal=journal, number=number, after=piece.after, upto=piece.upto,
-            digest=piece.digest, ended=bool(piece.ended), late=bool(piece.late),
+            _packed(piece.entries), _bytes(piece.previous), journal=journal, number=number, after=piece.after,
+            upto=piece.upto, digest=piece.digest, ended=bool(piece.ended), late=bool(piece.late),
         )  # fmt: skip
     except ValueError:
         return Stretch(journal, None, "", -piece.piece_no)
@@ -228,14 +235,24 @@ def _readable(held: Stretch) -> Iterator[tuple[Stretch, Segment]]:
 
 def _found(row: Row[Any]) -> Found:
     """A row as a record; where its other columns do not say the same, with that."""
-    record = to_record(row)
-    numbers = [row[place] for place in _NOS]
-    names = tuple(row[len(COLUMNS) + 1 :])
-    again = to_row(record, row.id, *numbers)
-    problem = ""
-    if again[_DERIVED] != tuple(row[_DERIVED]) or _names(record) != names:
-        problem = "what is summed by is not what its own fields say"
-    return Found(row.id & _SEQ, row.ended_at, row.request_id, content(record), problem)
+    try:
+        record = to_record(row)
+        text, names = content(record), tuple(row[len(COLUMNS) + 1 :])
+        again = to_row(record, row.id, *(row[place] for place in _NOS))
+        problem = ""
+        if again[_DERIVED] != tuple(row[_DERIVED]) or _names(record) != names:
+            problem = "what is summed by is not what its own fields say"
+        elif again[_DETAIL] != row.detail and not _is_plain_json(row.detail):
+            problem = "its JSON has members that are none of a record's, or one twice"
+    except (TypeError, ValueError, OverflowError, RecursionError):  # SQLite keeps any kind of value in any column
+        return Found(row.id & _SEQ, row.ended_at, str(row.request_id), NO_RECORD)
+    return Found(row.id & _SEQ, row.ended_at, row.request_id, text, problem)
+
+
+def _is_plain_json(detail: str) -> bool:
+    """Whether JSON that is written otherwise than now, as by an older version, can be read in one way only."""
+    names = [name for name, _ in json.loads(detail, object_pairs_hook=list)]
+    return len(set(names)) == len(names) and _DETAIL_NAMES.issuperset(names)
 
 
 def _names(record: Any) -> tuple[str, ...]:
@@ -246,5 +263,22 @@ def _bytes(text: str) -> bytes:
     """Of hex; what is none is no bytes, which fit nothing."""
     try:
         return hash_of(text)
-    except ValueError:
+    except (TypeError, ValueError):
         return b""
+
+
+def _text(value: Any) -> str:
+    """What a column of text holds; where it holds something else, nothing that could be right. So do the next ones."""
+    return value if isinstance(value, str) else ""
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _packed(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else b"?"
+
+
+def _named(row: Any) -> str:
+    return _text(row.journal_id) or f"#{row.journal_no}"
