@@ -63,6 +63,12 @@ INLINED = {
         }
     },
 }
+SMALL = {**INLINED, "response": {"inlinedResponses": {"inlinedResponses": [
+    {"response": GEMINI, "metadata": {"key": "k"}}]}}}  # fmt: skip
+MISTRAL = {
+    "id": "j1", "object": "batch", "metadata": {"name": "mine"}, "status": "SUCCESS", "output_file": "o",
+    "outputs": [openai_line("a", CHAT), openai_line("a", CHAT), openai_line("b", CHAT, 500)],
+}  # fmt: skip
 ALL = [
     ("batches/1", "k", "", (), (8, 1)), ("batches/1", "#1", "", (), (8, 1)), ("batches/1", "#3", "", (), (8, 1)),
     ("batches/1", None, "succeeded", (), None),
@@ -77,6 +83,8 @@ ALL = [
         ("openai", "/v1/responses/resp_1", json.dumps({"id": "resp_1", "status": "queued"}).encode(), [], []),
         ("openai", "/v1/responses/resp_1", json.dumps({**RESPONSE, "status": "failed", "usage": None}).encode(),
          [("resp_1", None, "failed", (), None)], []),
+        ("openai", "/v1/responses/resp_1", json.dumps({**RESPONSE, "status": "cancelled", "usage": None}).encode(),
+         [("resp_1", None, "cancelled", (), (None, None))], []),
         ("openai", "/v1/batches/b1", json.dumps(BATCH).encode(), [("b1", None, "completed", ("f1",), None)], []),
         ("azure", "/openai/v1/batches/b1", json.dumps(BATCH).encode(), [("b1", None, "completed", ("f1",), None)], []),
         ("groq", "/v1/files/f1/content", FILE, [("f1", "a", "", (), (10, 5))], ["f1"]),
@@ -97,6 +105,17 @@ ALL = [
         ("openai", "/v1/videos/v1", json.dumps({"id": "v1", "object": "video", "status": "completed"}).encode(),
          [("v1", None, "completed", (), (None, None))], []),
         ("openai", "/v1/batches/b1", b"[]", [], []),
+        ("mistral", "/v1/batch/jobs/j1?inline=true", json.dumps(MISTRAL).encode(),
+         [("j1", "a", "", (), (10, 5)), ("j1", "a#1", "", (), (10, 5)), ("j1", None, "success", ("o",), None)], ["o"]),
+        ("openai", "/v1/batches?limit=3",
+         json.dumps({"object": "list", "data": [BATCH, {**BATCH, "status": "in_progress"}, {"status": "done"},
+                                                {**BATCH, "id": "b3", "text": "x" * 300_000}]}).encode(),
+         [("b1", None, "completed", ("f1",), None)], []),
+        ("anthropic", "/v1/messages/batches",
+         json.dumps({"data": [{"id": "m1", "processing_status": "ended", "results_url": "https://x"}]}).encode(),
+         [("m1", None, "ended", ("m1/results",), None)], []),
+        ("google", "/v1beta/batches", json.dumps({"operations": [SMALL, {**SMALL, "name": ""}]}).encode(),
+         [("batches/1", "k", "", (), (8, 1)), ("batches/1", None, "succeeded", (), None)], []),
     ],
 )  # fmt: skip
 def test_what_each_api_gives_back_is_told_line_by_line(provider, path, data, told, files):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taximeter.core.usage import Reading
-from taximeter.flavors.told import LinesTeller, Place, Told, What, object_told, place_of
+from taximeter.flavors.results import NAMES_MAX, LinesTeller
+from taximeter.flavors.told import Place, Told, What, object_told, place_of
 
 CHAT = {
     "object": "chat.completion",
@@ -163,7 +164,12 @@ def test_a_finished_job_tells_what_it_was_billed() -> None:
         (b"/v1beta/files/f1:download?alt=media", Place(What.FILE, "f1")),
         (b"/v1beta/batches/1", Place(What.OBJECT, "1")),
         (b"/v1beta/models/veo/operations/o", Place(What.OBJECT, "o")),
+        (b"/v1/batches?limit=3", Place(What.LIST, "")),
+        (b"/v1/batch/jobs", Place(What.LIST, "")),
+        (b"/v1beta/openai/batches/batches%2F1", Place(What.OBJECT, "1")),
+        (b"/v1beta/openai/files/files%2Fbatch-1/content", Place(What.FILE, "batch-1")),
         (b"/v1/responses/resp_1/input_items", None),
+        (b"/v1/responses/resp_1/cancel", None),
         (b"/v1/files/file-1", None),
         (b"/v1/models", None),
         (b"/v1/chat/completions", None),
@@ -171,3 +177,26 @@ def test_a_finished_job_tells_what_it_was_billed() -> None:
 )
 def test_what_a_path_gives_back(path: bytes, place: Place | None) -> None:
     assert place_of(path) == place
+
+
+def test_what_a_cancel_gives_back_and_what_other_requests_do_not() -> None:
+    cancels = [b"/v1/responses/resp_1/cancel", b"/openai/v1/responses/resp_1/cancel?api-version=1",
+               b"/v1/batches/resp_1/cancel", b"/v1/batch/jobs/resp%5F1/cancel"]  # fmt: skip
+    assert {place_of(path, b"POST") for path in cancels} == {Place(What.OBJECT, "resp_1")}
+    assert place_of(b"/v1/responses/resp_1", b"POST") is None
+    assert {place_of(b"/v1/responses/resp_1", method) for method in (b"HEAD", b"DELETE", b"OPTIONS")} == {None}
+
+
+def test_lines_of_the_same_name_are_as_many_lines_the_same_ones_each_time(monkeypatch) -> None:
+    data = jsonl(*(openai_line(name, CHAT) for name in ("a", "a", "b", "a")), {"custom_id": "b", "error": {}})
+    for _ in range(2):
+        assert [each.line for each in told_by(data)] == ["a", "a#1", "b", "a#3"]
+    monkeypatch.setattr("taximeter.flavors.results.NAMES_MAX", 1)
+    assert [each.line for each in told_by(data)] == ["a", "a#1", "b", "a#3"]
+    assert NAMES_MAX >= 50_000  # https://platform.openai.com/docs/guides/batch
+
+
+def test_a_long_line_of_a_response_that_made_an_image_is_a_responses() -> None:
+    image = {"type": "image_generation_call", "result": "A" * 300_000}
+    (told,) = told_by(jsonl(openai_line("a", {**RESPONSE, "output": [image]})))
+    assert figures([told]) == [("a", "responses", 7, 3)]

@@ -85,6 +85,19 @@ async def test_what_is_fetched_tells_its_use_under_an_id_of_its_own_and_passes_a
     assert not poll.keys() & {"input_tokens", "deferred", "kind", "cost_nusd"}
 
 
+async def test_what_cancels_a_call_tells_how_it_ended(serve, provider) -> None:
+    cancelled = {**ENDED, "status": "cancelled"}
+    provider.script(response(msgspec.json.encode(cancelled), headers=JSON))
+    async with serve(provider) as running, httpx2.AsyncClient() as client:
+        got = await client.post(running.url + "/w/acme/v1/responses/resp_1/cancel")
+        assert got.json() == cancelled
+    told, cancel = running.records
+    assert (told["kind"], told["deferred"], told["object_state"], told["input_tokens"]) == (
+        "told", "resp_1", "cancelled", 7
+    )  # fmt: skip
+    assert not cancel.keys() & {"input_tokens", "deferred", "kind", "cost_nusd"}
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [

@@ -1,4 +1,4 @@
-"""GETs that give back what was promised, as a flavor: bytes pass as they came, what they tell is handed over."""
+"""Requests that give back what was promised, as a flavor: bytes pass as they came, what they tell is handed over."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ from taximeter.flavors.framing.bounded import Bounded
 from taximeter.flavors.framing.elements import Elements
 from taximeter.flavors.meter import Answer, Countable, Meter, Prepared
 from taximeter.flavors.responses import RESPONSES, ResponsesReader
-from taximeter.flavors.told import LinesTeller, Place, Tell, Told, What, inlined_told, object_told, results_of
+from taximeter.flavors.results import LineNames, LinesTeller, inlined_told
+from taximeter.flavors.told import Place, Tell, Told, What, object_told, results_of
 from taximeter.flavors.usage.reader import UsageReader
 
 _name = re.compile(rb'"name"\s*:\s*"([^"\\]+)"').search
 _RESPONSE_ENDED = frozenset(("completed", "incomplete", "failed", "cancelled"))
+_GEMINIS = "inlinedResponses", 3
+_MISTRALS = "outputs", 1
+"""Where answers stand in an object: `response.inlinedResponses.inlinedResponses`; `outputs`, if `?inline=true`
+(https://docs.mistral.ai/api/endpoint/batch)."""
+_LISTED = ("data", "operations", "embed_jobs", "batchPredictionJobs")
 
 
 class Poll(Dialect, frozen=True, kw_only=True, eq=False):
@@ -28,6 +34,8 @@ class Poll(Dialect, frozen=True, kw_only=True, eq=False):
     place: Place
     response: bool = False
     """It is a response's, which may be streamed."""
+    inlined: tuple[str, int] = _GEMINIS
+    """Under which name answers stand in an object, and how deep."""
     tell: Tell
     came_whole: Callable[[str], None]
     """Told the file of results that has been read to the end of the answer: whole, if that came to its end."""
@@ -48,21 +56,25 @@ class Poll(Dialect, frozen=True, kw_only=True, eq=False):
             return ResponseMeter(RESPONSES._framing(inner, asked, answer, strip=False), inner, self, reader)
         if self.place.what is What.OBJECT:
             return ObjectMeter(self, reader)
+        if self.place.what is What.LIST:
+            return ListMeter(self, reader)
         return LinesMeter(self, reader)
 
 
 class ObjectMeter(HeadMeter):
     """Passes an object, and tells what it says of itself when it is whole."""
 
-    __slots__ = ("_elements", "_ended", "_number", "_poll")
+    __slots__ = ("_elements", "_ended", "_lined", "_names", "_poll")
 
     def __init__(self, poll: Poll, reader: UsageReader) -> None:
         super().__init__(reader)
         self._poll = poll
         self._ended = False
-        self._elements = Elements(b"inlinedResponses", 3, self._inlined)
-        self._number = 0
-        """Of answers that stood in it."""
+        key, level = poll.inlined
+        self._elements = Elements((key,), level, self._inlined)
+        self._names = LineNames()
+        self._lined = False
+        """Answers stood in it."""
 
     def feed(self, chunk: bytes) -> bytes:
         """See `Meter.feed`. Answers that stand in it are told as they pass: there may be many."""
@@ -73,19 +85,49 @@ class ObjectMeter(HeadMeter):
         """See `Meter.finish`."""
         whole = None if self._ended else self._elements.rest.whole()
         self._ended = True
-        poll, lined = self._poll, self._number > 0
-        for told in object_told(whole, poll.place, self._reader.provider, lined=lined) if whole else ():
-            poll.tell(told)
+        poll = self._poll
+        for told in object_told(whole, poll.place, self._reader.provider, lined=self._lined) if whole else ():
+            if told.id:  # in a list there may be anything
+                poll.tell(told)
+            for file in told.files if self._lined else ():  # it holds what stood here
+                poll.came_whole(file)
         return b""
 
     def _inlined(self, element: Bounded) -> None:
-        told = inlined_told(element, self._number, self._reader.provider)
-        self._number += 1
+        told = inlined_told(element, self._reader.provider)
+        line = self._names.next(None if told is None else told.line)
+        self._lined = True
         if told is None or told.reading is None:
             return
-        named = _name(self._elements.rest.ends()[0])  # the object's comes before what it holds
+        # Google's name comes before what the object holds
+        named = _name(self._elements.rest.ends()[0]) if self._poll.inlined is _GEMINIS else None
         told.id = named[1].decode("utf-8", "replace") if named else self._poll.place.id
-        self._poll.tell(told)
+        told.line = line
+        if told.id:
+            self._poll.tell(told)
+
+
+class ListMeter(HeadMeter):
+    """Passes a list of objects, and tells what each of them says of itself."""
+
+    __slots__ = ("_elements", "_poll")
+
+    def __init__(self, poll: Poll, reader: UsageReader) -> None:
+        super().__init__(reader)
+        self._poll = poll
+        self._elements = Elements(_LISTED, 1, self._object)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """See `Meter.feed`."""
+        self._elements.feed(chunk)
+        return chunk
+
+    def _object(self, element: Bounded) -> None:
+        whole = element.whole()
+        if whole is not None:  # one that is too long is told when it is fetched by itself
+            passed = ObjectMeter(self._poll, self._reader)
+            passed.feed(whole)
+            passed.finish()
 
 
 class LinesMeter(HeadMeter):
@@ -150,7 +192,8 @@ class ResponseMeter(HeadMeter):
         if self._told or self._response.id is None or self._response.status not in _RESPONSE_ENDED:
             return
         self._told = True
-        used = reading if reading.reported or self._response.status in ("completed", "incomplete") else None
+        # one that is cancelled may have used something by then, and tells nothing of it
+        used = None if self._response.status == "failed" and not reading.reported else reading
         self._poll.tell(
             Told(
                 id=self._response.id,
@@ -167,15 +210,16 @@ class ResponseMeter(HeadMeter):
 
 
 def poll(place: Place, path: bytes, tell: Tell, came_whole: Callable[[str], None]) -> Poll:
-    """The flavor of a GET of this path."""
-    response = b"/responses/" in path.lower()
+    """The flavor of a request of this path, see `told.place_of`."""
+    lower = path.lower()
     return Poll(
         metered=True,
         api=UNMETERED.api,
         operation=UNMETERED.operation,
         usage=(),
         place=place,
-        response=response,
+        response=b"/responses/" in lower,
+        inlined=_MISTRALS if b"/batch/jobs" in lower else _GEMINIS,
         tell=tell,
         came_whole=came_whole,
     )

@@ -1,8 +1,7 @@
 """What was promised and is fetched now: finished responses, batches, their files of results, jobs, videos.
 
-Reads what passes by and hands over each thing it tells, line by line: a file of any length takes bounded memory.
-Which call an object belongs to, and whether it was told before, is for others to know: the same answer may pass a
-hundred times.
+Where they are fetched, and what an object tells of itself; `results` reads the lines. Which call an object belongs to,
+and whether it was told before, is for others to know: the same answer may pass a hundred times.
 """
 
 from __future__ import annotations
@@ -18,25 +17,17 @@ import msgspec
 from taximeter.core import routes
 from taximeter.core.record import Operation
 from taximeter.core.usage import Reading
-from taximeter.flavors.chat import CHAT, COMPLETIONS
-from taximeter.flavors.cohere import COHERE_EMBED
-from taximeter.flavors.dialect import Dialect
-from taximeter.flavors.dialects import EMBEDDINGS, UNKNOWN
+from taximeter.flavors.dialects import UNKNOWN
 from taximeter.flavors.evals import EVALS, used_by_model
-from taximeter.flavors.framing.bounded import Bounded
-from taximeter.flavors.generate import EMBED_CONTENT, GENERATE
 from taximeter.flavors.media import VIDEO
-from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Answer, Prepared
-from taximeter.flavors.responses import RESPONSES
-from taximeter.flavors.usage.counts import Members, decode, members, raw_text, short_text
+from taximeter.flavors.usage.counts import Members, members, raw_text, short_text
 
-_ANSWER = Answer(status=200, content_type=b"application/json")
+ANSWER = Answer(status=200, content_type=b"application/json")
 _FAILED = frozenset(("failed", "cancelled", "canceled", "expired", "error", "rejected", "timeout_exceeded"))
 _ENDED = _FAILED | {"completed", "complete", "ended", "success", "succeeded", "incomplete", "done"}
 """States in lower case, without Google's `JOB_STATE_` and `BATCH_STATE_`."""
 _state_prefix = re.compile(r"^(job|batch)_state_")
-_line_name = re.compile(rb'"(?:custom_id|key)"\s*:\s*("(?:[^"\\]|\\.)*")').search
 
 
 class What(Enum):
@@ -47,6 +38,8 @@ class What(Enum):
     """A batch's results."""
     FILE = "file"
     """A file, which may be a batch's results."""
+    LIST = "list"
+    """Objects."""
 
 
 class Place(NamedTuple):
@@ -54,7 +47,7 @@ class Place(NamedTuple):
 
     what: What
     id: str
-    """Of the object or the file, as the path has it."""
+    """Of the object or the file, as the path has it; "" of a list."""
 
 
 class Told(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -87,96 +80,31 @@ _PLACES: tuple[tuple[re.Pattern[bytes], What], ...] = (
         ),
         What.OBJECT,
     ),
+    (re.compile(rb"(?i)/(?:batches|batch/jobs|embed-jobs|videos|batchPredictionJobs|evals/[^/]+/runs)()$"), What.LIST),
 )
+_CANCEL = re.compile(rb"(?i)/(?:responses|batches|batch/jobs)/([^/:]+)/cancel$").search
 
 
-def place_of(path: bytes) -> Place | None:
-    """What a GET of this path gives back that may have been promised; None: nothing."""
+def place_of(path: bytes, method: bytes = b"GET") -> Place | None:
+    """What a request of this path gives back that may have been promised; None: nothing. A POST that cancels answers as
+    a GET of the object does."""
     for spelled in routes.spellings(path.partition(b"?")[0]):
+        if method == b"POST":
+            match = _CANCEL(spelled)
+            if match is not None:
+                return Place(What.OBJECT, _decoded(match.group(1)))
+            continue
+        if method != b"GET":
+            continue
         for pattern, what in _PLACES:
             match = pattern.search(spelled)
             if match is not None:
-                return Place(what, unquote_to_bytes(match.group(match.lastindex or 1)).decode("utf-8", "replace"))
+                return Place(what, _decoded(match.group(match.lastindex or 1)))
     return None
 
 
-class LinesTeller:
-    """Reads a file of results, one JSON object a line, in whatever pieces it comes."""
-
-    __slots__ = ("_line", "_number", "_place", "_provider", "_tell", "results")
-
-    def __init__(self, place: Place, provider: str, tell: Tell) -> None:
-        self._place, self._provider, self._tell = place, provider, tell
-        self.results = False
-        """It is a file of results: one line, or more, was a call's answer or told that there is none."""
-        self._line = Bounded()
-        self._number = 0
-
-    def feed(self, piece: bytes) -> None:
-        """The next piece of the file."""
-        start = 0
-        while (end := piece.find(b"\n", start)) >= 0:
-            self._line.add(piece[start:end])
-            self._take()
-            start = end + 1
-        self._line.add(piece[start:])
-
-    def finish(self) -> None:
-        """There is no more of it. A last line that was cut short tells nothing."""
-        if self._line.size and (not self._line.overflowed or self._line.ends()[1].rstrip().endswith(b"}")):
-            self._take()
-
-    def _take(self) -> None:
-        whole = self._line.whole()
-        head, tail = self._line.ends()
-        self._line.clear()
-        if whole is not None and not whole.strip():
-            return
-        told = line_told(whole, self._provider) if whole is not None else long_line_told(head, tail, self._provider)
-        self.results = self.results or told is not None
-        if told is not None and told.reading is not None:  # a line that failed is billed nothing: nothing to tell
-            told.id, told.in_file = self._place.id, self._place.what is What.FILE
-            told.line = told.line or f"#{self._number}"
-            self._tell(told)
-        self._number += 1
-
-
-def line_told(line: bytes, provider: str) -> Told | None:
-    """What a line of results tells; None where it is no such line. The caller names the object."""
-    found = members(line)
-    if found is None:
-        return None
-    name = short_text(found.get("custom_id")) or short_text(found.get("key"))
-    body = _body_of(found)
-    if body is None:
-        # Named, and without an answer: it failed or expired, and nothing of it is billed.
-        failed = name is not None and ("error" in found or "result" in found)
-        return Told(id="", line=name) if failed else None
-    inner = members(body)
-    if inner is None:
-        return None
-    flavor = _flavor_of(inner)
-    reader = flavor.reader(flavor, Prepared(body=b""), _ANSWER, provider)
-    reader.whole(bytes(body))
-    return Told(id="", line=name, api=flavor.api, operation=flavor.operation, reading=reader.reading())
-
-
-def long_line_told(head: bytes, tail: bytes, provider: str) -> Told | None:
-    """The same of a line of which only the ends were kept."""
-    if b'"response"' not in head and b'"message"' not in head:
-        return None
-    flavor = next((one for mark, one in _MARKS if mark in head or mark in tail), UNKNOWN)
-    reader = flavor.reader(flavor, Prepared(body=b""), _ANSWER, provider)
-    reader.event_in_part(head, tail)
-    named = _line_name(head) or _line_name(tail)
-    name = decode(named.group(1)) if named else None
-    return Told(
-        id="",
-        line=name[:256] if isinstance(name, str) and name else None,
-        api=flavor.api,
-        operation=flavor.operation,
-        reading=reader.reading(),
-    )
+def _decoded(name: bytes) -> str:
+    return unquote_to_bytes(name).decode("utf-8", "replace")
 
 
 def object_told(body: bytes, place: Place, provider: str, *, lined: bool = False) -> list[Told]:
@@ -190,7 +118,7 @@ def object_told(body: bytes, place: Place, provider: str, *, lined: bool = False
     used = None
     if state not in _FAILED and raw_text(found.get("object")) != "batch":
         flavor = VIDEO if raw_text(found.get("object")) == "video" else UNKNOWN
-        reader = flavor.reader(flavor, Prepared(body=b""), _ANSWER, provider)
+        reader = flavor.reader(flavor, Prepared(body=b""), ANSWER, provider)
         reader.whole(body)
         used = reader.reading()
         if not (used.reported or used.measured) and (lined or lines or files):
@@ -217,64 +145,6 @@ def state_of(found: Members) -> str:
     if bytes(found.get("done", b"")) == b"true":
         return "failed" if "error" in found else state if state in _ENDED else "completed"
     return state if state in _ENDED else ""
-
-
-def _body_of(found: Members) -> msgspec.Raw | None:
-    """The answer in a line: OpenAI's and Mistral's `response.body`, Anthropic's `result.message`, Gemini's
-    `response`."""
-    response = members(found["response"]) if "response" in found else None
-    if response is not None:
-        if "body" in response:
-            status = decode(response.get("status_code", msgspec.Raw(b"200")))
-            return response["body"] if isinstance(status, int) and status < 400 else None
-        return found["response"]
-    result = members(found["result"]) if "result" in found else None
-    return None if result is None else result.get("message")
-
-
-_MARKS: tuple[tuple[bytes, Dialect], ...] = (
-    (b'"usageMetadata"', GENERATE),
-    (b'"chat.completion"', CHAT),
-    (b'"text_completion"', COMPLETIONS),
-    (b'"result"', MESSAGES),
-    (b'"embedding"', EMBEDDINGS),
-    (b'"object":"response"', RESPONSES),
-    (b'"object": "response"', RESPONSES),
-)
-
-
-def _flavor_of(body: Members) -> Dialect:
-    """By what an answer calls itself."""
-    kind = raw_text(body.get("object"))
-    if kind == "response":
-        return RESPONSES
-    if kind == "list":
-        return EMBEDDINGS
-    if kind == "text_completion":
-        return COMPLETIONS
-    if "choices" in body:
-        return CHAT
-    if raw_text(body.get("type")) == "message":
-        return MESSAGES
-    if "embedding" in body or "embeddings" in body:
-        return COHERE_EMBED if "meta" in body else EMBED_CONTENT
-    return GENERATE if "usageMetadata" in body else UNKNOWN
-
-
-def inlined_told(element: Bounded, number: int, provider: str) -> Told | None:
-    """What an answer tells that stands in the object itself (Gemini: `response.inlinedResponses.inlinedResponses`)."""
-    whole = element.whole()
-    if whole is None:
-        told = long_line_told(*element.ends(), provider)
-    else:
-        told = line_told(whole, provider)
-        inside = members(whole) or {}
-        meta = members(inside["metadata"]) if "metadata" in inside else None
-        if told is not None and meta is not None:
-            told.line = short_text(meta.get("key"))
-    if told is not None:
-        told.line = told.line or f"#{number}"
-    return told
 
 
 def name_of(found: Members, place: Place) -> str:

@@ -73,7 +73,7 @@ class Gateway:
             if loops.HEADER in head:
                 loops.check(exchange.headers, self.upstreams.mark)
             route, flavor = self._places[exchange.path]
-            if exchange.method != b"POST":
+            if flavor is UNMETERED or exchange.method != b"POST":
                 flavor = flavor_of(exchange.method, route.path, self.metering.journal, record, UNMETERED)
             named = _UNTAGGED
             if not self._tagging.names.isdisjoint(head):

@@ -16,16 +16,16 @@ _NAME_BYTES = 64
 
 
 class Elements:
-    """The objects in the array that stands under this name, so deep in the object."""
+    """The objects in the array that stands under one of these names, so deep in the object."""
 
-    __slots__ = ("_depth", "_element", "_escaped", "_found", "_in_array", "_inside", "_key", "_level", "_name", "rest")
+    __slots__ = ("_depth", "_element", "_escaped", "_found", "_in_array", "_inside", "_keys", "_level", "_name", "rest")
 
-    def __init__(self, key: bytes, level: int, found: Callable[[Bounded], None]) -> None:
+    def __init__(self, keys: tuple[str, ...], level: int, found: Callable[[Bounded], None]) -> None:
         """`level`: of the object that has the array; the outermost is 1. `found` is given each element, whole or in
         part."""
         self.rest = Bounded()
         """The object, with the array empty."""
-        self._key, self._level, self._found = key + b'"', level, found
+        self._keys, self._level, self._found = {f'{key}"'.encode() for key in keys}, level, found
         self._depth = 0
         self._inside = self._escaped = False
         """Within a string; behind a backslash whose partner comes with the next piece."""
@@ -71,7 +71,7 @@ class Elements:
     def _opened(self, bracket: bytes, piece: bytes, kept: int, at: int) -> int:
         """A bracket that ends at `at` opens; returns from where on the piece is still to be kept."""
         self._depth += 1
-        if not self._in_array and bracket == b"[" and self._depth == self._level + 1 and self._name == self._key:
+        if not self._in_array and bracket == b"[" and self._depth == self._level + 1 and self._name in self._keys:
             self._keep(piece[kept:at])
             self._in_array = True
             return at

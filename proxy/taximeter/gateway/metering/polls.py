@@ -65,8 +65,9 @@ def told_record(asked: Record, told: Told, now_us: int) -> Record:
 
 
 def flavor_of(method: bytes, path: bytes, journal: Journal, record: Open, otherwise: Flavor) -> Flavor | Poll:
-    """The flavor of a request that is no POST."""
-    place = place_of(path) if method == b"GET" else None
+    """The flavor of a request that asks for nothing to be done: `otherwise`, but where it gives back what was
+    promised."""
+    place = place_of(path, method)
     if place is None:
         return otherwise
     teller = Teller(journal, record)
