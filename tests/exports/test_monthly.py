@@ -30,6 +30,7 @@ from waits import HANG_S, happens
 
 CARD = Card(ref="r", rates=Rates(input=150_000, cached_input=75_000, output=600_000))
 OCTOBER_US = NOON_US - 10 * DAY_US
+NOW_US = NOON_US + 9 * 1_000_000
 SPAN = (OCTOBER_US, NOON_US + 1)
 
 
@@ -44,7 +45,7 @@ async def history(tmp_path):
 
 def bring(history, where, *kinds, card=lambda _: CARD):
     reader = history.reader
-    return list(monthly.export(reader, where, writers(reader, card), kinds, Filters(), *SPAN))
+    return list(monthly.export(reader, where, writers(reader, card), kinds, Filters(), *SPAN, now_us=NOW_US))
 
 
 async def test_a_month_is_made_anew_only_where_history_has_changed(history, tmp_path):
@@ -63,6 +64,35 @@ async def test_a_month_is_made_anew_only_where_history_has_changed(history, tmp_
     rows = list(csv.DictReader((tmp_path / "to/2026-10/usage.focus.csv").read_text().splitlines()))
     assert sum(Decimal(row["BilledCost"]) for row in rows) == Decimal("0.000032")
     assert sorted(path.suffix for path in (tmp_path / "to/2026-10").iterdir()) == [".csv", ".csv", ".json", ".json"]
+
+
+async def test_a_file_holds_what_is_told_of_it_whatever_comes_while_it_is_made(history, tmp_path):
+    where, told, reader = Folder(tmp_path / "to"), tmp_path / "to/2026-11/usage.focus.csv.json", history.reader
+    await history.deliver([batch([record(40, cost_nusd=5, ended_at=NOW_US)], "j1", 4)])  # as a clock ahead has it
+    came = [record(50, cost_nusd=7, ended_at=NOON_US + 50), correction(record(1, ended_at=NOON_US + 1), 11, None)]
+    coming = iter([None, batch(came[:1], "j1", 5), batch(came[1:], "j1", 6)])
+
+    class Busy:
+        """Of the sums and of the records there are, before what comes between."""
+
+        usage = staticmethod(reader.usage)
+
+        def export(self, filters):
+            if filters.kind == "correction" and (more := next(coming, None)) is not None:
+                asyncio.run_coroutine_threadsafe(history.deliver([more]), loop).result()
+            return reader.export(filters)
+
+    loop = asyncio.get_running_loop()
+    busy = Busy()
+    made = await asyncio.to_thread(
+        lambda: list(
+            monthly.export(busy, where, writers(busy, lambda _: CARD), ["focus"], Filters(), *SPAN, now_us=NOW_US)
+        )
+    )
+    assert [(each.what, each.records) for each in made] == [("written", 1), ("written", 5)]
+    manifest = json.loads(told.read_bytes())
+    rows = list(csv.DictReader(told.with_suffix("").read_text().splitlines()))
+    assert sum(Decimal(row["BilledCost"]) for row in rows) * 10**9 == manifest["cost_nusd"] == 94_500 + 7 + 11
 
 
 async def test_a_file_that_is_gone_or_cut_is_made_anew(history, tmp_path):
@@ -166,7 +196,7 @@ async def test_a_node_brings_its_exports_up_to_date_and_says_what_fails(history,
 async def test_what_a_reload_changes_is_brought_at_once(history, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "CHANGED_S", 0.01)
     asked: list[ExportSettings] = []
-    exporter = Exporter(lambda: [*asked], history.reader, lambda: lambda _: CARD, {}, now_s=lambda: NOON_US // 10**6)
+    exporter = Exporter(lambda: [*asked], history.reader, lambda: lambda _: CARD, {}, now_s=lambda: NOW_US // 10**6)
     running = asyncio.create_task(exporter.run())
     await asyncio.sleep(0)  # it has looked, and waits for midnight
     asked.append(ExportSettings(to=str(tmp_path / "to"), formats=["csv"]))

@@ -22,6 +22,7 @@ _SAID = {
     "written": "written, {}",
     "kept": "is as history is, {}",
     "nothing": "no calls",
+    "busy": "left as it is: more of that month came each time that it was made; again later",
     "gone": "left as it is: history has the sums of that month, but no longer all of its records",
 }
 
@@ -43,7 +44,7 @@ def bring(backend: Backend, params: Params, where: str, kinds: tuple[Kind, ...],
     with ExitStack() as stack:
         reader = _reader(backend, stack)
         made = writers(reader, prices_now(load(None)).find if "focus" in kinds else lambda record: None)
-        for done in export(reader, to, made, kinds, whole, first_us, end_us):
+        for done in export(reader, to, made, kinds, whole, first_us, end_us, now_us=now_us):
             if as_json:
                 echo(encode(done._asdict()).decode())
             else:

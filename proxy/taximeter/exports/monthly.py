@@ -58,15 +58,17 @@ class Writer(Protocol):
 
 Writers = Callable[[Kind, BinaryIO, Filters], Writer]
 LAYOUT = "1"
+TRIES = 5
+"""To make a file while records of its month, such as corrections, come in."""
 
 
 class Done(NamedTuple):
     """What became of a month's file."""
 
     name: str
-    what: Literal["written", "kept", "nothing", "gone"]
+    what: Literal["written", "kept", "nothing", "gone", "busy"]
     """`kept`: it is as history is. `nothing`: no calls. `gone`: history has its sums, but no longer all of its records;
-    a file there is stays as it is."""
+    a file there is stays as it is. `busy`: each time that it was made, more of that month came; it stays too."""
     records: int
 
 
@@ -86,12 +88,21 @@ def months_before(end_us: int, number: int) -> int:
 
 
 def export(
-    source: Source, place: Place, writers: Writers, kinds: Iterable[Kind], filters: Filters, first_us: int, end_us: int
+    source: Source,
+    place: Place,
+    writers: Writers,
+    kinds: Iterable[Kind],
+    filters: Filters,
+    first_us: int,
+    end_us: int,
+    *,
+    now_us: int,
 ) -> Iterator[Done]:
-    """Bring the files of these months to what history has. Raises CannotExport, HistoryUnavailable."""
+    """Bring the files of these months to what history has; this month's to what had ended at `now_us`, so that it holds
+    what its manifest says however many calls end meanwhile. Raises CannotExport, HistoryUnavailable."""
     kinds = list(kinds)
     for month, start_us, until_us in months(first_us, end_us):
-        asked = msgspec.structs.replace(filters, from_us=start_us, to_us=until_us)
+        asked = msgspec.structs.replace(filters, from_us=start_us, to_us=min(until_us, max(start_us, now_us)))
         for kind in kinds:
             yield _bring(source, place, writers, kind, asked, f"{month}/usage.{NAMES.get(kind, kind)}")
 
@@ -106,23 +117,28 @@ def _bring(source: Source, place: Place, writers: Writers, kind: Kind, asked: Fi
     if sums[0] == 0 and before is None:
         return Done(name, "nothing", 0)
     try:
-        return _made(source, place, writers, kind, asked, name, sums)
+        for _ in range(TRIES):
+            done = _made(source, place, writers, kind, asked, name, sums)
+            if done is not None:
+                return done
+            sums = _sums(source, asked)
+        return Done(name, "busy", sums[0])
     except OSError as error:  # where it is made before it is put
         raise CannotExport(f"{name} cannot be made: {error}") from error
 
 
 def _made(
     source: Source, place: Place, writers: Writers, kind: Kind, asked: Filters, name: str, sums: tuple[int, int, int]
-) -> Done:
+) -> Done | None:
+    """None: records came while it was made, so that it is neither what history had before nor what it has now."""
     with tempfile.TemporaryDirectory() as folder:
         made, told = Path(folder, "made"), Path(folder, "told")
         with made.open("wb") as file:
             records = _write(source, writers(kind, file, asked), asked)
-        if records < sums[0]:
-            return Done(name, "gone", records)
+        if records != sums[0]:
+            return Done(name, "gone", records) if records < sums[0] else None
         with made.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()
-        # Of before it was read: what came meanwhile has it made anew the next time, if it is in or not.
         manifest = Manifest(
             records=sums[0],
             cost_nusd=sums[1],

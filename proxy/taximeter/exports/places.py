@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from taximeter.core.errors import ConfigError, TaximeterError
 
 if TYPE_CHECKING:
-    from obstore.store import S3Store
+    from obstore.store import RetryConfig, S3Store
 
 S3 = "s3://"
 LEFT_S = 86_400.0
@@ -24,6 +25,10 @@ VARIABLES = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ALLOW_HTTP", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
 )  # fmt: skip
 """What an `env_file` may say of a bucket. Others (roles of containers and machines) obstore finds by itself."""
+
+
+_RETRIES: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
+"""Of one request: an endpoint that never answers is told within about a minute and a half, and not after four."""
 
 
 class CannotExport(TaximeterError):
@@ -51,7 +56,8 @@ def place(to: str, environ: Mapping[str, str] = os.environ) -> Place:
         raise ConfigError(f"{to} needs obstore: pip install 'taximeter[s3]'") from None
     try:
         given: Any = {name.lower(): environ[name] for name in VARIABLES if environ.get(name)}
-        return Bucket(S3Store(bucket, prefix=prefix.strip("/") or None, config=given), to)
+        store = S3Store(bucket, prefix=prefix.strip("/") or None, config=given, retry_config=_RETRIES)
+        return Bucket(store, to)
     except Exception as error:  # obstore's errors share no other base
         raise ConfigError(f"{to}: {_first_line(error)}. AWS_… in the environment says how to reach it.") from None
 

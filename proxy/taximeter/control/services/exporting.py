@@ -131,6 +131,9 @@ class Exporter:
                     log.info("%s: %s written, %d records", name, each.name, each.records)
                 elif each.what == "gone":
                     log.warning("%s: %s is left as it is: history no longer has all of its records", name, each.name)
+                elif each.what == "busy":
+                    well = False
+                    log.warning("%s: %s is left as it is: more came each time that it was made", name, each.name)
         return well
 
     def _bring(self, one: ExportSettings) -> list[Done]:
@@ -138,4 +141,4 @@ class Exporter:
         first_us = monthly.months_before(end_us, MONTHS_BACK)
         made = writers(self._source, self._card())
         to = place(one.to, self._environ())
-        return list(monthly.export(self._source, to, made, one.formats, Filters(), first_us, end_us))
+        return list(monthly.export(self._source, to, made, one.formats, Filters(), first_us, end_us, now_us=end_us))
