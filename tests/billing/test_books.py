@@ -13,6 +13,7 @@ from ledger import US, batch, call, calls
 from taximeter.billing.books import Books, Tariff
 from taximeter.billing.period import Asked, Period
 from taximeter.billing.rule import Plan, Price, Rate
+from taximeter.billing.shown import about
 from taximeter.cli.moving import move
 from taximeter.core.correction import correction
 from taximeter.core.errors import BadRequest, Conflict, NotFound
@@ -188,6 +189,9 @@ def test_a_plan_of_codes_with_volume_tiers_and_chunks(sqlite):
     assert found["embedding"].charge_usd == Decimal("0.0002")
     assert found[None].charge_usd == Decimal("0.003") and found[None].quantities.chunks == 3
     assert made.total.charge_usd == Decimal("0.003265")
+    assert [about(line) for line in made.lines if line.key["operation"] is None] == ["chunks"]
+    (line,) = sqlite.preview(FIRST, Tariff([codes]), by=("track",), chunks=3).lines
+    assert (about(line), line.quantities.requests) == ("no track", 3)  # calls without a track, and the chunks
 
 
 def test_what_few_calls_use_is_on_their_line_and_corrected_too(kept):

@@ -255,8 +255,8 @@ def _rate(asked: Asked, tariff: Tariff) -> Rate:
     rate = rate_at(tariff.rates, asked.currency, asked.period.to_us - 1)
     if rate is None:
         raise BadRequest(
-            f"There is no rate of {asked.currency[:80]!r} for {shown(asked.period.to_us)}: the settings have it as "
-            "[[currency]].",
+            f"There is no rate of {asked.currency[:80]!r} for {shown(asked.period.to_us)}: put one into the settings, "
+            "as [[currency]].",
             param="currency",
         )
     return rate

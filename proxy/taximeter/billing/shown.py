@@ -62,7 +62,7 @@ def row(line: Line, currency_places: int) -> Row:
 def about(line: Line) -> str:
     """What a line is about."""
     named = ", ".join(value or f"no {name.replace('_', ' ')}" for name, value in line.key.items()) or "all calls"
-    if line.quantities.chunks and not any(line.key.values()):
+    if line.quantities.chunks and not line.quantities.requests and not any(line.key.values()):
         named = "chunks"
     return named if line.corrects is None else f"correction of statement {line.corrects}: {named}"
 
