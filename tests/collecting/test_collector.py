@@ -1,6 +1,7 @@
 """The collector over a real history, journal and connections, against the scripted provider."""
 
 import asyncio
+import gzip
 import json
 import logging
 from typing import Any
@@ -73,8 +74,9 @@ class Books:
 async def made(tmp_path, provider, url):
     books = []
 
-    def make(name="n"):
-        settings = UpstreamSettings(name="batches", base_url=provider.base_url, api_key_env="KEY", collect=True)
+    def make(name="n", **more):
+        at = {"base_url": provider.base_url} | more
+        settings = UpstreamSettings(name="batches", api_key_env="KEY", collect=True, **at)
         books.append(Books(tmp_path, url, settings, name))
         return books[-1]
 
@@ -105,6 +107,77 @@ async def test_what_nobody_fetches_is_fetched_with_our_credential_until_it_is_se
         "/v1/batches/batch_1", "/v1/batches/batch_1", "/v1/files/file-1/content"
     ]  # fmt: skip
     assert {each.request_id for each in books.settlements} == {"req-1"}
+
+
+MESSAGE = {"type": "message", "model": "claude-haiku-4-5", "usage": {"input_tokens": 7, "output_tokens": 3}}
+GEMINI = {"usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3}, "modelVersion": "gemini-2.5-flash"}
+SHAPES = {
+    "azure": (
+        "batch_1", {}, {
+            "/openai/v1/batches/batch_1": ENDED,
+            "/openai/v1/files/file-1/content": {"custom_id": "a", "response": {"status_code": 200, "body": CHAT}},
+        }, ("api-key", "sk-ours"),
+    ),
+    "groq": (
+        "batch_1", {}, {
+            "/openai/v1/batches/batch_1": ENDED,
+            "/openai/v1/files/file-1/content": {"custom_id": "a", "response": {"status_code": 200, "body": CHAT}},
+        }, ("authorization", "Bearer sk-ours"),
+    ),
+    "anthropic": (
+        "msgbatch_1", {}, {
+            "/v1/messages/batches/msgbatch_1": {
+                "id": "msgbatch_1", "processing_status": "ended", "results_url": "https://elsewhere.example/results"
+            },
+            "/v1/messages/batches/msgbatch_1/results": {
+                "custom_id": "a", "result": {"type": "succeeded", "message": MESSAGE}
+            },
+        }, ("x-api-key", "sk-ours"),
+    ),
+    "google": (
+        "batches/1", {}, {
+            "/v1beta/batches/1": {
+                "name": "batches/1", "metadata": {"state": "BATCH_STATE_SUCCEEDED"}, "done": True,
+                "response": {"responsesFile": "files/f1"},
+            },
+            "/download/v1beta/files/f1:download?alt=media": {"key": "a", "response": GEMINI},
+        }, ("x-goog-api-key", "sk-ours"),
+    ),
+    "mistral": (
+        "j1", {}, {
+            "/v1/batch/jobs/j1": {"id": "j1", "object": "batch", "status": "SUCCESS", "output_file": "o"},
+            "/v1/files/o/content": {"custom_id": "a", "response": {"status_code": 200, "body": CHAT}},
+        }, ("authorization", "Bearer sk-ours"),
+    ),
+    "openai": (
+        "resp_1", {"api": "responses"}, {
+            "/v1/responses/resp_1": {
+                "id": "resp_1", "object": "response", "status": "completed",
+                "usage": {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10},
+            },
+        }, ("authorization", "Bearer sk-ours"),
+    ),
+}  # fmt: skip
+BASES = {"azure": "/openai/v1", "groq": "/openai/v1"}  # as the guides have them; else /v1
+
+
+@pytest.mark.parametrize("company", SHAPES)
+async def test_each_providers_objects_are_fetched_as_it_wants_and_settled(made, provider, company):
+    name, more, answers, (header, value) = SHAPES[company]
+    base_url = provider.base_url.removesuffix("/v1") + BASES.get(company, "/v1")
+    books = made("n", provider=company, base_url=base_url)
+    packed = [*JSON, ("content-encoding", "gzip")]  # as some do unasked
+    provider.handler = lambda request: script(
+        response(gzip.compress(json.dumps(answers[request.target]).encode()), headers=packed)
+    )
+    await books.deliver(promised(name=name, provider=company, **more))
+    assert [await books.look() for _ in answers] == [1] * len(answers)
+    assert await books.look(9_999.0) == 0
+    assert [each.target for each in provider.requests] == list(answers)
+    assert {each.header(header) for each in provider.requests} == {value}
+    used = [(each.line, each.input_tokens, each.output_tokens) for each in books.settlements if each.kind == "usage"]
+    assert used == [("a" if len(answers) > 1 else "", 7, 3)]
+    assert await books.history.owed(None, ("outstanding",), 9) == []
 
 
 async def test_an_upstream_that_refuses_is_left_alone_and_a_cut_file_is_fetched_again(made, provider, caplog):

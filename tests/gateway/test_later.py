@@ -1,5 +1,7 @@
 """Calls that are answered now and billed later: their records know the object, and no figure that nobody told."""
 
+import gzip
+
 import httpx2
 import msgspec
 import pytest
@@ -57,6 +59,31 @@ ENDED = {**QUEUED, "status": "completed", "usage": {"input_tokens": 7, "output_t
 CHAT_USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 CHAT = {"object": "chat.completion", "model": "m", "choices": [], "usage": CHAT_USAGE}
 LINE = {"custom_id": "a", "response": {"status_code": 200, "body": CHAT}}
+MESSAGE = {"type": "message", "model": "claude-haiku-4-5", "usage": {"input_tokens": 7, "output_tokens": 3}}
+GEMINI = {"usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3, "totalTokenCount": 10}}
+GOOGLES = {"name": "batches/1", "metadata": {"state": "BATCH_STATE_SUCCEEDED"}, "done": True}
+OF_EACH = {
+    "/openai/v1/batches/b1": ({"id": "b1", "object": "batch", "status": "expired", "output_file_id": "f"},
+                              "b1", "", "expired", ["f"]),
+    "/openai/files/f/content?api-version=2025-04-01-preview": (LINE, "file:f", "a", None, None),
+    "/v1/messages/batches/m1": ({"id": "m1", "processing_status": "ended", "results_url": "https://x/results"},
+                                "m1", "", "ended", ["m1/results"]),
+    "/v1/messages/batches/m1/results": ({"custom_id": "a", "result": {"type": "succeeded", "message": MESSAGE}},
+                                        "m1", "a", None, None),
+    "/v1beta/batches/1": ({**GOOGLES, "response": {"responsesFile": "files/f"}}, "batches/1", "", "succeeded", ["f"]),
+    "/v1beta/batches/1?alt=json": (
+        {**GOOGLES, "response": {"inlinedResponses": {"inlinedResponses": [{"response": GEMINI}]}}},
+        "batches/1", "#0", None, None),
+    "/download/v1beta/files/f:download?alt=media": ({"key": "a", "response": GEMINI}, "file:f", "a", None, None),
+    "/v1/batch/jobs/j1": ({"id": "j1", "status": "SUCCESS", "object": "batch", "output_file": "f"},
+                          "j1", "", "success", ["f"]),
+    "/v1/batch/jobs/j1?inline=true": ({"id": "j1", "status": "SUCCESS", "object": "batch", "outputs": [LINE]},
+                                      "j1", "a", None, None),
+    "/v1/batches?limit=1": ({"object": "list", "data": [{"id": "b1", "object": "batch", "status": "completed",
+                                                         "output_file_id": "f"}]}, "b1", "", "completed", ["f"]),
+    "/v1/videos/video_1": ({"id": "video_1", "object": "video", "status": "failed"}, "video_1", "", "failed", None),
+}  # fmt: skip
+"""What each API answers to a GET, and what is told first of it: object, line, state, files."""
 EVENTS = b"".join(
     b"data: " + msgspec.json.encode({"type": f"response.{each['status']}", "response": each}) + b"\n\n"
     for each in (QUEUED, ENDED)
@@ -83,6 +110,21 @@ async def test_what_is_fetched_tells_its_use_under_an_id_of_its_own_and_passes_a
     assert (teller["deferred"], teller.get("line", ""), teller.get("object_state")) == (told[0], told[1] or "", told[2])
     assert teller["request_id"] != poll["request_id"] == got.headers["x-taximeter-request-id"]
     assert not poll.keys() & {"input_tokens", "deferred", "kind", "cost_nusd"}
+
+
+@pytest.mark.parametrize("path", OF_EACH)
+async def test_what_each_api_gives_back_tells_gzipped_too_and_a_head_tells_nothing(serve, provider, path) -> None:
+    body, *told = OF_EACH[path]
+    packed = gzip.compress(msgspec.json.encode(body))
+    provider.script(response(b"", headers=JSON))
+    provider.script(response(packed, headers=[*JSON, ("content-encoding", "gzip")]))
+    async with serve(provider) as running, httpx2.AsyncClient() as client:
+        assert (await client.head(running.url + path)).status_code == 200
+        assert (await client.get(running.url + path)).json() == body
+    _, first, *_, poll = running.records
+    assert first["kind"] == "told" and "kind" not in poll
+    assert [first["deferred"], first.get("line", ""), first.get("object_state"), first.get("files")] == told
+    assert first.get("input_tokens") == (7 if told[1] else None)
 
 
 async def test_what_cancels_a_call_tells_how_it_ended(serve, provider) -> None:

@@ -125,7 +125,7 @@ class Collector:
         if place is None:
             return
         kind = next((value for name, value in answer.headers if name == b"content-type"), b"")
-        told = Answer(status=answer.status, content_type=kind)
+        told = Answer(status=answer.status, content_type=kind, headers=answer.headers)
         meter: Meter = poll(place, path, teller, teller.came_whole).meter(Prepared(body=b""), told, upstream.provider)
 
         def read(data: bytes) -> bool:
