@@ -108,3 +108,22 @@ def test_what_is_probably_not_meant_is_doubted():
     assert doubted({"by": "upstream"}, {"ADMIN": "sk-1"}) == ["reconcile[0].by"]
     assert doubted({"by": "upstream", "names": {"key_1": "openai"}}, {"ADMIN": "sk-1"}) == []
     assert doubted({}, {}) == [], "told where settings are tried"
+
+
+def test_upstreams_that_cannot_be_told_apart_are_doubted():
+    keys = {"ADMIN": "sk-1", "CALLS": "sk-2", "ALIKE": "sk-2", "OTHER": "sk-3"}
+
+    def doubted(kept, given, *variables):
+        whole = settings(given)
+        whole.history.retention_days = kept
+        whole.upstream = [UpstreamSettings(name=f"u{n}", api_key_env=each) for n, each in enumerate(variables)]
+        return [str(each) for each in doubts(whole.reconcile[0], "reconcile[0]", whole, keys)]
+
+    apart = {"by": "upstream", "days": 7}
+    (why,) = doubted(9, apart, "CALLS", "OTHER", "ALIKE")
+    assert why.startswith("u0 and u2 send the same key")
+    assert doubted(9, {"by": "key"}, "CALLS", "ALIKE") == [] == doubted(9, apart, "CALLS", "OTHER")
+    (why,) = doubted(8, apart, "CALLS", "OTHER")
+    assert "forgets after 8 days" in why
+    assert doubted(8, {"only_upstreams": ["u0"]}, "CALLS", "OTHER") == [why]
+    assert doubted(8, {"only_upstreams": ["u0"]}, "CALLS") == [], "sums by provider say the same"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
+from math import ceil
 
 from taximeter.cli.findings import Trouble
 from taximeter.config import Settings
 from taximeter.config.secret import reconcile_credential
 from taximeter.config.settings import ReconcileSettings
 from taximeter.core.errors import ConfigError
-from taximeter.reconcile.pulling import Puller, pullers
+from taximeter.reconcile.pulling import Puller, pullers, scope_of
 from taximeter.reconcile.rule import PullFailed, settled
 from taximeter.reconcile.told import Span
 
@@ -22,6 +23,7 @@ _DO = "see that the credential is one of an administrator, who may read usage, a
 def doubts(each: ReconcileSettings, path: str, settings: Settings, environ: Mapping[str, str]) -> Iterator[Trouble]:
     """What would work, but probably not as it is meant. Nothing is asked."""
     keys = {environ.get(upstream.api_key_env, "").strip() for upstream in settings.upstream if upstream.api_key_env}
+    yield from _of_upstreams(each, path, settings, environ)
     try:
         credential = reconcile_credential(each, path, environ)
     except ConfigError:  # told where settings are tried
@@ -38,6 +40,36 @@ def doubts(each: ReconcileSettings, path: str, settings: Settings, environ: Mapp
             "no upstream has a credential of ours, so the provider's keys cannot be told to be any upstream's",
             do='say which they are: names = { "key_abc" = "openai" }',
             setting=f"{path}.by",
+            level="warning",
+        )
+
+
+def _of_upstreams(
+    each: ReconcileSettings, path: str, settings: Settings, environ: Mapping[str, str]
+) -> Iterator[Trouble]:
+    """Where calls of single upstreams are looked at."""
+    scope = scope_of(each, settings)
+    if each.by != "upstream" and not scope.upstreams:
+        return
+    named: dict[str, list[str]] = {}
+    for upstream in settings.upstream:
+        wanted = upstream.name in scope.upstreams if scope.upstreams else scope.provider in ("", upstream.provider)
+        if wanted and (key := environ.get(upstream.api_key_env, "").strip() if upstream.api_key_env else ""):
+            named.setdefault(key, []).append(upstream.name)
+    for names in named.values() if each.by == "upstream" else ():
+        if len(names) > 1:
+            yield Trouble(
+                f"{' and '.join(names)} send the same key, so what was billed to it cannot be told to be either's",
+                do='give each a key of its own, or compare without by = "upstream"',
+                setting=f"{path}.by",
+                level="warning",
+            )
+    reach, kept = each.days + ceil(each.lag_h / 24) + 1, settings.history.retention_days
+    if kept < reach:
+        yield Trouble(
+            f"it is read from single records, which history forgets after {kept} days, and looks back further",
+            do=f"set history.retention_days to {reach} or more, or look at fewer days",
+            setting=f"{path}.days",
             level="warning",
         )
 

@@ -28,7 +28,7 @@ VARIABLES = (
 
 
 _RETRIES: RetryConfig = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
-"""Of one request: an endpoint that never answers is told within about a minute and a half, and not after four."""
+"""Of one request: an endpoint that never answers is told after a minute or two, and not after four."""
 
 
 class CannotExport(TaximeterError):
