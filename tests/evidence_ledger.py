@@ -101,9 +101,15 @@ class Books:
         with HistoryEvidence.of(self.database) as source:
             yield source
 
-    def check(self, from_us: int | None = None, to_us: int | None = None, trusted: Iterable[bytes] = ()) -> Report:
+    def check(
+        self,
+        from_us: int | None = None,
+        to_us: int | None = None,
+        trusted: Iterable[bytes] = (),
+        known: Iterable[str] = (),
+    ) -> Report:
         with self.source() as source:
-            report = check(source, from_us, to_us, trusted)
+            report = check(source, from_us, to_us, trusted, known)
             if self.journal.is_dir():
                 check_files(self.journal, source, report)
                 explain(report, self.journal, source)

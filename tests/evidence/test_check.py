@@ -8,6 +8,7 @@ from sqlalchemy import delete, insert, select, text, update
 
 from evidence_ledger import DAY_US, ONE, OTHER, Books, calls_of, places
 from ledger import T0, US, call, random_call
+from taximeter.evidence.check import OPEN_END
 from taximeter.evidence.keys import generate
 from taximeter.evidence.report import Report
 from taximeter.evidence.roots import check_roots
@@ -262,6 +263,35 @@ def test_the_end_of_a_chain_cannot_be_cut_off(sealed):
     assert ("evidence_missing", "c" * 32, 2) in places(sealed.check())
     changed(sealed, update(journals).where(journals.c.journal_id == ONE).values(ended=False))
     assert ("evidence_missing", ONE, 5) in places(sealed.check())
+
+
+def test_a_history_rolled_back_to_an_older_root_is_told_by_a_copy_of_a_later_one(tmp_path):
+    """Nothing in it is wrong: only who holds a later root, or looks at when the last was made, sees it."""
+    books = Books(f"sqlite:///{tmp_path / 'history.db'}", tmp_path)
+    books.deliver(ONE, calls_of(2))
+    first = books.seal(T0 + DAY_US)
+    books.deliver(OTHER, calls_of(2, "other", ended_at=T0 + DAY_US))
+    second = books.seal(T0 + 2 * DAY_US)
+    assert first is not None and second is not None
+    trusted, known = [books.signer.public], [first.digest, second.digest]
+    assert books.check(trusted=trusted, known=known).faults == []
+    with books.database.writing() as connection:  # as if the second journal had never been
+        connection.execute(delete(events).where(events.c.id > 2 << SEQ_BITS))
+        connection.execute(delete(QUARTER).where(QUARTER.c.start_s > T0 // US))
+        connection.execute(delete(evidence_segments).where(evidence_segments.c.root_no == 2))
+        connection.execute(delete(evidence_roots).where(evidence_roots.c.root_no == 2))
+        connection.execute(delete(journals).where(journals.c.journal_id == OTHER))
+    (books.journal / f"{OTHER}.jsonl").unlink()
+    report = books.check(trusted=trusted)
+    assert (report.faults, report.sealed_us, report.notes) == ([], T0 + DAY_US, [])
+    assert books.check(T0, T0 + 3 * DAY_US, trusted).notes == [OPEN_END]
+    (fault,) = books.check(trusted=trusted, known=known).faults
+    assert fault.kind == "root_missing" and second.digest in fault.problem
+
+
+def test_a_journal_whose_chain_is_said_never_to_have_begun_is_found(sealed):
+    changed(sealed, update(journals).where(journals.c.journal_id == ONE).values(chain=""))
+    assert places(sealed.check()) == {("evidence_missing", ONE, 5)}
 
 
 def test_sums_that_are_not_those_of_the_records_are_found(sealed):

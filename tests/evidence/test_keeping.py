@@ -8,6 +8,7 @@ from sqlalchemy import delete, insert, select, text, update
 from evidence_ledger import DAY_US, ONE, OTHER, Books, batches, calls_of, journal_file, opened, places
 from ledger import T0, US, call
 from taximeter.core.deferred import TOLD
+from taximeter.evidence.check import OUTLIVED
 from taximeter.evidence.keys import Signer
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.format import CLOSE, open_line
@@ -90,14 +91,24 @@ def test_what_retention_deleted_was_there(books):
     with books.database.writing() as connection:
         connection.execute(delete(events).where(events.c.ended_at < T0 + DAY_US))
         connection.execute(insert(meta).values(name="events_since_us", value=str(T0 + DAY_US)))
-    report = books.check()
-    assert (report.faults, report.records, report.deleted) == ([], 2, 3)
+    report = books.check(trusted=[books.signer.public])
+    assert (report.faults, report.records, report.deleted, report.notes) == ([], 2, 3, [])
     assert books.tables.prune() == 1
     report = books.check(trusted=[books.signer.public])
     assert (report.faults, report.records, report.deleted, report.trusted_roots) == ([], 2, 3, 1)
     with books.database.writing() as connection:
         connection.execute(delete(events).where(events.c.request_id == "later-1"))
     assert places(books.check()) == {("record_missing", OTHER, 1)}
+
+
+def test_a_record_that_somebody_else_deleted_than_retention_stands_out(books):
+    books.deliver(ONE, calls_of(3))
+    books.seal()
+    with books.database.writing() as connection:
+        connection.execute(delete(events).where(events.c.request_id == "req-3"))
+        connection.execute(insert(meta).values(name="events_since_us", value=str(T0 + DAY_US)))
+    report = books.check(trusted=[books.signer.public])
+    assert (report.faults, report.deleted, report.notes) == ([], 1, [f"2 {OUTLIVED}"])
 
 
 def test_a_history_of_before_is_proven_from_then_on(new_url, tmp_path):

@@ -76,15 +76,16 @@ def test_every_command_prints_what_the_page_shows(run):
 def test_errors_say_what_to_do(run, tmp_path):
     for command, problem in (
         ("taximeter receipt", "Name a request, or --check FILE."),
-        ("taximeter receipt nobody", "nothing is recorded of a request 'nobody'"),
+        ("taximeter receipt nobody", "Nothing is recorded of the request 'nobody'"),
         ("taximeter receipt req-1", "its record is under no root yet"),
         ("taximeter evidence seal", "evidence-key.pem cannot be read"),
         ("taximeter verify --history sqlite:///none.db", "There is no history database"),
         ("taximeter verify --public-key data/history.db", "no public key can be read from it"),
+        ("taximeter verify --root 12ab --history sqlite:///data/history.db", "a SHA-256 has 64 hex digits"),
         ("taximeter export -o x.evidence --model m --history sqlite:///data/history.db", "leave other filters out"),
     ):
         text, code = run(command)
-        assert problem in text and code in (1, 2), (command, text)
+        assert problem in text and code in (1, 2, 4), (command, text)
     assert run("taximeter evidence keygen evidence-key.pem")[1] == 0
     assert (tmp_path / "evidence-key.pem").stat().st_mode & 0o777 == 0o600
     assert "is there already" in run("taximeter evidence keygen evidence-key.pem")[0]
@@ -92,6 +93,10 @@ def test_errors_say_what_to_do(run, tmp_path):
     assert run("taximeter evidence seal")[0] == "There is nothing that is under no root.\n"
     exported = "taximeter export -o x.evidence --from 2025-11-22 --to 2025-11-23 --history sqlite:///data/history.db"
     assert run(exported)[1] == 0
+    (signed,) = [line.split()[-1] for line in run("taximeter evidence roots")[0].splitlines() if line[:1] == "1"]
+    assert run(f"taximeter verify x.evidence --root {signed}")[1] == 0
+    text, code = run(f"taximeter verify x.evidence --root {signed} --root {'0' * 64}")
+    assert "root missing" in text and code == 1
     text, code = run("taximeter verify x.evidence --from 2025-11-01")
     assert "that period is not in it" in text and code == 2
     assert run("taximeter verify x.evidence --from 2025-11-22T08:00:00Z --json")[1] == 0

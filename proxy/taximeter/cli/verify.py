@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -32,6 +33,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.command()
 @click.argument("export", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @_public
+@click.option(
+    "--root", "known", multiple=True, metavar="SHA256", help="Of a root that you were told of: it has to be there."
+)
 @_history
 @_config
 @_json
@@ -41,6 +45,7 @@ def verify(
     params: dict[str, list[str]],
     export: Path | None,
     public_files: Sequence[Path],
+    known: Sequence[str],
     history: str | None,
     config_file: Path | None,
     as_json: bool,
@@ -53,17 +58,17 @@ def verify(
     from taximeter.evidence.check import check
     from taximeter.evidence.files import check_files, explain
 
-    trusted, (from_us, to_us) = _keys(public_files), _range(params)
+    trusted, (from_us, to_us), known = _keys(public_files), _range(params), _digests(known)
     if export is not None:
         from taximeter.evidence.bundle import Bundle
 
         bundle = Bundle(export)
         from_us, to_us = _within(bundle.head.from_us, bundle.head.to_us, from_us, to_us)
-        _tell(check(bundle, from_us, to_us, trusted), as_json)
+        _tell(check(bundle, from_us, to_us, trusted, known), as_json)
         return
     journal = journal_of(history, config_file)
     with evidence_of(history_url(history, config_file)) as source:
-        report = check(source, from_us, to_us, trusted)
+        report = check(source, from_us, to_us, trusted, known)
         if journal is not None:
             check_files(journal, source, report)
             explain(report, journal, source)
@@ -124,6 +129,16 @@ def _keys(files: Sequence[Path]) -> list[bytes]:
     return [key for file in files for key in public_keys(file)]
 
 
+def _digests(known: Sequence[str]) -> list[str]:
+    """Raises BadRequest where one is no SHA-256."""
+    for digest in known:
+        if not re.fullmatch("[0-9a-fA-F]{64}", digest):
+            raise BadRequest(
+                f"--root {digest}: a SHA-256 has 64 hex digits; `taximeter evidence roots` shows those there are."
+            )
+    return [digest.lower() for digest in known]
+
+
 def _range(params: dict[str, list[str]]) -> tuple[int | None, int | None]:
     first, last = (params[name][0] if name in params else None for name in ("from", "to"))
     tz = params["tz"][0] if "tz" in params else "UTC"
@@ -167,6 +182,8 @@ def _lines(report: Report) -> list[str]:
     of = f", of {_many(report.journals, 'journal')}"
     lines.append(f"As it was delivered: {_many(report.records, 'record')}{of}.")
     signed = f"Signed: {count(report.signed_roots)} of {_many(report.roots, 'root')}"
+    if report.sealed_us is not None:
+        signed += f", the last of {_moment(report.sealed_us)}"
     lines.append(f"{signed} (keys: {', '.join(report.keys)})." if report.keys else f"{signed}.")
     if report.trusted_roots:
         lines.append(f"Spoken for by the keys given: {_many(report.trusted_roots, 'root')}.")

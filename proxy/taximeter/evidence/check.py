@@ -12,14 +12,30 @@ from taximeter.evidence.roots import check_roots
 from taximeter.evidence.source import NO_RECORD, Found, Source, Stretch
 from taximeter.evidence.statements import Root, Segment, leaf, segment, segment_of, text_of
 
+OUTLIVED = (
+    "records are there of a time of which retention is said to have deleted all: it may be deleting now, or they came "
+    "late; else it was not retention that deleted the others."
+)
+OPEN_END = "The period ends after the last root was made: whether there was more of it, no root tells."
+
 
 def check(
-    source: Source, from_us: int | None = None, to_us: int | None = None, trusted: Iterable[bytes] = ()
+    source: Source,
+    from_us: int | None = None,
+    to_us: int | None = None,
+    trusted: Iterable[bytes] = (),
+    known: Iterable[str] = (),
 ) -> Report:
-    """Whether what a source has of a period is what was delivered. `trusted`: public keys; without, those in it."""
+    """Whether what a source has of a period is what was delivered. `trusted`: public keys; without, those in it.
+    `known`: SHA-256 (hex) of roots that there are, as who checks was told."""
     report = Report(source=source.name, history=source.history, from_us=from_us, to_us=to_us)
     checker = _Checker(source, report, from_us or 0, FOREVER_US if to_us is None else to_us)
-    roots = check_roots(source.roots(), source.history, source.keys(), trusted, report)
+    signed = source.roots()
+    roots = check_roots(signed, source.history, source.keys(), trusted, report)
+    for digest in sorted(set(known) - {each.digest for each in signed}):
+        problem = f"the root of SHA-256 {digest} is not there: what came behind an older one was taken off or made anew"
+        report.add(Fault(kind="root_missing", problem=problem))
+    report.sealed_us = roots[-1].sealed_at if roots else None
     if any(root.unchained != source.unchained for root in roots):
         report.add(Fault(kind="root_changed", problem="roots say another beginning of evidence than history does"))
     wanted = [place for place, root in enumerate(roots) if checker.concerns(root)]
@@ -38,6 +54,10 @@ def check(
     report.journals = len(checker.seen)
     if report.unsealed:
         report.notes.append(f"{report.unsealed} records are under no root yet: nobody has signed what is kept of them.")
+    if report.deleted and report.outlived:
+        report.notes.append(f"{report.outlived} {OUTLIVED}")
+    if report.sealed_us is not None and to_us is not None and to_us > report.sealed_us:
+        report.notes.append(OPEN_END)
     return report
 
 
@@ -184,6 +204,7 @@ class _Checker:
             self.report.add(Fault(kind="record_missing", journal=said.journal, seq=entry.seq, problem=problem))
 
     def _compare(self, journal: str, one: Found, entry: Entry, previous: bytes) -> None:
+        self.report.outlived += entry.at_us < self.source.deleted_before_us and self.from_us <= entry.at_us < self.to_us
         if not one.content:
             self.report.left_out += 1
         elif follow(previous, one.content) != entry.link:

@@ -62,12 +62,16 @@ class Report(msgspec.Struct, kw_only=True):
     """Of them, with a right signature."""
     trusted_roots: int = 0
     """Of them, that a key speaks for which was given to the check."""
+    sealed_us: int | None = None
+    """When the last root was made, by its own word (µs since epoch)."""
     keys: list[str] = msgspec.field(default_factory=list)
     """Ids of the keys that signed."""
     unsealed: int = 0
     """Records in the chain, but under no root yet."""
     deleted: int = 0
     """Records that retention has deleted: that they were there is proven, not what they said."""
+    outlived: int = 0
+    """Records that are there, though all of their time are said to be deleted."""
     before_evidence: int = 0
     """Records delivered before there was evidence."""
     left_out: int = 0
