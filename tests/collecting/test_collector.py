@@ -111,7 +111,7 @@ async def test_what_nobody_fetches_is_fetched_with_our_credential_until_it_is_se
 
 MESSAGE = {"type": "message", "model": "claude-haiku-4-5", "usage": {"input_tokens": 7, "output_tokens": 3}}
 GEMINI = {"usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3}, "modelVersion": "gemini-2.5-flash"}
-SHAPES = {
+SHAPES: dict[str, tuple[str, dict[str, str], dict[str, Any], tuple[str, str]]] = {
     "azure": (
         "batch_1", {}, {
             "/openai/v1/batches/batch_1": ENDED,

@@ -32,6 +32,13 @@ def test_an_object_is_settled_for_who_asked_and_lets_go_what_was_charged():
     assert (settled.service_tier, settled.tags, settled.object_state) == ("flex", {BUDGETS: "bud_1"}, None)
 
 
+def test_what_lets_go_is_of_the_model_that_was_charged_and_a_line_of_its_own():
+    batch = asked(request_model=None)
+    assert settlement(batch, told(response_model="m")).request_model is None
+    assert settlement(batch, told(line="a", response_model="m")).request_model == "m"
+    assert settlement(asked(request_model="n"), told(line="a", response_model="m")).request_model == "n"
+
+
 def test_a_line_is_at_the_batch_price_and_lets_go_nothing():
     settled = settlement(asked(tags={}), told(line="a"))
     assert (settled.service_tier, settled.charged_tokens, settled.tags) == ("batch", None, {})

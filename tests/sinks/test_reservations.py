@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from ledger_fake import NOON_US, FakeHistory, batch, record
@@ -13,6 +14,7 @@ from taximeter.budgets.charges import Held, charge
 from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
 from taximeter.budgets.rule import Allowance, Budget, Budgets
 from taximeter.budgets.tally import UNITS
+from taximeter.core.deferred import TOLD, settlement
 from taximeter.core.holds import BUDGETS
 from taximeter.core.record import Outcome
 from taximeter.sinks.redis.client import RedisServer
@@ -331,6 +333,27 @@ async def test_what_is_charged_counts_against_the_budget_survives_a_rebuild_and_
     await place.count(back)
     assert await place.stand(day, key) == [Spent(0, 0, 100), Spent(5_000, 0, 0)]
     assert type(await place.reserve(3, 900, day)) is Reserved
+
+
+async def test_what_is_billed_later_is_charged_its_share_and_counts_what_was_used_once_it_is_settled(desk):
+    day, model = budget(), budget(id="b2", model="gpt-5", period="month")
+    place = await desk(day, model)
+    await place.reserve(1, 700, day)
+    nothing = dict.fromkeys(("output_tokens", "total_tokens", "cost_nusd"))
+    asked = replace(
+        used(1, 0, charged_tokens=700, deferred="batch_1", request_model=None), input_tokens=None, **nothing
+    )
+    await place.count(asked)
+    assert await place.stand(day, model) == [Spent(0, 0, 700), Spent(0, 0)]
+    poll = used(2, 40, kind=TOLD, line="a", deferred="batch_1", response_model="gpt-5")
+    ended = replace(poll, line="", input_tokens=None, total_tokens=None, outcome=Outcome.UPSTREAM_ERROR)
+    line = replace(settlement(asked, poll), event_id="j1:2")
+    await place.count(line)
+    assert await place.stand(day, model) == [Spent(40, 0, 700), Spent(40, 0)]  # there may be more lines
+    assert type(await place.reserve(3, 261, day)) is Refusal
+    await place.count(replace(settlement(asked, ended), event_id="j1:3"))
+    assert await place.stand(day, model) == [Spent(40, 0), Spent(40, 0)]
+    assert type(await place.reserve(3, 960, day)) is Reserved
 
 
 VALUES: dict[str, list[Any]] = {"key_id": ["k1", "k2"], "end_user": ["a", "b", "c"], "model": ["gpt-4o-mini", "o/m 3"],

@@ -59,7 +59,8 @@ def settlement(asked: Record, told: Record) -> Record:
         tags={BUDGETS: asked.tags[BUDGETS]} if BUDGETS in asked.tags else {},
         upstream=asked.upstream,
         provider=asked.provider,
-        request_model=asked.request_model or told.response_model,
+        # what lets go has the model of what was charged: budgets of a model count by it
+        request_model=asked.request_model or (told.response_model if of_line else None),
         region=told.region or asked.region,
         service_tier=BATCH if of_line and told.api != EVALS else told.service_tier,
         deferred=asked.deferred,
