@@ -205,6 +205,19 @@ async def test_what_a_reload_changes_is_brought_at_once(history, tmp_path, monke
     running.cancel()
 
 
+async def test_after_midnight_every_node_writes_the_same(history, tmp_path):
+    midnight_s = NOON_US // 10**6 // 86_400 * 86_400 + 86_400
+    late = record(60, cost_nusd=9, ended_at=midnight_s * 10**6)
+    await history.deliver([batch([late], "j1", 4)])
+    asked = [ExportSettings(to=str(tmp_path / "to"), formats=["csv"])]
+    clock = [0.0]
+    exporter = Exporter(lambda: asked, history.reader, lambda: lambda _: CARD, {}, now_s=lambda: clock[0])
+    for after_s, records in ((exporting.AFTER_MIDNIGHT_S, 3), (exporting.AFTER_MIDNIGHT_S + 7, 3), (3_600, 4)):
+        clock[0] = midnight_s + after_s
+        assert await exporter.look()
+        assert json.loads((tmp_path / "to/2026-11/usage.csv.json").read_bytes())["records"] == records
+
+
 async def test_a_node_that_ends_waits_for_no_file(history, tmp_path):
     begun, ended = threading.Event(), threading.Event()
 

@@ -141,4 +141,12 @@ class Exporter:
         first_us = monthly.months_before(end_us, MONTHS_BACK)
         made = writers(self._source, self._card())
         to = place(one.to, self._environ())
-        return list(monthly.export(self._source, to, made, one.formats, Filters(), first_us, end_us, now_us=end_us))
+        now_us = self._until_s() * monthly.US
+        return list(monthly.export(self._source, to, made, one.formats, Filters(), first_us, end_us, now_us=now_us))
+
+    def _until_s(self) -> int:
+        """Until when this month's files go. After midnight that is midnight: nodes that write the same files then write
+        the same, and one's manifest beside another's file is right."""
+        now_s = int(self._now_s())
+        midnight_s = now_s // DAY_S * DAY_S
+        return midnight_s if now_s - midnight_s < AFTER_MIDNIGHT_S + RETRY_S else now_s
