@@ -103,6 +103,7 @@ def test_a_statement_by_model_and_task_with_cost_and_charge(kept):
     assert (made.total.cost_usd, made.total.charge_usd, made.total.margin_usd) == (
         Decimal("0.000054"), Decimal("0.000108"), None,
     )  # fmt: skip
+    assert (index.charge_usd, index.uncharged_requests, made.total.uncharged_requests) == (None, 1, 1)
     assert made.number is None and made.plans == ["double"] and kept.books.standing("acme").statements == []
 
 

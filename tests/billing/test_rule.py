@@ -122,3 +122,28 @@ def test_each_kind_is_about_a_sum_that_history_keeps():
 
     assert {kind.field for kind in KINDS.values()} - {""} <= set(FIELDS)
     assert factor_ppm("") is None and factor_ppm("-10") == 900_000
+
+
+MARKUP = Plan(name="p", factor_ppm=1_200_000)
+
+
+@pytest.mark.parametrize(
+    ("used", "nusd", "uncharged"),
+    [
+        ({"requests": 1, "cost_nusd": 10}, 12, 0),
+        ({"requests": 1}, 0, 0),  # it cost nothing, which is known
+        ({"requests": 1, "unpriced_requests": 1, "llm_output_tokens": 9}, None, 1),
+        ({"requests": 3, "unpriced_requests": 2, "cost_nusd": 10}, 12, 2),
+        ({"requests": 1, "unknown_requests": 1}, None, 0),
+    ],
+)
+def test_a_markup_on_a_cost_that_is_not_known_is_no_charge_of_nothing(used, nusd, uncharged):
+    (charged,) = charge(MARKUP, [(LLM, used)])
+    assert (charged.nusd, charged.uncharged) == (nusd, uncharged)
+
+
+def test_unknown_use_has_no_charge_of_nothing_by_a_price_either():
+    plan = Plan(name="p", factor_ppm=1_200_000, prices=(price(),))
+    assert charge(plan, [(LLM, {"requests": 1, "unknown_requests": 1})])[0].nusd is None
+    assert charge(plan, [(LLM, {"requests": 2, "unknown_requests": 1, "llm_output_tokens": 3})])[0].nusd == 3
+    assert charge(plan, [(LLM, {"requests": 1})])[0].nusd == 0

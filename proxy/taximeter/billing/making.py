@@ -28,7 +28,7 @@ KEY = SERIES[1:]
 """What sums are kept by for ever, beside the workspace: what is stated is remembered by these."""
 
 CHUNKS, UNCHARGED = "chunks", "uncharged_requests"
-"""Beside the sums of history: chunks as told, and calls that no plan says anything of."""
+"""Beside the sums of history: chunks as told, and calls whose charge is not known."""
 
 OTHER = "other:"
 """How the names of quantities begin that history keeps by kind (core.quantities), beside its sums."""
@@ -78,8 +78,8 @@ def parts(
     for plan, used in of_plan.items():
         charges = [Charged(nusd=None)] * len(used) if plan is None else charge(plan, used)
         for (key, figures), charged in zip(used, charges, strict=True):
-            if charged.nusd is None:
-                figures[UNCHARGED] = figures.get("requests", 0)
+            if uncharged := figures.get("requests", 0) if plan is None else charged.uncharged:
+                figures[UNCHARGED] = uncharged
             found.append(Part(key, figures, charged, plan))
     if chunks:
         plan = plan_at(plans, workspace, None, at_us)

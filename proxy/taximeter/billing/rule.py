@@ -99,7 +99,9 @@ class Charged(msgspec.Struct, frozen=True, kw_only=True):
     """What some calls are charged."""
 
     nusd: int | None
-    """None: not known, no plan says it."""
+    """None: not known, no plan says it, or it is a markup on a cost that is not known."""
+    uncharged: int = 0
+    """How many of the calls this is without. Those of which nobody told what they used are not among them."""
     parts: tuple[tuple[int, int], ...] = ()
     """(number of the plan's price, quantity)."""
     left_out: tuple[str, ...] = ()
@@ -157,10 +159,31 @@ def charge(plan: Plan, used: Sequence[tuple[Names, Used]]) -> list[Charged]:
             before = rounded(cost_nusd * plan.factor_ppm, _MARKUP_UNIT)
             cost_nusd += sums.get("cost_nusd", 0)
             amount += rounded(cost_nusd * plan.factor_ppm, _MARKUP_UNIT) - before
-        known = own or plan.factor_ppm is not None or bool(parts)
+        marked_up = not own and plan.factor_ppm is not None and _cost_is_known(sums)
+        told = any(quantity for _, quantity in parts) or not sums.get("unknown_requests")
+        known = marked_up or (bool(parts) and told)
         left_out = _left_out(plan, parts, names, sums) if own or plan.factor_ppm is None else ()
-        found.append(Charged(nusd=amount if known else None, parts=tuple(parts), left_out=left_out))
+        found.append(
+            Charged(
+                nusd=amount if known else None,
+                uncharged=_uncharged(plan, own, bool(parts), sums),
+                parts=tuple(parts),
+                left_out=left_out,
+            )
+        )
     return found
+
+
+def _cost_is_known(used: Used) -> bool:
+    """Whether there is a cost to mark up; 0 is one where each call has its cost."""
+    return bool(used.get("cost_nusd")) or not (used.get("unknown_requests") or used.get("unpriced_requests"))
+
+
+def _uncharged(plan: Plan, own: bool, priced: bool, used: Used) -> int:
+    """Calls without the charge this plan is about: of a markup those without a cost, of no markup and no price all."""
+    if own or (plan.factor_ppm is None and priced):
+        return 0
+    return used.get("requests" if plan.factor_ppm is None else "unpriced_requests", 0)
 
 
 def charge_chunks(plan: Plan, chunks: int) -> Charged | None:

@@ -102,7 +102,7 @@ def remarks(line: Line) -> list[str]:
             "because: " + ", ".join(f"{why.replace('_', ' ')} {count(n)}" for why, n in line.unpriced_reasons.items())
         )
     if line.uncharged_requests:
-        found.append(f"{_requests(line.uncharged_requests)} that no plan charges")
+        found.append(f"{_requests(line.uncharged_requests)} without a charge so far")
     if line.left_out:
         found.append("not charged: " + ", ".join(kind.replace("_", " ") for kind in line.left_out))
     return found
@@ -150,7 +150,10 @@ def words(statement: Statement) -> list[str]:
     if isinstance(total.unpriced_requests, int) and total.unpriced_requests > 0:
         found.append(f"Not priced: {_requests(total.unpriced_requests)}; the cost is without them.")
     if total.uncharged_requests > 0:
-        found.append(f"Without a plan: {_requests(total.uncharged_requests)}; the charge is without them.")
+        found.append(
+            f"Without a charge so far: {_requests(total.uncharged_requests)}; no plan says one, or the "
+            "provider's price is not known. The charge is without them."
+        )
     if statement.closed_at is not None:
         found.append(f"Closed at {statement.closed_at} by {statement.closed_by}.")
     else:

@@ -78,7 +78,7 @@ class Line(msgspec.Struct, kw_only=True, frozen=True):
     unpriced_reasons: dict[str, int] | UnsetType
     """How many of both for which reason, of records still kept (`not_told`: none was written down)."""
     uncharged_requests: int
-    """Calls that no plan says anything of."""
+    """Calls whose charge is not known: no plan says anything of them, or they bear a markup and have no price."""
     left_out: list[str]
     """Kinds used for which the plan has prices for others of these calls but none for them: they cost nothing."""
     prices: list[UnitPrice]
