@@ -33,7 +33,8 @@ def find(url: str | None, history: str | None, config_file: Path | None) -> tupl
     if not database and (data_dir / "history.db").is_file():
         database = f"sqlite:///{data_dir / 'history.db'}"
     if database:
-        return Database(database), "No proxy runs here: read from its history; calls still in the journal are missing."
+        told = "No proxy runs here: read from its history; calls still in the journal are missing."
+        return Database(database, settings), told
     raise Unreachable(
         f"No proxy answers on {settings.admin_listen}, and there is no history in {data_dir.absolute()}. "
         f"Start one (taximeter serve), or name one with --url or --history."

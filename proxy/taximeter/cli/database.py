@@ -12,6 +12,8 @@ from taximeter.cli.proxy import Params, Unreachable
 from taximeter.core.times import range_us
 
 if TYPE_CHECKING:
+    from taximeter.billing.rule import Plan
+    from taximeter.config import Settings
     from taximeter.sinks.history.read.reader import Reader
     from taximeter.sinks.query import Filters, Window
 
@@ -19,10 +21,14 @@ if TYPE_CHECKING:
 class Database:
     """A history database; calls still in the journal are not in it yet. Its methods are those of `Proxy`."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ConfigError when there is no history there."""
+    def __init__(self, url: str, settings: Settings | None = None) -> None:
+        """`settings`: of the proxy whose history it is, where they are known: their plans say what is charged.
+
+        Raises ConfigError when there is no history there.
+        """
         from taximeter.sinks.history.read.reader import Reader
 
+        self._settings = settings
         self.reader: Reader = Reader.open(url)
 
     def close(self) -> None:
@@ -33,8 +39,14 @@ class Database:
         from taximeter.sinks.query import checked
 
         window: Window | None = params["window"][0] if "window" in params else None  # type: ignore[assignment]
-        query = queries.usage(filters_of(params), checked(params.get("group_by", ())), window, _zone(params))
+        names = checked(params.get("group_by", ()))
+        query = queries.usage(filters_of(params), names, window, _zone(params), self._plans())
         return responses.encode(queries.read(self.reader, query))
+
+    def _plans(self) -> list[Plan]:
+        from taximeter.config.plans import plans
+
+        return [] if self._settings is None else plans(self._settings)
 
     def track(self, name: str, params: Params) -> bytes:
         from taximeter.control.answers import queries, responses

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import click
 import msgspec
+from msgspec import UNSET
 
 from taximeter.cli.backend import Backend
 from taximeter.cli.options import asks_usage
@@ -51,7 +52,7 @@ def _breakdown(verb: str, name: str, title: str, words: str = "") -> click.Comma
             return
         rows = [(str(getattr(part, name) or "(none)"), *_figures(part)) for part in answer.groups]
         out = console()
-        out.print(table([title], FIGURES, [*rows, ("Total", *_figures(answer))] if len(parts) > 1 else rows))
+        out.print(table([title], _heads(answer), [*rows, ("Total", *_figures(answer))] if len(parts) > 1 else rows))
         if left:
             calls = sum(part.usage.requests for part in left)
             out.print(f"{count(len(left))} more, with {count(calls)} call{'' if calls == 1 else 's'}", style="dim")
@@ -100,7 +101,7 @@ def range_(backend: Backend, params: dict[str, list[str]], as_json: bool, start:
     _stats(out, answer)
     if answer.series:
         out.print()
-        out.print(table(["Day"], FIGURES, [(_day(part, place), *_figures(part)) for part in answer.series]))
+        out.print(table(["Day"], _heads(answer), [(_day(part, place), *_figures(part)) for part in answer.series]))
 
 
 @click.command()
@@ -117,17 +118,23 @@ def costs(backend: Backend, params: dict[str, list[str]], as_json: bool) -> None
         return
     answer = _decode(raw)
     out = console()
-    out.print(_bars({_day(part, place): part for part in answer.series}))
-    out.print(f"Estimated Cost: {_cost(answer)}")
+    out.print(_bars({_day(part, place): part for part in answer.series}, charged=answer.charge_usd is not UNSET))
+    _amounts(out, answer)
     _notes(out, answer)
 
 
 FIGURES = ("Calls", "Input", "Output", "Tokens", "Cost (USD)")
+CHARGE = "Charge (USD)"
+"""Where there are plans, and whoever asks may see what customers pay."""
 
 
-def _bars(days: dict[str, UsageGroup]) -> Figures:
+def _heads(answer: UsageAggregateResponse) -> tuple[str, ...]:
+    return FIGURES if answer.charge_usd is UNSET else (*FIGURES, CHARGE)
+
+
+def _bars(days: dict[str, UsageGroup], *, charged: bool) -> Figures:
     """A line a day from the first with calls to the last, those without any too."""
-    shown = table(["Day"], ["Calls", "Cost (USD)"], [])
+    shown = table(["Day"], ["Calls", "Cost (USD)", *([CHARGE] if charged else [])], [])
     shown.add_column("")
     largest = max((part.estimated_cost_usd or Decimal(0) for part in days.values()), default=Decimal(0))
     day, last = (date.fromisoformat(pick(days)) for pick in (min, max)) if days else (date.max, date.min)
@@ -135,7 +142,8 @@ def _bars(days: dict[str, UsageGroup]) -> Figures:
         part = days.get(day.isoformat())
         cost = Decimal(0) if part is None else part.estimated_cost_usd
         calls = 0 if part is None else part.usage.requests
-        shown.add_row(day.isoformat(), count(calls), money(cost), bar(cost or Decimal(0), largest))
+        charge = [money(Decimal(0)) if part is None else _charge(part)] if charged else []
+        shown.add_row(day.isoformat(), count(calls), money(cost), *charge, bar(cost or Decimal(0), largest))
         day += timedelta(days=1)
     return shown
 
@@ -144,7 +152,7 @@ def _stats(out: Console, answer: UsageAggregateResponse) -> None:
     usage = answer.usage
     out.print(f"Total Calls: {count(usage.requests)}")
     out.print(f"Total Tokens: {count(usage.total_tokens)}")
-    out.print(f"Estimated Cost: {_cost(answer)}")
+    _amounts(out, answer)
     out.print()
     rows = [
         ("LLM", count(usage.llm.requests), count(usage.llm.input_tokens), count(usage.llm.cached_input_tokens),
@@ -156,6 +164,12 @@ def _stats(out: Console, answer: UsageAggregateResponse) -> None:
     _notes(out, answer)
 
 
+def _amounts(out: Console, answer: UsageAggregateResponse) -> None:
+    out.print(f"Estimated Cost: {_cost(answer)}")
+    if answer.charge_usd is not UNSET:
+        out.print("Charge: " + ("unknown" if answer.charge_usd is None else f"{_charge(answer)} USD"))
+
+
 def _notes(out: Console, answer: UsageAggregateResponse) -> None:
     """What the figures do not hold, where there is something."""
     usage = answer.usage
@@ -163,6 +177,7 @@ def _notes(out: Console, answer: UsageAggregateResponse) -> None:
         (usage.errors, "attempt", "ended in an error or a refusal"),
         (usage.unknown_requests, "call", "of whose usage nothing is known"),
         (answer.unpriced_requests, "call", "without a price: not in the cost"),
+        (answer.uncharged_requests or 0, "call", "without a charge"),
         (usage.counted_tokens, "token", "counted here, because the provider reported none"),
         (usage.estimated_tokens, "token", "estimated from bytes"),
         (usage.rerank.search_units, "search unit", "of rerankers"),
@@ -170,6 +185,8 @@ def _notes(out: Console, answer: UsageAggregateResponse) -> None:
     for number, noun, what in told:
         if number:
             out.print(f"{count(number)} {noun}{'' if number == 1 else 's'} {what}", style="dim")
+    if answer.charge_note:
+        out.print(answer.charge_note, style="dim")
     if not answer.complete:
         out.print(f"Not everything that has ended is in: {answer.lag_seconds:.1f} s behind.", style="yellow")
 
@@ -183,7 +200,12 @@ def _figures(part: UsageGroup | UsageAggregateResponse) -> tuple[str, ...]:
         count(usage.llm.output_tokens),
         count(usage.total_tokens),
         money(part.estimated_cost_usd),
+        *(() if part.charge_usd is UNSET else (_charge(part),)),
     )
+
+
+def _charge(part: UsageGroup | UsageAggregateResponse) -> str:
+    return money(None if part.charge_usd is UNSET else part.charge_usd)
 
 
 def _cost(answer: UsageAggregateResponse) -> str:

@@ -12,7 +12,10 @@ from zoneinfo import ZoneInfo
 
 from msgspec.structs import replace
 
-from taximeter.control.answers import insights, responses
+from taximeter.billing import charging
+from taximeter.billing.charging import Piece
+from taximeter.billing.rule import Plan
+from taximeter.control.answers import charged, insights, responses
 from taximeter.control.answers.insights import Alternatives, CardOf, Forecast, Peaks, Trends
 from taximeter.control.answers.responses import UsageAggregateResponse
 from taximeter.core.errors import BadRequest
@@ -32,6 +35,8 @@ class Read(NamedTuple):
     group_by: Sequence[str] = ()
     window: Window | None = None
     tz: str = "UTC"
+    if_few: bool = False
+    """Where there are more rows than an answer may have, nothing is found, instead of an error."""
 
 
 Found = Sequence[list[Group]]
@@ -65,15 +70,42 @@ def read(reader: Reader, query: Query[T]) -> T:
     """A query's response, from a history that is waited for. Raises what that raises."""
     found = None
     while not isinstance(step := advance(query, found), Returned):
-        found = [reader.usage(*each) for each in step]
+        found = [reader.usage(*each[:4]) for each in step]
     response: T = step.response
     return response
 
 
-def usage(filters: Filters, group_by: Sequence[str], window: Window | None, tz: str) -> Query[UsageAggregateResponse]:
-    """Totals, groups and series."""
-    (sums,) = yield (Read(filters, group_by, window, tz),)
-    return responses.aggregate(sums, filters, group_by, windowed=window is not None)
+def usage(
+    filters: Filters, group_by: Sequence[str], window: Window | None, tz: str, plans: Sequence[Plan] = ()
+) -> Query[UsageAggregateResponse]:
+    """Totals, groups and series; with `plans` also what they are charged."""
+    coarse = Read(filters, group_by, window, tz)
+    (sums,) = yield (coarse,)
+    if not plans:
+        return responses.aggregate(sums, filters, group_by, windowed=window is not None)
+    for again in (True, False):
+        found = yield from charges(filters, group_by, window, tz, plans)
+        if alike(sums, found) or not again:
+            break
+        (sums,) = yield (coarse,)  # calls may have come in between
+    answer = responses.aggregate(sums, filters, group_by, windowed=window is not None)
+    charged.put(answer, group_by, found if alike(sums, found) else None)
+    return answer
+
+
+def charges(
+    filters: Filters, group_by: Sequence[str], window: Window | None, tz: str, plans: Sequence[Plan]
+) -> Query[list[Piece]]:
+    """What these groups are charged, in pieces; of too many nothing."""
+    ranges = charging.ranges(filters, plans)
+    apart = yield [Read(each, charging.names(group_by), window, tz, if_few=True) for each in ranges]
+    return charging.pieces(list(zip(ranges, apart, strict=True)), plans)
+
+
+def alike(sums: Sequence[Group], found: Sequence[Piece]) -> bool:
+    """Whether both are of the same calls."""
+    whole = sum(group.totals.requests for group in sums), sum(group.totals.cost_nusd for group in sums)
+    return whole == (sum(piece.requests for piece in found), sum(piece.cost_nusd for piece in found))
 
 
 def owner(track: str) -> Query[str | None]:

@@ -30,6 +30,11 @@ class UsageGroup(GroupPart, kw_only=True):
     estimated_cost_usd: Decimal | None
     """Of the calls that have a price; null where none has."""
     unpriced_requests: int
+    charge_usd: Decimal | UnsetType | None = UNSET
+    """What the customers pay, of the calls whose charge is known; null where it is of none. Left out: there is no
+    `[[plan]]`, or it is not for this reader."""
+    uncharged_requests: int | UnsetType = UNSET
+    """Calls without a charge: no plan says one, the price is not known, or it depends on a statement's volume."""
 
 
 class UsageAggregateResponse(msgspec.Struct, kw_only=True):
@@ -46,6 +51,10 @@ class UsageAggregateResponse(msgspec.Struct, kw_only=True):
     usage: UsageInfo
     estimated_cost_usd: Decimal | None
     unpriced_requests: int
+    charge_usd: Decimal | UnsetType | None = UNSET
+    uncharged_requests: int | UnsetType = UNSET
+    charge_note: str | UnsetType | None = UNSET
+    """Why a charge is not known that a plan says."""
     groups: list[UsageGroup]
     series: list[UsageGroup]
     """One entry a window, and a group where grouped."""

@@ -25,7 +25,7 @@ from taximeter.control.api.parameters import (
     with_ends,
 )
 from taximeter.control.door.access import anyone_known
-from taximeter.control.services.querying import DRAIN_S, ApiRequest, answer, run, up_to_date, while_here
+from taximeter.control.services.querying import DRAIN_S, ApiRequest, answer, plans_for, run, up_to_date, while_here
 from taximeter.core import pricecodes
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.times import range_us
@@ -73,7 +73,8 @@ class Usage(Controller):
         window: Windows = None,
         after: After = None,
     ) -> UsageAggregateResponse:
-        query = queries.usage(asked.filters, groups(group_by), window_of(window), asked.tz)
+        charged_by = plans_for(services, request)
+        query = queries.usage(asked.filters, groups(group_by), window_of(window), asked.tz, charged_by)
         return await answer(services, query, split(after), request)
 
     @get("/events", summary="Records, newest first")

@@ -52,6 +52,17 @@ class Page(msgspec.Struct, kw_only=True):
     lag_seconds: float = 0.0
 
 
+class Charges(msgspec.Struct, frozen=True, kw_only=True):
+    """What the customers pay for the calls of a range."""
+
+    whole: Decimal | None
+    """As far as it is known; None: of no call."""
+    uncharged: int
+    """Calls that it is without."""
+    note: str | None
+    """Why a charge is not known that a plan says."""
+
+
 class OverviewPage(Page, kw_only=True):
     """All workspaces, or one."""
 
@@ -63,6 +74,8 @@ class OverviewPage(Page, kw_only=True):
     today: Today
     tables: list[Table]
     sort: Sorting
+    charges: Charges | None
+    """None: there are no plans, or the reader may not see what customers pay."""
     pointing: Pointing
     tracks: list[tuple[Row, int]]
     """Of a workspace, each with when it was used last (µs)."""

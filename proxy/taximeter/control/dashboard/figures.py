@@ -6,13 +6,16 @@ Figures come from the same queries as `GET /usage`, so a page and the API agree.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from taximeter.billing import charging
+from taximeter.billing.charging import Charge, Piece
+from taximeter.control.answers.charged import by_names
 from taximeter.control.dashboard.sorting import Sorting
 from taximeter.control.dashboard.view import FAILED, View, last_days, path, same_time_before
 from taximeter.control.services.interfaces import HistoryReader
@@ -81,6 +84,8 @@ class Row(msgspec.Struct, frozen=True):
     colour: int | None = None
     failed: str | None = None
     """The link to those of its records that failed."""
+    charge: Decimal | None = None
+    """What the customers pay, as far as it is known; None: it is of none."""
 
 
 COLUMNS = ("name", "calls", "errors", "tokens", "cost")
@@ -93,11 +98,18 @@ class Table(msgspec.Struct, frozen=True):
     name: str
     rows: list[Row]
     total: Figures
+    charged: bool = False
+    """It has a column of charges."""
 
     @property
     def places(self) -> int:
         """Decimals of its column of money."""
         return places(row.figures.cost for row in self.rows)
+
+    @property
+    def charge_places(self) -> int:
+        """Decimals of its column of charges."""
+        return places(row.charge for row in self.rows)
 
 
 def summed(groups: Iterable[Group]) -> Figures:
@@ -136,8 +148,11 @@ async def today(history: HistoryReader, view: View) -> Today:
     return Today(now, then, whole, today_href, before_href, failed_href, began)
 
 
-def table(view: View, name: str, groups: Iterable[Group], sort: Sorting) -> Table:
-    """The groups of `name`, at most ROWS of them and the rest as one."""
+def table(
+    view: View, name: str, groups: Iterable[Group], sort: Sorting, pieces: Sequence[Piece] | None = None
+) -> Table:
+    """The groups of `name`, at most ROWS of them and the rest as one. `pieces`: what all of them are charged."""
+    charges = by_names(pieces or (), (name,))
     groups = in_order(groups, name, sort)
     shown_groups = groups if len(groups) <= ROWS + 1 else groups[:ROWS]
     rows = [
@@ -147,13 +162,21 @@ def table(view: View, name: str, groups: Iterable[Group], sort: Sorting) -> Tabl
             href=own_view(view, name, group.key[name]),
             records=view.records(**{name: group.key[name] or ""}),
             failed=view.records(**{name: group.key[name] or "", "outcome": FAILED}),
+            charge=charged(charges.get((group.key[name],), ())),
         )
         for group in shown_groups
     ]
     if len(shown_groups) < len(groups):
         rest = groups[len(shown_groups) :]
-        rows.append(Row(f"{count(len(rest))} more", summed(rest), None, None))
-    return Table(name, rows, summed(groups))
+        charge = charged(each for group in rest for each in charges.get((group.key[name],), ()))
+        rows.append(Row(f"{count(len(rest))} more", summed(rest), None, None, charge=charge))
+    return Table(name, rows, summed(groups), charged=pieces is not None)
+
+
+def charged(charges: Iterable[Charge]) -> Decimal | None:
+    """Several charges as one, as far as they are known."""
+    nusd = charging.summed(charges).nusd
+    return None if nusd is None else views.usd(nusd)
 
 
 async def recent_tracks(history: HistoryReader, view: View, workspace: str | None) -> list[tuple[Row, int]]:

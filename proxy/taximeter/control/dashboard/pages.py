@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 from litestar import Controller, Response, get
@@ -10,10 +11,12 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, QueryParameter
 from msgspec.structs import replace
 
-from taximeter.control.answers import responses
+from taximeter.billing import charging
+from taximeter.billing.charging import Piece
+from taximeter.control.answers import charged, queries, responses
 from taximeter.control.api.parameters import Asked, Given, only_known_parameters, split
 from taximeter.control.dashboard import figures
-from taximeter.control.dashboard.contexts import HealthPage, LivePage, OverviewPage, TrackPage
+from taximeter.control.dashboard.contexts import Charges, HealthPage, LivePage, OverviewPage, TrackPage
 from taximeter.control.dashboard.pointing import pointing
 from taximeter.control.dashboard.showing import ERRORS, show
 from taximeter.control.dashboard.sorting import Sorting, sorting
@@ -21,11 +24,11 @@ from taximeter.control.dashboard.time_series import time_series
 from taximeter.control.dashboard.timeline import MOST_CALLS, timeline
 from taximeter.control.dashboard.view import DAY_US, KEPT, NAMES, PERIODS, REFRESH_S, View, view
 from taximeter.control.door.access import admin_only, anyone_known, own
-from taximeter.control.services.querying import ApiRequest, if_readable, up_to_date
+from taximeter.control.services.querying import ApiRequest, if_readable, plans_for, run, up_to_date
 from taximeter.control.services.services import Services
 from taximeter.core.errors import BadRequest, NotFound
 from taximeter.core.totals import Totals
-from taximeter.sinks.query import Filters
+from taximeter.sinks.query import Filters, Group
 
 DIMENSIONS = {"workspace": "workspace", "model": "model", "provider": "provider", "task": "task"}
 """What the overview groups by -> what it is called."""
@@ -175,6 +178,7 @@ async def _overview(
         history.apart_since_us(),
         asyncio.gather(*(history.usage(view.filters, (name,)) for name in others)),
     )
+    pieces = await _pieces(services, request, view, series.groups)
     groups = dict(zip(others, found, strict=True)) | {by: series.groups}
     page = OverviewPage(
         here="" if workspace else "Overview",
@@ -184,7 +188,8 @@ async def _overview(
         series=series,
         sort=sort,
         today=today,
-        tables=[figures.table(view, name, groups[name], sort) for name in dimensions],
+        tables=[figures.table(view, name, groups[name], sort, pieces) for name in dimensions],
+        charges=_charges(pieces),
         pointing=pointing(services.settings, request.headers.get("host", ""), workspace),
         tracks=tracks,
         apart_since_us=apart_us if apart_us > view.from_us else 0,
@@ -192,6 +197,22 @@ async def _overview(
         lag_seconds=lag_s,
     )
     return show(request, page)
+
+
+async def _pieces(services: Services, request: ApiRequest, view: View, groups: Sequence[Group]) -> list[Piece] | None:
+    """What the calls of the page's range are charged; None: there are no plans, or not for this reader."""
+    plans = plans_for(services, request)
+    if not plans:
+        return None
+    found = await run(services.history, queries.charges(view.filters, (), None, view.tz.key, plans))
+    return found if queries.alike(groups, found) else []
+
+
+def _charges(pieces: list[Piece] | None) -> Charges | None:
+    if pieces is None:
+        return None
+    whole = charging.summed(piece.charge for piece in pieces)
+    return Charges(whole=figures.charged([whole]), uncharged=whole.uncharged, note=charged.note(pieces or None))
 
 
 def one_of(name: str | None, allowed: dict[str, str], usual: str) -> str:

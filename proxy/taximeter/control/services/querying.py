@@ -8,7 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 from litestar import Request
 
-from taximeter.control.answers.queries import Query, Returned, advance
+from taximeter.billing.rule import Plan
+from taximeter.config.plans import plans
+from taximeter.control.answers.queries import Query, Read, Returned, advance
 from taximeter.control.door.access import Caller
 from taximeter.control.services.arrivals import seen
 from taximeter.control.services.interfaces import SumsReader
@@ -53,9 +55,14 @@ async def run(history: SumsReader, query: Query[T]) -> T:
     """A query's response; what it calculates is done in a thread. Raises HistoryUnavailable, BadRequest."""
     found = None
     while not isinstance(step := await asyncio.to_thread(advance, query, found), Returned):
-        found = [bounded(sums) for sums in await asyncio.gather(*(history.usage(*each) for each in step))]
+        sums = await asyncio.gather(*(history.usage(*each[:4]) for each in step))
+        found = [_fitting(asked, each) for asked, each in zip(step, sums, strict=True)]
     response: T = step.response
     return response
+
+
+def _fitting(asked: Read, groups: list[Group]) -> list[Group]:
+    return [] if asked.if_few and len(groups) > MOST_ROWS else bounded(groups)
 
 
 def bounded(groups: list[Group]) -> list[Group]:
@@ -66,6 +73,11 @@ def bounded(groups: list[Group]) -> list[Group]:
             param="group_by",
         )
     return groups
+
+
+def plans_for(services: Services, request: ApiRequest) -> list[Plan]:
+    """The plans that charges are told by: to the admin; a workspace's key sees none."""
+    return plans(services.settings) if request.auth.admin else []
 
 
 async def up_to_date(
