@@ -21,6 +21,12 @@ settings.load_profile("any machine")
 settings.register_profile("same", settings.get_profile("any machine"), derandomize=True, max_examples=10)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Files of one folder are collected together, in whatever order they are named: pytest 9 forgets the fixtures of a
+    folder's conftest.py where it comes back to the folder."""
+    config.args.sort(key=lambda named: named.partition("::")[0].rpartition("/")[0])
+
+
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real Valkey, one for the test session (one for each xdist worker).
