@@ -29,6 +29,8 @@ async def test_drawn_up_closed_listed_and_shown(billing, run):
     assert drawn.exit_code == 0, drawn.output
     assert "Draft statement of acme" in drawn.output and "Not closed" in drawn.output
     assert "16 rag_embedding at USD 0.0002 for 1,000" in drawn.output
+    none = await run("list", *ACME[:2])
+    assert none.output.startswith("acme\nNo statement is closed yet.\nLedger 0.00003332 USD = 0 stated")
     closed = await run(*ACME, "--close", "--json")
     assert json.loads(closed.output)["number"] == 1
     listed = await run("list")

@@ -280,7 +280,11 @@ def _list(found: list[Standing]) -> None:
             for one in each.statements
         ]  # fmt: skip
         echo(each.workspace)
-        console().print(table(["No.", "From", "To", "Closed by"], ["Cost (USD)", "Charge (USD)", "Margin (USD)"], rows))
+        if not rows:
+            echo("No statement is closed yet.")
+        else:
+            heads = ["No.", "From", "To", "Closed by"]
+            console().print(table(heads, ["Cost (USD)", "Charge (USD)", "Margin (USD)"], rows))
         echo(
             f"Ledger {shown.amount(each.ledger_usd, shown.EXACT)} USD = {shown.amount(each.stated_usd, shown.EXACT)} "
             f"stated + {shown.amount(each.open_usd, shown.EXACT)} open ({count(each.open_requests)} requests)."
