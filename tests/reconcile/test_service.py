@@ -291,6 +291,20 @@ async def test_what_cannot_be_is_a_failure_and_not_the_end_of_comparing(house, a
         assert service.standings[0].state == "agrees"
 
 
+async def test_a_fault_of_ours_is_a_failure_too(house, monkeypatch, caplog):
+    await house.add(record(1))
+    async with Billing([billed(1)]) as billing:
+        service = house.service(billing)
+        with monkeypatch.context() as patch:
+            patch.setattr("taximeter.reconcile.rule.cells", lambda *_: dict[str, str]()["fault"])
+            await service.look()
+        assert service.standings[0].run.problem == "a fault of Taximeter's own: KeyError: 'fault'"
+        assert "Traceback" in caplog.text
+        house.now_us += 60_000_000
+        await service.look()
+        assert service.standings[0].state == "agrees"
+
+
 async def test_days_that_nobody_asked_for_are_not_kept(house):
     later = page(used(5), start_s=NOW_US // 1_000_000 + 86_400)
     async with Billing([], faults=deque([later])) as billing:

@@ -184,6 +184,11 @@ class ReconcileService:
             problem = str(error) or f"it took longer than {LONGEST_S / 3_600:g} hours"
             await self._failed(before, problem)
             raise PullFailed(problem) from error
+        except Exception as error:  # what others answer is read here: a fault of ours in it ends no control process
+            log.exception("reconcile %s: a fault of Taximeter's own", settings.name)
+            problem = f"a fault of Taximeter's own: {type(error).__name__}: {error}"
+            await self._failed(before, problem)
+            raise PullFailed(problem) from error
         except BaseException:
             await asyncio.shield(self._store.note(msgspec.structs.replace(before, held_until=0)))
             raise
