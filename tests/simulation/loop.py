@@ -26,7 +26,7 @@ class Stuck(AssertionError):
 class SimLoop(asyncio.BaseEventLoop):
     """Runs the tasks of all processes of a world."""
 
-    def __init__(self, world: World, *, most_steps: int = 600_000) -> None:
+    def __init__(self, world: World, *, most_steps: int = 120_000) -> None:
         super().__init__()
         self._world = world
         self._queues: dict[Process | None, deque[asyncio.Handle]] = {}

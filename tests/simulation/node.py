@@ -113,6 +113,8 @@ class Node:
         """Begin a process. `start(process)` gives its main coroutine."""
         self.lives += 1
         process = Process(f"{self.name}/{role}", self)
+        trouble = self.simulation.disk.trouble.get(self.name)
+        self.simulation.mute |= trouble is not None and trouble.full
         self.processes.append(process)
         context = Context()
         context.run(CURRENT.set, process)

@@ -50,7 +50,7 @@ def _hunt(most: int) -> int:
     """Look for a seed that finds each bug; begin with the one that found it last."""
     known: dict[str, int] = json.loads(FOUND.read_text()) if FOUND.exists() else {}
     found: dict[str, int] = {}
-    for mutant in MUTANTS:
+    for mutant in sorted(MUTANTS, key=lambda each: each.name in known):
         begun = time.monotonic()
         for seed in dict.fromkeys((known.get(mutant.name, 0), *range(most))):
             with sown(mutant):

@@ -158,6 +158,8 @@ class Simulation:
         """Calls that found no worker."""
         self.snapshots: dict[Fault, Any] = {}
         self.redis_forgot = False
+        self.mute = False
+        """A process began on a full disk: it has no status file, and what it loses, should it die, nobody is told."""
         self.furthest_ns = 0
         """How far ahead any clock ever was."""
         self.nodes = [self._node(n) for n in range(plan.nodes)]
