@@ -170,10 +170,17 @@ def test_a_bill_made_by_hand(rates: Card, figures: dict[str, object], nusd: int)
             {"input_tokens": 9, "cached_input_tokens": 6, "audio_input_tokens": 6, "output_tokens": 0},
         ),
         (card(input=1, output=1, image_output=2), {"api": "images", "input_tokens": 1, "output_tokens": 9}),
+        (card(input=1, output=1, image_output=2), {"api": "generate", "input_tokens": 1, "output_tokens": 9}),
     ],
 )
 def test_a_bill_that_cannot_be_made_whole_is_unknown(rates: Card, figures: dict[str, object]) -> None:
     assert cost_nusd(rates, record(**figures)) is None
+
+
+def test_gemini_tells_every_kind_of_token_there_is() -> None:
+    told = raw({"candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 9}]})
+    both = card(input=1_000, output=1_000, image_output=2_000)
+    assert cost_nusd(both, record(api="generate", input_tokens=1, output_tokens=9, usage=told)) == 10
 
 
 def test_time_stands_in_for_tokens_where_both_are_priced() -> None:

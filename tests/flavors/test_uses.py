@@ -244,6 +244,14 @@ def test_what_a_text_generation_wrote_is_counted_where_nothing_is_reported() -> 
         (b"/v1beta/models/gemini-3-flash:streamGenerateContent?alt=sse", "gemini-3-flash"),
         (b"/openai/deployments/mine/chat/completions?api-version=1", "mine"),
         (
+            b"/model/arn:aws:bedrock:us-east-1:1:inference-profile%2Fus.amazon.nova-lite-v1:0/converse?a=b",
+            "arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-lite-v1:0",
+        ),
+        (
+            b"/model/arn:aws:bedrock:us-east-1:1:provisioned-model/xyz/invoke-with-response-stream",
+            "arn:aws:bedrock:us-east-1:1:provisioned-model/xyz",
+        ),
+        (
             b"/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fus.amazon.nova-lite-v1%3A0/converse",
             "arn:aws:bedrock:us-east-1:1:inference-profile/us.amazon.nova-lite-v1:0",
         ),

@@ -65,6 +65,31 @@ def test_each_piece_has_its_price(book: PriceBook, provider: str, model: str, ma
 
 
 @pytest.mark.parametrize(
+    ("model", "size", "usd"),
+    [("sonar", "low", "0.00515"), ("sonar-pro", "medium", "0.01213"), ("sonar-reasoning-pro", "high", "0.01514")],
+)
+def test_perplexitys_fee_depends_on_its_search_context(book: PriceBook, model: str, size: str, usd: str) -> None:
+    used = call("perplexity", model, input_tokens=10, output_tokens=140, media_size=size)
+    used.api, used.operation = "chat", Operation.LLM
+    assert book.cost(used)[0] == round(float(usd) * 10**9)
+    used.media_size = None
+    assert (book.cost(used)[0], book.why(used)) == (None, Why.SIZE_WITHOUT_PRICE)
+
+
+def test_what_hears_and_speaks_is_not_priced_as_text(book: PriceBook) -> None:
+    said = call(
+        "openai",
+        "gpt-4o-audio-preview",
+        input_tokens=100,
+        audio_input_tokens=40,
+        output_tokens=60,
+        audio_output_tokens=50,
+    )
+    said.api, said.operation = "chat", Operation.LLM
+    assert book.cost(said)[0] == 60 * 2_500 + 40 * 40_000 + 10 * 10_000 + 50 * 80_000
+
+
+@pytest.mark.parametrize(
     ("provider", "model", "made", "why"),
     [
         ("openai", "dall-e-3", {"images": 1, "media_size": "512x512"}, Why.SIZE_WITHOUT_PRICE),

@@ -39,11 +39,12 @@ def modalities(usage: msgspec.Raw) -> Modalities:
     gemini_cached = _by_modality(found, "cacheTokensDetails")
     gemini_input = _by_modality(found, "promptTokensDetails")
     gemini_output = _by_modality(found, "candidatesTokensDetails")
+    drawn = gemini_output.get("IMAGE", 0) if gemini_output else None  # all kinds are listed that there are
     return Modalities(
         cached_audio_tokens=_first(_count(cached, "audio_tokens"), gemini_cached.get("AUDIO")),
         cached_image_tokens=_first(_count(cached, "image_tokens"), gemini_cached.get("IMAGE")),
         video_input_tokens=gemini_input.get("VIDEO"),
-        image_output_tokens=_first(_count(output, "image_tokens"), gemini_output.get("IMAGE")),
+        image_output_tokens=_first(_count(output, "image_tokens"), drawn),
         video_output_tokens=_first(_count(output, "video_tokens"), gemini_output.get("VIDEO")),
         citation_tokens=_count(found, "citation_tokens"),
     )

@@ -285,6 +285,8 @@ def _either(known: int | None, told: int | None) -> int | None:
 
 
 _NO_MODALITIES = Modalities()
+_DRAWS = ("images", "generate")
+"""APIs whose models draw; Gemini's write too, and tell which tokens are which."""
 
 
 def _rounded(amount: int, per: int) -> int:
@@ -372,8 +374,8 @@ def _output_pico(rates: Rates, record: Record, extra: Modalities) -> int | None:
     plain = tokens
     pico = 0
     image = extra.image_output_tokens
-    if rates.image_output is not None and image is None and record.api == "images":
-        return None  # `output_tokens_details` is optional there: how many of the tokens were image is not told
+    if rates.image_output is not None and image is None and tokens and record.api in _DRAWS:
+        return None  # details are optional there: how many of the tokens were image is not told
     for rate, part in (
         (rates.reasoning_output, record.reasoning_output_tokens),
         (rates.audio_output, record.audio_output_tokens),

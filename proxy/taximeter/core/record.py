@@ -166,9 +166,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     charged_output_tokens: Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)] | None = None
     charged_audio_ms: Annotated[int, msgspec.Meta(ge=-(2**40), le=2**40)] | None = None
     cost_note: str | None = None
-    """`saturated`: it cost at least `cost_nusd`, which is MAX_COST_NUSD. `impossible_usage`: there is no cost because a
-    figure was reported that no call can have (it is in `usage`). `priced_in_part`: there is none because part of the
-    bill is at prices that are not the model's (an advisor's passes, sources searched), as `usage` tells."""
+    """`saturated`: it cost at least `cost_nusd`, MAX_COST_NUSD. No cost: `impossible_usage`, a figure that no call can
+    have, or `priced_in_part`: some of it is at another price than the model's. What was told is in `usage`."""
     usage: msgspec.Raw = msgspec.Raw(b"null")
 
     @property

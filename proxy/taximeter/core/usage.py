@@ -62,7 +62,7 @@ class Reading(msgspec.Struct, kw_only=True, omit_defaults=True):
     video_seconds: float | None = None
     """Length of the video made."""
     media_size: str | None = None
-    """Width and height of each image or of the video, as the answer or the request says (`1024x1792`, `2K`)."""
+    """Width and height of each image or video, as told or asked (`1024x1792`, `2K`); Perplexity's search context."""
     media_quality: str | None = None
     """Likewise (`hd`, `high`)."""
     plain: bool = False

@@ -78,8 +78,8 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/interactions", INTERACTIONS),
     (r"/model/[^/]*embed[^/]*/invoke", INVOKE_EMBED),
     (r"/model/[^/]*rerank[^/]*/invoke", INVOKE_RERANK),
-    (r"/model/[^/]+/converse(-stream)?", CONVERSE),
-    (r"/model/[^/]+/invoke(-with-response-stream)?", INVOKE),
+    (r"/model/([^/]+|arn:.+)/converse(-stream)?", CONVERSE),
+    (r"/model/([^/]+|arn:.+)/invoke(-with-response-stream)?", INVOKE),
     (r"/agents/[^/]+/agentAliases/[^/]+/sessions/[^/]+/text", AGENT),
     (r"/api/chat", OLLAMA_CHAT),
     (r"/api/generate", OLLAMA_GENERATE),
@@ -95,7 +95,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"^|/generate(_stream)?|(?<!/v1)(?<!beta)(?<!beta1)/models/[^/:]+/[^/:]+", TGI),
     (
         r"/(batches|batch/jobs|embed-jobs|files|uploads|cachedContents|fine_tuning|vector_stores|assistants|threads|evals|admin|organization)"
-        r"(/.*)?|/(cancel|hangup|reject)|count.?tokens|/tokenize|/detokenize|/input_tokens",
+        r"(/.*)?|/(cancel|hangup|reject)|:cancel|(count|compute).?tokens|:fetchPredictOperation|:transferOwnership|/tokenize|/detokenize|/input_tokens",
         UNMETERED,
     ),
     (r"", UNKNOWN),

@@ -26,8 +26,8 @@ from taximeter.flavors.usage.reader import UsageReader
 from taximeter.flavors.usage.row import Row
 from taximeter.flavors.usage.usual import COST_HEADER, request_id
 
-_path_model = re.compile(rb"(?i)/(?:deployments|models?)/([^/?]+?)(?:/|:[a-z]+(?:[/?:]|$))").search
-"""What a verb follows (Google: `:generateContent`) or a slash; a colon alone is a part of it (Bedrock: `…-v1:0`)."""
+_path_model = re.compile(rb"(?i)/(?:deployments|models?)/(arn:[^?]+(?=/[a-z])|[^/?]+?)(?:/|:[a-z]+(?:[/?:]|$))").search
+"""What a verb follows (Google: `:generateContent`) or a slash; colons are a part of it (Bedrock: `…-v1:0`, ARNs)."""
 _stream_in_path = re.compile(rb"[/:][^/:?]*stream[^/:?]*/?(?:\?.*)?$").search
 _PLAIN_JSON = frozenset((b"application/json", b"application/json; charset=utf-8"))
 _TELLING = frozenset((b"content-encoding", COST_HEADER))

@@ -39,16 +39,31 @@ _GOOGLE = (
     # https://ai.google.dev/api: stores and files; `:importFile` and `:uploadToFileSearchStore` embed what they take
     r"(?:upload/)?(?:v\d+(?:beta\d*|alpha\d*)?/)?files(?:[:/].*)?|fileSearchStores(?:/[^/:]+)?|auth_tokens|cachedContents(?:/.*)?",
 )
+_OTHERS = (
+    # tokens counted: https://docs.x.ai, https://platform.moonshot.ai, https://www.volcengine.com, https://docs.z.ai
+    r"tokenize-text|tokenizers/estimate-token-count|tokenization|paas/v\d+/tokenizer",
+    # keys: https://openrouter.ai/docs/api-reference, https://docs.perplexity.ai, Azure's older Realtime
+    r"keys(?:/[^/]+)?|auth/keys(?:/code)?|credits/coinbase|(?:generate|revoke)_auth_token|realtimeapi/sessions",
+)
+_LOCAL = (
+    # https://lmstudio.ai/docs/developer/rest, llama.cpp's tools/server: models and settings of one's own server
+    r"models/(?:load|unload|download(?:/status)?)|apply-template|props|slots/\d+|lora-adapters",
+    # https://docs.sglang.ai
+    r"flush_cache|(?:release|resume)_memory_occupation|update_weights_from_\w+|abort_request|(?:open|close)_session",
+)
 _OLLAMA = (
     # https://docs.ollama.com/api
     r"(?:create|show|copy|pull|push|blobs/.*|me|signout)",
 )
 _VLLM = (
     # https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html
+    r"(?:(?:chat/)?completions|embeddings|messages|responses)/render|reset_(?:mm|encoder)_cache|pause|resume",
+    r"abort_requests|collective_rpc|init_weight_transfer_engine|update_weights",
     r"(?:load|unload)_lora_adapter|sleep|wake_up|reset_prefix_cache|scale_elastic_ep|is_scaling_elastic_ep|(?:start|stop)_profile",
 )
 
 FREE = "|".join(
-    f"{_PREFIX}(?:{path})" for path in (*_OPENAI, *_ANTHROPIC, *_MISTRAL, *_COHERE, *_GOOGLE, *_OLLAMA, *_VLLM)
+    f"{_PREFIX}(?:{path})"
+    for path in (*_OPENAI, *_ANTHROPIC, *_MISTRAL, *_COHERE, *_GOOGLE, *_OLLAMA, *_VLLM, *_LOCAL, *_OTHERS)
 )
 """One regular expression, without its `$`."""

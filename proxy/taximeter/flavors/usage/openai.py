@@ -9,7 +9,7 @@ equation can show stands in REASONING_BESIDE and REST_IS_REASONING; which field 
 from __future__ import annotations
 
 from taximeter.core.usage import Reading
-from taximeter.flavors.usage.counts import Fields, count, fields, header_count
+from taximeter.flavors.usage.counts import Fields, count, fields, header_count, text
 from taximeter.flavors.usage.fields import OPENAI
 from taximeter.flavors.usage.usual import REASONING_BESIDE, parts_exceed
 
@@ -34,6 +34,7 @@ def read(usage: Fields, provider: str, model: str | None) -> Reading:
     reading.inconsistent = False
     if reading.web_search_requests is None:
         reading.web_search_requests = _searches(usage)
+    reading.media_size = text(usage.get("search_context_size"))  # Perplexity: its fee by the request depends on it
     reading.priced_in_part = bool(count(usage.get("num_sources_used")))  # xAI's live search, by the source
     if reading.cached_input_tokens:
         _cached_kinds(reading, usage)
