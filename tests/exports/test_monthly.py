@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -203,6 +204,17 @@ async def test_what_a_reload_changes_is_brought_at_once(history, tmp_path, monke
     made = tmp_path / "to/2026-11/usage.csv.json"  # the last that is written
     await happens(made.exists)
     running.cancel()
+
+
+async def test_a_fault_of_ours_is_told_and_tried_again(history, tmp_path, caplog):
+    notes: dict[str, str] = {}
+    asked = [ExportSettings(to=str(tmp_path / "to"), formats=["focus"])]
+    prices: list[Any] = [lambda _: dict[int, Card]()[0], lambda _: CARD]
+    exporter = Exporter(lambda: asked, history.reader, lambda: prices.pop(0), notes, now_s=lambda: NOW_US // 10**6)
+    assert not await exporter.look()
+    assert notes == {f"exporting to {tmp_path / 'to'}": "a fault of Taximeter's own: KeyError: 0"}
+    assert "Traceback" in caplog.text and not list(tmp_path.glob("to/*/*"))
+    assert await exporter.look() and notes == {}
 
 
 async def test_after_midnight_every_node_writes_the_same(history, tmp_path):

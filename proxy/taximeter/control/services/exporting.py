@@ -118,11 +118,13 @@ class Exporter:
             name = f"exporting to {one.to}"
             try:
                 done = await asyncio.to_thread(self._bring, one)
-            except TaximeterError as error:
+            except Exception as error:  # a fault of ours in making a file ends no control process, start after start
+                ours = not isinstance(error, TaximeterError)
+                told = f"a fault of Taximeter's own: {type(error).__name__}: {error}" if ours else str(error)
                 well = False
                 if name not in self._notes:
-                    log.error("%s: %s", name, error)
-                self._notes[name] = str(error)
+                    log.error("%s: %s", name, told, exc_info=ours)
+                self._notes[name] = told
                 continue
             if self._notes.pop(name, None) is not None:
                 log.info("%s: works again", name)
