@@ -437,6 +437,7 @@ class Control:
 
         async def keep_evidence() -> None:
             await self.history.gather_evidence()
+            self.force.signers()  # a key that cannot be read is told now, not when the day is over
             made = await self.history.seal_evidence_daily(_now_us(), self.force.signers)
             if made is not None:
                 log.info("%s", told_of(made))

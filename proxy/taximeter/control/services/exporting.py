@@ -86,7 +86,7 @@ class Exporter:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         """`settings`, `card`, `environ`: those in force, asked each time. `notes`: what fails stands there, for
-        /healthz."""
+        /readyz."""
         self._settings = settings
         self._source = _Ending(source)
         self._card = card
