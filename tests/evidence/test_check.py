@@ -14,8 +14,11 @@ from taximeter.evidence.report import Report
 from taximeter.evidence.roots import check_roots
 from taximeter.evidence.statements import SignedRoot
 from taximeter.sinks.history.schema import (
+    LEVELS,
+    MONTH,
     QUARTER,
     SEQ_BITS,
+    SUMMARY_LEVELS,
     events,
     evidence_pieces,
     evidence_roots,
@@ -294,15 +297,42 @@ def test_a_journal_whose_chain_is_said_never_to_have_begun_is_found(sealed):
     assert places(sealed.check()) == {("evidence_missing", ONE, 5)}
 
 
-def test_sums_that_are_not_those_of_the_records_are_found(sealed):
+def test_sums_that_are_not_those_of_what_they_are_made_of_are_found(sealed):
+    made_of = ("its records", "its quarters of an hour", "its hours", "its days")
+    levels = ("quarter of an hour from 2025-11-22T08:15", "hour from 2025-11-22T08:00", "day from 2025-11-22T00:00",
+              "month from 2025-11-01T00:00")  # fmt: skip
+    for tables in (LEVELS, SUMMARY_LEVELS):
+        for place, table in enumerate(tables):
+            with sealed.database.reading() as connection:
+                number = connection.execute(select(table.c.series_no)).scalars().first()
+            change = update(table).where(table.c.series_no == number)
+            changed(sealed, change.values(cost_nusd=table.c.cost_nusd + 1))
+            problems = [fault.problem for fault in sealed.check().faults]
+            sums = "the sums" if tables is LEVELS else "the sums by task, by model and by key"
+            of = made_of[place] if tables is LEVELS or place else "the finest sums"
+            assert f"of the {levels[place]}:00Z {sums} are not those of {of}" in problems, table.name
+            assert {fault.kind for fault in sealed.check().faults} == {"sums_differ"}
+            changed(sealed, change.values(cost_nusd=table.c.cost_nusd - 1))
+    assert sealed.check().faults == []
+
+
+def test_sums_that_were_moved_from_one_workspace_to_another_are_found(books):
+    """Together they are what they were."""
+    books.deliver(ONE, [*calls_of(2), *calls_of(2, "other", workspace="beta")])
+    one, two = QUARTER.c.series_no == 1, QUARTER.c.series_no == 2
+    for place, by in ((one, -5_000), (two, 5_000)):
+        changed(books, update(QUARTER).where(place).values(cost_nusd=QUARTER.c.cost_nusd + by))
+    assert {fault.kind for fault in books.check().faults} == {"sums_differ"}
+
+
+def test_sums_are_checked_where_a_period_has_all_of_them(sealed):
     changed(sealed, update(QUARTER).values(cost_nusd=QUARTER.c.cost_nusd + 1))
-    (fault,) = sealed.check().faults
-    assert (fault.kind, fault.problem) == (
-        "sums_differ",
-        "of the quarter of an hour from 2025-11-22T08:15:00Z the sums are not those of its records",
-    )
     assert sealed.check(T0, T0 + 60 * US).faults == []  # no whole quarter of an hour
-    assert len(sealed.check(T0 - 3_600 * US, T0 + 3_600 * US).faults) == 1
+    assert len(sealed.check(T0 - 900 * US, T0 + 1_800 * US).faults) == 2  # and its summaries
+    changed(sealed, update(QUARTER).values(cost_nusd=QUARTER.c.cost_nusd - 1))
+    changed(sealed, update(MONTH).values(cost_nusd=MONTH.c.cost_nusd + 1))
+    assert sealed.check(T0 - DAY_US, T0 + DAY_US).faults == []
+    assert len(sealed.check().faults) == 1
 
 
 def test_any_records_hold_with_their_sums(books):

@@ -19,7 +19,7 @@ from taximeter.evidence.statements import Segment, SignedRoot, segment, segment_
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.marks import EVENTS, UNCHAINED, since_us
 from taximeter.sinks.history.read import listing
-from taximeter.sinks.history.read.proven_sums import differing_quarters
+from taximeter.sinks.history.read.proven_sums import Differing, differing
 from taximeter.sinks.history.rows import COLUMNS, Detail, class_key, event_id, origin_key, series_key, to_record, to_row
 from taximeter.sinks.history.schema import (
     SEQ_BITS,
@@ -179,11 +179,10 @@ class HistoryEvidence:
     def faults(self, from_us: int, to_us: int) -> list[Fault]:
         """Sums that are not those of the records; the records themselves are checked one by one."""
         try:
-            moments = differing_quarters(self._connection, from_us, to_us)
+            found = differing(self._connection, from_us, to_us)
         except (TypeError, ValueError) as error:
             return [Fault(kind="sums_differ", problem=f"what records are summed by cannot be read: {error}")]
-        problem = "of the quarter of an hour from {} the sums are not those of its records"
-        return [Fault(kind="sums_differ", problem=problem.format(shown(at_s * US))) for at_s in moments]
+        return [Fault(kind="sums_differ", problem=_said(each)) for each in found]
 
     def places(self, request_id: str, workspace: str | None = None) -> list[tuple[str, int]]:
         """Where a request's records are, or those of a workspace: journal and seq, in the order of its attempts."""
@@ -265,6 +264,15 @@ def _bytes(text: str) -> bytes:
         return hash_of(text)
     except (TypeError, ValueError):
         return b""
+
+
+_MADE_OF = {"quarter of an hour": "records", "hour": "quarters of an hour", "day": "hours", "month": "days"}
+
+
+def _said(wrong: Differing) -> str:
+    of = "the finest sums" if wrong.summary and wrong.level == "quarter of an hour" else f"its {_MADE_OF[wrong.level]}"
+    sums = "the sums by task, by model and by key" if wrong.summary else "the sums"
+    return f"of the {wrong.level} from {shown(wrong.start_s * US)} {sums} are not those of {of}"
 
 
 def _text(value: Any) -> str:
