@@ -15,7 +15,7 @@ from taximeter.budgets.rates import Rates
 from taximeter.config.secret import shared_secrets
 from taximeter.control.process.sync import Sealing
 from taximeter.core.sealed import Seal
-from taximeter.evidence.keys import signers
+from taximeter.evidence.keys import Signer, signers
 from taximeter.keys.store import KeyStore
 from taximeter.node.audit import AuditLog
 from taximeter.node.child import Boot
@@ -54,7 +54,7 @@ class InForce:
         self.calls = Calls(history.cursors) if settings.log.calls else None
         self.webhook = _webhook(boot, environ, history, now_us)
         self.otel = _otel(boot, environ, history)
-        self.signers = lambda: signers(settings.evidence, environ)
+        self.signers: Callable[[], list[Signer]] = lambda: signers(settings.evidence, environ)
         self.post = Poster.of(settings.webhook, environ, boot.node, now_us)
         self.pullers = pullers(settings, environ)
         self.mail = None
