@@ -16,8 +16,9 @@ from taximeter.reconcile.rule import Figures, Place, PullFailed
 from taximeter.reconcile.told import Row, Span, theirs, within
 
 FILE_BYTES = 256 * 1024 * 1024
-MOST_HINTS = 200
-"""Keys of a provider that are looked up by their ends, in one pull."""
+MOST_HINTS = 2_000
+"""Keys of a provider that are looked up by their ends, in one pull: a quarter of an hour. Those beyond it have to wait
+for the next."""
 SHORTEST_END = 4
 """Characters at the end of a key that tell which it is; providers show as many."""
 _PROVIDERS = {
