@@ -1,7 +1,9 @@
 """An export of evidence holds by itself; whatever is changed in it is found."""
 
 import io
+from hashlib import sha256
 
+import msgspec
 import pytest
 
 from evidence_ledger import DAY_US, ONE, OTHER, Books, calls_of, places
@@ -50,6 +52,26 @@ def test_it_holds_with_nothing_but_the_public_key(books, report_of):
     other = generate(books.folder / "other.pem")
     report = report_of(exported(books).replace(books.signer.id.encode(), other.id.encode()))
     assert "signature_wrong" in {fault.kind for fault in report.faults}
+
+
+def sealed_again(lines):
+    """An export of these lines by who can compute a checksum."""
+    body = b"".join(lines)
+    end = {"end": {"lines": len(lines), "sha256": sha256(body).hexdigest()}}
+    return body + msgspec.json.encode(end) + b"\n"
+
+
+def test_a_record_cannot_be_passed_off_as_another_workspaces(books, report_of):
+    *lines, _ = exported(books).splitlines(keepends=True)
+    at = next(place for place, line in enumerate(lines) if b'"request_id":"req-2"' in line)
+    left_out = b'{"left_out":{"event_id":"%b:2","ended_at":%d}}\n'
+    lines[at] = left_out % (ONE.encode(), T0 + 2 * US)
+    assert places(report_of(sealed_again(lines))) == {("record_missing", ONE, 2)}
+    *lines, _ = exported(books, workspaces=["beta"]).splitlines(keepends=True)
+    at = lines.index(left_out % (ONE.encode(), T0 + 2 * US))
+    assert report_of(sealed_again(lines)).left_out == 4
+    lines[at] = left_out % (ONE.encode(), T0 + 3 * US)
+    assert places(report_of(sealed_again(lines))) == {("record_changed", ONE, 2)}
 
 
 def test_each_byte_that_is_changed_is_found(books, report_of):

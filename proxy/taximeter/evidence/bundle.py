@@ -304,6 +304,8 @@ class Bundle:
             self._faults.append(Fault(kind="unreadable", journal=journal, problem="a record has no event id"))
             return None
         found = Found(place[1], named.ended_at, getattr(named, "request_id", ""), content)
+        if line.left_out and not self.head.workspaces:
+            self._fault("record_missing", "only its hash is there, in an export of all workspaces", journal, found)
         if place[0] != journal:
             self._fault("record_moved", f"it is of another journal, {place[0]}", journal, found)
             return None

@@ -205,8 +205,10 @@ class _Checker:
 
     def _compare(self, journal: str, one: Found, entry: Entry, previous: bytes) -> None:
         self.report.outlived += entry.at_us < self.source.deleted_before_us and self.from_us <= entry.at_us < self.to_us
-        if not one.content:
+        if not one.content and one.at_us == entry.at_us:
             self.report.left_out += 1
+        elif not one.content:
+            self._record("record_changed", journal, one, "it ended at another time than it says")
         elif follow(previous, one.content) != entry.link:
             problem = "it cannot be read" if one.content == NO_RECORD else "it is not what was delivered"
             self._record("record_changed", journal, one, problem)
