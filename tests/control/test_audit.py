@@ -1,6 +1,7 @@
 """`GET /audit`: what is changed on the control port, and who is refused there, leaves an entry; no secret does."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,9 @@ async def test_only_an_admin_reads_it_and_a_misspelt_action_is_told(audited):
     assert answer.status_code == 400 and "key.create" in answer.json()["error"]["message"]
 
 
-def test_every_action_is_documented():
+def test_every_action_can_be_asked_for_and_is_documented():
+    sources = (Path(__file__).parents[2] / "proxy/taximeter").rglob("*.py")
+    noted = {name for path in sources for name in re.findall(r"\.(?:act|note)\(\s*\"([a-z_.]+)\"", path.read_text())}
+    assert len(noted) > 15 and noted <= set(ACTIONS)
     page = (Path(__file__).parents[2] / "docs/day-2.md").read_text()
     assert [name for name in ACTIONS if f"`{name}`" not in page] == []

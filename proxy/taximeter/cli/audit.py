@@ -20,7 +20,13 @@ LINES = 50
 
 
 @click.command()
-@click.option("--action", multiple=True, type=click.Choice(list(ACTIONS)), help="Only this; can be repeated.")
+@click.option(
+    "--action",
+    multiple=True,
+    type=click.Choice(list(ACTIONS)),
+    metavar="ACTION",
+    help="Only this, such as key.revoke; can be repeated.",
+)
 @click.option("--actor", multiple=True, metavar="NAME", help="Only what this one did; can be repeated.")
 @click.option("--target", multiple=True, metavar="NAME", help="Only what was done to this; can be repeated.")
 @click.option("--outcome", multiple=True, type=click.Choice(["ok", "refused", "failed"]), help="Only what ended so.")

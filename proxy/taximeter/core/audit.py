@@ -21,6 +21,7 @@ ACTIONS = {
     "prices.change": "another price list is in force",
     "prices.reprice": "a period was priced again; differences are corrections",
     "statement.close": "a statement was closed",
+    "owed.write_off": "of what is billed later nobody told for too long",
     "redis.rebuild": "the Redis counters were written anew",
     "deadletters.replay": "records that a sink could not take were offered again",
     "webhook.resend": "letters that had been given up were sent again",
