@@ -284,6 +284,21 @@ async def test_a_request_shows_every_attempt_under_the_records_own_names(control
     assert (await control.client.get("/usage/requests/none")).status_code == 404
 
 
+async def test_a_batch_shows_itself_first_and_its_lines_page_by_page_once(control):
+    asked = record(7, deferred="b1", input_tokens=None, output_tokens=None, total_tokens=None, cost_nusd=None)
+    names = [f"line-{n}" for n in range(1_001)]
+    lines = [record(8 + n, request_id="req-7", attempt=2, deferred="b1", line=name) for n, name in enumerate(names)]
+    await control.add(*lines[:600], asked, *lines[600:])
+    shown = await control.get("/usage/requests/req-7")
+    first, *some = shown["data"]
+    assert first["attempt"] == 1 and len(some) <= 1_000
+    rest = await control.get("/usage/requests/req-7", page=shown["next_page"])
+    assert [each["line"] for each in (*some, *rest["data"])] == names and rest["next_page"] is None
+    assert (await control.client.get("/usage/requests/req-7?page=bogus")).status_code == 400
+    html = (await control.client.get("/dashboard/requests/req-7")).text
+    assert html.count("<h2>Line line-") == 50 and "page by page" in html and "<h2>Attempt 1</h2>" in html
+
+
 async def test_events_page_through_everything_once_newest_first(control):
     await control.add(*(record(n) for n in range(25)))
     seen, page, pages = [], None, 0
@@ -318,7 +333,7 @@ BAD_QUESTIONS = (
     ("/usage/tracks/t?group_by=x", "group_by", "Allowed: after, chunks, from, price_codes, to, tz, wait, workspace"),
     ("/usage/tracks/t?price_codes=1&chunks=-1", "chunks", ">= 0"),
     ("/usage/tracks/t?chunks=1", "chunks", "for price_codes=1"),
-    ("/usage/requests/r?x=1", "x", "Allowed: none"),
+    ("/usage/requests/r?x=1", "x", "Allowed: page"),
 )
 
 

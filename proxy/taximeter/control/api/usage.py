@@ -102,14 +102,22 @@ class Requests(Controller):
     guards = (anyone_known, only_known_parameters)
 
     @get("/requests/{request_id:str}", summary="Every attempt of one request")
-    async def request(self, services: Given, request: ApiRequest, request_id: FromPath[str]) -> EventsPage:
-        await services.delivery.drain(DRAIN_S)
-        records = await services.history.record(request_id)
+    async def request(
+        self,
+        services: Given,
+        request: ApiRequest,
+        request_id: FromPath[str],
+        page: Annotated[str | None, QueryParameter(description="The answer before's `next_page`.")] = None,
+    ) -> EventsPage:
+        """Of a batch also its lines, at most 1,000 a page."""
+        if page is None:
+            await services.delivery.drain(DRAIN_S)
+        records, next_page = await services.history.request(request_id, 1_000, page)
         own = request.auth.workspace
         records = [each for each in records if own is None or each.workspace == own]
-        if not records:
+        if not records and page is None:
             raise NotFound(f"No request {request_id[:128]!r} is recorded.", param="request_id")
-        return EventsPage(data=[responses.record(each) for each in records], next_page=None)
+        return EventsPage(data=[responses.record(each) for each in records], next_page=next_page)
 
     @get("/tracks/{track:str}", summary="One track: token_usage, metrics, usage, documents")
     async def track(

@@ -121,6 +121,8 @@ class RequestPage(Page, kw_only=True):
     """Each with its known fields (name, value, link or ""), and the provider's usage as text."""
     unknown: list[list[str]]
     """Of each the fields that are not known."""
+    more: bool = False
+    """There are more lines of a batch."""
 
 
 class SearchPage(Page, kw_only=True):

@@ -36,6 +36,8 @@ from taximeter.sinks.query import SORTS, TAGS, Filters, Match, Sort
 
 EXPORTS = {"CSV": "csv", "JSON Lines": "jsonl"}
 RECORDS = 100
+MOST_LINES = 50
+"""Lines of a batch shown with its request."""
 MOST_READ = 200_000
 """Records that are read for a page at most, to sort them by another figure than time or to sum them where no roll-up
 knows the filter."""
@@ -100,7 +102,7 @@ class RecordPages(Controller):
     @get("/dashboard/requests/{request_id:str}", summary="One request, every attempt", media_type="text/html")
     async def request(self, services: Given, request: ApiRequest, request_id: FromPath[str]) -> Response[str]:
         await up_to_date(services)
-        records = await services.history.record(request_id)
+        records, more = await services.history.request(request_id, MOST_LINES)
         records = [each for each in records if request.auth.workspace in (None, each.workspace)]
         if not records:
             raise NotFound(f"No request {request_id[:128]!r} is recorded.", param="request_id")
@@ -112,7 +114,9 @@ class RecordPages(Controller):
             known = [(name, _plain(value), _of(record, name)) for name, value in fields.items() if value is not None]
             attempts.append((record, known, _pretty(usage)))
             unknown.append([name for name, value in fields.items() if value is None and name not in CHARGED])
-        return show(request, RequestPage(request_id=request_id, attempts=attempts, unknown=unknown))
+        return show(
+            request, RequestPage(request_id=request_id, attempts=attempts, unknown=unknown, more=more is not None)
+        )
 
 
 class Finding(Controller):

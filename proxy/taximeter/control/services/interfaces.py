@@ -54,6 +54,10 @@ class RecordsReader(Protocol):
 
     async def record(self, request_id: str) -> list[Record]: ...
 
+    async def request(
+        self, request_id: str, limit: int, page: str | None = None
+    ) -> tuple[list[Record], str | None]: ...
+
     async def arrived(self, request_ids: Collection[str]) -> set[tuple[str, str]]: ...
 
     async def events(

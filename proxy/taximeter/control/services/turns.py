@@ -42,6 +42,7 @@ class InTurn:
     apart_since_us = _in_turn(HistoryReader.apart_since_us)
     track = _in_turn(HistoryReader.track)
     record = _in_turn(HistoryReader.record)
+    request = _in_turn(HistoryReader.request)
     arrived = _in_turn(HistoryReader.arrived)
     events = _in_turn(HistoryReader.events)
     listing = _in_turn(HistoryReader.listing)

@@ -263,6 +263,7 @@ class History:
     quantities = _off_loop(Reader.quantities)
     apart_since_us = _off_loop(Reader.apart_since_us)
     record = _off_loop(Reader.record)
+    request = _off_loop(Reader.request)
     arrived = _off_loop(Reader.arrived)
     events = _off_loop(Reader.events)
     listing = _off_loop(Reader.listing)

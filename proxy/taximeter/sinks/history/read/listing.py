@@ -57,6 +57,7 @@ _ARRIVED = (
 
 _Key = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _decode_place = msgspec.json.Decoder(tuple[_Key, _Key]).decode
+_decode_line = msgspec.json.Decoder(tuple[int]).decode
 _decode_turned = msgspec.json.Decoder(tuple[_Key, _Key, bool]).decode
 
 T = TypeVar("T")
@@ -65,7 +66,35 @@ T = TypeVar("T")
 def of_request(connection: Connection, request_id: str) -> list[Record]:
     """Attempts in order, each with its corrections after it."""
     rows = connection.execute(_named(select(events).where(events.c.request_id == request_id)))
-    return sorted(map(to_record, rows), key=lambda record: (record.attempt, record.kind != "usage", record.ended_at))
+    return sorted(map(to_record, rows), key=_by_attempt)
+
+
+def _by_attempt(record: Record) -> tuple[int, bool, int]:
+    return record.attempt, record.kind != "usage", record.ended_at
+
+
+def attempts(connection: Connection, request_id: str) -> list[Record]:
+    """The same without lines of a batch, of which there may be a million."""
+    query = _named(select(events).where(events.c.request_id == request_id))
+    rows = connection.execute(query, execution_options={"stream_results": True})
+    return sorted((record for row in rows if not (record := to_record(row)).line), key=_by_attempt)
+
+
+def page_of_request(
+    connection: Connection, request_id: str, limit: int, page: str | None
+) -> tuple[list[Record], str | None]:
+    """The attempts of a request and the first `limit` records that are lines of a batch, and the cursor of the next
+    page, which has further lines. Raises BadRequest on a bad cursor."""
+    after = _SMALLEST if page is None else _decoded(page, _decode_line)[0]
+    query = select(events).where(events.c.request_id == request_id, events.c.id > after).order_by(events.c.id)
+    rows = connection.execute(_named(query.limit(limit + 1))).all()
+    rows = sorted(rows, key=lambda row: row.id)
+    records = [to_record(row) for row in rows[:limit]]
+    more = _page((rows[limit - 1].id,)) if len(rows) > limit else None
+    if page is None and more is None:
+        return sorted(records, key=_by_attempt), None
+    lines = [record for record in records if record.line]
+    return [*(attempts(connection, request_id) if page is None else ()), *lines], more
 
 
 def of_ids(connection: Connection, ids: Select[tuple[int]]) -> Iterator[Record]:

@@ -196,9 +196,15 @@ class Reader:
             return since_us(connection, APART)
 
     def record(self, request_id: str) -> list[Record]:
-        """Every attempt and correction of one request, in order; empty when unknown."""
+        """Every attempt and correction of one request, in order, but no lines of a batch; empty when unknown."""
         with self.database.reading() as connection:
-            return listing.of_request(connection, request_id)
+            return listing.attempts(connection, request_id)
+
+    def request(self, request_id: str, limit: int, page: str | None = None) -> tuple[list[Record], str | None]:
+        """The same with up to `limit` lines of a batch, and the cursor of the next page, which has further ones. Raises
+        BadRequest on a bad cursor."""
+        with self.database.reading() as connection:
+            return listing.page_of_request(connection, request_id, limit, page)
 
     def arrived(self, request_ids: Collection[str]) -> set[tuple[str, str]]:
         """(request, its workspace) of those of these requests that there are records of."""
