@@ -69,6 +69,13 @@ def test_one_of_a_usage_object_that_few_readers_take_holds(tmp_path):
         assert "cost_nusd is 1" in books.check().faults[0].problem
 
 
+def test_no_record_is_in_one_twice(books):
+    made = receipt_of(books, "req-3")
+    doubled = msgspec.structs.replace(made, records=made.records * 2, proofs=made.proofs * 2, cost_usd="0.000054000")
+    report = receipts.check(doubled, "", [books.signer.public])
+    assert [(fault.kind, fault.journal, fault.seq) for fault in report.faults] == [("record_added", ONE, 3)]
+
+
 def test_one_of_another_key_is_not_believed(books):
     report = receipts.check(receipt_of(books, "req-1"), "", [generate(books.folder / "mallory.pem").public])
     assert [fault.problem for fault in report.faults] == ["no key that was given speaks for it"]

@@ -13,7 +13,7 @@ import msgspec
 from taximeter.core.errors import BadRequest, Conflict, NotFound, NotReady
 from taximeter.evidence import tree
 from taximeter.evidence.chain import follow, hash_of, members, unpack
-from taximeter.evidence.report import Fault, Report
+from taximeter.evidence.report import Fault, Kind, Report
 from taximeter.evidence.roots import check_roots
 from taximeter.evidence.source import Source
 from taximeter.evidence.statements import Root, SignedRoot, leaf, root_of, segment_of
@@ -146,28 +146,28 @@ def check(found: Receipt, name: str, trusted: Iterable[bytes] = ()) -> Report:
             roots[root.number] = root
     if len(found.records) != len(found.proofs) or not found.proofs:
         report.add(Fault(kind="record_missing", problem="there are not as many proofs as records, or none"))
+    events: set[str] = set()
     for shown, proof in zip(found.records, found.proofs, strict=False):
-        problem = _wrong(found, shown, proof, roots.get(proof.root))
+        problem, event = _wrong(found, shown, proof, roots.get(proof.root)), _event(proof.content)
         if problem:
-            journal, _, seq = _event(proof.content).rpartition(":")
-            place = int(seq) if seq.isdecimal() else None
-            report.add(
-                Fault(
-                    kind="record_changed",
-                    journal=journal or None,
-                    seq=place,
-                    request_id=found.request_id,
-                    problem=problem,
-                )
-            )
+            report.add(_fault("record_changed", found, event, problem))
+        elif event in events:
+            report.add(_fault("record_added", found, event, "it is there more than once, and counted as often"))
         else:
             report.records += 1
-    report.journals = len({_event(proof.content).rpartition(":")[0] for proof in found.proofs})
+        events.add(event)
+    report.journals = len({event.rpartition(":")[0] for event in events})
     if not report.faults and found.cost_usd != _cost(proof.content.encode() for proof in found.proofs):
         report.add(
             Fault(kind="record_changed", request_id=found.request_id, problem="its cost is not the sum of its records'")
         )
     return report
+
+
+def _fault(kind: Kind, found: Receipt, event_id: str, problem: str) -> Fault:
+    journal, _, seq = event_id.rpartition(":")
+    place = int(seq) if seq.isdecimal() else None
+    return Fault(kind=kind, journal=journal or None, seq=place, request_id=found.request_id, problem=problem)
 
 
 def _wrong(found: Receipt, shown: dict[str, Any], proof: Proof, root: Root | None) -> str:
