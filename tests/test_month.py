@@ -17,6 +17,8 @@ from decimal import Decimal
 import httpx2
 import pytest
 
+from exports import validator
+from exports.test_focus_validates import NO_INVOICE
 from faults.running import Node
 from gateway.test_cost import script
 from journals import opening, record, written
@@ -152,7 +154,7 @@ async def close(node, workspace, month):
     return await asked(node, "POST", "/billing/statements", {"workspace": workspace, "month": f"{month:%Y-%m}"})
 
 
-async def test_a_scripted_month_closes_into_statements_that_are_the_ledger(tmp_path):
+async def test_a_scripted_month_closes_into_statements_that_are_the_ledger(tmp_path, subtests):
     items, journal_id = calls(1, 60)
     written(tmp_path / "data/journal", items, journal_id)
     lost, lost_id = calls(100, 30)
@@ -219,8 +221,18 @@ async def test_a_scripted_month_closes_into_statements_that_are_the_ledger(tmp_p
             text = await asked_text(node, "/usage/export.focus.csv")
             billed = [Decimal(row["BilledCost"]) for row in csv.DictReader(io.StringIO(text))]
             assert sum(billed) == sum(costs.values())
+            with subtests.test("the FOCUS project's own validator"):
+                await is_valid_focus(tmp_path / "month.csv", text)
             await is_exactly_what_went_past_us(node)
             await is_evident(node)
+
+
+async def is_valid_focus(file, text):
+    if not validator.VALIDATOR.exists():
+        pytest.skip(validator.BRINGS)
+    file.write_text(text, newline="")
+    failed, kept = await asyncio.to_thread(validator.failures, file)
+    assert failed == NO_INVOICE and kept > 200
 
 
 async def is_exactly_what_went_past_us(node):
