@@ -2,8 +2,10 @@
 
 import csv
 import io
+from pathlib import Path
 
 from control_plane import DAY_US, NOON_US, bearing, embedding, record
+from taximeter.config import load
 
 NOVEMBER = {"workspace": "acme", "month": "2026-11"}
 
@@ -58,7 +60,7 @@ async def test_what_is_wrong_with_a_question_is_said(billing):
     await billing.add(record(1))
     for given, problem in (
         ({"month": "2026-13"}, "month: '2026-13' is none"),
-        ({}, "Give a month"),
+        ({}, "Say which period"),
         ({"from": "2026-11-01"}, "both ends"),
         ({"from": "2026-11-02T00:01:00Z", "to": "2026-11-03"}, "full quarters of an hour"),
         ({"from": "2026-11-03", "to": "2026-11-03"}, "not before"),
@@ -99,3 +101,15 @@ async def test_a_month_of_another_zone(billing):
     made = await billing.get("/billing/statement", **NOVEMBER, tz="Europe/Berlin")
     assert made["from"] == "2026-10-31T23:00:00Z" and made["total"]["quantities"]["requests"] == 1
     assert (await billing.get("/billing/statement", **NOVEMBER))["lines"] == []
+
+
+async def test_a_line_of_more_than_a_page_is_in_the_pdf(start, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prices = "".join(
+        f'[[plan.price]]\ncode = "output"\nusd = 1\nincluded = 7\nmodels = ["model-{n}"]\n' for n in range(60)
+    )
+    Path("taximeter.toml").write_text(f'[[plan]]\nname = "many"\n{prices}')
+    control = await start(load(None))
+    await control.add(*(record(n, request_model=f"model-{n}", task="W" * 200) for n in range(60)))
+    answer = await control.client.get("/billing/statement", params=NOVEMBER | {"format": "pdf", "by": "task,operation"})
+    assert answer.status_code == 200 and answer.content.count(b"/Type /Page\n") > 1

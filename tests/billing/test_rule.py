@@ -147,3 +147,8 @@ def test_unknown_use_has_no_charge_of_nothing_by_a_price_either():
     assert charge(plan, [(LLM, {"requests": 1, "unknown_requests": 1})])[0].nusd is None
     assert charge(plan, [(LLM, {"requests": 2, "unknown_requests": 1, "llm_output_tokens": 3})])[0].nusd == 3
     assert charge(plan, [(LLM, {"requests": 1})])[0].nusd == 0
+
+
+def test_a_credit_of_less_than_a_cent_is_no_negative_nothing():
+    assert str(converted(-1, Rate(code="EUR", rate=Decimal("0.9")))) == "0.00"
+    assert str(converted(-6_000_000, Rate(code="EUR", rate=Decimal("0.9")))) == "-0.01"

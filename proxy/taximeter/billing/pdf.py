@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+from textwrap import wrap
+
 from fpdf import FPDF, XPos, YPos
 from fpdf.enums import TableBordersLayout
 from fpdf.fonts import FontFace
@@ -13,6 +16,8 @@ from taximeter.core.times import local, moment_us, zone
 _FONT = "helvetica"
 _GREY = (90, 90, 90)
 _UTC = zone("UTC")
+_MOST = (500, 1_200)
+"""Characters in the cells of what a line is about and of what was used: 26 lines of the widest letters, of 35."""
 
 
 class _Page(FPDF):
@@ -68,11 +73,23 @@ def _table(page: FPDF, shown: Printed) -> None:
         padding=1,
     ) as table:
         for cells in _rows(shown):
-            table.row([_latin(cell) for cell in cells])
+            for part in _fitting([_latin(cell) for cell in cells]):
+                table.row(part)
         ends = [shown.cost] if shown.own else []
         table.row([_latin(cell) for cell in ("Total", "", *ends, shown.charge)], style=bold)
         if shown.own:
             table.row([_latin(cell) for cell in ("Margin", "", "", shown.margin)])
+
+
+def _fitting(cells: list[str]) -> list[list[str]]:
+    """A row as several where its first two cells would not fit on a page: a row is never broken inside."""
+    about = wrap(cells[0], _MOST[0]) or [""]
+    used = [cells[1]]
+    if len(cells[1]) > _MOST[1]:
+        used = [part for text in cells[1].split("\n") for part in wrap(text, _MOST[1])]
+    found = [list(pair) + [""] * (len(cells) - 2) for pair in zip_longest(about, used, fillvalue="")]
+    found[0][2:] = cells[2:]
+    return found
 
 
 def _rows(shown: Printed) -> list[list[str]]:

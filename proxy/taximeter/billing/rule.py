@@ -271,7 +271,8 @@ def rate_at(rates: Sequence[Rate], code: str, at_us: int) -> Rate | None:
 def converted(nusd: int, rate: Rate) -> Decimal:
     """An amount in the rate's currency, rounded to its places, half to even."""
     exact = rate.rate * nusd
-    return exact.scaleb(-9).quantize(Decimal(1).scaleb(-rate.decimals), rounding=ROUND_HALF_EVEN)
+    found = exact.scaleb(-9).quantize(Decimal(1).scaleb(-rate.decimals), rounding=ROUND_HALF_EVEN)
+    return found or abs(found)  # no -0.00 on a bill
 
 
 def currency_rate(written: str | float) -> Decimal:
