@@ -23,6 +23,8 @@ from taximeter.flavors.told import Place, What, place_of
         ("google", "other", "models/veo/operations/o", b"/v1beta/models/veo/operations/o"),
         ("google-vertex", "other", "projects/p", None),
         ("openai", "evals", "evalrun_1", None),
+        ("azure", "other", "task_1", None),
+        ("xai", "other", "d97415a1", None),
         ("openai", "other", None, None),
     ],
 )

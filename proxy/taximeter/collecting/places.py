@@ -33,6 +33,8 @@ def of_object(asked: Record) -> bytes | None:
         return b"/v1/batch/jobs/" + _quoted(name)
     if provider in _COHERE:
         return b"/v1/embed-jobs/" + _quoted(name)
+    if provider == "xai" or name.startswith("task_"):  # videos of other APIs than OpenAI's
+        return None
     if name.startswith("video_"):  # https://platform.openai.com/docs/api-reference/videos/object
         return b"/v1/videos/" + _quoted(name)
     return b"/v1/batches/" + _quoted(name)

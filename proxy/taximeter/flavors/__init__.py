@@ -46,7 +46,11 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/agents/automations/[^/]+/invocations|/fine_tuning/alpha/graders/run", UNKNOWN),
     (r"/evals/[^/]+/runs", EVALS),
     (r"/batches|/batch/jobs|/embed-jobs|/batchPredictionJobs|:(batchGenerateContent|asyncBatchEmbedContent)", JOBS),
-    (r"/videos(/edits|/extensions|/[^/]+/(remix|edits|extensions))?|:predictLongRunning", VIDEOS),
+    (
+        r"/videos(/generations|/edits|/extensions|/[^/]+/(remix|edits|extensions))?|/video/generations/jobs"
+        r"|:predictLongRunning",
+        VIDEOS,
+    ),
     (r"/chat/completions|/text/chat(_stream)?|/text/chatcompletion(_v2|_pro)?", CHAT),
     (r"/agents/completions|/inference:complete|/wenxinworkshop/chat/[^/]+", HOSTED),
     (r"/publishers/(?!anthropic/)[^/]+/models/[^/]+:(raw|streamRaw)Predict", HOSTED),

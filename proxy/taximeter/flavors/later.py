@@ -55,8 +55,10 @@ JOBS = Dialect(
 VIDEOS = replace(
     # seconds or a usage object, where the answer tells them at once, are kept as of any call
     UNKNOWN,
-    # https://ai.google.dev/gemini-api/docs/video: an operation, told by its name
+    # https://ai.google.dev/gemini-api/docs/video: an operation, told by its name;
+    # https://docs.x.ai/docs/guides/video-generations: `request_id`;
+    # https://learn.microsoft.com/azure/ai-foundry/openai/video-generation-quickstart: a job with an `id`
     source="https://platform.openai.com/docs/api-reference/videos/create",
     reader=JobReader,
-    id=("id", "name"),
+    id=("id", "name", "request_id"),
 )

@@ -75,7 +75,7 @@ _PLACES: tuple[tuple[re.Pattern[bytes], What], ...] = (
     (re.compile(rb"(?i)/files/([^/]+)/content$|(?i:/files/([^/:]+):download$)"), What.FILE),
     (
         re.compile(
-            rb"(?i)/(?:responses|batches|batch/jobs|embed-jobs|videos|operations|batchPredictionJobs|evals/[^/]+/runs)"
+            rb"(?i)/(?:responses|batches|batch/jobs|embed-jobs|videos|video/generations/jobs|operations|batchPredictionJobs|evals/[^/]+/runs)"
             rb"/([^/:]+)$"
         ),
         What.OBJECT,
