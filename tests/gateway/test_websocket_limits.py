@@ -100,7 +100,7 @@ async def test_a_realtime_response_that_nothing_bounds_is_refused_by_a_small_bud
 
 
 async def test_a_realtime_response_that_tools_of_the_provider_answer_has_no_bound(serve, gated, redis):
-    async with WebSocketProvider(session_of()) as provider, serve(provider) as running:
+    async with WebSocketProvider() as provider, serve(provider) as running:
         gated(running, budget(limit=10 * WINDOW))
         async with connect(url(running), **own()) as socket:
             tools = [{"type": "function", "name": "f"}, {"type": "mcp", "server_label": "x"}]
@@ -108,7 +108,7 @@ async def test_a_realtime_response_that_tools_of_the_provider_answer_has_no_boun
             await created(socket, max_output_tokens=40)
             await until(socket, "response.done")
             await socket.send(json.dumps({"type": "session.update", "session": {"tools": tools}}))
-            await created(socket, max_output_tokens=40)
+            await created(socket, max_output_tokens=40)  # before the server has said so
             error = await until(socket, "error")
     assert "mcp" in error["error"]["message"]
 

@@ -163,6 +163,30 @@ async def test_several_responses_on_one_connection_are_told_apart(serve):
     assert {record["response_model"] for record in found.values()} == {"m"}
 
 
+async def test_responses_out_of_band_are_told_apart_by_their_metadata(serve):
+    asked = []
+
+    async def backwards(talk, event):
+        asked.append(event["response"].get("metadata"))
+        if len(asked) < 3:
+            return
+        for number, metadata in enumerate(reversed(asked)):
+            usage = {"input_tokens": 10 * number, "output_tokens": 1, "total_tokens": 10 * number + 1}
+            told = {"id": f"r{number}", "metadata": metadata}
+            await talk.say("response.created", response=told)
+            await talk.say("response.done", response={**told, "status": "completed", "usage": usage})
+
+    async with WebSocketProvider(backwards) as provider, serve(provider, tags={"body": True}) as running:
+        async with connect(url(running, "/w/acme/v1/realtime?model=m"), **own()) as socket:
+            for response in ({"metadata": {"track": "a"}}, {"metadata": {"track": "b"}}, {}):
+                told = {"conversation": "none", **response}
+                await socket.send(json.dumps({"type": "response.create", "response": told}))
+            for _ in range(3):
+                await until(socket, "response.done")
+        records = [(record.get("track"), record["input_tokens"]) for record in running.records]
+    assert records == [(None, 0), ("b", 10), ("a", 20)]
+
+
 @pytest.mark.parametrize("made", ["resp_own", None])
 async def test_a_response_whose_beginning_or_name_nobody_told_is_one(serve, made):
     async def speak(talk, event):

@@ -130,12 +130,13 @@ class OpenAIBooks(Books):
             for each in self.under_way:
                 if each.id == told:
                     return each
-            if event.type in _BEGINS or event.type in _ENDS:
-                for each in self.under_way:
-                    if each.id is None and each.stream_id == event.stream_id:
-                        each.id = told
-                        return each
-            return None
+            if event.type not in _BEGINS and event.type not in _ENDS:
+                return None
+            asked = [each for each in self.under_way if each.id is None and each.stream_id == event.stream_id]
+            found = _meant(asked, fields(response_of(event).get("metadata")))
+            if found is not None:
+                found.id = told
+            return found
         here = [each for each in self.under_way if each.stream_id == event.stream_id]
         return next((each for each in reversed(here) if each.id is not None), here[0] if here else None)
 
@@ -209,6 +210,16 @@ class OpenAIBooks(Books):
         call.feed(b"data: " + in_a_line(payload) + b"\n\n", now_ns)
         call.settle(Outcome.OK, time.perf_counter_ns(), meter.reading())
         self.settled += 1
+
+
+def _meant(asked: list[UnderWay], metadata: Fields) -> UnderWay | None:
+    """Which one of those asked for a response is: servers repeat its metadata, by which clients tell several apart
+    (https://platform.openai.com/docs/guides/realtime-conversations#create-responses-outside-the-default-conversation).
+    Else the first, rather one that has none."""
+    for each in asked:
+        if metadata and metadata.items() <= each.call.prepared.metadata.items():
+            return each
+    return min(asked, key=lambda each: bool(each.call.prepared.metadata), default=None)
 
 
 def _lengths(said: Fields) -> Fields:
