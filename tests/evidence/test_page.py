@@ -113,3 +113,12 @@ def test_check_says_whether_the_key_can_be_read(run, tmp_path):
     assert "cannot be read" not in run("taximeter check")[0]
     (tmp_path / "evidence-key.pem").write_text("no key")
     assert "holds no private key" in run("taximeter check")[0]
+
+
+def test_a_key_in_the_environment_may_have_blanks_for_its_line_breaks(run, tmp_path):
+    run("taximeter evidence keygen evidence-key.pem")
+    env = {"TAXIMETER_DATA_DIR": "data", "TAXIMETER_EVIDENCE__KEY_ENV": "SIGNING"}
+    one_line = (tmp_path / "evidence-key.pem").read_text().replace("\n", " ")
+    assert "ok     the key that signs" in CliRunner(env=env | {"SIGNING": one_line}).invoke(main, ["check"]).output
+    text = CliRunner(env=env | {"SIGNING": "no key"}).invoke(main, ["check"]).output
+    assert "evidence.key_env (SIGNING) holds no private key" in text and "evidence.key_file\n" not in text

@@ -93,7 +93,8 @@ def findings(settings: Settings, found: Found, *, connect: bool) -> Iterator[Fin
         tried.append(("WebSockets", "limits.websocket_sessions", lambda: _open_files(settings), ""))
     if settings.evidence != EvidenceSettings():
         keys = lambda: _tried(_try_keys, settings, environ)  # noqa: E731
-        tried.append(("the key that signs evidence", "evidence.key_file", keys, DO_KEY))
+        setting = f"evidence.{'key_env' if settings.evidence.key_env else 'key_file'}"
+        tried.append(("the key that signs evidence", setting, keys, DO_KEY))
     if settings.smtp.host:
         mail = f"mail server {settings.smtp.host}:{settings.smtp.port}"
         tried.append((mail, "smtp.host", lambda: _tried(_try_mail, settings, environ), DO_MAIL))
