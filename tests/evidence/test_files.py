@@ -56,6 +56,10 @@ def test_lines_removed_added_or_in_another_order_are_found(found, path):
         assert report.faults, line
         if line.startswith(CLOSE):
             assert ("line_missing", ONE, number // 3) in places(report)
+    assert places(found(b"".join(lines[:-1]))) == {("line_missing", ONE, None)}  # the end line
+    assert found(b"".join([*lines[:-1], lines[-1].replace(b'"seq":4', b'"seq":3')])).faults
+    more = [line.replace(f"{ONE}:4".encode(), f"{ONE}:5".encode()) for line in lines[-4:-1]]
+    assert places(found(b"".join([*lines, *more]))) == {("line_added", ONE, 5)}
     for one, other in ((3, 6), (6, 12), (1, 4), (2, 3)):
         turned = list(lines)
         turned[one], turned[other] = lines[other], lines[one]
@@ -64,12 +68,15 @@ def test_lines_removed_added_or_in_another_order_are_found(found, path):
     assert ("line_missing", ONE, 4) in places(found(b"".join(lines[:10])))
 
 
-def test_what_is_still_to_be_delivered_or_torn_is_no_fault(books, found, path):
-    whole = path.read_bytes()
+def test_what_is_still_to_be_delivered_or_torn_is_no_fault(books):
+    path = books.deliver(ONE, calls_of(4), ended=False)
     more = books.deliver("c" * 32, calls_of(1)).read_bytes().replace(b"c" * 32 + b":1", ONE.encode() + b":5")
     line = next(line for line in more.splitlines(keepends=True) if line.startswith(CLOSE))
     (books.journal / f"{'c' * 32}.jsonl").unlink()
-    report = found(whole[: whole.rindex(b'{"end"')] + line + b'{"open":{"requ')
+    path.write_bytes(path.read_bytes() + line + b'{"open":{"requ')
+    report = Report(source="")
+    with books.source() as source:
+        check_files(books.journal, source, report)
     assert (report.faults, report.lines, report.undelivered) == ([], 4, 1)
 
 

@@ -17,7 +17,7 @@ from taximeter.evidence.chain import content, follow, hash_of, members, unpack
 from taximeter.evidence.report import Fault, Kind, Report
 from taximeter.evidence.source import Source, Stretch
 from taximeter.evidence.statements import Segment
-from taximeter.journal.format import CLOSE, SUFFIX, UNREADABLE, is_journal_id, start_of
+from taximeter.journal.format import CLOSE, END, SUFFIX, UNREADABLE, decode_line, is_journal_id, start_of
 from taximeter.journal.tail import decode_record
 
 
@@ -41,6 +41,8 @@ class _Known(NamedTuple):
     after: int
     """Evidence begins behind this seq."""
     cursor: int
+    ended: bool
+    """Its end line was delivered: there is nothing behind the cursor."""
 
 
 def check_files(directory: Path, source: JournalSource, report: Report) -> None:
@@ -58,10 +60,11 @@ def _known(source: JournalSource, journal: str) -> _Known:
     links: dict[int, tuple[bytes, bytes]] = {}
     digests: dict[int, str] = {}
     after: int | None = None
+    ended = False
     for held, said in source.of_journal(journal):
         if not said.late:
             after = said.after if after is None else after
-            digests[said.upto] = said.digest
+            digests[said.upto], ended = said.digest, said.ended
         previous = _bytes(said.previous)
         try:
             entries = unpack(source.entries(held) or b"")
@@ -71,7 +74,7 @@ def _known(source: JournalSource, journal: str) -> _Known:
             links[entry.seq] = previous, entry.link
             previous = entry.link
     cursor = source.cursor(journal)
-    return _Known(links, digests, cursor if after is None else after, cursor)
+    return _Known(links, digests, cursor if after is None else after, cursor, ended)
 
 
 class _File:
@@ -81,7 +84,7 @@ class _File:
         """The last seq read; the last at which the file's digest was the one kept."""
         self._hash = sha256()
         self._found: set[int] = set()
-        self._faulty = False
+        self._faulty = self._ended = False
         self._strays: list[tuple[int, str]] = []
         """Records that history passed without taking them: set aside if the file is as it was, else added."""
 
@@ -93,10 +96,21 @@ class _File:
                 self._hash.update(line)
                 if line.startswith(CLOSE):
                     self._close(line)
+                elif line.startswith(END):
+                    self._ended = self._is_end(line)
         for seq in sorted(set(self._known.links) - self._found):
             self._fault("line_missing", seq, None, "it was delivered from here, and is not there")
         if self._seq < self._known.cursor and not self._faulty:
             self._fault("line_missing", self._known.cursor, None, f"the file ends at seq {self._seq}")
+        elif self._known.ended and not self._ended:
+            self._fault("line_missing", None, None, "its end line is not there")
+
+    def _is_end(self, line: bytes) -> bool:
+        try:
+            end = decode_line(line).end
+        except UNREADABLE:
+            return False
+        return end is not None and end.seq == self._seq
 
     def _close(self, line: bytes) -> None:
         try:
@@ -130,6 +144,8 @@ class _File:
                 self._fault("line_changed", seq, record.request_id, "it is not what was delivered")
             else:
                 self._report.lines += 1
+        elif seq > self._known.cursor and self._known.ended:
+            self._fault("line_added", seq, record.request_id, f"it had ended with seq {self._known.cursor}")
         elif seq > self._known.cursor:
             self._report.undelivered += 1
         elif seq > self._known.after and self._known.links and record.kind != TOLD:
