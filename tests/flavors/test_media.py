@@ -143,6 +143,22 @@ def test_a_request_that_tells_nothing_leaves_it_unknown(body: bytes) -> None:
     assert not reading.measured
 
 
+@pytest.mark.parametrize("length", [100, 200_000])
+def test_images_of_bedrock_stand_in_a_list(length: int) -> None:
+    asked = {"imageGenerationConfig": {"numberOfImages": 3, "width": 1024, "height": 512, "quality": "premium"}}
+    answer = {"images": ["A" * length, "B" * length], "error": None}
+    for cut in (0, 1_000):
+        reading = read("/model/amazon.nova-canvas-v1:0/invoke", answer, provider="bedrock", asked=asked, cut=cut)
+        assert (reading.images, reading.media_size, reading.media_quality) == (2, "1024x512", "premium")
+    made = {"images": ["A" * length], "seeds": [1], "finish_reasons": [None]}
+    assert read("/model/stability.stable-image-core-v1:1/invoke", made, provider="bedrock").images == 1
+
+
+def test_an_images_size_may_be_asked_for_in_two() -> None:
+    made = read("/v1/images/generations", {"data": [{"url": "https://a"}]}, asked={"width": 1024, "height": 768})
+    assert (made.images, made.media_size) == (1, "1024x768")
+
+
 def test_an_image_made_as_a_tool_of_another_model_is_a_use_of_it() -> None:
     made: dict[str, object] = {"type": "image_generation_call", "status": "completed", "result": "A" * 400_000}
     usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}

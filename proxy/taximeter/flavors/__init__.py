@@ -32,7 +32,7 @@ from taximeter.flavors.evals import EVALS
 from taximeter.flavors.free import FREE
 from taximeter.flavors.generate import EMBED_CONTENT, GENERATE, PREDICT
 from taximeter.flavors.later import JOBS, VIDEOS
-from taximeter.flavors.media import IMAGES, OCR, SPEECH
+from taximeter.flavors.media import IMAGES, INVOKE_IMAGES, OCR, SPEECH
 from taximeter.flavors.messages import MESSAGES
 from taximeter.flavors.meter import Flavor
 from taximeter.flavors.rerank import RANK, RERANK
@@ -82,6 +82,7 @@ FLAVORS: tuple[tuple[str, Flavor], ...] = (
     (r"/interactions", INTERACTIONS),
     (r"/model/[^/]*embed[^/]*/invoke", INVOKE_EMBED),
     (r"/model/[^/]*rerank[^/]*/invoke", INVOKE_RERANK),
+    (r"/model/[^/]*(canvas|image|stability)[^/]*/invoke", INVOKE_IMAGES),
     (r"/model/([^/]+|arn:.+)/converse(-stream)?", CONVERSE),
     (r"/model/([^/]+|arn:.+)/invoke(-with-response-stream)?", INVOKE),
     (r"/agents/[^/]+/agentAliases/[^/]+/sessions/[^/]+/text", AGENT),

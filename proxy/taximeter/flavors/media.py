@@ -9,59 +9,25 @@ from __future__ import annotations
 import re
 from typing import cast
 
-import msgspec
+from msgspec.structs import replace
 
 from taximeter.core.usage import Reading
 from taximeter.flavors.asked import Asked
 from taximeter.flavors.dialect import Dialect
 from taximeter.flavors.framing.body import BodyMeter
 from taximeter.flavors.meter import Answer, Prepared
-from taximeter.flavors.usage.counts import Members, count, decode, duration_s, fields, items, raw_text, short_text
+from taximeter.flavors.usage.counts import Members, decode, duration_s, items, raw_text, short_text
 from taximeter.flavors.usage.reader import UsageReader, Verdict
 from taximeter.flavors.usage.row import Row
-from taximeter.flavors.usage.usual import NAME_CHARS, UNREADABLE
+from taximeter.flavors.wanted import asked
 
-_NULL = msgspec.Raw(b"null")
 _CARRIED_BYTES = 256
 """More than one member's name with its blanks: what a cut may have split is found with the next chunk."""
-_image = re.compile(rb'"(?:b64_json|url|bytesBase64Encoded|gcsUri)"\s*:\s*"[^"]').finditer
-"""An image as its bytes or its address; a quote within a text is escaped, so none is found there."""
-
-
-class _Members(msgspec.Struct):
-    """What requests say of what is to be made; the rest, images among it, is passed over."""
-
-    n: msgspec.Raw = _NULL
-    parameters: msgspec.Raw = _NULL
-    size: msgspec.Raw = _NULL
-    quality: msgspec.Raw = _NULL
-    input: msgspec.Raw = _NULL
-    text: msgspec.Raw = _NULL
-    model_id: msgspec.Raw = _NULL
-    bbox_annotation_format: msgspec.Raw = _NULL
-    document_annotation_format: msgspec.Raw = _NULL
-
-
-_members = msgspec.json.Decoder(_Members)
-
-
-def asked(body: bytes) -> Asked:
-    """What a request asks for; nothing where it cannot be read."""
-    try:
-        found = _members.decode(body)
-    except UNREADABLE:
-        return Asked()
-    parameters = fields(decode(found.parameters))  # Imagen: sampleCount, sampleImageSize
-    spoken = decode(found.input)
-    spoken = spoken if isinstance(spoken, str) else decode(found.text)
-    return Asked(
-        images=_number(decode(found.n)) or count(parameters.get("sampleCount")),
-        size=short_text(found.size) or _name(parameters.get("sampleImageSize")),
-        quality=short_text(found.quality),
-        characters=len(spoken) if isinstance(spoken, str) else None,
-        annotated=any(decode(raw) for raw in (found.bbox_annotation_format, found.document_annotation_format)),
-        model=short_text(found.model_id),
-    )
+_image = re.compile(
+    rb'"(?:b64_json|url|bytesBase64Encoded|gcsUri)"\s*:\s*"[^"]|(?<=[\[,])\s*"[A-Za-z0-9+/]{128}'
+).finditer
+"""An image as its bytes, in a list of them at Bedrock, or its address; a quote within a text is escaped, so none is
+found there."""
 
 
 class Made(Dialect, frozen=True, kw_only=True, eq=False):
@@ -207,17 +173,6 @@ class VideoReader(PiecesReader):
             reading.video_seconds = self._seconds
 
 
-def _number(value: object) -> int | None:
-    """A count from 1 on, also as the text of a form's field."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 4:
-        value = int(value)
-    return count(value) or None
-
-
-def _name(value: object) -> str | None:
-    return value[:NAME_CHARS] if isinstance(value, str) and value else None
-
-
 IMAGES = Made(
     # gpt-image reports tokens, DALL·E and Imagen nothing
     source="https://platform.openai.com/docs/api-reference/images",
@@ -228,6 +183,12 @@ IMAGES = Made(
     ends=frozenset(("image_generation.completed", "image_edit.completed")),
     prompt=("prompt", "input"),
     kept=True,
+)
+INVOKE_IMAGES = replace(
+    # a list of them, and nothing that tells what they cost
+    IMAGES,
+    source="https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-nova-canvas.html",
+    dialect="unknown",
 )
 SPEECH = Made(
     # OpenAI's models that are billed by tokens tell them in the event that ends a stream, and nowhere else
