@@ -16,7 +16,7 @@ from taximeter.flavors.usage import usual
 
 NO_COUNTS = (
     "input_tokens", "output_tokens", "response_model", "upstream_request_id", "service_tier", "failed", "finished",
-    "usage", "inconsistent", "impossible", "bare", "plain",
+    "usage", "inconsistent", "impossible", "bare", "priced_in_part", "plain",
 )  # fmt: skip
 
 number = st.one_of(st.integers(-2, 40), st.none(), st.just(2**40 + 1), st.just(3.0), st.just(True), st.just("3"))
