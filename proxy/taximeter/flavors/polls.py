@@ -191,6 +191,8 @@ class ResponseMeter(HeadMeter):
         reading: Reading = self._inner.reading()
         if self._told or self._response.id is None or self._response.status not in _RESPONSE_ENDED:
             return
+        if self._response.background is False:  # it was billed by its call
+            return
         self._told = True
         # one that is cancelled may have used something by then, and tells nothing of it
         used = None if self._response.status == "failed" and not reading.reported else reading

@@ -35,8 +35,8 @@ class ResponsesReader(UsageReader):
         self._tools = ToolUses()
         self.status: str | None = None
         """The last that it told: queued | in_progress | completed | incomplete | failed | cancelled."""
-        self.background = False
-        """It goes on without whoever reads it."""
+        self.background: bool | None = None
+        """It goes on without whoever reads it; None: it does not say."""
 
     def take(self, found: Members) -> Verdict:
         if "item" in found and raw_text(found.get("type")) == _ITEM_DONE:
@@ -56,7 +56,8 @@ class ResponsesReader(UsageReader):
         super()._look(found, depth)
         if "status" in found:
             self.status = raw_text(found["status"])
-            self.background = bytes(found.get("background", b"")) == b"true"
+            said = bytes(found.get("background", b""))
+            self.background = said == b"true" if said in (b"true", b"false") else None
         output = found.get("output")
         if output is not None and b'_call"' in bytes(output):
             self._tools.listed(map(fields, items(decode(output))))
@@ -71,7 +72,7 @@ class ResponsesReader(UsageReader):
     def reading(self) -> Reading:
         """Of a response in the background that has not ended, only its id."""
         reading = super().reading()
-        later = self.status == "queued" or (self.status == "in_progress" and self.background)
+        later = self.status == "queued" or (self.status == "in_progress" and self.background is True)
         if later and not self.usage and not self.failed:
             reading.deferred = self.id
         return reading
