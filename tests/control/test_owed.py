@@ -223,6 +223,7 @@ async def test_who_is_owed_what_is_shown_to_whose_it_is(tmp_path, books, start):
     argv = ["owed", "--url", control.url]
     shown = await asyncio.to_thread(CliRunner(env=env).invoke, main, [*argv, "--workspace", "acme"])
     assert "b1" in shown.output and "unread" in shown.output and "b2" not in shown.output
+    assert "Request" in shown.output and "Track" not in shown.output  # none of these has one
     none = await asyncio.to_thread(CliRunner(env=env).invoke, main, [*argv, "--state", "expired", "--state", "ended"])
     assert none.output == "Nothing is expired or ended.\n"
     raw = await asyncio.to_thread(CliRunner(env=env).invoke, main, [*argv, "--json"])

@@ -12,6 +12,8 @@ from taximeter.cli.proxy import Unreachable, acting
 from taximeter.cli.show import console, echo, table
 from taximeter.control.answers.owed import OwedInfo, OwedList
 
+HEADS = ("Object", "State", "Since", "Workspace", "Key", "Track", "Upstream", "Request")
+
 
 @click.command()
 @click.option("--workspace", metavar="NAME", help="Only this workspace's.")
@@ -39,7 +41,8 @@ def owed(
     if not rows:
         echo(f"Nothing is {' or '.join(state or ('outstanding',))}.")
         return
-    console().print(table(["Object", "State", "Since", "Workspace", "Key", "Track", "Upstream", "Request"], [], rows))
+    used = [place for place, _ in enumerate(HEADS) if any(row[place] for row in rows)]  # ids are long: no empty columns
+    console().print(table([HEADS[place] for place in used], [], [tuple(row[place] for place in used) for row in rows]))
 
 
 def _row(each: OwedInfo) -> tuple[str, ...]:
