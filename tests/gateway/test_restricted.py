@@ -220,6 +220,14 @@ async def test_what_is_billed_later_may_hold_a_share_of_its_budgets_until_it_is_
     assert refused.headers["x-taximeter-error"] == "unbounded_request"
 
 
+async def test_what_cancels_a_call_holds_nothing_and_is_never_refused(budgeted, provider, redis):
+    cancelled = b'{"id": "resp_1", "object": "response", "status": "cancelled", "background": true}'
+    provider.answering = lambda _: Script((response(cancelled, headers=[("content-type", "application/json")]),))
+    for path in ("responses/resp_1", "batches/resp_1", "batch/jobs/resp_1"):
+        assert (await post(budgeted, {}, f"/w/acme/v1/{path}/cancel")).status_code == 200
+    assert await held(redis) == 0
+
+
 async def test_a_stated_number_of_searches_is_held_with_its_fees(budgeted, redis):
     tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": lenient_provider.SEARCHES}
     answer = await post(budgeted, {**CHAT, "tools": [tool]}, "/w/acme/v1/messages")
