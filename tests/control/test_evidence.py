@@ -22,6 +22,21 @@ async def test_receipts_of_ones_own_calls_and_nothing_else(control):
         assert (await control.client.get(path, headers=own)).status_code == 403
 
 
+async def test_a_receipt_is_of_one_workspaces_calls(control):
+    """Two clients may have given their requests one id."""
+    one, two = record(1, workspace="acme"), record(2, workspace="beta", request_id="req-1")
+    await control.add(one, two)
+    await control.history.seal_evidence(NOON_US, [])
+    answer = await control.client.get("/evidence/receipts/req-1")
+    assert answer.status_code == 409 and "several workspaces" in answer.text and "acme, beta" in answer.text
+    made = await control.get("/evidence/receipts/req-1", workspace="beta")
+    assert [each["workspace"] for each in made["records"]] == ["beta"]
+    _, secret = control.keys.create("acme")
+    own = {"authorization": f"Bearer {secret}"}
+    answer = await control.client.get("/evidence/receipts/req-1", params={"workspace": "beta"}, headers=own)
+    assert [each["workspace"] for each in answer.json()["records"]] == ["acme"]
+
+
 async def test_roots_and_exports_are_the_historys(control, tmp_path):
     await control.add(*(record(n, workspace="acme" if n % 2 else "beta") for n in range(1, 6)))
     made = await control.history.seal_evidence(NOON_US, [])

@@ -77,6 +77,7 @@ def test_errors_say_what_to_do(run, tmp_path):
     for command, problem in (
         ("taximeter receipt", "Name a request, or --check FILE."),
         ("taximeter receipt nobody", "Nothing is recorded of the request 'nobody'"),
+        ("taximeter receipt req-1 --workspace beta", "Nothing is recorded of the request 'req-1'"),
         ("taximeter receipt req-1", "its record is under no root yet"),
         ("taximeter evidence seal", "evidence-key.pem cannot be read"),
         ("taximeter verify --history sqlite:///none.db", "There is no history database"),

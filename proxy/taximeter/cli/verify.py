@@ -81,6 +81,7 @@ def verify(
     "--check", "checked", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Check this one."
 )
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write it here; default: standard output.")
+@click.option("--workspace", help="Whose call, where those of several have this id.")
 @_public
 @_history
 @_config
@@ -90,6 +91,7 @@ def receipt(
     request_id: str | None,
     checked: Path | None,
     output: Path | None,
+    workspace: str | None,
     public_files: Sequence[Path],
     history: str | None,
     config_file: Path | None,
@@ -110,7 +112,7 @@ def receipt(
             "--public-key is for --check: a receipt is made of what was signed, and checked by who gets it."
         )
     with evidence_of(history_url(history, config_file)) as source:
-        places = source.places(request_id or "")
+        places = source.places(request_id or "", workspace)
         if not places:
             raise Unknown(f"Nothing is recorded of the request {request_id!r}.")
         made = receipts.receipt(source, request_id or "", places)

@@ -63,7 +63,8 @@ class _Costing(msgspec.Struct):
 
 def receipt(source: Source, request_id: str, places: Sequence[tuple[str, int]]) -> Receipt:
     """The receipt of a request's records: of these seqs of journals. Raises NotFound without any; NotReady where one
-    is under no root yet; Conflict where it would not hold: nobody is handed one that his own check finds false."""
+    is under no root yet; Conflict where they are of several workspaces, or the receipt would not hold: nobody is
+    handed one that his own check finds false."""
     if not places:
         raise NotFound(f"nothing is recorded of a request {request_id!r}")
     proofs = [_proof(source, journal, seq) for journal, seq in places]
@@ -71,6 +72,9 @@ def receipt(source: Source, request_id: str, places: Sequence[tuple[str, int]]) 
     roots = [each for each in source.roots() if root_of(each.statement).number in wanted]
     used = {signature.key for each in roots for signature in each.signatures}
     contents = [proof.content.encode() for proof in proofs]
+    of = sorted({str(members(content).get("workspace")) for content in contents})
+    if len(of) > 1:  # ids are the clients'
+        raise Conflict(f"calls of several workspaces have the id {request_id!r}: {', '.join(of)}; name one of them")
     made = Receipt(
         taximeter_receipt=VERSION,
         request_id=request_id,

@@ -23,6 +23,9 @@ from taximeter.evidence.receipts import Receipt, receipt
 from taximeter.sinks.query import Filters
 
 Workspaces = Annotated[Many, QueryParameter(description="Of others, records' hashes only.")]
+Workspace = Annotated[
+    str | None, QueryParameter(description="For the admin: whose call, where those of several have this id.")
+]
 
 _SPOOL_BYTES, _CHUNK_BYTES = 8 * 1024 * 1024, 64 * 1024
 """An export up to the first stays in memory while it is made."""
@@ -40,9 +43,11 @@ class Evidence(Controller):
         return RootsPage.of(await _history(services).evidence(lambda source: source.roots()))
 
     @get("/receipts/{request_id:str}", summary="One request's records, proven to be under signed roots")
-    async def one(self, services: Given, request: ApiRequest, request_id: FromPath[str]) -> Receipt:
+    async def one(
+        self, services: Given, request: ApiRequest, request_id: FromPath[str], workspace: Workspace = None
+    ) -> Receipt:
         await services.delivery.drain(DRAIN_S)
-        own = request.auth.workspace
+        own = request.auth.workspace or workspace
         async with services.shares.turn():
             return await _history(services).evidence(
                 lambda source: receipt(source, request_id, source.places(request_id, own))
