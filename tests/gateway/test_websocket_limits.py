@@ -9,8 +9,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.test_budget import budget, gated, redis, spend
 from gateway.test_websockets import CREATE, code_of, own, until, url
+from taximeter.gateway.admission.admission import Admission
+from taximeter.gateway.websocket.books import MAX_UNDER_WAY
 from taximeter.keys.rule import ProxyKey, digest
-from waits import happens
+from waits import HANG_S, happens
 from websocket_provider import SESSION, WebSocketProvider, answer, begin, finish
 
 __all__ = ["gated", "redis"]
@@ -111,6 +113,54 @@ async def test_a_realtime_response_that_tools_of_the_provider_answer_has_no_boun
             await created(socket, max_output_tokens=40)  # before the server has said so
             error = await until(socket, "error")
     assert "mcp" in error["error"]["message"]
+
+
+async def test_a_stored_prompt_of_the_session_has_no_bound(serve, gated, redis):
+    async with WebSocketProvider() as provider, serve(provider) as running:
+        gated(running, budget(limit=10 * WINDOW))
+        async with connect(url(running), **own()) as socket:
+            await socket.send(json.dumps({"type": "session.update", "session": {"prompt": {"id": "pmpt_1"}}}))
+            await created(socket, max_output_tokens=40)
+            error = await asyncio.wait_for(until(socket, "error"), HANG_S)
+    assert "prompt" in error["error"]["message"]
+
+
+async def test_what_was_asked_for_of_an_upstream_that_left_while_it_was_held_is_let_go(
+    serve, gated, redis, monkeypatch
+):
+    held, goes_on, hold = asyncio.Event(), asyncio.Event(), Admission.hold
+
+    async def slowly(*given):
+        held.set()
+        await goes_on.wait()
+        return await hold(*given)
+
+    async with WebSocketProvider() as provider, serve(provider) as running:
+        gated(running, budget())
+        monkeypatch.setattr(Admission, "hold", slowly)
+        async with connect(url(running, "/w/acme/v1/responses"), **own()) as socket:
+            await socket.send(json.dumps(ASKED))
+            await held.wait()
+            provider.talks[0].connection.transport.abort()
+            record = await running.record()
+        goes_on.set()
+        await happens(lambda: running.lines("tick"))
+        await happens(lambda: running.gate.admission.budgets._flying == {})
+    assert (record["outcome"], len(running.records), provider.received) == ("upstream_cut", 1, [])
+
+
+async def test_no_more_than_so_many_are_under_way_on_a_connection(serve):
+    async def silent(talk, event):
+        pass
+
+    async with WebSocketProvider(silent) as provider, serve(provider) as running:
+        async with connect(url(running), **own()) as socket:
+            for _ in range(MAX_UNDER_WAY + 1):
+                await socket.send(CREATE)
+            error = await asyncio.wait_for(until(socket, "error"), HANG_S)
+        assert error["error"]["code"] == "overloaded"
+        assert running.records[0]["outcome"] == "refused"
+    assert len(running.lines("open")) == len(running.records) == MAX_UNDER_WAY + 1
 
 
 async def test_a_request_whose_type_is_named_last_is_held_like_any_other(serve, gated, redis):

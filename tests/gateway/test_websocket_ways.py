@@ -75,6 +75,16 @@ async def test_only_pages_that_may_call_open_a_session(serve):
     assert len(provider.requests) == 1
 
 
+async def test_an_upgrade_that_comes_back_to_us_is_refused(serve):
+    async with WebSocketProvider() as provider, serve(provider) as running:
+        async with connect(url(running), **own()) as socket:
+            await until(socket, "session.created")
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url(running), **own(**{"cdn-loop": provider.requests[0].headers["cdn-loop"]}))
+    assert refused.value.response.status_code == 508
+    assert len(provider.requests) == 1
+
+
 async def test_no_secret_of_ours_goes_on_among_the_protocols(serve):
     key, admin = "tm-" + "f" * 64, "admin-token"
     auth = {"admin_token_sha256": digest(admin)}

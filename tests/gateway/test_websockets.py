@@ -254,7 +254,8 @@ async def test_an_idle_session_is_closed_when_the_server_stops(serve, realtime):
         running.server.stop()
         with pytest.raises(ConnectionClosed) as closed:
             await socket.recv()
-    assert code_of(closed.value) == 1012
+        await happens(lambda: realtime.closed_with)
+    assert (code_of(closed.value), realtime.closed_with) == (1012, [1001])
 
 
 async def test_pings_and_close_codes_pass(serve, realtime):
