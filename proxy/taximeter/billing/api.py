@@ -9,6 +9,7 @@ from litestar import Controller, Response, get, post
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from taximeter.billing.asking import MOST_CHUNKS, Closing, question, tariff
+from taximeter.billing.books import Tariff
 from taximeter.billing.formats import MEDIA, Format, written
 from taximeter.billing.period import period
 from taximeter.billing.service import Billing
@@ -17,6 +18,7 @@ from taximeter.control.answers.responses import encode
 from taximeter.control.api.parameters import From, Given, Many, To, only_known_parameters, split
 from taximeter.control.door.access import admin_only
 from taximeter.control.services.services import Services
+from taximeter.control.services.unit_prices import itemise
 from taximeter.core.errors import NotFound
 
 PRINTED = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
@@ -76,7 +78,7 @@ class BillingAdmin(Controller):
         asked = Closing(
             workspace=workspace, month=month, from_=from_, to=to, tz=tz, by=split(by), currency=currency, chunks=chunks
         )
-        made = await billing_of(services).preview(question(asked, services.settings), tariff(services.settings))
+        made = await billing_of(services).preview(question(asked, services.settings), priced(services))
         return await answered(made, kind, reader)
 
     @post("/statements", summary="Close a statement: numbered, and never changed again")
@@ -98,13 +100,18 @@ class BillingAdmin(Controller):
 
 async def closed(services: Services, asked: Closing) -> Statement:
     """Close it, and have it written down who did. Raises as Billing.close."""
-    question_, prices = question(asked, services.settings), tariff(services.settings)
+    question_, prices = question(asked, services.settings), priced(services)
     with services.audit.act("statement.close", asked.workspace) as change:
         by = services.audit.actor()
         made = await billing_of(services).close(question_, prices, by=by.user or by.name, anyway=asked.force)
         change.target = f"{asked.workspace} {made.number}"
         change.after = {"from": made.from_, "to": made.to, "cost_usd": str(made.total.cost_usd)}
     return made
+
+
+def priced(services: Services) -> Tariff:
+    """Plans and rates, and what calls' costs are made of by the providers' prices in force."""
+    return tariff(services.settings, itemise(services.card_of))
 
 
 def billing_of(services: Services) -> Billing:

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 
 from taximeter.billing.books import Tariff
+from taximeter.billing.costing import Itemise
 from taximeter.billing.period import BY, Asked, period
 from taximeter.config import Settings
 from taximeter.config.plans import plans, rates
@@ -34,9 +35,9 @@ class Closing(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Close it although calls of this node are not in history yet: they are left to the next statement."""
 
 
-def tariff(settings: Settings) -> Tariff:
+def tariff(settings: Settings, itemise: Itemise | None = None) -> Tariff:
     """Plans and rates of the settings in force."""
-    return Tariff(plans(settings), rates(settings))
+    return Tariff(plans(settings), rates(settings), itemise)
 
 
 def question(asked: Closing, settings: Settings) -> Asked:

@@ -15,7 +15,8 @@ from itertools import pairwise
 import msgspec
 from msgspec.structs import replace
 
-from taximeter.billing import drawn, making
+from taximeter.billing import costing, drawn, making
+from taximeter.billing.costing import Itemise
 from taximeter.billing.making import KEY, Names, Part, Stated
 from taximeter.billing.period import Asked, Period
 from taximeter.billing.rule import USD, Plan, Rate, borders, of_workspace, rate_at
@@ -24,6 +25,7 @@ from taximeter.billing.store import Basis, Closed, Statements
 from taximeter.core import tags
 from taximeter.core.bounds import FOREVER_US
 from taximeter.core.errors import BadRequest, Conflict, NotFound
+from taximeter.core.record import Record
 from taximeter.core.times import shown
 from taximeter.core.views import usd
 from taximeter.sinks.cells import FIELDS
@@ -41,6 +43,8 @@ class Tariff(msgspec.Struct, frozen=True):
 
     plans: Sequence[Plan] = ()
     rates: Sequence[Rate] = ()
+    itemise: Itemise | None = None
+    """What a call's cost is made of; None: the providers' prices are not known here."""
 
 
 class Books:
@@ -140,6 +144,8 @@ class Books:
         own, fine, sums = self._read(asked, by, plans, corrected)
         stated = {len(closed) + 1: list(making.stated(own).values())}
         lines = making.lines(fine, by, rate, self._reasons(asked, own))
+        if tariff.itemise is not None:
+            lines = costing.with_prices(lines, by, self._few_records(asked), tariff.itemise)
         for each, now in zip(corrected, sums, strict=True):
             missing = _missing(each, closed, now, asked.workspace, self._others(asked.workspace, each.period))
             stated[each.number] = missing
@@ -180,6 +186,13 @@ class Books:
         if _cost(fine) != _cost(own):
             raise BadRequest(f"Single records of this period are missing: lines by {finer[0]} cannot be made.")
         return own, fine, found[: len(corrected)]
+
+    def _few_records(self, asked: Asked) -> list[Record]:
+        """Those of the period; none where there are more than are looked at."""
+        filters = Filters(workspace=asked.workspace, from_us=asked.period.from_us, to_us=asked.period.to_us)
+        if self._reader.count(filters) > costing.MOST_RECORDS:
+            return []
+        return [record for records in self._reader.export(filters) for record in records]
 
     def _owed(self, asked: Asked) -> int:
         """How many calls of the period are billed later, and not settled."""

@@ -28,11 +28,11 @@ _AMOUNTS = ("cost_usd", "charge_usd", "cost", "charge")
 COLUMNS = (
     "workspace", "number", "from", "to", "corrects", *_NAMES, *Quantities.__struct_fields__, "others",
     "unknown_requests", "unpriced_requests", "unpriced_reasons", "uncharged_requests", "left_out", "prices",
-    "currency", "rate", *_AMOUNTS,
+    "currency", "rate", *_AMOUNTS, "cost_prices",
 )  # fmt: skip
 """Of the CSV, one row a line; what lines are not grouped by is empty. A reader for whom there is no cost has no such
 columns."""
-_OWN = ("cost_usd", "cost", "unpriced_requests", "unpriced_reasons")
+_OWN = ("cost_usd", "cost", "unpriced_requests", "unpriced_reasons", "cost_prices")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -66,6 +66,7 @@ def as_csv(statement: Statement) -> bytes:
             "uncharged_requests": line.uncharged_requests,
             "left_out": " ".join(line.left_out),
             "prices": "; ".join(map(shown.unit_price, line.prices)),
+            "cost_prices": "; ".join(shown.cost_prices(line)),
             "currency": statement.currency,
             "rate": f"{line.rate:f}",
         }

@@ -52,7 +52,7 @@ def row(line: Line, currency_places: int) -> Row:
     return Row(
         about=about(line),
         used=used(line),
-        prices="; ".join(map(unit_price, line.prices)),
+        prices="; ".join([*cost_prices(line), *map(unit_price, line.prices)]),
         remarks="; ".join(remarks(line)),
         cost=amount(line.cost, currency_places),
         charge=amount(line.charge, currency_places),
@@ -88,6 +88,17 @@ def unit_price(price: UnitPrice) -> str:
         return f"{count(price.quantity)} {price.code} at USD {price.usd:f}{per}"
     steps = ", ".join(f"from {count(start)}: {usd:f}" for start, usd in price.steps)
     return f"{count(price.quantity)} {price.code} at USD {steps}{per}"
+
+
+def cost_prices(line: Line) -> list[str]:
+    """`cost: 1,200 input tokens at USD 2.5 for 1,000,000`; of what the reader may see."""
+    if line.cost_prices is UNSET:
+        return []
+    return [
+        f"cost: {each.quantity:,f} {each.unit.lower()} at USD {each.usd.normalize():f}"
+        + (f" for {count(each.per)}" if each.per != 1 else " each")
+        for each in line.cost_prices
+    ]
 
 
 def remarks(line: Line) -> list[str]:

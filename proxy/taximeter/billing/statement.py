@@ -60,6 +60,17 @@ class UnitPrice(msgspec.Struct, kw_only=True, frozen=True):
     """(from this quantity of the statement on, USD for `per`)."""
 
 
+class CostPrice(msgspec.Struct, kw_only=True, frozen=True):
+    """A unit price of the provider, and how much of a line it is about."""
+
+    unit: str
+    """What is counted: `Input Tokens`."""
+    quantity: Decimal
+    per: int
+    """The price is for so many; of time, in seconds."""
+    usd: Decimal
+
+
 class Line(msgspec.Struct, kw_only=True, frozen=True):
     """One line; money as exact decimals."""
 
@@ -91,6 +102,9 @@ class Line(msgspec.Struct, kw_only=True, frozen=True):
     cost: Amount
     """The same in the statement's currency, rounded."""
     charge: Decimal | None
+    cost_prices: list[CostPrice] | UnsetType = []
+    """What the cost is made of, each call's rounded to a nano-dollar; empty: a price did not hold for the whole line,
+    or it is not known any more."""
 
 
 class Total(msgspec.Struct, kw_only=True, frozen=True):
@@ -141,7 +155,7 @@ def for_customer(statement: Statement) -> Statement:
         statement.total, cost_usd=UNSET, cost=UNSET, margin_usd=UNSET, margin=UNSET, unpriced_requests=UNSET
     )
     lines = [
-        replace(line, cost_usd=UNSET, cost=UNSET, unpriced_requests=UNSET, unpriced_reasons=UNSET)
+        replace(line, cost_usd=UNSET, cost=UNSET, unpriced_requests=UNSET, unpriced_reasons=UNSET, cost_prices=UNSET)
         for line in statement.lines
         if line.corrects is None or line.charge_usd or line.quantities != Quantities()
     ]

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 from litestar import Controller, Response, get
 from litestar.params import FromPath, QueryParameter
 
-from taximeter.billing.api import billing_of
+from taximeter.billing.api import billing_of, priced
 from taximeter.billing.asking import Closing, question, tariff
 from taximeter.billing.period import period
 from taximeter.billing.shown import printed
@@ -53,7 +53,7 @@ class BillingPages(Controller):
             asked = Closing(workspace=workspace, month=page.month)
             page.href = f"/billing/statement?{urlencode({'workspace': workspace, 'month': page.month})}&"
             try:
-                made = await billing_of(services).preview(question(asked, services.settings), tariff(services.settings))
+                made = await billing_of(services).preview(question(asked, services.settings), priced(services))
                 page.statement = printed(made)
             except (BadRequest, NotFound) as problem:
                 page.problem = problem.message
