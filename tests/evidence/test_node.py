@@ -43,6 +43,9 @@ async def test_a_running_node_is_proven(tmp_path):
         assert "There is no root yet" in await run("evidence", "roots")
         assert await run("evidence", "keys") == "No root has been signed.\n"
         await run("evidence", "seal")
+        env = {"TAXIMETER_DATA_DIR": str(node.data), "COLUMNS": "80"}
+        narrow = await asyncio.to_thread(CliRunner(env=env).invoke, main, ["evidence", "roots"])
+        assert len(narrow.output.splitlines()) == 2 and len(narrow.output.splitlines()[1]) == 64
         receipt = (await control.get(f"/evidence/receipts/{last}")).text
         (tmp_path / "receipt.json").write_text(receipt)
         assert "As it was delivered: 1 record," in await run("receipt", "--check", str(tmp_path / "receipt.json"))

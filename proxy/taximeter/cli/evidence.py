@@ -92,7 +92,13 @@ def roots(history: str | None, config_file: Path | None, as_json: bool) -> None:
     if not rows:
         echo("There is no root yet: one is made after each day (UTC), or by `taximeter evidence seal`.")
         return
-    console().print(table(["Root", "Made at", "Records", "Signed by", "SHA-256"], [], rows))
+    out = console()
+    if max(len("   ".join(row)) for row in rows) <= out.width:
+        out.print(table(["Root", "Made at", "Records", "Signed by", "SHA-256"], [], rows))
+        return
+    for number, made_at, many, by, digest in rows:  # a hash that is to be copied is not broken
+        echo(f"Root {number}, made at {made_at}, records: {many}, signed by: {by}")
+        echo(digest)
 
 
 @evidence.command()
