@@ -24,7 +24,7 @@ class Owing:
     def gather(self) -> int:
         """A bite of `gather`, see there; 0: nothing is left."""
         with self._database.writing() as connection:
-            return gather(connection, self._node, upkeep.BITE)
+            return gather(connection, self._node, 10 * upkeep.BITE)
 
     def unsettled(self, limit: int) -> list[Unsettled]:
         """Claims of this node without a settlement, the oldest first."""
