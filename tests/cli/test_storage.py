@@ -143,7 +143,8 @@ async def test_postgresql_has_nothing_to_compact(command, new_url):
 async def test_a_back_up_is_put_back_and_what_history_had_not_is_delivered(command, tmp_path):
     url = history_url(tmp_path)
     await filled(url)
-    await command("keys", "create", "--workspace", "acme")
+    created = await command("keys", "create", "--workspace", "acme")
+    assert created.exit_code == 0, created.output
     journal = Journal(
         tmp_path / "data/journal", node="n1", worker="1", settings=JournalSettings(), now_us=lambda: NOON_US
     )
