@@ -114,7 +114,7 @@ REPORTED: list[tuple[str, str, str, object, dict[str, object]]] = [
     }}, {**BOTH, "web_search_requests": 1, "upstream_cost_nusd": 7_000_000}),
     ("docs.x.ai, responses: what is told stands over the items", RESPONSES, "xai", {
         "output": [{"type": "web_search_call", "action": {"type": "search"}}],
-        "usage": {**RESPONSE, "server_side_tool_usage_details": {"web_search_calls": 2, "x_search_calls": 1}},
+        "usage": dict(RESPONSE, server_side_tool_usage_details={"web_search_calls": 2, "x_search_calls": 1}),
     }, {**BOTH, "web_search_requests": 3}),
     ("docs.z.ai, web search in chat", CHAT, "zai", _chat(USED, web_search=[{"title": "t", "link": "l"}]),
      {**BOTH, "web_search_requests": 1}),

@@ -41,6 +41,9 @@ def test_a_provider_is_known_by_its_usual_names(spelled: str, listed: str) -> No
         ("google", "ON_DEMAND", ""),
         ("google", "ON_DEMAND_FLEX", "flex"),
         ("google", "PROVISIONED_THROUGHPUT", "provisioned-throughput"),
+        ("google", "SERVICE_TIER_STANDARD", ""),
+        ("google", "unspecified", ""),
+        ("google", "SERVICE_TIER_PRIORITY", "priority"),
     ],
 )
 def test_a_reported_service_tier_is_the_list_price_or_a_tier_of_its_own(

@@ -54,7 +54,7 @@ the answer names the bare model; at Databricks it is the endpoint that is listed
 HIDES_MODEL = frozenset({"azure"})
 """Providers where the name asked for is a deployment's and may say anything: only the served model is looked up."""
 
-STANDARD_TIERS = frozenset({"", "auto", "default", "on-demand", "standard"})
+STANDARD_TIERS = frozenset({"", "auto", "default", "on-demand", "standard", "unspecified"})
 """Reported service tiers that mean the list price."""
 
 TIERS = {"on-demand-flex": "flex", "on-demand-priority": "priority"}
@@ -90,7 +90,7 @@ def tier_name(provider: str, reported: str | None) -> str:
     """The service tier to price: "" is the list price. `provider` is a listed name."""
     if not reported:
         return ""
-    tier = reported.strip().lower().replace("_", "-")
+    tier = reported.strip().lower().replace("_", "-").removeprefix("service-tier-")  # as Google's enums are written
     tier = TIERS.get(tier, tier)
     return "" if tier in STANDARD_TIERS or (provider, tier) in LIST_PRICE_TIERS else tier
 
