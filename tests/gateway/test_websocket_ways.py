@@ -259,13 +259,13 @@ async def test_an_answer_101_to_something_else_opens_nothing(serve, answer):
 
 
 async def test_hints_that_come_before_the_upgrade_are_not_its_answer(serve):
-    bye = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=False)
     async with (
-        Raw(bye, before=b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n") as upstream,
+        Raw(before=b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n") as upstream,
         serve(upstream) as running,
         connect(url(running), **own()) as socket,
     ):
         assert "link" not in socket.response.headers  # type: ignore[union-attr]
+        socket.transport.abort()
 
 
 async def test_what_stands_before_bytes_that_are_no_frames_is_read_and_passed(serve):
