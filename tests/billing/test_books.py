@@ -107,6 +107,19 @@ def test_a_statement_by_model_and_task_with_cost_and_charge(kept):
     assert made.number is None and made.plans == ["double"] and kept.books.standing("acme").statements == []
 
 
+def test_calls_billed_later_are_counted_however_many_older_ones_there_are(sqlite):
+    def owing(number, us):
+        nothing = dict.fromkeys(("cost_nusd", "input_tokens", "output_tokens", "total_tokens"))
+        return at(number, us=us, deferred=f"batch_{number}", input_source=Source.DEFERRED,
+                  output_source=Source.DEFERRED, unpriced_reason="deferred", **nothing)  # fmt: skip
+
+    sqlite.add(
+        *(owing(number, NOON_US) for number in range(1_100)), *(owing(n, NOON_US + DAY_US) for n in (2_000, 3_000))
+    )
+    assert sqlite.preview(FIRST).notes[-1].startswith("1,100 calls of this period will be billed later")
+    assert sqlite.preview(SECOND).notes[-1].startswith("2 calls of this period will be billed later")
+
+
 def test_what_comes_later_for_a_closed_period_is_on_the_next_statement(kept):
     kept.add(at(1), at(2, us=NOON_US + DAY_US))
     first = kept.close(FIRST, DOUBLE)

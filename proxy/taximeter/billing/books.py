@@ -33,8 +33,6 @@ from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.write.owed import EXPIRED, OUTSTANDING
 from taximeter.sinks.query import GROUPS, SERIES, TAGS, Filters
 
-MOST_OWED = 1_000
-"""Calls that are billed later and looked at."""
 _COST, _REQUESTS = FIELDS.index("cost_nusd"), FIELDS.index("requests")
 
 
@@ -196,8 +194,8 @@ class Books:
 
     def _owed(self, asked: Asked) -> int:
         """How many calls of the period are billed later, and not settled."""
-        found = self._reader.owed(asked.workspace, (OUTSTANDING, EXPIRED), asked.period.to_us, MOST_OWED)
-        return sum(asked.period.from_us <= each.asked.ended_at for each in found)
+        period = asked.period
+        return self._reader.owed(asked.workspace, (OUTSTANDING, EXPIRED), period.from_us, period.to_us)
 
     def _others(self, workspace: str, period: Period) -> list[Part]:
         asked = Filters(workspace=workspace, from_us=period.from_us, to_us=period.to_us)

@@ -96,6 +96,13 @@ def listed(
     ]
 
 
+def counted(connection: Connection, workspace: str, states: Sequence[str], from_us: int, to_us: int) -> int:
+    """How many objects in these states were promised by calls that ended in a range."""
+    mine = (owed.c.workspace == workspace) & owed.c.state.in_(states)
+    query = select(func.count()).where(mine, owed.c.since >= from_us, owed.c.since < to_us)
+    return int(connection.execute(query).scalar() or 0)
+
+
 def standing(connection: Connection) -> OwedStanding:
     """How much is owed."""
     query = select(owed.c.state, func.count(), func.min(owed.c.since)).where(owed.c.state != "ended")

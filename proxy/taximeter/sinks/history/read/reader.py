@@ -19,7 +19,6 @@ from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.marks import APART, events_since_us, since_us
 from taximeter.sinks.history.read import latencies, listing, names, owed, quantities
 from taximeter.sinks.history.read.combining import Sums, cells
-from taximeter.sinks.history.read.owed import Owed
 from taximeter.sinks.history.read.unpriced import Unpriced, unpriced
 from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta
 from taximeter.sinks.history.sums import record_sums
@@ -132,10 +131,10 @@ class Reader:
         with self.database.reading() as connection:
             return unpriced(connection, workspace, from_us, to_us)
 
-    def owed(self, workspace: str, states: Sequence[str], before_us: int, limit: int) -> list[Owed]:
-        """Objects in these states by which calls that ended before a moment are billed later, the oldest first."""
+    def owed(self, workspace: str, states: Sequence[str], from_us: int, to_us: int) -> int:
+        """How many objects in these states calls that ended in a range are billed by later."""
         with self.database.reading() as connection:
-            return owed.listed(connection, workspace, states, limit, before_us)
+            return owed.counted(connection, workspace, states, from_us, to_us)
 
     def records_since_us(self) -> int:
         """Single records before this moment have been deleted; 0: none has."""
