@@ -142,6 +142,7 @@ async def test_the_pages_have_cost_and_charge_beside_each_other(charged):
     page = (await charged.client.get("/", params=asked)).text
     assert '<dd id="range-charge">$0.000043</dd>' in page and charging.VOLUME in page
     assert page.count('<th scope="col" class="num">Charge</th>') == 4 and "Without a charge: 3 calls." in page
+    assert ">Share<" not in page  # there is room for one of both
     one = (await charged.client.get("/dashboard/workspaces/beta", params=asked)).text
     assert "&lt;$0.000001" in one and "Without a charge" not in one
     _, secret = charged.keys.create("acme")
