@@ -107,6 +107,17 @@ def test_a_statement_by_model_and_task_with_cost_and_charge(kept):
     assert made.number is None and made.plans == ["double"] and kept.books.standing("acme").statements == []
 
 
+def test_what_gets_its_price_later_is_charged_on_the_next_statement(sqlite):
+    sqlite.add(at(1, cost_nusd=None, unpriced_reason="model_without_price"))
+    first = sqlite.close(FIRST, DOUBLE)
+    assert (first.total.charge_usd, first.total.uncharged_requests, first.total.margin_usd) == (None, 1, None)
+    sqlite.add(correction(at(1, cost_nusd=None), 21_000, "contract", first=True))
+    second = sqlite.close(SECOND, DOUBLE)
+    (line,) = second.lines
+    assert (line.corrects, line.charge_usd, line.uncharged_requests) == (1, Decimal("0.000042"), -1)
+    assert second.total.margin_usd == Decimal("0.000021")
+
+
 def test_calls_billed_later_are_counted_however_many_older_ones_there_are(sqlite):
     def owing(number, us):
         nothing = dict.fromkeys(("cost_nusd", "input_tokens", "output_tokens", "total_tokens"))

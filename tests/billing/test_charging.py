@@ -108,6 +108,15 @@ async def test_the_terminal_shows_both_columns(charged):
         assert "Charge (USD)" in await run(*verb)
 
 
+async def test_a_history_that_no_proxy_serves_is_charged_by_the_settings_it_is_found_by(charged, tmp_path):
+    Path("taximeter.toml").write_text(
+        f'admin_listen = "127.0.0.1:1"\n{SETTINGS}\n[history]\nurl = "sqlite:///{tmp_path / "history.db"}"\n'
+    )
+    argv = ["by-workspace", "--config", "taximeter.toml", "--json"]
+    found = await asyncio.to_thread(CliRunner().invoke, main, argv)
+    assert '"charge_usd":0.000042818' in found.stdout, found.output
+
+
 PLANS = [Plan(name="double", factor_ppm=2_000_000)]
 
 
