@@ -1,5 +1,6 @@
 """What is hashed of a record is the same wherever it was read; and it stays what it is."""
 
+from hashlib import sha256
 from types import NoneType
 from typing import Any
 
@@ -11,7 +12,7 @@ from evidence_ledger import ONE
 from ledger import T0, batch, call, calls
 from taximeter.core.bounds import types_of
 from taximeter.core.record import Operation, Outcome, Record, Source
-from taximeter.evidence.chain import content
+from taximeter.evidence.chain import begin, content, follow
 from taximeter.journal.format import close_line
 from taximeter.journal.tail import decode_record
 from taximeter.sinks.history.database import Database
@@ -102,3 +103,10 @@ def test_what_is_hashed_stays_what_it_is():
 
 def decode_first() -> Record:
     return delivered([msgspec.structs.replace(call(), event_id=f"{ONE}:1")])[0]
+
+
+def test_what_is_hashed_begins_with_what_it_is():
+    """As docs/evidence.md has it: whoever checks with another program computes just this."""
+    first = sha256(b"\x02" + b"journal").digest()
+    assert begin("journal") == first
+    assert follow(first, b"{}") == sha256(b"\x00" + first + b"{}").digest()

@@ -3,6 +3,7 @@
 import sqlite3
 from random import Random
 
+import msgspec
 import pytest
 from sqlalchemy import delete, insert, select, text, update
 
@@ -12,7 +13,7 @@ from taximeter.evidence.check import OPEN_END
 from taximeter.evidence.keys import generate
 from taximeter.evidence.report import Report
 from taximeter.evidence.roots import check_roots
-from taximeter.evidence.statements import SignedRoot
+from taximeter.evidence.statements import SignedRoot, root_of, text_of
 from taximeter.sinks.history.schema import (
     LEVELS,
     MONTH,
@@ -212,6 +213,16 @@ def test_roots_are_held_to_their_signature_and_to_each_other(sealed):
     changed(sealed, insert(evidence_roots).values(dict(row)))
     changed(sealed, update(evidence_roots).where(first).values(signatures="[]"))
     assert {fault.kind for fault in sealed.check().faults} == {"signature_wrong"}
+
+
+def test_a_root_that_the_key_itself_has_signed_anew_does_not_fit_the_next(sealed):
+    sealed.seal(T0 + DAY_US)
+    first, second = stored(sealed)
+    statement = text_of(msgspec.structs.replace(root_of(first.statement), sealed_at=1))
+    other = SignedRoot(statement=statement, signatures=[sealed.signer.sign(statement)])
+    report = Report(source="")
+    check_roots([other, second], sealed.history(), {}, [sealed.signer.public], report)
+    assert [(fault.kind, fault.root) for fault in report.faults] == [("root_changed", 2)]
 
 
 def test_a_segment_made_anew_to_fit_changed_records_is_not_what_was_signed(sealed):
