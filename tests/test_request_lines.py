@@ -44,7 +44,7 @@ UPGRADES = {
 ANSWER_BYTES = 16 * 1024
 LOG_BYTES = 300
 """A request leaves at most so much of a log on the average; a traceback is several kilobytes."""
-LARGER = (b"/", b"/usage")
+LARGER = (b"/", b"///", b"/./", b"/?a=b", b"/usage")
 """The dashboard and figures of the control port are whole pages."""
 
 
