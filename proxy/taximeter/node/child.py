@@ -136,8 +136,12 @@ class Child:
         """Call `act` with what stands behind the order, in the running loop. Before `on_stop`."""
         self._orders[order] = act
 
-    def on_stop(self, stop: Callable[[], None]) -> None:
-        """Call `stop` in the running loop on SIGTERM, and when the supervisor is gone. From now on orders are heard."""
+    def on_stop(self, stop: Callable[[], None], *, orphan_s: int = 0) -> None:
+        """Call `stop` in the running loop on SIGTERM, and when the supervisor is gone. From now on orders are heard.
+
+        `orphan_s`: so long after the supervisor is gone the kernel ends this process, whatever it still does: nobody
+        else is there to, and the next start waits for its lock. 0: it ends by itself.
+        """
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stop)
 
@@ -148,6 +152,7 @@ class Child:
                 return
             loop.remove_reader(0)
             self.orphaned = True
+            signal.alarm(orphan_s)
             logging.getLogger("taximeter").warning("The supervisor is gone; ending.")
             stop()
 

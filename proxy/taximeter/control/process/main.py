@@ -100,6 +100,8 @@ WARM_S = 2.0
 """After the start, when what has to be ready at once is."""
 DRAIN_S = 10.0
 """How long the end waits for the last records to reach the sinks; the next start delivers what is left."""
+ORPHAN_S = 30
+"""How long the end may take where the supervisor is gone; what is not delivered by then, the next start delivers."""
 REQUESTS_S = 5.0
 """How long queries and downloads may go on after a stop."""
 
@@ -227,7 +229,7 @@ class Control:
 
                 child.on_order(TAKE, lambda which: tasks.append(group.create_task(self._take(int(which), group))))
                 child.on_order(LEAVE, lambda _: self._leave())
-                child.on_stop(stop)
+                child.on_stop(stop, orphan_s=ORPHAN_S)
                 with child.socket() as listener:
                     await server.serve([listener])
                 self.corrections.close()
