@@ -4,7 +4,7 @@ import pytest
 
 from faults.running import Node
 
-pytestmark = pytest.mark.xdist_group("processes")
+pytestmark = pytest.mark.xdist_group("nodes")
 
 
 @pytest.fixture

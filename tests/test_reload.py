@@ -31,7 +31,7 @@ from waits import HANG_S, ended, happens, until
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),
-    pytest.mark.xdist_group("processes"),
+    pytest.mark.xdist_group("nodes"),
 ]
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello there"}]}
@@ -294,6 +294,12 @@ async def test_sighup_in_the_first_moments_of_a_start_is_a_reload_too(running: R
     assert process.poll() is None
 
 
+def in_a_terminal() -> None:
+    """Standard input becomes the controlling terminal; who ignores hang-ups, as `nohup` has it, has been told so."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("closed", [False, True], ids=["by hand", "its terminal is closed"])
 async def test_sighup_reloads_unless_it_is_the_end_of_its_terminal(running: Reloaded, closed: bool) -> None:
     ours, theirs = pty.openpty()
@@ -307,7 +313,7 @@ async def test_sighup_reloads_unless_it_is_the_end_of_its_terminal(running: Relo
             env=served.environ,
             cwd=served.directory,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            preexec_fn=in_a_terminal,  # noqa: PLW1509
         )
     os.close(theirs)
     try:

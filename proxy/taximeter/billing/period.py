@@ -53,10 +53,11 @@ def period(month: str | None, from_: str | None, to: str | None, tz: str) -> Per
         year, number = int(found[1]), int(found[2])
         after = (year + number // 12, number % 12 + 1)
         from_, to = (f"{each[0]:04}-{each[1]:02}-01" for each in ((year, number), after))
-    if from_ is None or to is None:
+    given = {name: moment_us(text, place, name) for name, text in (("from", from_), ("to", to)) if text is not None}
+    if len(given) < 2:
         raise BadRequest("A period has both ends: 'from' and 'to'.", param="to" if to is None else "from")
-    ends = moment_us(from_, place, "from"), moment_us(to, place, "to")
-    for name, at_us in zip(("from", "to"), ends, strict=True):
+    ends = given["from"], given["to"]
+    for name, at_us in given.items():
         if at_us % QUARTER_US:
             raise BadRequest(f"{name}: periods begin and end at full quarters of an hour.", param=name)
     if ends[0] >= ends[1]:

@@ -53,7 +53,12 @@ class Evidence(Controller):
                 lambda source: receipt(source, request_id, source.places(request_id, own))
             )
 
-    @get("/export", summary="A period's records with what is needed to check them", guards=[admin_only])
+    @get(
+        "/export",
+        summary="A period's records with what is needed to check them",
+        guards=[admin_only],
+        media_type="application/x-ndjson",
+    )
     async def export(
         self, services: Given, workspace: Workspaces = None, from_: From = None, to: To = None, tz: Zone = "UTC"
     ) -> Stream:
