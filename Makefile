@@ -26,9 +26,9 @@ demo: $(RUN)  ## mixed traffic through a scripted provider; compares our figures
 run: $(RUN)  ## serve for real
 	$(BIN)/taximeter serve
 
-# Two workers more than cores: two of them start whole nodes and mostly wait (tests/test_groups.py).
+# One worker more than cores: one of them starts whole nodes and mostly waits (tests/test_groups.py).
 test: $(DEV)  ## every test
-	$(BIN)/python -m pytest -n $(or $(JOBS),$(shell $(PYTHON) -c 'import os; print(2 + (os.cpu_count() or 1))')) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(or $(JOBS),$(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')) --dist loadgroup $(ARGS)
 
 # What measures memory takes minutes where every line is counted, and covers nothing that others do not.
 coverage: $(DEV)  ## whether the tests of core and flavors take every branch there

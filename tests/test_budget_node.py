@@ -12,7 +12,7 @@ from faults.running import Node
 from upstream import STALL, Script, chunk, response, stream_head
 from waits import HANG_S
 
-pytestmark = pytest.mark.xdist_group("nodes")
+pytestmark = pytest.mark.xdist_group("processes")
 
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 60}
 

@@ -26,7 +26,7 @@ from taximeter.journal.files import lock_if_free
 from upstream import Provider
 from waits import HANG_S, ended, happens, until
 
-pytestmark = pytest.mark.xdist_group("nodes")
+pytestmark = pytest.mark.xdist_group("processes")
 
 PAGE = Path(__file__).parents[1] / "docs/day-2.md"
 SECTION = re.compile(r"(?m)^##+ (.*)$")

@@ -1,5 +1,4 @@
-"""Tests of one `xdist_group` run in one worker. Two groups start whole nodes, `processes` and `nodes`: more of them
-at a time would be too much for a small machine."""
+"""Tests of one `xdist_group` run in one worker: two whole nodes at a time would be too much for a small machine."""
 
 from __future__ import annotations
 

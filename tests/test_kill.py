@@ -4,7 +4,7 @@ import pytest
 
 from faults.running import Node
 
-pytestmark = pytest.mark.xdist_group("nodes")
+pytestmark = pytest.mark.xdist_group("processes")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from upstream import STALL, Script, response
 from valkeys import Server, free_ports, running
 from waits import HANG_S
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("nodes")]
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("processes")]
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 60}
 ANSWER = json.dumps({"model": "gpt-4o-mini", "choices": [], "usage": {"prompt_tokens": 8, "completion_tokens": 2}})

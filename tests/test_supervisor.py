@@ -23,7 +23,7 @@ from waits import HANG_S, ended, happens, until
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc"),
-    pytest.mark.xdist_group("nodes"),
+    pytest.mark.xdist_group("processes"),
 ]
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello there"}]}
