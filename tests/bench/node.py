@@ -24,8 +24,12 @@ def taximeter(
     cores: processes.Cores = processes.PROXY_CORE,
     config: str = "",
     more: str = "",
+    python: str = sys.executable,
 ) -> Running:
-    """A ready node. `config`: TOML lines before any table; `more`: further tables."""
+    """A ready node. `config`: TOML lines before any table; `more`: further tables.
+
+    `python`: of an environment with all that Taximeter needs.
+    """
     port, admin = processes.free_port(), processes.free_port()
     file = folder / "taximeter.toml"
     file.write_text(
@@ -33,7 +37,7 @@ def taximeter(
         f'[[upstream]]\nname = "openai"\nbase_url = "http://127.0.0.1:{upstream_port}/v1"\nforward_credentials = true\n'
         f"{more}"
     )
-    argv = [sys.executable, "-m", "taximeter", "serve", "--config", str(file)]
+    argv = [python, "-m", "taximeter", "serve", "--config", str(file)]
     paths = os.pathsep.join([str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = processes.start(argv, cores, env={"PYTHONPATH": paths}, log=folder / "taximeter.log")
     try:

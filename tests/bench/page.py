@@ -13,6 +13,7 @@ HEAD = """\
 
 What a call costs, written by `make bench`. With `ARGS='--only unary,latency'` these sections are measured anew and the
 others stay; `ARGS='--only unary --peers nginx,taximeter,vllm-router,portkey'` adds other gateways (and installs them).
+`make bench PYTHON=/usr/bin/python3` measures with that interpreter, from an environment of its own.
 
 The proxies are pinned to one core with all their processes; the provider and the load generator share another. CPU is
 user + system time of a proxy's whole process tree from /proc, read before its turn and again when everything it wrote

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import latency, lightrag, otel, page, peers, processes, resident, rounds, workers, wrk
+from bench import interpreter, latency, lightrag, otel, page, peers, processes, resident, rounds, workers, wrk
 from bench.figures import LeftOut
 from bench.node import taximeter
 from bench.scenarios import SCENARIOS, Scenario
@@ -71,6 +71,7 @@ def on_history(asked: argparse.Namespace, name: str) -> list[str]:
 
 SECTIONS: dict[str, Section] = {
     **{each.name: functools.partial(compared, each) for each in SCENARIOS},
+    "interpreters": lambda asked: interpreter.measure(ROOT, asked.rounds, asked.seconds),
     "latency": lambda asked: latency.measure(asked.rounds, asked.seconds),
     "workers": lambda asked: workers.measure(asked.rounds, asked.seconds),
     "memory": lambda _: resident.memory(),
@@ -83,7 +84,16 @@ SECTIONS: dict[str, Section] = {
     "dashboard": lambda asked: on_history(asked, "pages.py"),
 }
 """In the order of the page."""
-ROUNDS = {"unary": 5, "stream": 5, "embeddings 2 MB": 3, "prompt 100 KB": 3, "latency": 3, "workers": 5, "otel": 3}
+ROUNDS = {
+    "unary": 5,
+    "stream": 5,
+    "embeddings 2 MB": 3,
+    "prompt 100 KB": 3,
+    "interpreters": 3,
+    "latency": 3,
+    "workers": 5,
+    "otel": 3,
+}
 """Of sections whose proxies take turns; together with the others they take less than six minutes."""
 ORDER = [
     place for name in SECTIONS for place in (name, *([name + BESIDE] if name in {s.name for s in SCENARIOS} else []))
@@ -94,7 +104,7 @@ def stamp(turns: str) -> str:
     """When, at which commit and on what it was measured."""
     return (
         f"{time.strftime('%Y-%m-%d')}, commit {_commit()}: {_cpu_model()}, {processes.CORES} cores, "
-        f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}{turns}"
+        f"{platform.system()} {platform.release().split('-')[0]}, {interpreter.described()}{turns}"
     )
 
 
