@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def test_one_seed_is_one_history():
     )
     assert (first.digest, first.counts) == (again.digest, again.counts) == (told.digest, told.counts)
     assert first.counts["calls"] and told.story and not first.story
+
+
+def test_the_auditor_shares_nothing_with_the_product():
+    for file in (Path(__file__).parent / "audit").glob("*.py"):
+        imported = [name.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Import)
+                    for name in node.names]  # fmt: skip
+        imported += [node.module or "" for node in ast.walk(ast.parse(file.read_text()))
+                     if isinstance(node, ast.ImportFrom)]  # fmt: skip
+        assert not [name for name in imported if name.startswith(("taximeter", "faults"))], file
 
 
 @pytest.mark.parametrize("seed", [2, 21, 31])

@@ -1,0 +1,39 @@
+"""The auditor: what the provider billed, what the journals hold, and what each sink has of it.
+
+It believes none of them, and shares no code with the product: journals are read as JSON, history by plain SELECTs,
+Redis as bytes, and every sum is made anew (`sums`). What only the product can tell is asked in `simulation.asked`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulation.audit import budgets, calls, journals, redis, sql, webhook
+from simulation.audit.uneven import NotYet, Uneven
+
+if TYPE_CHECKING:
+    from simulation.simulation import Simulation
+
+__all__ = ["NotYet", "Uneven", "compare"]
+
+
+def compare(simulation: Simulation) -> None:
+    """All books, at rest. Raises Uneven."""
+    files = journals.files(simulation)
+    books = journals.read(files)
+    records = [said for journal in books.values() for said in journal.records]
+    lost = journals.known_lost(files)
+    calls.compare(simulation, records, lost)
+    with sql.opened(simulation.sql.path) as history:
+        sql.compare(history, books)
+    redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
+    budgets.compare(simulation, records, lost)
+    webhook.compare(simulation, records)
+    aside = [path for path, _ in files if path.endswith(".letter")]
+    if aside:
+        raise Uneven(f"records were set aside, and nothing is wrong with them: {aside}")
+    drift = sum(node.control.counters.auditor.drift for node in simulation.nodes if node.control is not None)
+    if drift and not simulation.redis_forgot:
+        raise Uneven(f"the audit of Redis against history had to mend {drift} workspaces, and Redis had lost nothing")
+    simulation.world.counts["records"] = len(records)
+    simulation.world.counts["known lost"] = lost

@@ -1,0 +1,79 @@
+"""The calls: what the provider billed and what the clients saw, against the records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from simulation.audit.journals import Said
+from simulation.audit.sums import of
+from simulation.audit.uneven import Uneven
+
+if TYPE_CHECKING:
+    from simulation.simulation import Simulation
+
+
+def compare(simulation: Simulation, records: list[Said], lost: int) -> None:
+    """Raises Uneven."""
+    by_marker: dict[str, Said] = {}
+    for said in records:
+        marker = said.get("document", "")
+        if marker in by_marker:
+            raise Uneven(f"more than one record: {by_marker[marker]} and {said}")
+        by_marker[marker] = said
+    _billed(simulation, by_marker, lost)
+    _seen(simulation, by_marker, lost)
+
+
+def _billed(simulation: Simulation, by_marker: dict[str, Said], lost: int) -> None:
+    """Each call that reached the provider has one record, with the provider's own figures."""
+    provider = simulation.provider
+    if twice := [marker for marker, n in Counter(provider.reached).items() if n > 1]:
+        raise Uneven(f"sent to the provider more than once: {twice[:5]}")
+    missing = [marker for marker in provider.reached if marker not in by_marker]
+    if len(missing) > lost and not simulation.mute:
+        raise Uneven(f"{len(missing)} calls were billed and have no record, {lost} are known lost: {missing[:5]}")
+    unwritten = sum(caller.plan.marker not in by_marker for caller in simulation.callers)
+    if not 0 <= lost <= unwritten:
+        raise Uneven(f"{lost} calls are said to be lost, and {unwritten} have no record")
+    reached = set(provider.reached)
+    for marker, said in by_marker.items():
+        if marker in reached:
+            _figures(provider.bills[marker], said)
+        elif any(said.get(name) for name in ("input_tokens", "output_tokens", "total_tokens", "cost_nusd")):
+            raise Uneven(f"never reached the provider, and yet: {said}")
+
+
+def _figures(bill: Any, said: Said) -> None:
+    came, went = said.get("input_tokens"), said.get("output_tokens")
+    if of(said, "input_source") == "reported" and came != bill.prompt_tokens:
+        raise Uneven(f"the provider billed {bill}: {said}")
+    if of(said, "output_source") == "reported" and (went or 0) != bill.output_tokens:
+        raise Uneven(f"the provider billed {bill}: {said}")
+    if said["outcome"] == "ok" and bill.complete and of(said, "input_source") != "reported":
+        raise Uneven(f"it went well, and is not as the provider billed it, {bill}: {said}")
+    if said.get("total_tokens", 0) != (came or 0) + (went or 0) and not of(said, "inconsistent"):
+        raise Uneven(f"its total is not the sum of its tokens: {said}")
+    if came is not None and said.get("cost_nusd") != came * 1_000 + (went or 0) * 2_000:
+        raise Uneven(f"an input token costs 1,000 nano-USD, an output token 2,000: {said}")
+
+
+def _seen(simulation: Simulation, by_marker: dict[str, Said], lost: int) -> None:
+    """A client that has all of an answer finds it recorded as what it was."""
+    troubled = any(fault.kind in ("disk full", "disk write errors") for fault in simulation.plan.faults)
+    reached = set(simulation.provider.reached)
+    for caller in simulation.callers:
+        if not caller.whole:
+            continue
+        marker, said = caller.plan.marker, by_marker.get(caller.plan.marker)
+        if said is None:
+            if caller.status == 200 and not lost and not simulation.mute:
+                raise Uneven(f"a client has the whole answer to {marker}, which has no record")
+        elif said["outcome"] == "interrupted" and troubled:
+            continue  # its close line waited for the disk in the memory of a process that died
+        elif caller.status == 200 and said["outcome"] != "ok":
+            raise Uneven(f"a client has the whole answer to {marker}, recorded as {said}")
+        elif (
+            caller.status in (402, 429) and marker not in reached and said["outcome"] not in ("refused", "interrupted")
+        ):
+            raise Uneven(f"a client was refused {marker} by us, and it is recorded as {said}")

@@ -1,0 +1,70 @@
+"""The webhook's receiver has everything once: each record as an event, or each track's use in its segments."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from simulation.audit.journals import Said
+from simulation.audit.sums import adds, of
+from simulation.audit.uneven import NotYet, Uneven
+
+if TYPE_CHECKING:
+    from simulation.simulation import Simulation
+
+METRICS = {
+    "prompt_tokens": "llm_input_tokens",
+    "completion_tokens": "llm_output_tokens",
+    "total_tokens": "total_tokens",
+    "cached_tokens": "llm_cached_input_tokens",
+}
+"""Of a segment, and the sums they are."""
+
+Figure = tuple[str, str, str]
+"""Workspace, track, metric."""
+
+
+def compare(simulation: Simulation, records: list[Said]) -> None:
+    """Raises Uneven; NotYet for what may still come."""
+    settings = simulation.nodes[0].settings.webhook
+    if not settings.url:
+        return
+    receiver = simulation.receiver
+    if receiver.unlike:
+        raise Uneven(f"letters came again with another body: {receiver.unlike[:5]}")
+    bodies: dict[str, dict[str, Any]] = {key: json.loads(letter.body) for key, letter in receiver.taken.items()}
+    if settings.format == "cloudevents":
+        _events(bodies, records)
+    else:
+        _segments(bodies, records)
+
+
+def _events(bodies: dict[str, dict[str, Any]], records: list[Said]) -> None:
+    usage = {key: said for key, said in bodies.items() if said["type"].startswith("taximeter.usage.")}
+    ours = {said["event_id"]: said for said in records if of(said, "kind") != "told"}
+    if strangers := sorted(usage.keys() - ours.keys()):
+        raise Uneven(f"events of no record: {strangers[:5]}")
+    for key, said in usage.items():
+        data = said["data"]
+        if changed := [name for name, value in ours[key].items() if data.get(name) != value]:
+            raise Uneven(f"the event {key} says another {changed} than its record: {data}, {ours[key]}")
+    if missing := sorted(ours.keys() - usage.keys()):
+        raise NotYet(f"{len(missing)} records never came to the webhook's receiver: {missing[:5]}")
+
+
+def _segments(bodies: dict[str, dict[str, Any]], records: list[Said]) -> None:
+    came: Counter[Figure] = Counter()
+    for said in bodies.values():
+        for metric in METRICS:
+            came[said["workspace"], said["track_id"], metric] += said["metrics"][metric]
+    due: Counter[Figure] = Counter()
+    for said in records:
+        if said.get("track") and of(said, "operation") == "llm":
+            sums = adds(said)
+            for metric, summed in METRICS.items():
+                due[said["workspace"], said["track"], metric] += sums[summed]
+    if more := came - due:
+        raise Uneven(f"the webhook's receiver got more than was used: {more}")
+    if less := due - came:
+        raise NotYet(f"the webhook's receiver still lacks {less}")
