@@ -289,6 +289,35 @@ async def test_memory_is_bounded_while_a_sink_is_behind(tmp_path: Path, monkeypa
     assert len(slow.names) == 1_000
 
 
+async def test_whoever_waits_for_a_slow_sink_waits_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is full, one sink has everything, one takes its time, a drain waits: to look at the files helps nobody."""
+    monkeypatch.setattr(follow, "BUFFER_RECORDS", 10)
+    monkeypatch.setattr(tail, "SLAB_BYTES", 10_000)
+    monkeypatch.setattr(follow, "TEND_S", 60.0)
+    go_on = asyncio.Event()
+
+    class Slow(MemorySink):
+        async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
+            await go_on.wait()
+            return await super().deliver(batches)
+
+    writer, quick, slow = journal(tmp_path), MemorySink("quick"), Slow("slow")
+    for n in range(200):
+        call(writer, f"r{n}")
+    async with delivering(tmp_path, quick, slow) as delivery:
+        follower = delivery._follower
+        await until(delivery, lambda: follower._held_up and quick.names)
+        draining = asyncio.ensure_future(delivery.drain(10, ["slow"]))
+        await until(delivery, lambda: True)
+        before = follower._looks
+        for _ in range(300):  # turns of the loop
+            await asyncio.sleep(0)
+        assert follower._looks - before < 10
+        go_on.set()
+        assert (await draining).complete
+    assert len(slow.names) == 200
+
+
 async def test_a_sink_gets_no_two_batches_at_a_time_and_sinks_go_on_side_by_side(tmp_path: Path) -> None:
     meeting = asyncio.Barrier(2)
 

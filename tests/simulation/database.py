@@ -14,7 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import taximeter.sinks.history.database as module
+from sqlalchemy import Engine
+from sqlalchemy.util import LRUCache
+
+import taximeter.sinks.history.database as database_module
 from simulation.world import World
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.webhook.store import Store
@@ -55,10 +58,25 @@ def template() -> Path:
     return path
 
 
+@cache
+def _compiled() -> tuple[Any, Any]:
+    """A dialect that knows its SQLite, and what was compiled for it: a statement is found by both."""
+    with Database(f"sqlite:///{template()}") as database, database.reading() as connection:
+        return connection.engine.dialect, LRUCache(2_000)
+
+
 @contextlib.contextmanager
 def serving(host: SqlHost) -> Iterator[None]:
     """Databases opened in the block are on this host."""
-    timed = module._Timed
+    module: Any = database_module
+    timed, create = module._Timed, module.create_engine
+    _compiled()
+
+    def engine(*args: Any, **named: Any) -> Engine:
+        """What one node's statements were compiled to serves all: two thirds of the time of a short life went there."""
+        made = create(*args, **named)
+        made.dialect, made._compiled_cache = _compiled()
+        return made
 
     class Connection(timed):  # type: ignore[misc, valid-type]
         def execute(self, *args: Any) -> Any:
@@ -92,8 +110,10 @@ def serving(host: SqlHost) -> Iterator[None]:
                 raise sqlite3.OperationalError("the server closed the connection unexpectedly")
             host.world.step("sql committed")
 
-    module._Timed = Connection  # type: ignore[misc]
+    module._Timed = Connection
+    module.create_engine = engine
     try:
         yield
     finally:
-        module._Timed = timed  # type: ignore[misc]
+        module._Timed = timed
+        module.create_engine = create

@@ -11,22 +11,51 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextvars import copy_context
 from typing import Any
 
 from simulation.world import CURRENT, Killed, Process, World
 
-STEP_NS = 30_000
-"""Longest time one callback takes."""
+LEAST_STEP_NS, STEP_NS = 500, 30_000
+"""Shortest and longest time one callback takes."""
+_STEP_BITS = (STEP_NS - LEAST_STEP_NS).bit_length()
 
 
 class Stuck(AssertionError):
     """The simulation does not come to its end."""
 
 
+class _Handle(asyncio.Handle):
+    """Made in half the time: nobody debugs this loop as asyncio's own."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Any, args: Any, loop: asyncio.AbstractEventLoop, context: Any) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop, self._callback, self._args = loop, callback, args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
+class _Timer(asyncio.TimerHandle):
+    """See `_Handle`."""
+
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: asyncio.AbstractEventLoop, context: Any) -> None:
+        self._when = when
+        self._scheduled = True
+        self._context = copy_context() if context is None else context
+        self._loop, self._callback, self._args = loop, callback, args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """Runs the tasks of all processes of a world."""
 
     def __init__(self, world: World, *, most_steps: int = 120_000) -> None:
+        """`most_steps`: after so many turns, of all processes, it is stuck."""
         super().__init__()
         self._world = world
         self._queues: dict[Process | None, deque[asyncio.Handle]] = {}
@@ -34,7 +63,9 @@ class SimLoop(asyncio.BaseEventLoop):
         self._left_steps = most_steps
         self.failures: list[BaseException | str] = []
         """What living code let escape."""
-        self._scheduled: list[asyncio.TimerHandle] = []
+        self._due: list[tuple[float, int, asyncio.TimerHandle]] = []
+        """A heap: when, which of all timers, and the timer."""
+        self._timers = 0
         self.set_task_factory(_make_task)
         self.set_exception_handler(self._failed)
 
@@ -43,17 +74,20 @@ class SimLoop(asyncio.BaseEventLoop):
 
     # ── what is asked to run ─────────────────────────────────────────────────────────────────────────────────
 
-    def _call_soon(self, callback: Any, args: Any, context: Any) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        handle = _Handle(callback, args, self, context)
         self._put(handle)
         return handle
 
-    call_soon_threadsafe = asyncio.BaseEventLoop.call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
+        return self.call_at(self._world.now_ns / 1e9 + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]
-        heapq.heappush(self._scheduled, timer)
+        timer = _Timer(when, callback, args, self, context)
+        self._timers += 1
+        heapq.heappush(self._due, (when, self._timers, timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -81,35 +115,42 @@ class SimLoop(asyncio.BaseEventLoop):
     # ── who runs next ────────────────────────────────────────────────────────────────────────────────────────
 
     def _run_once(self) -> None:
-        world, scheduled = self._world, self._scheduled
-        self._left_steps -= 1
-        if self._left_steps < 0:
-            raise Stuck(f"it has not come to its end after all its steps, at {world.now_s():.1f} s")
-        now = world.now_ns / 1e9
-        while scheduled and scheduled[0].when() <= now:
-            timer = heapq.heappop(scheduled)
-            if not timer._cancelled:
-                self._put(timer)
-        busy = self._busy
-        if any(process is not None and process.stands_until_ns > world.now_ns for process in busy):
-            busy = [p for p in busy if p is None or p.stands_until_ns <= world.now_ns]
-        if not busy:
-            self._pass_time()
-            return
-        process = busy[0] if len(busy) == 1 else busy[world.order.randrange(len(busy))]
-        queue = self._queues[process]
-        handle = queue.popleft()
-        if not queue:
-            self._busy.remove(process)
-        world.now_ns += world.order.randrange(500, STEP_NS)
-        if not handle._cancelled:
-            handle._run()
+        """As long as nobody says stop: a turn of `run_forever` is not one callback here, as that takes as long."""
+        world, due, busy = self._world, self._due, self._busy
+        choice, bits = world.order.randrange, world.order.getrandbits
+        while not self._stopping:  # type: ignore[attr-defined]
+            self._left_steps -= 1
+            if self._left_steps < 0:
+                raise Stuck(f"it has not come to its end after all its steps, at {world.now_s():.1f} s")
+            now_ns = world.now_ns
+            while due and due[0][0] <= now_ns / 1e9:
+                timer = heapq.heappop(due)[2]
+                if not timer._cancelled:
+                    self._put(timer)
+            free = busy
+            for process in busy:
+                if process is not None and process.stands_until_ns > now_ns:
+                    free = [p for p in busy if p is None or p.stands_until_ns <= now_ns]
+                    break
+            if not free:
+                self._pass_time()
+                continue
+            process = free[0] if len(free) == 1 else free[choice(len(free))]
+            queue = self._queues[process]
+            handle = queue.popleft()
+            if not queue:
+                busy.remove(process)
+            while (took_ns := bits(_STEP_BITS)) >= STEP_NS - LEAST_STEP_NS:
+                pass  # what `randrange` does, in a third of the time
+            world.now_ns = now_ns + LEAST_STEP_NS + took_ns
+            if not handle._cancelled:
+                handle._run()
 
     def _pass_time(self) -> None:
         """To the next timer, or to the moment when a process that was stopped goes on."""
         wakes = [p.stands_until_ns for p in self._busy if p is not None]
-        if self._scheduled:
-            wakes.append(int(self._scheduled[0].when() * 1e9) + 1)
+        if self._due:
+            wakes.append(int(self._due[0][0] * 1e9) + 1)
         if not wakes:
             raise Stuck("everybody waits, for nothing")
         self._world.now_ns = max(self._world.now_ns + 1, min(wakes))

@@ -47,7 +47,7 @@ class RedisModel:
         """maxmemory is reached: what needs memory is refused."""
         self._scripts: dict[str, Any] = {}
         self._lua = LuaRuntime(encoding=None, unpack_returned_tuples=False, register_eval=False)
-        self._prepare = self._lua.execute(_PRELUDE)
+        self._prepare = self._lua.execute(_PRELUDE)(self._called)
         self._commands: dict[bytes, Callable[..., Reply]] = {
             name.encode(): getattr(self, f"_{name.lower()}") for name in _COMMANDS
         }
@@ -63,15 +63,17 @@ class RedisModel:
 
     def call(self, *words: str | int | float | bytes) -> Reply:
         """One command's reply; an error is returned, not raised."""
-        args = [_bytes(word) for word in words]
-        name = args[0].upper()
-        command = self._commands.get(name)
+        name, *args = [_bytes(word) for word in words]
+        return self._do(name, args)
+
+    def _do(self, name: bytes, args: list[bytes]) -> Reply:
+        command = self._commands.get(name) or self._commands.get(name := name.upper())
         if command is None:
-            return ResponseError(f"unknown command '{args[0].decode()}'")
+            return ResponseError(f"unknown command '{name.decode()}'")
         if self.full and name in _NEEDS_MEMORY:
             return OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
         try:
-            return command(*args[1:])
+            return command(*args)
         except ResponseError as error:
             return error
         except (TypeError, ValueError, IndexError):
@@ -315,16 +317,18 @@ class RedisModel:
             return OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
         table = self._lua.table_from
         try:
-            found = script(self._called, table(rest[:count]), table(rest[count:]))
+            found = script(table(rest[:count]), table(rest[count:]))
         except ResponseError as error:
             return error
         except Exception as error:
             return ResponseError(f"Error running script: {error}")
         return self._from_lua(found)
 
-    def _called(self, protected: bool, *words: Any) -> Any:
+    def _called(self, protected: bool, name: bytes, *words: Any) -> Any:
         """redis.call and redis.pcall: the reply as Lua has it, and false where it is an error."""
-        reply = self.call(*[b"%d" % word if isinstance(word, int) else _text(word) for word in words])
+        reply = self._do(name, [word if type(word) is bytes else _text(word) for word in words])
+        if type(reply) is bytes or type(reply) is int:
+            return reply
         if isinstance(reply, ResponseError):
             text = str(reply)
             error = self._lua.table_from({b"err": (text if text.startswith("WRONGTYPE") else f"ERR {text}").encode()})
@@ -364,20 +368,22 @@ class RedisModel:
 
 
 _PRELUDE = b"""
-return function(source)
-  local compiled, why = loadstring(source)
-  if not compiled then error(why, 0) end
-  local world = setmetatable({}, {__index = _G})
-  setfenv(compiled, world)
-  return function(call, keys, args)
-    world.KEYS, world.ARGV = keys, args
+return function(called)
+  return function(source)
+    local compiled, why = loadstring(source)
+    if not compiled then error(why, 0) end
+    local world = setmetatable({}, {__index = _G})
+    setfenv(compiled, world)
     world.redis = {
-      call = function(...) return call(false, ...) end,
-      pcall = function(...) return call(true, ...) end,
+      call = function(...) return called(false, ...) end,
+      pcall = function(...) return called(true, ...) end,
       error_reply = function(text) return {err = text} end,
       status_reply = function(text) return {ok = text} end,
     }
-    return compiled()
+    return function(keys, args)
+      world.KEYS, world.ARGV = keys, args
+      return compiled()
+    end
   end
 end
 """
@@ -397,8 +403,8 @@ def _bytes(word: str | int | float | bytes) -> bytes:
 
 
 def _text(word: Any) -> bytes:
-    """A Lua number as Redis reads it: %.17g."""
-    return word if isinstance(word, bytes) else b"%.17g" % word
+    """A Lua number as Redis reads it."""
+    return b"%d" % word if type(word) is int else b"%.17g" % word
 
 
 def _integer(text: bytes, otherwise: str) -> int:

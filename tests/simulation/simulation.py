@@ -143,7 +143,7 @@ class Simulation:
     def __init__(self, plan: Scenario, folder: Path, *, tells: bool) -> None:
         self.plan = plan
         self.world = World(plan.seed, tells=tells)
-        self.loop = SimLoop(self.world)
+        self.loop = SimLoop(self.world, most_steps=120_000 + 200 * len(plan.calls))
         self.disk = Disk(self.world)
         self.redis = RedisHost(self.world, self.loop)
         self.sql = SqlHost(self.world, folder)

@@ -77,10 +77,13 @@ class Follower:
                 self._timer.cancel()
 
     async def look_now(self) -> None:
-        """Have a look begun after this call that sees every file's end."""
+        """Have a look begun after this call that sees every file's end.
+
+        Asked for once: a look that fails or has no room is followed by another when a sink answers, or a little later.
+        """
         wanted = self._looks + 1
+        self._wake.set()
         while self._covered < wanted:
-            self._wake.set()
             await self.moves.wait()
 
     def answered(self) -> None:

@@ -81,7 +81,8 @@ class Shipper:
                 self._fail(error)
             else:
                 self._recover()
-            self._answered()
+            if worked:  # or a follower without room and a sink with nothing to do would wake each other for ever
+                self._answered()
             if self.failing is not None:
                 await asyncio.sleep(self._back_off_s())
             elif not worked:
