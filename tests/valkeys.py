@@ -239,6 +239,9 @@ class Relay:
 
 
 async def kept_totals(counters: Counters, workspace: str, scope: str = "total") -> Totals:
-    """One hash of a workspace: `total`, `month:2026-11`, or from `keys`: `track(name)`; zeros where there is none."""
-    found = await counters.server.command("HMGET", keys.prefix(workspace) + scope, *FIELDS)
-    return Totals(**{field: int(value or 0) for field, value in zip(FIELDS, found, strict=True)})
+    """One hash of a workspace: `total`, `month:2026-11`, or from `keys`: `track(name)`; zeros where there is none.
+    Of a workspace that is split, the sum over its parts; nothing counts meanwhile."""
+    generation = await counters.server.command("GET", keys.prefix(workspace) + "gen")
+    prefixes = keys.prefixes(workspace, keys.parts_in((generation or b"").decode()))
+    found = await counters.server.commands([("HMGET", prefix + scope, *FIELDS) for prefix in prefixes])
+    return Totals(**{field: sum(int(part[n] or 0) for part in found) for n, field in enumerate(FIELDS)})

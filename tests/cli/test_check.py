@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import convert
 from redis.asyncio import Redis
 
 from bucket import Bucket
@@ -21,7 +22,7 @@ from http2_provider import Http2Provider
 from postgres import Postgres
 from taximeter.budgets.rule import Budget
 from taximeter.budgets.store import BudgetStore
-from taximeter.cli.check_sinks import history_troubles, redis_troubles
+from taximeter.cli.check_sinks import history_troubles, redis_troubles, split_troubles
 from taximeter.cli.check_upstreams import known_providers, provider_trouble, upstream_troubles
 from taximeter.cli.findings import Trouble
 from taximeter.config import HistorySettings, RedisSettings, Settings, UpstreamSettings
@@ -175,6 +176,25 @@ async def test_a_redis_without_persistence_matters_with_hard_budgets(
     finally:
         await redis.config_set("appendonly", "yes")
     assert (trouble.level, "appendonly yes" in trouble.do) == ("warning", True)
+
+
+def test_a_split_that_does_nothing_is_told(tmp_path: Path) -> None:
+    def said(**redis: object) -> list[str]:
+        settings = Settings(redis=convert(redis, RedisSettings), data_dir=str(tmp_path))
+        troubles = list(split_troubles(settings))
+        assert all((trouble.level, trouble.setting) == ("warning", "redis.split") for trouble in troubles)
+        return list(map(str, troubles))
+
+    cluster = "redis+cluster://h:1"
+    assert said(url="redis://h:1") == said(url=cluster, split={"acme": 8, "globex": 2}) == []
+    (none,) = said(url="redis://h:1", split={"acme": 8})
+    assert "this is none" in none
+    BudgetStore(tmp_path).absorb([Budget(id="b", workspace="acme", limit=10, created_at=1)])
+    (whole,) = said(url=cluster, split={"acme": 8, "globex": 2})
+    assert whole.startswith("acme: counters of a workspace that has budgets stay together")
+    BudgetStore(tmp_path).absorb([Budget(id="c", workspace="*", limit=10, created_at=1)])
+    (whole,) = said(url=cluster, split={"acme": 8, "globex": 2})
+    assert whole.startswith("acme, globex: ")
 
 
 def test_rights_in_a_database(postgres_server: Postgres) -> None:

@@ -49,3 +49,9 @@ def test_what_needs_a_restart_stays_as_it_was(change: dict[str, Any]) -> None:
         "workers",
     }
     assert changed(Settings(), kept(Settings(), after)) == ["workers"]
+
+
+def test_what_is_split_follows_a_reload_and_the_rest_of_redis_does_not() -> None:
+    after = Settings(redis=RedisSettings(url="redis://h", split={"acme": 8}))
+    assert need_restart(changed(Settings(), after)) == ["redis.url"]
+    assert changed(Settings(), kept(Settings(), after)) == ["redis.split"]

@@ -287,7 +287,7 @@ def test_the_billing_backends_own_names_are_aliases(tmp_path: Path) -> None:
     [
         ("worker = 2", "t.toml: worker: there is no such setting. Did you mean 'workers'?"),
         ('[redis]\nulr = "x"', "t.toml: redis.ulr: there is no such setting. Did you mean 'url'?"),
-        ('[redis]\nx = "x"', "t.toml: redis.x: there is no such setting. Known here: embedded_port, url."),
+        ('[redis]\nx = "x"', "t.toml: redis.x: there is no such setting. Known here: embedded_port, split, url."),
         ("workers = 0", "workers: 0 is not allowed; it must be a whole number, at least 1, at most 128."),
         ('workers = "many"', "workers: 'many' is not allowed; it must be a whole number"),
         ("workers = true", "workers: True is not allowed; it must be a whole number"),

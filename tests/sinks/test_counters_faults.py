@@ -24,6 +24,7 @@ from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.redis.keys import REBUILDING
 from taximeter.sinks.redis.nodes import refuse_eviction
 from taximeter.sinks.redis.rebuild import CountersMoved
+from taximeter.sinks.redis.split import split
 from valkeys import Relay, Server, free_ports, kept_totals, running
 from waits import CAP_S
 
@@ -300,10 +301,13 @@ async def test_a_cluster_shard_that_lost_everything_is_rebuilt(
 ) -> None:
     workspaces = [f"ws-{n}" for n in range(12)]
     records = traffic(7, 300, workspaces=workspaces)
-    sink = closing(Counters(f"redis+cluster://127.0.0.1:{cluster[2].port}", history=history))
+    url = f"redis+cluster://127.0.0.1:{cluster[2].port}"
+    sink = closing(Counters(url, history=history, split=lambda: {"ws-3": 16}))
     await deliver(sink, records[:150])
     history.take(batch(records[:150]))
+    assert await split(sink) == ["ws-3"]
     for server in cluster[:3]:
+        assert await server.client.keys("tm:{ws-3|*"), "its parts are on all primaries"
         await server.client.flushall()
         await sink.auditor.audit()
         await deliver(sink, records)

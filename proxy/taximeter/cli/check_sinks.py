@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from taximeter.budgets.rule import Budget
 from taximeter.budgets.store import BudgetStore
+from taximeter.budgets.tally import EACH
 from taximeter.cli.findings import Trouble
 from taximeter.config import Settings
 from taximeter.config.addresses import masked
@@ -75,17 +77,41 @@ async def _ask_redis(settings: Settings) -> list[Trouble]:
     return found
 
 
+def split_troubles(settings: Settings) -> Iterator[Trouble]:
+    """Workspaces whose counters shall be split (redis.split), where that does nothing."""
+    split = sorted(settings.redis.split)
+    if split and "cluster" not in urlsplit(settings.redis.url).scheme:
+        yield Trouble(
+            "parts of a workspace's counters are spread over the shards of a Cluster, and this is none",
+            do="leave redis.split out, or name a Cluster (redis+cluster://…)",
+            setting="redis.split",
+            level="warning",
+        )
+    held = {budget.workspace for budget in _budgets(settings)}
+    whole = [name for name in split if settings.budget.by_header or not held.isdisjoint((name, EACH))]
+    if whole:
+        yield Trouble(
+            f"{', '.join(whole)}: counters of a workspace that has budgets stay together: one script decides on them",
+            do="end its budgets (and budget.by_header), or leave it out of redis.split",
+            setting="redis.split",
+            level="warning",
+        )
+
+
 def _keeps_nothing(told: Any) -> bool:
     return isinstance(told, dict) and told.get("aof_enabled") == 0 and told.get("rdb_last_save_time") is not None
 
 
 def _has_hard_budgets(settings: Settings) -> bool:
+    return any(budget.mode == "hard" for budget in _budgets(settings))
+
+
+def _budgets(settings: Settings) -> list[Budget]:
+    """Those in force, as far as they can be read."""
     try:
-        return any(
-            budget.mode == "hard" and not budget.ended_at for budget in BudgetStore(Path(settings.data_dir)).stored()
-        )
+        return [budget for budget in BudgetStore(Path(settings.data_dir)).stored() if not budget.ended_at]
     except (TaximeterError, OSError):
-        return False
+        return []
 
 
 def sqlite_troubles(file: Path) -> Iterator[Trouble]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from taximeter.cli.check_sinks import history_troubles, redis_troubles, sqlite_troubles
+from taximeter.cli.check_sinks import history_troubles, redis_troubles, split_troubles, sqlite_troubles
 from taximeter.cli.check_upstreams import (
     base_trouble,
     known_providers,
@@ -233,6 +233,7 @@ def _admin(settings: Settings) -> str:
 
 
 def _redis(settings: Settings) -> Iterator[Trouble]:
+    yield from split_troubles(settings)
     if settings.redis.url:
         yield from redis_troubles(settings)
         return

@@ -24,7 +24,7 @@ def kept(before: Settings, after: Settings) -> Settings:
     return replace(
         after,
         **{path: getattr(before, path) for path in NEEDS_RESTART if "." not in path},
-        redis=before.redis,
+        redis=replace(after.redis, url=before.redis.url, embedded_port=before.redis.embedded_port),
         history=replace(after.history, url=before.history.url),
     )
 

@@ -354,6 +354,9 @@ def _sink_problems(settings: Settings) -> Iterable[tuple[str, str]]:
     url = settings.redis.url
     if url and urlsplit(url).scheme not in REDIS_SCHEMES:
         yield "redis.url", f"it must start with one of {', '.join(f'{scheme}://' for scheme in REDIS_SCHEMES)}"
+    for workspace in settings.redis.split:
+        if not tags.is_valid(workspace):
+            yield "redis.split", f"{workspace[:128]!r} is no workspace: {_TAG}"
     url = settings.history.url
     if url and (urlsplit(url).scheme not in HISTORY_SCHEMES or (url.startswith("sqlite") and url[:10] != "sqlite:///")):
         yield "history.url", "it must be sqlite:///path or postgresql://user@host/database"

@@ -202,7 +202,7 @@ def _allowed(kind: typing.Any, path: str) -> str:
     if origin is list:
         return f"a list of tables: [[{path}]]" if issubclass(typing.get_args(base)[0], Section) else "a list of texts"
     if origin is dict:
-        return "a table of texts"
+        return "a table of texts" if typing.get_args(base)[1] is str else "a table of whole numbers"
     if base == Usd:
         return "an amount of USD"
     said = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[base]

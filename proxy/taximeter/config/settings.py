@@ -12,6 +12,8 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
 Rate = Annotated[int, Meta(ge=0, le=2**53)]
+Parts = Annotated[int, Meta(ge=2, le=64)]
+"""No more than sinks.redis.keys.MAX_PARTS."""
 Percent = Annotated[int, Meta(ge=1, le=1_000)]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=86_400)]
 Usd = str | float
@@ -39,6 +41,9 @@ class RedisSettings(Section):
     """redis://, rediss://, redis+cluster://, redis+sentinel://; empty: the embedded Valkey on loopback."""
     embedded_port: Port = 0
     """0: a free one; `taximeter status` and /healthz tell it."""
+    split: dict[str, Parts] = field(default_factory=dict)
+    """Workspace -> into how many parts its counters are split, each in a slot of its own (`{ acme = 8 }`): for one that
+    many nodes count at once on a Cluster. What it used is the sum over them. Not while it has budgets."""
 
 
 class HistorySettings(Section):

@@ -67,6 +67,7 @@ from taximeter.sinks.prometheus.families import Exposition
 from taximeter.sinks.redis.client import ERRORS
 from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.redis.nodes import leave_nodes
+from taximeter.sinks.redis.split import split
 from taximeter.sinks.sink import Sink
 from taximeter.sinks.webhook import letters
 
@@ -136,6 +137,7 @@ class Control:
             history=self.history,
             tallies=self._tallies,
             calls_of=lambda record: places_of_calls(record.workspace, self.force.rates.of(record)),
+            split=lambda: self.settings.redis.split,
         )
         self.live = Live(self.history.cursors)
         self.metrics = Metrics(self.history.cursors)
@@ -452,6 +454,7 @@ class Control:
 
         async def watch_budgets() -> None:
             await self.budgets.count_apart()
+            await split(self.counters)
             await self.watching.look()
 
         notes = self.state.notes

@@ -12,7 +12,7 @@ from taximeter.budgets.tally import AMOUNTS, parse
 from taximeter.core.totals import FIELDS, saturated
 from taximeter.sinks.ledger import LedgerSnapshot
 from taximeter.sinks.redis import keys
-from taximeter.sinks.redis.client import Script, raised
+from taximeter.sinks.redis.client import Call, Script, raised
 from taximeter.sinks.redis.rebuild import Rebuilder
 
 log = logging.getLogger("taximeter.counters")
@@ -31,6 +31,21 @@ class Audit(msgspec.Struct, kw_only=True):
     checked: int = 0
     """Workspaces compared; those history had not caught up with are not."""
     rebuilt: list[str] = msgspec.field(default_factory=list)
+
+
+class _Kept:
+    """What Redis has of a workspace's counters, or of a part of them, at one moment."""
+
+    __slots__ = ("cursors", "generation", "sums")
+
+    def __init__(self, generation: bytes, flat: list[bytes], sums: list[bytes | None]) -> None:
+        self.generation = generation.decode()
+        self.cursors = {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+        self.sums = [int(amount or 0) for amount in sums]
+
+
+def _of_one(parts: list[_Kept]) -> bool:
+    return all(part.generation == parts[0].generation for part in parts)
 
 
 class Auditor:
@@ -97,10 +112,8 @@ class Auditor:
         """Whether Redis and history agree; None where it can't be said now."""
         # In this order: everything up to these watermarks is in the sums read afterwards.
         marks = await self._server.command("HGETALL", keys.WATERMARK)
-        prefix = keys.prefix(workspace)
-        three = [prefix + k for k in ("gen", "cursor", "total")]
-        [(generation, flat, sums)] = raised(await self._server.run(_READ, [(three, FIELDS)]))
-        own = {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+        kept = await self._kept(workspace)
+        own = {journal_id: seq for part in kept for journal_id, seq in part.cursors.items()}
         at = dict(own)
         for name, seq in marks.items():
             journal_id = name.decode()
@@ -109,9 +122,14 @@ class Auditor:
         standing = await history.standing(workspace, at)
         if any(own.get(journal_id, 0) > theirs for journal_id, theirs in standing.behind.items()):
             return None
-        if generation.startswith(keys.REBUILDING_PREFIX.encode()):
+        if kept[0].generation.startswith(keys.REBUILDING_PREFIX):
             return None
-        found = [int(amount or 0) for amount in sums]
+        if len(kept) > 1 and not _of_one(kept):
+            if (await self._kept(workspace))[0].generation != kept[0].generation:
+                return None
+            log.error("A part of the counters of %r is lost", workspace)
+            return False
+        found = [sum(amounts) for amounts in zip(*(part.sums for part in kept), strict=True)]
         # Beyond MAX_SUM they only know that it is more: history's sums stop there, Redis' where 64 bits end.
         if found != standing.total and list(saturated(found)) != list(saturated(standing.total)):
             differ = {
@@ -121,17 +139,27 @@ class Auditor:
             }
             log.error("The counters of %r differ from history: %s", workspace, differ)
             return False
-        await self._forget_old(prefix, own)
-        if not self._in_time(workspace, (generation, at), standing.pending):
+        for prefix, part in zip(keys.prefixes(workspace, len(kept)), kept, strict=True):
+            await self._forget_old(prefix, part.cursors)
+        if not self._in_time(workspace, (kept[0].generation, at), standing.pending):
             return False
-        return bool(standing.pending) or await self._tallies_agree(history, workspace, at, (generation, flat))
+        return bool(standing.pending) or await self._tallies_agree(history, workspace, at, kept[0])
 
-    async def _tallies_agree(
-        self, history: LedgerSnapshot, workspace: str, at: Mapping[str, int], state: tuple[bytes, list[bytes]]
-    ) -> bool:
+    async def _kept(self, workspace: str) -> list[_Kept]:
+        """What Redis has of a workspace; of one that is split, of each part. A record is in one of them, and the
+        cursors of one part say nothing of another, so it does not matter that they are not read at one moment."""
+        first = await self._read([keys.prefix(workspace)])
+        parts = keys.parts_in(first[0].generation)
+        return first if parts == 1 else first + await self._read(keys.prefixes(workspace, parts)[1:])
+
+    async def _read(self, prefixes: list[str]) -> list[_Kept]:
+        calls: list[Call] = [([prefix + k for k in ("gen", "cursor", "total")], FIELDS) for prefix in prefixes]
+        return [_Kept(*reply) for reply in raised(await self._server.run(_READ, calls))]
+
+    async def _tallies_agree(self, history: LedgerSnapshot, workspace: str, at: Mapping[str, int], kept: _Kept) -> bool:
         """Whether what budgets are measured by is what history says; true where either has moved on meanwhile.
 
-        `state`: generation and cursors, at which both have the same records.
+        `kept`: what Redis had, with generation and cursors at which both have the same records.
         """
         prefix = keys.prefix(workspace)
         texts = await self._server.command("SMEMBERS", prefix + keys.TALLIES)
@@ -141,9 +169,9 @@ class Auditor:
         sums = (await history.tallied(workspace, tallies, self._now_us()))[:MOST_SUMS]
         names = [prefix + keys.tally(each.tally, each.start_s, each.values) for each in sums]
         found = await self._server.commands([("HMGET", name, *AMOUNTS) for name in names]) if names else []
-        three = [prefix + k for k in ("gen", "cursor", "total")]
-        [(generation, flat, _)] = raised(await self._server.run(_READ, [(three, FIELDS)]))
-        if (generation, flat) != state or (await history.standing(workspace, at)).pending:
+        [now] = await self._read([prefix])
+        moved = (now.generation, now.cursors) != (kept.generation, kept.cursors)
+        if moved or (await history.standing(workspace, at)).pending:
             return True
         for name, each, amounts in zip(names, sums, found, strict=True):
             ours = [int(amount or 0) for amount in amounts]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from redis.exceptions import ResponseError
@@ -55,9 +55,10 @@ class Counters:
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         tallies: Callable[[str], Collection[Tally]] = lambda workspace: (),
         calls_of: CallsOf | None = None,
+        split: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """`history` is what lost counters are rebuilt from; `history_id` names it (another one never overwrites).
-        `tallies` says what is added up for a workspace's budgets, asked at a rebuild; `calls_of`: see `freed`.
+        `tallies` says what is added up for a workspace's budgets, asked at a rebuild; `calls_of`: see `freed`, `split`.
 
         Does not connect. Raises ConfigError for a URL that cannot be used.
         """
@@ -66,7 +67,7 @@ class Counters:
         """Records that came again and had been counted."""
         self._now_us = now_us
         self._calls_of = calls_of
-        self.rebuilder = Rebuilder(self.server, history, history_id=history_id, now_us=now_us, tallies=tallies)
+        self.rebuilder = Rebuilder(self.server, history, history_id, now_us=now_us, tallies=tallies, split=split)
         self.auditor = Auditor(self.rebuilder, self.rebuild)
         self.positions = Positions(self.server, self.rebuilder)
         self._lock = asyncio.Lock()
@@ -162,22 +163,23 @@ class Counters:
         """The script calls of a part: one, or a chain for a very long one, each on the cursor the one before leaves."""
         positions = self.positions
         workspace = positions.workspaces[part.workspace]
+        where = workspace.parts[0] if len(workspace.parts) == 1 else workspace.part(part.journal_id)
         expected = workspace.cursors.get(part.journal_id, 0)
         part.after, part.expiries = expected, {}
         calls: list[Call] = []
         for start in range(0, len(part.records), _RECORDS_A_CALL):
             records = part.records[start : start + _RECORDS_A_CALL]
             groups = part.groups if len(records) == len(part.records) else grouped(records)
-            sums = Sums(workspace.prefix, positions.expiries)
+            sums = Sums(where.prefix, positions.expiries)
             sums.add(groups)
             if workspace.tallies:
                 positions.touch(part.workspace, add_tallies(sums, records, workspace.tallies, self._now_us()))
             part.expiries |= sums.expiries
             seqs = expected, seq_of(records[0].event_id), seq_of(records[-1].event_id)
             head = (workspace.generation, int(workspace.create), part.journal_id, *seqs)
-            call: Call = [*workspace.head, *sums.keys], [*head, keys.MAX_NAMES, sums.words()]
-            held = [reservation_of(record) for record in records if BUDGETS in record.tags]
-            calls.append(([*call[0], *workspace.tail], [*call[1], " ".join(held)]) if held else call)
+            call: Call = [*where.head, *sums.keys], [*head, keys.MAX_NAMES, sums.words()]
+            held = [reservation_of(record) for record in records if BUDGETS in record.tags] if where.tail else []
+            calls.append(([*call[0], *where.tail], [*call[1], " ".join(held)]) if held else call)
             expected = seqs[-1]
         part.last = expected
         return calls

@@ -1,7 +1,8 @@
 """The names of the Redis counters' keys, their periods and how long they live (DESIGN §5).
 
-All keys of a workspace share the hash tag `{workspace}`, so that one script may touch them on a Cluster. Names that
-others chose (models most of all) are escaped and bounded. Each is made once and then remembered. Pure.
+All keys of a workspace share the hash tag `{workspace}`, so that one script may touch them on a Cluster. One that is
+split has parts, of which each but the first has a tag of its own, `{workspace|1}`: what it used is the sum over them.
+Names that others chose (models most of all) are escaped and bounded. Each is made once and then remembered. Pure.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import quote
+from zlib import crc32
 
 from taximeter.budgets.tally import Tally
 
@@ -33,6 +35,9 @@ NODES = "tm:nodes"
 GENERATION_FIELD, HISTORY_FIELD = "generation", "history"
 REBUILDING_PREFIX = "rebuild:"
 """A workspace's generation starts with this while its counters are being written anew."""
+
+MAX_PARTS = 64
+"""Into so many parts a workspace's counters are split at most: whoever reads them reads each."""
 
 MAX_NAMES = 200
 """Models, and tasks, with a hash of their own in a workspace; the others are summed in `other`."""
@@ -63,9 +68,37 @@ def name(text: str) -> str:
     return f"{quoted[: MAX_NAME_CHARS - 33]}~{digest[:32]}"
 
 
-def prefix(workspace: str) -> str:
-    """What every key of a workspace starts with."""
-    return f"tm:{{{name(workspace)}}}:"
+def prefix(workspace: str, part: int = 0) -> str:
+    """What every key of a workspace, or of one of its parts, starts with. No name has a `|` that is not escaped."""
+    return f"tm:{{{name(workspace)}|{part}}}:" if part else f"tm:{{{name(workspace)}}}:"
+
+
+def prefixes(workspace: str, parts: int) -> list[str]:
+    """Those of all parts, the first of which is where a workspace that is not split has everything."""
+    return [prefix(workspace, part) for part in range(parts)]
+
+
+def whole(of_part: str) -> str:
+    """The prefix of a part -> that of its workspace's first."""
+    before, bar, _ = of_part.partition("|")
+    return f"{before}}}:" if bar else of_part
+
+
+def part_of(journal_id: str, parts: int) -> int:
+    """Which part a journal's records are counted in, all of them and its cursor, as long as there are so many."""
+    return crc32(journal_id.encode()) % parts if parts > 1 else 0
+
+
+def generation(token: str, parts: int) -> str:
+    """What `gen` says: a token that changes whenever the counters are written anew, and, where a workspace is split,
+    `/` and into how many parts."""
+    return f"{token}/{parts}" if parts > 1 else token
+
+
+def parts_in(generation: str) -> int:
+    """Into how many parts a workspace of this generation is split; 1 where it is not."""
+    said = generation.rpartition("/")[2] if "/" in generation else ""
+    return min(max(int(said), 1), MAX_PARTS) if said.isdecimal() else 1
 
 
 @lru_cache(maxsize=4_096)

@@ -24,20 +24,36 @@ REMEMBERED = 100_000
 """Workspaces, and keys with an expiry, remembered; beyond it memory starts over, which only costs time."""
 
 
+class Part:
+    """The keys of a workspace's counters that every script call names; of one that is split, of one part of it."""
+
+    __slots__ = ("head", "prefix", "tail")
+
+    def __init__(self, prefix: str, *, first: bool) -> None:
+        self.prefix = prefix
+        self.head = [prefix + k for k in ("gen", "cursor", "models", "model:other", "tasks", "task:other")]
+        self.tail = [prefix + k for k in (keys.HELD, keys.RESERVED, keys.RESERVED_AT)] if first else []
+        """What budgets hold stands in the first part only. Calls of a workspace that is split hold nothing, but those
+        that began before it was: what these hold is let go by the sweep (budgets.service)."""
+
+
 class Workspace:
     """What is believed of one workspace in Redis."""
 
-    __slots__ = ("create", "cursors", "generation", "head", "prefix", "tail", "tallies")
+    __slots__ = ("create", "cursors", "generation", "parts", "tallies")
 
     def __init__(self, name: str, generation: str, tallies: frozenset[Tally]) -> None:
-        self.prefix = prefix = keys.prefix(name)
         self.create = not generation
         self.generation = generation or secrets.token_hex(8)
         self.cursors: dict[str, int] = {}
-        self.head = [prefix + k for k in ("gen", "cursor", "models", "model:other", "tasks", "task:other")]
-        self.tail = [prefix + k for k in (keys.HELD, keys.RESERVED, keys.RESERVED_AT)]
+        each = keys.prefixes(name, keys.parts_in(self.generation))
+        self.parts = [Part(prefix, first=prefix is each[0]) for prefix in each]
         self.tallies = tallies
-        """What is added up for budgets; it changes with the generation only."""
+        """What is added up for budgets; it changes with the generation only, as the number of parts does."""
+
+    def part(self, journal_id: str) -> Part:
+        """Where a journal's records are counted, of a workspace that is split."""
+        return self.parts[keys.part_of(journal_id, len(self.parts))]
 
 
 @dataclass(slots=True)
@@ -186,14 +202,23 @@ class Positions:
         actual: dict[str, tuple[str, dict[str, int]]] = {}
         names = list(self.workspaces)
         for start in range(0, len(names), 500):
-            some = names[start : start + 500]
+            some = [(name, part, ids) for name in names[start : start + 500] for part, ids in self._asked(name)]
             commands: list[tuple[str, ...]] = []
-            for name in some:
-                known = self.workspaces[name]
-                commands += (("GET", known.head[0]), ("HMGET", known.head[1], "", *known.cursors))
+            for _, part, ids in some:
+                commands += (("GET", part.head[0]), ("HMGET", part.head[1], "", *ids))
             replies = await self._server.commands(commands)
-            for name, generation, found in zip(some, replies[::2], replies[1::2], strict=True):
-                journal_ids = self.workspaces[name].cursors
-                cursors = {j: int(seq or 0) for j, seq in zip(journal_ids, found[1:], strict=True)}
-                actual[name] = ((generation or b"").decode(), cursors)
+            for (name, _, ids), generation, found in zip(some, replies[::2], replies[1::2], strict=True):
+                said = (generation or b"").decode()
+                first, cursors = actual.setdefault(name, (said, {}))
+                cursors |= {j: int(seq or 0) for j, seq in zip(ids, found[1:], strict=True)}
+                if said != first == self.workspaces[name].generation:  # a part of it is lost, or being written anew
+                    actual[name] = "", cursors
         return actual
+
+    def _asked(self, name: str) -> list[tuple[Part, list[str]]]:
+        """The parts of a workspace, the first first, each with the journals that are counted in it."""
+        known = self.workspaces[name]
+        found: list[tuple[Part, list[str]]] = [(part, []) for part in known.parts]
+        for journal_id in known.cursors:
+            found[keys.part_of(journal_id, len(found))][1].append(journal_id)
+        return found

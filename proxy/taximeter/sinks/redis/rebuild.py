@@ -1,7 +1,8 @@
 """Writing Redis counters anew from history: totals and cursors together, under a new generation.
 
 While it lasts the workspace's generation says `rebuild:<id>`, so no script counts into it; the watermark's
-generation changes first, so that nobody moves a watermark past what is being undone.
+generation changes first, so that nobody moves a watermark past what is being undone. Of a workspace that is split, or
+shall be, that holds for each part: what history knows goes into the first, the cursors where their journals go on.
 """
 
 from __future__ import annotations
@@ -56,19 +57,22 @@ class Rebuilder:
         self,
         server: RedisServer,
         history: LedgerSnapshot | None,
-        *,
         history_id: str,
+        *,
         now_us: Callable[[], int],
         tallies: Callable[[str], Collection[Tally]] = lambda workspace: (),
+        split: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """`tallies` says what is to be added up for the budgets of a workspace."""
+        """`tallies` says what is to be added up for the budgets of a workspace; `split` into how many parts the
+        counters of some workspaces go, as long as they have no budgets."""
         self.server = server
         self.history = history
         self.history_id = history_id
         self.now_us = now_us
         self._token = secrets.token_hex(8)
         """Of this process's lease, as long as it may not have been given back."""
-        self._tallies = tallies
+        self.tallies = tallies
+        self.split = split
 
     async def register(self, node: str, history_id: str) -> None:
         """Say that this node counts here from this history; call it at start and then at least every 30 s.
@@ -90,13 +94,14 @@ class Rebuilder:
                 workspaces = sorted({*await self.everything(), *(workspaces or ())})
             elif self.history is None:
                 raise TaximeterError("Redis lost counters and this process has no history to rebuild them from.")
-            before = await self._fence(workspaces, token)
+            before, spread = await self._fence(workspaces, token)
             if self.history is None:
                 log.warning("%s holds no counters yet, and there is no history to fill it from", self.server.shown)
                 return 0
-            stale = await self._stale(workspaces)
+            stale = await self._stale(spread)
             for workspace in workspaces:
-                await self._one(self.history, workspace, token, before, stale.get(keys.prefix(workspace), []))
+                fenced = _fenced(token, spread[workspace])
+                await self._one(self.history, workspace, fenced, before, stale[keys.prefix(workspace)])
         if workspaces:
             log.warning("Rebuilt the Redis counters from history; workspaces: %d", len(workspaces))
         return len(workspaces)
@@ -134,53 +139,86 @@ class Rebuilder:
         in_redis = await self.server.command("SMEMBERS", keys.WORKSPACES)
         return sorted({name.decode() for name in in_redis} | set(await self.history.workspaces()))
 
-    async def _fence(self, workspaces: list[str], token: str) -> dict[str, int]:
-        """Stop counting into these workspaces, then the moving of watermarks; returns the watermarks as they were."""
-        fenced = keys.REBUILDING_PREFIX + token
+    async def _fence(self, workspaces: list[str], token: str) -> tuple[dict[str, int], dict[str, int]]:
+        """Stop counting into these workspaces, then the moving of watermarks; returns the watermarks as they were, and
+        how many parts each workspace has: as many as it had or shall have, whichever is more."""
+        spread: dict[str, int] = {}
         for some in _chunks(workspaces, 500):
-            sets = [("SET", keys.prefix(name) + "gen", fenced) for name in some]
+            found = await self.server.commands([("GET", keys.prefix(name) + "gen") for name in some])
+            wanted = self.split()
+            of = {
+                name: max(keys.parts_in((generation or b"").decode()), wanted.get(name, 1))
+                for name, generation in zip(some, found, strict=True)
+            }
+            sets = [
+                ("SET", prefix + "gen", _fenced(token, parts))
+                for name, parts in of.items()
+                for prefix in keys.prefixes(name, parts)
+            ]
             await self.server.commands([("SADD", keys.WORKSPACES, *some), *sets])
+            spread |= of
         fields: list[str] = [keys.GENERATION_FIELD, token]
         if self.history_id:
             fields += (keys.HISTORY_FIELD, self.history_id)
         await self.server.command("HSET", keys.WATERMARK, *fields)
         before = await self.server.command("HGETALL", keys.WATERMARK)
         not_journals = (keys.GENERATION_FIELD, keys.HISTORY_FIELD)
-        return {name.decode(): int(seq) for name, seq in before.items() if name.decode() not in not_journals}
+        return {name.decode(): int(seq) for name, seq in before.items() if name.decode() not in not_journals}, spread
 
-    async def _stale(self, workspaces: list[str]) -> dict[str, list[str]]:
-        """Prefix -> keys it has now, of these workspaces."""
-        wanted = {keys.prefix(workspace): list[str]() for workspace in workspaces}
-        match = f"{next(iter(wanted))}*" if len(wanted) == 1 else "tm:{*"
+    async def _stale(self, spread: Mapping[str, int]) -> dict[str, dict[str, list[str]]]:
+        """Prefix of each of these workspaces -> prefix of each of its parts -> keys it has now."""
+        wanted = {
+            keys.prefix(workspace): {prefix: list[str]() for prefix in keys.prefixes(workspace, parts)}
+            for workspace, parts in spread.items()
+        }
+        match = "tm:{*"
+        if len(spread) == 1:
+            [(workspace, parts)] = spread.items()
+            match = f"tm:{{{keys.name(workspace)}" + ("[|}]*" if parts > 1 else "}:*")
         for key in await self.server.scan(match) if wanted else []:
             of = key[: key.find("}:") + 2]
             rest = key.removeprefix(of)
-            if of in wanted and rest not in _KEPT and not rest.startswith(keys.CAP):
-                wanted[of].append(key)
+            found = wanted.get(keys.whole(of), {})
+            if of in found and rest not in _KEPT and not rest.startswith(keys.CAP):
+                found[of].append(key)
         return wanted
 
     async def _one(
-        self, history: LedgerSnapshot, workspace: str, token: str, before: Mapping[str, int], stale: Iterable[str]
+        self,
+        history: LedgerSnapshot,
+        workspace: str,
+        fenced: str,
+        before: Mapping[str, int],
+        stale: Mapping[str, Collection[str]],
     ) -> None:
+        """`stale`: prefix of each part that is fenced -> its keys."""
         now_us = self.now_us()
         ledger = await history.ledger(
             workspace,
             days_from_us=now_us - keys.DAY_LIVES_S * 1_000_000,
             hours_from_us=now_us - keys.HOUR_LIVES_S * 1_000_000,
             tracks_from_us=now_us - keys.TRACK_LIVES_S * 1_000_000,
-            tallies=sorted(self._tallies(workspace), key=lambda tally: tally.text),
+            tallies=sorted(self.tallies(workspace), key=lambda tally: tally.text),
             now_us=now_us,
         )
         await self._lower(ledger.cursors, before)
-        prefix = keys.prefix(workspace)
-        fenced, generation = keys.REBUILDING_PREFIX + token, secrets.token_hex(8)
-        writes = list(_writes(prefix, ledger))
+        parts = 1 if ledger.tallies else self.split().get(workspace, 1)
+        generation = keys.generation(secrets.token_hex(8), parts)
+        first, writes = keys.prefix(workspace), list(_writes(keys.prefix(workspace), ledger))
         written = {write.key for write in writes}
-        removed = (_Write(key, []) for key in stale if key not in written)
-        for some in _chunks([*removed, *writes], _KEYS_A_CALL):
-            await self._write(prefix, some, fenced, fenced)
-        cursors = [part for cursor in (await self._recent(ledger.cursors)).items() for part in cursor]
-        await self._write(prefix, [_Write(f"{prefix}cursor", cursors)], fenced, generation)
+        for part, there in stale.items():
+            removed = (_Write(key, []) for key in there if key not in written)
+            for some in _chunks([*removed, *(writes if part == first else ())], _KEYS_A_CALL):
+                await self._write(part, some, fenced, fenced)
+        recent = (await self._recent(ledger.cursors)).items()
+        for number, prefix in reversed(
+            list(enumerate(keys.prefixes(workspace, parts)))
+        ):  # who reads sees the first last
+            cursors = [word for cursor in recent if keys.part_of(cursor[0], parts) == number for word in cursor]
+            await self._write(prefix, [_Write(f"{prefix}cursor", cursors)], fenced, generation)
+        gone = list(stale)[parts:]  # nothing counts there any more, nor reads; what an old process sends is refused
+        if gone:
+            await self.server.commands([("EXPIRE", f"{part}gen", keys.CURSOR_LIVES_S) for part in gone])
 
     async def _write(self, prefix: str, writes: list[_Write], fenced: str, afterwards: str) -> None:
         args: list[str | int] = [fenced, afterwards]
@@ -204,6 +242,11 @@ class Rebuilder:
             return
         generation = await self.server.command("HGET", keys.WATERMARK, keys.GENERATION_FIELD)
         await lower(self.server, (generation or b"").decode(), {j: cursors.get(j, 0) for j in ahead})
+
+
+def _fenced(token: str, parts: int) -> str:
+    """The generation of a workspace, and of each of its parts, while it is written anew."""
+    return keys.generation(keys.REBUILDING_PREFIX + token, parts)
 
 
 async def lower(server: RedisServer, generation: str, cursors: Mapping[str, int]) -> str:
