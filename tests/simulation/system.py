@@ -23,6 +23,7 @@ import taximeter.gateway.metering.call
 import taximeter.journal.durable
 import taximeter.journal.files
 import taximeter.sinks.history.sink
+from simulation.clocks import look_up
 from simulation.disk import Disk, Inode, Stat
 from simulation.loop import SimPool
 from simulation.world import World
@@ -46,6 +47,7 @@ def installed(world: World, disk: Disk, tuning: Mapping[str, int]) -> Iterator[N
     place(io, "open", opener)
     place(builtins, "open", opener)
     place(os, "fdopen", lambda fd, mode="r", *rest, **named: opener(fd, mode, *rest, **named))
+    look_up()
     for name, tells in _clocks(world).items():
         place(time, name, tells)
     place(os, "urandom", _urandom(world))

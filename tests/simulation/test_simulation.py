@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from simulation.bugs import MUTANTS
 from simulation.mutants import sown
 from simulation.run import smaller
 from simulation.simulation import Scenario, run, scenario
+from taximeter.budgets.holdings import Holdings
 
 FOUND: dict[str, int] = json.loads((Path(__file__).parent / "found.json").read_text())
 """Bug -> a seed that finds it (`make simulate ARGS=--mutants` writes the file)."""
@@ -25,6 +27,12 @@ def test_one_seed_is_one_history():
     )
     assert (first.digest, first.counts) == (again.digest, again.counts) == (told.digest, told.counts)
     assert first.counts["calls"] and told.story and not first.story
+
+
+def test_no_real_clock_is_asked():
+    run(scenario(22, calls=1, faults=0))
+    bound = Holdings.__init__.__kwdefaults__  # made when the program began; with it budgets waited for real seconds
+    assert bound is not None and bound["clock_s"] is not time.monotonic
 
 
 def test_the_auditor_shares_nothing_with_the_product():
