@@ -13,7 +13,7 @@ from taximeter.core.bounds import MAX_SUM
 from taximeter.core.record import Operation, Outcome, Record, Source
 
 
-class Totals(msgspec.Struct):
+class Totals(msgspec.Struct, gc=False):
     """Sums over records. Integers only; money in nano-USD. Field names are the Redis hash fields."""
 
     requests: int = 0

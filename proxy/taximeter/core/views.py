@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import astuple
 
 from taximeter.core.totals import FIELDS, Totals
 
@@ -31,7 +32,7 @@ class Details(Protocol):
     def rejected_prediction_tokens(self) -> int: ...
 
 
-class LLMUsageInfo(msgspec.Struct, kw_only=True):
+class LLMUsageInfo(msgspec.Struct, kw_only=True, gc=False):
     requests: int
     input_tokens: int
     """Cached tokens included."""
@@ -41,18 +42,18 @@ class LLMUsageInfo(msgspec.Struct, kw_only=True):
     reasoning_output_tokens: int
 
 
-class EmbeddingUsageInfo(msgspec.Struct, kw_only=True):
+class EmbeddingUsageInfo(msgspec.Struct, kw_only=True, gc=False):
     requests: int
     input_tokens: int
 
 
-class RerankUsageInfo(msgspec.Struct, kw_only=True):
+class RerankUsageInfo(msgspec.Struct, kw_only=True, gc=False):
     requests: int
     search_units: int
     input_tokens: int
 
 
-class UsageInfo(msgspec.Struct, kw_only=True):
+class UsageInfo(msgspec.Struct, kw_only=True, gc=False):
     """Usage of some set of calls; LLM, embedding and rerank apart. Unknown usage adds nothing to token counts."""
 
     requests: int
@@ -216,8 +217,7 @@ def langfuse(shown: Metrics) -> str:
 
 def summed(parts: Iterable[Totals]) -> Totals:
     """Several totals as one: the sum of the parts, by construction."""
-    parts = list(parts)
-    return Totals(**{name: sum(getattr(part, name) for part in parts) for name in FIELDS})
+    return Totals(*map(sum, zip(*map(astuple, parts), strict=True)))
 
 
 def less(whole: Totals, parts: Iterable[Totals]) -> Totals:

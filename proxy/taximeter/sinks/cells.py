@@ -15,7 +15,7 @@ from taximeter.core.record import Record
 from taximeter.core.totals import Totals
 
 
-class Details(msgspec.Struct):
+class Details(msgspec.Struct, gc=False):
     """Sums beside Totals, over `usage` records of every operation. Integers; an unknown figure adds nothing."""
 
     attempts: int = 0
@@ -50,6 +50,9 @@ COUNTS: frozenset[int] = frozenset((
     len(totals.FIELDS) + 2,
 ))  # fmt: skip
 """Indices of fields to which a record adds 0 or 1, whatever its figures are."""
+
+GROWING: frozenset[str] = frozenset(FIELDS).difference(("unpriced_requests", "cost_nusd"))
+"""Fields that no record makes smaller: a correction changes the others."""
 
 _N = len(totals.FIELDS)
 

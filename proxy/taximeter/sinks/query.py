@@ -61,7 +61,7 @@ class Filters(msgspec.Struct, kw_only=True, frozen=True):
     """Our own stable code (core.errors) of a call that we refused or that failed on our way to the provider."""
 
 
-class Group(msgspec.Struct, kw_only=True):
+class Group(msgspec.Struct, kw_only=True, gc=False):
     """Sums of one group in one window."""
 
     key: dict[str, str | None]

@@ -117,6 +117,26 @@ def test_records_without_a_tag_are_all_the_others(url):
             roll_up(database)
 
 
+def test_what_adds_up_to_nothing_is_not_nothing_everywhere(url):
+    with Database(url) as database:
+        Writer(database).apply(
+            [
+                batch(
+                    [
+                        call(end_user="u", cost_nusd=5),
+                        call(kind="correction", end_user="v", cost_nusd=-5),
+                        call(end_user="v", cost_nusd=0, audio_output_tokens=3),
+                    ]
+                )
+            ]
+        )
+        while roll_up(database):
+            pass
+        found = Reader(database).usage(Filters(), ["end_user"])
+        assert {each.key["end_user"]: each.totals.cost_nusd for each in found} == {"u": 5, "v": -5}
+        assert {each.key["end_user"]: each.details.audio_output_tokens for each in found} == {"u": 0, "v": 3}
+
+
 def test_late_records_of_long_ago_are_found_too(url):
     with Database(url) as database:
         writer, reader = Writer(database), Reader(database)

@@ -9,7 +9,7 @@ GroupName = str | None | UnsetType
 """Null: the calls carry none. Left out: it was not grouped by this."""
 
 
-class GroupPart(msgspec.Struct, kw_only=True):
+class GroupPart(msgspec.Struct, kw_only=True, gc=False):
     """One group, or one window of it; what it has of figures comes behind."""
 
     start: str | UnsetType = UNSET

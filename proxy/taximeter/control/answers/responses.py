@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 """JSON with money as exact decimal numbers: a float would drift."""
 
 
-class UsageGroup(GroupPart, kw_only=True):
+class UsageGroup(GroupPart, kw_only=True, gc=False):
     """One group's usage: the names grouped by (null: the calls carry none), then the sums."""
 
     usage: UsageInfo
@@ -100,7 +101,7 @@ def aggregate(
     total = views.summed(group.totals for group in groups)
     by_key: dict[tuple[str | None, ...], list[Group]] = {}
     for group in groups:
-        by_key.setdefault(tuple(group.key[name] for name in group_by), []).append(group)
+        by_key.setdefault(tuple(group.key.values()), []).append(group)
     return UsageAggregateResponse(
         from_=shown(filters.from_us),
         to=shown(filters.to_us),
@@ -113,8 +114,17 @@ def aggregate(
         groups=[_part(views.summed(each.totals for each in same), same[0].key) for same in by_key.values()]
         if group_by
         else [],
-        series=[_part(group.totals, group.key, group) for group in groups] if windowed else [],
+        series=windows(groups) if windowed else [],
     )
+
+
+def windows(groups: Sequence[Group]) -> list[UsageGroup]:
+    """Groups by window, as answers have them."""
+    moment = cache(shown)  # each is the start or the end of many groups
+    return [
+        _part(group.totals, group.key, moment(group.start_us) or UNSET, moment(group.end_us) or UNSET)
+        for group in groups
+    ]
 
 
 def track(
@@ -168,17 +178,17 @@ def record(one: Record) -> dict[str, Any]:
     return row
 
 
-def _part(totals: Totals, key: dict[str, str | None], window: Group | None = None) -> UsageGroup:
-    part = UsageGroup(
+def _part(
+    totals: Totals, key: dict[str, Any], start: str | UnsetType = UNSET, end: str | UnsetType = UNSET
+) -> UsageGroup:
+    return UsageGroup(
+        start=start,
+        end=end,
         usage=views.usage(totals),
         estimated_cost_usd=views.cost_usd(totals),
         unpriced_requests=totals.unpriced_requests,
+        **key,
     )
-    for name, value in key.items():
-        setattr(part, name, value)
-    if window is not None:
-        part.start, part.end = shown(window.start_us) or UNSET, shown(window.end_us) or UNSET
-    return part
 
 
 def _models(parts: Iterable[TrackPart]) -> list[ModelSums]:

@@ -286,6 +286,7 @@ SUMMARY_LEVELS = _levels("usage_summary")
 """Those of all SUMMARIES; the same records once more for each of them."""
 
 QUARTER, HOUR, DAY, MONTH = LEVELS
+SUMMARY_MONTH = SUMMARY_LEVELS[-1]
 
 TAG_LEVELS = tuple(
     _level(

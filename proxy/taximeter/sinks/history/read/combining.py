@@ -48,13 +48,11 @@ def cells(connection: Connection, filters: Filters, names: tuple[str, ...], mark
         rolled = count(waiting) <= MOST_DUE
     for run in (part for whole in runs(marks) for part in parted(whole, since_us)):
         if not rolled:
-            found = _records(connection, filters, names, run, Piece(None, run.start_us, run.end_us))
+            yield from _records(connection, filters, names, run, Piece(None, run.start_us, run.end_us))
         elif tag is None:
-            found = _rolled(connection, filters, names, run, since_us, QUARTER)
+            yield from _rolled(connection, filters, names, run, since_us, QUARTER)
         else:
-            found = _by_tag(connection, filters, names, run, since_us, tag, waiting)
-        for window, key, cell in found:
-            yield run.first + window, key, cell
+            yield from _by_tag(connection, filters, names, run, since_us, tag, waiting)
 
 
 def _by_tag(
@@ -69,20 +67,21 @@ def _by_tag(
     """From the roll-ups by tag, which know the records that carry it; those that do not are all the others."""
     at = names.index(tag)
     others = (*names[:at], *names[at + 1 :])
+    zero = rollups.unused(connection)
     for each in _answerable(run, tags_since_us(connection)):
-        first = each.first - run.first
         if each.start_us >= since_us and all(piece.level is None for piece in pieces_of(each, HOUR)):
-            found = _records(connection, filters, names, each, Piece(None, each.start_us, each.end_us))
-            yield from ((first + window, key, cell) for window, key, cell in found)
+            yield from _records(connection, filters, names, each, Piece(None, each.start_us, each.end_us))
             continue
-        carrying: dict[Place, list[tuple[int, ...]]] = {}  # copies: who is given a cell adds to it
-        for window, key, cell in _rolled(connection, filters, names, each, since_us, HOUR, tag, waiting):
-            yield first + window, key, cell
-            carrying.setdefault((window, (*key[:at], None, *key[at + 1 :])), []).append(tuple(cell))
-        for (window, key), some in carrying.items():
-            yield first + window, key, [-sum(figures) for figures in zip(*some, strict=True)]
+        found = list(_rolled(connection, filters, names, each, since_us, HOUR, tag, waiting, zero))
+        carrying: dict[Place, list[list[int]]] = {}
+        for window, key, cell in found:
+            carrying.setdefault((window, (*key[:at], None, *key[at + 1 :])), []).append(cell)
+        # Before what was found is given away: who gets a cell adds to it.
+        less = [(*place, [-sum(figures) for figures in zip(*some, strict=True)]) for place, some in carrying.items()]
+        yield from found
+        yield from less
         for window, key, cell in _rolled(connection, filters, others, each, since_us, HOUR):
-            yield first + window, (*key[:at], None, *key[at:]), cell
+            yield window, (*key[:at], None, *key[at:]), cell
 
 
 def _answerable(run: Run, since_us: int) -> Iterator[Run]:
@@ -101,12 +100,13 @@ def _rolled(
     finest: Table,
     tag: str | None = None,
     waiting: Sequence[Due] = (),
+    zero: rollups.Unused = rollups.NONE_UNUSED,
 ) -> rollups.Found:
     """From roll-ups of which `finest` is the finest level, and from single records what is finer. `tag`, one of
     `names`: of the records that carry it, of which those `waiting` are in no roll-up yet."""
     days = shifted(run)
     if days is not None and (days.level == HOUR.name or finest is QUARTER):
-        yield from rollups.read_shifted(connection, filters, names, days)
+        yield from rollups.read_shifted(connection, filters, names, days, zero)
         pieces = [Piece(days.level, run.start_us, run.end_us)]
     else:
         pieces = [
@@ -117,7 +117,7 @@ def _rolled(
             if piece.level is None:
                 yield from _records(connection, filters, names, run, piece, tag)
             else:
-                yield from rollups.read(connection, filters, names, run, piece)
+                yield from rollups.read(connection, filters, names, run, piece, zero)
     if waiting:
         missing = Piece(None, *rolled_up(pieces))
         for each in waiting:
@@ -138,4 +138,4 @@ def _records(
     windows = Windows(run.start_us, run.width_us, grain_us) if run.count > 1 else None
     found = record_sums(connection, filters, piece.start_us, piece.end_us, names, windows, ids=ids, carrying=carrying)
     for part in found:
-        yield part.window, part.key, part.cell if piece.sign > 0 else negative(part.cell)
+        yield run.first + part.window, part.key, part.cell if piece.sign > 0 else negative(part.cell)

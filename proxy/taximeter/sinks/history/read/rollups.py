@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Label, Select, Table, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Label, Select, Table, bindparam, func, literal_column, select
 
-from taximeter.sinks.cells import FIELDS, negative
+from taximeter.sinks.cells import FIELDS, GROWING, negative
 from taximeter.sinks.history.conditions import Shape, on_names, shape, values
 from taximeter.sinks.history.exact import wanted
 from taximeter.sinks.history.schema import (
@@ -16,6 +16,7 @@ from taximeter.sinks.history.schema import (
     LEVELS,
     SUMMARIES,
     SUMMARY_LEVELS,
+    SUMMARY_MONTH,
     TAG_LEVELS,
     US,
     series,
@@ -28,31 +29,59 @@ from taximeter.sinks.query import SERIES, TAGS, Filters
 Key = tuple[str | None, ...]
 
 Found = Iterator[tuple[int, Key, list[int]]]
-"""(window in the run, key, cell); one key and window may come several times: they add up."""
+"""(number of the window, key, cell); one key and window may come several times: they add up."""
 
 
-def read(connection: Connection, filters: Filters, names: Sequence[str], run: Run, piece: Piece) -> Found:
-    """The sums of one piece. Where `names` has a tag (see `knows_tag`): of the records that carry it."""
+Unused = frozenset[str]
+"""Fields that are 0 in every cell."""
+NONE_UNUSED = Unused()
+
+AT_ONCE = 1_000
+"""Rows taken from the driver together: one by one costs as much as what they hold."""
+
+_ANY_USE = select(*(func.max(SUMMARY_MONTH.c[field]) for field in FIELDS)).where(
+    SUMMARY_MONTH.c.series_no.in_(select(summaries.c.series_no).where(summaries.c.kept == ",".join(SUMMARIES[0])))
+)
+
+
+def unused(connection: Connection) -> Unused:
+    """The fields that nothing ever added to, which a query of many cells need not sum: most histories have a dozen.
+
+    Of the few cells of the coarsest summary, which hold every record. A field that can shrink may be 0 there and
+    nowhere else: it is not among these.
+    """
+    largest = connection.execute(_ANY_USE).one()
+    return frozenset(field for field, most in zip(FIELDS, largest, strict=True) if not most and field in GROWING)
+
+
+def read(
+    connection: Connection, filters: Filters, names: Sequence[str], run: Run, piece: Piece, zero: Unused = NONE_UNUSED
+) -> Found:
+    """The sums of one piece. Where `names` has a tag (see `knows_tag`): of the records that carry it. `zero`: fields
+    known to be 0."""
     windowed = run.count > 1
     given: dict[str, Any] = {"start_s": piece.start_us // US, "end_s": piece.end_us // US}
     if windowed:
         given |= {"run_us": run.start_us, "width_us": run.width_us}
-    query = _query(piece.level or "", tuple(names), shape(filters), windowed, exact=wanted())
-    for number, key, cell in _rows(connection, query, given | values(filters), len(names), windowed):
-        yield number, key, cell if piece.sign > 0 else negative(cell)
+    query = _query(piece.level or "", tuple(names), shape(filters), windowed, zero, exact=wanted())
+    found = _rows(connection, query, given | values(filters), len(names), run.first, windowed=windowed)
+    yield from found if piece.sign > 0 else ((window, key, negative(cell)) for window, key, cell in found)
 
 
-def read_shifted(connection: Connection, filters: Filters, names: Sequence[str], days: Shifted) -> Found:
+def read_shifted(
+    connection: Connection, filters: Filters, names: Sequence[str], days: Shifted, zero: Unused = NONE_UNUSED
+) -> Found:
     """The sums of days of another zone: some cells are negative, some keys add up to nothing."""
-    whole = days.days
-    yield from read(connection, filters, names, whole, Piece(DAY.name, whole.start_us, whole.end_us))
-    query = _query(days.level, tuple(names), shape(filters), True, picked=True, exact=wanted())
+    whole, last = days.days, days.days.first + days.days.count
+    yield from read(connection, filters, names, whole, Piece(DAY.name, whole.start_us, whole.end_us), zero)
+    query = _query(days.level, tuple(names), shape(filters), True, zero, picked=True, exact=wanted())
     given = {"starts_s": days.starts_s, "run_us": days.strips.start_us, "width_us": days.strips.width_us}
-    for number, key, cell in _rows(connection, query, given | values(filters), len(names), True):
+    found = _rows(connection, query, given | values(filters), len(names), whole.first, windowed=True)
+    for number, key, cell in found:
         mine, before = (cell, negative(cell)) if days.sign > 0 else (negative(cell), cell)
-        if number < whole.count:
+        if number < last:
             yield number, key, mine
-        if number:
+        if number > whole.first:
             yield number - 1, key, before
 
 
@@ -62,15 +91,25 @@ def knows_tag(names: Sequence[str], asked: Shape) -> bool:
     return len(tags) == 1 and {*SERIES, *tags}.issuperset(names) and all(name in SERIES for name, _ in asked)
 
 
-def _rows(connection: Connection, query: Select[Any], given: dict[str, Any], n: int, windowed: bool) -> Found:
-    for row in connection.execute(query, given):
-        key = tuple([value or None for value in row[:n]])
-        yield row[n] if windowed else 0, key, list(row[n + windowed :])
+def _rows(
+    connection: Connection, query: Select[Any], given: dict[str, Any], n: int, first: int, *, windowed: bool
+) -> Found:
+    for rows in connection.execute(query, given).partitions(AT_ONCE):
+        for row in rows:
+            key = tuple([value or None for value in row[:n]])
+            yield first + row[n] if windowed else first, key, list(row[n + windowed :])
 
 
 @lru_cache(maxsize=1_000)
 def _query(
-    level: str, names: tuple[str, ...], asked: Shape, windowed: bool, *, picked: bool = False, exact: bool
+    level: str,
+    names: tuple[str, ...],
+    asked: Shape,
+    windowed: bool,
+    zero: Unused,
+    *,
+    picked: bool = False,
+    exact: bool,
 ) -> Select[Any]:
     """`picked`: of the cells that begin at `starts_s`, else of those from `start_s` until before `end_s`."""
     numbered, tables, of = (None, TAG_LEVELS, None) if knows_tag(names, asked) else _choose(names, asked)
@@ -78,7 +117,7 @@ def _query(
     inside: ColumnElement[bool] = table.c.start_s.in_(bindparam("starts_s", expanding=True))
     if not picked:
         inside = (table.c.start_s >= bindparam("start_s")) & (table.c.start_s < bindparam("end_s"))
-    sums = [total(table.c[field]) for field in FIELDS]
+    sums = [literal_column("0").label(field) if field in zero else total(table.c[field]) for field in FIELDS]
     windows = []
     if windowed:
         windows = [((table.c.start_s * US - bindparam("run_us")) // bindparam("width_us")).label("window")]
@@ -112,7 +151,9 @@ def _tag_query(
     named = [table.c.value if name == tag else series.c[name] for name in names]
     query = select(*named, *windows, *sums).where(table.c.tag == tag, inside)
     # By starts, not windows, and values: as the rows lie, nothing is sorted. Where a window has several they add up.
-    query = query.group_by(*([table.c.start_s] if windows else []), table.c.value, *named)
+    # Each once: SQLite compares a row with the one before by every term.
+    further = [name for name in named if name is not table.c.value]
+    query = query.group_by(*([table.c.start_s] if windows else []), table.c.value, *further)
     if len(names) == 1 and not asked:
         return query
     return query.join(series, series.c.series_no == table.c.series_no).where(on_names(series, asked))
