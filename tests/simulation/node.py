@@ -1,26 +1,26 @@
 """A node: its directory, its clock, its processes, and what starts them anew when they die.
 
-The processes hold what the real ones do (`gateway.worker`, `control.process.main`), put together here without the
-sockets, pages and settings files around it.
+A control process is the product's own parts, put together and run by the product (`control.process.parts`, `course`)
+without pages and port; a worker holds what the real one does (`gateway.worker`), put together here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgspec.structs import replace
+
 from simulation.provider import Transport as ToProvider
 from simulation.world import CURRENT, Process
-from taximeter.budgets.reservations import Reservations
-from taximeter.budgets.service import BudgetService
-from taximeter.budgets.slice_files import DeadSlices, SliceFile
+from taximeter.budgets.slice_files import SliceFile
 from taximeter.budgets.store import BudgetStore
-from taximeter.config import Settings
-from taximeter.control.process.upkeep import every
+from taximeter.config import HistorySettings, Settings
+from taximeter.control.process import course
+from taximeter.control.process.parts import Parts
 from taximeter.core.errors import TaximeterError
 from taximeter.core.hosts import Hosts
 from taximeter.core.record import Record, Source
@@ -34,18 +34,13 @@ from taximeter.gateway.tagging import dropped_headers
 from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
 from taximeter.keys.rule import Keys
+from taximeter.node.child import Boot
 from taximeter.server.exchange import Service
-from taximeter.sinks.history.sink import History
-from taximeter.sinks.prometheus.cells import Metrics
-from taximeter.sinks.redis.counters import Counters
-from taximeter.sinks.webhook.sink import Webhook
 
 if TYPE_CHECKING:
     from simulation.simulation import Simulation
 
 REDIS_URL = "redis://simulated:6379/0"
-REGISTER_S, AUDIT_S, TAGS_S, BUDGETS_S, SECURE_S, SWEEP_S = 30.0, 60.0, 10.0, 2.0, 0.5, 30.0
-"""As control.process.main has them."""
 START_S = 0.4
 """About how long a process takes to start."""
 
@@ -239,99 +234,36 @@ class Worker:
 
 
 class Control:
-    """The control process, as control.process.main puts it together, without its pages."""
+    """The control process, with all its parts; without its pages, and its port."""
 
     def __init__(self, node: Node, process: Process) -> None:
-        settings, simulation = node.settings, node.simulation
         self.node = node
         self.process = process
-        self.history = History(simulation.sql.url)
-        self.counters = Counters(REDIS_URL, history=self.history, tallies=self._tallies)
-        self.metrics = Metrics(self.history.cursors)
-        self.sinks: list[Any] = [self.history, self.counters, self.metrics]
-        self.webhook: Webhook | None = None
-        if settings.webhook.url:
-            self.webhook = Webhook(settings.webhook, self.history, node=node.name, token="", secret="", now_us=now_us)
-            self.sinks.append(self.webhook)
-        self.delivery = Delivery(
-            node.directory / "journal",
-            self.sinks,
-            settings=settings.journal,
+        boot = Boot(
+            settings=replace(node.settings, history=HistorySettings(url=node.simulation.sql.url)),
             node=node.name,
-            now_us=now_us,
-            price=FlatPrices().cost,
+            redis_url=REDIS_URL,
+            redis_url_file="",
+            prices_file="",
         )
-        reservations = Reservations(self.counters.server)
-        self.slices = DeadSlices(node.directory, reservations.release, self._drained)
-        self.budgets = BudgetService(
-            BudgetStore(node.directory),
-            reservations,
-            self.history,
-            rebuild=self.counters.rebuild,
-            counted=lambda: self.delivery.health().sinks[self.counters.name].lag_records == 0,
-            drained=self._drained,
-            now_us=now_us,
-        )
-        self.notes: dict[str, str] = {}
+        prices: Any = FlatPrices()
+        self.parts = Parts(boot, {}, prices_of=lambda _: prices)
         self.stopping = asyncio.Event()
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.parts.delivery
 
     async def run(self) -> None:
         """Deliver until told to stop."""
-        simulation = self.node.simulation
-        await asyncio.sleep(simulation.world.order.random() * 0.02)
-        if not await self._open():
-            self.delivery.hold("history")
+        await asyncio.sleep(self.node.simulation.world.order.random() * 0.02)
+        await course.prepare(self.parts)
         self.node.control = self
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(act) for act in (self.delivery.run(), self._begin(), *self._upkeep())]
-            if self.webhook is not None:
-                tasks.append(group.create_task(self.webhook.run()))
-            await self.stopping.wait()
-            await self.delivery.drain(10.0, [sink.name for sink in self.sinks if sink.durable])
-            for task in tasks:
-                task.cancel()
-
-    async def _open(self) -> bool:
-        from taximeter.sinks.history.database import HistoryUnavailable
-        from taximeter.sinks.redis.client import ERRORS
-
         try:
-            await self.history.prepare()
-            await self._register()
-        except HistoryUnavailable:
-            return False
-        except ERRORS:
-            pass
-        return True
-
-    async def _begin(self) -> None:
-        from taximeter.sinks.history.database import HistoryUnavailable
-
-        while self.delivery.held:
-            await asyncio.sleep(1.0)
-            try:
-                if await self._open():
-                    await self.delivery.release()
-            except HistoryUnavailable:
-                continue
-
-    def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
-        notes = self.notes
-        return [
-            every(REGISTER_S, "register", self._register, notes),
-            every(AUDIT_S, "audit", self.counters.auditor.audit, notes),
-            every(TAGS_S, "tags", self.history.roll_up_tags, notes),
-            every(BUDGETS_S, "budgets", self.budgets.count_apart, notes),
-            every(SECURE_S, "secure", self.budgets.secure, notes),
-            every(SECURE_S, "slices", self.slices.look, notes),
-            every(SWEEP_S, "sweep", self.budgets.sweep, notes),
-        ]
-
-    async def _register(self) -> None:
-        await self.counters.rebuilder.register(self.node.name, await self.history.identity())
-
-    async def _drained(self, sink: str) -> bool:
-        return (await self.delivery.drain(5.0, (sink,))).complete
-
-    def _tallies(self, workspace: str) -> Any:
-        return self.budgets.tallies(workspace)
+            async with asyncio.TaskGroup() as group:
+                tasks = course.begin(self.parts, group)
+                await self.stopping.wait()
+                await course.end(self.parts, tasks)
+        finally:
+            if self.process.alive and not self.node.simulation.world.over:  # the dead do not tidy up
+                await course.close(self.parts)

@@ -32,7 +32,7 @@ def compare(simulation: Simulation) -> None:
     aside = [path for path, _ in files if path.endswith(".letter")]
     if aside:
         raise Uneven(f"records were set aside, and nothing is wrong with them: {aside}")
-    drift = sum(node.control.counters.auditor.drift for node in simulation.nodes if node.control is not None)
+    drift = sum(node.control.parts.counters.auditor.drift for node in simulation.nodes if node.control is not None)
     if drift and not simulation.redis_forgot:
         raise Uneven(f"the audit of Redis against history had to mend {drift} workspaces, and Redis had lost nothing")
     simulation.world.counts["records"] = len(records)

@@ -37,6 +37,7 @@ class InForce:
         self,
         boot: Boot,
         environ: Mapping[str, str],
+        prices: PriceBook,
         *,
         history: History,
         audit: AuditLog,
@@ -46,7 +47,7 @@ class InForce:
         settings = self.settings = boot.settings
         self.boot = boot
         self.environ = environ
-        self.prices = PriceBook.load(Path(boot.prices_file))
+        self.prices = prices
         self.keys = KeyStore(Path(settings.data_dir), settings.auth, audit=audit)
         self.rates = Rates(settings.rate)
         secrets = shared_secrets(settings.auth, environ)
@@ -79,6 +80,11 @@ class InForce:
             self.calls = before.calls
         come = [sink for name, sink in wanted.items() if name not in there]
         return come, [sink for name, sink in there.items() if name not in wanted]
+
+
+def compiled_prices(boot: Boot) -> PriceBook:
+    """Those the supervisor has compiled for these settings. Raises ConfigError."""
+    return PriceBook.load(Path(boot.prices_file))
 
 
 def _otel(boot: Boot, environ: Mapping[str, str], history: History) -> Otel | None:

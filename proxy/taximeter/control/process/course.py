@@ -1,0 +1,100 @@
+"""The parts' course: opened, at work, brought to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from asyncio import Task, TaskGroup
+
+from taximeter.control.process.parts import DRAIN_S, Parts
+from taximeter.control.process.timetable import upkeep
+from taximeter.control.process.upkeep import RETRY_S
+from taximeter.core.errors import TaximeterError
+from taximeter.sinks.history.database import HistoryUnavailable
+from taximeter.sinks.redis.client import ERRORS
+from taximeter.sinks.redis.nodes import leave_nodes
+
+log = logging.getLogger("taximeter.control")
+
+NOT_OPEN = "the history has not answered since the start, and is needed to know where to go on"
+"""Why no sink gets anything then."""
+REMIND_S = 60.0
+"""How often the log says again what does not answer."""
+
+
+async def prepare(parts: Parts) -> None:
+    """Before anything runs. Raises ConfigError as `_open` does."""
+    if not await _open(parts):
+        parts.delivery.hold(NOT_OPEN)
+
+
+def begin(parts: Parts, group: TaskGroup) -> list[Task[None]]:
+    """Have everything run in the group, until the tasks are cancelled (`end`)."""
+    acts = (parts.delivery.run(), _release(parts), _remind(parts), *upkeep(parts))
+    tasks = [group.create_task(act) for act in acts]
+    parts.send(group)
+    return tasks
+
+
+async def end(parts: Parts, tasks: list[Task[None]], *, orphaned: bool = False) -> None:
+    """Bring the last records to the sinks, then stop the tasks. `orphaned`: the next start delivers them."""
+    parts.corrections.close()
+    if not orphaned:
+        await _drain(parts)
+    for task in (*tasks, parts.sending):
+        if task is not None:
+            task.cancel()
+
+
+async def close(parts: Parts) -> None:
+    """Whatever happened: let go what others wait for, connections and files."""
+    with contextlib.suppress(TaximeterError, *ERRORS):
+        await leave_nodes(parts.counters.server, parts.force.boot.node)
+    if parts.collector is not None:
+        await parts.collector.close()
+    for sink in parts.sinks:
+        with contextlib.suppress(TaximeterError, *ERRORS):
+            await sink.close()
+    await parts.alerts.close()
+
+
+async def _open(parts: Parts) -> bool:
+    """Refuse a history of a newer Taximeter, and a Redis where a node with another history counts (ConfigError).
+
+    Neither has to be there yet: calls are relayed and written down. False: it is not known which history it is.
+    """
+    try:
+        await parts.history.prepare()
+        await parts.register()
+    except HistoryUnavailable as error:
+        parts.missing.tell("The history does not answer", error)
+        return False
+    except ERRORS as error:
+        log.error("Redis does not answer. Calls are relayed, and kept in the journal until it does: %s", error)
+    return True
+
+
+async def _release(parts: Parts) -> None:
+    """Deliver as soon as the history has been open once: Redis must not be counted in for an unknown one."""
+    while parts.delivery.held:
+        await asyncio.sleep(RETRY_S)
+        with contextlib.suppress(HistoryUnavailable):  # it is gone again
+            if await _open(parts):
+                await parts.delivery.release()
+    parts.missing.found()
+
+
+async def _remind(parts: Parts) -> None:
+    while True:
+        await asyncio.sleep(REMIND_S)
+        parts.missing.remind(parts.delivery.health().sinks)
+
+
+async def _drain(parts: Parts) -> None:
+    """The workers have ended: what they wrote reaches the durable sinks, except one that fails already."""
+    health = parts.delivery.health().sinks
+    wanted = [sink.name for sink in parts.sinks if sink.durable and not health[sink.name].failing]
+    drained = await parts.delivery.drain(DRAIN_S, wanted)
+    if not drained.complete:
+        log.warning("the sinks are %.1f s behind; the next start delivers the rest", drained.lag_seconds)
