@@ -5,10 +5,10 @@ from typing import cast
 
 import pytest
 
-from bench import interpreter, latency, lightrag, otel, page, workers
-from bench.figures import LeftOut, Load, Measured, Spread, Turn, by_title_us, of_proxy, ratios
+from bench import answers, books, interpreter, latency, lightrag, otel, page, path, rounds, workers
+from bench.figures import Books, LeftOut, Load, Measured, Spread, Turn, by_title_us, of_proxy, ratios
 from bench.paced import Latency, request
-from bench.peers import Running
+from bench.running import Running
 
 
 def turn(proxy, number, cpu_us, *, calls=1_000, rate=500.0, **split):
@@ -54,9 +54,10 @@ def test_cpu_is_split_by_process_and_a_process_that_came_later_counts_as_nothing
 
 def test_a_table_shows_medians_ratios_spreads_and_what_is_missing():
     turns = [*SWINGING, turn("taximeter", 3, 0, worker=40, control=20)]
-    lines = page.table(Measured(turns, ["litellm: no network"], {"taximeter": 0.012}), "nginx")
+    measured = Measured(turns, ["litellm: no network"], {"taximeter": 0.012}, {"nginx": 0.12})
+    lines = page.table(measured, "nginx")
     rows = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines[:4]}
-    assert rows["nginx"] == ["15 (10–20)", "1", "500", "1.00", "2.00", "50", "none"]
+    assert rows["nginx"] == ["15 (10–20)", "1", "500", "1.00", "2.00", "0", "-", "50", "0.1", "none"]
     assert rows["taximeter"][:2] == ["60 (60–100)", "5.00 (4.00–6.00)"]
     assert lines[-1] == "Left out: litellm: no network"
 
@@ -155,4 +156,105 @@ def test_interpreters_are_compared_with_nginx_and_the_first_within_a_round():
     assert interpreter.page(Measured(turns), ["Python 1", "Python 2"])[-2:] == [
         "| Python 1 | 75 (60–90) | 5.25 (4.50–6.00) | 1 |",
         "| Python 2 | 55 (40–70) | 3.75 (3.50–4.00) | 0.72 (0.67–0.78) |",
+    ]
+
+
+def kept(number, billed, counted):
+    """A turn of a proxy that keeps books."""
+    return Turn("peer", number, Load(9, 3.0, 1.0, 2.0), {"other": 1.0}, billed=billed, counted=counted)
+
+
+def test_what_a_proxy_counted_is_told_beside_what_the_provider_answered():
+    whole = [kept(0, Books(100, 4_600), Books(100, 4_600)), kept(1, Books(1_100, 50_600), Books(1_100, 50_600))]
+    assert page.counted(whole) == "1,200 of 1,200, all tokens"
+    short = [*whole, kept(2, Books(800, 36_800), Books(790, 36_340))]
+    assert page.counted(short) == "1,990 of 2,000, -0.500 % of the tokens"
+    assert page.counted([kept(0, Books(10, 460), Books(9, None))]) == "9 of 10"
+    assert page.counted([kept(0, Books(10, 460), None)]) == "-"
+
+
+def test_books_are_the_sum_over_a_counters_labels():
+    exposed = """# HELP calls_total of calls
+calls_total{model="a b",status="200"} 1.0e+03
+calls_total{model="c",note="} 7"} 20 1790000000000
+calls_total_created{model="c"} 1.79e+09
+tokens 46
+"""
+    assert books.summed(exposed, "calls_total") == 1_020
+    assert books.summed(exposed, "tokens") == 46
+    assert books.summed(exposed, "absent") == 0
+
+
+def test_a_slow_proxys_turn_is_longer_within_a_bound():
+    assert [rounds.lasting_s(3, rate) for rate in (20_000, 200, 100, 10, 0)] == [3, 3, 6, 9, 9]
+
+
+def test_a_proxy_that_fails_is_named_with_how_much():
+    def failing(proxy, failed):
+        return Turn(proxy, 0, Load(1_000, 500.0, 1.0, 2.0, failed), {"other": 1.0})
+
+    turns = [failing("right", 10), failing("wrong", 11), failing("wrong", 39)]
+    assert rounds.failing(turns) == {"wrong": "50 of 2,000 calls failed"}
+
+
+CHAT = b'{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":12,"completion_tokens":34}}'
+DELTA = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (CHAT, ("hi", 12, 34)),
+        (b'{"content":[{"text":"hi"}],"usage":{"input_tokens":12,"output_tokens":34}}', ("hi", 12, 34)),
+        (b'{"data":[{"embedding":"AA"}],"usage":{"prompt_tokens":12}}', ("embedding", 12)),
+        (DELTA % b"h" + DELTA % b"i" + b'data: {"choices":[],"usage":{}}\n\ndata: [DONE]\n\n', ("hi",)),
+    ],
+)
+def test_an_answer_is_compared_by_what_it_says(body, said):
+    assert answers.Answer(200, {}, body).says() == said
+
+
+def test_a_stream_that_is_cut_says_nothing():
+    with pytest.raises(ValueError, match="without its last event"):
+        answers.Answer(200, {}, DELTA % b"h").says()
+
+
+def test_a_proxy_that_answers_something_else_or_another_way_is_left_out(monkeypatch):
+    direct = answers.Answer(200, {}, CHAT)
+    running = Running("peer", "", cast("Popen[bytes]", None), "none", marks={"x-rust": "true"})
+    for headers, body in (({}, CHAT), ({"x-rust": "true"}, CHAT.replace(b"34", b"33")), ({"x-rust": "true"}, b"{}")):
+        given = answers.Answer(200, headers, body)
+        monkeypatch.setattr(answers, "post", lambda *_, given=given: given)
+        with pytest.raises(LeftOut, match="peer gives a wrong answer"):
+            answers.check(running, "/chat/completions", b"{}", direct)
+    monkeypatch.setattr(answers, "post", lambda *_: answers.Answer(200, {"x-rust": "true"}, CHAT))
+    answers.check(running, "/chat/completions", b"{}", direct)
+
+
+TRACED = """\
+7 epoll_pwait(5<anon_inode:[eventpoll]>, [{events=EPOLLIN}], 1024, 9, NULL, 8) = 1
+7 read(11<TCP:[127.0.0.1:8000->127.0.0.1:40001]>, "POST /v1/cha"..., 256000) = 223
+7 write(9</tmp/x/data/journal/w1.log>, "open"..., 90) = 90
+9 futex(0x1, FUTEX_WAKE, 1) = 0
+7 write(12<TCP:[127.0.0.1:40002->127.0.0.1:9000]>, "POST /v1/cha"..., 240) = 240
+7 epoll_pwait(5<anon_inode:[eventpoll]>,  <unfinished ...>
+9 write(9</tmp/x/data/journal/w1.log>, "else"..., 90) = 90
+7 <... epoll_pwait resumed>[{events=EPOLLIN}], 1024, 9, NULL, 8) = 1
+7 read(12<TCP:[127.0.0.1:40002->127.0.0.1:9000]>, "HTTP/1.1 200"..., 256000) = 800
+7 write(11<TCP:[127.0.0.1:8000->127.0.0.1:40001]>, "HTTP/1.1 200"..., 820) = 820
+7 epoll_pwait(5<anon_inode:[eventpoll]>, [], 1024, 9, NULL, 8) = 0
+"""
+
+
+def test_the_path_of_a_call_is_its_loop_turns_and_their_system_calls():
+    seen = path.shapes(TRACED * 3 + TRACED.replace("open", "sync").replace("7 write(9", "7 fsync(9"), 8000, 9000)
+    assert sorted(seen.values()) == [1, 3]
+    assert path.page("taximeter", seen) == [
+        "**taximeter**: 2 turns of its loop and 7 system calls, in 3 of 4 calls.",
+        "",
+        "| turn | what the loop waits with, and what it does then |",
+        "|---:|---|",
+        "| 1 | `epoll_wait`, `read` (client: request), `write` (journal), `write` (upstream: request) |",
+        "| 2 | `epoll_wait`, `read` (upstream: answer), `write` (client: answer) |",
+        "",
     ]

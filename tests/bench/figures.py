@@ -28,6 +28,24 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Books:
+    """Calls and their tokens, as a provider bills them or a proxy has counted them. `tokens` None: not told."""
+
+    calls: int
+    tokens: int | None
+
+    def __add__(self, other: Books) -> Books:
+        return self._with(other, 1)
+
+    def __sub__(self, before: Books) -> Books:
+        return self._with(before, -1)
+
+    def _with(self, other: Books, sign: int) -> Books:
+        tokens = None if self.tokens is None or other.tokens is None else self.tokens + sign * other.tokens
+        return Books(self.calls + sign * other.calls, tokens)
+
+
+@dataclass(frozen=True)
 class Turn:
     """One proxy's turn in one round: the load on it, and the CPU seconds its process tree took for that, by title."""
 
@@ -37,6 +55,10 @@ class Turn:
     cpu_s: dict[str, float]
     pss_bytes: int = 0
     metering: str = ""
+    billed: Books | None = None
+    """What the provider answered in this turn."""
+    counted: Books | None = None
+    """What the proxy says it counted of that. None: it keeps no books that can be read."""
 
     @property
     def cpu_us(self) -> float:
@@ -75,6 +97,8 @@ class Measured:
     left_out: list[str] = field(default_factory=list)
     idle_cores: dict[str, float] = field(default_factory=dict)
     """Proxy -> the share of a core that it took outside its turns."""
+    start_s: dict[str, float] = field(default_factory=dict)
+    """Proxy -> seconds from the start of its process to its first answer with 200."""
 
 
 def of_proxy(turns: Sequence[Turn], proxy: str) -> list[Turn]:

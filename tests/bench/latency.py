@@ -17,7 +17,8 @@ from bench import paced, processes, wrk
 from bench.figures import LeftOut, Spread
 from bench.node import taximeter, until_delivered
 from bench.paced import Latency
-from bench.peers import Running, nginx
+from bench.peers import nginx
+from bench.running import Running
 from bench.scenarios import UNARY
 
 END = b'"total_tokens": 46}}'

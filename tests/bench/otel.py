@@ -24,7 +24,7 @@ from bench import paced, processes, rounds
 from bench.figures import LeftOut, Load, Measured, Spread, of_proxy
 from bench.latency import END
 from bench.node import taximeter, until_delivered
-from bench.peers import Running
+from bench.running import Running
 from bench.scenarios import UNARY
 
 CALLS_A_SECOND = 1_000

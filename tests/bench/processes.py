@@ -83,6 +83,17 @@ def until_open(port: int, process: subprocess.Popen[bytes]) -> float:
     return time.monotonic() - begun
 
 
+def serving(argv: list[str], port: int, *, env: dict[str, str] | None = None, log: Path) -> subprocess.Popen[bytes]:
+    """A started proxy whose port is open, on the proxies' core. Raises RuntimeError where it ends before."""
+    process = start(argv, PROXY_CORE, env=env, log=log)
+    try:
+        until_open(port, process)
+    except BaseException:
+        stop(process)
+        raise
+    return process
+
+
 def stop(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM, and SIGKILL when its end is late, for the process and what is left of its children."""
     pids = tree(process.pid)
@@ -95,6 +106,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def age_s(pid: int) -> float:
+    """Seconds since a process was started, to 10 ms (proc(5): starttime)."""
+    started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(started) / TICKS_PER_S
 
 
 @dataclass(frozen=True)
@@ -117,12 +134,12 @@ def cpu(pid: int) -> Cpu:
     for one in tree(pid):
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-            title = _title(one)
-            used[title] = used.get(title, 0.0) + (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+            name = title(one)
+            used[name] = used.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / TICKS_PER_S
     return Cpu(used)
 
 
-def _title(pid: int) -> str:
+def title(pid: int) -> str:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     for mark, name in (
         ("taximeter: worker", "worker"),
@@ -142,5 +159,5 @@ def pss_bytes(pid: int) -> dict[str, int]:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
-                    used[_title(one)] = used.get(_title(one), 0) + int(line.split()[1]) * 1024
+                    used[title(one)] = used.get(title(one), 0) + int(line.split()[1]) * 1024
     return used

@@ -1,9 +1,10 @@
-"""A provider that costs as little as possible, so that a benchmark measures the proxy: fixed answers, no ledger.
+"""A provider that costs as little as possible, so that a benchmark measures the proxy: fixed answers, one sum.
 
     python tests/bench/provider.py --port 0 --chunks 100 --chunk-ms 5 --embedding-bytes 2000000
 
-Its first line of output is the port. A body with `"stream":true` gets the stream, a path ending in /embeddings the
-embedding, anything else the chat answer. All answers carry usage.
+Its first line of output is the port. A body with `"stream":true` gets the stream, a path with /embeddings in it the
+embedding, one with /messages a message as Anthropic has it, anything else the chat answer. All answers carry usage;
+a GET of any path tells how many calls were answered to their end, and their tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ import httptools
 import uvloop
 
 USAGE = {"prompt_tokens": 12, "completion_tokens": 34, "total_tokens": 46}
+MESSAGE_USAGE = {
+    "input_tokens": 12,
+    "cache_creation_input_tokens": 0,
+    "cache_read_input_tokens": 0,
+    "output_tokens": 34,
+}
 _STREAM_MARKS = (b'"stream":true', b'"stream": true')
 
 
@@ -33,7 +40,7 @@ def _chunk(payload: object) -> bytes:
 
 
 class Answers:
-    """Every answer, made once."""
+    """Every answer, made once; what has been answered so far."""
 
     def __init__(self, *, chunks: int, answer_bytes: int, embedding_bytes: int) -> None:
         head = {"id": "chatcmpl-bench", "created": 1_790_000_000, "model": "gpt-4o-mini"}
@@ -41,6 +48,13 @@ class Answers:
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         chat = {**head, "object": "chat.completion", "choices": choices, "usage": USAGE}
         self.chat = _whole(b"application/json", json.dumps(chat).encode())
+        said = {
+            **{"id": "msg-bench", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5"},
+            **{"content": [{"type": "text", "text": "x" * answer_bytes}], "usage": MESSAGE_USAGE},
+            **{"stop_reason": "end_turn", "stop_sequence": None},
+        }
+        self.message = _whole(b"application/json", json.dumps(said).encode())
+        self.calls = self.tokens = 0
         vector = "A" * max(8, embedding_bytes)
         data = [{"object": "embedding", "index": 0, "embedding": vector}]
         usage = {"prompt_tokens": 12, "total_tokens": 12}
@@ -96,16 +110,26 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         answers = self.answers
-        if b"/embeddings" in self.url:
-            self.transport.write(answers.embedding)
+        if self.parser.get_method() != b"POST":  # a proxy that looks whether it lives, or a question for the sum
+            billed = {"calls": answers.calls, "tokens": answers.tokens}
+            self.transport.write(_whole(b"application/json", json.dumps(billed).encode()))
+        elif b"/embeddings" in self.url:
+            self.whole(answers.embedding, 12)
         elif any(mark in piece for piece in self.body for mark in _STREAM_MARKS):
             self.stream()
+        elif b"/messages" in self.url:
+            self.whole(answers.message, 46)
         else:
-            self.transport.write(answers.chat)
+            self.whole(answers.chat, 46)
+
+    def whole(self, answer: bytes, tokens: int) -> None:
+        self.answers.calls += 1
+        self.answers.tokens += tokens
+        self.transport.write(answer)
 
     def stream(self) -> None:
         if not self.chunk_s:
-            self.transport.write(self.answers.stream_head + b"".join(self.answers.chunks) + self.answers.stream_end)
+            self.whole(self.answers.stream_head + b"".join(self.answers.chunks) + self.answers.stream_end, 46)
             return
         self.at = 0
         self.transport.write(self.answers.stream_head)
@@ -114,7 +138,7 @@ class Connection(asyncio.Protocol):
     def next_chunk(self) -> None:
         if self.at == len(self.answers.chunks):
             self.timer = None
-            self.transport.write(self.answers.stream_end)
+            self.whole(self.answers.stream_end, 46)
             return
         self.transport.write(self.answers.chunks[self.at])
         self.at += 1

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench import interpreter, latency, lightrag, otel, page, peers, processes, resident, rounds, workers, wrk
+from bench import interpreter, latency, lightrag, otel, page, path, peers, processes, resident, rounds, workers, wrk
 from bench.figures import LeftOut
 from bench.node import taximeter
 from bench.scenarios import SCENARIOS, Scenario
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 
-STARTS: dict[str, rounds.Start] = {**peers.PEERS, "taximeter": taximeter}
+STARTS: dict[str, rounds.Start] = {**{name: peer.start for name, peer in peers.PEERS.items()}, "taximeter": taximeter}
 USUAL = ("nginx", "taximeter")
 BESIDE = ", beside other gateways"
 """How the section of a scenario is called where more than the usual proxies are asked for: the usual one stays."""
@@ -41,9 +41,14 @@ def compared(scenario: Scenario, asked: argparse.Namespace) -> list[str]:
     """A table of proxies."""
     wrk.needed()
     starts = {name: STARTS[name] for name in asked.peers}
-    measured = rounds.compare(scenario, starts, rounds=asked.rounds, seconds=asked.seconds)
+    starts["taximeter"] = functools.partial(taximeter, provider=scenario.of)
+    serving = [name for name in asked.peers if name == "taximeter" or scenario.path in peers.PEERS[name].paths]
+    measured = rounds.compare(
+        scenario, {name: starts[name] for name in serving}, rounds=asked.rounds, seconds=asked.seconds
+    )
     if not measured.turns:
         raise LeftOut("; ".join(measured.left_out))
+    measured.left_out.extend(f"{name}: not on {scenario.path}" for name in asked.peers if name not in serving)
     floor = "nginx" if any(turn.proxy == "nginx" for turn in measured.turns) else None
     return page.table(measured, floor)
 
@@ -73,6 +78,7 @@ SECTIONS: dict[str, Section] = {
     **{each.name: functools.partial(compared, each) for each in SCENARIOS},
     "interpreters": lambda asked: interpreter.measure(ROOT, asked.rounds, asked.seconds),
     "latency": lambda asked: latency.measure(asked.rounds, asked.seconds),
+    "path": lambda _: path.measure(),
     "workers": lambda asked: workers.measure(asked.rounds, asked.seconds),
     "memory": lambda _: resident.memory(),
     "start": lambda _: resident.start(),
@@ -87,6 +93,7 @@ SECTIONS: dict[str, Section] = {
 ROUNDS = {
     "unary": 5,
     "stream": 5,
+    "messages": 3,
     "embeddings 2 MB": 3,
     "prompt 100 KB": 3,
     "interpreters": 3,
@@ -126,13 +133,13 @@ def _cpu_model() -> str:
 def arguments() -> argparse.Namespace:
     options = argparse.ArgumentParser(description="What a call costs; writes docs/benchmarks.md.")
     options.add_argument("--only", default=",".join(SECTIONS), help="sections by comma; default: all")
-    options.add_argument("--peers", default=",".join(USUAL), help=f"by comma, of {', '.join(STARTS)}")
+    options.add_argument("--peers", default=",".join(USUAL), help=f"by comma, of {', '.join(STARTS)}; or all")
     options.add_argument("--rounds", type=int, default=0, help="default: five, of some sections three")
     options.add_argument("--seconds", type=float, default=3, help="of each turn")
     options.add_argument("--history", default="", help="URL, of queries and dashboard; default: a generated one")
     options.add_argument("--no-write", action="store_true", help="print only")
     asked = options.parse_args()
-    asked.only, asked.peers = asked.only.split(","), asked.peers.split(",")
+    asked.only, asked.peers = asked.only.split(","), list(STARTS) if asked.peers == "all" else asked.peers.split(",")
     for what, known in ((asked.only, SECTIONS), (asked.peers, STARTS)):
         if unknown := [name for name in what if name not in known]:
             options.error(f"no such {', '.join(unknown)}; there are {', '.join(known)}")

@@ -44,8 +44,10 @@ def run(url: str, lua: Path, *, connections: int, seconds: float) -> Load:
     )
     text = done.stdout
     calls = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m)", text)
-    if done.returncode or not calls or not int(calls[1]):
+    if done.returncode or not calls:
         raise RuntimeError(f"wrk against {url}: {text}{done.stderr}")
+    if not int(calls[1]):
+        raise RuntimeError(f"not one answer within {seconds:g} s to {connections} connections")
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     return Load(
