@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from simulation import audit
+from simulation.audit.journals import Journal
 from simulation.client import Caller, Plan, plans
 from simulation.database import SHM, SqlHost, serving
 from simulation.disk import Disk
@@ -157,6 +158,8 @@ class Simulation:
         self.unserved = 0
         """Calls that found no worker."""
         self.snapshots: dict[Fault, Any] = {}
+        self.journals_read: dict[tuple[str, bytes], Journal] = {}
+        """By the auditor."""
         self.redis_forgot = False
         self.mute = False
         """A process began on a full disk: it has no status file, and what it loses, should it die, nobody is told."""

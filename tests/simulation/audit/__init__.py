@@ -20,7 +20,7 @@ __all__ = ["NotYet", "Uneven", "compare"]
 def compare(simulation: Simulation) -> None:
     """All books, at rest. Raises Uneven."""
     files = journals.files(simulation)
-    books = journals.read(files)
+    books = journals.read(files, simulation.journals_read)
     records = [said for journal in books.values() for said in journal.records]
     lost = journals.known_lost(files)
     calls.compare(simulation, records, lost)

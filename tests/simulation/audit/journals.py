@@ -13,10 +13,16 @@ from simulation.audit.uneven import Uneven
 if TYPE_CHECKING:
     from simulation.simulation import Simulation
 
-Said = dict[str, Any]
-"""A record, as its line says it; `defaults` says what a member that is left out stands for."""
 
-DEFAULTS: Said = {
+class Said(dict[str, Any]):
+    """A record, as its line says it; `DEFAULTS` says what a member that is left out stands for. It is not changed."""
+
+    __slots__ = ("sums",)
+    sums: Counter[str]
+    """What it adds, once that was worked out (`sums.adds`)."""
+
+
+DEFAULTS: dict[str, Any] = {
     "kind": "usage", "attempt": 1, "operation": "other", "stream": False, "partial": False, "inconsistent": False,
     "input_source": "none", "output_source": "none", "tags": {}, "files": [], "request_bytes": 0, "response_bytes": 0,
 }  # fmt: skip
@@ -46,8 +52,8 @@ def files(simulation: Simulation) -> list[tuple[str, bytes]]:
     return found
 
 
-def read(found: list[tuple[str, bytes]]) -> dict[str, Journal]:
-    """All journals by their ids."""
+def read(found: list[tuple[str, bytes]], known: dict[tuple[str, bytes], Journal]) -> dict[str, Journal]:
+    """All journals by their ids. `known`: those read before, as books that are not even yet are looked at again."""
     journals: dict[str, Journal] = {}
     for path, data in found:
         name = PurePosixPath(path)
@@ -57,7 +63,9 @@ def read(found: list[tuple[str, bytes]]) -> dict[str, Journal]:
             raise Uneven(f"{path} is there twice")
         if not data.endswith(b"\n"):
             raise Uneven(f"{path} ends in the middle of a line")
-        journals[name.stem] = _journal(path, name, data.split(b"\n")[:-1])
+        if (path, data) not in known:
+            known[path, data] = _journal(path, data)
+        journals[name.stem] = known[path, data]
     twice = Counter(
         (said["request_id"], said.get("attempt", 1), said.get("kind"), said.get("line"))
         for journal in journals.values()
@@ -69,7 +77,8 @@ def read(found: list[tuple[str, bytes]]) -> dict[str, Journal]:
     return journals
 
 
-def _journal(path: str, name: PurePosixPath, texts: list[bytes]) -> Journal:
+def _journal(path: str, data: bytes) -> Journal:
+    name, texts = PurePosixPath(path), data.split(b"\n")[:-1]
     lines = [_json(path, text) for text in texts]
     header = lines[0].get("journal", {})
     if header.get("journal_id") != name.stem:
@@ -84,7 +93,7 @@ def _journal(path: str, name: PurePosixPath, texts: list[bytes]) -> Journal:
             opened[said["request_id"], said.get("attempt", 1)] += 1
         elif kind == "close":
             opened[said["request_id"], said.get("attempt", 1)] -= 1
-            journal.records.append(said)
+            journal.records.append(Said(said))
             journal.lines.append(text[len(b'{"close":') : -1])
         elif kind != "tick":
             raise Uneven(f"{path} has a line {kind} in its middle")
@@ -98,9 +107,9 @@ def _journal(path: str, name: PurePosixPath, texts: list[bytes]) -> Journal:
     return journal
 
 
-def _json(path: str, line: bytes) -> Said:
+def _json(path: str, line: bytes) -> dict[str, Any]:
     try:
-        found: Said = json.loads(line)
+        found: dict[str, Any] = json.loads(line)
     except ValueError:
         raise Uneven(f"{path} has a line that is none: {line[:200]!r}") from None
     return found
