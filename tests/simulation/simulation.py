@@ -77,10 +77,10 @@ class Scenario(msgspec.Struct, kw_only=True):
         return "\n".join([*lines, *map(str, self.faults)])
 
 
-def scenario(seed: int, *, calls: int = 250, faults: int = 25) -> Scenario:
-    """Draw it."""
+def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0) -> Scenario:
+    """Draw it: about so many calls, at most so many faults, over so many times the usual time."""
     drawn = random.Random(f"{seed}/scenario")
-    over_s = drawn.uniform(4.0, 15.0)
+    over_s = over * drawn.uniform(4.0, 15.0)
     nodes, workers = drawn.choices((1, 2, 3), (6, 3, 1))[0], drawn.choice((1, 1, 2))
     kinds = dict(EVERYDAY)
     if drawn.random() < 0.4:

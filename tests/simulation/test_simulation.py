@@ -11,7 +11,6 @@ import pytest
 
 from simulation.bugs import MUTANTS
 from simulation.mutants import sown
-from simulation.run import smaller
 from simulation.simulation import Scenario, run, scenario
 from taximeter.budgets.holdings import Holdings
 
@@ -76,18 +75,6 @@ def test_a_bug_is_found(name):
     seeds = (FOUND.get(name, 0), *range(20))  # the product goes on, and another seed may be the one
     with sown(mutant):
         assert any(run(scenario(seed, calls=60)).violation for seed in seeds)
-
-
-def test_a_failing_seed_is_made_small():
-    [mutant] = [each for each in MUTANTS if each.name == "an unfinished line is read"]
-    with sown(mutant):
-        seeds = (FOUND.get(mutant.name, 0), *range(20))
-        plan, broken = next(
-            (plan, outcome) for plan in (scenario(seed, calls=15) for seed in seeds) if (outcome := run(plan)).violation
-        )
-        small, outcome = smaller(plan, broken, tries=12)
-    assert outcome.violation
-    assert len(small.faults) + len(small.calls) < (len(plan.faults) + len(plan.calls)) / 2
 
 
 KEPT: dict[str, Scenario] = {
