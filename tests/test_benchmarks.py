@@ -85,12 +85,19 @@ def test_a_first_run_has_a_head_and_its_sections():
 def test_added_latency_is_the_difference_within_a_round():
     rows = [
         latency.Row("alone", "direct", [Latency(9, 1.0, 2.0), Latency(9, 2.0, 4.0), Latency(9, 3.0, 3.0)]),
-        latency.Row("alone", "nginx", [Latency(9, 1.1, 2.5), Latency(9, 2.3, 4.0, 0.5), Latency(9, 3.2, 3.5)]),
+        latency.Row(
+            "alone", "nginx", [Latency(9, 1.1, 2.5), Latency(9, 2.3, 4.0, 0.5), Latency(9, 3.2, 3.5)], [14, 15, 19]
+        ),
     ]
     assert latency.page(rows)[-2:] == [
-        "| alone | direct | 2.00 | 3.00 | - | - | - |",
-        "| alone | nginx | 2.30 | 3.50 | 200 (100–300) | 0.50 (0.00–0.50) | - |",
+        "| alone | direct | - | 2.00 | 3.00 | - | - | - |",
+        "| alone | nginx | 15 (14–19) | 2.30 | 3.50 | 200 (100–300) | 0.50 (0.00–0.50) | - |",
     ]
+
+
+def test_who_shares_a_core_is_said_by_the_number_of_cores():
+    assert "share the other core with the provider and the generator" in " ".join(latency.placed(2))
+    assert "neither the worker's nor the load's" in " ".join(latency.placed(4))
 
 
 def test_two_workers_are_compared_with_one_within_a_round():
@@ -98,7 +105,7 @@ def test_two_workers_are_compared_with_one_within_a_round():
         [turn(name, number, 9, rate=rate) for number, pair in enumerate(((100, 190), (50, 80))) for name, rate in zip(
             ("1 worker", "2 workers"), pair, strict=True)]
     )  # fmt: skip
-    assert workers.page(measured, "0-2")[-2:] == [
+    assert workers.page(measured, "1-3")[-2:] == [
         "| 1 worker | 75 (50–100) | 1 | 2.00 |",
         "| 2 workers | 135 (80–190) | 1.75 (1.60–1.90) | 2.00 |",
     ]

@@ -1,16 +1,19 @@
-"""Section `latency`: what a proxy adds to a call, alone and at half of the rate that saturates Taximeter.
+"""Section `latency`: what a proxy adds to a call, alone and at half of the rate that saturates Taximeter on one core.
 
-nginx stands beside it as the control: what it adds, any proxy adds on this machine and under this generator. Provider
-and generator come before all else on their core, where that is permitted; the generator says how late it was itself.
+Taximeter stands there twice: with all its processes on one core, and with a core for the worker alone, which is
+`cores = "apart"`. nginx stands beside it as the control: what it adds, any proxy adds on this machine and under this
+generator. Provider and generator come before all else on their core, where that is permitted; the generator says how
+late it was itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import paced, processes, wrk
@@ -20,22 +23,38 @@ from bench.paced import Latency
 from bench.peers import nginx
 from bench.running import Running
 from bench.scenarios import UNARY
+from present import present
 
 END = b'"total_tokens": 46}}'
 """What the provider's chat answer ends with."""
 ALONE_CALLS = 1_500
-DIRECT = "direct"
+DIRECT, ONE_CORE, APART = "direct", "taximeter, one core", "taximeter, a core each"
+STARTS: dict[str, Callable[[int, Path], Running]] = {
+    "nginx": nginx,
+    ONE_CORE: taximeter,
+    APART: functools.partial(taximeter, cores=processes.APART_CORES, config='cores = "apart"'),
+}
 
 Ask = Callable[[str], Latency]
 
 
 @dataclass(frozen=True)
+class Target:
+    """What is called: a proxy, or the provider itself."""
+
+    name: str
+    url: str
+    running: Running | None = None
+
+
+@dataclass(frozen=True)
 class Row:
-    """One load on one target: its latency in each round."""
+    """One load on one target: its latency in each round, and the CPU µs a call of a proxy's process tree."""
 
     load: str
     target: str
-    seen: list[Latency]
+    seen: list[Latency] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
 
 
 def measure(rounds: int, seconds: float) -> list[str]:
@@ -43,27 +62,28 @@ def measure(rounds: int, seconds: float) -> list[str]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="taximeter-bench-")))
         port = stack.enter_context(UNARY.upstream(folder, first=True))
-        ours = taximeter(port, folder)
-        stack.callback(processes.stop, ours.process)
-        targets = {DIRECT: f"http://127.0.0.1:{port}/v1{UNARY.path}"}
+        targets = [Target(DIRECT, f"http://127.0.0.1:{port}/v1{UNARY.path}")]
         left_out = []
-        try:
-            floor = nginx(port, folder)
-        except LeftOut as missing:
-            left_out.append(f"nginx: {missing}")
-        else:
-            stack.callback(processes.stop, floor.process)
-            targets["nginx"] = floor.url + UNARY.path
-        targets["taximeter"] = ours.url + UNARY.path
-        half = _saturating_rate(ours, folder) / 2
+        for name, start in STARTS.items():
+            own = folder / name
+            own.mkdir()
+            try:
+                running = start(port, own)
+            except LeftOut as missing:
+                left_out.append(f"{name}: {missing}")
+                continue
+            stack.callback(processes.stop, running.process)
+            targets.append(Target(name, running.url + UNARY.path, running))
+        half = _saturating_rate(next(each.running for each in targets if each.name == ONE_CORE), folder) / 2
         rows = [
-            *_rows("one at a time", _alone, targets, ours, rounds),
-            *_rows(f"{half:,.0f} calls/s", lambda url: _steady(url, half, seconds), targets, ours, rounds),
+            *_rows("one at a time", _alone, targets, rounds),
+            *_rows(f"{half:,.0f} calls/s", lambda url: _steady(url, half, seconds), targets, rounds),
         ]
-    return [*page(rows), *(line for why in left_out for line in ("", f"Left out: {why}"))]
+    return [*page(rows), "", *placed(processes.CORES), *(line for why in left_out for line in ("", f"Left out: {why}"))]
 
 
-def _saturating_rate(ours: Running, folder: Path) -> float:
+def _saturating_rate(ours: Running | None, folder: Path) -> float:
+    ours = present(ours)
     lua = wrk.script(folder / "post.lua", UNARY.body, {})
     rate = wrk.run(ours.url + UNARY.path, lua, connections=64, seconds=3).rate
     until_delivered(ours)
@@ -78,12 +98,18 @@ def _steady(url: str, rate: float, seconds: float) -> Latency:
     return paced.steady(url, UNARY.body, END, rate=rate, seconds=seconds)
 
 
-def _rows(load: str, ask: Ask, targets: dict[str, str], ours: Running, rounds: int) -> list[Row]:
-    rows = [Row(load, target, []) for target in targets]
+def _rows(load: str, ask: Ask, targets: list[Target], rounds: int) -> list[Row]:
+    rows = [Row(load, target.name) for target in targets]
     for _ in range(rounds):
-        for row in rows:
-            row.seen.append(ask(targets[row.target]))
-            until_delivered(ours)
+        for row, target in zip(rows, targets, strict=True):
+            if target.running is None:
+                row.seen.append(ask(target.url))
+                continue
+            before = processes.cpu(target.running.process.pid)
+            row.seen.append(ask(target.url))
+            until_delivered(target.running)
+            used = processes.cpu(target.running.process.pid) - before
+            row.cpu_us.append(used.total_s / row.seen[-1].calls * 1e6)
     return rows
 
 
@@ -91,10 +117,11 @@ def page(rows: list[Row]) -> list[str]:
     """The table: what is added is the difference to the direct call in the same round."""
     lines = [
         "A direct call to the provider, and the same through a proxy, from the moment it was due to its last byte; the",
-        "steady rate is half of what saturates Taximeter, for all. What is sent late is the generator's own doing.",
+        "steady rate is half of what saturates Taximeter on one core, for all. What is sent late is the generator's",
+        "own doing.",
         "",
-        "| load | call | p50 ms | p99 ms | added p50 µs | added p99 ms | sent late p99 ms |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| load | call | CPU µs a call | p50 ms | p99 ms | added p50 µs | added p99 ms | sent late p99 ms |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     direct = {row.load: row.seen for row in rows if row.target == DIRECT}
     for row in rows:
@@ -107,6 +134,21 @@ def page(rows: list[Row]) -> list[str]:
         p50_ms = statistics.median(seen.p50_ms for seen in row.seen)
         p99_ms = statistics.median(seen.p99_ms for seen in row.seen)
         late_ms = statistics.median(seen.late_p99_ms for seen in row.seen)
+        cpu = Spread.of(row.cpu_us).shown() if row.cpu_us else "-"
         late = f"{late_ms:.2f}" if late_ms else "-"
-        lines.append(f"| {row.load} | {row.target} | {p50_ms:.2f} | {p99_ms:.2f} | {added} | {late} |")
+        lines.append(f"| {row.load} | {row.target} | {cpu} | {p50_ms:.2f} | {p99_ms:.2f} | {added} | {late} |")
     return lines
+
+
+def placed(cores: int) -> list[str]:
+    """Who shares a core with whom in the two set-ups, which decides what the tail is."""
+    others = (
+        "control and Valkey share the other core with the provider and the generator, which come before them there"
+        if cores < 3
+        else "control and Valkey have cores that are neither the worker's nor the load's"
+    )
+    return [
+        "One core: worker, control and Valkey share it, and a call that comes while control delivers waits for it.",
+        'A core each (`cores = "apart"`): the worker is alone on its own;',
+        f"{others}.",
+    ]

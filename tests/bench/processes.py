@@ -17,8 +17,11 @@ from waits import ended, tree, until
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CORES = os.cpu_count() or 1
-PROXY_CORE, LOAD_CORE = 0, max(CORES, 2) - 1
+PROXY_CORE, LOAD_CORE = max(CORES, 2) - 1, 0
 ALL_CORES = f"0-{CORES - 1}"
+APART_CORES = f"{1 if CORES > 2 else 0}-{PROXY_CORE}"
+"""For a node with `cores = "apart"`: its worker takes the last, where a proxy on one core is; the others get what is
+left, which is not the load's core unless there are only two."""
 Cores = int | str
 """One core, or a list as taskset takes it: `0-2`."""
 

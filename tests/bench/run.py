@@ -12,6 +12,7 @@ import argparse
 import functools
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -28,7 +29,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 
-STARTS: dict[str, rounds.Start] = {**{name: peer.start for name, peer in peers.PEERS.items()}, "taximeter": taximeter}
+STARTS: dict[str, rounds.Start] = {
+    **{"nginx": peers.nginx, "taximeter": taximeter},
+    **{name: peer.start for name, peer in peers.PEERS.items()},
+}
 USUAL = ("nginx", "taximeter")
 BESIDE = ", beside other gateways"
 """How the section of a scenario is called where more than the usual proxies are asked for: the usual one stays."""
@@ -137,6 +141,7 @@ def arguments() -> argparse.Namespace:
     options.add_argument("--rounds", type=int, default=0, help="default: five, of some sections three")
     options.add_argument("--seconds", type=float, default=3, help="of each turn")
     options.add_argument("--history", default="", help="URL, of queries and dashboard; default: a generated one")
+    options.add_argument("--within", type=float, default=0, help="begin no section after so many seconds")
     options.add_argument("--no-write", action="store_true", help="print only")
     asked = options.parse_args()
     asked.only, asked.peers = asked.only.split(","), list(STARTS) if asked.peers == "all" else asked.peers.split(",")
@@ -166,8 +171,13 @@ def main() -> int:
     measured: dict[str, list[str]] = {}
     failed = []
     beside = BESIDE if set(asked.peers) - set(USUAL) else ""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended all the same
+    started = time.monotonic()
     for name in asked.only:
         begun = time.monotonic()
+        if asked.within and begun - started > asked.within:
+            failed.append(name)
+            continue
         print(f"── {name}", file=sys.stderr, flush=True)
         try:
             place = name + beside if name in {each.name for each in SCENARIOS} else name
@@ -176,11 +186,11 @@ def main() -> int:
             print(f"make bench: {name} failed: {error}", file=sys.stderr)
             failed.append(name)
         print(f"   {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+        if not asked.no_write:  # now: a run that is ended in between has written what it measured
+            PAGE.write_text(page.merged(PAGE.read_text() if PAGE.exists() else "", measured, ORDER))
     print(page.merged("", measured, ORDER))
-    if not asked.no_write:
-        PAGE.write_text(page.merged(PAGE.read_text() if PAGE.exists() else "", measured, ORDER))
     if failed:
-        print(f"make bench: {', '.join(failed)} failed; what the page had of them stays", file=sys.stderr)
+        print(f"make bench: not measured: {', '.join(failed)}; what the page had of them stays", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -16,6 +16,7 @@ from bench.paced import request
 from bench.processes import undisturbed
 
 END, LAST_EVENT = b"0\r\n\r\n", b"[DONE]"
+LATEST_S = 20
 _TAIL_BYTES = 128
 
 
@@ -68,7 +69,7 @@ def to_the_end(
 ) -> Load:
     """Streams on many connections, each connection's next one begun while `seconds` last, all read to their end.
 
-    Raises RuntimeError where one is cut or is no stream.
+    Raises RuntimeError where one is cut, is no stream, or is not at its end within `LATEST_S` after that.
     """
     asked = request(url, body, headers)
 
@@ -83,9 +84,14 @@ def to_the_end(
                 await stream.ended
                 times_s.append(time.perf_counter() - sent)
 
-        async with asyncio.TaskGroup() as group:
-            for stream in opened:
-                group.create_task(one(stream))
+        try:
+            async with asyncio.timeout(seconds + LATEST_S), asyncio.TaskGroup() as group:
+                for stream in opened:
+                    group.create_task(one(stream))
+        except TimeoutError:
+            raise RuntimeError(f"{len(times_s)} streams had ended {LATEST_S} s after the last began") from None
+        except ExceptionGroup as failed:
+            raise RuntimeError(str(failed.exceptions[0])) from failed
         took_s = time.perf_counter() - begun
         for stream in opened:
             stream.close()

@@ -18,7 +18,7 @@ def measure(turns: int, seconds: float, cores: int = processes.CORES) -> list[st
     """Lines for the page. Raises LeftOut where there are too few cores."""
     if cores < ENOUGH_CORES:
         raise LeftOut(f"two workers, control and the load need {ENOUGH_CORES} cores, this machine has {cores}")
-    free = f"0-{cores - 2}"  # all but the load's
+    free = f"1-{cores - 1}"  # all but the load's
     starts = {
         name: functools.partial(taximeter, name=name, cores=free, config=f"workers = {count}")
         for name, count in (("1 worker", 1), ("2 workers", 2))
