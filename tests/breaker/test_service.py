@@ -194,6 +194,27 @@ async def test_two_nodes_add_what_they_see_and_both_stop(tmp_path, history, valk
         await server.close()
 
 
+async def test_of_many_nodes_one_whose_turn_it_is_adds_up_and_all_stop(tmp_path, history, valkey_url):
+    server = RedisServer(valkey_url)
+    await server.command("DEL", "tm:pace", "tm:trips")
+    try:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+        one = Made(tmp_path / "a", history, server, "one")
+        two = Made(tmp_path / "b", history, server, "two")
+        one.service._turn = two.service._turn = lambda: False
+        await one.use(6)
+        await two.use(6)
+        assert await one.look() == [] == await two.look()  # each told, neither looked at the other
+        one.service._turn = lambda: True
+        assert await one.look() == ["run"]
+        await exchange(server, two.store)
+        assert await two.look() == ["run"]
+    finally:
+        await server.command("DEL", "tm:pace", "tm:trips", *[f"tm:pace:{each.id}" for each in one.store.stored()])
+        await server.close()
+
+
 async def test_a_history_that_does_not_answer_leaves_the_ceiling(tmp_path):
     from taximeter.sinks.history.database import HistoryUnavailable
 

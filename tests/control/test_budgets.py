@@ -148,6 +148,43 @@ async def test_the_first_hard_budget_of_a_workspace_is_enforced_at_once(desk, re
     assert int(await redis.hget("tm:{acme}:held", ":epoch")) < 0
 
 
+async def test_of_many_nodes_each_looks_at_its_turn_and_again_while_something_is_not_in_order(desk, redis):
+    control, made, told = desk
+    turns: list[bool] = []
+    made._turn = made.watching._turn = turns.pop
+    asked = {"limit": 100, "unit": "tokens", "period": "day"}
+    for workspace in ("acme", "globex"):
+        await control.client.post("/budgets", json=asked | {"workspace": workspace})
+    await redis.delete("tm:{acme}:held", "tm:{acme}:tallies")
+    turns += [False] * 3
+    await made.secure()
+    await made.sweep()
+    await made.look_after()
+    assert not await redis.exists("tm:{acme}:held", "tm:{acme}:tallies")
+    turns += [True] * 3
+    await made.look_after()
+    assert await redis.exists("tm:{acme}:tallies")
+    await made.secure()
+    await made.secure()  # and sees what it began
+    turns.clear()
+    await made.secure()  # asks nobody whose turn it is
+    assert int(await redis.hget("tm:{acme}:held", ":epoch")) < 0
+    at_noon = {"workspace": "acme", "total_tokens": 60, "input_tokens": 60, "output_tokens": 0}
+    await made.counters.deliver([batch([record(1, **at_noon)])])
+    await redis.hset(await the_day(redis, "globex"), "used", 99)
+    turns.append(False)
+    await made.watching.look()  # what was counted here
+    assert {each[2] for each in told} == {50} and made.watching.ratios["acme"] == 0.6
+    turns.append(True)
+    await made.watching.look()
+    assert {each[2] for each in told} == {50, 80} and made.watching.ratios["globex"] == 0.99
+
+
+async def the_day(redis, workspace):
+    """The key of what a workspace used of its tokens a day."""
+    return f"tm:{{{workspace}}}:tally:tokens:day:{NOON_US // 10**6 // 86_400 * 86_400}"
+
+
 async def test_a_task_budget_begins_with_what_history_knows(desk):
     control, _, _ = desk
     await control.add(record(1, task="query"), record(2, task="other"))

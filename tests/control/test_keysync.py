@@ -5,7 +5,7 @@ import pytest
 
 from taximeter.budgets.store import BudgetStore
 from taximeter.config import AuthSettings
-from taximeter.control.process.sync import Sealing, exchange
+from taximeter.control.process.sync import WHOLE_S, Sealing, Seen, exchange
 from taximeter.core.sealed import Seal
 from taximeter.keys.rule import digest
 from taximeter.keys.store import KeyStore
@@ -17,9 +17,9 @@ KEYS, BUDGETS = "tm:keys", "tm:budgets"
 @pytest.fixture
 async def server(valkey_url):
     redis = RedisServer(valkey_url)
-    await redis.command("DEL", KEYS)
+    await redis.command("DEL", KEYS, f"tm:{{{KEYS}}}:version")
     yield redis
-    await redis.command("DEL", KEYS)
+    await redis.command("DEL", KEYS, f"tm:{{{KEYS}}}:version")
     await redis.close()
 
 
@@ -177,3 +177,39 @@ async def test_budgets_are_sealed_as_keys_are(server, tmp_path):
     await exchange(server, b, sealing())
     assert [each.id for each in a.listing()] == [each.id for each in b.listing()] == [made.id]
     await server.command("DEL", BUDGETS)
+
+
+async def test_what_is_not_new_is_not_read_again(server, node, valkey_url):
+    a, b, clock = node("a"), node("b"), [100.0]
+    seen_a, seen_b = Seen(lambda: clock[0]), Seen(lambda: clock[0])
+    sealed = sealing()
+
+    async def readings():
+        told = await server.command("INFO", "commandstats")
+        return int(told.get("cmdstat_hgetall", {}).get("calls", 0))
+
+    async def both():
+        before = await readings()
+        await exchange(server, a, sealed, seen_a)
+        await exchange(server, b, sealed, seen_b)
+        return await readings() - before
+
+    assert await both() == 2
+    assert await both() == 0
+    _, secret = a.create("acme")
+    assert await both() == 2 and b.in_force().find(secret)  # a's file is another, then Redis says so
+    assert await both() == 1  # a reads what it wrote itself
+    assert await both() == 0
+    b.revoke(b.listing()[0].id)
+    await both()
+    await both()
+    assert a.in_force().find(secret) is None and await both() == 0
+    await server.command("DEL", KEYS, f"tm:{{{KEYS}}}:version")  # Redis lost everything
+    assert await both() >= 1 and len(await server.command("HGETALL", KEYS)) == 1
+    await both()
+    assert await both() == 0
+    sealed = sealing()
+    assert await both() == 2  # the settings are others
+    assert await both() == 0
+    clock[0] += WHOLE_S
+    assert await both() == 2

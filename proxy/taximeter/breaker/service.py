@@ -84,9 +84,11 @@ class BreakerService:
         share: Callable[[], Awaitable[None]],
         tell: Callable[[Trip], Awaitable[None]],
         now_us: Callable[[], int],
+        turn: Callable[[], bool] = lambda: True,
     ) -> None:
         """`server`: the Redis that nodes share, None: there are no other nodes; `share` brings this node's trips and
-        the others' together; `tell` sends word of one that tripped, or is armed again."""
+        the others' together; `tell` sends word of one that tripped, or is armed again; `turn`: whether this node adds
+        up now what all measure (redis.nodes.Fleet), as what one trips, all know."""
         self.breakers = [Breaker(each) for each in breakers]
         self.store = store
         self._history = history
@@ -95,6 +97,7 @@ class BreakerService:
         self._share = share
         self._tell = tell
         self._now_us = now_us
+        self._turn = turn
         self._usual: dict[tuple[str, Place], tuple[int, int | None]] = {}
         self.tripped: Counter[str] = Counter()
         """Breaker -> how often it tripped here since this process began."""
@@ -235,12 +238,12 @@ class BreakerService:
             return {}
         told = _Told(at=now_us, rates={each.settings.name: self._fast(each, own) for each in self.breakers})
         found: dict[str, dict[Place, int]] = {}
+        asked: list[tuple[str | bytes, ...]] = [("HSET", PACES, self._node, _encode(told)), ("HGETALL", PACES)]
         try:
-            entries: Any = (
-                await self._server.commands([("HSET", PACES, self._node, _encode(told)), ("HGETALL", PACES)])
-            )[1]
+            _, *answer = await self._server.commands(asked if self._turn() else asked[:1])
         except ERRORS:
             return {}
+        entries: Any = answer[0] if answer else {}
         for node, entry in entries.items():
             if node.decode() == self._node:
                 continue

@@ -52,6 +52,11 @@ class Holdings:
         self._since: dict[tuple[str, str], float] = {}
         """(workspace, state) -> when it was first seen."""
 
+    @property
+    def waiting(self) -> bool:
+        """Whether this node has seen one that is not in order yet: then it has to look again soon."""
+        return bool(self._since)
+
     async def open(self, workspace: str) -> None:
         """Have calls decided at once: this workspace has its first hard budget, so no call can hold anything yet."""
         generation, epoch = await self._reservations.state(workspace)

@@ -41,9 +41,11 @@ class BudgetService:
         drained: Callable[[str], Awaitable[bool]],
         now_us: Callable[[], int],
         capped: Callable[[], bool] = lambda: False,
+        turn: Callable[[], bool] = lambda: True,
     ) -> None:
         """`rebuild` writes a workspace's counters anew; `counted` says whether Redis has every record history has;
-        `drained` waits, bounded, until a sink has what is in the journals; `capped`: calls may cap their runs."""
+        `drained` waits, bounded, until a sink has what is in the journals; `capped`: calls may cap their runs;
+        `turn`: whether this node looks now at what any of them may put in order (redis.nodes.Fleet)."""
         self.store = store
         self._reservations = reservations
         self._holdings = Holdings(reservations, rebuild=rebuild, drained=drained, sweep=self._sweep_ended)
@@ -52,6 +54,7 @@ class BudgetService:
         self._counted = counted
         self._now_us = now_us
         self._capped = capped
+        self._turn = turn
 
     async def listing(self) -> list[BudgetInfo]:
         """Every budget in force and how it stands; amounts null where Redis does not answer."""
@@ -83,6 +86,11 @@ class BudgetService:
         largest = sorted(used, key=lambda one: (-used[one], one.budget.workspace, one.values))[:most]
         standing = await self._reservations.spent(largest, now_us)
         return [allowance_info(one, now_us, stands) for one, stands in zip(largest, standing, strict=True)]
+
+    async def look_after(self) -> None:
+        """What `count_apart` does, where it is this node's turn."""
+        if self._turn():
+            await self.count_apart()
 
     async def count_apart(self) -> None:
         """See that Redis adds up what budgets are measured by: what it comes to so far from history."""
@@ -133,14 +141,15 @@ class BudgetService:
 
     async def secure(self) -> None:
         """See that Redis knows what hard budgets have spent and what calls hold of them (see Holdings)."""
-        await self._holdings.secure(await self._workspaces(hard=True))
+        if self._holdings.waiting or self._turn():
+            await self._holdings.secure(await self._workspaces(hard=True))
 
     async def sweep(self) -> None:
         """Let go what calls still hold though they are counted: after a rebuild, or a reservation that came too late.
 
         What a call holds of which nothing is recorded stays held: it may be in flight on any node.
         """
-        if not self._counted():
+        if not self._counted() or not self._turn():
             return
         before_us = self._now_us() - SETTLED_US
         for workspace in await self._workspaces():

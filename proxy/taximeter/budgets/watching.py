@@ -49,10 +49,13 @@ class Watching:
         thresholds: Callable[[], Sequence[int]],
         tell: Callable[[ThresholdReached], Awaitable[None]] | None,
         now_us: Callable[[], int],
+        turn: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`touched` returns, once each, what was added up since it was asked last; `thresholds` are per cent."""
+        """`touched` returns, once each, what was added up since it was asked last; `thresholds` are per cent; `turn`:
+        whether this node looks now at budgets of which it has counted nothing, too (redis.nodes.Fleet)."""
         self._store, self._reservations, self._history = store, reservations, history
         self._touched, self._thresholds, self._tell, self._now_us = touched, thresholds, tell, now_us
+        self._turn = turn
         self._waiting: set[Touched] = set()
         self._known: set[str] = set()
         """Budgets whose values of before this start were looked at."""
@@ -69,7 +72,12 @@ class Watching:
         budgets, now_us = await asyncio.to_thread(self._store.listing), self._now_us()
         self._waiting |= set(self._touched())
         await self._look_back([budget for budget in budgets if budget.each and budget.workspace != EACH], now_us)
-        allowances = [allowance for budget in budgets if (allowance := budget.sole) is not None]
+        touched = None if self._turn() else {workspace for workspace, _, _ in self._waiting}
+        allowances = [
+            allowance
+            for budget in budgets
+            if (allowance := budget.sole) is not None and (touched is None or budget.workspace in touched)
+        ]
         allowances += self._of_values(budgets)
         for start in range(0, len(allowances), AT_ONCE):
             some = allowances[start : start + AT_ONCE]

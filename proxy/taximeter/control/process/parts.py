@@ -41,6 +41,8 @@ from taximeter.reconcile.service import ReconcileService
 from taximeter.sinks.history.sink import History, default_url
 from taximeter.sinks.prometheus.cells import Metrics
 from taximeter.sinks.redis.counters import Counters
+from taximeter.sinks.redis.keys import AUDITOR
+from taximeter.sinks.redis.nodes import Turn
 from taximeter.sinks.sink import Sink
 from taximeter.sinks.webhook import letters
 
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 
 COUNTED_S = 5.0
 """How long seeing that Redis knows of budgets waits for records on their way there."""
+AUDITOR_S = 180.0
+"""So long after it last compared counters with history a node is taken for gone, and another does."""
 DRAIN_S = 10.0
 """How long the end waits for the last records to reach the sinks; the next start delivers what is left."""
 
@@ -77,7 +81,9 @@ class Parts:
         )
         self.live = Live(self.history.cursors)
         self.metrics = Metrics(self.history.cursors)
-        self.breakers = watching.breakers(lambda: self.force, self.history, self.counters.server, self.audit)
+        turn = self.counters.rebuilder.fleet.turn
+        self.auditing = Turn(self.counters.server, AUDITOR, AUDITOR_S)
+        self.breakers = watching.breakers(lambda: self.force, self.history, self.counters.server, self.audit, turn)
         self.paces = Paces([each.pace for each in self.breakers.breakers], start=self.history.cursors)
         sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live, *self.force.sinks.values()]
         self.sinks = [*sinks, self.paces] if self.breakers.breakers else sinks
@@ -112,6 +118,7 @@ class Parts:
             drained=self._drained,
             now_us=now_us,
             capped=lambda: self.settings.budget.by_header,
+            turn=turn,
         )
         self.watching = Watching(
             budgets,
@@ -121,6 +128,7 @@ class Parts:
             thresholds=lambda: self.settings.budget.thresholds,
             tell=self._tell,
             now_us=now_us,
+            turn=turn,
         )
         self.reconcile = ReconcileService(self.force.pullers, self.history, node=boot.node, now_us=now_us)
         self.alerts = watching.alerts(

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import time
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -54,16 +57,50 @@ class Sealing:
 _MOST_TOLD = 1_000
 
 
-async def exchange(server: RedisServer, store: StoredList[Item, Any], sealing: Sealing | None = None) -> None:
-    """Bring this node's keys, or budgets, and those in Redis together. Raises redis.client.ERRORS, or DataDirError."""
+WHOLE_S = 60.0
+"""How long nothing may be read where nobody says that there is something new."""
+
+
+class Seen:
+    """What one exchange leaves for the next, so that a thousand nodes do not read every key every two seconds."""
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._state: tuple[object, object, bytes | None] = (None, None, None)
+        self._at_s = 0.0
+
+    def is_new(self, stored: object, sealing: object, version: bytes | None) -> bool:
+        """Whether the file, or what is in Redis, is another than at the last exchange; or that was long ago."""
+        before = self._state
+        same = stored is before[0] and sealing is before[1] and version == before[2]
+        return not same or self._clock_s() - self._at_s >= WHOLE_S
+
+    def keep(self, stored: object, sealing: object, version: bytes | None) -> None:
+        self._state, self._at_s = (stored, sealing, version), self._clock_s()
+
+
+async def exchange(
+    server: RedisServer, store: StoredList[Item, Any], sealing: Sealing | None = None, seen: Seen | None = None
+) -> None:
+    """Bring this node's keys, or budgets, and those in Redis together. Raises redis.client.ERRORS, or DataDirError.
+
+    Who writes there says so in `tm:{tm:keys}:version`, in one slot with the hash and after it; who has `seen` that
+    version has everything before it.
+    """
     where, sealing = f"tm:{store.name}", sealing or Sealing()
+    version = await server.command("GET", f"tm:{{{where}}}:version") if seen is not None else None
+    if seen is not None and not seen.is_new(store.stored(), sealing, version):
+        return
     theirs = _read(where, await server.command("HGETALL", where), store, sealing)
     merged = await asyncio.to_thread(store.absorb, [item for item, _ in theirs])
     known = {item.id: item for item, current in theirs if current}
     news = [item for item in merged if known.get(item.id) != item]
     if news:
         sealed = [(item.id, sealing.put(where, item.id, msgspec.json.encode(item))) for item in news]
-        await server.commands([("HSET", where, name, value) for name, value in sealed])
+        said: list[tuple[str | int | bytes, ...]] = [("HSET", where, name, value) for name, value in sealed]
+        await server.commands([*said, ("SET", f"tm:{{{where}}}:version", secrets.token_hex(8))])
+    if seen is not None:
+        seen.keep(store.stored(), sealing, version)
 
 
 def _read(

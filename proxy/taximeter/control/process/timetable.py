@@ -8,7 +8,7 @@ from typing import Any
 
 from taximeter.control.process.parts import Parts, now_us
 from taximeter.control.process.state import ASKING_BUDGETS
-from taximeter.control.process.sync import exchange
+from taximeter.control.process.sync import Seen, exchange
 from taximeter.control.process.upkeep import every, retention_start_us
 from taximeter.control.services.exporting import Exporter
 from taximeter.evidence.statements import told_of
@@ -41,7 +41,7 @@ def upkeep(parts: Parts) -> list[Coroutine[Any, Any, None]]:
     acts = Upkeep(parts)
     return [
         every(REGISTER_S, "registering this node in Redis", parts.register, notes),
-        every(AUDIT_S, "auditing Redis against history", parts.counters.auditor.audit, notes),
+        every(AUDIT_S, "auditing Redis against history", acts.audit, notes),
         every(TAGS_S, "summing by track, document and end user", parts.history.roll_up_tags, notes),
         every(PRUNE_S, "forgetting old records", acts.prune, notes),
         every(EVIDENCE_S, "keeping evidence", acts.keep_evidence, notes),
@@ -66,6 +66,13 @@ class Upkeep:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._keys, self._budgets, self._trips = Seen(), Seen(), Seen()
+
+    async def audit(self) -> None:
+        """Compare some counters with history, as the one node that does."""
+        async with self._parts.auditing.held() as ours:
+            if ours:
+                await self._parts.counters.auditor.audit()
 
     async def prune(self) -> None:
         """Forget what is no longer kept."""
@@ -92,14 +99,16 @@ class Upkeep:
         """With the nodes on the same Redis; an embedded one has no others."""
         parts = self._parts
         if parts.settings.redis.url:
-            await exchange(parts.counters.server, parts.force.keys, parts.force.sealing)
-            await exchange(parts.counters.server, parts.budgets.store, parts.force.sealing)
-            await exchange(parts.counters.server, parts.breakers.store, parts.force.sealing)
+            server, sealing = parts.counters.server, parts.force.sealing
+            await exchange(server, parts.force.keys, sealing, self._keys)
+            await exchange(server, parts.budgets.store, sealing, self._budgets)
+            await exchange(server, parts.breakers.store, sealing, self._trips)
 
     async def watch_budgets(self) -> None:
         """Add up what is not added up at every record, spread what has grown too large, look how full budgets are."""
-        await self._parts.budgets.count_apart()
-        await split(self._parts.counters)
+        await self._parts.budgets.look_after()
+        if self._parts.counters.rebuilder.fleet.turn():
+            await split(self._parts.counters)
         await self._parts.watching.look()
 
     async def collect(self) -> None:

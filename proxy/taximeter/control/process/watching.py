@@ -28,7 +28,9 @@ Force = Callable[[], "InForce"]
 """What follows from the settings now: they may be replaced at any time."""
 
 
-def breakers(force: Force, history: History, server: RedisServer, audit: AuditLog) -> BreakerService:
+def breakers(
+    force: Force, history: History, server: RedisServer, audit: AuditLog, turn: Callable[[], bool]
+) -> BreakerService:
     """The breakers of this node; where none are configured, what was stopped is known all the same."""
     settings = force().settings
     store = TripStore(Path(settings.data_dir), audit=audit)
@@ -53,6 +55,7 @@ def breakers(force: Force, history: History, server: RedisServer, audit: AuditLo
         share=share,
         tell=tell,
         now_us=_now_us,
+        turn=turn,
     )
 
 

@@ -80,9 +80,12 @@ class Auditor:
             return audit
         if not self._next:
             self._next = await self._rebuilder.everything()
+        # In this order: everything up to these watermarks is in the sums read afterwards. Once for all of this round,
+        # since there is one for each journal there ever was.
+        marks = await self._marks()
         for _ in range(min(workspaces, len(self._next))):
             workspace = self._next.pop(0)
-            fine = await self._fine(history, workspace)
+            fine = await self._fine(history, workspace, marks)
             audit.checked += fine is not None
             if fine is False:
                 self.drift += 1
@@ -108,17 +111,18 @@ class Auditor:
         )
         return False
 
-    async def _fine(self, history: LedgerSnapshot, workspace: str) -> bool | None:
-        """Whether Redis and history agree; None where it can't be said now."""
-        # In this order: everything up to these watermarks is in the sums read afterwards.
+    async def _marks(self) -> dict[str, int]:
         marks = await self._server.command("HGETALL", keys.WATERMARK)
+        not_journals = (keys.GENERATION_FIELD, keys.HISTORY_FIELD)
+        return {name.decode(): int(seq) for name, seq in marks.items() if name.decode() not in not_journals}
+
+    async def _fine(self, history: LedgerSnapshot, workspace: str, marks: Mapping[str, int]) -> bool | None:
+        """Whether Redis and history agree; None where it can't be said now."""
         kept = await self._kept(workspace)
         own = {journal_id: seq for part in kept for journal_id, seq in part.cursors.items()}
         at = dict(own)
-        for name, seq in marks.items():
-            journal_id = name.decode()
-            if journal_id not in (keys.GENERATION_FIELD, keys.HISTORY_FIELD):
-                at[journal_id] = max(at.get(journal_id, 0), int(seq))
+        for journal_id, seq in marks.items():
+            at[journal_id] = max(at.get(journal_id, 0), seq)
         standing = await history.standing(workspace, at)
         if any(own.get(journal_id, 0) > theirs for journal_id, theirs in standing.behind.items()):
             return None

@@ -29,6 +29,8 @@ CURSOR_LIVES_S = 30 * 86_400
 """A workspace's cursor in a journal goes this long after the watermark last rose: its file is long gone then."""
 REBUILDING = "tm:{tm:workspaces}:rebuilding"
 """Lease of whoever is rebuilding now."""
+AUDITOR = "tm:{tm:workspaces}:auditor"
+"""Lease of whoever compares counters with history now (nodes.Turn)."""
 NODES = "tm:nodes"
 """Hash node -> `<history id> <last seen, s since epoch>`."""
 

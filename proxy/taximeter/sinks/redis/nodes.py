@@ -1,8 +1,15 @@
-"""Whether a Redis may be counted into: it evicts no keys, and nodes that share it share a history (DESIGN §1)."""
+"""Whether a Redis may be counted into: it evicts no keys, and nodes that share it share a history (DESIGN §1).
+
+And what many nodes on it share out, so that a thousand ask no more of it than a few: see `Fleet` and `Turn`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -14,6 +21,44 @@ log = logging.getLogger("taximeter.counters")
 
 LIVE_S = 120
 """A node not heard of for this long, by Redis's own clock, is gone."""
+
+
+ENOUGH = 8
+"""So many nodes look after what is everybody's as often as one alone would; of more, each does it more rarely."""
+
+
+class Fleet:
+    """How many nodes count here, as far as this one knows."""
+
+    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+        self.nodes = 1
+        self._chance = chance
+
+    def turn(self) -> bool:
+        """Whether this node does now what any node could do for all: of a thousand that ask, about ENOUGH do."""
+        return self.nodes <= ENOUGH or self._chance() * self.nodes < ENOUGH
+
+
+class Turn:
+    """What one node at a time does for all: the first to come, another when that has not been there for `lives_s`."""
+
+    def __init__(self, server: RedisServer, key: str, lives_s: float) -> None:
+        self._server, self._key, self._lives_ms = server, key, round(lives_s * 1_000)
+        self._token = secrets.token_hex(8)
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[bool]:
+        """Whether it is this node's. One that fails at it leaves it to the others. Raises redis.client.ERRORS."""
+        command, token = self._server.command, self._token.encode()
+        ours = bool(await command("SET", self._key, token, "NX", "PX", self._lives_ms))
+        if not ours and await command("GET", self._key) == token:
+            ours = bool(await command("PEXPIRE", self._key, self._lives_ms))
+        try:
+            yield ours
+        except BaseException:
+            if ours:
+                await command("DEL", self._key)
+            raise
 
 
 async def refuse_eviction(server: RedisServer) -> None:
@@ -36,15 +81,19 @@ async def refuse_eviction(server: RedisServer) -> None:
             )
 
 
-async def register_node(server: RedisServer, node: str, history_id: str) -> None:
+async def register_node(server: RedisServer, node: str, history_id: str, fleet: Fleet) -> None:
     """Enter or refresh this node. Raises ConfigError, and takes it off again, when a live node has another history.
 
-    It enters first and looks afterwards: of two that start at once with different histories one sees the other.
+    It enters first and looks afterwards: of two that start at once with different histories one sees the other. Later
+    it looks when it was taken off meanwhile, or it is its turn: whoever comes looks at those that are there.
     """
     now_s = int((await server.command("TIME"))[0])
-    await server.command("HSET", NODES, node, f"{history_id} {now_s}")
-    flat = await server.command("HGETALL", NODES)
-    for other, entry in _pairs(flat):
+    entered = await server.command("HSET", NODES, node, f"{history_id} {now_s}")
+    if not entered and not fleet.turn():
+        return
+    nodes = _pairs(await server.command("HGETALL", NODES))
+    fleet.nodes = sum(now_s - int(entry.rpartition(" ")[2]) <= LIVE_S for _, entry in nodes)
+    for other, entry in nodes:
         its_history, _, seen_s = entry.rpartition(" ")
         if now_s - int(seen_s) > LIVE_S:
             await server.command("HDEL", NODES, other)

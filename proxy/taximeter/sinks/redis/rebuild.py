@@ -21,7 +21,7 @@ from taximeter.core.totals import COST, FIELDS, TOTAL, saturated
 from taximeter.sinks.ledger import Cell, Ledger, LedgerSnapshot
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.client import RedisServer, Script, raised
-from taximeter.sinks.redis.nodes import register_node
+from taximeter.sinks.redis.nodes import Fleet, register_node
 
 log = logging.getLogger("taximeter.counters")
 
@@ -71,6 +71,7 @@ class Rebuilder:
         self.now_us = now_us
         self._token = secrets.token_hex(8)
         """Of this process's lease, as long as it may not have been given back."""
+        self.fleet = Fleet()
         self.tallies = tallies
         self.split = split
 
@@ -80,7 +81,7 @@ class Rebuilder:
         Raises ConfigError when another live node counts here from another history (DESIGN §1, Scale-out).
         """
         self.history_id = history_id
-        await register_node(self.server, node, history_id)
+        await register_node(self.server, node, history_id, self.fleet)
 
     async def rebuild(self, workspaces: list[str] | None) -> int:
         """Write these workspaces, or all that history or Redis know, anew from history; returns how many.
