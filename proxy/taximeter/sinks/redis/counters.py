@@ -30,10 +30,8 @@ from taximeter.sinks.redis.rebuild import CountersMoved, Rebuilder
 
 _APPLY = Script("counters.lua")
 _WATERMARK = Script("watermark.lua")
-_RECORDS_A_CALL = 1_000
-"""A script holds up the whole Redis while it runs: about 30 ms at this many records."""
-_JOURNALS = 64
-"""Journals remembered a workspace, more than deliver at a time."""
+_RECORDS_A_CALL = 1_000  # a script holds up the whole Redis while it runs: about 30 ms at this many records
+_JOURNALS = 64  # remembered a workspace, more than deliver at a time
 
 
 class Counters:
@@ -58,7 +56,7 @@ class Counters:
         split: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """`history` is what lost counters are rebuilt from; `history_id` names it (another one never overwrites).
-        `tallies` says what is added up for a workspace's budgets, asked at a rebuild; `calls_of`: see `freed`, `split`.
+        `tallies`: what is added up for a workspace's budgets, asked at a rebuild; `calls_of`, `split`: see freed, split.
 
         Does not connect. Raises ConfigError for a URL that cannot be used.
         """
@@ -134,14 +132,13 @@ class Counters:
         positions = self.positions
         for _ in range(3):  # once; again where a reply had been lost; a third time says that somebody else counts here
             asked = [(part, call) for part in parts for call in self._calls(part)]
-            calls, owners = [call for _, call in asked], [part for part, _ in asked]
-            replies = await self.server.run(_APPLY, calls)
-            for part, reply in zip(owners, replies, strict=True):
+            replies = await self.server.run(_APPLY, [call for _, call in asked])
+            for (part, _), reply in zip(asked, replies, strict=True):
                 if type(reply) is ResponseError:  # a command failed inside the script, say a key that is not a hash:
                     positions.damaged.add(part.workspace)  # what came before it in the script stays done
             raised(replies)
             again = []
-            for part, reply in {id(part): (part, reply) for part, reply in zip(owners, replies, strict=True)}.values():
+            for part, reply in {id(of): (of, reply) for (of, _), reply in zip(asked, replies, strict=True)}.values():
                 workspace = positions.workspaces[part.workspace]
                 if reply != 1:
                     self.duplicates_skipped += part.cut_again(workspace, reply)
@@ -164,9 +161,8 @@ class Counters:
         positions = self.positions
         workspace = positions.workspaces[part.workspace]
         where = workspace.parts[0] if len(workspace.parts) == 1 else workspace.part(part.journal_id)
-        expected = workspace.cursors.get(part.journal_id, 0)
-        part.after, part.expiries = expected, {}
-        calls: list[Call] = []
+        part.after = expected = workspace.cursors.get(part.journal_id, 0)
+        part.expiries, calls = {}, list[Call]()
         for start in range(0, len(part.records), _RECORDS_A_CALL):
             records = part.records[start : start + _RECORDS_A_CALL]
             groups = part.groups if len(records) == len(part.records) else grouped(records)
