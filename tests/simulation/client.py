@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from simulation.provider import MARK
-from simulation.world import World
+from simulation.world import Process, World
 from taximeter.server.client import Client
 from taximeter.server.exchange import Exchange, Service
 from taximeter.server.framing import Head
@@ -30,6 +30,7 @@ class Plan(NamedTuple):
     """The client goes away so long after its request."""
     where: int
     """Which of all workers it gets to: this number, counted round."""
+    method: bytes = b"POST"
 
 
 MODELS = ("gpt-4o-mini", "gpt-4.1")
@@ -124,8 +125,11 @@ class Carrier:
 class Caller:
     """One client with one call, in the worker that has accepted it."""
 
-    def __init__(self, world: World, plan: Plan) -> None:
+    def __init__(self, world: World, plan: Plan, process: Process) -> None:
+        """`process`: the worker's."""
         self.plan = plan
+        self.process = process
+        self.asked_s = world.now_s()
         self.got = b""
         self.whole = False
         """The end of an answer has come."""
@@ -153,17 +157,19 @@ class Caller:
         headers = [
             (b"host", b"localhost"),
             (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(plan.body)),
             (MARK, plan.marker.encode()),
             (b"x-fate", plan.fate.encode()),
             (b"x-workspace", plan.workspace.encode()),
             (b"x-document-id", plan.marker.encode()),
         ]
+        if plan.body:
+            headers.insert(2, (b"content-length", b"%d" % len(plan.body)))
         if plan.track is not None:
             headers.append((b"x-track-id", plan.track.encode()))
         client = Client(self._transport, service.then, service.limits.client_idle_s)  # type: ignore[arg-type]
-        exchange = Exchange(service, client, Carrier(), Head(b"POST", plan.target, headers, "1.1", True, False))
-        exchange.feed(plan.body)
+        exchange = Exchange(service, client, Carrier(), Head(plan.method, plan.target, headers, "1.1", True, False))
+        if plan.body:
+            exchange.feed(plan.body)
         exchange.end_request()
         self._exchange = exchange
         exchange.run = run = InlineRun(service.handler(exchange), exchange.ended)

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextvars import Context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
+from simulation.deeds import AHEAD_US
+from simulation.later import ENVIRON
 from simulation.provider import Transport as ToProvider
 from simulation.world import CURRENT, Process
+from taximeter.billing.service import Billing
+from taximeter.budgets.rates import Rates
 from taximeter.budgets.slice_files import SliceFile
 from taximeter.budgets.store import BudgetStore
 from taximeter.config import HistorySettings, Settings
@@ -35,6 +40,7 @@ from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
 from taximeter.keys.rule import Keys
 from taximeter.node.child import Boot
+from taximeter.server.client import at_once
 from taximeter.server.exchange import Service
 
 if TYPE_CHECKING:
@@ -50,7 +56,10 @@ def now_us() -> int:
 
 
 class FlatPrices:
-    """1,000 nano-USD an input token, 2,000 an output token; a model of another name has no price."""
+    """1,000 nano-USD an input token, 2,000 an output token, or so many times that."""
+
+    def __init__(self, times: Callable[[], int] = lambda: 1) -> None:
+        self._times = times
 
     def why(self, record: Record) -> str | None:
         return None
@@ -58,7 +67,7 @@ class FlatPrices:
     def cost(self, record: Record) -> tuple[int | None, str | None]:
         if record.input_tokens is None or record.cost_note is not None:
             return None, None
-        return record.input_tokens * 1_000 + (record.output_tokens or 0) * 2_000, "flat"
+        return self._times() * (record.input_tokens * 1_000 + (record.output_tokens or 0) * 2_000), "flat"
 
     def dearest_nusd(self, call: Any, models: Any, tiers: Any, most: Any) -> tuple[int, bool]:
         return most.input_tokens * 1_000 + most.output_tokens * 2_000, True
@@ -129,7 +138,7 @@ class Node:
         """Nothing of it goes on: killed, or at its end."""
         if not process.alive:
             return
-        process.alive = False
+        process.alive, process.ended_s = False, self.simulation.loop.time()
         self.processes.remove(process)
         self.simulation.loop.drop(process)
         self.simulation.disk.died(process)
@@ -186,6 +195,7 @@ class Worker:
             connect=lambda: connect(REDIS_URL),
             prices=prices,
             counting=words,
+            rates=Rates(settings.rate),
             slice_file=SliceFile(node.directory),
         )
         self._stored = stored
@@ -201,7 +211,8 @@ class Worker:
             now_us=now_us,
             batched=True,
         )
-        upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings), then=self.journal.after_written)
+        then = self.journal.after_written
+        upstreams = Upstreams(settings.upstream, drop=dropped_headers(settings), environ=ENVIRON, then=then)
         transport = ToProvider(node.simulation.provider, self.journal.after_written)
         for upstream in upstreams.all:
             upstream._transport = upstream._native_transport = transport
@@ -246,9 +257,18 @@ class Control:
             redis_url_file="",
             prices_file="",
         )
-        prices: Any = FlatPrices()
-        self.parts = Parts(boot, {}, prices_of=lambda _: prices)
+        simulation = node.simulation
+        prices: Any = FlatPrices(lambda: simulation.operators.price_times)
+        self.parts = parts = Parts(boot, ENVIRON, prices_of=lambda _: prices, prices_again=lambda _: prices)
+        for upstream in () if parts.collector is None else parts.collector._all.all:
+            upstream._transport = upstream._native_transport = ToProvider(simulation.provider, at_once)
+        self.billing = Billing(parts.history, parts.delivery, now_us=lambda: now_us() + AHEAD_US)
         self.stopping = asyncio.Event()
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has begun a journal of its own."""
+        return self.parts.corrections._journal is not None
 
     @property
     def delivery(self) -> Delivery:

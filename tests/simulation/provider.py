@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import openai_like
 from simulation.loop import SimLoop
 from simulation.world import World
-from taximeter.core.errors import UpstreamCut, UpstreamUnreachable
+from taximeter.core.errors import UpstreamCut, UpstreamError, UpstreamUnreachable
 from taximeter.gateway.upstream.response import Response
 from taximeter.server.client import Then
 
+if TYPE_CHECKING:
+    from simulation.objects import Objects
+
+Left = Callable[[], None]
+Headers = list[tuple[bytes, bytes]]
 MARK = b"x-marker"
 """Header by which a call is known everywhere."""
 
@@ -31,15 +36,42 @@ class Bill(NamedTuple):
 class Provider:
     """Of all nodes. `reached` and `bills` are the truth everything else is measured by."""
 
-    def __init__(self, world: World, loop: SimLoop) -> None:
+    def __init__(self, world: World, loop: SimLoop, objects: Objects) -> None:
         self._world = world
+        self.objects = objects
         self._loop = loop
         self.reached: list[str] = []
+        self.reached_s: dict[str, float] = {}
+        self.over_s: dict[str, float] = {}
+        """When the last of an answer left, or the worker did not want it any more."""
         self.bills: dict[str, Bill] = {}
+
+    def fetched(self, marker: str | None, method: bytes, target: bytes, response: Response, fate: str) -> None:
+        """A request about what is billed later has come in. `marker` None: control's."""
+        if marker is not None:
+            self._reach(marker, response)
+            self.bills[marker] = Bill(0, 0, complete=False)
+        told: list[Any] = []
+        if fate == "refused":
+            refused = openai_like.error(429, "slow down", "rate_limit_exceeded")
+            status, kind, parts = refused.status, b"application/json", [json.dumps(refused.body).encode()]
+        else:
+            status, kind, parts = self.objects.answer(marker, method, target)
+            told = self.objects.telling
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % sum(map(len, parts)))]
+        self._answer(lambda: self.objects.passed.extend(told), response, status, headers, parts, fate)
+
+    def _reach(self, marker: str, response: Response) -> None:
+        self.reached.append(marker)
+        self.reached_s[marker] = self._loop.time()
+        if isinstance(response._source, _Source):
+            response._source.over = lambda: self.over_s.setdefault(marker, self._loop.time())
+        else:  # nobody wants the answer any more
+            self.over_s[marker] = self._loop.time()
 
     def take(self, marker: str, target: bytes, body: bytes, response: Response, fate: str) -> None:
         """A request has come in whole. The answer's parts follow, some time apart."""
-        self.reached.append(marker)
+        self._reach(marker, response)
         answer = openai_like.answer(target.decode(), body, call_id=marker, chunks=4)
         if fate == "refused":
             answer = openai_like.error(429, "slow down", "rate_limit_exceeded")
@@ -54,6 +86,15 @@ class Provider:
             headers.append((b"content-length", b"%d" % len(parts[0])))
         bill = Bill(usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0), complete=False)
         self.bills[marker] = bill
+        self._answer(lambda: self._complete(marker), response, answer.status, headers, parts, fate)
+
+    def _complete(self, marker: str) -> None:
+        self.bills[marker] = self.bills[marker]._replace(complete=True)
+
+    def _answer(
+        self, then: Left, response: Response, status: int, headers: Headers, parts: list[bytes], fate: str
+    ) -> None:
+        """`then`: when all of it has left."""
         order = self._world.order
         cut = order.randrange(len(parts) + 1) if fate == "cut" else None
         # In the worker's context: an answer's bytes arrive in the process that waits for them.
@@ -63,26 +104,37 @@ class Provider:
             if n == cut:
                 error = UpstreamCut("reset") if n else UpstreamUnreachable("closed before the head of an answer")
                 error.sent = True
-                self._loop.call_at(at, response.fail, error, context=copy_context())
+                self._loop.call_at(at, _fail, response, error, context=copy_context())
                 return
             if n == 0:
-                self._loop.call_at(at, _head, response, answer.status, headers, context=copy_context())
+                self._loop.call_at(at, _head, response, status, headers, context=copy_context())
             if n < len(parts):
-                last = n == len(parts) - 1
-                self._loop.call_at(at + 1e-6, self._part, marker, response, parts[n], last, context=copy_context())
+                last = then if n == len(parts) - 1 else None
+                self._loop.call_at(at + 1e-6, self._part, last, response, parts[n], context=copy_context())
             at += order.expovariate(1 / (0.9 if slow else 0.02))
 
-    def _part(self, marker: str, response: Response, part: bytes, last: bool) -> None:
+    def _part(self, then: Left | None, response: Response, part: bytes) -> None:
         if response._source is not None or response.ended:
-            if last:
-                self.bills[marker] = self.bills[marker]._replace(complete=True)
-            response.feed(part, last)
+            if then is not None:
+                then()
+                _over(response)
+            response.feed(part, then is not None)
 
 
-def _head(response: Response, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+def _head(response: Response, status: int, headers: Headers) -> None:
     if response._source is not None:
         response.status, response.headers = status, headers
         response.wake()
+
+
+def _fail(response: Response, error: UpstreamError) -> None:
+    _over(response)
+    response.fail(error)
+
+
+def _over(response: Response) -> None:
+    if isinstance(response._source, _Source):
+        response._source.over()
 
 
 class Transport:
@@ -93,13 +145,12 @@ class Transport:
         self._provider = provider
         self._then = then
 
-    async def send(
-        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], body: Any, length: int | None
-    ) -> Response:
+    async def send(self, method: bytes, target: bytes, headers: Headers, body: Any, length: int | None) -> Response:
         """Raises UpstreamUnreachable where no connection comes about."""
         head = dict(headers)
-        marker, fate = head[MARK].decode(), head[b"x-fate"].decode()
-        world = self._provider._world
+        provider, world = self._provider, self._provider._world
+        marker = head[MARK].decode() if MARK in head else None
+        fate = provider.objects.fate() if marker is None else head[b"x-fate"].decode()
         if isinstance(body, AsyncIterator):
             body = b"".join([part async for part in body])
         if fate == "unreachable":
@@ -109,7 +160,10 @@ class Transport:
 
         def leave(data: bytes) -> None:
             world.step("the request leaves")
-            self._provider.take(marker, target, data, response, fate)
+            if marker is None or provider.objects.concerned(method, target):
+                provider.fetched(marker, method, target, response, fate)
+            else:
+                provider.take(marker, target, data, response, fate)
 
         self._then(leave, body)
         return await response.head()
@@ -121,6 +175,9 @@ class Transport:
 class _Source:
     """The connection an answer comes on."""
 
+    def __init__(self) -> None:
+        self.over: Callable[[], object] = lambda: None
+
     def pause(self) -> None:
         """The provider goes on: what it has sent is in the kernel's buffers."""
 
@@ -129,3 +186,4 @@ class _Source:
 
     def drop(self, response: Response) -> None:
         """The rest is not wanted."""
+        self.over()

@@ -19,11 +19,17 @@ from simulation import audit
 from simulation.audit.journals import Journal
 from simulation.client import Caller, Plan, plans
 from simulation.database import SHM, SqlHost, serving
+from simulation.deeds import Deed, Operators
+from simulation.deeds import draw as draw_deeds
 from simulation.disk import Disk
 from simulation.faults import EVERYDAY, FORGETFUL, Fault, draw, strike
+from simulation.later import OWN_KEY, Later
+from simulation.later import draw as draw_later
 from simulation.loop import SimLoop, Stuck
 from simulation.node import Node
+from simulation.objects import Objects
 from simulation.provider import Provider
+from simulation.rates import draw as draw_rates
 from simulation.receiver import Receiver, receiving
 from simulation.redis_server import RedisHost, listening
 from simulation.system import installed
@@ -65,6 +71,8 @@ class Scenario(msgspec.Struct, kw_only=True):
     over_s: float
     budgets: list[dict[str, Any]] = []
     """Hard ones, of workspace w0."""
+    later: Later = Later()
+    deeds: tuple[Deed, ...] = ()
     receiver: list[Any] = []
     """When (s) the webhook's receiver does not do what it should, and what it does instead."""
 
@@ -74,6 +82,7 @@ class Scenario(msgspec.Struct, kw_only=True):
         lines = [f"seed {self.seed}: {len(self.calls)} calls in {self.over_s:g} s, {where}"]
         lines.append(f"settings {self.settings}; {self.tuning}")
         lines.append(f"budgets {self.budgets}; receiver {self.receiver}")
+        lines += [*self.later.shown(), *map(str, self.deeds)]
         return "\n".join([*lines, *map(str, self.faults)])
 
 
@@ -99,14 +108,21 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
     if more.random() < 0.4:
         form = more.choice(("segments", "cloudevents"))
         settings["webhook"] = {"url": "http://localhost:2/", "format": form, "idle_s": more.choice((1.0, 4.0))}
+    number, workspaces = max(1, int(calls * drawn.uniform(0.5, 1.5))), drawn.choice((1, 2, 5))
+    settings["rate"], windows, away = draw_rates(seed, number, over_s)
+    if away:
+        settings["budget"] = {"slice_percent": 5.0, "on_unavailable": away, **settings.get("budget", {})}
+    later = draw_later(seed, over_s, workspaces)
     return Scenario(
         seed=seed,
-        calls=plans(drawn, max(1, int(calls * drawn.uniform(0.5, 1.5))), over_s, drawn.choice((1, 2, 5))),
+        calls=plans(drawn, number, over_s, workspaces),
+        later=later,
+        deeds=draw_deeds(seed, over_s, nodes, workspaces, jobs=bool(later.jobs)),
         faults=draw(drawn, drawn.randrange(faults + 1), over_s, nodes, workers, kinds),
         nodes=nodes,
         workers=workers,
         settings=settings,
-        tuning={name: drawn.choice(sizes) for name, sizes in TUNING.items() if drawn.random() < 0.4},
+        tuning={name: drawn.choice(sizes) for name, sizes in TUNING.items() if drawn.random() < 0.4} | windows,
         over_s=over_s,
         budgets=budgets,
         receiver=[
@@ -148,7 +164,8 @@ class Simulation:
         self.disk = Disk(self.world)
         self.redis = RedisHost(self.world, self.loop)
         self.sql = SqlHost(self.world, folder)
-        self.provider = Provider(self.world, self.loop)
+        objects = Objects(plan.later, self.world.now_s, plan.seed, plan.over_s)
+        self.provider = Provider(self.world, self.loop, objects)
         self.receiver = Receiver(self.world)
         self.graves: list[Process] = []
         """Dead processes: their tasks must not be collected, which would have them run on."""
@@ -161,6 +178,7 @@ class Simulation:
         self.journals_read: dict[tuple[str, bytes], Journal] = {}
         """By the auditor."""
         self.redis_forgot = False
+        self.operators = Operators(self)
         self.mute = False
         """A process began on a full disk: it has no status file, and what it loses, should it die, nobody is told."""
         self.furthest_ns = 0
@@ -168,10 +186,11 @@ class Simulation:
         self.nodes = [self._node(n) for n in range(plan.nodes)]
 
     def _node(self, n: int) -> Node:
+        own = {"api_key_env": OWN_KEY, "collect": True} if self.plan.later.collect else {}
         settings = msgspec.convert(
             {
                 "data_dir": f"/sim/n{n}",
-                "upstream": [{"name": "openai", "base_url": "http://localhost:1/v1"}],
+                "upstream": [{"name": "openai", "base_url": "http://localhost:1/v1", **own}],
                 "limits": {},
                 **self.plan.settings,
             },
@@ -201,7 +220,9 @@ class Simulation:
         for at_s, mood in plan.receiver:
             self.later(at_s, setattr, self.receiver, "mood", mood)
             self.later(at_s + 1.0, setattr, self.receiver, "mood", "")
-        for call in plan.calls:
+        for deed in plan.deeds:
+            self.later(deed.at_s, self.operators.do, deed)
+        for call in (*plan.calls, *plan.later.calls()):
             self.later(call.at_s, self._call, call)
         await asyncio.sleep(plan.over_s + 0.1)
         self._heal()
@@ -220,7 +241,7 @@ class Simulation:
             self.unserved += 1
             return
         worker = workers[plan.where // 64 % len(workers)]
-        caller = Caller(self.world, plan)
+        caller = Caller(self.world, plan, worker.process)
         self.callers.append(caller)
         self.world.counts["calls"] += 1
         node.run_in(worker.process, caller.call, worker.service)
@@ -249,6 +270,9 @@ class Simulation:
         while self.loop.time() < until:
             await asyncio.sleep(1.0)
             if not self._settled():
+                continue
+            if problem_of_others := self.operators.at_rest():
+                problem = problem_of_others
                 continue
             try:
                 audit.compare(self)

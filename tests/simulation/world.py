@@ -37,6 +37,7 @@ class Process:
         self.name = name
         self.node = node
         self.alive = True
+        self.ended_s = float("inf")
         self.dies_in: int | None = None
         """So many steps from now; None: not on its own."""
         self.tasks: list[asyncio.Task[Any]] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simulation.audit import budgets, calls, journals, redis, sql, webhook
+from simulation.audit import budgets, calls, journals, owed, prices, rates, redis, sql, statements, webhook
 from simulation.audit.uneven import NotYet, Uneven
 
 if TYPE_CHECKING:
@@ -23,11 +23,15 @@ def compare(simulation: Simulation) -> None:
     books = journals.read(files, simulation.journals_read)
     records = [said for journal in books.values() for said in journal.records]
     lost = journals.known_lost(files)
-    calls.compare(simulation, records, lost)
+    calls.compare(simulation, [said for said in records if owed.is_call(said)], lost)
     with sql.opened(simulation.sql.path) as history:
+        owed.compare(simulation, records, lost, history)
         sql.compare(history, books)
+        statements.compare(simulation, records, history)
+    prices.compare(simulation, records)
     redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
     budgets.compare(simulation, records, lost)
+    rates.compare(simulation)
     webhook.compare(simulation, records)
     aside = [path for path, _ in files if path.endswith(".letter")]
     if aside:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simulation.audit.uneven import Uneven
+from simulation.audit.uneven import NotYet, Uneven
 
 if TYPE_CHECKING:
     from simulation.simulation import Simulation
@@ -57,7 +57,7 @@ def read(found: list[tuple[str, bytes]], known: dict[tuple[str, bytes], Journal]
     journals: dict[str, Journal] = {}
     for path, data in found:
         name = PurePosixPath(path)
-        if name.suffix != ".jsonl" or name.name.startswith("."):
+        if name.suffix != ".jsonl" or name.name.startswith(".") or "journal" not in name.parts:
             continue
         if name.stem in journals:
             raise Uneven(f"{path} is there twice")
@@ -84,7 +84,7 @@ def _journal(path: str, data: bytes) -> Journal:
     if header.get("journal_id") != name.stem:
         raise Uneven(f"{path} has no header")
     if "end" not in lines[-1]:
-        raise Uneven(f"{path} has not ended")
+        raise NotYet(f"{path} has not ended")
     journal = Journal(name.stem, name.parts[2], header["node"], [], [])
     opened: Counter[tuple[str, int]] = Counter()
     for text, line in zip(texts[1:-1], lines[1:-1], strict=True):

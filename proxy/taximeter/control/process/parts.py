@@ -61,9 +61,15 @@ class Parts:
     """Everything but the pages. Raises TaximeterError where the settings or the data directory cannot be used."""
 
     def __init__(
-        self, boot: Boot, environ: Mapping[str, str], *, prices_of: Callable[[Boot], PriceBook] = compiled_prices
+        self,
+        boot: Boot,
+        environ: Mapping[str, str],
+        *,
+        prices_of: Callable[[Boot], PriceBook] = compiled_prices,
+        prices_again: Callable[[Settings], PriceBook] = prices_now,
     ) -> None:
-        """`environ`: the variables that the settings name. `prices_of` gives the prices that go with settings."""
+        """`environ`: the variables that the settings name. `prices_of` gives the prices that go with settings;
+        `prices_again` those of the moment in which a period is priced again."""
         settings = boot.settings
         data_dir = Path(settings.data_dir)
         self._prices_of = prices_of
@@ -99,7 +105,7 @@ class Parts:
         self.corrections = Corrections(
             self.history,
             self.delivery,
-            prices=lambda: prices_now(self.settings),
+            prices=lambda: prices_again(self.settings),
             journal=self._journal,
         )
         self.owed = OwedLedger(
