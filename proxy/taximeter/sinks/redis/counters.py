@@ -56,7 +56,7 @@ class Counters:
         split: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """`history` is what lost counters are rebuilt from; `history_id` names it (another one never overwrites).
-        `tallies`: what is added up for a workspace's budgets, asked at a rebuild; `calls_of`: see freed; `split`: there.
+        `tallies`: what is added up for a workspace's budgets, for a rebuild; `calls_of`: see freed; `split`: split.
 
         Does not connect. Raises ConfigError for a URL that cannot be used.
         """
