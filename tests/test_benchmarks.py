@@ -78,6 +78,15 @@ def test_a_partial_run_replaces_its_own_sections_and_keeps_the_others_in_order()
     assert page.merged(new, {}, ["unary", "latency", "memory"]) == new
 
 
+def test_sections_of_an_earlier_day_are_named():
+    new = ["fast", "", "*2026-12-01, commit b: CPU*"]
+    page_now = page.merged("## memory\n\nlittle\n\n*2026-11-22, commit a: CPU*", {"unary": new}, ["unary", "memory"])
+    assert (
+        "\n\nOlder than the newest figures (2026-12-01), so of what was built then, 2026-11-22: memory.\n\n" in page_now
+    )
+    assert "Older than" not in page.merged(page_now, {"memory": new}, ["unary", "memory"])
+
+
 def test_a_first_run_has_a_head_and_its_sections():
     assert page.merged("", {"memory": ["little"]}, ["unary", "memory"]) == page.HEAD + "\n## memory\n\nlittle\n"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from bench.figures import Books, Measured, Spread, Turn, by_title_us, of_proxy, ratios
 
+_STAMP = re.compile(r"^\*(\d{4}-\d\d-\d\d), commit ", re.M)
 HEAD = """\
 # Benchmarks
 
@@ -38,11 +40,24 @@ row "usage not read" is that, on the same node.
 def merged(old: str, measured: Mapping[str, Sequence[str]], order: Sequence[str]) -> str:
     """The page with `measured` (section -> its lines, without the heading) in place of those of `old`.
 
-    Sections stand in `order`; one that is not in it (its measurement is gone) is dropped.
+    Sections stand in `order`, those that are written by hand too; one that is not in it (its measurement is gone) is
+    dropped.
     """
     sections = {**sections_of(old), **{name: "\n".join(lines).strip() for name, lines in measured.items()}}
-    parts = [HEAD.strip(), *(f"## {name}\n\n{sections[name]}" for name in order if sections.get(name))]
+    shown = {name: sections[name] for name in order if sections.get(name)}
+    parts = [HEAD.strip(), *stale(shown), *(f"## {name}\n\n{text}" for name, text in shown.items())]
     return "\n\n".join(parts) + "\n"
+
+
+def stale(sections: Mapping[str, str]) -> list[str]:
+    """A paragraph on sections that were measured on an earlier day than the newest: what is built has changed since."""
+    days = {name: found[1] for name, text in sections.items() if (found := _STAMP.search(text))}
+    newest = max(days.values(), default="")
+    older = {day: [name for name in days if days[name] == day] for day in sorted(set(days.values()) - {newest})}
+    if not older:
+        return []
+    named = "; ".join(f"{day}: {', '.join(names)}" for day, names in older.items())
+    return [textwrap.fill(f"Older than the newest figures ({newest}), so of what was built then, {named}.", 118)]
 
 
 def sections_of(text: str) -> dict[str, str]:

@@ -46,7 +46,7 @@ class Entrant:
     rate: float = 0.0
     """Calls a second that it did when it was warmed up; 0: none, or it was not."""
     used_s: float = 0.0
-    """CPU in its turns."""
+    """CPU in its turns, reading its books included."""
     took_s: float = 0.0
     """Wall-clock of its turns."""
 
@@ -159,15 +159,16 @@ def _warm(running: Running, scenario: Scenario, folder: Path, settled: Settled) 
 
 def _turn(entrant: Entrant, folder: Path, port: int, settled: Settled, number: int, seconds: float) -> Turn:
     running, pid = entrant.running, entrant.running.process.pid
+    begun, idle = time.monotonic(), processes.cpu(pid)
     billed, counted = _books(entrant, port)
-    begun, before = time.monotonic(), processes.cpu(pid)
+    before = processes.cpu(pid)
     load = entrant.work(running, folder, seconds)
     settled(running)
     used = processes.cpu(pid) - before
-    entrant.took_s += time.monotonic() - begun
-    entrant.used_s += used.total_s
     pss = sum(processes.pss_bytes(pid).values())
     billed_now, counted_now = _books(entrant, port)
+    entrant.took_s += time.monotonic() - begun
+    entrant.used_s += (processes.cpu(pid) - idle).total_s
     since = counted_now - counted if counted and counted_now else None
     turn = Turn(running.name, number, load, used.by_title, pss, running.metering, billed_now - billed, since)
     print(f"round {number + 1}: {running.name} {turn.cpu_us:,.0f} µs, {load.rate:,.0f}/s", file=sys.stderr, flush=True)
