@@ -236,7 +236,7 @@ async def test_a_dead_workers_slices_are_let_go_once_its_calls_are_counted(serve
         drained[0] = True
         await dead.look()
         assert name in await slices_of(redis)  # it lives
-        worker.gate._slices._file.close(given_back=False)
+        worker.gate._slices._file.close()
         await dead.look()
         assert name in await slices_of(redis)  # its journal may not be taken over yet
         now_s[0] += DEAD_S + 1
@@ -263,8 +263,19 @@ async def test_a_worker_that_ends_gives_back_what_it_can_and_leaves_word_of_the_
         assert file.read_text() == f"acme {name}\n"
         again = await sliced(running, budget())
         await again.look()
+        before = await redis.hgetall("tm:{acme}:held"), await redis.hgetall("tm:{acme}:reserved")
         await again.gate._slices.close(again.gate._holding)
-        assert list(await slices_of(redis)) == [name] and len(list((tmp_path / "slices").iterdir())) == 1
+        assert list(await slices_of(redis)) == [name] and len(list((tmp_path / "slices").iterdir())) == 2
+        for key, value in zip(("tm:{acme}:held", "tm:{acme}:reserved"), before, strict=True):
+            await redis.hset(key, mapping=value)
+        assert len(await slices_of(redis)) == 2  # Redis went back: it holds what was given back
+        now_s = [0.0]
+        dead = DeadSlices(tmp_path, again.gate._holding.release, lambda sink: asyncio.sleep(0, True),
+                          clock_s=lambda: now_s[0])  # fmt: skip
+        await dead.look()
+        now_s[0] += DEAD_S + 1
+        await dead.look()
+        assert await slices_of(redis) == {}
 
 
 async def test_a_rate_goes_on_within_a_share_and_redis_is_told_afterwards(serve, provider, sliced, redis):

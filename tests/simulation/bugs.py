@@ -94,8 +94,8 @@ MUTANTS = (
            "    await self._raise_watermarks({j: seq for j, seq in reached.items() if seq > positions.at[j]})",
            "await self._raise_watermarks({j: seq for j, seq in reached.items() if seq > positions.at[j]})\n"
            "    await self._count(list(parts.values()))"),
-    Mutant("what was counted is sent again", "sinks.redis.positions:WorkspaceBatch.cut_again",
-           "> int(actual)]", "> self.after]"),
+    Mutant("a batch that was counted in part is taken for counted", "sinks.redis.positions:WorkspaceBatch.cut_again",
+           "> int(actual)]", "> self.last]"),
     Mutant("after a failure Redis is believed to be where it was", "sinks.redis.positions:Positions.doubt",
            "self.in_doubt = True", "pass"),
     Mutant("a Redis that went back is not noticed", "sinks.redis.positions:Positions._verify",
@@ -134,7 +134,7 @@ MUTANTS = (
     Mutant("the webhook's cursor stays behind", "sinks.webhook.store:Store.apply",
            ".values(seq=seq)", ".values(seq=0)"),
     Mutant("a letter that was not taken is forgotten", "sinks.webhook.store:Store.finish",
-           "if not one.problem:", "if True:"),
+           "for one in told if not one.problem]", "for one in told]"),
     Mutant("a segment's sums go into the next one too", "sinks.webhook.store:Store._cut",
            "connection.execute(delete(sums).where(of))", "pass"),
     # ── rates ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -134,6 +134,10 @@ def strike(simulation: Simulation, fault: Fault) -> None:
         case "redis older":
             redis.restart(simulation.snapshots.get(fault, ({}, {})))
             simulation.redis_forgot = True
+        case "redis workspace gone" | "redis workspace older":
+            redis.model.restore_only(b"tm:{w0}:", simulation.snapshots.get(fault, ({}, {})))
+            redis.life += 1
+            simulation.redis_forgot = True
         case "sql down":
             sql.down = True
             simulation.later(fault.amount, setattr, sql, "down", False)

@@ -61,6 +61,14 @@ class RedisModel:
         self.keys, self._expires = copy.deepcopy(snapshot)
         self._scripts.clear()
 
+    def restore_only(self, prefix: bytes, snapshot: Any) -> None:
+        """Of the keys that begin so: the shard of a Cluster that they are on fails over to a replica."""
+        keys, expires = copy.deepcopy(snapshot)
+        for ours, theirs in ((self.keys, keys), (self._expires, expires)):
+            for key in [key for key in ours if key.startswith(prefix)]:
+                del ours[key]
+            ours.update((key, value) for key, value in theirs.items() if key.startswith(prefix))
+
     def call(self, *words: str | int | float | bytes) -> Reply:
         """One command's reply; an error is returned, not raised."""
         name, *args = [_bytes(word) for word in words]

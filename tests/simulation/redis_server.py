@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import Context
 from typing import Any
 
@@ -35,6 +35,8 @@ class RedisHost:
         self.loses_replies = 0
         """So many of the next get here, and their replies nowhere."""
         self.slow_s = 0.0
+        self.watch: Callable[[], None] | None = None
+        """Is to have a look whenever a script has run."""
 
     def client(self, timeout_s: float | None) -> SimRedis:
         return SimRedis(self, timeout_s)
@@ -153,6 +155,8 @@ class _Request:
             if at == self._cut_at:
                 break
             self._replies.append(_shaped(host.model, self._commands[at]))
+            if host.watch is not None and self._commands[at][0] in ("EVAL", "EVALSHA"):
+                host.watch()
             at += 1
             if host.world.order.random() < 0.04 and at < len(self._commands):
                 host.loop.call_later(0.00002, self.arrive, context=Context())

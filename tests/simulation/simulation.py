@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from simulation import audit
+from simulation.audit import holds
 from simulation.audit.journals import Journal
 from simulation.client import Caller, Plan, plans
 from simulation.database import SHM, SqlHost, serving
@@ -28,6 +29,7 @@ from simulation.later import draw as draw_later
 from simulation.loop import SimLoop, Stuck
 from simulation.node import Node
 from simulation.objects import Objects
+from simulation.profiles import profiled
 from simulation.provider import Provider
 from simulation.rates import draw as draw_rates
 from simulation.receiver import Receiver, receiving
@@ -75,19 +77,24 @@ class Scenario(msgspec.Struct, kw_only=True):
     deeds: tuple[Deed, ...] = ()
     receiver: list[Any] = []
     """When (s) the webhook's receiver does not do what it should, and what it does instead."""
+    audited: bool = True
+    """The audit of Redis comes round; else what it forgot has to be noticed without it."""
+    profile: str = ""
+    """What the seed is about beside the rest (`profiles`)."""
 
     def shown(self) -> str:
         """For whoever reads the story."""
         where = f"{self.nodes} nodes with {self.workers} workers"
         lines = [f"seed {self.seed}: {len(self.calls)} calls in {self.over_s:g} s, {where}"]
         lines.append(f"settings {self.settings}; {self.tuning}")
-        lines.append(f"budgets {self.budgets}; receiver {self.receiver}")
+        lines.append(f"budgets {self.budgets}; receiver {self.receiver}; {self.profile or 'no profile'}")
         lines += [*self.later.shown(), *map(str, self.deeds)]
         return "\n".join([*lines, *map(str, self.faults)])
 
 
-def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0) -> Scenario:
-    """Draw it: about so many calls, at most so many faults, over so many times the usual time."""
+def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0, plain: bool = False) -> Scenario:
+    """Draw it: about so many calls, at most so many faults, over so many times the usual time. `plain`: whatever its
+    seed, it is about nothing in particular (see `profiles`)."""
     drawn = random.Random(f"{seed}/scenario")
     over_s = over * drawn.uniform(4.0, 15.0)
     nodes, workers = drawn.choices((1, 2, 3), (6, 3, 1))[0], drawn.choice((1, 1, 2))
@@ -113,7 +120,7 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
     if away:
         settings["budget"] = {"slice_percent": 5.0, "on_unavailable": away, **settings.get("budget", {})}
     later = draw_later(seed, over_s, workspaces)
-    return Scenario(
+    plan = Scenario(
         seed=seed,
         calls=plans(drawn, number, over_s, workspaces),
         later=later,
@@ -130,6 +137,7 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
             for _ in range(more.randrange(6))
         ],
     )
+    return plan if plain else profiled(plan)
 
 
 def _settings(drawn: random.Random) -> dict[str, Any]:
@@ -178,6 +186,10 @@ class Simulation:
         self.journals_read: dict[tuple[str, bytes], Journal] = {}
         """By the auditor."""
         self.redis_forgot = False
+        self.held_wrongly = ""
+        """What was wrong with what calls hold of budgets, when that was seen first."""
+        if plan.budgets:
+            self.redis.watch = self._watch
         self.operators = Operators(self)
         self.mute = False
         """A process began on a full disk: it has no status file, and what it loses, should it die, nobody is told."""
@@ -199,6 +211,11 @@ class Simulation:
         self.disk.mkdir("/sim/" + f"n{n}")
         return Node(self, f"n{n}", settings)
 
+    def _watch(self) -> None:
+        if not self.held_wrongly and not self.redis_forgot:
+            exact = self.plan.settings["budget"]["on_unavailable"] == "refuse"
+            self.held_wrongly = holds.wrong(self.redis.model.keys, self.plan.budgets, exact=exact)
+
     def later(self, in_s: float, act: Any, *args: Any) -> None:
         """Have something happen in the world, by no process."""
         self.loop.call_later(in_s, act, *args, context=Context())
@@ -215,7 +232,7 @@ class Simulation:
         await asyncio.sleep(0.3)
         for fault in plan.faults:
             self.later(fault.at_s, strike, self, fault)
-            if fault.kind == "redis older":
+            if fault.kind.endswith("older"):
                 self.later(max(0.0, fault.at_s - fault.amount), self._snapshot, fault)
         for at_s, mood in plan.receiver:
             self.later(at_s, setattr, self.receiver, "mood", mood)
@@ -281,7 +298,7 @@ class Simulation:
                 await asyncio.sleep(9.0)
             except audit.Uneven as uneven:
                 problem = str(uneven)
-                if not self.redis_forgot or "Redis" not in problem:
+                if not self.redis_forgot or not self.plan.audited or "Redis" not in problem:
                     raise
                 await asyncio.sleep(5.0)  # the audit of Redis comes round
             else:

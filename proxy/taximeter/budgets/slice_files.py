@@ -26,30 +26,27 @@ class SliceFile:
         """Nothing is made before the first slice."""
         self._folder = data_dir / FOLDER
         self._fd: int | None = None
-        self._path: Path | None = None
 
     def write(self, workspace: str, name: str) -> None:
         """Write a slice down. Raises OSError: then it must not be asked for."""
         if self._fd is None:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._path = self._folder / secrets.token_hex(8)
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            path = self._folder / secrets.token_hex(8)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
             self._fd = fd
         os.write(self._fd, f"{workspace} {name}\n".encode())
 
-    def close(self, *, given_back: bool) -> None:
-        """The worker ends; `given_back`: no slice is left, else the control process sees to them."""
-        if self._fd is None or self._path is None:
-            return
-        if given_back:
-            self._path.unlink(missing_ok=True)
-        os.close(self._fd)
-        self._fd = None
+    def close(self) -> None:
+        """The worker ends; the control process lets go, once more, whatever it ever held: a Redis that went back since
+        holds what had been given back."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
 
 class DeadSlices:
-    """The control process's part: slices of workers that died."""
+    """The control process's part: slices of workers that ended or died."""
 
     def __init__(
         self,

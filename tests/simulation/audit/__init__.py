@@ -32,6 +32,8 @@ def compare(simulation: Simulation) -> None:
     redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
     budgets.compare(simulation, records, lost)
     rates.compare(simulation)
+    if simulation.held_wrongly:
+        raise Uneven(simulation.held_wrongly)
     webhook.compare(simulation, records)
     aside = [path for path, _ in files if path.endswith(".letter")]
     if aside:

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 def compare(simulation: Simulation, records: list[Said], lost: int) -> None:
     """Raises Uneven."""
     budgets = simulation.plan.budgets
-    for said in budgets:
-        _billed(simulation, said)
+    for budget in budgets:
+        _billed(simulation, budget)
+    troubled = any(fault.kind in ("disk full", "disk write errors") for fault in simulation.plan.faults)
+    if not (troubled and simulation.plan.settings["journal"]["on_error"] == "pass"):
+        for said in records:  # lenient on a full disk, a worker's word of what calls may use goes with it
+            if "budgets" in of(said, "tags"):
+                _charged(simulation, said)
     if not budgets or lost:  # what a call of which nothing is recorded holds stays held
         return
     keys = simulation.redis.model.keys
@@ -46,6 +51,16 @@ def _billed(simulation: Simulation, budget: dict[str, Any]) -> None:
     for value, amount in billed.items():
         if amount > budget["limit"]:
             raise Uneven(f"the provider billed {amount} of {value or 'w0'}, and its budget is {budget}")
+
+
+def _charged(simulation: Simulation, said: Said) -> None:
+    """Of what is not known at least as much is charged as the provider billed."""
+    bill = simulation.provider.bills.get(said.get("document", ""))
+    if bill is None or (said["outcome"] != "interrupted" and said.get("input_tokens") is not None):
+        return
+    spent = (said.get("total_tokens") or 0) + (said.get("charged_tokens") or 0)
+    if spent < bill.prompt_tokens + bill.output_tokens:
+        raise Uneven(f"the provider billed {bill}, and {spent} tokens are charged: {said}")
 
 
 def _tallied(keys: Any, space: bytes, budget: dict[str, Any]) -> dict[str, dict[str, int]]:

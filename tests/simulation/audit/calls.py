@@ -52,6 +52,8 @@ def _figures(bill: Any, said: Said, prices: set[int]) -> None:
         raise Uneven(f"the provider billed {bill}: {said}")
     if of(said, "output_source") == "reported" and (went or 0) != bill.output_tokens:
         raise Uneven(f"the provider billed {bill}: {said}")
+    if said["outcome"] == "interrupted" and "duration_ms" in said:
+        raise Uneven(f"its worker lived, for it knew how long the call took, and it is recorded as interrupted: {said}")
     if said["outcome"] == "ok" and bill.complete and of(said, "input_source") != "reported":
         raise Uneven(f"it went well, and is not as the provider billed it, {bill}: {said}")
     if said.get("total_tokens", 0) != (came or 0) + (went or 0) and not of(said, "inconsistent"):

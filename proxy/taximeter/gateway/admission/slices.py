@@ -167,7 +167,7 @@ class Slices:
             if holding is not None:
                 await self._settle(holding)
         finally:
-            self._file.close(given_back=not self._over)
+            self._file.close()
 
     async def _settle(self, holding: Holding) -> None:
         """Let go those of which everything that was taken is counted."""

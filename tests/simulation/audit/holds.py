@@ -1,0 +1,37 @@
+"""What calls in flight hold of budgets, looked at whenever a script has run: not only at rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SPACE = b"tm:{w0}:"
+
+
+def wrong(keys: Mapping[bytes, Any], budgets: Sequence[dict[str, Any]], *, exact: bool) -> str:
+    """What is; "": nothing, or calls are not decided now. `exact`: nothing was forgotten and no slice is put aside, so
+    that what is used, charged and held together is within the limit at every moment."""
+    held: dict[bytes, bytes] = keys.get(SPACE + b"held") or {}
+    epoch, generation = held.get(b":epoch", b"-"), keys.get(SPACE + b"gen", b"rebuild:")
+    if epoch.startswith(b"-") or generation.startswith(b"rebuild:"):
+        return ""
+    parts: Counter[bytes] = Counter()
+    for said in (keys.get(SPACE + b"reserved") or {}).values():
+        words = said.split()
+        for field, amount in zip(words[::2], words[1::2], strict=True):
+            parts[field] += int(amount)
+    sums = {field: int(amount) for field, amount in held.items() if not field.startswith(b":")}
+    if sums != {field: amount for field, amount in parts.items() if amount}:
+        return f"Redis says that {sums} is held, and calls hold {dict(parts)}"
+    for n, budget in enumerate(budgets if exact else ()):
+        for key, value in keys.items():
+            track = key.removeprefix(SPACE + f"tally:{budget['unit']}:total:0".encode())
+            if track == key or track.startswith(b":track=") != ("track" in budget):
+                continue
+            of = track.removeprefix(b":track=")
+            holds = sums.get(b"b%d/%b" % (n, of) if of else b"b%d" % n, 0)
+            spent = int(value.get(b"used", 0)) + int(value.get(b"charged", 0))
+            if spent + holds > budget["limit"]:
+                return f"{spent} of {budget} is spent and {holds} more held, of {of.decode() or 'w0'}"
+    return ""
