@@ -67,12 +67,13 @@ class Postgres:
     def url(self, database: str) -> str:
         return f"postgresql://postgres@/{database}?host={self._dir}"
 
-    def database(self) -> str:
-        """The URL of a new database."""
+    def database(self, icu: str = "") -> str:
+        """The URL of a new database. `icu`: the language by whose rules it compares text."""
         self._made += 1
         name = f"test_{self._made}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            rules = f" TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE '{icu}'" if icu else ""
+            connection.execute(f"CREATE DATABASE {name}{rules}")
         return self.url(name)
 
 

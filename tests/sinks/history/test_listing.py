@@ -119,7 +119,7 @@ def test_names_are_offered_and_found(url):
     rows = [
         call(request_id="req-1", workspace="acme", task="query", track="upload-7", end_user="Ann"),
         call(request_id="req-2", workspace="beta", response_model="claude_100%", track="upload-8"),
-        call(request_id="req-3", workspace="beta", track="fresh"),
+        call(request_id="req-3", workspace="beta", track="fresh", response_model="MODÈLE"),
     ]
     writer = Writer(database)
     writer.apply([batch(rows[:2])])
@@ -134,4 +134,6 @@ def test_names_are_offered_and_found(url):
         assert reader.search("fresh") == [Match("track", "fresh", "beta")]  # not in the roll-ups by tag yet
         assert reader.search("fresh", "acme") == []
         assert reader.search("100%") == [Match("model", "claude_100%", None)] and reader.search("100_") == []
+        assert reader.search("modèle") == [Match("model", "MODÈLE", None)]
+        assert reader.names()["model"] == ["MODÈLE", "claude_100%", "gpt-4o-mini"]  # by code points
         assert reader.search("ann") == [Match("end_user", "Ann", "acme")]

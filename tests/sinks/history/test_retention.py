@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from ledger import T0, US, batch, call
-from taximeter.sinks.history.database import Database
+from taximeter.sinks.history.database import Database, HistoryUnavailable
 from taximeter.sinks.history.read.reader import Reader
 from taximeter.sinks.history.schema import QUARTER_S
 from taximeter.sinks.history.sink import History
@@ -9,6 +11,7 @@ from taximeter.sinks.history.write import retention
 from taximeter.sinks.history.write.retention import Partitions
 from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.query import Filters
+from taximeter.sinks.unfit import is_unfit
 
 DAY_US = 86_400 * US
 QUARTER_US = QUARTER_S * US
@@ -73,3 +76,14 @@ def test_each_month_has_its_partition(postgres_server):
         assert Partitions(database).drop_before(T0 - 31 * DAY_US) == 2
         with database.reading() as connection:
             assert retention._names(connection) == ["usage_events_2025_10", "usage_events_2025_11"]
+
+
+def test_a_month_that_another_node_dropped_is_no_fault_of_the_record_and_made_again(postgres_server):
+    with Database(postgres_server.database()) as database:
+        writer = Writer(database)
+        writer.apply([batch([call()])])
+        Partitions(database).drop_before(T0 + 62 * DAY_US)  # as another node does
+        with pytest.raises(HistoryUnavailable) as away:
+            writer.apply([batch([call()], after=1)])
+        assert not is_unfit(away.value)  # else it would be set aside
+        assert writer.apply([batch([call()], after=1)]) == {"j1": 2}

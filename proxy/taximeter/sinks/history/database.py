@@ -139,6 +139,8 @@ class Database:
             if not writes and not self._read_only:  # the operator's own command may take its time
                 connection.bound()
             connection.create_aggregate("exact_sum", 1, ExactSum)
+            # SQLite's own knows ASCII alone: a search would find names that PostgreSQL's does, and others not.
+            connection.create_function("lower", 1, _lower, deterministic=True)
             for pragma in _SQLITE if mode == "rwc" else _SQLITE_READ:
                 connection.execute(pragma)
             return connection
@@ -278,6 +280,10 @@ def _parsed(url: str) -> URL:
     if parsed.drivername == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigError(f"history.url names no file: history in memory would be lost. {allowed}")
     return parsed
+
+
+def _lower(value: object) -> str | None:
+    return None if value is None else str(value).lower()
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

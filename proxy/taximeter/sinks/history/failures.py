@@ -24,6 +24,9 @@ _DATA = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, Over
 _STATES = ("22", "23", "54")
 """Classes of SQLSTATE that are about the values: data exception, integrity violation, a limit (an index row's size)."""
 _OUT_OF_RANGE = "22003"
+_NO_PARTITION = "23514"
+"""Of the classes above, but not about the values: another node has dropped the month's partition, which the next try
+makes again. We have no other checks."""
 
 
 def failure(error: Exception, name: str) -> HistoryUnavailable:
@@ -33,6 +36,6 @@ def failure(error: Exception, name: str) -> HistoryUnavailable:
     state = getattr(cause, "sqlstate", None) or ""
     if state == _OUT_OF_RANGE or (isinstance(cause, sqlite3.OperationalError) and "integer overflow" in str(cause)):
         return SumTooLarge(message)
-    if isinstance(cause, _DATA) or state.startswith(_STATES):
+    if isinstance(cause, _DATA) or (state.startswith(_STATES) and state != _NO_PARTITION):
         return HistoryRefused(message)
     return HistoryUnavailable(message)

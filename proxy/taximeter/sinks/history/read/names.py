@@ -22,14 +22,13 @@ def offered(connection: Connection, workspace: str | None) -> dict[str, list[str
     `workspace`: only of its calls.
     """
     mine = true() if workspace is None else series.c.workspace == workspace
-    return {
-        name: list(
-            connection.execute(
-                select(series.c[name]).where(mine).distinct().order_by(series.c[name]).limit(MOST + 1)
-            ).scalars()
+    found = {}
+    for name in SERIES:
+        value = _by_code_point(connection, series.c[name])
+        found[name] = list(
+            connection.execute(select(value).where(mine).distinct().order_by(value).limit(MOST + 1)).scalars()
         )
-        for name in SERIES
-    }
+    return found
 
 
 def matching(connection: Connection, text: str, workspace: str | None) -> list[Match]:
@@ -43,7 +42,8 @@ def _among_series(connection: Connection, text: str, workspace: str | None) -> I
         holds = _holds(series.c[name], text)
         if workspace is not None:
             holds = and_(series.c.workspace == workspace, holds)
-        query = select(series.c[name]).where(holds).distinct().order_by(series.c[name]).limit(FOUND)
+        value = _by_code_point(connection, series.c[name])
+        query = select(value).where(holds).distinct().order_by(value).limit(FOUND)
         yield from (Match(name, value, None) for value in connection.execute(query).scalars())
 
 
@@ -58,15 +58,22 @@ def _among_tags(connection: Connection, text: str, workspace: str | None) -> Ite
             .distinct()
             .limit(FOUND)
         )
-        for owner in connection.execute(exact).scalars():
+        for owner in sorted(connection.execute(exact).scalars()):
             if workspace in (None, owner):
                 yield Match(tag, text, owner)
         holds = and_(known.tag == tag, _holds(known.value, text))
         if workspace is not None:
             holds = and_(series.c.workspace == workspace, holds)
-        of = select(known.value, series.c.workspace).join(series, series.c.series_no == known.series_no)
-        query = of.where(holds).distinct().order_by(known.value).limit(FOUND)
+        value, whose = (_by_code_point(connection, column) for column in (known.value, series.c.workspace))
+        of = select(value, whose).join(series, series.c.series_no == known.series_no)
+        query = of.where(holds).distinct().order_by(value, whose).limit(FOUND)
         yield from (Match(tag, value, owner) for value, owner in connection.execute(query))
+
+
+def _by_code_point(connection: Connection, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The column, in the order in which Python sorts: a PostgreSQL has an order of its own, and which names the first
+    are would depend on the language it was made with."""
+    return column.collate("C" if connection.dialect.name == "postgresql" else "BINARY").label(None)
 
 
 def _holds(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:

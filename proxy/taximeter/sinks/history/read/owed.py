@@ -113,8 +113,8 @@ def standing(connection: Connection) -> OwedStanding:
 
 def _files(connection: Connection, workspace: str, provider: str, name: str) -> list[str]:
     mine = (owed_files.c.workspace == workspace) & (owed_files.c.provider == provider) & (owed_files.c.object == name)
-    query = select(owed_files.c.file).where(mine, ~exists(_read())).order_by(owed_files.c.file)
-    return list(connection.execute(query).scalars())
+    query = select(owed_files.c.file).where(mine, ~exists(_read()))
+    return sorted(connection.execute(query).scalars())
 
 
 def _unread(of: Any) -> Select[Any]:
