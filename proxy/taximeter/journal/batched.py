@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
 
 from taximeter.core.record import Record
 from taximeter.journal.durable import Syncer
@@ -20,12 +19,6 @@ from taximeter.journal.lines import LineWriter
 log = logging.getLogger(__name__)
 
 
-class _Gathered(NamedTuple):
-    file: JournalFile
-    line: bytes
-    record: Record
-
-
 class BatchedWriter:
     """Gathers lines before a `LineWriter`. Needs a running event loop; `open` and `close` never raise."""
 
@@ -33,8 +26,12 @@ class BatchedWriter:
         self._lines = lines
         self._sync = sync
         self._waiting, self._status = lines.waiting, lines.status
-        self._gathered: list[_Gathered] = []
+        self._file: JournalFile | None = None
+        """Whose lines are gathered; those of another one are written first, which only happens where files change."""
+        self._gathered: list[bytes] = []
         """Lines of this turn, in their order."""
+        self._records: list[Record] = []
+        """Of each line, its record: to be numbered again where the line cannot be written."""
         self._after: list[tuple[Callable[[bytes], None], bytes]] = []
         """What waits for them."""
 
@@ -64,21 +61,21 @@ class BatchedWriter:
             act(data)
 
     def write(self) -> None:
-        """Write what is gathered, file by file; where that fails, each line by itself."""
-        while self._gathered:
-            file = self._gathered[0].file
-            here = [one for one in self._gathered if one.file is file]
-            self._gathered = [one for one in self._gathered if one.file is not file]
-            lines = b"".join([one.line for one in here])
-            if self._sync.idle or not self._status.healthy:
+        """Write what is gathered; where that fails, each line by itself."""
+        file, gathered = self._file, self._gathered
+        if file is None or not gathered:
+            return
+        records, self._gathered, self._records = self._records, [], []
+        lines = gathered[0] if len(gathered) == 1 else b"".join(gathered)
+        if self._sync.idle or not self._status.healthy:
+            written = self._lines.put(file, lines)
+        else:
+            try:
+                written = file.write(lines)
+            except OSError:  # the file is as it was: once more, by who knows what is to be done
                 written = self._lines.put(file, lines)
-            else:
-                try:
-                    written = file.write(lines)
-                except OSError:  # the file is as it was: once more, by who knows what is to be done
-                    written = self._lines.put(file, lines)
-            if not written:
-                self._write_singly(file, here)
+        if not written:
+            self._write_singly(file, gathered, records)
 
     def end_turn(self) -> None:
         """Write what is gathered, then do what waits for it."""
@@ -91,15 +88,19 @@ class BatchedWriter:
                 log.exception("what waited for the journal failed")
 
     def _gather(self, file: JournalFile, line: bytes, record: Record) -> None:
+        if file is not self._file:
+            self.write()
+            self._file = file
         if not self._gathered and not self._after:
             asyncio.get_running_loop().call_soon(self.end_turn)
-        self._gathered.append(_Gathered(file, line, record))
+        self._gathered.append(line)
+        self._records.append(record)
 
-    def _write_singly(self, file: JournalFile, gathered: list[_Gathered]) -> None:
+    def _write_singly(self, file: JournalFile, lines: list[bytes], records: list[Record]) -> None:
         """What cannot be kept must leave no gap in the numbers, so records are numbered again."""
-        file.seq -= sum(one.line.startswith(CLOSE) for one in gathered)
-        for one in gathered:
-            if one.line.startswith(CLOSE):
-                self._lines.close(file, one.record)
+        file.seq -= sum(line.startswith(CLOSE) for line in lines)
+        for line, record in zip(lines, records, strict=True):
+            if line.startswith(CLOSE):
+                self._lines.close(file, record)
             else:
-                self._lines.open(file, one.line, one.record)
+                self._lines.open(file, line, record)
