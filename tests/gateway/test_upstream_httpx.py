@@ -24,6 +24,7 @@ from taximeter.core.errors import (
 )
 from taximeter.gateway.upstream import http2_answers
 from taximeter.gateway.upstream.httpx_client import HttpxTransport, _Exchange
+from taximeter.gateway.upstream.opening import Kept
 from taximeter.gateway.upstream.upstreams import Upstream
 from upstream import CLOSE, LAST_CHUNK, RESET, STALL, Provider, chunk, response, stream_head
 from waits import HANG_S
@@ -207,10 +208,10 @@ async def test_no_call_waits_longer_for_a_connection_than_it_may(closing: Closin
     async with Http2Provider(max_streams=2, answer=stall) as provider:
         settings = config.UpstreamSettings(base_url=provider.base_url, http2=True, connect_timeout_s=0.5)
         transport = closing(HttpxTransport(settings, ("http", "127.0.0.1", provider.port)))
-        begun = [asyncio.create_task(transport.send(b"POST", b"/x", [], b"{}", None)) for _ in range(2)]
+        begun = [asyncio.create_task(transport.send(b"POST", b"/x", Kept([]), b"{}", None)) for _ in range(2)]
         await provider.until(lambda: len(provider.calls) == 2)
         with pytest.raises(UpstreamTimeout, match="within the connect timeout") as caught:
-            await transport.send(b"POST", b"/x", [], b"{}", None)
+            await transport.send(b"POST", b"/x", Kept([]), b"{}", None)
         assert not caught.value.sent and len(provider.calls) == 2
         for each in begun:
             each.cancel()

@@ -12,6 +12,7 @@ import openai_like
 from simulation.loop import SimLoop
 from simulation.world import World
 from taximeter.core.errors import UpstreamCut, UpstreamError, UpstreamUnreachable
+from taximeter.gateway.upstream.opening import Kept
 from taximeter.gateway.upstream.response import Response
 from taximeter.server.client import Then
 
@@ -145,9 +146,9 @@ class Transport:
         self._provider = provider
         self._then = then
 
-    async def send(self, method: bytes, target: bytes, headers: Headers, body: Any, length: int | None) -> Response:
+    async def send(self, method: bytes, target: bytes, kept: Kept, body: Any, length: int | None) -> Response:
         """Raises UpstreamUnreachable where no connection comes about."""
-        head = dict(headers)
+        head = dict(kept.fields)
         provider, world = self._provider, self._provider._world
         marker = head[MARK].decode() if MARK in head else None
         fate = provider.objects.fate() if marker is None else head[b"x-fate"].decode()

@@ -16,6 +16,7 @@ from taximeter.core.tags import DEFAULT_WORKSPACE
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.ending import record_unsent, refuse
+from taximeter.gateway.known import Known
 from taximeter.gateway.listing import relay_of
 from taximeter.gateway.metering.call import Call, new_request_id
 from taximeter.gateway.metering.polls import flavor_of
@@ -66,28 +67,21 @@ class Gateway:
             api="other",
         )
         try:
-            head = dict(exchange.headers)
-            usual = b"origin" not in head and head.get(b"host") in self.admission.hosts.accepted
-            if not (usual or self._pages.admit(exchange, head, started_us)):
-                return
-            if loops.HEADER in head:
-                loops.check(exchange.headers, self.upstreams.mark)
-            route, flavor = self._places[exchange.path]
-            if flavor is UNMETERED or exchange.method != b"POST":
-                flavor = flavor_of(exchange.method, route.path, self.metering.journal, record, UNMETERED)
-            named = _UNTAGGED
-            if not self._tagging.names.isdisjoint(head):
-                named = self._tagging.named(head)
-                record.workspace, record.track = named.get("workspace", record.workspace), named.get("track")
-            key = None
-            if exchange.method != b"OPTIONS" or not is_preflight(head):
-                key = self.admission.key_of(head)
+            known: Known | None = exchange.memo.get(self)
+            if known is None or known.keys is not self.admission.keys:
+                known = self._read_head(exchange, record)
+                if known is None:
+                    return
+            elif known.named:
+                record.workspace = known.named.get("workspace", DEFAULT_WORKSPACE)
+                record.track = known.named.get("track")
+            head, route, flavor, named, key = known.head, known.route, known.flavor, known.named, known.key
             if key is not None:
                 record.key_id, record.workspace = key.id, key.workspace
             record.api, record.operation = flavor.api, flavor.operation
 
             reading = form = None
-            if self._streams_through(head):
+            if self._streams_through(known):
                 if self._restrictions.need_body(key, named, route, head):
                     body, reading = await self._restrictions.read_odd(exchange, head)
                     whole = True
@@ -138,12 +132,36 @@ class Gateway:
         except QuoteAsked:
             await self._quoting.answer(exchange)
 
-    def _streams_through(self, head: dict[bytes, bytes]) -> bool:
+    def _read_head(self, exchange: Exchange, record: Open) -> Known | None:
+        """Who calls what, as far as the head tells. None: it has been answered. Raises RequestError, QuoteAsked."""
+        head = dict(exchange.headers)
+        usual = b"origin" not in head and head.get(b"host") in self.admission.hosts.accepted
+        if not (usual or self._pages.admit(exchange, head, record.started_at)):
+            return None
+        if loops.HEADER in head:
+            loops.check(exchange.headers, self.upstreams.mark)
+        route, flavor = self._places[exchange.path]
+        repeats = usual and loops.HEADER not in head
+        if flavor is UNMETERED or exchange.method != b"POST":
+            flavor = flavor_of(exchange.method, route.path, self.metering.journal, record, UNMETERED)
+            repeats = False  # what polls tell is written with each one's own record
+        named = _UNTAGGED
+        if not self._tagging.names.isdisjoint(head):
+            named = self._tagging.named(head)
+            record.workspace, record.track = named.get("workspace", record.workspace), named.get("track")
+        keys, key = self.admission.keys, None
+        if exchange.method != b"OPTIONS" or not is_preflight(head):
+            key = self.admission.key_of(head)
+        known = Known(head, route, flavor, named, keys, key)
+        if repeats:
+            exchange.memo[self] = known
+        return known
+
+    def _streams_through(self, known: Known) -> bool:
         """JSON is read whole to learn model and stream; any other body, and one that is too long, is not held."""
-        length = head.get(b"content-length")
-        kind = head.get(b"content-type")
-        if (kind is not None and b"json" not in kind) or head.get(b"content-encoding", b"identity") != b"identity":
-            return length != b"0" if length is not None else b"transfer-encoding" in head
+        length = known.head.get(b"content-length")
+        if not known.json:
+            return length != b"0" if length is not None else b"transfer-encoding" in known.head
         return length is not None and int(length) > self._json_body_bytes
 
 

@@ -60,7 +60,7 @@ def fit(exchange: Exchange, prepared: Prepared, body: bytes, reading: bytes) -> 
     """Make `prepared` send the body as it came, or what was spliced into its reading, then without its coding; returns
     what is sent where the splice is refused."""
     if prepared.injected and prepared.body is not reading and _is_coded(exchange):
-        exchange.headers = [field for field in exchange.headers if field[0] != b"content-encoding"]
+        exchange.say_instead([field for field in exchange.headers if field[0] != b"content-encoding"])
         return reading
     prepared.reading, prepared.body, prepared.injected = reading, body, False
     return body

@@ -39,5 +39,5 @@ class Pages:
             exchange.answer(204, [*origins.permission(head), named], b"")
             return False
         exchange.dress = partial(origins.readable, origin)
-        exchange.headers = [field for field in exchange.headers if field[0] != origins.ORIGIN]
+        exchange.say_instead([field for field in exchange.headers if field[0] != origins.ORIGIN])
         return True

@@ -136,7 +136,7 @@ class Relay:
         call.overhead_ns = time.perf_counter_ns() - call.started_ns
         if call.held is not None:
             call.held.sent = True
-        return self.upstream.send(exchange.method, path, exchange.headers, body)
+        return self.upstream.send(exchange.method, path, exchange.headers, body, exchange.memo)
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -42,7 +42,8 @@ class Connection(asyncio.Protocol):
         self._service = service
         self._connections = connections
         self._loop = asyncio.get_running_loop()
-        self._framing = RequestFraming(service.limits.head_bytes, service.limits.head_fields, service.upgrades)
+        limits = service.limits
+        self._framing = RequestFraming(limits.head_bytes, limits.head_fields, service.upgrades, service.heads)
         self._reading: Exchange | None = None
         """The request read last."""
         self._running: Exchange | None = None

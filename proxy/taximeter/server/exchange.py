@@ -15,6 +15,7 @@ from taximeter.core.errors import AnswerCut, InternalError, Overloaded, RequestE
 from taximeter.server.client import Client, Then
 from taximeter.server.framing import Head
 from taximeter.server.inline import InlineRun, Signal
+from taximeter.server.repeated import Heads
 
 if TYPE_CHECKING:
     from taximeter.config import LimitSettings
@@ -43,7 +44,7 @@ class ClientLeft(Exception):
 class Service:
     """What all connections of one server share."""
 
-    __slots__ = ("handler", "held_bytes", "limits", "runs", "stopping", "then", "upgrades", "websockets")
+    __slots__ = ("handler", "heads", "held_bytes", "limits", "runs", "stopping", "then", "upgrades", "websockets")
 
     def __init__(self, handler: Handler, limits: LimitSettings, then: Then, websockets: Handler | None = None) -> None:
         self.handler = handler
@@ -51,6 +52,7 @@ class Service:
         self.upgrades = websockets is not None  # else who offers one is answered as if it had not
         self.limits = limits
         self.then = then
+        self.heads = Heads(limits.json_body_bytes)
         self.runs: set[InlineRun] = set()
         """Handlers in progress."""
         self.held_bytes = 0
@@ -78,8 +80,8 @@ class Exchange:
     __slots__ = (
         "_bodiless", "_chunked", "_expects_continue", "_head", "_held_bytes", "_kept_bytes", "_left_bytes", "_news",
         "_parts", "_refusal", "_service", "carrier", "client", "complete", "dress", "headers", "keep_alive", "left",
-        "method", "on_left", "path", "query", "query_mark", "response_complete", "response_started", "run", "upgrades",
-        "version",
+        "memo", "method", "on_left", "path", "query", "query_mark", "response_complete", "response_started", "run",
+        "upgrades", "version",
     )  # fmt: skip
 
     def __init__(self, service: Service, client: Client, carrier: Carrier, head: Head) -> None:
@@ -92,6 +94,9 @@ class Exchange:
         self.path, self.query_mark, self.query = head.target.partition(b"?")
         """Raw: still percent-encoded; the mark also where nothing follows it."""
         self.headers = head.headers
+        """To be changed by `say_instead`."""
+        self.memo = head.memo
+        """What has been learned of these headers, the method and the target: of requests that repeat them, too."""
         self.version = head.version
         """1.1 or 1.0."""
         self.upgrades = head.upgrades
@@ -124,6 +129,10 @@ class Exchange:
         return (str(found[0]), int(found[1])) if isinstance(found, (tuple, list)) else None
 
     # The request, for its handler.
+
+    def say_instead(self, headers: Headers) -> None:
+        """From now on these are its headers."""
+        self.headers, self.memo = headers, {}
 
     def take(self) -> bytes:
         """What has arrived of the body and was not yet taken."""

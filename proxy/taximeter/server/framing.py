@@ -8,6 +8,7 @@ transfer codings, missing or doubled hosts, sizes, offered upgrades (whose body 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import httptools
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from taximeter.core.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, RequestError
 from taximeter.server.fields import asks_for_websocket, without_upgrade
 from taximeter.server.raw_target import encoded, path_of
+from taximeter.server.repeated import TRIES, Heads, Repeated
 
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 """All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
@@ -34,6 +36,13 @@ class Head(msgspec.Struct):
     expects_continue: bool
     upgrades: bool = False
     """It asks for a WebSocket: what follows it is no HTTP (see `RequestFraming.rest`)."""
+    memo: dict[object, Any] = msgspec.field(default_factory=dict)
+    """What those who work with it have learned from it, each under itself (see `repeated`)."""
+
+    def with_length(self, digits: bytes) -> Head:
+        """The same for a body of another length."""
+        headers = [(name, digits) if name == b"content-length" else (name, value) for name, value in self.headers]
+        return Head(self.method, self.target, headers, self.version, self.keep_alive, False, False, self.memo)
 
 
 class _Stop(Exception):
@@ -44,13 +53,19 @@ class RequestFraming:
     """Reads requests one after another. After `feed`, take what is in `events` out of it, then look at `refusal`."""
 
     __slots__ = (
-        "_codings", "_continue", "_head_bytes", "_headers", "_hosts", "_max_bytes", "_max_fields", "_odd_coding",
-        "_parser", "_read_bytes", "_target", "_websockets", "events", "in_head", "on_body", "on_message_complete",
-        "on_url", "refusal", "rest",
+        "_between", "_codings", "_continue", "_head_bytes", "_headers", "_heads", "_hosts", "_max_bytes", "_max_fields",
+        "_odd_coding", "_parser", "_read_bytes", "_repeated", "_target", "_tries", "_websockets", "events", "in_head",
+        "on_body", "on_message_complete", "on_url", "refusal", "rest",
     )  # fmt: skip
 
-    def __init__(self, head_bytes: int, head_fields: int, websockets: bool = False) -> None:
-        """At most so many bytes and fields in a head. `websockets`: they may be asked for."""
+    def __init__(self, head_bytes: int, head_fields: int, websockets: bool = False, heads: Heads | None = None) -> None:
+        """At most so many bytes and fields in a head. `websockets`: they may be asked for. `heads`: known ones."""
+        self._heads = heads
+        self._repeated: Repeated | None = None if heads is None else heads.latest
+        """The head that is expected to come again."""
+        self._tries = TRIES
+        self._between = True
+        """No message has begun that is not complete: what comes now is the first of one, or nothing at all."""
         self._websockets = websockets
         self.rest: bytes | None = None
         """What came behind a request for a WebSocket; then nothing may be fed any more."""
@@ -73,7 +88,28 @@ class RequestFraming:
         self._parser = self._new_parser()
 
     def feed(self, data: bytes) -> None:
-        """Parse what came."""
+        """Read what came."""
+        if self._between and self._repeated is not None and (read := self._repeated.read(data)) is not None:
+            self.events += (*read, END)
+            self._tries = TRIES
+            return
+        begun = self._between
+        self._parse(data)
+        events = self.events
+        self._between = bool(events) and events[-1] is END and not self.in_head
+        if begun and self._between and self._heads is not None and self._tries:
+            self._learn(self._heads, data)
+
+    def _learn(self, heads: Heads, data: bytes) -> None:
+        """Expect the request that was read to come again, if all that came was one with its body."""
+        if len(self.events) != 3 or self._codings or self._read_bytes + 12 > self._max_bytes:
+            return  # with a longer body's length the head might be too large
+        head, body, _ = self.events
+        if isinstance(head, Head) and isinstance(body, bytes) and len(body) <= heads.body_bytes:
+            self._tries -= 1
+            self._repeated = heads.remember(head, data[: len(data) - len(body)]) or self._repeated
+
+    def _parse(self, data: bytes) -> None:
         self._read_bytes = self._head_bytes + len(data)
         begun = self.in_head
         try:
@@ -133,6 +169,8 @@ class RequestFraming:
             return
         current = version == "1.1"
         keep_alive = current and parser.should_keep_alive()
+        if not keep_alive:
+            self._repeated = self._heads = None  # the parser drops what follows
         self.events.append(Head(method, target, self._headers, version, keep_alive, current and self._continue))
 
     # The rules.

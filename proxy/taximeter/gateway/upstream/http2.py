@@ -19,7 +19,7 @@ from taximeter.gateway.upstream.dial import Dialer, unreachable
 from taximeter.gateway.upstream.endpoint import Address, host_header
 from taximeter.gateway.upstream.http2_connection import Http2Connection
 from taximeter.gateway.upstream.http2_stream import NotProcessed
-from taximeter.gateway.upstream.opening import Body, Headers, Transport, origin_of
+from taximeter.gateway.upstream.opening import Body, Kept, Transport, origin_of
 from taximeter.gateway.upstream.response import Response
 from taximeter.gateway.upstream.wire import terms_of
 from taximeter.server.client import Then
@@ -65,8 +65,9 @@ class Http2Transport:
         self.opened = 0
         """Connections opened so far."""
 
-    async def send(self, method: bytes, target: bytes, headers: Headers, body: Body, length: int | None) -> Response:
+    async def send(self, method: bytes, target: bytes, kept: Kept, body: Body, length: int | None) -> Response:
         """See `upstream.Transport`. What the upstream says it did nothing with is sent again, if it is here whole."""
+        headers = kept.fields
         if any(b"\n" in value or b"\r" in value or b"\0" in value for _, value in headers):
             raise BadRequest("A header holds a line break.")
         fields = [(b":method", method), *self._first, (b":path", target), *self._fixed]
@@ -80,7 +81,7 @@ class Http2Transport:
             connection = (self._free() if not self._waiting else None) or await self._one()
             if connection is None:
                 assert self._other is not None  # noqa: S101
-                return await self._other.send(method, target, headers, body, length)
+                return await self._other.send(method, target, kept, body, length)
             tries -= 1
             try:
                 return await connection.open(fields, body, length).head()

@@ -30,6 +30,7 @@ from taximeter.core.errors import (
 )
 from taximeter.gateway.upstream.dial import tls_context
 from taximeter.gateway.upstream.endpoint import Address
+from taximeter.gateway.upstream.opening import Kept
 from taximeter.gateway.upstream.response import Response
 from taximeter.server.fields import HOP_BY_HOP, named_by
 from taximeter.server.keepalive import keepalive
@@ -61,10 +62,10 @@ class HttpxTransport:
         )
 
     async def send(
-        self, method: bytes, target: bytes, headers: Headers, body: bytes | AsyncIterator[bytes], length: int | None
+        self, method: bytes, target: bytes, kept: Kept, body: bytes | AsyncIterator[bytes], length: int | None
     ) -> Response:
         """See `upstream.Transport`."""
-        fields = [*headers, (b"accept-encoding", b"identity"), *self._mark]
+        fields = [*kept.fields, (b"accept-encoding", b"identity"), *self._mark]
         if length is not None:
             fields.append((b"content-length", b"%d" % length))
         upload = body if isinstance(body, bytes) else _Upload(body)

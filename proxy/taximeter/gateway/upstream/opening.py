@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol
 
 from taximeter import config
+from taximeter.core.errors import BadRequest
 from taximeter.gateway.upstream.dial import Origin, tls_context
 from taximeter.gateway.upstream.endpoint import Address
 from taximeter.gateway.upstream.pool import Pool
@@ -15,15 +16,39 @@ from taximeter.server.keepalive import keepalive
 
 Headers = list[tuple[bytes, bytes]]
 Body = bytes | AsyncIterator[bytes]
+_as_line = b": ".join
+
+
+class Kept:
+    """What of a client's headers goes on to one upstream: without framing and Host. Of requests that repeat a head the
+    same."""
+
+    __slots__ = ("begins", "fields")
+
+    def __init__(self, fields: Headers) -> None:
+        self.fields = fields
+        self.begins = b""
+        """How a request of HTTP/1.1 with them begins, up to its framing; b"": nobody has asked for it yet."""
+
+    def lines(self) -> bytes:
+        """As HTTP/1.1 has them. Raises BadRequest where that would not be what they are."""
+        if not self.fields:
+            return b""
+        lines = b"\r\n".join(map(_as_line, self.fields)) + b"\r\n"
+        breaks = len(self.fields)
+        if lines.count(b"\n") != breaks or lines.count(b"\r") != breaks:
+            raise BadRequest("A header holds a line break.")
+        return lines
 
 
 class Transport(Protocol):
     """How a request gets to one origin."""
 
-    async def send(self, method: bytes, target: bytes, headers: Headers, body: Body, length: int | None) -> Response:
-        """`headers`: filtered, without framing and Host; this call may add to the list. `length`: a streamed body's.
+    def send(self, method: bytes, target: bytes, kept: Kept, body: Body, length: int | None) -> Awaitable[Response]:
+        """Send a request, await its answer's head. `length`: a streamed body's. The same `kept` has the same target.
 
-        Raises UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage with `sent` set.
+        Raises BadRequest, also when it is awaited; UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage with `sent`
+        set.
         """
 
     async def close(self) -> None:

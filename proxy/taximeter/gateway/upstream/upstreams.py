@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from taximeter import config
 from taximeter.core import loops, routes
-from taximeter.core.errors import BadRequest, NotFound
+from taximeter.core.errors import NotFound
 from taximeter.core.origins import is_preflight
 from taximeter.core.tags import TAG_HEADERS
 from taximeter.gateway.upstream import credentials
 from taximeter.gateway.upstream.asked import UsageAsked
 from taximeter.gateway.upstream.endpoint import Address, host_header, key_of, matcher
-from taximeter.gateway.upstream.opening import Body, Headers, Transport, pool_of
+from taximeter.gateway.upstream.opening import Body, Headers, Kept, Transport, pool_of
 from taximeter.gateway.upstream.pool import Pool
 from taximeter.gateway.upstream.response import Response
 from taximeter.gateway.upstream.shapes import foreign, told
@@ -25,12 +26,14 @@ from taximeter.gateway.upstream.upload import length_of
 from taximeter.server.client import Then, at_once
 from taximeter.server.fields import HOP_BY_HOP, named_by
 
+if TYPE_CHECKING:
+    from taximeter.gateway.upstream.wire import WireConnection
+
 __all__ = ["Response", "Upstream", "Upstreams"]
 
 _REBUILT = frozenset({b"host", b"content-length", b"accept-encoding", b"expect"})
 _ORDINARY_CONNECTION = frozenset({b"keep-alive", b"close"})
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
-_as_line = b": ".join
 _NO_HEAD: Mapping[bytes, bytes] = {}
 _CACHED_MODELS = 4096
 
@@ -69,20 +72,26 @@ class Upstream:
         if not (loops.gets_mark(base.origin[1]) and loops.gets_mark(base.native_origin[1])):
             self._skip |= {loops.HEADER}
 
-    def send(self, method: bytes, path: bytes, headers: Headers, body: Body) -> Awaitable[Response]:
+    def send(
+        self, method: bytes, path: bytes, headers: Headers, body: Body, memo: dict[object, Any] | None = None
+    ) -> Awaitable[Response]:
         """Send a request as the client made it; await the head of its answer.
 
         `path` is what follows the tags, with its query. `headers` have lower-case names; hop-by-hop ones, those
         `Connection` names, tags and credentials that are not the upstream's are left out. Host, framing and
         `accept-encoding: identity` are ours. A body that streams keeps the client's content-length, or is chunked.
-        Redirects are answers like any other.
+        Redirects are answers like any other. `memo`: of method, path and headers (`Exchange.memo`).
 
         Raises BadRequest (nothing sent), UpstreamUnreachable, UpstreamTimeout, UpstreamGarbage; what `body` raises.
         """
         target, native = self.targets.known.get(path) or self.targets.of(path)
-        kept = self.kept(headers)
-        if self.key and (method != b"OPTIONS" or not is_preflight(dict(headers))):
-            kept.append(credentials.header_for(self.provider, target, self.key))
+        kept: Kept | None = None if memo is None else memo.get(self)
+        if kept is None:
+            kept = Kept(self.kept(headers))
+            if self.key and (method != b"OPTIONS" or not is_preflight(dict(headers))):
+                kept.fields.append(credentials.header_for(self.provider, target, self.key))
+            if memo is not None:
+                memo[self] = kept
         length = None if isinstance(body, bytes) else length_of(headers)
         transport = self._native_transport if native else self._transport
         return transport.send(method, target, kept, body, length)
@@ -189,29 +198,34 @@ class WireTransport:
         if mark:
             self._static += b"%b: %b\r\n" % (loops.HEADER, mark)
 
-    async def send(self, method: bytes, target: bytes, headers: Headers, body: Body, length: int | None) -> Response:
+    def send(self, method: bytes, target: bytes, kept: Kept, body: Body, length: int | None) -> Awaitable[Response]:
+        """See `Transport`."""
+        begins = kept.begins
+        if not begins:
+            begins = kept.begins = b"%b %b%b%b" % (method, target, self._static, kept.lines())
         if isinstance(body, bytes):
-            if body or method in _WITH_BODY:
-                headers.append((b"content-length", b"%d" % len(body)))
+            framed = bool(body) or method in _WITH_BODY
+            head = b"%bcontent-length: %d\r\n\r\n" % (begins, len(body)) if framed else begins + b"\r\n"
         elif length is None:
-            headers.append((b"transfer-encoding", b"chunked"))
+            head = begins + b"transfer-encoding: chunked\r\n\r\n"
         else:
-            headers.append((b"content-length", b"%d" % length))
-        fields = b"\r\n".join(map(_as_line, headers))
-        breaks = len(headers) - 1 if headers else 0
-        if fields.count(b"\n") != breaks or fields.count(b"\r") != breaks:
-            raise BadRequest("A header holds a line break.")
-        end = b"\r\n\r\n" if headers else b"\r\n"
-        head = b"%b %b%b%b%b" % (method, target, self._static, fields, end)
-        connection = self.pool.take() or await self.pool.connect()
-        if isinstance(body, bytes):
-            response = connection.send(head, body, method == b"HEAD")
-        else:
-            response = connection.send_streamed(head, body, length, method == b"HEAD")
-        return await response.head()
+            head = b"%bcontent-length: %d\r\n\r\n" % (begins, length)
+        connection = self.pool.take()
+        if connection is None:
+            return self._send_anew(head, body, length, method == b"HEAD")
+        return _send(connection, head, body, length, method == b"HEAD").head()
+
+    async def _send_anew(self, head: bytes, body: Body, length: int | None, head_only: bool) -> Response:
+        return await _send(await self.pool.connect(), head, body, length, head_only).head()
 
     async def close(self) -> None:
         await self.pool.close()
+
+
+def _send(connection: WireConnection, head: bytes, body: Body, length: int | None, head_only: bool) -> Response:
+    if isinstance(body, bytes):
+        return connection.send(head, body, head_only)
+    return connection.send_streamed(head, body, length, head_only)
 
 
 def _transport(settings: config.UpstreamSettings, origin: Address, then: Then, mark: bytes) -> Transport:
