@@ -13,7 +13,7 @@ from taximeter.config import LimitSettings
 from taximeter.server.asgi import asgi
 from taximeter.server.connection import MAX_PIPELINED
 from taximeter.server.exchange import ClientLeft, Exchange
-from taximeter.server.framing import METHODS
+from taximeter.server.judging import METHODS
 from taximeter.server.server import Server
 
 LINES = [b"%b %b HTTP/%b\r\n" % (method, target, version)

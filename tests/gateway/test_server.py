@@ -17,7 +17,8 @@ from taximeter.server import server as server_module
 from taximeter.server.asgi import asgi
 from taximeter.server.connection import MAX_PIPELINED
 from taximeter.server.exchange import ClientLeft, Exchange, Headers
-from taximeter.server.framing import Head, RequestFraming
+from taximeter.server.framing import RequestFraming
+from taximeter.server.head import Head
 from taximeter.server.server import Server
 from waits import HANG_S, clock_at_rest, happens
 

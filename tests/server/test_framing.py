@@ -7,7 +7,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.server.framing import END, METHODS, Head, RequestFraming
+from taximeter.server.framing import END, RequestFraming
+from taximeter.server.head import Head
+from taximeter.server.judging import METHODS
 
 HOST = b"Host: a\r\n"
 GOOD = [

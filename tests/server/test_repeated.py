@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taximeter.server.framing import Head, RequestFraming
+from taximeter.server.framing import RequestFraming
+from taximeter.server.head import Head
 from taximeter.server.repeated import REMEMBERED, TRIES, Heads
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer s\r\nContent-Length: %d\r\nAccept: */*\r\n\r\n"

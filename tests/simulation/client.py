@@ -11,7 +11,7 @@ from simulation.provider import MARK
 from simulation.world import Process, World
 from taximeter.server.client import Client
 from taximeter.server.exchange import Exchange, Service
-from taximeter.server.framing import Head
+from taximeter.server.head import Head
 from taximeter.server.inline import InlineRun
 
 

@@ -120,7 +120,7 @@ class Dialect(Row, frozen=True, kw_only=True, eq=False):
         usual = self.usual
         if usual is None or answer.status != 200 or prepared.stream or answer.content_type not in _PLAIN_JSON:
             return None
-        if not _TELLING.isdisjoint(dict(answer.headers)):
+        if not _TELLING.isdisjoint(dict(answer.headers) if answer.head is None else answer.head):
             return None
         reading = usual(body, provider)
         if reading is not None:

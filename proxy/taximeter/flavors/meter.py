@@ -100,6 +100,8 @@ class Answer(msgspec.Struct, kw_only=True):
     content_type: bytes = b""
     headers: list[tuple[bytes, bytes]] = []
     """Names in lower case."""
+    head: dict[bytes, bytes] | None = None
+    """The same by name, where it is at hand."""
 
     def value_of(self, wanted: bytes) -> bytes:
         """The value of a header by its lower-case name, b"" where there is none."""

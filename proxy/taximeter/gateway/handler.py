@@ -9,20 +9,16 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from taximeter.core import errors, loops
-from taximeter.core.origins import is_preflight
+from taximeter.core import errors
 from taximeter.core.record import Open, Outcome
 from taximeter.core.tags import DEFAULT_WORKSPACE
 from taximeter.flavors.dialects import UNMETERED
 from taximeter.flavors.meter import Flavor, Prepared
 from taximeter.gateway.ending import record_unsent, refuse
-from taximeter.gateway.known import Known
+from taximeter.gateway.known import Heads, Known
 from taximeter.gateway.listing import relay_of
 from taximeter.gateway.metering.call import Call, new_request_id
-from taximeter.gateway.metering.polls import flavor_of
 from taximeter.gateway.odd_bodies import fit, read_ahead
-from taximeter.gateway.pages import Pages
-from taximeter.gateway.places import Places
 from taximeter.gateway.quoting import QuoteAsked, Quoting
 from taximeter.gateway.relay import Relay
 from taximeter.gateway.restricted import Restrictions
@@ -37,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taximeter.gateway")
 
-_UNTAGGED: dict[str, str] = {}
-
 
 class Gateway:
     """What one worker does with each exchange; everything it works with is passed in."""
@@ -49,11 +43,10 @@ class Gateway:
         self.upstreams = upstreams
         self.admission = admission
         self._json_body_bytes = settings.limits.json_body_bytes
-        self._pages = Pages(admission.hosts, settings.cors.allowed_origins)
         self._tagging = Tagging(settings)
+        self._heads = Heads(settings, metering.journal, upstreams, admission, self._tagging)
         self._restrictions = Restrictions(admission, self._tagging, upstreams, self._json_body_bytes)
         self._quoting = Quoting(admission, self._tagging, upstreams, metering.prices, self._json_body_bytes)
-        self._places = Places()
 
     async def __call__(self, exchange: Exchange) -> None:
         """A request's path, top to bottom. `record` gathers what is known of it, whatever becomes of it."""
@@ -67,9 +60,9 @@ class Gateway:
             api="other",
         )
         try:
-            known: Known | None = exchange.memo.get(self)
+            known: Known | None = exchange.memo.get(self._heads)
             if known is None or known.keys is not self.admission.keys:
-                known = self._read_head(exchange, record)
+                known = self._heads.read(exchange, record)
                 if known is None:
                     return
             elif known.named:
@@ -131,31 +124,6 @@ class Gateway:
             record_unsent(self.metering, record, started_ns, Outcome.CLIENT_LEFT, None)
         except QuoteAsked:
             await self._quoting.answer(exchange)
-
-    def _read_head(self, exchange: Exchange, record: Open) -> Known | None:
-        """Who calls what, as far as the head tells. None: it has been answered. Raises RequestError, QuoteAsked."""
-        head = dict(exchange.headers)
-        usual = b"origin" not in head and head.get(b"host") in self.admission.hosts.accepted
-        if not (usual or self._pages.admit(exchange, head, record.started_at)):
-            return None
-        if loops.HEADER in head:
-            loops.check(exchange.headers, self.upstreams.mark)
-        route, flavor = self._places[exchange.path]
-        repeats = usual and loops.HEADER not in head
-        if flavor is UNMETERED or exchange.method != b"POST":
-            flavor = flavor_of(exchange.method, route.path, self.metering.journal, record, UNMETERED)
-            repeats = False  # what polls tell is written with each one's own record
-        named = _UNTAGGED
-        if not self._tagging.names.isdisjoint(head):
-            named = self._tagging.named(head)
-            record.workspace, record.track = named.get("workspace", record.workspace), named.get("track")
-        keys, key = self.admission.keys, None
-        if exchange.method != b"OPTIONS" or not is_preflight(head):
-            key = self.admission.key_of(head)
-        known = Known(head, route, flavor, named, keys, key)
-        if repeats:
-            exchange.memo[self] = known
-        return known
 
     def _streams_through(self, known: Known) -> bool:
         """JSON is read whole to learn model and stream; any other body, and one that is too long, is not held."""

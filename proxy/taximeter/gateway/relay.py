@@ -19,6 +19,7 @@ from taximeter.core.record import Outcome, outcome_of
 from taximeter.flavors.meter import Answer
 from taximeter.gateway.admission.telling import told
 from taximeter.gateway.again import without_usage
+from taximeter.gateway.answered import JSON, length_of, streams
 from taximeter.gateway.asking import hold, upload
 from taximeter.gateway.ending import end, left
 from taximeter.gateway.ends import ASKING, DELIVERED, ENDED, HELD, PASSING, UPLOADING, WAITING, By
@@ -40,10 +41,6 @@ log = logging.getLogger("taximeter.gateway")
 
 USAGE_HEADERS_BYTES = 64 * 1024
 """A unary answer up to this is held until whole where `usage_headers` is on."""
-
-_JSON = (b"application/json", b"application/json; charset=utf-8")
-"""Says nothing about how the answer comes."""
-_EVENTS = (b"event-stream", b"ndjson", b"jsonl", b"json-seq", b"stream+json", b"eventstream")
 
 
 class Relay:
@@ -145,18 +142,18 @@ class Relay:
         call, exchange = self.call, self.exchange
         head = dict(response.headers)
         kind = head.get(b"content-type", b"")
-        answer = Answer(status=response.status, content_type=kind, headers=response.headers)
+        answer = Answer(status=response.status, content_type=kind, headers=response.headers, head=head)
         theirs = response.headers if OF_ONE_HOP.isdisjoint(head) else passed_on(self, response)
         headers = [*theirs, (b"x-taximeter-request-id", call.record.request_id.encode())]
         if call.held is not None:
             headers += told(call.held.told, response.headers)
         if call.prepared.injected:  # the answer will be shorter than the upstream's by the usage event
             headers = [field for field in headers if field[0] != b"content-length"]
-        if self.streams or kind not in _JSON:
+        if self.streams or kind not in JSON:
             self.streams = streams(head, asked=self.streams)
         arrived = begun or response.take()
         whole = bool(arrived) and response.ended  # the usual unary answer: all of it came with its head
-        tells_usage = self.metering.usage_headers and not self.streams and _length(head) <= USAGE_HEADERS_BYTES
+        tells_usage = self.metering.usage_headers and not self.streams and length_of(head) <= USAGE_HEADERS_BYTES
         reading = None
         if whole or tells_usage:
             self.state = HELD
@@ -182,9 +179,9 @@ class Relay:
         if self.state is not HELD:
             exchange.end(self.pending)
         else:
-            exchange.answer(
-                response.status, headers + usage_headers(call.record) if tells_usage else headers, self.pending
-            )
+            if tells_usage:
+                headers += usage_headers(call.record)
+            exchange.answer(response.status, headers, self.pending)
         self.state = ENDED
         if not call.closed:
             await count_and_settle(call, outcome_of(call.record.status, left=exchange.left and not delivered))
@@ -224,23 +221,3 @@ class Relay:
     def on_left(self) -> None:
         """The client has gone."""
         left(self)
-
-
-def streams(head: dict[bytes, bytes], *, asked: bool) -> bool:
-    """Whether an answer is generated while it is read: as its own head says; what says nothing is as it was asked for.
-
-    JSON of unknown length is both: an answer sent in chunks, and what Gemini streams as an array. Anything else of
-    unknown length (speech, text) is worth no more than what its reader takes of it.
-    """
-    kind = head.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind.endswith(_EVENTS):
-        return True
-    if b"content-length" in head:
-        return False
-    return asked if not kind or kind.endswith((b"/json", b"+json")) else True
-
-
-def _length(head: dict[bytes, bytes]) -> int:
-    """The content-length, or a number over every bound where there is none."""
-    value = head.get(b"content-length")
-    return int(value) if value else 1 << 62

@@ -14,7 +14,8 @@ from taximeter.core.errors import Overloaded, RequestError, TooManyOpenFiles
 from taximeter.node.descriptors import OPEN_FILES
 from taximeter.server.client import Client
 from taximeter.server.exchange import STATUS_LINE, Exchange, Service
-from taximeter.server.framing import Head, RequestFraming
+from taximeter.server.framing import RequestFraming
+from taximeter.server.head import Head
 from taximeter.server.inline import InlineRun
 from taximeter.server.patience import Patience
 

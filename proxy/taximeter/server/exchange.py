@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from taximeter.core.errors import AnswerCut, InternalError, Overloaded, RequestError, TaximeterError
 from taximeter.server.client import Client, Then
-from taximeter.server.framing import Head
+from taximeter.server.head import Head
 from taximeter.server.inline import InlineRun, Signal
 from taximeter.server.repeated import Heads
 
@@ -122,6 +122,8 @@ class Exchange:
         self._expects_continue = head.expects_continue
         self._news: Signal | None = None
         self._head = b""
+        self._chunked = self._bodiless = False
+        self._left_bytes: int | None = None
 
     def address(self, whose: str) -> tuple[str, int] | None:
         """Host and port of the client's ("peername") or of our end ("sockname"); None: gone, or not TCP."""
@@ -302,8 +304,14 @@ class Exchange:
         """A whole answer, in one write. `headers` as `start` takes them."""
         if self.left:
             return
-        self._head = self._framed(status, headers)
-        self._write(body, b"0\r\n\r\n")
+        head = self._framed(status, headers)
+        if self._left_bytes != len(body) or self._bodiless or len(body) > JOINED_BYTES:
+            self._head = head
+            self._write(body, b"0\r\n\r\n")
+        else:  # the usual one
+            self._left_bytes = 0
+            client = self.client
+            client.then(client.write, head + body)
         self._complete()
 
     def _framed(self, status: int, headers: Headers) -> bytes:

@@ -8,41 +8,18 @@ transfer codings, missing or doubled hosts, sizes, offered upgrades (whose body 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import httptools
-import msgspec
 
-from taximeter.core.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, RequestError
+from taximeter.core.errors import BadRequest, PayloadTooLarge, RequestError
 from taximeter.server.fields import asks_for_websocket, without_upgrade
+from taximeter.server.head import Head
+from taximeter.server.judging import judged
 from taximeter.server.raw_target import encoded, path_of
 from taximeter.server.repeated import TRIES, Heads, Repeated
 
-METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
-"""All that APIs use. CONNECT asks for a tunnel, and its parser takes what follows for one; TRACE would hand the
-operator's credential back to the client; WebDAV's and others mean nothing here and at no provider."""
 END = b""
 """The event that a request's body is complete; a piece of it is never empty."""
-
-
-class Head(msgspec.Struct):
-    """A request without its body. `target` is raw; names in `headers` are in lower case."""
-
-    method: bytes
-    target: bytes
-    headers: list[tuple[bytes, bytes]]
-    version: str
-    keep_alive: bool
-    expects_continue: bool
-    upgrades: bool = False
-    """It asks for a WebSocket: what follows it is no HTTP (see `RequestFraming.rest`)."""
-    memo: dict[object, Any] = msgspec.field(default_factory=dict)
-    """What those who work with it have learned from it, each under itself (see `repeated`)."""
-
-    def with_length(self, digits: bytes) -> Head:
-        """The same for a body of another length."""
-        headers = [(name, digits) if name == b"content-length" else (name, value) for name, value in self.headers]
-        return Head(self.method, self.target, headers, self.version, self.keep_alive, False, False, self.memo)
 
 
 class _Stop(Exception):
@@ -176,23 +153,9 @@ class RequestFraming:
     # The rules.
 
     def _judge(self, method: bytes, target: bytes, version: str) -> RequestError | None:
-        if version not in ("1.1", "1.0"):
-            return BadRequest("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
-        if method not in METHODS:
-            return MethodNotAllowed("This method is not served here.", allowed=b", ".join(METHODS))
-        if target[:1] != b"/":
-            return BadRequest(
-                "The request target must be a path, or a URL whose host is the Host header's: use Taximeter as a base "
-                "URL, not as an HTTP proxy."
-            )
-        if b"#" in target:
-            return BadRequest("The request target must not contain #.")
-        if self._hosts != 1 and (self._hosts or version == "1.1"):
-            return BadRequest("A request needs exactly one Host header.", param="host")
-        if self._odd_coding:
-            return BadRequest("The only Transfer-Encoding accepted is chunked, once.", param="transfer-encoding")
-        if self._codings and version == "1.0":
-            return BadRequest("HTTP/1.0 has no Transfer-Encoding.", param="transfer-encoding")
+        wrong = judged(method, target, version, self._hosts, self._codings, odd_coding=self._odd_coding)
+        if wrong is not None:
+            return wrong
         limit = self._max_bytes
         if len(self._headers) > self._max_fields or (
             self._read_bytes > limit

@@ -8,10 +8,9 @@ else is parsed. Who works with a head keeps what it has learned in `Head.memo`, 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from taximeter.server.framing import Head
+from taximeter.server.head import Head
 
 HEAD_BYTES: Final = 8 * 1024
 BODY_BYTES: Final = 64 * 1024

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from taximeter.core.errors import UpstreamError
 from taximeter.gateway.upstream.http2_connection import Http2Connection
-from taximeter.gateway.upstream.wire import terms_of
+from taximeter.gateway.upstream.terms import terms_of
 from taximeter.server.client import at_once
 
 OK = b"\x88"

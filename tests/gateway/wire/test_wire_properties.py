@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taximeter.core.errors import UpstreamError
-from taximeter.gateway.upstream.wire import Terms, WireConnection
+from taximeter.gateway.upstream.terms import Terms
+from taximeter.gateway.upstream.wire import WireConnection
 from upstream import LAST_CHUNK, chunk
 
 SOCKETS = socket.socketpair()

@@ -145,6 +145,11 @@ class SniffingMeter:
         return self._chosen
 
 
+def chosen(meter: Meter) -> Meter:
+    """The meter for the rest of an answer that has begun: the one that a `SniffingMeter` has found to be right."""
+    return meter._inner() if isinstance(meter, SniffingMeter) and meter._chosen is not None else meter
+
+
 class HeadMeter:
     """Meters nothing but the answer's head: an encoding that cannot be read, or an answer that is no inference."""
 

@@ -16,6 +16,7 @@ from taximeter.core.bounds import MAX_COST_NUSD
 from taximeter.core.record import SATURATED, Open, Operation, Outcome, Record, Source, outcome_of
 from taximeter.core.usage import NOTHING, Reading
 from taximeter.flavors.dialects import UNMETERED
+from taximeter.flavors.framing.body import chosen
 from taximeter.flavors.meter import Flavor, Meter, Prepared
 from taximeter.gateway.metering.counting import lacks
 from taximeter.gateway.metering.rest import take_rest
@@ -110,15 +111,23 @@ class Call:
     def feed(self, chunk: bytes, now_ns: int) -> bytes:
         """A part of the answer has come; returns what of it may go to the client now."""
         record = self.record
-        if self.read_ns is None and record.stream:
-            record.ttft_ms = (now_ns - self.started_ns) // 1000 / 1000
-        self.read_ns = now_ns
+        first, self.read_ns = self.read_ns is None, now_ns
         record.response_bytes += len(chunk)
         try:
+            if first:
+                return self._feed_first(chunk, now_ns)
             return self.meter.feed(chunk)  # type: ignore[union-attr]  # begun by `begin_answer`
         except Exception:  # metering never breaks the relay
             log.exception("%s: a meter failed; the answer goes on, its usage is unknown", self.record.request_id)
             return chunk
+
+    def _feed_first(self, chunk: bytes, now_ns: int) -> bytes:
+        if self.record.stream:
+            self.record.ttft_ms = (now_ns - self.started_ns) // 1000 / 1000
+        assert self.meter is not None  # noqa: S101
+        passed = self.meter.feed(chunk)
+        self.meter = chosen(self.meter)
+        return passed
 
     def finish(self) -> bytes:
         """The answer is over, for whatever reason; returns what was held back of it."""

@@ -21,6 +21,7 @@ INTERIM_HEADS = 32
 HEAD, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)
 """What the next bytes are: a head, a body of known length, chunks, or everything until the connection closes."""
 
+_LAST_CHUNK = b"0\r\n\r\n"
 _FRAMING = HOP_BY_HOP | {b"content-length"}
 _keep_alive_timeout = re.compile(rb"(?i)(?:^|[,\s])timeout\s*=\s*\"?(\d{1,9})").search
 
@@ -33,9 +34,9 @@ class ResponseFraming:
     """Reads answers one after another. After `feed`, look at `wrong`, then `complete` and `clean`, then `mode`."""
 
     __slots__ = (
-        "_barren_bytes", "_framing", "_head_bytes", "_head_only", "_interim", "_interim_bytes", "_length", "_parser",
-        "_pieces", "_refusal", "body_left", "clean", "complete", "headers", "keep_alive", "kept_s", "mode", "on_body",
-        "status", "wrong",
+        "_barren_bytes", "_framing", "_head_bytes", "_head_only", "_interim", "_interim_bytes", "_length", "_of_11",
+        "_parser", "_pieces", "_refusal", "body_left", "clean", "complete", "headers", "keep_alive", "kept_s", "mode",
+        "on_body", "status", "wrong",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -59,6 +60,8 @@ class ResponseFraming:
         self.wrong = ""
         """Why this is not an answer that can be framed safely."""
         self._head_only = head_only
+        self._of_11 = False
+        """The first head began as one of HTTP/1.1 does."""
         self.headers: list[tuple[bytes, bytes]] = []
         """Lower-case names; hop-by-hop headers gone, content-length rebuilt."""
         self._framing: list[tuple[bytes, bytes]] = []
@@ -69,9 +72,11 @@ class ResponseFraming:
     def feed(self, data: bytes) -> bytes:
         """Parse, in the modes HEAD and CHUNKED; returns what of the body was in `data`."""
         in_head = self.mode == HEAD
-        if in_head and not self._head_bytes and data[0] != 0x48:  # llhttp would skip CR and LF before the H
-            self.wrong = "Expected HTTP/"
-            return b""
+        if in_head and not self._head_bytes:
+            self._of_11 = data.startswith(b"HTTP/1.1 ")
+            if not self._of_11 and data[0] != 0x48:  # llhttp would skip CR and LF before the H
+                self.wrong = "Expected HTTP/"
+                return b""
         exact = True
         try:
             self._parser.feed_data(data)
@@ -83,13 +88,16 @@ class ResponseFraming:
         piece = b"" if not pieces else pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         if in_head:
-            self._check_head_size(data)
+            ends_at = self._check_head_size(data)
             if self.wrong:
                 return b""  # nobody has seen the head, so nobody gets its body
             self.body_left -= len(piece)
-        if self.complete:
-            self.clean = exact and self._nothing_follows(data, piece, in_head)
-        elif not piece and not in_head:
+            if self.complete:
+                self.clean = exact and self._nothing_follows(data, piece, ends_at)
+            self._barren_bytes = 0
+        elif self.complete:
+            self.clean = exact and self.mode == CHUNKED and data.endswith(_LAST_CHUNK)
+        elif not piece:
             self._barren_bytes += len(data)
             if self._barren_bytes > HEAD_BYTES:  # chunk extensions or trailers without end
                 self.wrong = self.wrong or "too much between two chunks"
@@ -128,11 +136,8 @@ class ResponseFraming:
         if 100 <= status < 200:
             self._skip_interim(status)
             return
-        version = parser.get_http_version()
-        if version != "1.1":
-            self.keep_alive = False
-            if version != "1.0":
-                self._refuse(f"HTTP version {version}")
+        if self._interim or not self._of_11:
+            self._check_version(parser.get_http_version())
         if not 200 <= status < 600:
             self._refuse(f"status {status:03}")
         if len(self.headers) + len(self._framing) > HEAD_FIELDS:
@@ -155,6 +160,12 @@ class ResponseFraming:
             self.complete = True
 
     # The rules.
+
+    def _check_version(self, version: str) -> None:
+        if version != "1.1":
+            self.keep_alive = False
+            if version != "1.0":
+                self._refuse(f"HTTP version {version}")
 
     def _skip_interim(self, status: int) -> None:
         self._interim += 1
@@ -188,24 +199,28 @@ class ResponseFraming:
         self._refusal = what
         raise _Stop
 
-    def _check_head_size(self, data: bytes) -> None:
+    def _check_head_size(self, data: bytes) -> int:
+        """Returns where in `data` the head ends; -1 where that cannot be told cheaply."""
+        ends_at = -1
         if self.mode == HEAD:
             self._head_bytes += len(data)
             size = self._head_bytes
         elif not self._head_bytes and not self._interim:
-            size = data.find(b"\r\n\r\n")
+            size = ends_at = data.find(b"\r\n\r\n")
         else:
             size = self._interim_bytes + _size(self.headers)
         if size > HEAD_BYTES:
             self.wrong = self.wrong or f"a head of more than {HEAD_BYTES} bytes"
+        return ends_at
 
-    def _nothing_follows(self, data: bytes, piece: bytes, in_head: bool) -> bool:
-        """Whether the answer ends where `data` ends. llhttp takes CR and LF after an answer for nothing at all."""
+    def _nothing_follows(self, data: bytes, piece: bytes, head_ends_at: int) -> bool:
+        """Whether the answer ends where `data` ends. llhttp takes CR and LF after an answer for nothing at all.
+
+        What cannot be told cheaply is rare, and costs a connection, not a customer's privacy.
+        """
         if self.mode == CHUNKED:
-            return data.endswith(b"0\r\n\r\n")
-        if not in_head or self._head_bytes or self._interim:
-            return False  # cannot be told cheaply; rare, and costs a connection, not a customer's privacy
-        return data.find(b"\r\n\r\n") + 4 + len(piece) == len(data)
+            return data.endswith(_LAST_CHUNK)
+        return head_ends_at >= 0 and head_ends_at + 4 + len(piece) == len(data)
 
 
 def _size(fields: list[tuple[bytes, bytes]]) -> int:

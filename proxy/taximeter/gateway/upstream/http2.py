@@ -21,7 +21,7 @@ from taximeter.gateway.upstream.http2_connection import Http2Connection
 from taximeter.gateway.upstream.http2_stream import NotProcessed
 from taximeter.gateway.upstream.opening import Body, Kept, Transport, origin_of
 from taximeter.gateway.upstream.response import Response
-from taximeter.gateway.upstream.wire import terms_of
+from taximeter.gateway.upstream.terms import terms_of
 from taximeter.server.client import Then
 from taximeter.server.inline import in_task
 from taximeter.server.keepalive import keepalive

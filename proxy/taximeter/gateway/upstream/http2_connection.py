@@ -37,7 +37,7 @@ from taximeter.gateway.upstream.goaway import Frames, Goaway
 from taximeter.gateway.upstream.http2_answers import ERRORS, Headers, of_breach, of_end, of_goaway, of_reset, read_head
 from taximeter.gateway.upstream.http2_stream import WINDOW_BYTES, NotProcessed, Stream
 from taximeter.gateway.upstream.response import Response
-from taximeter.gateway.upstream.wire import Terms
+from taximeter.gateway.upstream.terms import Terms
 
 MOST_STREAMS = 1_000
 """On one connection, whatever the upstream allows."""

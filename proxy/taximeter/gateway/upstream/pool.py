@@ -14,7 +14,8 @@ from time import monotonic
 from taximeter.core.errors import UpstreamTimeout
 from taximeter.gateway.upstream.dial import Dialer, Origin, unreachable
 from taximeter.gateway.upstream.idleness import Idleness
-from taximeter.gateway.upstream.wire import WireConnection, terms_of
+from taximeter.gateway.upstream.terms import terms_of
+from taximeter.gateway.upstream.wire import WireConnection
 from taximeter.server.client import Then, at_once
 from taximeter.server.inline import in_task
 

@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Protocol, cast
 
-import msgspec
-
 from taximeter.core.errors import (
     UpstreamCut,
     UpstreamError,
@@ -25,32 +23,11 @@ from taximeter.core.errors import (
 from taximeter.gateway.upstream.framing import CHUNKED, HEAD, UNTIL_CLOSE, ResponseFraming
 from taximeter.gateway.upstream.idleness import before
 from taximeter.gateway.upstream.response import Response
+from taximeter.gateway.upstream.terms import Terms
 from taximeter.gateway.upstream.upload import Upload
-from taximeter.server.client import Then, at_once
 
 WHOLE_BYTES = 64 * 1024
 """Head and body up to this go out in one write: copying them together is cheaper than a second system call."""
-
-
-class Terms(msgspec.Struct):
-    """What holds for every connection of one upstream. Ticks are beats of the pool's clock."""
-
-    name: str
-    first_byte_ticks: int
-    idle_ticks: int
-    keep_alive_s: float
-    """How long an idle connection may be used."""
-    then: Then = at_once
-    """How bytes leave: no request before its line is written."""
-
-
-def terms_of(
-    name: str, first_byte_timeout_s: float, idle_timeout_s: float, keep_alive_s: float, then: Then
-) -> tuple[Terms, float]:
-    """The terms, and the seconds of a beat."""
-    beat_s = min(1.0, max(0.01, min(first_byte_timeout_s, idle_timeout_s, keep_alive_s) / 10))
-    first_byte_ticks, idle_ticks = math.ceil(first_byte_timeout_s / beat_s), math.ceil(idle_timeout_s / beat_s)
-    return Terms(name, first_byte_ticks, idle_ticks, keep_alive_s, then), beat_s
 
 
 class Keeper(Protocol):
@@ -156,8 +133,19 @@ class WireConnection(asyncio.Protocol):
             return
         framing = self._framing
         mode = framing.mode
-        if mode == CHUNKED or mode == HEAD:  # noqa: PLR1714, SIM109 -- per chunk, and a tuple costs more
-            self._read(data, response)
+        if mode == CHUNKED:
+            piece = framing.feed(data)
+            if piece and not (framing.complete or framing.wrong or self._upload is not None):
+                self._silence = 0
+                response.feed(piece, False)
+            else:
+                self._read(piece, response)
+            return
+        if mode == HEAD:
+            piece = framing.feed(data)
+            if framing.status and not framing.wrong:
+                response.headers, response.status = framing.headers, framing.status
+            self._read(piece, response)
             return
         self._silence = 0
         if mode == UNTIL_CLOSE:
@@ -189,13 +177,9 @@ class WireConnection(asyncio.Protocol):
 
     # From bytes to the answer.
 
-    def _read(self, data: bytes, response: Response) -> None:
-        """A head, or chunks. Bytes after the end never count as an answer."""
+    def _read(self, piece: bytes, response: Response) -> None:
+        """What came of a head, or of chunks that are not just some more. What follows the end is never an answer."""
         framing = self._framing
-        in_head = framing.mode == HEAD
-        piece = framing.feed(data)
-        if in_head and framing.status and not framing.wrong:
-            response.headers, response.status = framing.headers, framing.status
         if framing.wrong:
             if piece:
                 response.feed(piece, False)
