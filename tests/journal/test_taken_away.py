@@ -136,6 +136,37 @@ async def test_a_disk_that_refuses_is_asked_again_and_said_once(
     assert [each.request_id for each in records(tmp_path)] == ["a", "r0", "r1", "r2"]
 
 
+@pytest.mark.parametrize("rolls", [True, False])
+async def test_what_cannot_be_put_back_yet_is_kept_though_its_calls_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rolls: bool
+) -> None:
+    """Another file is begun meanwhile: closed, the lines of the old one would be gone with it."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = journal(tmp_path, roll_bytes=2_000)
+    opened = writer.open(opening("first"))
+    path = opened.path
+    with monkeypatch.context() as broken:
+        broken.setattr(taken, "replace_lost", refuse)
+        if rolls:
+            writer.close(opened, record("first"))
+            path.unlink()
+        for n in range(20):
+            call(writer, f"r{n}")
+        if not rolls:
+            path.unlink()
+            writer.close(opened, record("first"))
+        await looked(writer)
+        assert path not in files(tmp_path)
+    await looked(writer)
+    assert [each for each in writer._files.all if each.path == path] == []
+    assert isinstance(lines(path)[-1].end, End)
+    assert {each.request_id for each in records(tmp_path)} == {"first", *(f"r{n}" for n in range(20))}
+    writer.shutdown()
+
+
 async def test_others_are_told_even_where_all_of_the_directory_was_removed(tmp_path: Path) -> None:
     writer = journal(tmp_path / "j")
     call(writer, "a")

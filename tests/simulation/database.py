@@ -6,7 +6,6 @@ A transaction is one step of the simulation, so it is atomic; a process may die,
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ class SqlHost:
         """So many of the next commits take effect, and nobody is told."""
         self.refuses = 0
         """So many of the next do not take effect."""
-        shutil.copyfile(template(), self.path)
+        self.path.write_bytes(template())
 
     @property
     def url(self) -> str:
@@ -44,25 +43,28 @@ class SqlHost:
 
 
 @cache
-def template() -> Path:
-    """An empty history, made once."""
-    folder = Path(tempfile.mkdtemp(prefix="taximeter-simulation-", dir=SHM if SHM.is_dir() else None))
-    path = folder / "empty.db"
-    with Database(f"sqlite:///{path}") as database:
-        database.prepare()
-        Store(database, "n", events=False, now_us=lambda: 0).prepare()
-        with database.writing() as connection:
-            connection.exec_driver_sql("UPDATE history_meta SET value = 'simulated' WHERE name = 'id'")
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return path
+def template() -> bytes:
+    """An empty history's file, made once."""
+    with tempfile.TemporaryDirectory(prefix="taximeter-simulation-", dir=SHM if SHM.is_dir() else None) as folder:
+        path = Path(folder, "empty.db")
+        with Database(f"sqlite:///{path}") as database:
+            database.prepare()
+            Store(database, "n", events=False, now_us=lambda: 0).prepare()
+            with database.writing() as connection:
+                connection.exec_driver_sql("UPDATE history_meta SET value = 'simulated' WHERE name = 'id'")
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return path.read_bytes()
 
 
 @cache
 def _compiled() -> tuple[Any, Any]:
     """A dialect that knows its SQLite, and what was compiled for it: a statement is found by both."""
-    with Database(f"sqlite:///{template()}") as database, database.reading() as connection:
-        return connection.engine.dialect, LRUCache(2_000)
+    with tempfile.TemporaryDirectory(prefix="taximeter-simulation-") as folder:
+        path = Path(folder, "empty.db")
+        path.write_bytes(template())
+        with Database(f"sqlite:///{path}") as database, database.reading() as connection:
+            return connection.engine.dialect, LRUCache(2_000)
 
 
 @contextlib.contextmanager

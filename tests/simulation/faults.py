@@ -106,7 +106,8 @@ def strike(simulation: Simulation, fault: Fault) -> None:
                     world.counts["kills"] += 1
                     node.died(process)
         case "stop":
-            node.stop(fault.role)
+            if _of(node, fault.role):
+                node.stop(fault.role)
         case "stall":
             for process in _of(node, fault.role):
                 process.stands_until_ns = world.now_ns + int(fault.amount * 1e9)

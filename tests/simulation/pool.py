@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import faulthandler
+import resource
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,9 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
+MOST_BYTES = 4 << 30
+"""Of memory for each process: an error there is better than a machine that ends another's."""
+GRACE_S = 0.5
 START_S = 60.0
 """A process that has not come up after so long is given up."""
 
@@ -57,9 +61,10 @@ class _Worker(Generic[Task]):
         return True
 
     def end(self) -> None:
+        self.pipe.close()
+        self.process.join(GRACE_S)  # it sees the end of the pipe, and sweeps up
         self.process.kill()
         self.process.join()
-        self.pipe.close()
 
 
 def spread(
@@ -115,6 +120,7 @@ def _result(worker: _Worker[Any], bound_s: float) -> tuple[Any, bool]:
 
 
 def _serve(pipe: Any, work: Callable[[Any], Any], bound_s: float) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     pipe.send(None)
     while True:
         try:

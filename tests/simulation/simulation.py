@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import random
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextvars import Context
@@ -347,27 +346,31 @@ def _net(simulation: Simulation) -> Iterator[None]:
 
 def run(plan: Scenario, *, tells: bool = False) -> Outcome:
     """Run it. What breaks a promise is told in the outcome."""
-    folder = Path(tempfile.mkdtemp(prefix="taximeter-simulated-", dir=SHM if SHM.is_dir() else None))
+    collecting = gc.isenabled()
+    gc.freeze()
+    gc.disable()
+    try:
+        with tempfile.TemporaryDirectory(prefix="taximeter-simulated-", dir=SHM if SHM.is_dir() else None) as folder:
+            return _run(plan, Path(folder), tells=tells)
+    finally:
+        gc.collect()  # all of the simulation, now that nobody has it: frozen by the next run it would stay for good
+        if collecting:
+            gc.enable()
+
+
+def _run(plan: Scenario, folder: Path, *, tells: bool) -> Outcome:
     simulation = Simulation(plan, folder, tells=tells)
     world, loop = simulation.world, simulation.loop
     violation = ""
-    gc.freeze()
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        with installed(world, simulation.disk, plan.tuning), _net(simulation):
-            try:
-                loop.run_until_complete(simulation.course())
-            except (audit.Uneven, Stuck) as broken:
-                violation = f"{type(broken).__name__}: {broken}"
-            world.over = True
-            if loop.failures and not violation:
-                violation = f"living code let escape: {loop.failures[0]!r}"
-            simulation.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if collecting:
-            gc.enable()
+    with installed(world, simulation.disk, plan.tuning), _net(simulation):
+        try:
+            loop.run_until_complete(simulation.course())
+        except (audit.Uneven, Stuck) as broken:
+            violation = f"{type(broken).__name__}: {broken}"
+        world.over = True
+        if loop.failures and not violation:
+            violation = f"living code let escape: {loop.failures[0]!r}"
+        simulation.close()
     return Outcome(
         seed=plan.seed, counts=dict(world.counts), digest=world.digest, violation=violation, story=world.story or []
     )

@@ -47,11 +47,15 @@ class OpenFiles:
         return new
 
     def end_idle(self) -> None:
-        """End every old file that has neither open calls nor waiting lines."""
+        """End every old file that has neither open calls nor waiting lines.
+
+        One that was taken away and cannot be put back now stays open: its lines are in nobody else's hands.
+        """
         self._writer.write()
         for file in [f for f in self.all if f is not self.current and not f.calls and not f.waiting]:
-            self.all.remove(file)
-            self._end(file)
+            if self._look_after(file):
+                self.all.remove(file)
+                self._end(file)
 
     def shutdown(self) -> None:
         """End every file, and release its lock. One with calls still open is left to recovery."""
@@ -61,6 +65,7 @@ class OpenFiles:
                 log.warning("journal %s is left to recovery with %d open calls", file.path.name, file.calls)
                 self._release(file)
             else:
+                self._look_after(file)
                 self._end(file)
         self.all.clear()
 
@@ -69,6 +74,8 @@ class OpenFiles:
         self._writer.write()  # numbered in the file as it is
         for file in self.all:
             self._look_after(file)
+        if len(self.all) > 1:  # one that could not be ended, as it was taken away, may be put back now
+            self.end_idle()
         fds = [file.fd for file in self.all if file.dirty and file.fd >= 0]
         directory = self._identity.directory if self._renamed or any(file.new for file in self.all) else None
         for file in self.all:
@@ -78,7 +85,6 @@ class OpenFiles:
 
     def _end(self, file: JournalFile) -> None:
         """Write the end line (where that fails, recovery will) and let go of the file."""
-        self._look_after(file)
         if file.fd >= 0:
             self._lines.put(file, encode(Line(end=End(seq=file.seq, at=self._identity.now_us()))))
         self._release(file)
@@ -89,14 +95,17 @@ class OpenFiles:
         if fd >= 0:
             self._sync.retire(fd)
 
-    def _look_after(self, file: JournalFile) -> None:
+    def _look_after(self, file: JournalFile) -> bool:
         """Keep what somebody took from under us: a file removed, moved or replaced is put back as it was, under its own
-        name, so that no sink counts twice; one that was cut is ended, and another goes on. Both are alarmed."""
+        name, so that no sink counts twice; one that was cut is ended, and another goes on. Both are alarmed.
+
+        False: it is taken away still, and cannot be put back now.
+        """
         status = self._lines.status
         try:
             state = whereabouts(file)
             if state is Whereabouts.SOUND or (state is Whereabouts.CUT and file.waiting):
-                return
+                return True
             path, size, seq = file.path, file.size, file.seq
             if state is Whereabouts.LOST:
                 self._sync.retire(put_back(file))
@@ -116,3 +125,4 @@ class OpenFiles:
             self._endangered = False
             status.repaired += 1
         self._lines.tell()
+        return not self._endangered
