@@ -125,7 +125,7 @@ class Dialect(Row, frozen=True, kw_only=True, eq=False):
         reading = usual(body, provider)
         if reading is not None:
             reading.upstream_request_id = request_id(answer.headers) or reading.upstream_request_id
-            reading.finished = True
+            reading.finished = self.metered
         return reading
 
     def input(self, body: bytes) -> Countable:

@@ -38,6 +38,7 @@ _COMPUTE_TOKENS = ((b"x-compute-tokens", "input_tokens"),)  # TEI, whose body is
 UNMETERED = Dialect(
     # what is no inference; what gives back another call's answer is `polls`
     metered=False,
+    usual=usual.nothing,
 )
 UNKNOWN = Dialect(
     # A POST no rule knows: recorded as `other`, so neither chat nor embedding nor rerank, and nothing is counted; what

@@ -162,6 +162,11 @@ def embeddings(body: bytes, _provider: str) -> Reading | None:
     )
 
 
+def nothing(_body: bytes, _provider: str) -> Reading | None:
+    """The reading of an answer that is not read."""
+    return Reading()
+
+
 def one_line(raw: bytes) -> bytes:
     """Valid JSON without line breaks (it goes into a journal of lines); otherwise as it came."""
     return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
