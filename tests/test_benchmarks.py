@@ -1,5 +1,6 @@
 """The arithmetic of the benchmarks and the page it is written to; no load is run here."""
 
+from dataclasses import replace
 from subprocess import Popen
 from typing import cast
 
@@ -142,6 +143,12 @@ def test_a_request_goes_out_with_its_length_and_the_names_a_proxy_wants():
     assert b"authorization: Bearer other" in head and b"sk-bench" not in head and b"content-length: 13" in head
     running = Running("peer", "", cast("Popen[bytes]", None), "none", models={"a": "peer::a"})
     assert (body, running.named(body)) == (b'{"model":"a"}', b'{"model":"peer::a"}')
+
+
+def test_a_proxy_that_bears_fewer_connections_gets_fewer():
+    running = Running("peer", "", cast("Popen[bytes]", None), "none")
+    assert running.connections(32) == 32
+    assert [replace(running, most_connections=8).connections(wanted) for wanted in (32, 4)] == [8, 4]
 
 
 def test_turns_are_found_by_proxy():

@@ -21,6 +21,9 @@ MODELS = {
     "text-embedding-3-small": "openai:text-embedding-3-small",
     "claude-sonnet-4-5": "anthropic:claude-sonnet-4-5",
 }
+CONNECTIONS = 8
+"""A call holds one of its 15 database sessions as long as it lasts, and who waits for one holds up the whole loop: with
+more calls at once than that, all stand still for 30 s at a time."""
 COUNTED = "SELECT count(*), sum(total_tokens) FROM usage_logs WHERE status = 'success'"
 
 
@@ -54,9 +57,10 @@ def anyllm(upstream_port: int, folder: Path) -> Running:
         f"any-llm gateway {VERSION}",
         f"http://127.0.0.1:{port}/v1",
         process,
-        "a row a call and the user's spend in SQLite",
+        f"a row a call and the user's spend in SQLite; {CONNECTIONS} connections",
         headers={"Authorization": f"Bearer {key}"},
         models=MODELS,
+        most_connections=CONNECTIONS,
         books=books.of_sqlite(database, COUNTED),
     )
 

@@ -97,13 +97,19 @@ def serving(argv: list[str], port: int, *, env: dict[str, str] | None = None, lo
     return process
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL when its end is late, for the process and what is left of its children."""
+def stop(process: subprocess.Popen[bytes], within_s: float | None = None) -> None:
+    """SIGTERM, and SIGKILL when its end is late, for the process and what is left of its children.
+
+    `within_s`: what is late, for a process whose end nobody is interested in.
+    """
     pids = tree(process.pid)
     process.send_signal(signal.SIGTERM)
     try:
-        ended(process)
-    except TimeoutError:
+        if within_s is None:
+            ended(process)
+        else:
+            process.wait(within_s)
+    except (TimeoutError, subprocess.TimeoutExpired):
         process.kill()
         process.wait()
     for pid in pids:

@@ -29,7 +29,7 @@ Settled = Callable[[Running], None]
 """Waits until a proxy has done all that its load gave it to do."""
 
 MOST_FAILED_SHARE = 0.01
-WARM_TRIES = 10
+WARM_TRIES, PEER_END_S = 5, 5.0
 ENOUGH_CALLS, LONGEST_TURNS = 600, 3
 """Slow proxies get longer turns, up to three times as long, so that they come to some hundred calls, too."""
 UNREAD_NAME, UNREAD_METERING = "taximeter, usage not read", "the same, but of the call only: no usage, no price"
@@ -75,7 +75,7 @@ def compare(
             own.mkdir()
             try:
                 running = start(port, own)
-                stack.callback(processes.stop, running.process)
+                stack.callback(processes.stop, running.process, PEER_END_S if running.admin_port is None else None)
                 start_s[running.name] = answers.first(running, scenario.path, scenario.body)
                 answers.check(running, scenario.path, scenario.body, direct)
             except LeftOut as missing:

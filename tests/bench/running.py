@@ -29,6 +29,13 @@ class Running:
     marks: dict[str, str] = field(default_factory=dict)
     """Headers of its answers without which they did not come the way that is measured."""
 
+    most_connections: int = 0
+    """What it bears of connections at once. 0: as many as a scenario has."""
+
+    def connections(self, wanted: int) -> int:
+        """How many connections load it where a scenario has `wanted`."""
+        return min(wanted, self.most_connections or wanted)
+
     def named(self, body: bytes) -> bytes:
         """A request's body with the model's name as it goes there."""
         for name, other in self.models.items():

@@ -48,7 +48,9 @@ class Scenario:
         """Load a proxy for `seconds`; what failed is counted."""
         body = running.named(self.body)
         lua = wrk.script(folder / "post.lua", body, running.headers)
-        return wrk.run(running.url + (path or self.path), lua, connections=self.connections, seconds=seconds)
+        return wrk.run(
+            running.url + (path or self.path), lua, connections=running.connections(self.connections), seconds=seconds
+        )
 
 
 class Streams(Scenario):
@@ -58,7 +60,7 @@ class Streams(Scenario):
         return streams.to_the_end(
             running.url + (path or self.path),
             running.named(self.body),
-            connections=self.connections,
+            connections=running.connections(self.connections),
             seconds=seconds,
             headers=running.headers,
         )
