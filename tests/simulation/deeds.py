@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from simulation import asked
 from simulation.world import BEGINS_NS
 from taximeter.billing.books import Tariff
 from taximeter.billing.period import QUARTER_US, Asked, Period
@@ -30,7 +31,7 @@ class Deed(NamedTuple):
 
     at_s: float
     kind: str
-    """write off, reprice, close."""
+    """write off, reprice, close, seal."""
     node: int
     amount: int = 0
     """By how much prices are multiplied, from then on."""
@@ -65,6 +66,10 @@ def draw(seed: int, over_s: float, nodes: int, workspaces: int, *, jobs: bool) -
             ends = start + drawn.choice((1, 2, 6, 12))
             at_s = drawn.random() * over_s
             found.append(Deed(at_s, "close", drawn.randrange(nodes), workspace=whose, quarters=(start, ends)))
+    seals = random.Random(f"{seed}/seals")
+    if seals.random() < 0.4:
+        times = seals.randrange(1, 4)
+        found += [Deed(seals.random() * over_s, "seal", seals.randrange(nodes)) for _ in range(times)]
     return tuple(sorted(found))
 
 
@@ -119,11 +124,14 @@ class Operators:
         try:
             if deed.kind == "write off":
                 await parts.owed.write_off(0)
+            elif deed.kind == "seal":
+                await parts.history.seal_evidence(world.wall_ns() // 1_000, [asked.signer()])
+                world.counts["seals"] += 1
             elif deed.kind == "reprice":
                 await parts.corrections.reprice(Filters(), dry_run=False)
             else:
-                asked = Asked(workspace=deed.workspace, period=period_of(deed.quarters))
-                await control.billing.close(asked, Tariff(PLANS), by="simulation")
+                wanted = Asked(workspace=deed.workspace, period=period_of(deed.quarters))
+                await control.billing.close(wanted, Tariff(PLANS), by="simulation")
                 world.counts["statements"] += 1
         except TaximeterError as error:
             world.tell(f"{deed.kind}: {error}")

@@ -254,6 +254,8 @@ class Control:
     def __init__(self, node: Node, process: Process) -> None:
         self.node = node
         self.process = process
+        self.passed_before = node.simulation.sql.passed()
+        """What history had of each journal, when this process began; nobody of the product was asked."""
         boot = Boot(
             settings=replace(node.settings, history=HistorySettings(url=node.simulation.sql.url)),
             node=node.name,

@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simulation.audit import budgets, calls, journals, owed, prices, rates, redis, sql, statements, webhook
+from simulation.audit import (
+    answers,
+    budgets,
+    calls,
+    evidence,
+    journals,
+    owed,
+    prices,
+    prometheus,
+    rates,
+    redis,
+    sql,
+    statements,
+    webhook,
+)
 from simulation.audit.uneven import NotYet, Uneven
 
 if TYPE_CHECKING:
@@ -28,6 +42,7 @@ def compare(simulation: Simulation) -> None:
         owed.compare(simulation, records, lost, history)
         sql.compare(history, books)
         statements.compare(simulation, records, history)
+        evidence.compare(history, books)
     prices.compare(simulation, records)
     redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
     budgets.compare(simulation, records, lost)
@@ -41,5 +56,7 @@ def compare(simulation: Simulation) -> None:
     drift = sum(node.control.parts.counters.auditor.drift for node in simulation.nodes if node.control is not None)
     if drift and not simulation.redis_forgot:
         raise Uneven(f"the audit of Redis against history had to mend {drift} workspaces, and Redis had lost nothing")
+    prometheus.compare(simulation, books)
+    answers.compare(simulation, records)  # last, as it asks most, and books that are not even yet are compared again
     simulation.world.counts["records"] = len(records)
     simulation.world.counts["known lost"] = lost
