@@ -147,7 +147,9 @@ HEADERS = [
 ]
 
 
-@given(answers, st.sampled_from([CHAT, EMBEDDINGS, UNMETERED]), st.sampled_from(HEADERS), st.sampled_from([200, 201, 400]))
+@given(
+    answers, st.sampled_from([CHAT, EMBEDDINGS, UNMETERED]), st.sampled_from(HEADERS), st.sampled_from([200, 201, 400])
+)
 def test_a_whole_answer_reads_the_same_by_the_short_cut_and_by_a_meter(answer, flavor, headers, status):
     head = Answer(status=status, content_type=b"application/json", headers=headers)
     same_by_meter(flavor, head, msgspec.json.encode(answer))
