@@ -25,12 +25,11 @@ provider and take turns, round by round, since the speed of a machine changes wi
 within a round. Figures are medians over the rounds, in brackets the least and the greatest.
 
 Every proxy has on what it has of metering. Its answer is compared with the provider's own before the rounds; one that
-says something else, or fails more than a hundredth of its calls, is left out. All get the same connections (fewer
-where its row says so), each of which calls again once it is answered; a slow proxy has turns up to three times as long.
-**counted** is what a proxy's
-own books hold of the calls that the provider answered during its turns, at whose ends the load hangs up on the calls
-under way (those are billed, too); `-`: it keeps none that can be read. **PSS** is the memory of its processes after the
-load, **start** the time from its first instruction to its first 200, on one core.
+says something else, or fails more than a hundredth of its calls, is left out. All get the same connections (fewer where
+its row says so), each of which calls again once it is answered; a slow proxy has turns up to three times as long.
+**counted** is what a proxy's own books hold of the calls that the provider answered during its turns, at whose ends the
+load hangs up on the calls under way (those are billed, too); `-`: it keeps none that can be read. **PSS** is the memory
+of its processes after the load, **start** the time from its first instruction to its first 200, on one core.
 
 Taximeter has no switch that turns metering off. What comes nearest is a path it knows to be no inference: such a call
 is relayed, written down and delivered in the same way, but its answer is not read for usage and nothing is priced. The
