@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from simulation.simulation import Outcome, Scenario, run
 
-PARTS = ("faults", "receiver", "calls", "tuning", "settings", "budgets", "nodes", "workers")
+PARTS = ("faults", "deeds", "receiver", "calls", "tuning", "settings", "budgets", "nodes", "workers")
 """What may be left out of a scenario, in the order in which it is tried: faults explain most."""
 
 
@@ -71,18 +71,25 @@ def _items(plan: Scenario, name: str) -> Sequence[Any]:
     """A part of a scenario as a list of which some may go; a number of nodes is as many of them as are beyond one."""
     value = getattr(plan, name)
     if name == "settings":
-        return [(section, key, each) for section, keys in value.items() for key, each in keys.items()]
+        return [
+            (section, key, each)
+            for section, of in value.items()
+            for key, each in (of.items() if isinstance(of, dict) else [("", of)])
+        ]
     if isinstance(value, int):
         return list(range(value - 1))
     return list(value.items()) if isinstance(value, dict) else value
 
 
 def _with(plan: Scenario, name: str, left: Sequence[Any]) -> Scenario:
-    value: Any = left
+    value: Any = type(getattr(plan, name))(left) if isinstance(getattr(plan, name), list | tuple) else left
     if name == "settings":
         value = {}
         for section, key, each in left:
-            value.setdefault(section, {})[key] = each
+            if key:
+                value.setdefault(section, {})[key] = each
+            else:
+                value[section] = each
     elif isinstance(getattr(plan, name), int):
         value = 1 + len(left)
     elif isinstance(getattr(plan, name), dict):
