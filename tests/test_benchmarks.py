@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from bench import answers, books, interpreter, latency, lightrag, otel, page, path, rounds, workers
+from bench import answers, books, interpreter, latency, lightrag, otel, page, path, provider, rounds, workers
 from bench.figures import Books, LeftOut, Load, Measured, Spread, Turn, by_title_us, of_proxy, ratios
 from bench.paced import Latency, request
 from bench.running import Running
@@ -281,3 +281,29 @@ def test_the_path_of_a_call_is_its_loop_turns_and_their_system_calls():
         "| 2 | `epoll_wait`, `read` (upstream: answer), `write` (client: answer) |",
         "",
     ]
+
+
+class Written:
+    """A transport that keeps what is written."""
+
+    def __init__(self):
+        self.last = b""
+
+    def write(self, data):
+        self.last = data
+
+
+async def test_the_benchs_provider_tells_what_it_has_answered():
+    answers_made = provider.Answers(chunks=1, answer_bytes=4, embedding_bytes=8)
+    connection, wire = provider.Connection(answers_made, 0), Written()
+    connection.connection_made(wire)
+    said = []
+    for path_asked, body in (("chat/completions", b"{}"), ("messages", b"{}"), ("embeddings", b"{}"),
+                             ("chat/completions", b'{"stream":true}')):  # fmt: skip
+        connection.data_received(b"POST /v1/%b HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (
+            path_asked.encode(), len(body), body))  # fmt: skip
+        said.append(wire.last)
+    assert [b'"xxxx"' in said[0], b'"type": "message"' in said[1], b'"AAAAAAAA"' in said[2]] == [True] * 3
+    assert said[3].endswith(b"[DONE]\n\n\r\n0\r\n\r\n")
+    connection.data_received(b"GET /health HTTP/1.1\r\n\r\n")
+    assert wire.last.endswith(b'{"calls": 4, "tokens": 150}')
