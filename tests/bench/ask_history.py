@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
+from typing import Any
 
 from bench.generate_history import DAY_US, END_US, US
 from taximeter.sinks.history.read.reader import Reader
@@ -23,7 +24,7 @@ RAGGED = Filters(from_us=END_US - 93 * DAY_US + 7 * HOUR_US + 123_456_789, to_us
 ONE = "workspace-003"
 
 
-def ranged(days: float, **names: str) -> Filters:
+def ranged(days: float, **names: Any) -> Filters:
     """The last days up to a moment that is on no mark."""
     end_us = END_US - 1_234_567_890
     return Filters(from_us=end_us - int(days * DAY_US), to_us=end_us, **names)
@@ -61,6 +62,10 @@ def questions(reader: Reader) -> dict[str, Callable[[], object]]:
         "1 day by end user": lambda: reader.usage(ranged(1), ["end_user"]),
         "1 day by document": lambda: reader.usage(ranged(1), ["document"]),
         "30 Berlin days by end user": lambda: reader.usage(ranged(30), ["end_user"], "day", "Europe/Berlin"),
+        "the same in parts": lambda: list(
+            chain.from_iterable(reader.parts(ranged(30), ["end_user"], "day", "Europe/Berlin"))
+        ),
+        "the first part of it": lambda: next(reader.parts(ranged(30), ["end_user"], "day", "Europe/Berlin")),
         "1 day by end user and model": lambda: reader.usage(ranged(1), ["end_user", "model"]),
         "one document": lambda: reader.usage(Filters(document=record.document)),
         f"a track of {sum(p.totals.requests for p in reader.track(record.workspace, str(record.track)))} calls": (

@@ -97,3 +97,24 @@ async def test_focus_charges_are_those_of_the_proxy_and_what_has_no_price_is_sai
     assert refused.exit_code == 2 and "told apart by workspace, key_id, task" in refused.stderr
     refused = await export(where, "-o", str(file), "--focus-version", "0.9")
     assert refused.exit_code == 2 and "one of 1.2, 1.4" in refused.stderr
+
+
+@both
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "json"])
+async def test_sums_by_any_names_are_the_apis_own_file(export, where, kind, tmp_path, control):
+    file = tmp_path / f"sums.{kind}"
+    result = await export(where, "-o", str(file), "--by", "workspace", "--by", "model", "--window", "day")
+    assert (result.exit_code, result.stderr) == (0, f"2 rows written to {file}\n")
+    served = await control.client.get(f"/usage/groups.{kind}?group_by=workspace,model&window=day")
+    assert file.read_bytes() == served.content
+
+
+async def test_what_is_no_file_of_sums_says_so(export, tmp_path):
+    for args, told in (
+        (("-o", "sums.parquet", "--by", "model"), "as json, csv, jsonl, and not as parquet"),
+        (("-o", "records.json"), "Single records are written as lines"),
+        (("-o", "sums.csv", "--window", "day"), "--window is for --by"),
+        (("--monthly", str(tmp_path), "--by", "model"), "one --output"),
+    ):
+        result = await export("proxy", *args)
+        assert result.exit_code == 2 and told in result.stderr, result.stderr

@@ -17,6 +17,7 @@ SECURED = Settings(
     )
 )
 USAGE_PATHS = ("/usage", "/usage/events", "/usage/tracks/t", "/usage/export.csv", "/usage/export.jsonl", "/prices",
+               "/usage/groups.csv?group_by=model",
                "/schema", "/v1/organization/usage/completions?start_time=1&end_time=90",
                "/v1/organization/costs?start_time=1&end_time=90")  # fmt: skip
 ADMIN_PATHS = ("/keys", "/metrics")

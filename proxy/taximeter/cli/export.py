@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import click
 
-from taximeter.cli import charges
+from taximeter.cli import charges, export_groups
 from taximeter.cli.backend import Backend
 from taximeter.cli.database import Database, filters_of
 from taximeter.cli.months import bring
@@ -20,8 +20,9 @@ from taximeter.cli.show import console, count, echo
 from taximeter.cli.targets import target
 from taximeter.core.errors import BadRequest
 from taximeter.exports.monthly import KINDS
+from taximeter.sinks.query import Window
 
-FORMATS = ("csv", "jsonl", "parquet", "evidence", "focus")
+FORMATS = ("csv", "jsonl", "json", "parquet", "evidence", "focus")
 PAGE_RECORDS = 2_000
 
 Advance = Callable[[int], None]
@@ -32,11 +33,16 @@ Advance = Callable[[int], None]
 @click.option(
     "--monthly", metavar="WHERE", help="Files by month in a folder or s3://bucket/prefix; needs the history database."
 )
-@click.option("--output", "-o", metavar="FILE", help="FILE.csv, .jsonl, .parquet, .evidence, .focus.csv, or - .")
+@click.option("--output", "-o", metavar="FILE", help="FILE.csv, .jsonl, .json, .parquet, .evidence, .focus.csv, or - .")
 @click.option(
     "--format", "kinds", multiple=True, type=click.Choice(FORMATS),
     help="Where the file's name does not say it. With --monthly several; parquet and focus where none is said.",
 )  # fmt: skip
+@click.option(
+    "--by", multiple=True, type=click.Choice(export_groups.GROUPS),
+    help="Instead of records, their sums by this name; can be repeated. .csv, .jsonl, or .json, which has the totals.",
+)  # fmt: skip
+@click.option("--window", type=click.Choice(export_groups.WINDOWS), help="With --by: sums of each of these.")
 @click.option("--focus-version", "version", default="1.2", show_default=True, metavar="1.2|1.4", help="Of FOCUS.")
 @click.option("--per", multiple=True, metavar="NAME", help="FOCUS: what charges are told apart by; can be repeated.")
 @click.option("--unpriced", is_flag=True, help="FOCUS: instead of charges, the calls that have no cost.")
@@ -48,11 +54,14 @@ def export(
     monthly: str | None,
     output: str | None,
     kinds: tuple[str, ...],
+    by: tuple[str, ...],
+    window: Window | None,
     version: str,
     per: tuple[str, ...],
     unpriced: bool,
 ) -> None:
-    """Write single records to a file, oldest first; or, as FOCUS has them, the charges they add up to.
+    """Write single records to a file, oldest first; or their sums by any names; or, as FOCUS has them, the charges
+    they add up to.
 
     FILE.evidence has what `taximeter verify FILE` needs to prove that they are what was delivered.
 
@@ -60,7 +69,11 @@ def export(
     """
     if (output is None) == (monthly is None):
         raise BadRequest("Say --output FILE, or --monthly WHERE.")
+    if window is not None and not by:
+        raise BadRequest("--window is for --by: single records have their moment.")
     if output is None:
+        if by:
+            raise BadRequest("Files by month hold single records; sums --by a name are one --output.")
         if not set(kinds) <= set(KINDS):
             raise BadRequest(f"By month there are {', '.join(KINDS)}; an export of evidence is one --output.")
         bring(backend, params, str(monthly), tuple(each for each in KINDS if each in kinds), as_json=as_json)
@@ -68,6 +81,11 @@ def export(
     if len(kinds) > 1:
         raise BadRequest("A file has one --format.")
     kind = kinds[0] if kinds else _kind_of(output)
+    if by:
+        export_groups.write(backend, params, export_groups.Sums(by, window, kind), output, as_json=as_json)
+        return
+    if kind == "json":
+        raise BadRequest("Single records are written as lines: .jsonl. A .json holds sums --by a name.")
     if kind == "focus":
         charges.write(backend, params, charges.Asked(version, list(per), unpriced), output, as_json=as_json)
         return
@@ -89,9 +107,9 @@ def _kind_of(output: str) -> str:
     if output.endswith(".focus.csv"):
         return "focus"
     kind = Path(output).suffix.lstrip(".")
-    if kind not in FORMATS[:4]:
+    if kind not in FORMATS[:5]:
         raise BadRequest(
-            f"--output {output!r}: its name must end in .csv, .jsonl, .parquet, .evidence or .focus.csv, "
+            f"--output {output!r}: its name must end in .csv, .jsonl, .json, .parquet, .evidence or .focus.csv, "
             "or say --format."
         )
     return kind

@@ -26,6 +26,7 @@ from taximeter.control.api.corrections import reprice_period
 from taximeter.control.api.deadletters import DeadLetterAdmin
 from taximeter.control.api.evidence import Evidence
 from taximeter.control.api.focus import FocusExport
+from taximeter.control.api.grouped import ManyGroups
 from taximeter.control.api.letters import LetterAdmin
 from taximeter.control.api.organization import Organization
 from taximeter.control.api.organizations import Organizations
@@ -64,6 +65,7 @@ def create(services: Services) -> Litestar:
             Usage,
             Requests,
             Analytics,
+            ManyGroups,
             Streams,
             FocusExport,
             Organization,

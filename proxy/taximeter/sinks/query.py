@@ -34,6 +34,18 @@ one, also beside SERIES and filtered by them, has roll-ups of its own; one on tw
 GROUPS = SERIES + TAGS
 
 
+class Stretch(NamedTuple):
+    """Values of one name, as they are ordered in the database: behind the one, up to the other. None carries "", which
+    comes before every value."""
+
+    name: str
+    """One of GROUPS."""
+    after: str | None
+    """None: from "" on."""
+    upto: str | None
+    """None: to the last."""
+
+
 class Filters(msgspec.Struct, kw_only=True, frozen=True):
     """Which records. All given filters must hold."""
 
@@ -59,6 +71,8 @@ class Filters(msgspec.Struct, kw_only=True, frozen=True):
     """usage | correction."""
     error_code: Names = None
     """Our own stable code (core.errors) of a call that we refused or that failed on our way to the provider."""
+    stretch: Stretch | None = None
+    """A part of the values of a name, of those that all other filters leave."""
 
 
 class Group(msgspec.Struct, kw_only=True, gc=False):

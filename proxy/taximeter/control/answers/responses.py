@@ -105,7 +105,7 @@ def aggregate(
     return UsageAggregateResponse(
         from_=shown(filters.from_us),
         to=shown(filters.to_us),
-        filters=_named(filters),
+        filters=named(filters),
         complete=True,
         lag_seconds=0.0,
         usage=views.usage(total),
@@ -114,12 +114,12 @@ def aggregate(
         groups=[_part(views.summed(each.totals for each in same), same[0].key) for same in by_key.values()]
         if group_by
         else [],
-        series=windows(groups) if windowed else [],
+        series=rows(groups) if windowed else [],
     )
 
 
-def windows(groups: Sequence[Group]) -> list[UsageGroup]:
-    """Groups by window, as answers have them."""
+def rows(groups: Sequence[Group]) -> list[UsageGroup]:
+    """Groups as answers have them, each with its window where it has one."""
     moment = cache(shown)  # each is the start or the end of many groups
     return [
         _part(group.totals, group.key, moment(group.start_us) or UNSET, moment(group.end_us) or UNSET)
@@ -204,12 +204,12 @@ def details_of(details: Iterable[Details]) -> Details:
     return total
 
 
-def _named(filters: Filters) -> dict[str, str | list[str]]:
+def named(filters: Filters) -> dict[str, str | list[str]]:
     """The filters in force, as asked."""
-    named: dict[str, str | list[str]] = {}
+    given: dict[str, str | list[str]] = {}
     for name in Filters.__struct_fields__:
         value = getattr(filters, name)
         if name not in ("from_us", "to_us") and value is not None:
             values = [value] if isinstance(value, str) else list(value)
-            named[name] = values[0] if len(values) == 1 else values
-    return named
+            given[name] = values[0] if len(values) == 1 else values
+    return given

@@ -69,7 +69,8 @@ def bounded(groups: list[Group]) -> list[Group]:
     """The groups of a response. Raises BadRequest where there are more than one may hold: it is made in memory."""
     if len(groups) > MOST_ROWS:
         raise BadRequest(
-            f"{len(groups):,} rows, at most {MOST_ROWS:,}: take a shorter range, fewer names to group by, or a filter.",
+            f"{len(groups):,} rows, at most {MOST_ROWS:,}: take a shorter range, fewer names to group by, or a filter; "
+            "/usage/groups.json, .jsonl and .csv hold any number (`taximeter export --by`).",
             param="group_by",
         )
     return groups

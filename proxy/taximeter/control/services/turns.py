@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from taximeter.control.door.shares import Shares
 from taximeter.control.services.interfaces import HistoryReader
 from taximeter.core.record import Record
-from taximeter.sinks.query import Filters
+from taximeter.sinks.query import Filters, Group, Window
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,11 +51,21 @@ class InTurn:
     count = _in_turn(HistoryReader.count)
 
     async def export(self, filters: Filters, chunk: int = 2_000) -> AsyncIterator[list[Record]]:
+        async for records in self._each(self.history.export(filters, chunk)):
+            yield records
+
+    async def parts(
+        self, filters: Filters, group_by: Sequence[str], window: Window | None = None, tz: str = "UTC"
+    ) -> AsyncIterator[list[Group]]:
+        async for groups in self._each(self.history.parts(filters, group_by, window, tz)):
+            yield groups
+
+    async def _each(self, lists: AsyncIterator[list[T]]) -> AsyncIterator[list[T]]:
         """Each list in a turn of its own: a slow reader holds none."""
-        async with aclosing(self.history.export(filters, chunk)) as lists:  # type: ignore[type-var]
+        async with aclosing(lists):  # type: ignore[type-var]
             while True:
                 async with self.turn():
-                    records = await anext(lists, None)
-                if records is None:
+                    some = await anext(lists, None)
+                if some is None:
                     return
-                yield records
+                yield some

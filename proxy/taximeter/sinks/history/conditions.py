@@ -22,19 +22,47 @@ SINGLY = OF_RECORDS + OF_CLASSES + OF_DETAILS
 """Filters that only single records know."""
 
 Shape = tuple[tuple[str, bool], ...]
-"""The names filtered by, each with whether "" (carries none) is among the values."""
+"""The names filtered by, each with whether "" (carries none) is among the values. A stretch of values has an entry for
+each of its ends: the name behind a BEHIND or a TO."""
+
+BEHIND, TO = ">", "<"
 
 
 def shape(filters: Filters) -> Shape:
     """Which filters are given."""
-    return tuple((name, "" in _values(filters, name)) for name in SERIES + SINGLY if getattr(filters, name) is not None)
+    given = [(name, "" in _values(filters, name)) for name in SERIES + SINGLY if getattr(filters, name) is not None]
+    if filters.stretch is not None:
+        name, after, upto = filters.stretch
+        given += [(BEHIND + name, False)] if after is not None else []
+        given += [(TO + name, after is None)] if upto is not None else []
+    return tuple(given)
+
+
+def in_stretch(asked: Shape) -> str | None:
+    """The name of whose values a stretch is asked for."""
+    return next((name[1:] for name, _ in asked if name[0] in (BEHIND, TO)), None)
+
+
+def within_stretch(column: ColumnElement[Any], asked: Shape) -> ColumnElement[bool]:
+    """Of a column with the values of that name, in which none is "" or null."""
+    ends: list[ColumnElement[bool]] = []
+    for name, none in asked:
+        if name[0] == BEHIND:
+            ends.append(column > bindparam("behind"))
+        elif name[0] == TO:
+            upto = column <= bindparam("upto")
+            ends.append(or_(upto, column.is_(None)) if none else upto)
+    return and_(true(), *ends)
 
 
 def values(filters: Filters) -> dict[str, Any]:
     """The parameters of the conditions of this shape. Raises BadRequest on a NUL, which no text of PostgreSQL holds."""
-    given = {f"f_{name}": _values(filters, name) for name, _ in shape(filters)}
+    names = [name for name, _ in shape(filters) if name[0] not in (BEHIND, TO)]
+    given: dict[str, Any] = {f"f_{name}": _values(filters, name) for name in names}
     if any("\0" in value for some in given.values() for value in some):
         raise BadRequest("A NUL cannot be part of a name.")
+    if filters.stretch is not None:
+        given |= {"behind": filters.stretch.after, "upto": filters.stretch.upto}
     return given
 
 
@@ -73,7 +101,16 @@ def _in_postgresql(element: _ErrorCode, compiler: Any, **kwargs: Any) -> str:
 
 def on_names(numbered: Table, asked: Shape) -> ColumnElement[bool]:
     """Conditions on `usage_series` or `usage_summaries`, where "" is stored for none."""
-    return and_(true(), *(_is_one_of(numbered.c[name], name) for name, _ in asked if name in SERIES))
+    given = [_is_one_of(numbered.c[name], name) for name, _ in asked if name in SERIES]
+    sliced = in_stretch(asked)
+    if sliced in SERIES:
+        given.append(within_stretch(numbered.c[sliced], asked))
+    return and_(true(), *given)
+
+
+def names_series(asked: Shape) -> bool:
+    """Whether there is a condition on names of `usage_series`."""
+    return any(name in SERIES for name, _ in asked) or in_stretch(asked) in SERIES
 
 
 def on_records(asked: Shape) -> ColumnElement[bool]:
@@ -92,7 +129,10 @@ def on_records(asked: Shape) -> ColumnElement[bool]:
             if not none:  # most records need not be looked into
                 failed = select(classes.c.class_no).where(classes.c.outcome.not_in([each.value for each in FINE]))
                 given.append(events.c.class_no.in_(failed))
-    if any(name in SERIES for name, _ in asked):
+    sliced = in_stretch(asked)
+    if sliced in OF_RECORDS:
+        given.append(within_stretch(events.c[sliced], asked))
+    if names_series(asked):
         given.append(events.c.series_no.in_(select(series.c.series_no).where(on_names(series, asked))))
     return and_(true(), *given)
 

@@ -28,7 +28,7 @@ from taximeter.sinks.history.write.evidence import EvidenceTables
 from taximeter.sinks.history.write.tag_rollups import TagRoller
 from taximeter.sinks.history.write.writer import Writer
 from taximeter.sinks.ledger import Ledger, Standing
-from taximeter.sinks.query import Filters
+from taximeter.sinks.query import Filters, Group, Window
 from taximeter.sinks.sink import JournalState
 
 P = ParamSpec("P")
@@ -277,6 +277,14 @@ class History:
         lists = self.reader.export(filters, chunk)
         while (records := await self.read(lambda: next(lists, None))) is not None:
             yield records
+
+    async def parts(
+        self, filters: Filters, group_by: Sequence[str], window: Window | None = None, tz: str = "UTC"
+    ) -> AsyncIterator[list[Group]]:
+        """See read.Reader.parts."""
+        lists = self.reader.parts(filters, group_by, window, tz)
+        while (groups := await self.read(lambda: next(lists, None))) is not None:
+            yield groups
 
     async def close(self) -> None:
         """Wait for what is being written or read, then release connections and files."""

@@ -49,6 +49,18 @@ def _level_end_s(level: str, start_s: int) -> int:
     return start_s + _WIDTH_S[level]
 
 
+def cell_starts(piece: Piece, most: int) -> list[int] | None:
+    """The starts of a piece's cells in seconds; None: there are more than so many."""
+    found: list[int] = []
+    at_s, level = piece.start_us // US, piece.level or ""
+    while at_s * US < piece.end_us:
+        if len(found) == most:
+            return None
+        found.append(at_s)
+        at_s = _level_end_s(level, at_s)
+    return found
+
+
 def cover(start_us: int, end_us: int, finest: Table = QUARTER) -> list[Piece]:
     """Pieces that make up the range exactly, in few cells: the coarsest roll-up from mark to mark, then at either end
     what is missing or too much, whichever mark is nearer, by the next finer one. Below `finest`: records."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, Table
 
 from taximeter.sinks.cells import negative
-from taximeter.sinks.history.conditions import SINGLY, shape
+from taximeter.sinks.history.conditions import SINGLY, in_stretch, shape
 from taximeter.sinks.history.marks import Due, count, due, events_since_us, tags_since_us
 from taximeter.sinks.history.read import rollups
 from taximeter.sinks.history.schema import HOUR, HOUR_S, ORIGIN, QUARTER, US
@@ -43,6 +44,7 @@ def cells(connection: Connection, filters: Filters, names: tuple[str, ...], mark
     tag = next((name for name in names if name in TAGS), None)
     waiting: list[Due] = []
     rolled = tag is None and not any(name in SINGLY for name, _ in asked) and not set(names).intersection(ORIGIN)
+    rolled = rolled and in_stretch(asked) not in TAGS
     if rollups.knows_tag(names, asked):
         waiting = due(connection)
         rolled = count(waiting) <= MOST_DUE
@@ -72,6 +74,9 @@ def _by_tag(
         if each.start_us >= since_us and all(piece.level is None for piece in pieces_of(each, HOUR)):
             yield from _records(connection, filters, names, each, Piece(None, each.start_us, each.end_us))
             continue
+        if filters.stretch is not None and filters.stretch.name == tag:
+            yield from _stretch(connection, filters, names, each, since_us, tag, waiting, zero)
+            continue
         found = list(_rolled(connection, filters, names, each, since_us, HOUR, tag, waiting, zero))
         carrying: dict[Place, list[list[int]]] = {}
         for window, key, cell in found:
@@ -82,6 +87,29 @@ def _by_tag(
         yield from less
         for window, key, cell in _rolled(connection, filters, others, each, since_us, HOUR):
             yield window, (*key[:at], None, *key[at:]), cell
+
+
+def _stretch(
+    connection: Connection,
+    filters: Filters,
+    names: tuple[str, ...],
+    run: Run,
+    since_us: int,
+    tag: str,
+    waiting: Sequence[Due],
+    zero: rollups.Unused,
+) -> rollups.Found:
+    """A stretch of the tag's values; what carries none of them, if it is part of it, is all less what carries any."""
+    asked = filters.stretch
+    if asked is None or asked.upto != "":
+        yield from _rolled(connection, filters, names, run, since_us, HOUR, tag, waiting, zero)
+    if asked is not None and asked.after is None:
+        at = names.index(tag)
+        others, whole = (*names[:at], *names[at + 1 :]), replace(filters, stretch=None)
+        for window, key, cell in _rolled(connection, whole, others, run, since_us, HOUR):
+            yield window, (*key[:at], None, *key[at:]), cell
+        for window, key, cell in _rolled(connection, whole, others, run, since_us, HOUR, tag, waiting, zero):
+            yield window, (*key[:at], None, *key[at:]), negative(cell)
 
 
 def _answerable(run: Run, since_us: int) -> Iterator[Run]:
@@ -106,7 +134,7 @@ def _rolled(
     `names`: of the records that carry it, of which those `waiting` are in no roll-up yet."""
     days = shifted(run)
     if days is not None and (days.level == HOUR.name or finest is QUARTER):
-        yield from rollups.read_shifted(connection, filters, names, days, zero)
+        yield from rollups.read_shifted(connection, filters, names, days, tag, zero)
         pieces = [Piece(days.level, run.start_us, run.end_us)]
     else:
         pieces = [
@@ -117,7 +145,7 @@ def _rolled(
             if piece.level is None:
                 yield from _records(connection, filters, names, run, piece, tag)
             else:
-                yield from rollups.read(connection, filters, names, run, piece, zero)
+                yield from rollups.read(connection, filters, names, run, piece, tag, zero)
     if waiting:
         missing = Piece(None, *rolled_up(pieces))
         for each in waiting:

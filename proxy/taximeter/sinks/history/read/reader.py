@@ -17,7 +17,7 @@ from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
 from taximeter.sinks.history.marks import APART, events_since_us, since_us
-from taximeter.sinks.history.read import latencies, listing, names, owed, quantities
+from taximeter.sinks.history.read import latencies, listing, names, owed, quantities, stretches
 from taximeter.sinks.history.read.combining import Sums, cells
 from taximeter.sinks.history.read.unpriced import Unpriced, unpriced
 from taximeter.sinks.history.schema import QUARTER, QUARTER_S, US, meta
@@ -93,6 +93,39 @@ class Reader:
     def by_upstream(self, filters: Filters, group_by: Sequence[str], window: Window) -> list[Group]:
         """The same by upstream, which only single records know: each of the range is read."""
         return self._groups(filters, ("upstream", *checked(group_by)), window, "UTC")
+
+    def parts(
+        self, filters: Filters, group_by: Sequence[str], window: Window | None = None, tz: str = "UTC"
+    ) -> Iterator[list[Group]]:
+        """The same groups as `usage` has, however many, in lists of some thousand. All windows of a group stand
+        together, in order of time; groups are in the order of one of their names.
+
+        Each list is read in a transaction of its own, as `export`'s are: of calls that end meanwhile, those are in of
+        which the group has not been read. A range without an end goes until what was known at the first list.
+        """
+        names = checked(group_by)
+        with self.database.reading() as connection:
+            start_us, end_us = _known_span(connection, *span(filters))
+            ranged = replace(filters, from_us=start_us, to_us=max(start_us, end_us))
+            marks = self._marks(connection, ranged, window, tz)
+        if marks[0] == marks[-1]:
+            return
+        asking = stretches.parts(self.database, filters, names, marks)
+        asked = next(asking, None)
+        while asked is not None:
+            sums = self._part(asked, names, marks)
+            found = [_group(names, marks if window else None, item) for item in sorted(sums.items(), key=_by_key)]
+            if found:
+                yield found
+            try:
+                asked = asking.send(len(found))
+            except StopIteration:
+                return
+
+    @of_any_size
+    def _part(self, filters: Filters, names: tuple[str, ...], marks: Sequence[int]) -> Sums:
+        with self.database.reading() as connection:
+            return self._sums(connection, filters, names, marks)
 
     def _groups(self, filters: Filters, names: tuple[str, ...], window: Window | None, tz: str) -> list[Group]:
         with self.database.reading() as connection:
@@ -310,6 +343,11 @@ def _weight(group: Group) -> tuple[int, int, list[str]]:
 def _order(item: tuple[tuple[int, tuple[str | None, ...]], list[int]]) -> tuple[int, list[str]]:
     (window, key), _ = item
     return window, _nones_first(key)
+
+
+def _by_key(item: tuple[tuple[int, tuple[str | None, ...]], list[int]]) -> tuple[list[str], int]:
+    (window, key), _ = item
+    return _nones_first(key), window
 
 
 def _nones_first(key: tuple[str | None, ...]) -> list[str]:
