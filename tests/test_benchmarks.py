@@ -1,5 +1,6 @@
 """The arithmetic of the benchmarks and the page it is written to; no load is run here."""
 
+from asyncio import BaseTransport
 from dataclasses import replace
 from subprocess import Popen
 from typing import cast
@@ -296,7 +297,7 @@ class Written:
 async def test_the_benchs_provider_tells_what_it_has_answered():
     answers_made = provider.Answers(chunks=1, answer_bytes=4, embedding_bytes=8)
     connection, wire = provider.Connection(answers_made, 0), Written()
-    connection.connection_made(wire)
+    connection.connection_made(cast("BaseTransport", wire))
     said = []
     for path_asked, body in (("chat/completions", b"{}"), ("messages", b"{}"), ("embeddings", b"{}"),
                              ("chat/completions", b'{"stream":true}')):  # fmt: skip
