@@ -185,7 +185,7 @@ async def test_a_redis_that_was_emptied_opens_no_window_twice(workers, client):
     assert await admit(one, (limit, 1)) is None  # and it has told what it had admitted
     assert await admit(two, (limit, 1)) is None
     assert sum(map(int, await client.hvals(limit.key("acme")))) == 10
-    assert await two.look() == []  # once
+    assert (await two.look(), await two.look()) == (["acme"], [])  # by asking: what goes on has to be said again
     await client.hset("tm:{acme}:rates", "opens_ms", 0)  # a second later
     assert isinstance(await admit(one, (limit, 1)), RateRefusal)
     assert isinstance(await admit(two, (limit, 1)), RateRefusal)
@@ -200,6 +200,46 @@ async def test_who_does_not_ask_finds_out_too(workers, client):
     assert isinstance(await admit(two, (requests(10), 1)), Admitted)  # it knew of nothing
     assert await one.look() == ["acme"]
     assert (await admit(two, (requests(10), 1))).stands[0].remaining == 10 - 4 - 2
+
+
+async def copied(client):
+    """What a replica has by now that hears of nothing more."""
+    return {key: await client.dump(key) for key in await client.keys("*")}
+
+
+@pytest.mark.parametrize("finds_out", ["by asking", "by looking"])
+async def test_a_redis_that_went_back_opens_no_window_twice(workers, client, valkey_url, finds_out):
+    one, two, limit = workers(), workers(), requests(10)
+    async with Redis.from_url(valkey_url) as raw:
+        for _ in range(3):
+            await admit(one, (limit, 1), (calls(20), 1))
+        replica = await copied(raw)
+        for _ in range(4):
+            await admit(two, (limit, 1), (calls(20), 1))
+        assert isinstance(await admit(one, (limit, 3)), Admitted)
+        await raw.flushall()
+        for key, value in replica.items():
+            await raw.restore(key, 0, value)
+    if finds_out == "by asking":
+        assert await admit(two, (limit, 1)) is None
+    assert await two.look() == ["acme"]
+    assert await one.look() == ["acme"]  # it is told everything anew
+    assert sum(map(int, await client.hvals(limit.key("acme")))) == 10
+    assert await admit(one, (limit, 1)) is None  # nobody is admitted before all have told
+    await client.hset("tm:{acme}:rates", "opens_ms", 0)  # a second later
+    for windows in (one, two):
+        assert await windows.look() == []
+        assert isinstance(await admit(windows, (limit, 1)), RateRefusal)
+
+
+async def test_who_has_a_call_that_goes_on_looks_however_long_ago_it_began(workers, client):
+    now_s = [0.0]
+    windows = workers(clock_s=lambda: now_s[0])
+    await admit(windows, (calls(1), 1))
+    now_s[0] += 10 * WINDOW_S
+    await client.flushall()
+    await admit(workers(), (calls(2, "another"), 1))
+    assert await windows.look({"acme"}) == ["acme"]
 
 
 async def test_what_is_over_for_a_minute_is_forgotten(workers, client):
@@ -369,7 +409,9 @@ words = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(
-    script=st.sampled_from(["_ADMIT", "_END", "_RESTORE"]), names=st.integers(0, 4), args=st.lists(words, max_size=4)
+    script=st.sampled_from(["_ADMIT", "_END", "_RESTORE", "_BACK"]),
+    names=st.integers(0, 4),
+    args=st.lists(words, max_size=4),
 )
 def test_what_is_asked_wrongly_changes_nothing(valkey_url, script, names, args):
     import redis

@@ -1,7 +1,7 @@
 """Rates in Redis: admitting calls to windows that all workers of all nodes share, and telling when calls have ended.
 
-A worker remembers what it admitted in the last minute, so that a Redis that comes back empty is told and no window
-opens twice. Knows no HTTP.
+A worker remembers what it admitted in the last minute, so that a Redis that comes back empty, or as it was a while ago,
+is told and no window opens twice. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +22,7 @@ from taximeter.sinks.redis.client import Call, RedisServer, Script, raised
 _ADMIT = Script("reserve.lua", __package__, inside=("rates_before.lua", "rates_after.lua"))
 _RESTORE = Script("rates_restore.lua", __package__)
 _END = Script("rates_end.lua", __package__)
+_BACK = Script("rates_back.lua", __package__)
 LEASE_S = 60
 """A call of which nobody says for so long that it goes on no longer counts as one: its worker is dead."""
 _UNKNOWN = "-"
@@ -62,6 +63,8 @@ class _Memory(msgspec.Struct):
 
     state: str
     used_s: float
+    times: int = 0
+    """How often this worker's calls were admitted in this state: a Redis that knows of fewer went back."""
     windows: dict[str, dict[int, int]] = {}
     """Key -> second of Redis's clock -> what was admitted in it."""
 
@@ -83,6 +86,8 @@ class RateWindows:
         self._clock_s = clock_s
         self._known: dict[str, _Memory] = {}
         self._swept_s = 0.0
+        self._told: set[str] = set()
+        """Workspaces of which Redis was told again, since `look` said so last."""
 
     async def admit(
         self, call: str, workspace: str, wanted: Sequence[tuple[Limit, int]], budgets: Call = ((), ())
@@ -93,7 +98,8 @@ class RateWindows:
         they are being told to it; ask again in a moment.
         """
         known = self._known.get(workspace)
-        words = [call, _UNKNOWN if known is None else known.state, secrets.token_hex(8), LEASE_S]
+        state, times = (_UNKNOWN, 0) if known is None else (known.state, known.times)
+        words = [call, state, secrets.token_hex(8), LEASE_S, self._asker, times]
         for limit, amount in wanted:
             words += ("calls" if limit.kind == "calls" else "window", WINDOW_S, limit.limit, amount)
         names, args = budgets
@@ -101,15 +107,17 @@ class RateWindows:
         asked: Call = [*names, *places], [*args, " ".join(map(str, words))]
         [(reply, told)] = raised([await self._admitting.ask(asked)])
         kind = reply[0].decode()
-        if kind in ("gather", "lost") and not told:
+        if kind in ("gather", "lost", "back") and not told:
             if kind == "lost":
                 await self._restore(workspace, reply[1].decode())
+            elif kind == "back":
+                await self._begin_anew(workspace)
             return None, None
         stands = [
             Stands(limit, int(left), int(reset))
-            for (limit, _), left, reset in zip(wanted, told[2::2], told[3::2], strict=True)
+            for (limit, _), left, reset in zip(wanted, told[3::2], told[4::2], strict=True)
         ]
-        self._learn(workspace, told[0].decode())
+        self._learn(workspace, told[0].decode(), int(told[2]))
         if kind == "rate":
             limit, amount = wanted[int(reply[1]) - 1]
             wait_ms = int(reply[2])
@@ -171,10 +179,13 @@ class RateWindows:
     async def _end_each(self, calls: Sequence[Call]) -> None:
         raised(await self._server.run(_END, calls))
 
-    async def look(self) -> list[str]:
-        """Tell a Redis that forgot what was admitted here in the last minute; returns the workspaces it was told of."""
+    async def look(self, going_on: Container[str] = ()) -> list[str]:
+        """Tell a Redis that forgot what was admitted here in the last minute; returns the workspaces it was told of since
+        the last look. `going_on`: those with calls that go on, however long ago they began."""
         now_s = self._clock_s()
-        self._known = {name: each for name, each in self._known.items() if now_s - each.used_s <= WINDOW_S + 1}
+        self._known = {
+            name: each for name, each in self._known.items() if now_s - each.used_s <= WINDOW_S + 1 or name in going_on
+        }
         known = list(self._known.items())
         if now_s - self._swept_s > WINDOW_S:
             self._swept_s = now_s
@@ -182,12 +193,17 @@ class RateWindows:
                 memory.sweep()
         if not known:
             return []
-        states = await self._server.commands([("HGET", _state(workspace), "id") for workspace, _ in known])
-        told = []
-        for (workspace, memory), state in zip(known, states, strict=True):
-            if state is not None and state.decode() != memory.state:
-                await self._restore(workspace, state.decode())
-                told.append(workspace)
+        asked = [("HMGET", _state(workspace), "id", self._asker) for workspace, _ in known]
+        before = [(memory.state, memory.times) for _, memory in known]
+        found = await self._server.commands(asked)
+        for (workspace, memory), (id_, times), sent in zip(known, found, before, strict=True):
+            if id_ is None or memory.state != sent[0]:  # nobody has asked there since; told meanwhile
+                continue
+            if id_.decode() != memory.state:
+                await self._restore(workspace, id_.decode())
+            elif int(times or 0) < sent[1]:
+                await self._begin_anew(workspace)
+        told, self._told = sorted(self._told), set()
         return told
 
     async def _restore(self, workspace: str, state: str) -> None:
@@ -202,14 +218,26 @@ class RateWindows:
         args = [state, self._asker, " ".join(map(str, words))]
         [done] = raised(await self._server.run(_RESTORE, [([_state(workspace), *memory.windows], args)]))
         if done:
-            memory.state = state
+            memory.state, memory.times = state, 0
+            self._told.add(workspace)
 
-    def _learn(self, workspace: str, state: str) -> None:
+    async def _begin_anew(self, workspace: str) -> None:
+        """This Redis knows of fewer calls than it admitted: have everybody tell it again, and tell it."""
+        memory = self._known.get(workspace)
+        if memory is not None:
+            args = [memory.state, self._asker, memory.times, secrets.token_hex(8)]
+            [state] = raised(await self._server.run(_BACK, [([_state(workspace)], args)]))
+            if state:
+                await self._restore(workspace, state.decode())
+
+    def _learn(self, workspace: str, state: str, times: int) -> None:
         memory = self._known.get(workspace)
         if memory is None:
-            self._known[workspace] = _Memory(state, self._clock_s())
+            self._known[workspace] = _Memory(state, self._clock_s(), times)
+        elif memory.state == state:
+            memory.times = max(memory.times, times)  # replies to calls at once come in any order
         else:
-            memory.state = state
+            memory.state, memory.times = state, times
 
     def _remember(self, admitted: Admitted) -> None:
         memory = self._known[admitted.workspace]

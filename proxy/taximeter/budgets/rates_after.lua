@@ -14,6 +14,10 @@ if not state then
 elseif known_state ~= '-' and known_state ~= state then
   return {{'lost', state}, {}}
 end
+local times = tonumber(natural(redis.call('HGET', state_key, asker) or '0') or '0')
+if known_state == state and times < known_times then
+  return {{'back'}, {}}
+end
 local opens_ms = tonumber(redis.call('HGET', state_key, 'opens_ms') or '0') or 0
 if opens_ms > now_ms and opens_ms <= now_ms + 1000 then
   return {{'gather'}, {}}
@@ -21,7 +25,7 @@ end
 
 local found, refusal = {}, nil
 for n = 1, rates do
-  local at = 4 * n + 1
+  local at = 4 * n + 3
   local length, limit, amount = tonumber(words[at + 1]), tonumber(words[at + 2]), tonumber(words[at + 3])
   local each = {calls = words[at] == 'calls', limit = limit, amount = amount, length = length}
   if each.calls then
@@ -52,7 +56,7 @@ end
 
 -- How each rate stands, with the call in it or not.
 local function standing(taken)
-  local told = {state, tostring(now_s)}
+  local told = {state, tostring(now_s), tostring(times)}
   for _, each in ipairs(found) do
     local sum, reset_ms = each.sum + (taken and each.amount or 0), 0
     if not each.calls then
@@ -96,5 +100,7 @@ for n, each in ipairs(found) do
     end
   end
 end
+times = times + 1
+redis.call('HSET', state_key, asker, tostring(times))
 redis.call('PEXPIRE', state_key, 600000)
 return {reply, standing(true)}

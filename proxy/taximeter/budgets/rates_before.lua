@@ -4,25 +4,31 @@
 --       of rates and each rate's window (a hash: second -> how much began in it) or calls (a zset: call -> when it was
 --       renewed last, s)
 -- ARGV  those of reserve.lua; then words separated by spaces: the call; the state the asker knows ("-" none), an id for
---       a new one; for how long a call counts that nobody renews (s); for each rate "window" or "calls", its length (s),
---       limit, amount
+--       a new one; for how long a call counts that nobody renews (s); who asks (a field of the state: how often it has been
+--       admitted in it), and how often it knows it has; for each rate "window" or "calls", its length (s), limit, amount
 -- Time is this server's own. A second counts until it is over for a whole window, so that no window of that length, however
 -- it lies, has more than the limit; what a clock that went back calls the future counts as of now.
--- Answers {reply, {state, now (s), what is left of the first rate, in how many ms all of it is there again, …}}; reply is
+-- Answers {reply, {state, now (s), how often the asker was admitted, what is left of the first rate, in how many ms all of
+-- it is there again, …}}; reply is
 -- reserve.lua's, or {"rate", n, in how many ms the n-th rate (1…) has room for it, "-1" never}; {"lost", state} where this
--- server has forgotten windows the asker knows of: it tells them again (rates_restore.lua); {"gather"} while others do.
+-- server has forgotten windows the asker knows of: it tells them again (rates_restore.lua); {"back"} where this server went
+-- back to before the asker's last call, a stale replica or an old file (rates_back.lua); {"gather"} while others tell.
 
 local words = {}
 for word in string.gmatch(ARGV[#ARGV] or '', '%S+') do
   words[#words + 1] = word
 end
-local rates, rate_keys, state_key, budgets = (#words - 4) / 4, {}, nil, {}
+local rates, rate_keys, state_key, budgets = (#words - 6) / 4, {}, nil, {}
 local call, known_state, new_state, lease = words[1], words[2], words[3], tonumber(words[4] or '')
-if rates < 1 or rates % 1 ~= 0 or #KEYS < rates + 1 or not natural(words[4]) then
+local asker, known_times = words[5], tonumber(words[6] or '')
+if rates < 1 or rates % 1 ~= 0 or #KEYS < rates + 1 or not (natural(words[4]) and natural(words[6])) then
   return refused('a list of rates that is cut short')
 end
+if asker == 'id' or asker == 'opens_ms' or asker == 'back' then
+  return refused('an asker that cannot be named')
+end
 for n = 1, rates do
-  local at = 4 * n + 1
+  local at = 4 * n + 3
   if (words[at] ~= 'window' and words[at] ~= 'calls') or not (natural(words[at + 1]) and natural(words[at + 2])
       and natural(words[at + 3])) or #words[at + 1] > 6 then
     return refused('a rate that is none')

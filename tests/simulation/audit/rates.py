@@ -40,7 +40,7 @@ def compare(simulation: Simulation) -> None:
     _nobody_is_left(simulation, NotYet if redis_was_away else Uneven)
     if settings.budget.on_unavailable == "allow" and redis_was_away:
         return
-    if simulation.redis_forgot and any(caller.process.ended_s < float("inf") for caller in simulation.callers):
+    if simulation.redis_forgot and any(each.process.ended_s < simulation.plan.over_s for each in simulation.callers):
         return  # what a worker admitted that is gone nobody can tell Redis again
     for rate in simulation.plan.settings["rate"]:
         for value, stays in _by_value(simulation, rate).items():

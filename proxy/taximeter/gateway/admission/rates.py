@@ -74,7 +74,8 @@ class RateGate:
         windows = self._windows()
         if windows is None:
             return
-        told, now_s = await windows.look(), asyncio.get_running_loop().time()
+        going_on = {admitted.workspace for admitted, _ in self._flying.values()}
+        told, now_s = await windows.look(going_on), asyncio.get_running_loop().time()
         untold = self._local.untold(now_s)
         if untold:
             await windows.add(untold)
