@@ -48,7 +48,7 @@ LAST = -40, -39
 """A period in which nothing happens: its statement has nothing but corrections."""
 
 
-def draw(seed: int, over_s: float, nodes: int, workspaces: int, *, jobs: bool) -> tuple[Deed, ...]:
+def draw(seed: int, over_s: float, nodes: int, workspaces: int, *, jobs: bool) -> list[Deed]:
     """Of some seeds; `jobs`: something is billed later."""
     drawn = random.Random(f"{seed}/deeds")
     found: list[Deed] = []
@@ -70,7 +70,7 @@ def draw(seed: int, over_s: float, nodes: int, workspaces: int, *, jobs: bool) -
     if seals.random() < 0.4:
         times = seals.randrange(1, 4)
         found += [Deed(seals.random() * over_s, "seal", seals.randrange(nodes)) for _ in range(times)]
-    return tuple(sorted(found))
+    return sorted(found)
 
 
 def period_of(quarters: tuple[int, int]) -> Period:

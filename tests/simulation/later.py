@@ -47,36 +47,23 @@ class Job(NamedTuple):
         """Of its results."""
         return f"file-{self.name}"
 
+    @property
+    def calls(self) -> tuple[Plan, ...]:
+        """Every request that is about it."""
+        return self.asked, *self.polls
 
-class Later(NamedTuple):
-    """What a seed draws of it."""
-
-    jobs: tuple[Job, ...] = ()
-    collect: bool = False
-    """Control fetches what nobody does."""
-
-    def calls(self) -> list[Plan]:
-        """Every request of it."""
-        return [call for job in self.jobs for call in (job.asked, *job.polls)]
-
-    def shown(self) -> list[str]:
-        """For whoever reads the story."""
-        if not self.jobs:
-            return []
-        lines = [f"billed later; control collects: {self.collect}"]
-        for job in self.jobs:
-            looks = ", ".join(f"{poll.target.decode()} {poll.fate} at {poll.at_s:.3f} s" for poll in job.polls)
-            lines.append(f"{job.asked.at_s:7.3f} s: {job.name} of {len(job.lines)} lines, {job.ends}; {looks}")
-        return lines
+    def __str__(self) -> str:
+        looks = ", ".join(f"{poll.target.decode()} {poll.fate} at {poll.at_s:.3f} s" for poll in self.polls)
+        return f"{self.asked.at_s:7.3f} s: {self.name} of {len(self.lines)} lines, {self.ends}; {looks}"
 
 
-def draw(seed: int, over_s: float, workspaces: int) -> Later:
-    """Of about every third seed; nothing of the others."""
+def draw(seed: int, over_s: float, workspaces: int) -> tuple[list[Job], bool]:
+    """Of about every third seed; and whether control fetches what nobody does."""
     drawn = random.Random(f"{seed}/later")
     if drawn.random() > 0.35:
-        return Later()
-    jobs = tuple(_job(drawn, n, over_s, workspaces) for n in range(drawn.randrange(1, 8)))
-    return Later(jobs, drawn.random() < 0.4)
+        return [], False
+    jobs = [_job(drawn, n, over_s, workspaces) for n in range(drawn.randrange(1, 8))]
+    return jobs, drawn.random() < 0.4
 
 
 def _job(drawn: random.Random, n: int, over_s: float, workspaces: int) -> Job:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from simulation.later import Job, Later, Line
+from simulation.later import Job, Line
 
 
 class Served(NamedTuple):
@@ -21,9 +21,9 @@ class Served(NamedTuple):
 class Objects:
     """The provider's side: what it accepted, and what it answers of it."""
 
-    def __init__(self, later: Later, now_s: Callable[[], float], seed: int, troubled_s: float) -> None:
-        self.jobs = {job.name: job for job in later.jobs}
-        self._by_marker = {job.asked.marker: job for job in later.jobs}
+    def __init__(self, jobs: list[Job], now_s: Callable[[], float], seed: int, troubled_s: float) -> None:
+        self.jobs = {job.name: job for job in jobs}
+        self._by_marker = {job.asked.marker: job for job in jobs}
         self._now_s = now_s
         self._troubled_s = troubled_s
         self.luck = random.Random(f"{seed}/objects")

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from simulation.faults import Fault
-from simulation.later import Later
 
 if TYPE_CHECKING:
     from simulation.simulation import Scenario
@@ -26,7 +25,7 @@ def profiled(plan: Scenario) -> Scenario:
     if drawn.random() < SHARE:
         make = drawn.choice(PROFILES)
         plan.profile = make.__name__.strip("_").replace("_", " ")
-        plan.later, plan.deeds, plan.settings["rate"] = Later(), (), []
+        plan.jobs, plan.deeds, plan.rates = [], [], []
         make(drawn, plan)
         plan.faults.sort()
     return plan

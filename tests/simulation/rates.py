@@ -12,11 +12,12 @@ WINDOWS = (
 )
 
 
-def draw(seed: int, calls: int, over_s: float) -> tuple[list[dict[str, Any]], dict[str, int], str]:
-    """The rates, what is tuned for them, and what becomes of calls while Redis is away. Of about every third seed."""
+def draw(seed: int, calls: int, over_s: float) -> tuple[list[dict[str, Any]], int, str]:
+    """The rates, how long their windows are (s), and what becomes of calls while Redis is away. Of about every third
+    seed."""
     drawn = random.Random(f"{seed}/rates")
     if drawn.random() > 0.35:
-        return [], {}, ""
+        return [], 60, ""
     window_s = drawn.choice((2, 3, 5))
     begin = max(3, int(calls * window_s / over_s))
     """So many calls begin in a window."""
@@ -28,4 +29,4 @@ def draw(seed: int, calls: int, over_s: float) -> tuple[list[dict[str, Any]], di
             rate |= drawn.choice(({}, {"workspace": "w0"}, {"track": "*"}, {"workspace": "w0", "track": "t1"}))
             found.append(rate)
     away = drawn.choice(("refuse", "refuse", "slice", "allow"))
-    return found, dict.fromkeys(WINDOWS, window_s) if found else {}, away if found else ""
+    return found, window_s if found else 60, away if found else ""

@@ -23,13 +23,14 @@ from simulation.deeds import Deed, Operators
 from simulation.deeds import draw as draw_deeds
 from simulation.disk import Disk
 from simulation.faults import EVERYDAY, FORGETFUL, Fault, draw, strike
-from simulation.later import OWN_KEY, Later
-from simulation.later import draw as draw_later
+from simulation.later import OWN_KEY, Job
+from simulation.later import draw as draw_jobs
 from simulation.loop import SimLoop, Stuck
 from simulation.node import Node
 from simulation.objects import Objects
 from simulation.profiles import profiled
 from simulation.provider import Provider
+from simulation.rates import WINDOWS
 from simulation.rates import draw as draw_rates
 from simulation.receiver import Receiver, receiving
 from simulation.redis_server import RedisHost, listening
@@ -72,8 +73,14 @@ class Scenario(msgspec.Struct, kw_only=True):
     over_s: float
     budgets: list[dict[str, Any]] = []
     """Hard ones, of workspace w0."""
-    later: Later = Later()
-    deeds: tuple[Deed, ...] = ()
+    jobs: list[Job] = []
+    """What is billed later."""
+    collects: bool = False
+    """Control fetches what nobody does."""
+    deeds: list[Deed] = []
+    rates: list[dict[str, Any]] = []
+    window_s: int = 60
+    """Of rates."""
     receiver: list[Any] = []
     """When (s) the webhook's receiver does not do what it should, and what it does instead."""
     audited: bool = True
@@ -87,7 +94,8 @@ class Scenario(msgspec.Struct, kw_only=True):
         lines = [f"seed {self.seed}: {len(self.calls)} calls in {self.over_s:g} s, {where}"]
         lines.append(f"settings {self.settings}; {self.tuning}")
         lines.append(f"budgets {self.budgets}; receiver {self.receiver}; {self.profile or 'no profile'}")
-        lines += [*self.later.shown(), *map(str, self.deeds)]
+        lines.append(f"rates {self.rates} in {self.window_s} s; control collects: {self.collects}")
+        lines += map(str, (*self.jobs, *self.deeds))
         return "\n".join([*lines, *map(str, self.faults)])
 
 
@@ -115,20 +123,23 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
         form = more.choice(("segments", "cloudevents"))
         settings["webhook"] = {"url": "http://localhost:2/", "format": form, "idle_s": more.choice((1.0, 4.0))}
     number, workspaces = max(1, int(calls * drawn.uniform(0.5, 1.5))), drawn.choice((1, 2, 5))
-    settings["rate"], windows, away = draw_rates(seed, number, over_s)
+    rates, window_s, away = draw_rates(seed, number, over_s)
     if away:
         settings["budget"] = {"slice_percent": 5.0, "on_unavailable": away, **settings.get("budget", {})}
-    later = draw_later(seed, over_s, workspaces)
+    jobs, collects = draw_jobs(seed, over_s, workspaces)
     plan = Scenario(
         seed=seed,
         calls=plans(drawn, number, over_s, workspaces),
-        later=later,
-        deeds=draw_deeds(seed, over_s, nodes, workspaces, jobs=bool(later.jobs)),
+        jobs=jobs,
+        collects=collects,
+        rates=rates,
+        window_s=window_s,
+        deeds=draw_deeds(seed, over_s, nodes, workspaces, jobs=bool(jobs)),
         faults=draw(drawn, drawn.randrange(faults + 1), over_s, nodes, workers, kinds),
         nodes=nodes,
         workers=workers,
         settings=settings,
-        tuning={name: drawn.choice(sizes) for name, sizes in TUNING.items() if drawn.random() < 0.4} | windows,
+        tuning={name: drawn.choice(sizes) for name, sizes in TUNING.items() if drawn.random() < 0.4},
         over_s=over_s,
         budgets=budgets,
         receiver=[
@@ -171,7 +182,7 @@ class Simulation:
         self.disk = Disk(self.world)
         self.redis = RedisHost(self.world, self.loop)
         self.sql = SqlHost(self.world, folder)
-        objects = Objects(plan.later, self.world.now_s, plan.seed, plan.over_s)
+        objects = Objects(plan.jobs, self.world.now_s, plan.seed, plan.over_s)
         self.provider = Provider(self.world, self.loop, objects)
         self.receiver = Receiver(self.world)
         self.graves: list[Process] = []
@@ -197,12 +208,13 @@ class Simulation:
         self.nodes = [self._node(n) for n in range(plan.nodes)]
 
     def _node(self, n: int) -> Node:
-        own = {"api_key_env": OWN_KEY, "collect": True} if self.plan.later.collect else {}
+        own = {"api_key_env": OWN_KEY, "collect": True} if self.plan.collects else {}
         settings = msgspec.convert(
             {
                 "data_dir": f"/sim/n{n}",
                 "upstream": [{"name": "openai", "base_url": "http://localhost:1/v1", **own}],
                 "limits": {},
+                "rate": self.plan.rates,
                 **self.plan.settings,
             },
             Settings,
@@ -238,7 +250,7 @@ class Simulation:
             self.later(at_s + 1.0, setattr, self.receiver, "mood", "")
         for deed in plan.deeds:
             self.later(deed.at_s, self.operators.do, deed)
-        for call in (*plan.calls, *plan.later.calls()):
+        for call in (*plan.calls, *(call for job in plan.jobs for call in job.calls)):
             self.later(call.at_s, self._call, call)
         await asyncio.sleep(plan.over_s + 0.1)
         self._heal()
@@ -362,7 +374,7 @@ def _run(plan: Scenario, folder: Path, *, tells: bool) -> Outcome:
     simulation = Simulation(plan, folder, tells=tells)
     world, loop = simulation.world, simulation.loop
     violation = ""
-    with installed(world, simulation.disk, plan.tuning), _net(simulation):
+    with installed(world, simulation.disk, {**plan.tuning, **dict.fromkeys(WINDOWS, plan.window_s)}), _net(simulation):
         try:
             loop.run_until_complete(simulation.course())
         except (audit.Uneven, Stuck) as broken:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from simulation.simulation import Outcome, Scenario, run
 
-PARTS = ("faults", "deeds", "receiver", "calls", "tuning", "settings", "budgets", "nodes", "workers")
+PARTS = ("faults", "deeds", "receiver", "calls", "jobs", "rates", "tuning", "settings", "budgets", "nodes", "workers")
 """What may be left out of a scenario, in the order in which it is tried: faults explain most."""
 
 
@@ -71,25 +71,18 @@ def _items(plan: Scenario, name: str) -> Sequence[Any]:
     """A part of a scenario as a list of which some may go; a number of nodes is as many of them as are beyond one."""
     value = getattr(plan, name)
     if name == "settings":
-        return [
-            (section, key, each)
-            for section, of in value.items()
-            for key, each in (of.items() if isinstance(of, dict) else [("", of)])
-        ]
+        return [(section, key, each) for section, keys in value.items() for key, each in keys.items()]
     if isinstance(value, int):
         return list(range(value - 1))
     return list(value.items()) if isinstance(value, dict) else value
 
 
 def _with(plan: Scenario, name: str, left: Sequence[Any]) -> Scenario:
-    value: Any = type(getattr(plan, name))(left) if isinstance(getattr(plan, name), list | tuple) else left
+    value: Any = left
     if name == "settings":
         value = {}
         for section, key, each in left:
-            if key:
-                value.setdefault(section, {})[key] = each
-            else:
-                value[section] = each
+            value.setdefault(section, {})[key] = each
     elif isinstance(getattr(plan, name), int):
         value = 1 + len(left)
     elif isinstance(getattr(plan, name), dict):

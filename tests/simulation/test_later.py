@@ -18,7 +18,7 @@ def test_what_is_billed_later_is_settled_and_stated(seed):
 
 def test_rates_admit_no_more_than_their_limit():
     plan = scenario(29, calls=60)
-    assert plan.settings["rate"]
+    assert plan.rates
     outcome = run(plan)
     assert not outcome.violation
     assert outcome.counts["refused by a rate"]

@@ -180,8 +180,10 @@ class RateWindows:
         raised(await self._server.run(_END, calls))
 
     async def look(self, going_on: Container[str] = ()) -> list[str]:
-        """Tell a Redis that forgot what was admitted here in the last minute; returns the workspaces it was told of since
-        the last look. `going_on`: those with calls that go on, however long ago they began."""
+        """Tell a Redis that forgot what was admitted here in the last minute; returns the workspaces it was told of.
+
+        Also of those `admit` told it of. `going_on`: those with calls that go on, however long ago they began.
+        """
         now_s = self._clock_s()
         self._known = {
             name: each for name, each in self._known.items() if now_s - each.used_s <= WINDOW_S + 1 or name in going_on
@@ -225,8 +227,8 @@ class RateWindows:
         """This Redis knows of fewer calls than it admitted: have everybody tell it again, and tell it."""
         memory = self._known.get(workspace)
         if memory is not None:
-            args = [memory.state, self._asker, memory.times, secrets.token_hex(8)]
-            [state] = raised(await self._server.run(_BACK, [([_state(workspace)], args)]))
+            anew: Call = [_state(workspace)], [memory.state, self._asker, memory.times, secrets.token_hex(8)]
+            [state] = raised(await self._server.run(_BACK, [anew]))
             if state:
                 await self._restore(workspace, state.decode())
 

@@ -34,7 +34,7 @@ def _billed(simulation: Simulation, by_marker: dict[str, Said], lost: int) -> No
     if len(missing) > lost and not simulation.mute:
         raise Uneven(f"{len(missing)} calls were billed and have no record, {lost} are known lost: {missing[:5]}")
     unwritten = sum(caller.plan.marker not in by_marker for caller in simulation.callers)
-    if not 0 <= lost <= unwritten and not simulation.plan.later.jobs:  # else it may be what a call told of others
+    if not 0 <= lost <= unwritten and not simulation.plan.jobs:  # else it may be what a call told of others
         raise Uneven(f"{lost} calls are said to be lost, and {unwritten} have no record")
     reached = set(provider.reached)
     prices = {1, *(deed.amount for deed in simulation.plan.deeds if deed.kind == "reprice")}

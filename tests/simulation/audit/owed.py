@@ -42,7 +42,7 @@ def compare(simulation: Simulation, records: list[Said], lost: int, history: sql
             _as_billed(simulation, said)
     if twice := [each for each, count in found.items() if count > 1]:
         raise Uneven(f"settled more than once: {twice[:5]}")
-    for job in simulation.plan.later.jobs:
+    for job in simulation.plan.jobs:
         if job.name in promised:
             if found[job.name, ""]:
                 _let_go(simulation, job, promised[job.name], records)
@@ -99,7 +99,7 @@ def _as_served(simulation: Simulation, job: Job, settled: set[str], lost: int) -
     could = ({""} if served else set()) | (lines if FILE in served else set())
     if invented := settled - could:
         raise Uneven(f"of {job.name} {sorted(invented)[:5]} are settled, of which nobody was told")
-    if simulation.plan.later.collect and not _given_up(simulation):
+    if simulation.plan.collects and not _given_up(simulation):
         whole = {OBJECT, FILE}  # control asks as often as it takes
     elif lost or simulation.mute or any(fault.kind in MEMORY for fault in simulation.plan.faults):
         return

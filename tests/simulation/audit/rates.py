@@ -10,7 +10,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulation.audit.uneven import NotYet, Uneven
-from simulation.rates import WINDOWS
 
 if TYPE_CHECKING:
     from simulation.client import Caller
@@ -42,7 +41,7 @@ def compare(simulation: Simulation) -> None:
         return
     if simulation.redis_forgot and any(each.process.ended_s < simulation.plan.over_s for each in simulation.callers):
         return  # what a worker admitted that is gone nobody can tell Redis again
-    for rate in simulation.plan.settings["rate"]:
+    for rate in simulation.plan.rates:
         for value, stays in _by_value(simulation, rate).items():
             _within(simulation, rate, value, stays)
 
@@ -74,7 +73,7 @@ def _concerned(rate: dict[str, Any], caller: Caller) -> bool:
 
 
 def _within(simulation: Simulation, rate: dict[str, Any], value: str, stays: list[Stay]) -> None:
-    window_s, budget = simulation.plan.tuning[WINDOWS[0]], simulation.nodes[0].settings.budget
+    window_s, budget = simulation.plan.window_s, simulation.nodes[0].settings.budget
     lives = sum(node.lives for node in simulation.nodes)
 
     def most(name: str) -> int:
