@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,14 @@ http {{
 """)
     process = processes.serving(["nginx", "-p", str(folder), "-c", str(conf)], port, log=folder / "nginx.log")
     return Running("nginx", f"http://127.0.0.1:{port}/v1", process, "none")
+
+
+def pipe(upstream_port: int, folder: Path) -> Running:
+    """What any proxy in Python costs at least: bytes passed on by uvloop, which knows no HTTP."""
+    port = processes.free_port()
+    argv = [sys.executable, str(Path(__file__).with_name("pipe.py")), "--port", str(port), "--to", str(upstream_port)]
+    process = processes.serving(argv, port, log=folder / "pipe.log")
+    return Running("bytes passed on by uvloop", f"http://127.0.0.1:{port}/v1", process, "none, no HTTP")
 
 
 def vllm_router(upstream_port: int, folder: Path) -> Running:
@@ -140,6 +149,7 @@ class Peer:
 
 PEERS = {
     "nginx": Peer(nginx),
+    "pipe": Peer(pipe),
     "vllm-router": Peer(vllm_router),
     "tensorzero": Peer(tensorzero, (CHAT, EMBEDDINGS)),
     "portkey": Peer(portkey, (CHAT, EMBEDDINGS)),

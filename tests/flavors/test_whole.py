@@ -73,6 +73,7 @@ USUAL = [
     {"prompt_tokens": 9, "total_tokens": 9},
     {"prompt_tokens": 9},
 ]
+FLAVORS, STATUSES = st.sampled_from([CHAT, EMBEDDINGS, UNMETERED]), st.sampled_from([200, 201, 400])
 answers = st.fixed_dictionaries(
     {
         "usage": usages | usages.map(with_total) | st.sampled_from(USUAL) | st.none(),

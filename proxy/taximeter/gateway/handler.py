@@ -66,15 +66,14 @@ class Gateway:
                 if known is None:
                     return
             elif known.named:
-                record.workspace = known.named.get("workspace", DEFAULT_WORKSPACE)
-                record.track = known.named.get("track")
+                known.mark(record)
             head, route, flavor, named, key = known.head, known.route, known.flavor, known.named, known.key
             if key is not None:
                 record.key_id, record.workspace = key.id, key.workspace
             record.api, record.operation = flavor.api, flavor.operation
 
             reading = form = None
-            if self._streams_through(known):
+            if known.streams_through:
                 if self._restrictions.need_body(key, named, route, head):
                     body, reading = await self._restrictions.read_odd(exchange, head)
                     whole = True
@@ -124,13 +123,6 @@ class Gateway:
             record_unsent(self.metering, record, started_ns, Outcome.CLIENT_LEFT, None)
         except QuoteAsked:
             await self._quoting.answer(exchange)
-
-    def _streams_through(self, known: Known) -> bool:
-        """JSON is read whole to learn model and stream; any other body, and one that is too long, is not held."""
-        length = known.head.get(b"content-length")
-        if not known.json:
-            return length != b"0" if length is not None else b"transfer-encoding" in known.head
-        return length is not None and int(length) > self._json_body_bytes
 
 
 def _prepare(flavor: Flavor, body: bytes, path: bytes, request_id: str) -> Prepared:

@@ -32,7 +32,7 @@ _UNTAGGED: dict[str, str] = {}
 class Known:
     """Of one head. It holds as long as `keys` are those in force."""
 
-    __slots__ = ("flavor", "head", "json", "key", "keys", "named", "route")
+    __slots__ = ("flavor", "head", "key", "keys", "named", "route", "streams_through")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Known:
         named: dict[str, str],
         keys: Keys,
         key: ProxyKey | None,
+        json_body_bytes: int,
     ) -> None:
         self.head = head
         """Of several requests with the same head the first one's: its `content-length` is not theirs."""
@@ -53,8 +54,17 @@ class Known:
         """Those in which its key was looked up."""
         self.key = key
         kind, coding = head.get(b"content-type"), head.get(b"content-encoding", b"identity")
-        self.json = (kind is None or b"json" in kind) and coding == b"identity"
-        """Its body is read whole, if it is not too long."""
+        json, length = (kind is None or b"json" in kind) and coding == b"identity", head.get(b"content-length")
+        if json:
+            through = length is not None and int(length) > json_body_bytes
+        else:
+            through = length != b"0" if length is not None else b"transfer-encoding" in head
+        self.streams_through = through
+        """JSON is read whole to learn model and stream; any other body, and one that is too long, is not held."""
+
+    def mark(self, record: Open) -> None:
+        """Write down what its own tags say, before anything else is known."""
+        record.workspace, record.track = self.named.get("workspace", record.workspace), self.named.get("track")
 
 
 class Heads:
@@ -63,6 +73,7 @@ class Heads:
     def __init__(
         self, settings: Settings, journal: Journal, upstreams: Upstreams, admission: Admission, tagging: Tagging
     ) -> None:
+        self._json_body_bytes = settings.limits.json_body_bytes
         self._journal = journal
         self._mark = upstreams.mark
         self._admission = admission
@@ -91,7 +102,7 @@ class Heads:
         keys, key = admission.keys, None
         if exchange.method != b"OPTIONS" or not is_preflight(head):
             key = admission.key_of(head)
-        known = Known(head, route, flavor, named, keys, key)
+        known = Known(head, route, flavor, named, keys, key, self._json_body_bytes)
         if repeats:
             exchange.memo[self] = known
         return known

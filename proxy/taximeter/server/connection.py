@@ -96,6 +96,12 @@ class Connection(asyncio.Protocol):
             return
         self._idle_since = None
         framing = self._framing
+        again = framing.again(data)
+        if again is not None:
+            self.body_bytes += len(again[1])
+            if (fresh := self._begin(*again)) is not None:
+                self._start(fresh)
+            return
         framing.feed(data)
         fresh = None
         for event in framing.events:
@@ -125,12 +131,12 @@ class Connection(asyncio.Protocol):
 
     # From one request to the next.
 
-    def _begin(self, head: Head) -> Exchange | None:
-        """Returns the request if it can be handled now; else it waits, or will never be."""
+    def _begin(self, head: Head, body: bytes | None = None) -> Exchange | None:
+        """Returns the request if it can be handled now; else it waits, or will never be. `body`: all of it."""
         if self._head_timer is not None:
             self._unset_head_timer()
         before = self._reading
-        exchange = Exchange(self._service, self.client, self, head)
+        exchange = Exchange(self._service, self.client, self, head, body)
         if before is None or before.response_complete:
             self._reading = exchange
             return exchange if before is None or before.keep_alive else None  # that answer was the connection's last

@@ -75,7 +75,7 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """Made by a connection when a request's head is complete; names in `headers` are in lower case."""
+    """Made when a request's head is complete, maybe with all of its `body`; names in `headers` are in lower case."""
 
     __slots__ = (
         "_bodiless", "_chunked", "_expects_continue", "_head", "_held_bytes", "_kept_bytes", "_left_bytes", "_news",
@@ -84,7 +84,9 @@ class Exchange:
         "upgrades", "version",
     )  # fmt: skip
 
-    def __init__(self, service: Service, client: Client, carrier: Carrier, head: Head) -> None:
+    def __init__(
+        self, service: Service, client: Client, carrier: Carrier, head: Head, body: bytes | None = None
+    ) -> None:
         self._service = service
         self.client = client
         self.carrier = carrier
@@ -101,7 +103,7 @@ class Exchange:
         """1.1 or 1.0."""
         self.upgrades = head.upgrades
         """It asks for a WebSocket (see `switching`)."""
-        self.complete = False
+        self.complete = body is not None
         """The whole request has arrived."""
         self.left = False
         """The client has gone before its answer was complete."""
@@ -114,7 +116,7 @@ class Exchange:
         self.response_complete = False
         """The answer is complete."""
         self.keep_alive = head.keep_alive
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] = [] if body is None else [body]
         self._held_bytes = 0
         self._kept_bytes = 0
         """Of its body, as counted in the service's `held_bytes`."""

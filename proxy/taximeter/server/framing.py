@@ -64,12 +64,15 @@ class RequestFraming:
         self.on_url = self._target.append
         self._parser = self._new_parser()
 
-    def feed(self, data: bytes) -> None:
-        """Read what came."""
-        if self._between and self._repeated is not None and (read := self._repeated.read(data)) is not None:
-            self.events += (*read, END)
+    def again(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Head and body, where what came is just one request whose head came before; None: it has to be fed."""
+        read = self._repeated.read(data) if self._between and self._repeated is not None else None
+        if read is not None:
             self._tries = TRIES
-            return
+        return read
+
+    def feed(self, data: bytes) -> None:
+        """Parse what came."""
         begun = self._between
         self._parse(data)
         events = self.events

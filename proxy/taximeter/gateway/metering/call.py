@@ -125,8 +125,7 @@ class Call:
         if self.record.stream:
             self.record.ttft_ms = (now_ns - self.started_ns) // 1000 / 1000
         assert self.meter is not None  # noqa: S101
-        passed = self.meter.feed(chunk)
-        self.meter = chosen(self.meter)
+        passed, self.meter = self.meter.feed(chunk), chosen(self.meter)
         return passed
 
     def finish(self) -> bytes:
