@@ -10,7 +10,7 @@ LOCKS := requirements-uv.lock requirements-build.lock requirements.lock requirem
 BENCH := $(if $(filter file,$(origin PYTHON)),$(VENV),.venv-bench/$(subst /,-,$(patsubst /%,%,$(PYTHON))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test coverage check format lock rag deploy bench faults soak fuzz simulate install-test audit reference docs dist clean
+.PHONY: help install demo run test coverage check format lock rag deploy bench faults soak fuzz simulate scale install-test audit reference docs dist clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -91,6 +91,9 @@ install-test: $(DEV)  ## the installation itself, into empty environments, with 
 
 simulate: $(DEV)  ## SEEDS=50 simulated days of nodes that fail (FIRST=n, JOBS=n); SEED=n TRACE=1 tells the story of one
 	PYTHONPATH=proxy:tests $(BIN)/python -m simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),50)) $(if $(FIRST),--first $(FIRST)) --jobs $(or $(JOBS),1) $(if $(TRACE),--trace) $(ARGS)
+
+scale: $(DEV)  ## what 1,000 nodes ask of one Redis Cluster and one PostgreSQL; writes its part of docs/scaling.md
+	PYTHONPATH=proxy:tests $(BIN)/python -m scale.run $(ARGS)
 
 audit: $(DEV)  ## whether a locked package is known to be vulnerable, or was withdrawn (needs a package index)
 	$(BIN)/python scripts/audit.py

@@ -647,6 +647,22 @@ async def test_nodes_on_one_redis_must_share_a_history(
     assert list(await redis.hgetall(keys.NODES)) == ["n2"]
 
 
+async def test_two_nodes_that_meet_a_new_workspace_at_once_take_it_for_no_loss(
+    counters: Counters, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    await counters.deliver([batch([record(1, workspace="known")])])
+    await redis.sadd(keys.WORKSPACES, "acme")  # by the other
+    await redis.config_resetstat()
+    delivering = asyncio.create_task(counters.deliver([batch([record(2)])]))
+    async with asyncio.timeout(HANG_S):
+        while "cmdstat_smembers" not in await redis.info("commandstats"):
+            await asyncio.sleep(0)
+    await redis.set("tm:{acme}:gen", "of-the-other")
+    assert await delivering == {"j1": 2}
+    assert await redis.get("tm:{acme}:gen") == "of-the-other" and "lost counters" not in caplog.text
+    await assert_exact(counters, [record(2)])
+
+
 async def test_a_second_process_on_the_same_journal_does_not_double(
     counters: Counters, valkey_url: str, closing: Closing
 ) -> None:

@@ -5,6 +5,7 @@ A Redis that lost data or went back in time is noticed: journals are read again,
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Iterable
@@ -20,6 +21,8 @@ from taximeter.sinks.redis.rebuild import CountersMoved, Rebuilder, lower
 
 log = logging.getLogger("taximeter.counters")
 
+LOOK_AGAIN_S = 0.2
+"""So long a node that has entered a workspace may take to its first count."""
 REMEMBERED = 100_000
 """Workspaces, and keys with an expiry, remembered; beyond it memory starts over, which only costs time."""
 
@@ -149,9 +152,9 @@ class Positions:
         marker, *replies = await self._server.commands(commands)
         if (marker or b"").decode() != self.generation:
             raise CountersMoved("Redis was emptied or rebuilt")
-        lost = []
-        for name, added, found, texts in zip(unknown, replies[::3], replies[1::3], replies[2::3], strict=True):
-            generation = (found or b"").decode()
+        lost, known = [], await self._begun(unknown, replies[::3], replies[1::3])
+        for name, added, texts in zip(unknown, replies[::3], replies[2::3], strict=True):
+            generation = known[name]
             if generation.startswith(keys.REBUILDING_PREFIX) or (not generation and not added):
                 lost.append(name)
             else:
@@ -161,6 +164,17 @@ class Positions:
             log.error("Redis lost counters of %s: rebuilding from history", ", ".join(lost[:10]))
             await self._rebuilder.rebuild(lost)
             raise CountersMoved(f"{len(lost)} workspaces were rebuilt from history")
+
+    async def _begun(self, names: list[str], added: list[int], found: list[bytes | None]) -> dict[str, str]:
+        """The generation of each. Of one that somebody has entered and nobody has counted, it is asked once more: two
+        nodes may meet a new workspace at the same moment, and the other has not got that far."""
+        known = {name: (generation or b"").decode() for name, generation in zip(names, found, strict=True)}
+        missing = [name for name, new in zip(names, added, strict=True) if not new and not known[name]]
+        if missing:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            again = await self._server.commands([("GET", keys.prefix(name) + "gen") for name in missing])
+            known |= {name: (generation or b"").decode() for name, generation in zip(missing, again, strict=True)}
+        return known
 
     async def _marks(self, ids: list[str]) -> list[bytes]:
         found: list[bytes] = await self._server.command("HMGET", keys.WATERMARK, keys.GENERATION_FIELD, *ids)
