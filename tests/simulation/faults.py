@@ -178,13 +178,14 @@ def _trouble(simulation: Simulation, node: Node, trouble: Trouble, for_s: float)
 
 
 def _take(simulation: Simulation, node: Node) -> None:
-    """Somebody removes a journal file that is being written."""
+    """Somebody removes a journal file that is being written, not by a process at its end: it may not put it back."""
     disk = simulation.disk
     folder = str(node.directory / "journal")
     held = [
         each
         for each in disk.open_files.values()
         if each.process is not None
+        and not each.process.ends
         and "worker" in each.process.name
         and each.inode.lock is each
         and each.inode in disk.names(folder).values()

@@ -167,6 +167,7 @@ class Node:
         there = [self.control] if role == "control" else list(self.workers.values())
         for each in there:
             if each is not None and each.process.name.endswith(f"/{role}"):
+                each.process.ends = True
                 self.run_in(each.process, each.stopping.set)
 
     def wake(self) -> None:

@@ -43,6 +43,8 @@ class Process:
         self.tasks: list[asyncio.Task[Any]] = []
         self.prune_at = 64
         """At so many tasks those that are done are forgotten."""
+        self.ends = False
+        """It was told to end: it does what is left, and is gone."""
         self.stands_until_ns = 0
         """It is stopped (as by SIGSTOP, a debugger, a machine that swaps) up to then."""
 
