@@ -2,7 +2,7 @@
 
 import msgspec
 
-from taximeter.core.quantities import UNITS, quantities
+from taximeter.core.quantities import UNITS, quantities, uses_any
 from taximeter.core.record import Outcome, Record
 
 CALL = Record(
@@ -30,6 +30,14 @@ def test_each_kind_that_is_known_is_told_once():
     ]
     assert of(images=0) == of() == []
     assert of(kind="correction", images=3) == of(kind="told", images=3) == []
+
+
+def test_every_kind_is_looked_for():
+    assert not uses_any(CALL)
+    names = {"audio_ms": "seconds", "video_ms": "video_seconds"}
+    for kind in UNITS:
+        assert uses_any(msgspec.structs.replace(CALL, **{names.get(kind, kind): 1})), kind
+        assert not uses_any(msgspec.structs.replace(CALL, **{names.get(kind, kind): 0})), kind
 
 
 def test_images_and_video_are_told_by_size_and_quality():

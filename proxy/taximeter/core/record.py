@@ -219,9 +219,11 @@ class Open(Record, kw_only=True, omit_defaults=True):
 
 def possible(at_us: int) -> int:
     """The moment that is nearest to this one, of those there are (µs since epoch)."""
-    return min(max(at_us, 0), FOREVER_US - 1)
+    if 0 <= at_us < FOREVER_US:
+        return at_us
+    return 0 if at_us < 0 else FOREVER_US - 1
 
 
 def seq_of(event_id: str) -> int:
     """The `seq` in an event id. Raises ValueError on anything else."""
-    return int(event_id.rpartition(":")[2])
+    return int(event_id[event_id.rfind(":") + 1 :])

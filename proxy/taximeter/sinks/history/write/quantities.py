@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taximeter.core.bounds import MAX_SUM
-from taximeter.core.quantities import quantities
+from taximeter.core.quantities import quantities, uses_any
 from taximeter.sinks.batch import Group
 from taximeter.sinks.history.schema import HOUR_S
 from taximeter.sinks.history.schema import quantities as table
@@ -22,7 +22,7 @@ def add_quantities(connection: Connection, taken: Iterable[tuple[Group, int]]) -
     sums: dict[Place, int] = {}
     for group, series_no in taken:
         start_s = group.quarter_s // HOUR_S * HOUR_S
-        for record in group.records:
+        for record in filter(uses_any, group.records):
             for each in quantities(record):
                 place = start_s, series_no, each.kind, each.variant
                 sums[place] = min(sums.get(place, 0) + each.amount, MAX_SUM)
