@@ -69,13 +69,14 @@ async def test_a_node_that_was_taken_off_looks_again_who_is_there(server: RedisS
 
 
 async def test_one_node_has_the_turn_until_it_is_away_or_fails(server: RedisServer, redis: Redis) -> None:
-    one, two = Turn(server, "tm:turn", 60), Turn(server, "tm:turn", 60)
+    one, two = Turn(server, "tm:turn", "one", 60), Turn(server, "tm:turn", "two", 60)
 
     async def held(turn: Turn) -> bool:
         async with turn.held() as ours:
             return ours
 
     assert [await held(turn) for turn in (one, two, one, two)] == [True, False, True, False]
+    assert await held(Turn(server, "tm:turn", "one", 60)), "the same node, killed and started again"
     assert 50_000 < await redis.pttl("tm:turn") <= 60_000
     await redis.delete("tm:turn")  # its time is over
     assert [await held(turn) for turn in (two, one)] == [True, False]
@@ -87,3 +88,7 @@ async def test_one_node_has_the_turn_until_it_is_away_or_fails(server: RedisServ
         async with two.held():
             raise RuntimeError("its history is away")
     assert await held(one)
+    await two.leave()
+    assert not await held(two)
+    await one.leave()
+    assert await held(two)

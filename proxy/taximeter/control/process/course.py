@@ -51,6 +51,7 @@ async def close(parts: Parts) -> None:
     """Whatever happened: let go what others wait for, connections and files."""
     with contextlib.suppress(TaximeterError, *ERRORS):
         await leave_nodes(parts.counters.server, parts.force.boot.node)
+        await parts.auditing.leave()
     if parts.collector is not None:
         await parts.collector.close()
     for sink in parts.sinks:

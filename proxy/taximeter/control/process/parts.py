@@ -88,7 +88,7 @@ class Parts:
         self.live = Live(self.history.cursors)
         self.metrics = Metrics(self.history.cursors)
         turn = self.counters.rebuilder.fleet.turn
-        self.auditing = Turn(self.counters.server, AUDITOR, AUDITOR_S)
+        self.auditing = Turn(self.counters.server, AUDITOR, boot.node, AUDITOR_S)
         self.breakers = watching.breakers(lambda: self.force, self.history, self.counters.server, self.audit, turn)
         self.paces = Paces([each.pace for each in self.breakers.breakers], start=self.history.cursors)
         sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live, *self.force.sinks.values()]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import secrets
 from collections.abc import AsyncIterator, Callable
 
 from redis.exceptions import NoPermissionError, ResponseError
@@ -42,23 +41,28 @@ class Fleet:
 class Turn:
     """What one node at a time does for all: the first to come, another when that has not been there for `lives_s`."""
 
-    def __init__(self, server: RedisServer, key: str, lives_s: float) -> None:
-        self._server, self._key, self._lives_ms = server, key, round(lives_s * 1_000)
-        self._token = secrets.token_hex(8)
+    def __init__(self, server: RedisServer, key: str, node: str, lives_s: float) -> None:
+        """`node`: one that was killed and comes again goes on with what was its."""
+        self._server, self._key, self._node, self._lives_ms = server, key, node.encode(), round(lives_s * 1_000)
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[bool]:
         """Whether it is this node's. One that fails at it leaves it to the others. Raises redis.client.ERRORS."""
-        command, token = self._server.command, self._token.encode()
-        ours = bool(await command("SET", self._key, token, "NX", "PX", self._lives_ms))
-        if not ours and await command("GET", self._key) == token:
+        command = self._server.command
+        ours = bool(await command("SET", self._key, self._node, "NX", "PX", self._lives_ms))
+        if not ours and await command("GET", self._key) == self._node:
             ours = bool(await command("PEXPIRE", self._key, self._lives_ms))
         try:
             yield ours
-        except BaseException:
+        except Exception:
             if ours:
-                await command("DEL", self._key)
+                await self.leave()
             raise
+
+    async def leave(self) -> None:
+        """Where it is this node's, it is anybody's from now on."""
+        if await self._server.command("GET", self._key) == self._node:
+            await self._server.command("DEL", self._key)
 
 
 async def refuse_eviction(server: RedisServer) -> None:
