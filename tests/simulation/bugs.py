@@ -174,11 +174,9 @@ MUTANTS = (
            "if not line:", "if False:"),
     Mutant("what collecting tells is not written down", "collecting.collector:_Teller.__call__",
            "self._write(told_record(self._record, told, self._now_us()))", "pass"),
-    Mutant("a file that was cut counts as read", "sinks.history.write.owed:take",
-           "elif record.outcome is Outcome.OK:", "else:"),
     Mutant("corrections of before are not looked at", "control.services.reprice:_one",
            "(record.cost_nusd, None if so_far is None else so_far[0])", "(record.cost_nusd,)"),
-    Mutant("a line's price is not corrected", "control.services.reprice:reprice",
+    Mutant("a settlement's price is not corrected", "control.services.reprice:reprice",
            "if corrected is not None and write is not None:",
-           "if corrected is not None and write is not None and not record.line:"),
+           "if corrected is not None and write is not None and record.line is None:"),
 )  # fmt: skip

@@ -44,6 +44,8 @@ PLANS = (Plan(name="half more than it costs", factor_ppm=1_500_000),)
 AHEAD_US = 4 * 3_600_000_000
 """Statements are about quarters of an hour, and a simulation lasts one: whoever closes them has a clock so far ahead,
 and calls of the period come on."""
+LAST_PRICE = 5
+"""What prices are multiplied by at the end, where operators price periods again: no other price is that."""
 LAST = -40, -39
 """A period in which nothing happens: its statement has nothing but corrections."""
 
@@ -154,6 +156,7 @@ class Operators:
             return "operators are at work"
         wanted = [deed for deed in simulation.plan.deeds if deed.kind == "reprice"]
         if wanted and not self.repriced and (control := controls[0]) is not None:
+            self.price_times = LAST_PRICE  # what was settled or corrected just now has that one, too
             control.node.run_in(control.process, self._begin, control, wanted[-1], self._all_repriced)
             return "the last prices are not everybody's"
         if self._left and (control := controls[-1]) is not None:

@@ -92,8 +92,10 @@ def _job(drawn: random.Random, n: int, over_s: float, workspaces: int) -> Job:
     )
     ends = ("completed", "failed", "cancelled", "expired") if batch else ("completed", "failed", "incomplete")
     state = drawn.choices(ends, (80, 10, 5, 5)[: len(ends)])[0]
-    polls = tuple(_poll(drawn, asked, name, k, at_s, over_s) for k in range(drawn.choice((0, 2, 6, 10))))
-    return Job(name, asked, drawn.uniform(0.05, 2.0), state, lines, polls)
+    polls = [_poll(drawn, asked, name, k, at_s, over_s) for k in range(drawn.choice((0, 2, 6, 10)))]
+    if drawn.random() < 0.2:  # nobody gets the results to their end
+        polls = [poll._replace(fate="cut") if b"/files/" in poll.target else poll for poll in polls]
+    return Job(name, asked, drawn.uniform(0.05, 2.0), state, lines, tuple(polls))
 
 
 def _poll(drawn: random.Random, asked: Plan, name: str, k: int, at_s: float, over_s: float) -> Plan:

@@ -37,7 +37,11 @@ def _billed(simulation: Simulation, by_marker: dict[str, Said], lost: int) -> No
     if not 0 <= lost <= unwritten and not simulation.plan.jobs:  # else it may be what a call told of others
         raise Uneven(f"{lost} calls are said to be lost, and {unwritten} have no record")
     reached = set(provider.reached)
-    prices = {1, *(deed.amount for deed in simulation.plan.deeds if deed.kind == "reprice")}
+    prices = {
+        1,
+        simulation.operators.price_times,
+        *(deed.amount for deed in simulation.plan.deeds if deed.kind == "reprice"),
+    }
     for marker, said in by_marker.items():
         if marker in reached:
             _figures(provider.bills[marker], said, prices)
