@@ -1,21 +1,27 @@
-"""The text of a streamed answer, kept for local counting: raw bytes while they are few, extracted text beyond.
+"""The text of a streamed answer, kept for local counting: raw bytes while they are few, compressed ones beyond.
 
-It must not know any API: how an event's text is found is given to it.
+Hardly any of it is ever looked at, so that is all that is done while a stream goes on: events are much alike, and zlib
+takes a microsecond for one, decoding it ten. It must not know any API: how an event's text is found is given to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 
 from taximeter.flavors.meter import Countable
 from taximeter.flavors.usage.counts import Fields, decode
 
 RAW_BYTES = 32 * 1024
-"""Kept as it came before text is extracted: a hundred chunks cost nothing, and a slow stream stays below 50 KiB."""
+"""Kept as it came before it is compressed: a hundred chunks cost nothing, and a slow stream stays below 50 KiB."""
+FOLDED_BYTES = 1024 * 1024
+"""Most that is kept compressed, about twenty times as much as it came; images and audio fill it sooner."""
 TEXT_CHARS = 1024 * 1024
 """Most text kept: twice the longest output any model gives today."""
 LINE_BYTES = 256 * 1024
 """Longest incomplete line kept; longer ones hold images or audio, not text."""
+
+_EVENT_END = b"\n\n"
 
 OutputText = Callable[[Fields], Iterable[str]]
 
@@ -23,12 +29,18 @@ OutputText = Callable[[Fields], Iterable[str]]
 class Transcript:
     """Keeps the text of a stream: raw chunks of `data:` or NDJSON lines by `keep`, or decoded events by `add`."""
 
-    __slots__ = ("_bytes", "_chars", "_chunks", "_output_text", "_texts", "events", "truncated")
+    __slots__ = (
+        "_bytes", "_chars", "_chunks", "_folded", "_folded_bytes", "_folded_events", "_output_text", "_texts", "events",
+        "truncated",
+    )  # fmt: skip
 
     def __init__(self, output_text: OutputText) -> None:
         self._output_text = output_text
         self._chunks: list[bytes] = []
         self._bytes = 0
+        self._folded: list[bytes] = []
+        """What came before these chunks, compressed in parts."""
+        self._folded_bytes = self._folded_events = 0
         self._texts: list[str] = []
         self._chars = 0
         self.events = 0
@@ -40,7 +52,7 @@ class Transcript:
         self._chunks.append(chunk)
         self._bytes += len(chunk)
         if self._bytes > RAW_BYTES:
-            self._extract()
+            self._fold()
 
     def add(self, event: object) -> None:
         """One decoded event."""
@@ -60,25 +72,42 @@ class Transcript:
 
     def progress(self) -> int:
         """About how many pieces of text have come; cheap."""
-        return self.events + b"".join(self._chunks).count(b"\n\n")
+        return self.events + self._folded_events + b"".join(self._chunks).count(_EVENT_END)
 
     def countable(self) -> Countable:
         """All text kept; the stream is over. Where none was seen, what was written is not known to be nothing:
-        reasoning may be hidden, and work in the background has yet to begin."""
-        self._chunks.append(b"\n")
-        self._extract()
+        reasoning may be hidden, and work in the background has yet to begin. Of a long stream it takes a while."""
+        rest = b""
+        for block in self._blocks():
+            rest = self._extract(rest + block)
+        self._folded, self._chunks = [], []
+        self._folded_bytes = self._bytes = 0
         if not self._texts:
             return Countable(truncated=True)
         return Countable(texts=["".join(self._texts)], truncated=self.truncated)
 
-    def _extract(self) -> None:
-        lines = b"".join(self._chunks).splitlines(keepends=True)
+    def _fold(self) -> None:
+        block = b"".join(self._chunks)
+        self._chunks, self._bytes = [], 0
+        self._folded_events += block.count(_EVENT_END)
+        if self._folded_bytes < FOLDED_BYTES:
+            self._folded.append(zlib.compress(block, 1))
+            self._folded_bytes += len(self._folded[-1])
+        else:
+            self.truncated = True
+
+    def _blocks(self) -> Iterator[bytes]:
+        yield from map(zlib.decompress, self._folded)
+        yield b"".join([*self._chunks, b"\n"])
+
+    def _extract(self, block: bytes) -> bytes:
+        """The text of whole lines; returns what is left of the last one."""
+        lines = block.splitlines(keepends=True)
         rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         if len(rest) > LINE_BYTES:
             rest, self.truncated = b"", True
-        self._chunks = [rest] if rest else []
-        self._bytes = len(rest) if len(rest) <= RAW_BYTES else 0  # a long line is not joined again at every chunk
         for line in lines:
             payload = line.strip().removeprefix(b"data:").lstrip()
             if payload.startswith(b"{"):
                 self.add(decode(payload))
+        return rest

@@ -33,7 +33,9 @@ async def count_and_settle(call: Call, outcome: Outcome, error_code: str | None 
         call.settle(outcome, ended_ns, reading, error_code=error_code)
         return
     await in_task()
-    counted = await _prompt_of(call).complete(call.metering.tokenizers, reading, meter)
+    counted = await _prompt_of(call).complete(
+        call.metering.tokenizers, reading, meter, answer_bytes=call.record.response_bytes
+    )
     partial = outcome is not Outcome.OK and not reading.finished
     call.settle(outcome, ended_ns, counted.reading, error_code=error_code, partial=partial, counted=counted)
 

@@ -12,6 +12,9 @@ from taximeter.core.record import Operation, Source
 from taximeter.core.usage import Reading
 from taximeter.flavors.meter import Countable, Flavor, Meter
 
+LONG_BYTES = 64 * 1024
+"""The text of a longer answer is taken out of it in a thread: that may take milliseconds."""
+
 
 class Counted(Protocol):
     """How many tokens, by which tokenizer, and whether that is a count or an estimate."""
@@ -62,7 +65,7 @@ class Prompt:
             self._early = asyncio.get_running_loop().create_task(self._count(counting, text, self._model))
         self._body = None
 
-    async def complete(self, counting: Counting, reading: Reading, meter: Meter) -> Completed:
+    async def complete(self, counting: Counting, reading: Reading, meter: Meter, *, answer_bytes: int = 0) -> Completed:
         """Count what the reading lacks."""
         model, llm = reading.response_model or self._model, self._flavor.operation is Operation.LLM
         input_source = output_source = Source.REPORTED
@@ -76,7 +79,11 @@ class Prompt:
         if reading.output_tokens is None:
             output_source = Source.NONE
             wanted = llm and not reading.uncounted
-            counted = await self._count(counting, meter.output(), model) if wanted else None
+            counted = None
+            if wanted:
+                long = answer_bytes > LONG_BYTES
+                output = await asyncio.to_thread(meter.output) if long else meter.output()
+                counted = await self._count(counting, output, model)
             if counted is not None:
                 reading.output_tokens, output_source = counted.tokens, counted.source
                 tokenizer = counted.tokenizer or tokenizer
