@@ -171,6 +171,6 @@ def table(rest: dict[int, AtRest]) -> list[str]:
                 f"| {each.statements * rate:,.0f} |"
             )
     last = rest[most]
-    lines += ["", f"A control process at rest keeps {last.connections_to_history} connections to PostgreSQL and"]
-    lines.append(f"{last.connections_to_redis} to three shards.")
+    kept = f"{last.connections_to_history} to PostgreSQL, {last.connections_to_redis} to the three shards"
+    lines += ["", f"Connections that a control process keeps at rest: {kept}."]
     return lines
