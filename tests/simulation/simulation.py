@@ -42,8 +42,9 @@ from taximeter.config import Settings
 from taximeter.server.exchange import Service
 
 REST_S = 420.0
-"""So long after the last fault everything must have come to rest. The longest way there: the node that audits Redis for all
-has died, another one takes its turn three minutes later, comes round within a minute, and waits one more for what is late.
+"""So long after the last fault everything must have come to rest. The longest way there: the node that audits Redis for
+all has died, another one takes its turn three minutes later, comes round within a minute, and waits one more for what
+is late.
 """
 
 
