@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from lupa.lua51 import LuaRuntime, lua_type
+from lupa.lua51 import LuaError, LuaRuntime, lua_type
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 Reply = Any
 """None, bytes, int, `Status`, a list of them; a ResponseError where a command fails."""
 
 _WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+_OOM = "command not allowed when used memory > 'maxmemory'."
 _NO_INTEGER = "hash value is not an integer"
 _LOW, _HIGH = -(2**63), 2**63 - 1
 
@@ -44,7 +45,8 @@ class RedisModel:
         self._expires: dict[bytes, int] = {}
         """ms since epoch."""
         self.full = False
-        """maxmemory is reached: what needs memory is refused."""
+        """maxmemory is reached: what needs memory is refused, but to a script that has written something already."""
+        self._in_script = self._wrote = False
         self._scripts: dict[str, Any] = {}
         self._lua = LuaRuntime(encoding=None, unpack_returned_tuples=False, register_eval=False)
         self._prepare = self._lua.execute(_PRELUDE)(self._called)
@@ -78,8 +80,10 @@ class RedisModel:
         command = self._commands.get(name) or self._commands.get(name := name.upper())
         if command is None:
             return ResponseError(f"unknown command '{name.decode()}'")
-        if self.full and name in _NEEDS_MEMORY:
-            return OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
+        if self.full and name in _NEEDS_MEMORY and not self._wrote:
+            return OutOfMemoryError(_OOM)
+        if self._in_script and name in _WRITES:
+            self._wrote = True
         try:
             return command(*args)
         except ResponseError as error:
@@ -317,19 +321,23 @@ class RedisModel:
         sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
         script = self._scripts.get(sha)
         if script is None:
-            script = self._scripts[sha] = self._prepare(source)
+            try:
+                script = self._scripts[sha] = self._prepare(source)
+            except LuaError as error:
+                return ResponseError(f"Error compiling script: {error}")
         return self._run(script, int(count), rest)
 
     def _run(self, script: Any, count: int, rest: tuple[bytes, ...]) -> Reply:
-        if self.full:  # a script that may write is not begun
-            return OutOfMemoryError("command not allowed when used memory > 'maxmemory'.")
         table = self._lua.table_from
+        self._in_script, self._wrote = True, False
         try:
             found = script(table(rest[:count]), table(rest[count:]))
         except ResponseError as error:
             return error
         except Exception as error:
             return ResponseError(f"Error running script: {error}")
+        finally:
+            self._in_script = self._wrote = False
         return self._from_lua(found)
 
     def _called(self, protected: bool, name: bytes, *words: Any) -> Any:
@@ -338,11 +346,11 @@ class RedisModel:
         if type(reply) is bytes or type(reply) is int:
             return reply
         if isinstance(reply, ResponseError):
-            text = str(reply)
-            error = self._lua.table_from({b"err": (text if text.startswith("WRONGTYPE") else f"ERR {text}").encode()})
             if not protected:
-                raise ResponseError(text)
-            return error
+                raise reply
+            text = str(reply)
+            code = "OOM " if isinstance(reply, OutOfMemoryError) else "" if text.startswith("WRONGTYPE") else "ERR "
+            return self._lua.table_from({b"err": f"{code}{text}".encode()})
         return self._to_lua(reply)
 
     def _to_lua(self, reply: Reply) -> Any:
@@ -364,7 +372,8 @@ class RedisModel:
         if lua_type(value) == "table":
             if value[b"err"] is not None:
                 text = value[b"err"].decode()
-                return ResponseError(text.removeprefix("ERR "))
+                kind = OutOfMemoryError if text.startswith("OOM ") else ResponseError
+                return kind(text.removeprefix("ERR ").removeprefix("OOM "))
             if value[b"ok"] is not None:
                 return Status(value[b"ok"])
             found, at = [], 1
@@ -377,20 +386,24 @@ class RedisModel:
 
 _PRELUDE = b"""
 return function(called)
+  local function strange(_, name)
+    error("Script attempted to access nonexistent global variable '" .. tostring(name) .. "'", 2)
+  end
   return function(source)
     local compiled, why = loadstring(source)
     if not compiled then error(why, 0) end
-    local world = setmetatable({}, {__index = _G})
-    setfenv(compiled, world)
+    local world = {KEYS = {}, ARGV = {}}
+    for name, value in pairs(_G) do world[name] = value end
     world.redis = {
       call = function(...) return called(false, ...) end,
       pcall = function(...) return called(true, ...) end,
       error_reply = function(text) return {err = text} end,
       status_reply = function(text) return {ok = text} end,
     }
+    setfenv(compiled, setmetatable(world, {__index = strange, __newindex = strange}))
     return function(keys, args)
       world.KEYS, world.ARGV = keys, args
-      return compiled()
+      return (compiled())
     end
   end
 end
@@ -403,7 +416,10 @@ _COMMANDS = (
     "ZADD", "ZREM", "ZSCORE", "ZCARD", "ZCOUNT", "ZRANGEBYSCORE", "ZREMRANGEBYSCORE",
     "TIME", "PING", "EVAL", "EVALSHA", "EXPIRE",
 )  # fmt: skip
-_NEEDS_MEMORY = frozenset((b"SET", b"HSET", b"HSETNX", b"HINCRBY", b"SADD", b"ZADD", b"EVAL", b"EVALSHA"))
+_NEEDS_MEMORY = frozenset((b"SET", b"HSET", b"HSETNX", b"HINCRBY", b"SADD", b"ZADD"))
+_WRITES = _NEEDS_MEMORY | {
+    b"DEL", b"EXPIRE", b"PEXPIRE", b"EXPIREAT", b"HDEL", b"SREM", b"ZREM", b"ZREMRANGEBYSCORE", b"FLUSHALL",
+}  # fmt: skip
 
 
 def _bytes(word: str | int | float | bytes) -> bytes:
@@ -411,8 +427,8 @@ def _bytes(word: str | int | float | bytes) -> bytes:
 
 
 def _text(word: Any) -> bytes:
-    """A Lua number as Redis reads it."""
-    return b"%d" % word if type(word) is int else b"%.17g" % word
+    """A Lua number as Valkey reads it: the shortest text that means it (Redis before 7.2: %.17g)."""
+    return b"%d" % word if word == int(word) and abs(word) < 2**63 else repr(word).replace("e-0", "e-").encode()
 
 
 def _integer(text: bytes, otherwise: str) -> int:
