@@ -19,7 +19,7 @@ from bench import answers, books, processes, wrk
 from bench.figures import Books, LeftOut, Load, Measured, Turn, of_proxy
 from bench.node import until_delivered
 from bench.running import CHAT, MESSAGES, Running
-from bench.scenarios import Scenario, chat
+from bench.scenarios import UNARY, Scenario, chat
 
 Start = Callable[[int, Path], Running]
 """Starts a proxy, given the provider's port and a folder of its own."""
@@ -84,6 +84,8 @@ def compare(
             entrants.append(Entrant(running, work or scenario.load))
             if name == "taximeter" and scenario.unread_path:
                 entrants.append(_unread(running, scenario))
+            if name == "taximeter" and scenario is UNARY:
+                entrants.append(_each_another(running, scenario))
         for entrant in entrants:
             entrant.rate = _warm(entrant.running, scenario, folder, settled)
         measured = take_turns(entrants, folder, port, settled, rounds=rounds, seconds=seconds)
@@ -109,6 +111,13 @@ def _unread(running: Running, scenario: Scenario) -> Entrant:
         return scenario.load(same, folder, seconds, scenario.unread_path)
 
     return Entrant(replace(running, name=UNREAD_NAME, metering=UNREAD_METERING), work, counts_tokens=False)
+
+
+def _each_another(running: Running, scenario: Scenario) -> Entrant:
+    def work(same: Running, folder: Path, seconds: float) -> Load:
+        return scenario.load(same, folder, seconds, each_another=True)
+
+    return Entrant(replace(running, name="taximeter, each head another"), work)
 
 
 def take_turns(

@@ -44,10 +44,12 @@ class Scenario:
         finally:
             processes.stop(process)
 
-    def load(self, running: Running, folder: Path, seconds: float, path: str = "") -> Load:
-        """Load a proxy for `seconds`; what failed is counted."""
+    def load(
+        self, running: Running, folder: Path, seconds: float, path: str = "", *, each_another: bool = False
+    ) -> Load:
+        """Load a proxy for `seconds`; what failed is counted. `each_another`: no request has the head of another."""
         body = running.named(self.body)
-        lua = wrk.script(folder / "post.lua", body, running.headers)
+        lua = wrk.script(folder / "post.lua", body, running.headers, each_another=each_another)
         return wrk.run(
             running.url + (path or self.path), lua, connections=running.connections(self.connections), seconds=seconds
         )
@@ -56,7 +58,9 @@ class Scenario:
 class Streams(Scenario):
     """Streams that are all read to their end: wrk would cut the last of each connection."""
 
-    def load(self, running: Running, folder: Path, seconds: float, path: str = "") -> Load:
+    def load(
+        self, running: Running, folder: Path, seconds: float, path: str = "", *, each_another: bool = False
+    ) -> Load:
         return streams.to_the_end(
             running.url + (path or self.path),
             running.named(self.body),

@@ -16,8 +16,19 @@ _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 HEADERS = {"Authorization": "Bearer sk-bench"}
 
 
-def script(path: Path, body: bytes, headers: dict[str, str]) -> Path:
-    """A Lua script that posts `body` as JSON; the body is read from a file beside it."""
+EACH_ANOTHER = """
+local number = 0
+function request()
+  number = number + 1
+  wrk.headers["Traceparent"] = string.format("00-%032x-00f067aa0ba902b7-01", number)
+  return wrk.format()
+end
+"""
+"""So that no request has the head of the one before, as where each is traced."""
+
+
+def script(path: Path, body: bytes, headers: dict[str, str], *, each_another: bool = False) -> Path:
+    """A Lua script that posts `body` as JSON; the body is read from a file beside it. `each_another`: heads differ."""
     payload = path.with_suffix(".json")
     payload.write_bytes(body)
     path.write_text(
@@ -25,6 +36,7 @@ def script(path: Path, body: bytes, headers: dict[str, str]) -> Path:
         'wrk.method = "POST"\nwrk.body = f:read("*a")\nf:close()\n'
         'wrk.headers["Content-Type"] = "application/json"\n'
         + "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in {**HEADERS, **headers}.items())
+        + (EACH_ANOTHER if each_another else "")
     )
     return path
 
