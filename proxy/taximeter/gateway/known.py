@@ -94,7 +94,7 @@ class Heads:
         repeats = usual and loops.HEADER not in head
         if flavor is UNMETERED or exchange.method != b"POST":
             flavor = flavor_of(exchange.method, route.path, self._journal, record, UNMETERED)
-            repeats = False  # what polls tell is written with each one's own record
+            repeats = repeats and flavor is UNMETERED  # what a poll tells is written with its own record
         named = _UNTAGGED
         if not self._tagging.names.isdisjoint(head):
             named = self._tagging.named(head)
