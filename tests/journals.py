@@ -98,10 +98,10 @@ def records(directory: Path) -> list[Record]:
     return found
 
 
-def written(directory: Path, items: Sequence[Line], journal_id: str | None = None) -> Path:
+def written(directory: Path, items: Sequence[Line], journal_id: str | None = None, boot: str = "") -> Path:
     """A journal file made by hand, nobody holding it."""
     journal_id = journal_id or new_journal_id()
-    header = Header(schema=1, journal_id=journal_id, node="n", worker="1", started_at=AT)
+    header = Header(schema=1, journal_id=journal_id, node="n", worker="1", started_at=AT, boot=boot)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{journal_id}.jsonl"
     path.write_bytes(b"".join(encode(line) for line in [Line(journal=header), *items]))
@@ -180,6 +180,8 @@ class KeepingSink(MemorySink):
     def __init__(self, name: str = "history") -> None:
         super().__init__(name)
         self.states: dict[str, JournalState] = {}
+        self.remembers = True
+        """Single records of the time that is asked for."""
 
     def apply(self, batch: Batch) -> None:
         current = self.at.get(batch.journal_id, 0) == batch.after
@@ -191,6 +193,12 @@ class KeepingSink(MemorySink):
     async def journals(self, journal_ids: Iterable[str]) -> dict[str, JournalState]:
         self.trouble("journals")
         return {each: self.states[each] for each in journal_ids if each in self.states}
+
+    async def beyond(self, journal_id: str, seq: int, since_us: int) -> list[Record] | None:
+        self.trouble("beyond")
+        if not self.remembers:
+            return None
+        return [each for each in self.applied if each.event_id.startswith(journal_id) and seq_of(each.event_id) > seq]
 
 
 def digest_upto(path: Path, seq: int) -> str:

@@ -7,12 +7,15 @@ to let go, once all that the dead worker's calls used is counted.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+
+from taximeter.node.replacing import sync_directory
 
 FOLDER = "slices"
 DEAD_S = 10.0
@@ -27,15 +30,22 @@ class SliceFile:
         self._folder = data_dir / FOLDER
         self._fd: int | None = None
 
-    def write(self, workspace: str, name: str) -> None:
-        """Write a slice down. Raises OSError: then it must not be asked for."""
+    def write(self, slices: Sequence[tuple[str, str]]) -> None:
+        """Write slices (workspace, name) down for good. Blocks. Raises OSError: then none of them must be asked for."""
         if self._fd is None:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             path = self._folder / secrets.token_hex(8)
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
             self._fd = fd
-        os.write(self._fd, f"{workspace} {name}\n".encode())
+            sync_directory(self._folder)
+            sync_directory(self._folder.parent)
+        lines = "".join([f"{workspace} {name}\n" for workspace, name in slices]).encode()
+        written = os.write(self._fd, lines)
+        if written != len(lines):
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+        os.fsync(self._fd)
 
     def close(self) -> None:
         """The worker ends; the control process lets go, once more, whatever it ever held: a Redis that went back since
@@ -71,10 +81,8 @@ class DeadSlices:
             if self._clock_s() - since < DEAD_S or not await self._drained("redis"):
                 continue
             names: dict[str, list[str]] = {}
-            for line in path.read_text().splitlines(keepends=True):
-                workspace, _, name = line.partition(" ")
-                if name.endswith("\n"):  # else it was cut: that slice was never asked for
-                    names.setdefault(workspace, []).append(name.strip())
+            for workspace, name in _names(path.read_text()):
+                names.setdefault(workspace, []).append(name)
             for workspace, them in names.items():
                 await self._release(workspace, them)
             path.unlink(missing_ok=True)
@@ -83,6 +91,30 @@ class DeadSlices:
         with contextlib.suppress(FileNotFoundError):
             return sorted(self._folder.iterdir())
         return []
+
+
+def take_over(source: Path, into: Path) -> None:
+    """Move what another node's workers wrote down to this one's data directory, once that node is gone for good.
+
+    Its journals have to be here before: what is let go must be counted. May be repeated. Raises OSError; and
+    BlockingIOError where such a worker lives.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted((source / FOLDER).iterdir()):
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                slices = SliceFile(into)
+                slices.write(list(_names(file.read().decode())))
+                slices.close()
+                path.unlink()
+
+
+def _names(text: str) -> Iterator[tuple[str, str]]:
+    """Workspace and name of each slice of a file."""
+    for line in text.splitlines(keepends=True):
+        workspace, _, name = line.partition(" ")
+        if name.endswith("\n"):  # else it was cut: that slice was never asked for
+            yield workspace, name.strip()
 
 
 def _is_free(path: Path) -> bool:

@@ -39,11 +39,13 @@ def adopt(directory: Path | None, lost: str | None, config_file: Path | None) ->
 
 
 def _move(directory: Path, data_dir: Path, acting: Acting) -> None:
+    from taximeter.budgets.slice_files import take_over
     from taximeter.journal.adopt import adopt as move
 
     journal = directory / "journal"
     with acting as change:
         moved = move(journal if journal.is_dir() else directory, data_dir / "journal")
+        take_over(directory, data_dir)
         change.after = {"journals": len(moved)}
     count = "1 journal" if len(moved) == 1 else f"{len(moved)} journals"
     echo(f"Moved {count} of {directory} into {data_dir / 'journal'}.")

@@ -18,6 +18,8 @@ class Header(msgspec.Struct, kw_only=True):
     worker: str
     started_at: int
     """µs since epoch, UTC, as every time in the journal."""
+    boot: str = ""
+    """Between which two starts of its machine it was begun (`journal.machine`); "": not known."""
 
 
 class Tick(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -43,6 +45,14 @@ class End(msgspec.Struct, kw_only=True):
     at: int
 
 
+class Cut(msgspec.Struct, kw_only=True):
+    """The machine lost power, and with it the end of this file: it goes on from here, by delivery (`journal.mend`)."""
+
+    seq: int
+    """Numbers up to this one have been given; those whose records are not in the file are lost."""
+    at: int
+
+
 class Line(msgspec.Struct, omit_defaults=True):
     """Any journal line: exactly one member is set."""
 
@@ -51,3 +61,4 @@ class Line(msgspec.Struct, omit_defaults=True):
     tick: Tick | None = None
     close: Record | None = None
     end: End | None = None
+    cut: Cut | None = None

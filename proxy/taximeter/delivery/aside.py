@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from taximeter.core.record import Record, seq_of
-from taximeter.journal.files import sync_directory
 from taximeter.journal.format import ASIDE
+from taximeter.node.replacing import sync_directory
 
 log = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from taximeter.delivery.follow import Follower
 from taximeter.delivery.health import Drained, Replayed, Writers
 from taximeter.delivery.setting_aside import SettingAside
 from taximeter.delivery.shipper import Shipper
+from taximeter.journal.files import make_directory
 from taximeter.journal.recover import Price
 from taximeter.sinks.health import DeliveryHealth, SinkHealth
 from taximeter.sinks.sink import Retaker, Sink
@@ -48,7 +49,7 @@ class Delivery:
         Raises JournalError when the directory cannot be made.
         """
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             self.aside = Aside(directory)
         except OSError as error:
             raise JournalError(f"cannot make the journal's directory {directory}: {error.strerror}") from error

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from taximeter.delivery.feed import Feed
 from taximeter.delivery.shipper import Shipper
-from taximeter.journal.files import lock_if_free, remove_abandoned, sync_and_close
+from taximeter.journal.files import lock_if_free, make_directory, remove_abandoned, sync_and_close
 from taximeter.journal.format import SUFFIX, is_journal_id
+from taximeter.journal.machine import boot_id, is_earlier
+from taximeter.journal.mend import mend
 from taximeter.journal.read import last_line
 from taximeter.journal.recover import Price, close_open_calls
 
@@ -34,6 +36,7 @@ class JournalFiles:
         self.keep(keep_s)
         self._now_us = now_us
         self._price = price
+        self._boot = boot_id()
 
     def keep(self, keep_s: float) -> None:
         """How long a file stays after its end, when every durable sink has it."""
@@ -43,7 +46,7 @@ class JournalFiles:
         """Take in new files, drop those that are gone or were replaced. Raises OSError."""
         if not self.directory.exists():  # whoever took it took the files with it; their writers put them back
             log.error("the journals' directory %s was removed; it is made anew", self.directory)
-            self.directory.mkdir(parents=True)
+            make_directory(self.directory)
         self.stamp = self.directory.stat().st_mtime_ns
         found: dict[str, tuple[float, os.DirEntry[str]]] = {}
         strangers, self.strangers = self.strangers, {}
@@ -95,6 +98,13 @@ class JournalFiles:
             end = last_line(feed.tail.path)
             if end is not None and all(_has_all(shipper, feed, end.seq) for shipper in self.shippers):
                 feed.skip(end)
+
+    def may_be_short(self, feed: Feed) -> bool:
+        """Its machine was started anew since it was written: the power may have gone, and the end of the file with it.
+
+        Where not even a header is left nobody can tell, and there is nothing to go on from.
+        """
+        return not feed.ended and (not feed.tail.begun or is_earlier(feed.tail.boot, self._boot))
 
     def make_room(self, bound: int) -> bool:
         """Drop records from memory until fewer than `bound` are held; False where a sink that keeps up needs those."""
@@ -148,16 +158,27 @@ class JournalFiles:
         return appended
 
     def _settle_locked(self, feed: Feed, fd: int, read: Callable[[Feed], None]) -> bool:
-        if not feed.sound or max(feed.cursors.values(), default=0) > feed.seq:
+        known = max(feed.cursors.values(), default=0)
+        if not feed.sound or (known > feed.seq and not self.may_be_short(feed)):
             return False  # it may be a restored copy: nothing must be appended to that
-        while not feed.halted:  # what it wrote between the last look and its death
-            read(feed)
-            if feed.tail.at_end:
-                break
+        if self.may_be_short(feed) and not all(shipper.name in feed.asked for shipper in self.shippers):
+            return False  # a sink that does not answer may know of more
+        _read_on(feed, read)  # what it wrote between the last look and its death
         if feed.halted or feed.ended:
             return False
+        if feed.tail.begun and known > feed.seq:
+            mend(fd, feed.tail, known, feed.lost, now_us=self._now_us())
+            _read_on(feed, read)
         self.settled += close_open_calls(fd, feed.tail, now_us=self._now_us(), price=self._price)
         return True
+
+
+def _read_on(feed: Feed, read: Callable[[Feed], None]) -> None:
+    """To the end of the file as it is now."""
+    while not feed.halted:
+        read(feed)
+        if feed.tail.at_end:
+            break
 
 
 def _has_all(shipper: Shipper, feed: Feed, upto: int | None = None) -> bool:

@@ -165,7 +165,7 @@ class Follower:
                 log.error("cannot read the journal %s: %s", feed.tail.path, error)
                 complete = False
                 continue
-            if ahead > feed.seq and not feed.halted:
+            if ahead > feed.seq and not feed.halted and not self._files.may_be_short(feed):
                 feed.halt(f"a sink has its records up to seq {ahead}, but it ends at {feed.seq}; {RESTORED}")
         return complete
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from taximeter.delivery.feed import RESTORED, Feed
+from taximeter.journal.machine import boot_id, is_earlier
+from taximeter.journal.mend import rest_of
 from taximeter.journal.read import departs
 from taximeter.sinks.sink import JournalKeeper
 
@@ -14,16 +16,31 @@ AT_ONCE = 16
 
 
 async def verify(keeper: JournalKeeper, name: str, feeds: Sequence[Feed]) -> None:
-    """Compare files with what the sink of this name keeps of them; one that departs from that is halted."""
+    """Compare files with what the sink of this name keeps of them; one that departs from that is halted.
+
+    Not one that lost its end with its machine's power: what the sink has of that is kept for `journal.mend`.
+    """
     some = feeds[-AT_ONCE:]
     states = await keeper.journals([feed.journal_id for feed in some])
     for feed in some:
         state = states.get(feed.journal_id)
         if state is not None and state.seq and state.digest:
             reason = await asyncio.to_thread(departs, feed.tail.path, state.seq, state.digest, ended=state.ended)
-            if reason is not None:
+            if reason is not None and not await _lost_power(keeper, feed, state.seq):
                 feed.halt(f"{reason}; {RESTORED}")
             elif state.ended:
                 feed.told_end.add(name)
         feed.verified.add(name)
         feed.sound = True
+
+
+async def _lost_power(keeper: JournalKeeper, feed: Feed, seq: int) -> bool:
+    """Whether a file is only shorter than it was, its machine was started since, and all that was in it is known."""
+    rest = await asyncio.to_thread(rest_of, feed.tail.path)
+    if not rest.begun:
+        return True  # a power loss kept the name, but no line
+    if rest.ended or rest.seq >= seq or not is_earlier(rest.boot, boot_id()):
+        return False
+    found = await keeper.beyond(feed.journal_id, rest.seq, rest.last_at)
+    feed.lost = found or []
+    return found is not None

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from taximeter.core.errors import JournalError
 from taximeter.journal import gone
-from taximeter.journal.files import lock_if_free, sync_directory
+from taximeter.journal.files import lock_if_free, make_directory
 from taximeter.journal.format import ASIDE, STATUS_SUFFIX, SUFFIX
+from taximeter.node.replacing import sync_directory
 
 
 def adopt(source: Path, into: Path) -> list[str]:
@@ -33,15 +34,12 @@ def adopt(source: Path, into: Path) -> list[str]:
         for path in paths:
             locks.append(_lock(path))
             _check_free(path, into / path.name)
-        into.mkdir(parents=True, exist_ok=True)
+        make_directory(into)
         if letters:  # first: what was set aside must be known before its journal is read
             (into / ASIDE).mkdir(mode=0o700, exist_ok=True)
-            for path in letters:
-                _move(path, into / ASIDE / path.name)
-            sync_directory(into / ASIDE)
-        for path in paths:
-            _move(path, into / path.name)
-        sync_directory(into)
+            sync_directory(into)
+            _move(letters, into / ASIDE)
+        _move(paths, into)
         gone.declare(into)
     except OSError as error:
         raise JournalError(f"cannot move the journals of {source} into {into}: {error}") from error
@@ -67,16 +65,28 @@ def _check_free(path: Path, target: Path) -> None:
                     raise JournalError(f"{target} exists already and is not a copy of {path}")
 
 
-def _move(path: Path, target: Path) -> None:
-    """Move, across file systems too; at no moment is a half copy found under the target's name."""
-    if target.exists():
+def _move(paths: list[Path], into: Path) -> None:
+    """Move files. None goes here before it is there for good."""
+    copied = [path for path in paths if not _renamed(path, into / path.name)]
+    sync_directory(into)
+    for path in copied:
         path.unlink()
-        return
+
+
+def _renamed(path: Path, target: Path) -> bool:
+    """Whether it is moved; False: a copy of it is there. At no moment is half a copy found under the target's name."""
+    if target.exists():
+        return False
     try:
         path.rename(target)
-        return
     except OSError:  # another file system
-        temp = target.with_name(f".{target.name}.adopted")
+        _copy(path, target)
+        return False
+    return True
+
+
+def _copy(path: Path, target: Path) -> None:
+    temp = target.with_name(f".{target.name}.adopted")
     temp.unlink(missing_ok=True)
     with path.open("rb") as source, temp.open("xb") as copy:
         fcntl.flock(copy, fcntl.LOCK_EX)  # until it is whole, nobody takes it for a dead writer's
@@ -85,4 +95,3 @@ def _move(path: Path, target: Path) -> None:
         copy.flush()
         os.fsync(copy.fileno())
         temp.rename(target)
-    path.unlink()

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from taximeter.journal.files import sync_and_close, sync_data, sync_directory
+from taximeter.journal.files import sync_and_close, sync_data
+from taximeter.node.replacing import sync_directory
 
 Round = tuple[list[int], Path | None]
 """Descriptors to sync, and the directory where a file was created since."""

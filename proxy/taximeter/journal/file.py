@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from taximeter.core.lines import SCHEMA, Header, Line
 from taximeter.journal.files import create_locked
 from taximeter.journal.format import SUFFIX, encode, new_journal_id
+from taximeter.journal.machine import Identity
 
 _PROBE = b" " * 4096
 """What `probe` writes and cuts off again: a block, so that a full disk refuses it."""
-
-
-class Identity(NamedTuple):
-    """Where a writer's files are, and what their headers say."""
-
-    directory: Path
-    node: str
-    worker: str
-    now_us: Callable[[], int]
 
 
 class JournalFile:
@@ -61,8 +51,10 @@ class JournalFile:
             os.ftruncate(self._torn_fd, self.size)
             self.fd, self._torn_fd = self._torn_fd, -1
             return
-        _, node, worker, now_us = self.identity
-        header = Header(schema=SCHEMA, journal_id=self.journal_id, node=node, worker=worker, started_at=now_us())
+        _, node, worker, now_us, boot = self.identity
+        header = Header(
+            schema=SCHEMA, journal_id=self.journal_id, node=node, worker=worker, started_at=now_us(), boot=boot
+        )
         head = encode(Line(journal=header))
         self.fd = create_locked(self.path, head, append=True)
         self.size = len(head)

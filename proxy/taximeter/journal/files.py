@@ -10,9 +10,11 @@ import errno
 import fcntl
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from taximeter.journal.format import STATUS_SUFFIX, SUFFIX
+from taximeter.node.replacing import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ def replace_lost(path: Path, fd: int, size: int) -> int:
     under another name. A link to `fd` would do on Linux only, and not there once the last name is gone (ENOENT), so the
     bytes are copied: 64 MiB take 50 ms, once. Raises OSError; then nothing has changed but that.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temp = path.with_name(f".{path.name}{_NEW}")
     temp.unlink(missing_ok=True)
     copy = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_APPEND, 0o600)
@@ -107,13 +109,12 @@ def sync_and_close(fd: int, *, sync: bool = True) -> None:
         os.close(fd)
 
 
-def sync_directory(directory: Path) -> None:
-    """Make names created, renamed or removed in `directory` survive a power loss. Raises OSError."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def make_directory(directory: Path) -> None:
+    """Make a directory where it is missing. Its name survives a power loss as what is synced in it does. Raises OSError
+    where it cannot be made."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # a disk that syncs nothing is found out with the first line
+        sync_directory(directory.parent)
 
 
 def remove_abandoned(directory: Path, now_s: float) -> None:

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from taximeter.core.tags import is_valid
-from taximeter.journal.files import sync_directory
+from taximeter.journal.files import make_directory
 from taximeter.journal.format import SUFFIX, header_of
+from taximeter.node.replacing import sync_directory
 
 FOLDER = "gone"
 _PENDING, _DONE = ".pending-", ".done-"
@@ -30,7 +31,7 @@ def writers(directory: Path) -> set[str]:
 def announce(directory: Path, nodes: Iterable[str]) -> None:
     """These nodes' journals will be here. Raises OSError."""
     folder = directory / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    make_directory(folder)
     for node in nodes:
         (folder / f"{_PENDING}{node}").touch()
     sync_directory(folder)

@@ -9,9 +9,10 @@ import logging
 from taximeter.core.lines import End, Line
 from taximeter.journal.batched import BatchedWriter
 from taximeter.journal.durable import Round, Syncer
-from taximeter.journal.file import Identity, JournalFile
+from taximeter.journal.file import JournalFile
 from taximeter.journal.format import encode
 from taximeter.journal.lines import LineWriter
+from taximeter.journal.machine import Identity
 from taximeter.journal.taken import Whereabouts, begin_anew, put_back, whereabouts
 
 log = logging.getLogger(__name__)

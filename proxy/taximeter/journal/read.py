@@ -8,6 +8,7 @@ from pathlib import Path
 from taximeter.core.lines import End
 from taximeter.core.record import Record, seq_of
 from taximeter.journal.format import CLOSE, END, UNREADABLE, decode_line, start_of
+from taximeter.journal.skimmed import CUT, given
 from taximeter.journal.tail import decode_record, read_at
 
 END_LINE_BYTES = 256
@@ -42,23 +43,27 @@ def last_line(path: Path) -> End | None:
 def departs(path: Path, seq: int, digest: str, *, ended: bool) -> str | None:
     """How a file differs from what is known of it up to `seq`; None: it does not. Raises OSError.
 
-    A difference means that the file came back from a copy and went on from there: its seqs were given twice.
+    A difference means that the file came back from a copy and went on from there: its seqs were given twice. Not of a
+    file that was mended after a power loss: its bytes are other ones, its seqs are not.
     """
-    hashed, wanted, found = hashlib.sha256(), start_of(path.stem, seq), False
+    hashed, wanted, found, other, mended = hashlib.sha256(), start_of(path.stem, seq), False, False, False
     with path.open("rb") as file:
         for line in file:
-            if found:
-                if line.startswith(CLOSE):
-                    return f"it goes on after seq {seq}, with which it had ended"
-                continue
+            if found and ended and line.startswith(CLOSE):
+                return f"it goes on after seq {seq}, with which it had ended"
             hashed.update(line)
-            if line.startswith(wanted) and line.endswith(b"\n"):
-                if hashed.hexdigest() != digest:
-                    return f"its bytes up to seq {seq} are not those that were delivered"
-                if not ended:
-                    return None
-                found = True
-    return None if found else f"records up to seq {seq} were delivered from it, but it ends before"
+            if line.startswith(CUT):
+                mended = True
+                if found or given(line) < seq:
+                    continue
+            elif found or not (line.startswith(wanted) and line.endswith(b"\n")):
+                continue
+            found, other = True, hashed.hexdigest() != digest
+            if not other and not ended:
+                return None
+    if not found:
+        return f"records up to seq {seq} were delivered from it, but it ends before"
+    return f"its bytes up to seq {seq} are not those that were delivered" if other and not mended else None
 
 
 def digest_at(path: Path, seq: int) -> str:

@@ -16,7 +16,8 @@ from taximeter.core.lines import End, Line, Tick
 from taximeter.core.prices import Why
 from taximeter.core.record import SATURATED, Open, Outcome, Record, Source
 from taximeter.journal.format import UNREADABLE, close_line, decode_line, encode
-from taximeter.journal.tail import InFlight, Tail
+from taximeter.journal.skimmed import InFlight
+from taximeter.journal.tail import Tail
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ def close_open_calls(fd: int, tail: Tail, *, now_us: int, price: Price | None = 
             charge(record, held)
             if record.cost_nusd == MAX_COST_NUSD:
                 record.cost_note = SATURATED
-        size = _append(fd, size, close_line(record))
-    _append(fd, size, encode(Line(end=End(seq=seq, at=now_us))))
+        size = append(fd, size, close_line(record))
+    append(fd, size, encode(Line(end=End(seq=seq, at=now_us))))
     if tail.calls:
         log.warning("journal %s: its writer is gone, %d open calls are settled", tail.path, len(tail.calls))
     return len(tail.calls)
@@ -108,8 +109,8 @@ def _tick(call: InFlight) -> Tick | None:
         return None
 
 
-def _append(fd: int, size: int, line: bytes) -> int:
-    """Write one line whole at the end, which is at `size`; returns the new size. Raises OSError, the file as it was."""
+def append(fd: int, size: int, line: bytes) -> int:
+    """Write one line whole at a file's end, at `size`; returns the new size. Raises OSError, the file as it was."""
     if os.write(fd, line) != len(line):
         os.ftruncate(fd, size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

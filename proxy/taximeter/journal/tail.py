@@ -9,17 +9,24 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from taximeter.core.bounds import MAX_SEQ
 from taximeter.core.lines import End
 from taximeter.core.record import Record, possible, seq_of
 from taximeter.journal import lenient
 from taximeter.journal.format import CLOSE, MAX_LINE_BYTES, OPEN, TICK, UNREADABLE, decode_line, header_of, start_of
+from taximeter.journal.skimmed import (
+    Closed,
+    InFlight,
+    Opened,
+    Ticked,
+    decode_closed,
+    decode_open,
+    decode_tick,
+    decode_whole,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,45 +50,6 @@ class Block(NamedTuple):
     """`ended_at` of its first record (µs)."""
 
 
-class InFlight(msgspec.Struct):
-    """A call that is open in the file; its lines are kept as they are, for recovery."""
-
-    workspace: str
-    track: str | None
-    opening: bytes
-    tick: bytes | None = None
-
-
-class _Opened(msgspec.Struct):
-    request_id: str
-    workspace: str
-    started_at: int
-    attempt: int = 1
-    track: str | None = None
-
-
-class _Closed(msgspec.Struct):
-    event_id: str
-    request_id: str
-    ended_at: int
-    attempt: int = 1
-
-
-class _Ticked(msgspec.Struct):
-    request_id: str
-    at: int
-    attempt: int = 1
-
-
-def _decoder(name: str, kind: type) -> Callable[[bytes], Any]:
-    """Of lines with one member."""
-    return msgspec.json.Decoder(msgspec.defstruct(name, [(name, kind)])).decode
-
-
-_decode_open, _decode_tick = _decoder("open", _Opened), _decoder("tick", _Ticked)
-_decode_closed, _decode_record = _decoder("close", _Closed), _decoder("close", Record)
-
-
 def decode_record(line: bytes) -> Record:
     """The record in a close line, fit for every sink whatever the line holds. Raises one of UNREADABLE."""
     plain = b"\\" not in line and line.isascii()  # nearly every one
@@ -89,7 +57,7 @@ def decode_record(line: bytes) -> Record:
         if plain or b"\\u0000" not in line:  # nothing in it can be text that a database refuses
             if not plain:
                 line.decode()  # the provider's usage object is kept as it came, so it need not be UTF-8
-            record: Record = _decode_record(line).close
+            record: Record = decode_whole(line).close
             if plain or lenient.tags_fit(record):
                 return record
     except UNREADABLE:
@@ -115,6 +83,8 @@ class Tail:
         """The file's name says it, its header must agree."""
         self.begun = False
         """The header was read."""
+        self.boot = ""
+        """Which start of its machine it was begun in; "": not known."""
         self.size = 0
         """Bytes on disk when last looked at."""
         self.offset = 0
@@ -149,11 +119,11 @@ class Tail:
         if not self.begun:
             position = len(lines[0]) + 1
             try:
-                self.last_at = possible(header_of(lines.pop(0), self.journal_id).started_at)
+                header = header_of(lines.pop(0), self.journal_id)
             except ValueError as error:
                 self.break_off(str(error))
                 return None
-            self.begun = True
+            self.begun, self.boot, self.last_at = True, header.boot, possible(header.started_at)
         for line in lines:
             position += len(line) + 1
             try:
@@ -162,11 +132,11 @@ class Tail:
                     first_at = first_at or ended_at
                     closed_upto = position
                 elif line.startswith(OPEN):
-                    opened: _Opened = _decode_open(line).open
+                    opened: Opened = decode_open(line).open
                     self.calls[opened.request_id, opened.attempt] = InFlight(opened.workspace, opened.track, line)
                     self.last_at = max(self.last_at, possible(opened.started_at))
-                else:
-                    self._other(line)
+                elif self._other(line):
+                    closed_upto = position
             except UNREADABLE as error:
                 if self._skip(line, error):
                     closed_upto = position
@@ -217,7 +187,7 @@ class Tail:
     def _closed(self, line: bytes, records: list[Record], known: int) -> int:
         """Take in a close line; returns when the call ended (µs)."""
         record = None if self.seq < known else decode_record(line)
-        closed: Record | _Closed = record or _decode_closed(line).close
+        closed: Record | Closed = record or decode_closed(line).close
         seq = self.seq + 1
         if closed.event_id != f"{self._prefix}{seq}":
             seq = self._other_seq(closed.event_id)
@@ -244,17 +214,23 @@ class Tail:
             self.break_off(f"seq {seq} follows {self.seq}")
         return seq
 
-    def _other(self, line: bytes) -> None:
+    def _other(self, line: bytes) -> bool:
+        """True: numbers were given to records that are not here."""
         if line.startswith(TICK):
-            tick: _Ticked = _decode_tick(line).tick
+            tick: Ticked = decode_tick(line).tick
             call = self.calls.get((tick.request_id, tick.attempt))
             if call is not None:
                 call.tick = line
             self.last_at = max(self.last_at, possible(tick.at))
-        else:
-            self.end = decode_line(line).end
-            if self.end is None:
-                raise ValueError("it is none of the journal's lines")
+            return False
+        told = decode_line(line)
+        if told.cut is not None:
+            before, self.seq = self.seq, max(self.seq, min(told.cut.seq, MAX_SEQ))
+            return self.seq > before
+        self.end = told.end
+        if self.end is None:
+            raise ValueError("it is none of the journal's lines")
+        return False
 
     def _skip(self, line: bytes, error: BaseException) -> bool:
         """Count an unreadable line. True: it was a close line, and its seq, still legible, stays taken."""

@@ -9,7 +9,7 @@ from enum import Enum
 from taximeter.core.lines import End, Line
 from taximeter.core.record import seq_of
 from taximeter.journal.file import JournalFile
-from taximeter.journal.files import replace_lost
+from taximeter.journal.files import make_directory, replace_lost
 from taximeter.journal.format import CLOSE, encode
 from taximeter.journal.tail import decode_record
 
@@ -51,7 +51,7 @@ def begin_anew(file: JournalFile) -> int:
     What is left of it is ended, so that nobody settles calls that end elsewhere now. Returns the old descriptor.
     Raises OSError; then nothing has changed.
     """
-    file.path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(file.path.parent)
     other = JournalFile(file.identity)
     other.revive()
     old = file.fd

@@ -17,9 +17,11 @@ from taximeter.core.lines import Line, Tick
 from taximeter.core.record import Open, Record
 from taximeter.journal.batched import BatchedWriter
 from taximeter.journal.durable import Round, Syncer
-from taximeter.journal.file import Identity, JournalFile
+from taximeter.journal.file import JournalFile
+from taximeter.journal.files import make_directory
 from taximeter.journal.format import close_line, encode, open_line
 from taximeter.journal.lines import LineWriter
+from taximeter.journal.machine import Identity, boot_id
 from taximeter.journal.open_files import OpenFiles
 from taximeter.journal.status import StatusFile
 
@@ -51,7 +53,7 @@ class Journal:
         settings want it known at once that a line is on disk. Raises JournalError when `directory` cannot be made.
         """
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
         except OSError as error:
             raise JournalError(f"cannot make the journal's directory {directory}: {error.strerror}") from error
         told = StatusFile(directory, node=node, worker=worker)
@@ -67,7 +69,7 @@ class Journal:
         self.after_written: Callable[[Callable[[bytes], None], bytes], None] = self._writer.after_written
         """`after_written(act, data)`: do `act(data)` when every line of before is in its file, in the order asked for:
         at once, or at the end of the turn."""
-        identity = Identity(directory, node, worker, now_us)
+        identity = Identity(directory, node, worker, now_us, boot_id())
         self._files = OpenFiles(identity, self._sync, self._lines, self._writer, settings.roll_bytes)
 
     def open(self, opening: Open) -> JournalFile:

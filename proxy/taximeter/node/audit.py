@@ -6,6 +6,7 @@ and then removes them from here. Each is also an entry of the log, `taximeter.au
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -22,6 +23,7 @@ import msgspec
 from taximeter.core.audit import Actor, AuditEntry, Result
 from taximeter.core.errors import Forbidden, TaximeterError, Unauthorized
 from taximeter.node.logs import FIELDS
+from taximeter.node.replacing import sync_directory
 
 if TYPE_CHECKING:
     from taximeter.config.settings import Settings
@@ -137,13 +139,13 @@ class AuditLog:
     @staticmethod
     def _append(path: Path, line: bytes) -> None:
         while True:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if not _is_still(path, descriptor):
                     continue  # taken for the history just now: into the next one
-                os.write(descriptor, line)
-                os.fsync(descriptor)
+                _write_whole(descriptor, line)
+                sync_directory(path.parent)
                 return
             finally:
                 os.close(descriptor)
@@ -195,6 +197,18 @@ def _is_still(path: Path, descriptor: int) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     return False
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    """Write an entry, durably, as a line of its own. Raises OSError; then the file is as it was."""
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        line = b"\n" + line  # a power loss cut the last one
+    written = os.write(descriptor, line)
+    if written != len(line):
+        os.ftruncate(descriptor, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(descriptor)
 
 
 def _entries(path: Path) -> Iterator[AuditEntry]:

@@ -8,6 +8,15 @@ from pathlib import Path
 from taximeter.core.errors import DataDirError
 
 
+def sync_directory(directory: Path) -> None:
+    """Make names created, renamed or removed in `directory` survive a power loss. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def replace_file(path: Path, body: bytes) -> None:
     """Write the file anew (mode 0600), durable before it returns. Raises DataDirError; it is then as it was."""
     fresh = path.with_suffix(f".{os.getpid()}.new")
@@ -17,5 +26,6 @@ def replace_file(path: Path, body: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+        sync_directory(path.parent)
     except OSError as error:
         raise DataDirError(f"{path}: cannot be written: {error}") from error

@@ -55,3 +55,9 @@ class JournalKeeper(Protocol):
 
     async def journals(self, journal_ids: Iterable[str]) -> dict[str, JournalState]:
         """Those of these journals it has ever seen."""
+
+    async def beyond(self, journal_id: str, seq: int, since_us: int) -> list[Record] | None:
+        """What it has of a journal behind a seq, in its order; none of it ended before `since_us`.
+
+        None: it has forgotten single records of that time, and cannot tell.
+        """

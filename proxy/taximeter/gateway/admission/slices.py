@@ -154,7 +154,10 @@ class Slices:
         self._not_before = {of: at for of, at in self._not_before.items() if at > now_s}
         missing = [of for of in self._served if of not in self._slices and of not in self._not_before]
         room = max(0, MOST - len(self._slices) - len(self._over))
-        asking = [self._ask(holding, of, now_us) for of in missing[: min(room, AT_ONCE)]]
+        named = [(of, f"{PREFIX}{secrets.token_hex(8)}") for of in missing[: min(room, AT_ONCE)]]
+        if named:
+            await asyncio.to_thread(self._file.write, [(of.budget.workspace, name) for of, name in named])
+        asking = [self._ask(holding, of, name, now_us) for of, name in named]
         for error in await asyncio.gather(*asking, return_exceptions=True):
             if isinstance(error, BaseException):
                 raise error
@@ -181,12 +184,10 @@ class Slices:
         waited_for = {call for each in (*self._over, *self._slices.values()) for call in each.calls}
         self._ended = {call: event for call, event in self._ended.items() if call in waited_for}
 
-    async def _ask(self, holding: Holding, of: Allowance, now_us: int) -> None:
+    async def _ask(self, holding: Holding, of: Allowance, name: str, now_us: int) -> None:
         from taximeter.budgets.reservations import Refusal, Reserved
 
-        name = f"{PREFIX}{secrets.token_hex(8)}"
         size = max(1, int(of.budget.limit * self._percent / 100))
-        self._file.write(of.budget.workspace, name)
         asked = Slice(name, of, size, set())
         try:
             held = await holding.reserve(name, [(of, size)], now_us)

@@ -92,6 +92,10 @@ class History:
         """Those of these journals history has ever seen."""
         return await self._write(self._writer.journals, list(journal_ids))
 
+    async def beyond(self, journal_id: str, seq: int, since_us: int) -> list[Record] | None:
+        """See JournalKeeper.beyond. Records that tell of calls billed later only are not among them."""
+        return await self._write(self._snapshots.beyond, journal_id, seq, since_us)
+
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
         """Where history is in each journal: last `seq` applied, 0 where it knows nothing of it."""
         wanted = list(journal_ids)

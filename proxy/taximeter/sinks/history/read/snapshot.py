@@ -15,12 +15,15 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, select
 from taximeter.budgets.tally import Tally, TallySum
 from taximeter.core import totals
 from taximeter.core.bounds import FOREVER_US
+from taximeter.core.record import Record
 from taximeter.sinks.cells import empty, merge, split
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.exact import of_any_size
+from taximeter.sinks.history.marks import events_since_us
 from taximeter.sinks.history.read import charges
 from taximeter.sinks.history.read import tallies as budgeted
-from taximeter.sinks.history.rows import event_id
+from taximeter.sinks.history.read.listing import between
+from taximeter.sinks.history.rows import event_id, to_record
 from taximeter.sinks.history.schema import DAY, DAY_S, HOUR, HOUR_S, MONTH, US, events, journals, series, total
 from taximeter.sinks.history.sums import record_sums
 from taximeter.sinks.ledger import Cell, Ledger, Standing, TrackCell
@@ -40,6 +43,15 @@ class Snapshots:
         """Every workspace with at least one roll-up, sorted."""
         with self._database.reading() as connection:
             return sorted(connection.execute(select(series.c.workspace).distinct()).scalars())
+
+    def beyond(self, journal_id: str, seq: int, since_us: int) -> list[Record] | None:
+        """See sinks.sink.JournalKeeper."""
+        with self._database.reading() as connection:
+            if since_us < events_since_us(connection):
+                return None
+            number, upto = _journals(connection).get(journal_id, (0, 0))
+            rows = between(connection, event_id(number, seq + 1), event_id(number, upto)) if upto > seq else []
+            return [to_record(row) for row in rows]
 
     @of_any_size
     def ledger(

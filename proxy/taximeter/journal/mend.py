@@ -1,0 +1,77 @@
+"""A file that came back from a power loss shorter than what sinks had of it.
+
+They take lines as soon as they are written, which may be before they are on stable storage. So such a file must go on
+behind every number a sink knows, or other records would be taken for those; and what history has of the lost lines is
+written into it again, for the sinks that had not come so far.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from taximeter.core.lines import Cut, Line
+from taximeter.core.record import Record, possible, seq_of
+from taximeter.journal.format import CLOSE, END, UNREADABLE, close_line, encode, header_of
+from taximeter.journal.recover import append
+from taximeter.journal.skimmed import CUT, given
+from taximeter.journal.tail import Tail, decode_record
+
+log = logging.getLogger(__name__)
+
+
+class Rest(NamedTuple):
+    """What is left of a file."""
+
+    boot: str
+    """Which start of its machine it was begun in; "": not known."""
+    seq: int
+    """Of its last close line."""
+    last_at: int
+    """When the last of its calls ended, else when it was begun (µs)."""
+    begun: bool
+    """It has its first line."""
+    ended: bool
+
+
+def rest_of(path: Path) -> Rest:
+    """What is left of a file; without a header it is nothing. Raises OSError."""
+    with path.open("rb") as file:
+        try:
+            header = header_of(file.readline(), path.stem)
+        except UNREADABLE:
+            return Rest("", 0, 0, begun=False, ended=False)
+        seq, last_at, ended = 0, possible(header.started_at), False
+        for line in file:
+            if line.startswith(CLOSE):
+                with suppress(*UNREADABLE):
+                    record = decode_record(line)
+                    seq, last_at = max(seq, seq_of(record.event_id)), max(last_at, record.ended_at)
+            elif line.startswith(CUT):
+                seq = max(seq, given(line))
+            ended = ended or line.startswith(END)
+    return Rest(header.boot, seq, last_at, begun=True, ended=ended)
+
+
+def mend(fd: int, tail: Tail, known: int, lost: Iterable[Record], *, now_us: int) -> None:
+    """Have a file go on behind seq `known`, with those `lost` records that history has; `fd` holds its lock.
+
+    `tail` has read it to its end, and reads on what is appended here. May be done again after it was cut short. Raises
+    OSError; what is written by then is whole.
+    """
+    log.error(
+        "journal %s: its machine lost power; it ends at seq %d, and was delivered up to %d: it goes on from there",
+        tail.path, tail.seq, known,
+    )  # fmt: skip
+    size = os.fstat(fd).st_size
+    if size > tail.offset:
+        os.ftruncate(fd, size := tail.offset)
+    size = append(fd, size, encode(Line(cut=Cut(seq=tail.seq, at=now_us))))
+    for record in lost:
+        if seq_of(record.event_id) > tail.seq:
+            size = append(fd, size, close_line(record))
+    append(fd, size, encode(Line(cut=Cut(seq=known, at=now_us))))
