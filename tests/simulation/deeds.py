@@ -149,7 +149,7 @@ class Operators:
         """Why it is not over yet, when all is well; "": it is. Asked again and again: one price has to hold for
         everything, and the journals of the control processes to end, as they do with their processes."""
         simulation = self._simulation
-        controls = [node.control for node in simulation.nodes]
+        controls = [node.control for node in simulation.nodes if not node.lost]
         if None in controls:
             return "there is a node without control"
         if any(process.alive and not task.done() for process, task in self._begun):

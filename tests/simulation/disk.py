@@ -20,7 +20,9 @@ TICK_NS = 4_000_000
 class Inode:
     """A file or a directory."""
 
-    __slots__ = ("clean", "data", "entries", "lock", "mtime_ns", "node", "number", "safe", "safe_entries", "unsafe")
+    __slots__ = (
+        "clean", "data", "entries", "lock", "mtime_ns", "node", "number", "safe", "safe_entries", "unsafe", "written",
+    )  # fmt: skip
 
     def __init__(self, number: int, node: str, directory: bool) -> None:
         self.number = number
@@ -37,6 +39,8 @@ class Inode:
         """Changes of names that are not on stable storage, in their order: a journalling file system keeps it."""
         self.lock: Open | None = None
         self.mtime_ns = 0
+        self.written: list[tuple[int, int]] = []
+        """Offset and moment (ns) of each write since the last sync."""
 
 
 class Open:
@@ -207,6 +211,7 @@ class Disk:
         return len(data)
 
     def _put(self, inode: Inode, at: int, data: bytes) -> None:
+        inode.written.append((at, self._world.now_ns))
         if at > len(inode.data):
             inode.data.extend(bytes(at - len(inode.data)))
         inode.data[at : at + len(data)] = data
@@ -268,6 +273,8 @@ class Disk:
         parent, name = self._parent(path)
         inode = self._walk(path)
         into, there = self._parent(target)
+        if inode.node != into.node:
+            raise _error(errno.EXDEV, target)
         if self._wrong(parent).full and self._world.luck.random() < 0.2:
             raise _error(errno.ENOSPC, target)
         self._name(into, there, inode)
@@ -291,6 +298,7 @@ class Disk:
     def make_safe(self, inode: Inode) -> None:
         inode.safe[inode.clean :] = inode.data[inode.clean :]
         inode.clean = len(inode.data)
+        inode.written.clear()
         if inode.entries is not None:
             inode.safe_entries = dict(inode.entries)
             inode.unsafe.clear()
@@ -310,12 +318,18 @@ class Disk:
         luck = self._world.luck
         if inode.entries is None:
             lost = inode.data[inode.clean :]
-            kept = lost[: luck.randrange(len(lost) + 1)] if lost and luck.random() < 0.6 else b""
+            kept = lost[: luck.randrange(len(lost) + 1)] if lost and luck.random() < 0.6 else bytearray()
+            if len(kept) > 4096 and luck.random() < 0.3:  # a page that was not written, before one that was
+                start = luck.randrange(len(kept) // 4096) * 4096
+                kept[start : start + 4096] = bytes(4096)
             shorter = len(inode.data) < len(inode.safe)
             inode.data = inode.safe[: inode.clean] + kept
+            if not shorter:  # what was written over is as it was
+                inode.data += inode.safe[len(inode.data) :]
             if shorter and luck.random() < 0.5:  # a truncation that did not get through
                 inode.data = bytearray(inode.safe)
             inode.safe, inode.clean = bytearray(inode.data), len(inode.data)
+            inode.written.clear()
             return
         entries = dict(inode.safe_entries)
         for name, changed in inode.unsafe[: luck.randrange(len(inode.unsafe) + 1)]:
@@ -333,11 +347,13 @@ class Disk:
         folder = self._walk(file.path.rpartition("/")[0])
         return folder.entries is not None and file.inode in folder.entries.values()
 
-    def take_away(self, folder: str, file: Open) -> None:
-        """Remove its name."""
-        parent = self._walk(folder)
-        assert parent.entries is not None
-        self._name(parent, next(name for name, inode in parent.entries.items() if inode is file.inode), None)
+    def take_away(self, folder: str, name: str) -> None:
+        """Remove a name: the file is its writer's still."""
+        self._name(self._walk(folder), name, None)
+
+    def name_of(self, folder: str, file: Open) -> str:
+        """By which name it can be found."""
+        return next(name for name, inode in self.names(folder).items() if inode is file.inode)
 
     def copy(self, path: str) -> dict[str, bytes]:
         """The files of a directory, as a back-up has them."""

@@ -132,7 +132,7 @@ def strike(simulation: Simulation, fault: Fault) -> None:
         case "redis empty":
             redis.restart(({}, {}))
             simulation.redis_forgot = True
-        case "redis older":
+        case "redis older" | "redis fails over":
             redis.restart(simulation.snapshots.get(fault, ({}, {})))
             simulation.redis_forgot = True
         case "redis workspace gone" | "redis workspace older":
@@ -195,4 +195,4 @@ def _take(simulation: Simulation, node: Node) -> None:
         taken = simulation.world.luck.choice(held)
         assert taken.process is not None
         taken.process.dies_in = None
-        disk.take_away(folder, taken)
+        disk.take_away(folder, disk.name_of(folder, taken))

@@ -100,6 +100,13 @@ class Node:
         self.settings = settings
         self.directory = Path(settings.data_dir)
         self.clock_wrong_ns = 0
+        self.lost = False
+        """For good: another node takes its journals over."""
+        self.adopted = False
+        """That is done."""
+        self.restoring = False
+        self.boots = 0
+        """How often its machine was started again."""
         self.off = False
         """Without power, or taken down."""
         self.workers: dict[int, Worker] = {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from simulation import audit
+from simulation import audit, machines
 from simulation.audit import holds
 from simulation.audit.journals import Journal
 from simulation.client import Caller, Plan, plans
@@ -138,7 +138,9 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
         rates=rates,
         window_s=window_s,
         deeds=draw_deeds(seed, over_s, nodes, workspaces, jobs=bool(jobs)),
-        faults=draw(drawn, drawn.randrange(faults + 1), over_s, nodes, workers, kinds),
+        faults=sorted(
+            draw(drawn, drawn.randrange(faults + 1), over_s, nodes, workers, kinds) + machines.draw(seed, over_s, nodes)
+        ),
         nodes=nodes,
         workers=workers,
         settings=settings,
@@ -198,6 +200,7 @@ class Simulation:
         self.snapshots: dict[Fault, Any] = {}
         self.journals_read: dict[tuple[str, bytes], Journal] = {}
         """By the auditor."""
+        self.losses = machines.Losses()
         self.redis_forgot = False
         self.held_wrongly = ""
         """What was wrong with what calls hold of budgets, when that was seen first."""
@@ -245,8 +248,9 @@ class Simulation:
         supervising = [asyncio.create_task(node.supervise(plan.workers)) for node in self.nodes]
         await asyncio.sleep(0.3)
         for fault in plan.faults:
-            self.later(fault.at_s, strike, self, fault)
-            if fault.kind.endswith("older"):
+            self.later(fault.at_s, machines.strike if fault.kind in machines.KINDS else strike, self, fault)
+            machines.prepare(self, fault)
+            if fault.kind.endswith("older") or fault.kind == "redis fails over":
                 self.later(max(0.0, fault.at_s - fault.amount), self._snapshot, fault)
         for at_s, mood in plan.receiver:
             self.later(at_s, setattr, self.receiver, "mood", mood)
@@ -285,15 +289,20 @@ class Simulation:
         self.disk.trouble.clear()
         self.receiver.mood = ""
         for node in self.nodes:
+            if node.off:
+                node.off = node.lost
+                node.wake()
             node.clock_wrong_ns = self.furthest_ns  # what a clock that was ahead has put off is not waited for
             for process in node.processes:
                 process.dies_in, process.stands_until_ns = None, 0
 
     async def _rest(self) -> None:
         """Until the books agree, or it is too late for that."""
-        until = self.loop.time() + REST_S
+        until = self.loop.time() + REST_S * (2 if self.losses.restored else 1)  # an audit looks twice at what is late
         await asyncio.sleep(1.0)
         for node in self.nodes:
+            while node.restoring:
+                await asyncio.sleep(0.1)
             node.retiring = True
             for worker in node.workers.values():
                 node.run_in(worker.process, worker.stopping.set)
@@ -323,17 +332,22 @@ class Simulation:
         """Whether every node says that it has nothing more to do."""
         self._unsettled = ""
         for node in self.nodes:
-            if any(not process.name.endswith("control") for process in node.processes):
+            if node.lost:
+                self._unsettled = "" if node.adopted else f"{node.name} is not taken over yet"
+                if node.adopted:
+                    continue
+            elif any(not process.name.endswith("control") for process in node.processes):
                 self._unsettled = f"{node.name} still has workers"
             elif node.control is None:
                 self._unsettled = f"{node.name} has no control process"
             else:
                 health = node.control.delivery.health()
                 behind = {name: sink.lag_records for name, sink in health.sinks.items() if sink.lag_records != 0}
-                if behind or health.in_flight or health.halted:
-                    self._unsettled = (
-                        f"{node.name}: behind {behind}, in flight {health.in_flight}, halted {health.halted}"
-                    )
+                halted = machines.move_copies_away(self, node, health.halted)
+                if behind or health.in_flight or halted:
+                    self._unsettled = f"{node.name}: behind {behind}, in flight {health.in_flight}, halted {halted}"
+            if self._unsettled:
+                return False
         return not self._unsettled
 
     def close(self) -> None:

@@ -26,9 +26,10 @@ import taximeter.sinks.history.sink
 from simulation.clocks import look_up
 from simulation.disk import Disk, Inode, Stat
 from simulation.loop import SimPool
-from simulation.world import World
+from simulation.world import CURRENT, World
 
 ROOT = "/sim/"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 @contextlib.contextmanager
@@ -183,6 +184,9 @@ def _opener(disk: Disk) -> Any:
             fd = file
         else:
             path = _virtual(file)
+            process = CURRENT.get()
+            if process is not None and os.fspath(file) == BOOT_ID:
+                return io.StringIO(f"{process.node.name}-{process.node.boots}")
             if path is None:
                 return real(file, mode, *rest, closefd=closefd, **named)
             flags = os.O_RDONLY if "r" in mode else os.O_WRONLY | os.O_CREAT

@@ -15,6 +15,7 @@ from simulation.audit import (
     evidence,
     journals,
     owed,
+    power,
     prices,
     prometheus,
     rates,
@@ -34,22 +35,26 @@ __all__ = ["NotYet", "Uneven", "compare"]
 def compare(simulation: Simulation) -> None:
     """All books, at rest. Raises Uneven."""
     files = journals.files(simulation)
-    books = journals.read(files, simulation.journals_read)
-    records = [said for journal in books.values() for said in journal.records]
-    lost = journals.known_lost(files)
-    calls.compare(simulation, [said for said in records if owed.is_call(said)], lost)
+    power_lost = bool(simulation.world.counts["power losses"] or simulation.losses.restored)
+    missing = power.missing(simulation)
+    books = journals.read(files, simulation.journals_read, power_lost=power_lost)
+    lost = journals.known_lost(files, power_lost=power_lost)
     with sql.opened(simulation.sql.path) as history:
-        owed.compare(simulation, records, lost, history)
-        sql.compare(history, books)
+        vanished = power.vanished(simulation, books, history)
+        books |= vanished
+        records = [said for journal in books.values() for said in journal.records]
+        calls.compare(simulation, [said for said in records if owed.is_call(said)], lost, missing)
+        owed.compare(simulation, records, lost + len(missing), history)
+        sql.compare(history, books, vanished)
         statements.compare(simulation, records, history)
         evidence.compare(history, books)
     prices.compare(simulation, records)
     redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
-    budgets.compare(simulation, records, lost)
+    budgets.compare(simulation, records, lost + len(missing))
     rates.compare(simulation)
     if simulation.held_wrongly:
         raise Uneven(simulation.held_wrongly)
-    webhook.compare(simulation, records)
+    webhook.compare(simulation, records, missing)
     aside = [path for path, _ in files if path.endswith(".letter")]
     if aside:
         raise Uneven(f"records were set aside, and nothing is wrong with them: {aside}")

@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from simulation.simulation import Simulation
 
 
-def compare(simulation: Simulation, records: list[Said], lost: int) -> None:
-    """Raises Uneven."""
+def compare(simulation: Simulation, records: list[Said], lost: int, gone: set[str]) -> None:
+    """Raises Uneven. `gone`: calls of which a power loss took a line."""
     by_marker: dict[str, Said] = {}
     for said in records:
         marker = said.get("document", "")
         if marker in by_marker:
             raise Uneven(f"more than one record: {by_marker[marker]} and {said}")
         by_marker[marker] = said
-    _billed(simulation, by_marker, lost)
-    _seen(simulation, by_marker, lost)
+    _billed(simulation, by_marker, lost, gone)
+    _seen(simulation, by_marker, lost, gone)
 
 
-def _billed(simulation: Simulation, by_marker: dict[str, Said], lost: int) -> None:
+def _billed(simulation: Simulation, by_marker: dict[str, Said], lost: int, gone: set[str]) -> None:
     """Each call that reached the provider has one record, with the provider's own figures."""
     provider = simulation.provider
     if twice := [marker for marker, n in Counter(provider.reached).items() if n > 1]:
         raise Uneven(f"sent to the provider more than once: {twice[:5]}")
-    missing = [marker for marker in provider.reached if marker not in by_marker]
+    missing = [marker for marker in provider.reached if marker not in by_marker and marker not in gone]
     if len(missing) > lost and not simulation.mute:
         raise Uneven(f"{len(missing)} calls were billed and have no record, {lost} are known lost: {missing[:5]}")
     unwritten = sum(caller.plan.marker not in by_marker for caller in simulation.callers)
@@ -67,12 +67,12 @@ def _figures(bill: Any, said: Said, prices: set[int]) -> None:
         raise Uneven(f"an input token costs 1,000 nano-USD, an output token 2,000: {said}")
 
 
-def _seen(simulation: Simulation, by_marker: dict[str, Said], lost: int) -> None:
+def _seen(simulation: Simulation, by_marker: dict[str, Said], lost: int, gone: set[str]) -> None:
     """A client that has all of an answer finds it recorded as what it was."""
     troubled = any(fault.kind in ("disk full", "disk write errors") for fault in simulation.plan.faults)
     reached = set(simulation.provider.reached)
     for caller in simulation.callers:
-        if not caller.whole:
+        if not caller.whole or caller.plan.marker in gone:
             continue
         marker, said = caller.plan.marker, by_marker.get(caller.plan.marker)
         if said is None:

@@ -32,7 +32,9 @@ def compare(history: sqlite3.Connection, journals: Mapping[str, Journal]) -> Non
 
 
 def _content(said: Said, line: bytes) -> bytes:
-    """As the line has it, without what history does not keep: a usage that is none, and what tells of objects."""
+    """As the line has it, without what history does not keep: a usage that is none, and what tells of objects. A line
+    that was written again from history, after a power loss, says that it is of a use."""
+    line = line.replace(b'"kind":"usage",', b"", 1)
     for name in ("files", "object_state"):
         if name in said:
             line = line.replace(f',"{name}":{json.dumps(said[name], separators=(",", ":"))}'.encode(), b"", 1)

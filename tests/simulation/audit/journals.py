@@ -40,31 +40,51 @@ class Journal(NamedTuple):
     records: list[Said]
     lines: list[bytes]
     """The same records as they are written, from brace to brace."""
+    seq: int
+    """The last number given in it."""
 
 
 def files(simulation: Simulation) -> list[tuple[str, bytes]]:
-    """Every file of every journal's directory, those that were removed too."""
-    found = list(simulation.disk.removed)
+    """Every file of every journal's directory, those that were removed too.
+
+    One that is there and was removed, too, came back with a power loss, or from a copy.
+    """
+    there: dict[str, bytes] = {}
+    names: Counter[str] = Counter()
     for node in simulation.nodes:
         for folder in (node.directory / "journal", node.directory / "journal" / "aside"):
             with contextlib.suppress(FileNotFoundError):
-                found += [(f"{folder}/{name}", data) for name, data in simulation.disk.copy(str(folder)).items()]
-    return found
+                for name, data in simulation.disk.copy(str(folder)).items():
+                    there[f"{folder}/{name}"] = data
+                    names[name] += 1
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise Uneven(f"they are there twice: {twice}")
+    gone: dict[str, tuple[str, bytes]] = {}
+    for path, data in simulation.disk.removed:
+        name = PurePosixPath(path).name
+        if name not in gone or b"\n" in data:  # else a power loss had brought its name back, and no line
+            gone[name] = path, data
+    return [*there.items(), *(found for name, found in gone.items() if name not in names)]
 
 
-def read(found: list[tuple[str, bytes]], known: dict[tuple[str, bytes], Journal]) -> dict[str, Journal]:
-    """All journals by their ids. `known`: those read before, as books that are not even yet are looked at again."""
+def read(
+    found: list[tuple[str, bytes]], known: dict[tuple[str, bytes], Journal], *, power_lost: bool
+) -> dict[str, Journal]:
+    """All journals by their ids. `known`: those read before, as books that are not even yet are looked at again.
+
+    `power_lost`: a file may lack lines, where it says so.
+    """
     journals: dict[str, Journal] = {}
     for path, data in found:
         name = PurePosixPath(path)
         if name.suffix != ".jsonl" or name.name.startswith(".") or "journal" not in name.parts:
             continue
-        if name.stem in journals:
-            raise Uneven(f"{path} is there twice")
+        if power_lost and b"\n" not in data:
+            continue  # a power loss left its name
         if not data.endswith(b"\n"):
             raise Uneven(f"{path} ends in the middle of a line")
         if (path, data) not in known:
-            known[path, data] = _journal(path, data)
+            known[path, data] = _journal(path, data, power_lost=power_lost)
         journals[name.stem] = known[path, data]
     twice = Counter(
         (said["request_id"], said.get("attempt", 1), said.get("kind"), said.get("line"))
@@ -77,15 +97,17 @@ def read(found: list[tuple[str, bytes]], known: dict[tuple[str, bytes], Journal]
     return journals
 
 
-def _journal(path: str, data: bytes) -> Journal:
+def _journal(path: str, data: bytes, *, power_lost: bool) -> Journal:
     name, texts = PurePosixPath(path), data.split(b"\n")[:-1]
+    torn = [text for text in texts if power_lost and b"\0" in text]  # pages that were not written
+    texts = [text for text in texts if text not in torn]
     lines = [_json(path, text) for text in texts]
     header = lines[0].get("journal", {})
     if header.get("journal_id") != name.stem:
         raise Uneven(f"{path} has no header")
     if "end" not in lines[-1]:
         raise NotYet(f"{path} has not ended")
-    journal = Journal(name.stem, name.parts[2], header["node"], [], [])
+    journal = Journal(name.stem, name.parts[2], header["node"], [], [], lines[-1]["end"]["seq"])
     opened: Counter[tuple[str, int]] = Counter()
     for text, line in zip(texts[1:-1], lines[1:-1], strict=True):
         [(kind, said)] = line.items()
@@ -95,12 +117,18 @@ def _journal(path: str, data: bytes) -> Journal:
             opened[said["request_id"], said.get("attempt", 1)] -= 1
             journal.records.append(Said(said))
             journal.lines.append(text[len(b'{"close":') : -1])
+        elif kind == "cut" and power_lost:
+            torn.append(text)
         elif kind != "tick":
             raise Uneven(f"{path} has a line {kind} in its middle")
-    given = [said.get("event_id") for said in journal.records]
-    if given != [f"{name.stem}:{seq}" for seq in range(1, len(given) + 1)]:
+    given = [str(said.get("event_id")) for said in journal.records]
+    if torn:
+        seqs = [int(each.rpartition(":")[2]) for each in given]
+        if seqs != sorted(set(seqs)) or any(not each.startswith(f"{name.stem}:") for each in given):
+            raise Uneven(f"{path} gives numbers twice: {seqs}")
+    elif given != [f"{name.stem}:{seq}" for seq in range(1, len(given) + 1)]:
         raise Uneven(f"{path} does not number its records 1, 2, 3 …: {given[:20]}")
-    if lines[-1]["end"]["seq"] != len(given):
+    if lines[-1]["end"]["seq"] != len(given) and not torn:
         raise Uneven(f"{path} says it ends with {lines[-1]['end']}, and has {len(given)} records")
     if left := [call for call, count in opened.items() if count > 0]:
         raise Uneven(f"{path} has open calls: {left[:5]}")
@@ -115,11 +143,16 @@ def _json(path: str, line: bytes) -> dict[str, Any]:
     return found
 
 
-def known_lost(found: list[tuple[str, bytes]]) -> int:
-    """Calls of which writers say that no line could be kept."""
+def known_lost(found: list[tuple[str, bytes]], *, power_lost: bool) -> int:
+    """Calls of which writers say that no line could be kept. `power_lost`: what they said may be gone."""
     lost = 0
     for path, data in found:
         if path.endswith(".status") and "/." not in path:
-            said = json.loads(data or b"{}")
+            try:
+                said = json.loads(data or b"{}")
+            except ValueError:
+                if not power_lost:
+                    raise
+                continue
             lost += said.get("lost", 0) + said.get("unsaved", 0)
     return lost

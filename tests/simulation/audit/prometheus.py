@@ -43,7 +43,12 @@ def compare(simulation: Simulation, journals: Mapping[str, Journal]) -> None:
         if node.control is None or stepped or any(journal.written_by != node.name for journal in mine):
             continue  # what another node's journal had before it came here is told by the clock, or not
         before = node.control.passed_before
-        since = [said for journal in mine for said in journal.records[before.get(journal.journal_id, 0) :]]
+        since = [
+            said
+            for journal in mine
+            for said in journal.records
+            if int(said["event_id"].rpartition(":")[2]) > before.get(journal.journal_id, 0)
+        ]
         told = _told(asked.metrics(node.control))
         # It is fed beside the sinks that keep, and nobody waits for it.
         same(f"{node.name}'s /metrics", told, _expected(since), NotYet)

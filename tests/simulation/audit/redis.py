@@ -83,7 +83,7 @@ def _names(keys: Keys, expected: Sums) -> None:
 def _cursors(keys: Keys, journals: Mapping[str, Journal], *, forgot: bool) -> None:
     """No mark is beyond its journal's end; each journal is passed whole, where nothing was forgotten."""
     marks = {key.decode(): value for key, value in keys.get(b"tm:{tm:workspaces}:watermark", {}).items()}
-    ends = {each.journal_id: len(each.records) for each in journals.values()}
+    ends = {each.journal_id: each.seq for each in journals.values()}
     for journal_id, end in ends.items():
         mark = int(marks.get(journal_id, 0))
         if mark > end or (mark < end and not forgot):

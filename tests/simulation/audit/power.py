@@ -1,0 +1,96 @@
+"""What a power loss may have taken, by the setting: nothing else may be missing, and nothing is there twice."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from simulation.audit.journals import Journal, Said
+from simulation.audit.uneven import Uneven
+
+if TYPE_CHECKING:
+    from simulation.machines import Gone
+    from simulation.simulation import Simulation
+
+INTERVAL_S = 0.05
+"""`journal.fsync_interval_ms`, as its default has it."""
+SLACK_S = 0.04
+"""A round that is under way is waited for, and a sync takes a while."""
+
+
+def missing(simulation: Simulation) -> set[str]:
+    """Calls of which a line may be gone. Raises Uneven where lines are gone that were promised to stay."""
+    fsync = simulation.plan.settings["journal"]["fsync"]
+    if fsync == "always":  # what a client or a provider has seen was synced before
+        return set()
+    for gone in simulation.losses.files:
+        if fsync == "interval" and gone.age_s > INTERVAL_S + SLACK_S and not _hindered(simulation, gone):
+            raise Uneven(f"a power loss took lines of {gone.path} that were {gone.age_s:.3f} s old")
+    return {marker for gone in simulation.losses.files for marker in markers(gone)}
+
+
+def _hindered(simulation: Simulation, gone: Gone) -> bool:
+    """Its writer stood still, or its disk refused to sync: then it is longer than the interval."""
+    node = gone.path.split("/")[2]
+    return any(
+        simulation.nodes[fault.node].name == node and (fault.kind == "stall" or fault.kind.startswith("disk"))
+        for fault in simulation.plan.faults
+    )
+
+
+def markers(gone: Gone) -> set[str]:
+    """Calls of which a line is gone."""
+    found: set[str] = set()
+    calls: dict[str, str] = {}
+    for end, _, said in _lines(gone.before):
+        calls.setdefault(said["request_id"], said.get("document", ""))
+        if end > gone.kept and calls[said["request_id"]]:
+            found.add(calls[said["request_id"]])
+    return found
+
+
+def vanished(simulation: Simulation, books: dict[str, Journal], history: sqlite3.Connection) -> dict[str, Journal]:
+    """Files of which not even the name is left: what history had of them by then is what is known."""
+    cursors = {row["journal_id"]: row["seq"] for row in history.execute("SELECT * FROM journals")}
+    found: dict[str, Journal] = {}
+    for gone in simulation.losses.files:
+        path = PurePosixPath(gone.path)
+        if path.stem in books:
+            continue
+        upto = cursors.get(path.stem, 0)
+        records = [each for each in _lines(gone.before) if "ended_at" in each.said and _seq(each.said) <= upto]
+        known = found.get(path.stem)
+        if known is None or len(known.records) < len(records):
+            texts = [each.text[len(b'{"close":') : -1] for each in records]
+            found[path.stem] = Journal(path.stem, path.parts[2], "", [each.said for each in records], texts, upto)
+    return found
+
+
+class _Line(NamedTuple):
+    """Of a call."""
+
+    end: int
+    """Where it ends in the file."""
+    text: bytes
+    said: Said
+
+
+def _seq(said: Said) -> int:
+    return int(said["event_id"].rpartition(":")[2])
+
+
+def _lines(data: bytes) -> list[_Line]:
+    """The lines of calls; those that cannot be read are left out."""
+    found: list[_Line] = []
+    at = 0
+    for text in data.split(b"\n")[:-1]:
+        at += len(text) + 1
+        try:
+            [(kind, said)] = json.loads(text).items()
+        except ValueError:
+            continue
+        if kind in ("open", "close", "tick"):
+            found.append(_Line(at, text, Said(said)))
+    return found
