@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import Context
+from functools import cache
 from typing import Any
 
 from redis.exceptions import ConnectionError as NoConnection
@@ -16,6 +18,7 @@ from redis.exceptions import TimeoutError as Silent
 from simulation.loop import SimLoop
 from simulation.redis_model import RedisModel
 from simulation.world import World
+from taximeter.sinks.redis.client import Script
 
 Command = tuple[Any, ...]
 
@@ -35,8 +38,16 @@ class RedisHost:
         self.loses_replies = 0
         """So many of the next get here, and their replies nowhere."""
         self.slow_s = 0.0
+        self._scripts = {text: name for name, script in _scripts() for text in (script.sha, str(script.source))}
         self.watch: Callable[[], None] | None = None
         """Is to have a look whenever a script has run."""
+
+    def told(self, commands: Sequence[Command]) -> str:
+        """For the story: the first command and its key, or its script, and how many there are."""
+        name, first = str(commands[0][0]), str(commands[0][1]) if len(commands[0]) > 1 else ""
+        if name.startswith("EVAL"):
+            name, first = "script", self._scripts.get(first, "unknown")
+        return f"redis {name} {first[:60]}" if len(commands) == 1 else f"redis {name} {first[:60]} … ×{len(commands)}"
 
     def client(self, timeout_s: float | None) -> SimRedis:
         return SimRedis(self, timeout_s)
@@ -48,6 +59,18 @@ class RedisHost:
 
     def trip_s(self) -> float:
         return self.world.order.expovariate(1 / 0.0003) + 0.00005 + self.slow_s
+
+
+@cache
+def _scripts() -> list[tuple[str, Script]]:
+    """The product's, by module and name."""
+    return [
+        (f"{module_name.rpartition('.')[2]}.{name.strip('_').lower()}", thing)
+        for module_name, module in list(sys.modules.items())
+        if module_name.startswith("taximeter.")
+        for name, thing in list(vars(module).items())
+        if isinstance(thing, Script)
+    ]
 
 
 @contextlib.contextmanager
@@ -93,7 +116,7 @@ class SimRedis:
     async def send(self, commands: Sequence[Command]) -> list[Any]:
         """The replies. Raises redis-py's errors where none come."""
         host, world = self._host, self._host.world
-        what = f"redis {commands[0][0]} ×{len(commands)}"
+        what = host.told(commands)
         world.step(what)
         world.counts["redis commands"] += len(commands)
         answer: asyncio.Future[list[Any]] = host.loop.create_future()
@@ -163,6 +186,8 @@ class _Request:
                 return
         if self._cut_at is not None:
             host.world.counts["faults met"] += 1
+            how = "nobody hears of it" if self._silent else "its connection breaks"
+            host.world.tell(f"redis: {at} of {len(self._commands)} commands were carried out, and {how}")
             if not self._silent:
                 self._fail("Connection reset by peer")
             return
