@@ -151,8 +151,8 @@ MUTANTS = (
            "[(admitted, None) for admitted, _ in over]", "over"),
     Mutant("a Redis that forgot windows is not told of them", "budgets.rate_windows:RateWindows._restore",
            "if memory is None or memory.state == state:", "if True:"),
-    Mutant("a Redis that went back opens its windows again", "budgets.rate_windows:_BACK",
-           "times >= tonumber(ARGV[3])", "times >= 0"),
+    Mutant("a Redis that went back opens its windows again", "budgets.rate_windows:RateWindows._learn",
+           "memory.times = max(memory.times, times)", "pass"),
     Mutant("calls that go on are not said again to a Redis that forgot", "budgets.rate_windows:RateWindows._restore",
            "self._told.add(workspace)", "pass"),
     # ── what is billed later, and corrections ────────────────────────────────────────────────────────────────

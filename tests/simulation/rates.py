@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from simulation.faults import Fault
+
+if TYPE_CHECKING:
+    from simulation.simulation import Scenario
 
 WINDOWS = (
     "taximeter.budgets.rates:WINDOW_S",
@@ -18,6 +23,30 @@ def draw(seed: int, calls: int, over_s: float) -> tuple[list[dict[str, Any]], in
     drawn = random.Random(f"{seed}/rates")
     if drawn.random() > 0.35:
         return [], 60, ""
+    found, window_s = _some(drawn, calls, over_s)
+    away = drawn.choice(("refuse", "refuse", "slice", "allow"))
+    return found, window_s if found else 60, away if found else ""
+
+
+def forgotten(plan: Scenario) -> Scenario:
+    """The plan; of some seeds with rates, and a Redis that forgets or goes back while no worker ends: each tells it."""
+    drawn = random.Random(f"{plan.seed}/rates forgotten")
+    if drawn.random() < 0.08:
+        while not (found := _some(drawn, len(plan.calls), plan.over_s))[0]:
+            pass
+        plan.rates, plan.window_s = found
+        plan.settings["budget"] = {"on_unavailable": "refuse"}
+        plan.budgets, plan.jobs, plan.deeds = [], [], []
+        moments = sorted(drawn.uniform(0.2, 0.9) * plan.over_s for _ in range(2))
+        kinds = [drawn.choice(("redis older", "redis older", "redis empty")) for _ in moments]
+        plan.faults = [
+            Fault(at_s, kind, amount=drawn.uniform(0.3, 2.0)) for at_s, kind in zip(moments, kinds, strict=True)
+        ]
+    return plan
+
+
+def _some(drawn: random.Random, calls: int, over_s: float) -> tuple[list[dict[str, Any]], int]:
+    """Rates that are reached, and how long their windows are."""
     window_s = drawn.choice((2, 3, 5))
     begin = max(3, int(calls * window_s / over_s))
     """So many calls begin in a window."""
@@ -28,5 +57,4 @@ def draw(seed: int, calls: int, over_s: float) -> tuple[list[dict[str, Any]], in
             rate = {"name": f"r-{kind}", kind: drawn.randrange(max(1, most // 4), most)}
             rate |= drawn.choice(({}, {"workspace": "w0"}, {"track": "*"}, {"workspace": "w0", "track": "t1"}))
             found.append(rate)
-    away = drawn.choice(("refuse", "refuse", "slice", "allow"))
-    return found, window_s if found else 60, away if found else ""
+    return found, window_s

@@ -9,7 +9,7 @@ from simulation.mutants import sown
 from simulation.simulation import run, scenario
 
 
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0, 6])
 def test_what_is_billed_later_is_settled_and_stated(seed):
     outcome = run(scenario(seed, calls=60))
     assert not outcome.violation
