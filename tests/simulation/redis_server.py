@@ -109,7 +109,7 @@ class SimRedis:
         return Pipeline(self)
 
     async def scan_iter(self, match: str, count: int) -> AsyncIterator[bytes]:
-        [found] = await self.send([("SCAN", match.removesuffix("*"))])
+        [found] = await self.send([("SCAN", match.partition("[")[0].removesuffix("*"))])
         for key in found:
             yield key
 

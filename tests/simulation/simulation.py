@@ -129,6 +129,8 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
     rates, window_s, away = draw_rates(seed, number, over_s)
     if away:
         settings["budget"] = {"slice_percent": 5.0, "on_unavailable": away, **settings.get("budget", {})}
+    if parts := random.Random(f"{seed}/split").choice((0, 0, 2, 3, 8)):
+        settings["redis"] = {"split": {f"w{n}": parts for n in range(workspaces)}}  # those that have no budget
     jobs, collects = draw_jobs(seed, over_s, workspaces)
     plan = Scenario(
         seed=seed,

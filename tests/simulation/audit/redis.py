@@ -39,15 +39,22 @@ def compare(keys: Keys, journals: Mapping[str, Journal], *, forgot: bool) -> Non
     _cursors(keys, journals, forgot=forgot)
 
 
+def _whole(key: str) -> str:
+    """A workspace's own key, of one of a part of it (docs/scaling.md, a hot workspace)."""
+    return re.sub(r"^(tm:\{[^}|]*)\|[0-9]+\}", r"\1}", key)
+
+
 def _told(keys: Keys) -> Sums:
     found: Sums = {}
     for key, value in keys.items():
         text = key.decode()
         if not text.startswith("tm:{") or "{tm:" in text or BOOKKEEPING.match(text.partition("}:")[2]):
             continue
-        if sums := {field.decode(): int(amount) for field, amount in value.items() if int(amount)}:
-            found[text] = sums
-    return found
+        sums = found.setdefault(_whole(text), {})
+        for field, amount in value.items():
+            sums[field.decode()] = sums.get(field.decode(), 0) + int(amount)
+    stripped = {key: {field: amount for field, amount in sums.items() if amount} for key, sums in found.items()}
+    return {key: sums for key, sums in stripped.items() if sums}
 
 
 def _scopes(said: Said) -> list[str]:
@@ -74,8 +81,9 @@ def _names(keys: Keys, expected: Sums) -> None:
     if not spaces <= keys.get(b"tm:workspaces", set()):
         raise Uneven(f"Redis' list of workspaces lacks some of {spaces}: {keys.get(b'tm:workspaces')}")
     for kind in ("model", "task"):
-        listed = {key for space in spaces for key in keys.get(b"tm:{%b}:%bs" % (space, kind.encode()), set())}
-        there = {key.encode() for key in expected if key.partition("}:")[2].startswith(f"{kind}:")}
+        sets = [there for key, there in keys.items() if key.endswith(b"}:%bs" % kind.encode())]
+        listed = {_whole(key.decode()) for there in sets for key in there}
+        there = {key for key in expected if key.partition("}:")[2].startswith(f"{kind}:")}
         if not there <= listed:
             raise Uneven(f"Redis' list of {kind}s lacks {there - listed}")
 
