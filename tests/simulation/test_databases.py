@@ -61,7 +61,8 @@ class Cuts:
 
     def _cut(self, connection: Any) -> None:
         with psycopg.connect(self.url, autocommit=True) as other:
-            other.execute("SELECT pg_terminate_backend(%s, 10_000)", (connection.driver_connection.info.backend_pid,))
+            pid = connection.driver_connection.info.backend_pid
+            assert other.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,)).fetchone() == (True,)
 
 
 def prepared(server: Postgres) -> str:
