@@ -46,7 +46,7 @@ def event_ids(url: str) -> Iterator[str]:
     with Reader.open(url) as reader:
         page = None
         while True:
-            some, page = reader.events(Filters(), 50, page)
+            some, page = reader.events(Filters(), 20, page)
             yield from (record.event_id for record in some)
             if page is None:
                 return

@@ -19,6 +19,7 @@ from taximeter.billing.period import QUARTER_US, Asked, Period
 from taximeter.billing.rule import Plan
 from taximeter.core.errors import TaximeterError
 from taximeter.sinks.query import Filters
+from taximeter.sinks.redis.client import ERRORS
 
 if TYPE_CHECKING:
     from simulation.node import Control
@@ -31,7 +32,7 @@ class Deed(NamedTuple):
 
     at_s: float
     kind: str
-    """write off, reprice, close, seal."""
+    """write off, reprice, close, seal, rebuild (Redis)."""
     node: int
     amount: int = 0
     """By how much prices are multiplied, from then on."""
@@ -126,6 +127,8 @@ class Operators:
         try:
             if deed.kind == "write off":
                 await parts.owed.write_off(0)
+            elif deed.kind == "rebuild":
+                await parts.counters.rebuild()
             elif deed.kind == "seal":
                 await parts.history.seal_evidence(world.wall_ns() // 1_000, [asked.signer()])
                 world.counts["seals"] += 1
@@ -135,7 +138,7 @@ class Operators:
                 wanted = Asked(workspace=deed.workspace, period=period_of(deed.quarters))
                 await control.billing.close(wanted, Tariff(PLANS), by="simulation")
                 world.counts["statements"] += 1
-        except TaximeterError as error:
+        except (TaximeterError, *ERRORS) as error:
             world.tell(f"{deed.kind}: {error}")
         else:
             world.tell(f"{deed.kind}: done")

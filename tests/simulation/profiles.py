@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from simulation.deeds import Deed
 from simulation.faults import Fault
 
 if TYPE_CHECKING:
@@ -55,16 +56,24 @@ def _a_workspace_goes_back(drawn: Drawn, plan: Scenario) -> None:
 
 
 def _two_rebuild_at_once(drawn: Drawn, plan: Scenario) -> None:
-    """Redis comes back empty and slow; who writes it anew stands still until another one takes over."""
+    """Redis is slow, and comes back empty or is written anew by hand while two nodes count; who does it may stand still
+    until the other one takes over."""
     plan.audited, plan.nodes = False, 2
-    at_s = drawn.uniform(1.0, 3.0)
+    at_s = drawn.uniform(1.5, 3.0)
     plan.tuning["taximeter.sinks.redis.rebuild:_KEYS_A_CALL"] = 1
-    plan.settings["journal"]["roll_bytes"] = 4_000
-    plan.faults = [Fault(at_s, "redis empty"), Fault(at_s, "redis slow", amount=drawn.uniform(1.5, 4.0))]
-    if drawn.random() < 0.6:
-        stands_s, node = drawn.uniform(10.2, 11.5), drawn.randrange(2)
-        plan.faults.append(Fault(at_s + drawn.uniform(0.5, 3.0), "stall", node, "control", stands_s))
-        _stretch(plan, at_s + 15.0)
+    plan.settings["journal"]["roll_bytes"] = 1_200  # a journal a call
+    slow_s = drawn.uniform(1.5, 4.0)
+    plan.faults = [Fault(at_s, "redis slow", amount=slow_s)]
+    if drawn.random() < 0.4:
+        plan.faults.append(Fault(at_s, "redis empty"))
+    else:
+        plan.deeds = [Deed(at_s + 0.01, "rebuild", 0)]
+    if drawn.random() < 0.5:
+        stands_s = drawn.uniform(10.2, 11.5)
+        plan.faults.append(Fault(at_s + drawn.uniform(0.3, slow_s), "stall", 0, "control", stands_s))
+        plan.deeds.append(Deed(at_s + stands_s, "rebuild", 1))
+        plan.faults.append(Fault(at_s + stands_s, "redis slow", amount=3.0))
+        _stretch(plan, at_s + 16.0)
 
 
 def _killed_on_a_full_disk(drawn: Drawn, plan: Scenario) -> None:
@@ -123,17 +132,19 @@ def _dead_before_it_was_read(drawn: Drawn, plan: Scenario) -> None:
     plan.tuning["taximeter.journal.tail:SLAB_BYTES"] = 1_500
     plan.tuning["taximeter.delivery.follow:BUFFER_RECORDS"] = 1_000
     plan.settings["journal"]["roll_bytes"] = 1 << 26
-    moments, calls = [2.0], list(plan.calls)
-    while moments[-1] < plan.over_s:
+    begins_s, ends = 2.0, []
+    while begins_s < plan.over_s:
         stands_s = drawn.uniform(1.0, 2.0)
-        plan.faults.append(Fault(moments[-1], "stall", 0, "control", stands_s))
-        goes_on_s = moments[-1] + 0.3 + stands_s
-        steps = float(drawn.randrange(12))
-        plan.faults.append(Fault(goes_on_s - 0.3 + drawn.uniform(0, 0.002), "kill", 0, "worker0", steps))
-        for n in range(0, len(calls), 3):
-            if abs(calls[n].at_s - goes_on_s) < 1.5:
-                calls[n] = calls[n]._replace(at_s=goes_on_s + drawn.uniform(-0.001, 0.003))
-        moments.append(goes_on_s + 1.0)
+        plan.faults.append(Fault(begins_s, "stall", 0, "control", stands_s))
+        steps = float(drawn.randrange(6))
+        plan.faults.append(Fault(begins_s + stands_s + drawn.uniform(0, 0.0008), "kill", 0, "worker0", steps))
+        ends.append((begins_s, begins_s + stands_s))
+        begins_s += stands_s + 1.5
+    calls = []
+    for n, call in enumerate(plan.calls):
+        since_s, ends_s = ends[n % len(ends)]
+        burst_s = ends_s + drawn.uniform(-0.0002, 0.001)
+        calls.append(call._replace(at_s=burst_s if n // len(ends) % 3 == 0 else drawn.uniform(since_s, ends_s - 0.4)))
     plan.calls = sorted(calls, key=lambda call: call.at_s)
 
 

@@ -145,14 +145,16 @@ class Positions:
         if len(self.workspaces) + len(unknown) > REMEMBERED:
             self.workspaces.clear()
             unknown = sorted(names)
-        commands: list[tuple[str, ...]] = [("HGET", keys.WATERMARK, keys.GENERATION_FIELD)]
+        commands: list[tuple[str, ...]] = []
         for name in unknown:
             prefix = keys.prefix(name)
             commands += (("SADD", keys.WORKSPACES, name), ("GET", prefix + "gen"), ("SMEMBERS", prefix + keys.TALLIES))
-        marker, *replies = await self._server.commands(commands)
+        replies = await self._server.commands(commands)
+        lost, known = [], await self._begun(unknown, replies[::3], replies[1::3])
+        # Last: a rebuild that ended before these answers has moved watermarks that `at` has higher.
+        marker = await self._server.command("HGET", keys.WATERMARK, keys.GENERATION_FIELD)
         if (marker or b"").decode() != self.generation:
             raise CountersMoved("Redis was emptied or rebuilt")
-        lost, known = [], await self._begun(unknown, replies[::3], replies[1::3])
         for name, added, texts in zip(unknown, replies[::3], replies[2::3], strict=True):
             generation = known[name]
             if generation.startswith(keys.REBUILDING_PREFIX) or (not generation and not added):
