@@ -13,9 +13,11 @@ import io
 import logging
 import os
 import random
+import ssl
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -52,6 +54,7 @@ def installed(world: World, disk: Disk, tuning: Mapping[str, int]) -> Iterator[N
     for name, tells in _clocks(world).items():
         place(time, name, tells)
     place(os, "urandom", _urandom(world))
+    place(ssl, "create_default_context", lambda *_, **__: _tls())  # 5 ms each, of clients that connect nowhere
     place(random, "_urandom", world.bytes.randbytes)
     state = random.getstate()
     random.seed(f"{world.seed}/dice")
@@ -75,6 +78,12 @@ def installed(world: World, disk: Disk, tuning: Mapping[str, int]) -> Iterator[N
         random.setstate(state)
         for owner, name, thing in reversed(put):
             setattr(owner, name, thing)
+
+
+@cache
+def _tls(make: Any = ssl.create_default_context) -> ssl.SSLContext:
+    made: ssl.SSLContext = make()
+    return made
 
 
 def _urandom(world: World) -> Any:
