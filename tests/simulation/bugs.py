@@ -218,4 +218,15 @@ MUTANTS = (
     Mutant("a settlement's price is not corrected", "control.services.reprice:reprice",
            "if corrected is not None and write is not None:",
            "if corrected is not None and write is not None and record.line is None:"),
+    # ── machines that lose power, are lost, or get copies back ───────────────────────────────────────────────
+    Mutant("what history has of lost lines is not written back", "journal.mend:mend",
+           "for record in lost:", "for record in ():"),
+    Mutant("a file that a power loss made shorter is taken for a copy", "delivery.files:JournalFiles.may_be_short",
+           "return not feed.ended", "return False"),
+    Mutant("the journal's directory is not synced", "journal.files:make_directory",
+           "sync_directory(directory.parent)", "pass"),
+    Mutant("a new file's name is not synced", "journal.durable:_sync", "sync_directory(directory)", "pass"),
+    Mutant("an answer does not wait for the disk", "journal.durable:_sync", "sync_data(fd)", "pass"),
+    Mutant("a node that is taken over leaves its slices", "budgets.slice_files:take_over",
+           "slices.write(list(_names(file.read().decode())))", "pass"),
 )  # fmt: skip

@@ -21,7 +21,8 @@ class Inode:
     """A file or a directory."""
 
     __slots__ = (
-        "clean", "data", "entries", "lock", "mtime_ns", "node", "number", "safe", "safe_entries", "unsafe", "written",
+        "clean", "data", "entries", "lock", "mtime_ns", "node", "number", "safe", "safe_entries", "synced_ns", "unsafe",
+        "written",
     )  # fmt: skip
 
     def __init__(self, number: int, node: str, directory: bool) -> None:
@@ -41,6 +42,8 @@ class Inode:
         self.mtime_ns = 0
         self.written: list[tuple[int, int]] = []
         """Offset and moment (ns) of each write since the last sync."""
+        self.synced_ns: int | None = None
+        """When that was."""
 
 
 class Open:
@@ -299,6 +302,7 @@ class Disk:
         inode.safe[inode.clean :] = inode.data[inode.clean :]
         inode.clean = len(inode.data)
         inode.written.clear()
+        inode.synced_ns = self._world.now_ns
         if inode.entries is not None:
             inode.safe_entries = dict(inode.entries)
             inode.unsafe.clear()

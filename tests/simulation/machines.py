@@ -105,7 +105,10 @@ def lose_power(simulation: Simulation, node: Node) -> None:
         files = {name: each for name, each in disk.names(folder).items() if name.endswith(".jsonl")}
     except FileNotFoundError:
         files = {}
-    before = {name: (bytes(each.data), list(each.written), each.lock is not None) for name, each in files.items()}
+    before = {
+        name: (bytes(each.data), each.written[:] or [(0, each.synced_ns or world.now_ns)], each.lock is not None)
+        for name, each in files.items()
+    }
     told = [data for name, data in (disk.copy(folder) if files else {}).items() if name.endswith(".status")]
     simulation.mute |= any(b'"lost"' in data or b'"unsaved"' in data for data in told)  # that may be gone as well
     _shut(node)
