@@ -103,15 +103,20 @@ def test_requests_that_repeat_a_head_share_what_is_learned_of_it_and_no_others_d
         HEAD.replace(b"Accept: */*", b"Expect: 100-continue") % 2 + b"{}",
         HEAD.replace(b"1.1", b"1.0") % 2 + b"{}",
         b"\r\n" + request(),
+        request() + b"\r\n",  # of old browsers: no part of the body
+        request(b'{"n":1}') + b"\r\n\r\n",
+        request(b"\r\n\r\n") + b"\r\n",
+        request() + b"GE",  # the next one begins
         b"GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST /é HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}".encode(),
     ],
-    ids=range(16),
+    ids=range(20),
 )
 def test_what_is_not_just_the_same_is_read_as_ever(odd):
     for pieces in (
         (request(), odd, request(), odd),
         (odd, odd, request()),
+        (odd, request(b'{"n":1}'), odd, odd),
         (request(), request()[:40], request()[40:]),
     ):
         assert reads(RequestFraming(2_000, 50, heads=Heads()), *pieces) == reads(RequestFraming(2_000, 50), *pieces)
@@ -121,6 +126,7 @@ SENT = st.lists(
     st.tuples(
         st.sampled_from((HEAD, HEAD.replace(b"/x", b"/y"), HEAD.replace(b"Content-Length", b"content-length"))),
         st.binary(max_size=30),
+        st.sampled_from((b"", b"", b"\r\n", b"\r\n\r\n")),
     ),
     min_size=1,
     max_size=8,
@@ -129,7 +135,7 @@ SENT = st.lists(
 
 @given(sent=SENT, cuts=st.lists(st.integers(1, 400), max_size=6))
 def test_any_requests_in_any_pieces_are_the_same_with_known_heads_and_without(sent, cuts):
-    wholes = [request(body, head) for head, body in sent]
+    wholes = [request(body, head) + behind for head, body, behind in sent]
     stream, pieces = b"".join(wholes), list(wholes)
     for cut in cuts[::2]:
         pieces = [part for piece in pieces for part in (piece[:cut], piece[cut:]) if part]
@@ -161,6 +167,8 @@ def test_long_bodies_are_parsed(size, parsed):
     assert len(parsed) == 2
     reads(framing, request(b"x" * 100), request(b"x" * 100))
     assert len(parsed) == 3
+    reads(framing, request(b"x" * size))
+    assert len(parsed) == 4  # also behind shorter ones
 
 
 def test_a_head_that_a_longer_length_would_make_too_large_is_parsed(parsed):

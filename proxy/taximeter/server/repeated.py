@@ -27,10 +27,12 @@ _NAME: Final = b"content-length"
 class Repeated:
     """One head, as bytes before and behind the digits of its length."""
 
-    __slots__ = ("_before", "_behind", "_digits", "_head")
+    __slots__ = ("_before", "_behind", "_body_bytes", "_digits", "_head")
 
-    def __init__(self, head: Head, before: bytes, digits: bytes, behind: bytes) -> None:
+    def __init__(self, head: Head, before: bytes, digits: bytes, behind: bytes, body_bytes: int) -> None:
+        """`body_bytes`: the longest body that may come with it."""
         self._head = head
+        self._body_bytes = body_bytes
         self._before = before
         self._digits = digits
         self._behind = behind
@@ -47,7 +49,7 @@ class Repeated:
         digits, body = data[start:end], data[end + len(behind) :]
         if digits == self._digits:
             return (self._head, body) if int(digits) == len(body) else None
-        if not digits.isdigit() or int(digits) != len(body) or not body:
+        if not digits.isdigit() or int(digits) != len(body) or not 0 < len(body) <= self._body_bytes:
             return None
         return self._head.with_length(digits), body
 
@@ -65,11 +67,13 @@ class Heads:
         """What a new connection is likely to bring."""
 
     def remember(self, head: Head, raw: bytes) -> Repeated | None:
-        """A head that was parsed, with its bytes up to its blank line; None: such a one is always parsed.
+        """A head that was parsed, with what came but for as many bytes as its body has; None: it is always parsed.
 
-        It has a body of known length that came with it, keeps its connection, and asks for nothing but an answer.
+        It has a body of known length that came with it and ended what came (a parser passes over line ends behind it:
+        then `raw` would not be the head), keeps its connection, and asks for nothing but an answer.
         """
-        found = _length(raw) if len(raw) <= HEAD_BYTES and head.keep_alive and not head.expects_continue else None
+        plain = len(raw) <= HEAD_BYTES and head.keep_alive and not head.expects_continue
+        found = _length(raw) if plain and raw.find(b"\r\n\r\n") == len(raw) - 4 else None
         if found is None:
             return None
         start, end = found.span(1)
@@ -78,6 +82,6 @@ class Heads:
         if known is None:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            known = self._known[key] = Repeated(head, key[0], found[1], key[1])
+            known = self._known[key] = Repeated(head, key[0], found[1], key[1], self.body_bytes)
         self.latest = known
         return known
