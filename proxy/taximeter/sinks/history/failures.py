@@ -25,8 +25,8 @@ _STATES = ("22", "23", "54")
 """Classes of SQLSTATE that are about the values: data exception, integrity violation, a limit (an index row's size)."""
 _OUT_OF_RANGE = "22003"
 _NO_PARTITION = "23514"
-"""Of the classes above, but not about the values: another node has dropped the month's partition, which the next try
-makes again. We have no other checks."""
+"""Of the classes above; where it names no constraint, not about the values: another node has dropped the month's
+partition, which the next try makes again."""
 
 
 def failure(error: Exception, name: str) -> HistoryUnavailable:
@@ -36,6 +36,10 @@ def failure(error: Exception, name: str) -> HistoryUnavailable:
     state = getattr(cause, "sqlstate", None) or ""
     if state == _OUT_OF_RANGE or (isinstance(cause, sqlite3.OperationalError) and "integer overflow" in str(cause)):
         return SumTooLarge(message)
-    if isinstance(cause, _DATA) or (state.startswith(_STATES) and state != _NO_PARTITION):
+    if isinstance(cause, _DATA) or (state.startswith(_STATES) and not _lacks_partition(cause, state)):
         return HistoryRefused(message)
     return HistoryUnavailable(message)
+
+
+def _lacks_partition(cause: object, state: str) -> bool:
+    return state == _NO_PARTITION and not getattr(getattr(cause, "diag", None), "constraint_name", None)
