@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
 
 import pytest
 from hypothesis import given
@@ -51,8 +53,6 @@ def test_how_far_a_long_stream_has_come_is_known_while_it_goes_on():
 
 
 def test_what_is_kept_of_a_stream_that_compresses_badly_is_bounded_and_said_to_be_a_part():
-    import random
-
     noise = random.Random(1)
     kept = Transcript(words)
     for _ in range(200):
@@ -68,3 +68,32 @@ def test_a_line_too_long_to_be_text_is_left_out_and_said_to_be_missing():
         kept.keep(piece)
     found = kept.countable()
     assert found.texts == ["after"] and found.truncated
+
+
+@pytest.mark.parametrize("cut", [700, 4_001, 40_000])
+@pytest.mark.parametrize("audio_bytes", [6_000, 90_000])
+def test_text_behind_much_audio_is_all_there(cut, audio_bytes):
+    noise, stream = random.Random(2), b""
+    texts: list[str] = []
+    while len(stream) < 2_600_000:
+        texts.append(f"word {len(texts)} ")
+        stream += b'data: {"audio":"%b"}\n\n' % base64.b64encode(noise.randbytes(audio_bytes)) + events(texts[-1:])
+    kept = Transcript(words)
+    for at in range(0, len(stream), cut):
+        kept.keep(stream[at : at + cut])
+    assert kept._folded_bytes < FOLDED_BYTES + LINE_BYTES
+    assert kept.progress() >= len(texts) - 1
+    found = kept.countable()
+    assert (found.texts, found.truncated) == (["".join(texts)], False)
+
+
+def test_text_on_both_sides_of_an_image_without_end_is_there():
+    kept = Transcript(words)
+    image = base64.b64encode(random.Random(3).randbytes(2_400_000))
+    for piece in (events(["before "]), b'data: {"image":"', *map(bytes, zip(*[iter(image)] * 40_000, strict=False))):
+        kept.keep(piece)
+    assert kept._folded_bytes < FOLDED_BYTES + LINE_BYTES + 2 * RAW_BYTES
+    for piece in (b'"}\n\n', events(["after"]), b"x" * RAW_BYTES + b"\n"):
+        kept.keep(piece)
+    found = kept.countable()
+    assert found.texts == ["before after"] and found.truncated
