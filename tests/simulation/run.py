@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from simulation.hunt import hunt
@@ -16,16 +17,27 @@ from simulation.simulation import run
 from simulation.smaller import smaller, tried
 
 
-def main() -> int:
-    """0 where no promise was broken."""
+def _number(least: int) -> Callable[[str], int]:
+    """What an option takes: a whole number that is not below this."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+        return int(text)
+
+    return number
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The command's. Ends the program where they make no sense: a run of no seed would have kept every promise."""
     parser = argparse.ArgumentParser(prog="make simulate")
-    parser.add_argument("--seeds", type=int, default=50, help="how many, from --first on")
-    parser.add_argument("--first", type=int, help="the first (0; with --add the one behind the last of before)")
-    parser.add_argument("--seed", type=int, help="one, which is told of at length")
+    parser.add_argument("--seeds", type=_number(1), default=50, help="how many, from --first on")
+    parser.add_argument("--first", type=_number(0), help="the first (0; with --add the one behind the last of before)")
+    parser.add_argument("--seed", type=_number(0), help="one, which is told of at length")
     parser.add_argument(
-        "--calls", type=int, default=250, help="about how many in one; each fourth has eight times as many"
+        "--calls", type=_number(1), default=250, help="about how many in one; each fourth has eight times as many"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser.add_argument("--jobs", type=_number(1), default=1, help="processes side by side")
     parser.add_argument("--seconds", type=float, default=0.0, help="begin no further seed after so long; 0: no bound")
     parser.add_argument("--seed-seconds", type=float, default=180.0, help="a seed that takes longer hangs")
     parser.add_argument("--smaller-seconds", type=float, default=60.0, help="how long a failing seed is made smaller")
@@ -35,7 +47,17 @@ def main() -> int:
         "--mutants", action="store_true", help="which seed finds each bug of bugs.py; kept in found.json"
     )
     parser.add_argument("--trace", action="store_true", help="the story of --seed, step by step")
-    asked = parser.parse_args()
+    asked = parser.parse_args(words)
+    if asked.add and asked.write is None:
+        parser.error("--add is about the file that --write names")
+    if asked.write is not None and not asked.write.parent.is_dir():
+        parser.error(f"--write: there is no directory {asked.write.parent}")
+    return asked
+
+
+def main() -> int:
+    """0 where no promise was broken."""
+    asked = _arguments(sys.argv[1:])
     if asked.mutants:
         return hunt(asked.seeds, asked.jobs)
     if asked.seed is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from simulation.many import Sums, Task, drawn, many
+from simulation.run import _arguments
 from simulation.simulation import Outcome, Scenario, scenario
 from simulation.smaller import smaller, tried
 
@@ -35,3 +37,10 @@ def test_runs_are_added_up_over_many(tmp_path, capsys, monkeypatch):
     expected = [tried(drawn(Task(seed, 10))).counts for seed in range(3)]
     assert sums.counts["calls"] == sum(counts["calls"] for counts in expected)
     assert f"{sums.counts['calls']} calls" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", ["--jobs 0", "--seeds 0", "--seed -1", "--seed x", "--add", "--write /no/such/file"])
+def test_a_run_that_makes_no_sense_is_refused_before_it_begins(words, capsys):
+    with pytest.raises(SystemExit):  # --jobs 0 began all seeds at once, --seeds 0 kept every promise
+        _arguments(words.split())
+    assert words.split()[0] in capsys.readouterr().err
