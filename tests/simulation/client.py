@@ -31,6 +31,8 @@ class Plan(NamedTuple):
     where: int
     """Which of all workers it gets to: this number, counted round."""
     method: bytes = b"POST"
+    task: str | None = None
+    end_user: str | None = None
 
 
 MODELS = ("gpt-4o-mini", "gpt-4.1")
@@ -166,6 +168,10 @@ class Caller:
             headers.insert(2, (b"content-length", b"%d" % len(plan.body)))
         if plan.track is not None:
             headers.append((b"x-track-id", plan.track.encode()))
+        if plan.task is not None:
+            headers.append((b"x-task", plan.task.encode()))
+        if plan.end_user is not None:
+            headers.append((b"x-end-user", plan.end_user.encode()))
         client = Client(self._transport, service.then, service.limits.client_idle_s)  # type: ignore[arg-type]
         exchange = Exchange(service, client, Carrier(), Head(plan.method, plan.target, headers, "1.1", True, False))
         if plan.body:

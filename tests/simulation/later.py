@@ -89,6 +89,8 @@ def _job(drawn: random.Random, n: int, over_s: float, workspaces: int) -> Job:
         fate=drawn.choices(("ok", "cut", "refused"), (90, 5, 5))[0],
         leaves_after_s=drawn.expovariate(1 / 0.15) if drawn.random() < 0.05 else None,
         where=drawn.randrange(1 << 30),
+        task=(None, "extract", "answer")[n % 3],
+        end_user=(None, "u1")[n % 2],
     )
     ends = ("completed", "failed", "cancelled", "expired") if batch else ("completed", "failed", "incomplete")
     state = drawn.choices(ends, (80, 10, 5, 5)[: len(ends)])[0]
@@ -119,4 +121,6 @@ def _poll(drawn: random.Random, asked: Plan, name: str, k: int, at_s: float, ove
         fate=drawn.choices(("ok", "cut", "refused", "unreachable"), (80, 12, 5, 3))[0],
         leaves_after_s=drawn.expovariate(1 / 0.15) if drawn.random() < 0.08 else None,
         where=drawn.randrange(1 << 30),
+        task="poll",
+        end_user=None,
     )

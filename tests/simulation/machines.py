@@ -156,11 +156,11 @@ async def _restore(simulation: Simulation, fault: Fault, node: Node) -> None:
     """
     folder, until = str(node.directory / "journal"), simulation.loop.time() + 20.0
     node.retiring = True
-    while simulation.loop.time() < until and not (node.control and _is_done(node)):
+    while simulation.loop.time() < until and not (node.control and _is_done(simulation, node)):
         for worker in node.workers.values():
             node.run_in(worker.process, worker.stopping.set)
         await asyncio.sleep(0.2)
-    if node.control is not None and _is_done(node) and not node.off and fault in simulation.snapshots:
+    if node.control is not None and _is_done(simulation, node) and not node.off and fault in simulation.snapshots:
         copy, halted = simulation.snapshots[fault], node.control.delivery.health().halted
         _shut(node)
         for name, data in _journals(simulation, folder).items():
@@ -174,14 +174,17 @@ async def _restore(simulation: Simulation, fault: Fault, node: Node) -> None:
     node.wake()
 
 
-def _is_done(node: Node) -> bool:
+def _is_done(simulation: Simulation, node: Node) -> bool:
     """It has no call open, and every sink has everything."""
     if node.control is None or len(node.processes) > 1:
         return False
-    files = node.control.delivery._files.by_id.values()
+    files = node.control.delivery._files.by_id
     health = node.control.delivery.health()
     return (
-        all(feed.ended or feed.halted for feed in files)
+        all(feed.ended or feed.halted for feed in files.values())
+        # control's own, of settlements, may have been begun since it looked
+        and {f"{journal_id}.jsonl" for journal_id in files}
+        >= _journals(simulation, str(node.directory / "journal")).keys()
         and not health.in_flight
         and all(sink.lag_records == 0 for sink in health.sinks.values())
     )

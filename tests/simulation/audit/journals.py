@@ -29,6 +29,10 @@ DEFAULTS: dict[str, Any] = {
 """docs/design.md, section 3. Of any other member, null."""
 
 
+_TOLD_AT = {"open": "started_at", "tick": "at", "close": "ended_at", "cut": "at"}
+"""When a line was written, or of when it tells: its writer was alive then."""
+
+
 class Journal(NamedTuple):
     """One file."""
 
@@ -109,18 +113,23 @@ def _journal(path: str, data: bytes, *, power_lost: bool) -> Journal:
         raise NotYet(f"{path} has not ended")
     journal = Journal(name.stem, name.parts[2], header["node"], [], [], lines[-1]["end"]["seq"])
     opened: Counter[tuple[str, int]] = Counter()
+    alive_us = header["started_at"]
     for text, line in zip(texts[1:-1], lines[1:-1], strict=True):
         [(kind, said)] = line.items()
         if kind == "open":
             opened[said["request_id"], said.get("attempt", 1)] += 1
         elif kind == "close":
             opened[said["request_id"], said.get("attempt", 1)] -= 1
+            of_dead_writer = said["outcome"] == "interrupted" and said.get("duration_ms") is None
+            if of_dead_writer and not torn and said["ended_at"] != max(alive_us, said["started_at"]):
+                raise Uneven(f"its writer was last alive at {alive_us}, when it must have ended: {said}")
             journal.records.append(Said(said))
             journal.lines.append(text[len(b'{"close":') : -1])
         elif kind == "cut" and power_lost:
             torn.append(text)
         elif kind != "tick":
             raise Uneven(f"{path} has a line {kind} in its middle")
+        alive_us = max(alive_us, said[_TOLD_AT[kind]])
     given = [str(said.get("event_id")) for said in journal.records]
     if torn:
         seqs = [int(each.rpartition(":")[2]) for each in given]

@@ -59,7 +59,8 @@ def _settles(said: Said) -> bool:
 
 
 def _as_asked(asked: Said, said: Said) -> None:
-    names = ("request_id", "workspace", "track", "document", "ended_at", "upstream")
+    names = ("request_id", "workspace", "track", "document", "task", "end_user", "key_id", "started_at", "ended_at",
+             "upstream", "provider")  # fmt: skip
     if wrong := [name for name in names if asked.get(name) != said.get(name)]:
         raise Uneven(f"settled with another {wrong} than was asked with, {asked}: {said}")
 
