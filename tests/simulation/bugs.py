@@ -229,4 +229,17 @@ MUTANTS = (
     Mutant("an answer does not wait for the disk", "journal.durable:_sync", "sync_data(fd)", "pass"),
     Mutant("a node that is taken over leaves its slices", "budgets.slice_files:take_over",
            "slices.write(list(_names(file.read().decode())))", "pass"),
+    # ── what an outsider sowed, of the above ────────────────────────────────────────────────────────────────
+    Mutant("a record of a dead writer ends when it is settled", "journal.recover:close_open_calls",
+           "ended_at=tail.last_at", "ended_at=now_us"),
+    Mutant("a settlement counts in the period in which it was told", "core.deferred:settlement",
+           "ended_at=asked.ended_at,", "ended_at=told.ended_at,"),
+    Mutant("a settlement is of no end user", "core.deferred:settlement", "end_user=asked.end_user,", "end_user=None,"),
+    Mutant("a settlement is of the task that told of it", "core.deferred:settlement",
+           "task=asked.task,", "task=told.task,"),
+    Mutant("sums by tag have a record twice where a bite ends", "sinks.history.write.tag_rollups:bite",
+           "taken = Due(journal_no, done, min(done + most, upto))",
+           "taken = Due(journal_no, max(0, done - 1), min(done + most, upto))"),
+    Mutant("of hours that meet in a day one is lost", "sinks.history.write.levels:add_to_levels",
+           "put(merged, place, cell)", "merged[place] = list(cell)"),
 )  # fmt: skip
