@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
+from itertools import count
 from typing import Any
 
 import taximeter.gateway.metering.call
@@ -67,6 +68,7 @@ def installed(world: World, disk: Disk, tuning: Mapping[str, int]) -> Iterator[N
         module_name, _, constant = name.partition(":")
         place(import_module(module_name), constant, size)
     place(taximeter.gateway.metering.call, "_worker_bits", world.bytes.randbytes(4).hex())
+    place(taximeter.gateway.metering.call, "_numbers", count())
     before, logging.raiseExceptions = logging.raiseExceptions, False
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

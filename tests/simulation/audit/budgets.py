@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from simulation.audit.journals import Said
+from simulation.audit.owed import is_call
 from simulation.audit.redis import prefix
 from simulation.audit.sums import of
 from simulation.audit.uneven import NotYet, Uneven, same
@@ -22,7 +23,7 @@ def compare(simulation: Simulation, records: list[Said], lost: int) -> None:
     troubled = any(fault.kind in ("disk full", "disk write errors") for fault in simulation.plan.faults)
     if not (troubled and simulation.plan.settings["journal"]["on_error"] == "pass"):
         for said in records:  # lenient on a full disk, a worker's word of what calls may use goes with it
-            if "budgets" in of(said, "tags"):
+            if "budgets" in of(said, "tags") and is_call(said):  # what lets go of a charge charges nothing (`owed`)
                 _charged(simulation, said)
     if not budgets or lost:  # what a call of which nothing is recorded holds stays held
         return
