@@ -1,8 +1,8 @@
 """`make scale`: a fleet on three Valkey shards and a PostgreSQL, measured; writes its part of docs/scaling.md.
 
-    python -m scale.run [--nodes 1000] [--print]
+    make scale ARGS="--nodes 100 --print"
 
-About two minutes on two cores. Counts do not depend on the machine; CPU and calls a second do.
+Two to four minutes on two cores. Counts do not depend on the machine; CPU and calls a second do.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ asks that comes new."""
 
 def main() -> None:
     """See above."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--nodes", type=int, default=1_000)
+    options = argparse.ArgumentParser(prog="make scale", description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--nodes", type=int, default=1_000, help="of the greatest fleet (1,000)")
     options.add_argument("--print", action="store_true", help="do not write the page")
     asked = options.parse_args()
     logging.disable(logging.ERROR)
