@@ -38,4 +38,6 @@ async def main(url: str, workspace: str, scope: str = "total") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
     asyncio.run(main(*sys.argv[1:]))

@@ -23,7 +23,8 @@ from taximeter.sinks.redis.counters import Counters
 from taximeter.sinks.redis.rebuild import CountersMoved
 from taximeter.sinks.redis.split import split
 
-documented = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "redis_totals.py"))["used"]
+EXAMPLE = str(Path(__file__).parents[2] / "examples" / "redis_totals.py")
+documented = runpy.run_path(EXAMPLE)["used"]
 JOURNALS = [f"journal-{n}" for n in range(6)]
 
 
@@ -246,3 +247,9 @@ def test_a_part_has_a_place_no_workspace_has() -> None:
     assert [keys.parts_in(said) for said in ("", "f00", "f00/8", "rebuild:f00/8", "f00/x", "f00/999")] == [
         1, 1, 8, 8, 1, 64,
     ]  # fmt: skip
+
+
+def test_the_example_without_its_arguments_says_which_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [EXAMPLE])
+    with pytest.raises(SystemExit, match=r"python examples/redis_totals\.py redis://\S+ acme"):
+        runpy.run_path(EXAMPLE, run_name="__main__")
