@@ -96,4 +96,7 @@ if __name__ == "__main__":
             [sys.executable, "-m", "simulation.run", *sys.argv[1:]],
             {**os.environ, "PYTHONHASHSEED": "0"},
         )
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted; --write keeps the sums up to a few seconds before")

@@ -253,3 +253,28 @@ def test_the_example_without_its_arguments_says_which_it_takes(monkeypatch: pyte
     monkeypatch.setattr("sys.argv", [EXAMPLE])
     with pytest.raises(SystemExit, match=r"python examples/redis_totals\.py redis://\S+ acme"):
         runpy.run_path(EXAMPLE, run_name="__main__")
+
+
+async def test_of_nodes_that_say_different_numbers_the_highest_holds_and_they_come_to_rest(
+    fleet: Fleet, redis: Redis, closing: Closing
+) -> None:
+    def node(parts: int) -> Counters:
+        split_ = {"acme": parts}
+        return Counters(fleet.url, history=fleet.history, now_us=lambda: NOON_US, split=lambda: split_)
+
+    eight, three = closing(node(8)), closing(node(3))
+    for journal_id in JOURNALS:
+        await fleet.deliver(eight, journal_id, 20)
+    assert keys.parts_in(await generation(redis)) == 8  # an empty Redis is filled as its first node says
+    assert (await split(three), await split(eight)) == ([], [])
+    await three.rebuild("acme")  # as few as it was told
+    assert keys.parts_in(await generation(redis)) == 3
+    for journal_id in JOURNALS:
+        await fleet.deliver(three, journal_id, 20)
+    assert (await split(three), await split(eight)) == ([], ["acme"])
+    for journal_id in JOURNALS:
+        await fleet.deliver(three, journal_id, 20)
+    assert (await split(three), await split(eight)) == ([], [])
+    assert (await three.auditor.audit()).rebuilt == []
+    assert keys.parts_in(await generation(redis)) == 8
+    await assert_exact(redis, fleet.counted())
