@@ -69,6 +69,31 @@ async def test_what_another_sink_had_taken_is_lost_and_no_other_record_is_taken_
     assert [each.event_id for each in redis.applied] == [f"{ID}:10", f"{ID}:11"]
 
 
+@pytest.mark.parametrize("known", [2, 3])
+async def test_a_call_whose_end_was_torn_out_of_the_middle_is_not_settled_again(tmp_path: Path, known: int) -> None:
+    """A page that was not written, before one that was; `known`: how far history had come."""
+    opened = [Line(open=opening(name)) for name in ("r1", "r2", "r3", "r4")]
+    closed = [closing(ID, 1), closing(ID, 2), closing(ID, 3)]
+    history, redis = KeepingSink(), MemorySink("redis")
+    path = written(tmp_path, [*opened, *closed], ID, "another")
+    history.states[ID] = JournalState(seq=known, digest=digest_upto(path, known), ended=False)
+    history.at[ID] = redis.at[ID] = known
+    history.applied = [each.close for each in closed[:known] if each.close is not None]
+    whole = path.read_bytes()
+    start = whole.index(b'{"close":{"event_id":"%s:2"' % ID.encode())
+    end = whole.index(b"\n", start)
+    path.write_bytes(whole[:start] + bytes(end - start) + whole[end:])
+    async with delivering(tmp_path, history, redis) as delivery:
+        await until(delivery, lambda: history.states[ID].ended)
+        assert not delivery.health().halted
+    assert history.names == ["r1", "r2", "r3", "r4"]
+    assert history.applied[-1].outcome is Outcome.INTERRUPTED
+    history.states[ID] = JournalState(seq=known, digest="of what was before", ended=False)
+    async with delivering(tmp_path, history, redis) as delivery:  # it is known again
+        await until(delivery, lambda: is_verified(delivery))
+        assert not delivery.health().halted
+
+
 async def test_it_waits_for_a_sink_that_does_not_answer(tmp_path: Path) -> None:
     path, history = shortened(tmp_path, 4)
     redis, down = MemorySink("redis"), True
@@ -147,7 +172,7 @@ def test_a_mended_file_departs_only_where_numbers_are_missing(tmp_path: Path) ->
 
 def test_what_is_left_of_a_file(tmp_path: Path) -> None:
     path = written(tmp_path, [closing(ID, 3), Line(cut=Cut(seq=7, at=AT)), Line(end=End(seq=7, at=AT))], ID, "b")
-    assert rest_of(path) == ("b", 7, AT + 5, True, True)
+    assert rest_of(path) == ("b", 7, AT, True, True)
     path.write_bytes(path.read_bytes() + b'{"close":torn\n{"cut":torn\n')
     assert rest_of(path).seq == 7
     path.write_bytes(b"")

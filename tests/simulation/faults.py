@@ -132,13 +132,16 @@ def strike(simulation: Simulation, fault: Fault) -> None:
         case "redis empty":
             redis.restart(({}, {}))
             simulation.redis_forgot = True
+            redis.forgot_s.append(world.now_s())
         case "redis older" | "redis fails over":
             redis.restart(simulation.snapshots.get(fault, ({}, {})))
             simulation.redis_forgot = True
+            redis.forgot_s.append(world.now_s())
         case "redis workspace gone" | "redis workspace older":
             redis.model.restore_only(b"tm:{w0}:", simulation.snapshots.get(fault, ({}, {})))
             redis.life += 1
             simulation.redis_forgot = True
+            redis.forgot_s.append(world.now_s())
         case "sql down":
             sql.down = True
             simulation.later(fault.amount, setattr, sql, "down", False)

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from contextvars import Context
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulation.faults import Fault
@@ -31,7 +32,9 @@ class Gone(NamedTuple):
     kept: int
     """Bytes of it that are still there."""
     age_s: float
-    """How long ago the first of those bytes was written; 0 where nobody could have synced them in time."""
+    """How long ago the first of the bytes that are not was written; 0 where nobody could have synced them in time."""
+    left: bytes
+    """What is there, pages that were not written among it."""
 
 
 class Losses:
@@ -120,7 +123,7 @@ def lose_power(simulation: Simulation, node: Node) -> None:
         kept = max(kept, data.find(b"\n") + 1)  # a header without a call is not synced, and needs not be
         if kept < len(data):
             since = max((at_ns for at, at_ns in written if at <= kept), default=world.now_ns) if alive else world.now_ns
-            simulation.losses.files.append(Gone(f"{folder}/{name}", data, kept, (world.now_ns - since) / 1e9))
+            simulation.losses.files.append(Gone(f"{folder}/{name}", data, kept, (world.now_ns - since) / 1e9, left))
             simulation.redis_forgot = True  # it may know more than is left, until its audit
             world.tell(f"{name} had {len(data)} bytes, and has {kept}")
     node.boots += 1
@@ -191,8 +194,10 @@ def _is_done(simulation: Simulation, node: Node) -> bool:
 
 
 def move_copies_away(simulation: Simulation, node: Node, halted: Mapping[str, str]) -> set[str]:
-    """An operator moves the files away that a node names as restored from a copy; returns the others that it names."""
-    copies = halted.keys() & simulation.losses.restored
+    """An operator moves the files away that a node names as restored from a copy, or that lost their first page with
+    the power; returns the others that it names."""
+    torn = {PurePosixPath(gone.path).name for gone in simulation.losses.files if gone.left.startswith(b"\0")}
+    copies = halted.keys() & (simulation.losses.restored | torn)
     for name in copies:
         simulation.world.counts["copies noticed"] += 1
         simulation.world.tell(f"moved away: {name}, {halted[name]}")

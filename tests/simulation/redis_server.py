@@ -31,6 +31,8 @@ class RedisHost:
         self.world = world
         self.loop = loop
         self.down = False
+        self.forgot_s: list[float] = []
+        """When it lost something that it had known."""
         self.life = 0
         """Which of its lives: connections do not outlive one."""
         self.loses_requests = 0

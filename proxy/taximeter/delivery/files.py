@@ -166,7 +166,7 @@ class JournalFiles:
         _read_on(feed, read)  # what it wrote between the last look and its death
         if feed.halted or feed.ended:
             return False
-        if feed.tail.begun and known > feed.seq:
+        if feed.tail.begun and (known > feed.seq or feed.lost):
             mend(fd, feed.tail, known, feed.lost, now_us=self._now_us())
             _read_on(feed, read)
         self.settled += close_open_calls(fd, feed.tail, now_us=self._now_us(), price=self._price)

@@ -30,9 +30,9 @@ class Rest(NamedTuple):
     boot: str
     """Which start of its machine it was begun in; "": not known."""
     seq: int
-    """Of its last close line."""
+    """Up to here it has every close line, or says that it is cut: a page may be torn out of its middle."""
     last_at: int
-    """When the last of its calls ended, else when it was begun (µs)."""
+    """When the last of these calls ended, else when it was begun (µs)."""
     begun: bool
     """It has its first line."""
     ended: bool
@@ -50,7 +50,8 @@ def rest_of(path: Path) -> Rest:
             if line.startswith(CLOSE):
                 with suppress(*UNREADABLE):
                     record = decode_record(line)
-                    seq, last_at = max(seq, seq_of(record.event_id)), max(last_at, record.ended_at)
+                    if seq_of(record.event_id) == seq + 1:
+                        seq, last_at = seq + 1, max(last_at, record.ended_at)
             elif line.startswith(CUT):
                 seq = max(seq, given(line))
             ended = ended or line.startswith(END)
@@ -60,6 +61,7 @@ def rest_of(path: Path) -> Rest:
 def mend(fd: int, tail: Tail, known: int, lost: Iterable[Record], *, now_us: int) -> None:
     """Have a file go on behind seq `known`, with those `lost` records that history has; `fd` holds its lock.
 
+    A call whose close line was torn out of the middle is over; its number lies before others, so it is not written.
     `tail` has read it to its end, and reads on what is appended here. May be done again after it was cut short. Raises
     OSError; what is written by then is whole.
     """
@@ -74,4 +76,6 @@ def mend(fd: int, tail: Tail, known: int, lost: Iterable[Record], *, now_us: int
     for record in lost:
         if seq_of(record.event_id) > tail.seq:
             size = append(fd, size, close_line(record))
-    append(fd, size, encode(Line(cut=Cut(seq=known, at=now_us))))
+        else:
+            tail.calls.pop((record.request_id, record.attempt), None)
+    append(fd, size, encode(Line(cut=Cut(seq=max(known, tail.seq), at=now_us))))

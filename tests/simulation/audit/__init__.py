@@ -41,7 +41,7 @@ def compare(simulation: Simulation) -> None:
     lost = journals.known_lost(files, power_lost=power_lost)
     with sql.opened(simulation.sql.path) as history:
         vanished = power.vanished(simulation, books, history)
-        books |= vanished
+        books |= vanished | power.torn(simulation, books, history)
         records = [said for journal in books.values() for said in journal.records]
         calls.compare(simulation, [said for said in records if owed.is_call(said)], lost, missing)
         owed.compare(simulation, records, lost + len(missing), history)

@@ -68,6 +68,28 @@ def vanished(simulation: Simulation, books: dict[str, Journal], history: sqlite3
     return found
 
 
+def torn(simulation: Simulation, books: dict[str, Journal], history: sqlite3.Connection) -> dict[str, Journal]:
+    """Files that lack a page with lines behind it, with what history had of that page: it is not written back."""
+    found: dict[str, Journal] = {}
+    for gone in simulation.losses.files:
+        journal = books.get(name := PurePosixPath(gone.path).stem)
+        if journal is None:
+            continue
+        left = {_seq(each.said) for each in _lines(gone.left) if "ended_at" in each.said}
+        lacks = [each for each in _lines(gone.before) if "ended_at" in each.said and _seq(each.said) not in left]
+        rows = history.execute(
+            "SELECT e.id & ? FROM usage_events e JOIN journals j ON j.journal_no = e.id >> 40 WHERE j.journal_id = ?",
+            ((1 << 40) - 1, name),
+        )
+        known = {row[0] for row in rows} - {_seq(said) for said in journal.records}
+        if back := [each for each in lacks if _seq(each.said) in known and _seq(each.said) < max(left, default=0)]:
+            pairs = list(zip(journal.records, journal.lines, strict=True))
+            pairs += [(each.said, each.text[len(b'{"close":') : -1]) for each in back]
+            pairs.sort(key=lambda pair: _seq(pair[0]))
+            found[name] = journal._replace(records=[said for said, _ in pairs], lines=[text for _, text in pairs])
+    return found
+
+
 class _Line(NamedTuple):
     """Of a call."""
 

@@ -19,6 +19,10 @@ LEASE_S = 60
 """docs/limits.md: a call at once of which nobody says for so long that it goes on counts no more."""
 
 
+TOLD_S = 0.25 + 0.1
+"""docs/limits.md: within a quarter of a second a Redis that forgot or went back is told what was admitted; a trip."""
+
+
 class Stay(NamedTuple):
     """One call at the provider (s)."""
 
@@ -53,6 +57,8 @@ def _by_value(simulation: Simulation, rate: dict[str, Any]) -> dict[str, list[St
         plan = caller.plan
         if plan.marker not in provider.reached_s or not _concerned(rate, caller):
             continue
+        if any(at_s <= provider.reached_s[plan.marker] <= at_s + TOLD_S for at_s in simulation.redis.forgot_s):
+            continue  # it may have been admitted by a worker that had nothing to tell
         bill = provider.bills[plan.marker]
         stay = Stay(
             caller.asked_s,
