@@ -117,6 +117,10 @@ def lose_power(simulation: Simulation, node: Node) -> None:
     _shut(node)
     disk.lose_power(node.name)
     after = _journals(simulation, folder)
+    for path, data in simulation.disk.removed:  # the last of a name that came back with the power
+        name = PurePosixPath(path).name
+        if name in after and name not in files and path == f"{folder}/{name}":
+            before[name] = data, [], False
     for name, (data, written, alive) in before.items():
         left = after.get(name, b"")
         kept = next((n for n, (a, b) in enumerate(zip(data, left, strict=False)) if a != b), min(len(data), len(left)))
