@@ -17,7 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from answers import known, metered, read, sse
+from taximeter.flavors import chat
 from taximeter.flavors.dialects import EMBEDDINGS
+from taximeter.flavors.framing.body import chosen
 from taximeter.flavors.meter import Answer, Prepared
 
 if sys.version_info >= (3, 14):
@@ -268,3 +270,16 @@ def test_legacy_completions_without_output_and_native_ones() -> None:
     want = {"input_tokens": 4, "output_tokens": 0}
     assert known(read("/v1/completions", {"usage": {"prompt_tokens": 4, "total_tokens": 4}})) == want
     assert known(read("/completion", {"tokens_evaluated": 4, "tokens_predicted": 2})) == {**want, "output_tokens": 2}
+
+
+def test_a_sniffing_meter_is_left_out_once_it_knows_what_comes():
+    prepared, answer = Prepared(body=b"", stream=True), Answer(status=200, content_type=b"text/event-stream")
+    event = b'data: {"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}\n\n'
+    meter = chat.CHAT.meter(prepared, answer, "openai")
+    meter.feed(b"\r\n")
+    assert chosen(meter) is meter  # blank lines say nothing
+    meter.feed(event)
+    rest = chosen(meter)
+    assert rest is not meter and chosen(rest) is rest
+    rest.feed(b"data: [DONE]\n\n")
+    assert rest.terminal and rest.reading().input_tokens == 3
