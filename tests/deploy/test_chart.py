@@ -259,7 +259,7 @@ def test_existing_secrets_are_used_and_none_is_made() -> None:
 @pytest.mark.parametrize(
     ("toml", "said"),
     [
-        ("redis.urll = 'x'", "there is no setting redis.urll; known here: embedded_port, url"),
+        ("redis.urll = 'x'", "there is no setting redis.urll; known here: embedded_port, split, url"),
         ("[[upstream]]\nname = 'a'\n[[upstream]]\nmodel = ['*']", "there is no setting upstream.model;"),
         ("[[auth.keys]]\nkey = 'tm-1'", "there is no setting auth.keys.key;"),
         ("[upstreams]", "there is no setting upstreams;"),

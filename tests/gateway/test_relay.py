@@ -605,10 +605,10 @@ async def test_an_answer_held_for_its_headers_and_cut_is_a_502(serve, provider, 
 async def test_many_paths_and_long_ones_do_not_fill_the_memory(serve, provider):
     async with serve(provider) as running:
         for number in range(places.REMEMBERED_PATHS + 10):
-            route, flavor = running.gate._places[b"/w/w%d/v1/chat/completions" % number]
+            route, flavor = running.gate._heads._places[b"/w/w%d/v1/chat/completions" % number]
         assert (route.tags, route.path, flavor.api) == ({"workspace": f"w{number}"}, b"/v1/chat/completions", "chat")
-        assert running.gate._places[b"/v1/chat/completions" + b"x" * places.REMEMBERED_BYTES]
-        assert len(running.gate._places) == 10
+        assert running.gate._heads._places[b"/v1/chat/completions" + b"x" * places.REMEMBERED_BYTES]
+        assert len(running.gate._heads._places) == 10
 
 
 async def test_weak_tags_only_where_switched_on(serve, provider, client):
