@@ -17,6 +17,7 @@ from taximeter.budgets import slice_files
 from taximeter.journal.adopt import adopt as take_over
 
 if TYPE_CHECKING:
+    from simulation.disk import Open
     from simulation.node import Node
     from simulation.simulation import Simulation
 
@@ -35,6 +36,8 @@ class Gone(NamedTuple):
     """How long ago the first of the bytes that are not was written; 0 where nobody could have synced them in time."""
     left: bytes
     """What is there, pages that were not written among it."""
+    taken: bool = False
+    """Somebody had taken it away, and its writer, who alone had it, could not put it back before."""
 
 
 class Losses:
@@ -105,14 +108,16 @@ def lose_power(simulation: Simulation, node: Node) -> None:
     world.counts["power losses"] += 1
     folder = str(node.directory / "journal")
     try:
-        files = {name: each for name, each in disk.names(folder).items() if name.endswith(".jsonl")}
+        names = disk.names(folder)
     except FileNotFoundError:
-        files = {}
+        names = {}
+    files = {name: each for name, each in names.items() if name.endswith(".jsonl")}
     before = {
         name: (bytes(each.data), each.written[:] or [(0, each.synced_ns or world.now_ns)], each.lock is not None)
         for name, each in files.items()
     }
-    told = [data for name, data in (disk.copy(folder) if files else {}).items() if name.endswith(".status")]
+    held = {_plain(each.path): bytes(each.inode.data) for each in _held_alone(simulation, node)}
+    told = [bytes(each.data) for name, each in names.items() if name.endswith(".status")]
     simulation.mute |= any(b'"lost"' in data or b'"unsaved"' in data for data in told)  # that may be gone as well
     _shut(node)
     disk.lose_power(node.name)
@@ -130,7 +135,29 @@ def lose_power(simulation: Simulation, node: Node) -> None:
             simulation.losses.files.append(Gone(f"{folder}/{name}", data, kept, (world.now_ns - since) / 1e9, left))
             simulation.redis_forgot = True  # it may know more than is left, until its audit
             world.tell(f"{name} had {len(data)} bytes, and has {kept}")
+    for name, data in held.items():
+        simulation.losses.files.append(Gone(f"{folder}/{name}", data, 0, 0.0, b"", taken=True))
+        simulation.redis_forgot = True
+        world.tell(f"{name}, taken away and not put back yet, is gone with its {len(data)} bytes")
     node.boots += 1
+
+
+def _plain(path: str) -> str:
+    """The name of a journal file that was opened before it had one."""
+    return PurePosixPath(path).name.removeprefix(".").removesuffix(".new")
+
+
+def _held_alone(simulation: Simulation, node: Node) -> list[Open]:
+    """Journal files of a node that nobody can find any more but their writers."""
+    disk = simulation.disk
+    return [
+        each
+        for each in disk.open_files.values()
+        if each.process in node.processes
+        and each.inode.lock is each
+        and ".jsonl" in each.path
+        and not disk.is_named(each)
+    ]
 
 
 def _shut(node: Node) -> None:

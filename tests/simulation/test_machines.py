@@ -30,6 +30,12 @@ def test_what_a_power_loss_leaves_is_gone_on_from(seed, fsync):
     assert outcome.counts["power losses"] == 3
 
 
+def test_what_only_its_writer_had_goes_with_the_power_and_nothing_else():
+    taken = Fault(0.8, "file taken", 0, "", 0.0)
+    assert not befallen(12, Fault(0.6, "disk full", 0, "", 2.5), taken, Fault(2.6, "power", 0, "", 0.5)).violation
+    assert not befallen(12, taken, Fault(2.6, "power", 0, "", 0.5)).violation  # it was put back
+
+
 def test_a_copy_that_is_put_back_is_named_and_counts_nothing_again():
     outcome = befallen(1, Fault(2.0, "restored", 0, "", 0.6))
     assert not outcome.violation

@@ -24,7 +24,7 @@ def missing(simulation: Simulation) -> set[str]:
     """Calls of which a line may be gone. Raises Uneven where lines are gone that were promised to stay."""
     fsync = simulation.plan.settings["journal"]["fsync"]
     if fsync == "always":  # what a client or a provider has seen was synced before
-        return set()
+        return {marker for gone in simulation.losses.files if gone.taken for marker in markers(gone)}
     for gone in simulation.losses.files:
         if fsync == "interval" and gone.age_s > INTERVAL_S + SLACK_S and not _hindered(simulation, gone):
             raise Uneven(f"a power loss took lines of {gone.path} that were {gone.age_s:.3f} s old")
