@@ -92,6 +92,7 @@ async def test_a_call_whose_end_was_torn_out_of_the_middle_is_not_settled_again(
     async with delivering(tmp_path, history, redis) as delivery:  # it is known again
         await until(delivery, lambda: is_verified(delivery))
         assert not delivery.health().halted
+        assert not delivery.health().in_flight
 
 
 async def test_it_waits_for_a_sink_that_does_not_answer(tmp_path: Path) -> None:

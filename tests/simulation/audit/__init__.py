@@ -50,7 +50,7 @@ def compare(simulation: Simulation) -> None:
         evidence.compare(history, books)
     prices.compare(simulation, records)
     redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
-    budgets.compare(simulation, records, lost + len(missing))
+    budgets.compare(simulation, records, lost, missing)
     rates.compare(simulation)
     if simulation.held_wrongly:
         raise Uneven(simulation.held_wrongly)

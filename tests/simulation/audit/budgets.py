@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from simulation.simulation import Simulation
 
 
-def compare(simulation: Simulation, records: list[Said], lost: int) -> None:
-    """Raises Uneven."""
+def compare(simulation: Simulation, records: list[Said], lost: int, gone: set[str]) -> None:
+    """Raises Uneven. `gone`: calls of which a power loss took a line, which may have said what they use at most."""
     budgets = simulation.plan.budgets
     for budget in budgets:
         _billed(simulation, budget)
     troubled = any(fault.kind in ("disk full", "disk write errors") for fault in simulation.plan.faults)
     if not (troubled and simulation.plan.settings["journal"]["on_error"] == "pass"):
         for said in records:  # lenient on a full disk, a worker's word of what calls may use goes with it
-            if "budgets" in of(said, "tags") and is_call(said):  # what lets go of a charge charges nothing (`owed`)
+            # what lets go of a charge charges nothing (`owed`)
+            if "budgets" in of(said, "tags") and is_call(said) and said.get("document") not in gone:
                 _charged(simulation, said)
-    if not budgets or lost:  # what a call of which nothing is recorded holds stays held
+    if not budgets or lost or gone:  # what a call of which nothing is recorded holds stays held
         return
     keys = simulation.redis.model.keys
     space = prefix("w0").encode()
