@@ -194,6 +194,9 @@ MUTANTS = (
            "memory.times = max(memory.times, times)", "pass"),
     Mutant("calls that go on are not said again to a Redis that forgot", "budgets.rate_windows:RateWindows._restore",
            "self._told.add(workspace)", "pass"),
+    Mutant("a rebuild takes rates along", "sinks.redis.rebuild:Rebuilder._stale",
+           "rest not in _KEPT and not rest.startswith(_KEPT_OF_MANY)",
+           "rest not in _KEPT[:-1] and not rest.startswith(keys.CAP)"),
     # ── what is billed later, and corrections ────────────────────────────────────────────────────────────────
     Mutant("what polls tell is not written down", "gateway.metering.polls:Teller.__call__",
            "self._journal.add(told_record(self._record, told, time.time_ns() // 1_000))", "pass"),

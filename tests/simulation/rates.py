@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+from simulation.deeds import Deed
 from simulation.faults import Fault
 
 if TYPE_CHECKING:
@@ -42,6 +43,18 @@ def forgotten(plan: Scenario) -> Scenario:
         plan.faults = [
             Fault(at_s, kind, amount=drawn.uniform(0.3, 2.0)) for at_s, kind in zip(moments, kinds, strict=True)
         ]
+    return plan
+
+
+def written_anew(plan: Scenario) -> Scenario:
+    """The plan; of some seeds with few calls at once, and counters that an operator has written anew meanwhile."""
+    drawn = random.Random(f"{plan.seed}/rates and rebuilds")
+    if drawn.random() < 0.04:
+        plan.rates, plan.window_s = [{"name": "r-concurrent", "concurrent": drawn.choice((1, 2))}], 2
+        plan.settings["budget"] = {"on_unavailable": "refuse"}
+        plan.budgets, plan.jobs, plan.faults, plan.receiver = [], [], [], []
+        moments = [drawn.uniform(0.2, 0.9) * plan.over_s for _ in range(6)]
+        plan.deeds = [Deed(at_s, "rebuild", drawn.randrange(plan.nodes)) for at_s in sorted(moments)]
     return plan
 
 

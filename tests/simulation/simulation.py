@@ -30,7 +30,7 @@ from simulation.node import Node
 from simulation.objects import Objects
 from simulation.profiles import profiled
 from simulation.provider import Provider
-from simulation.rates import WINDOWS, forgotten
+from simulation.rates import WINDOWS, forgotten, written_anew
 from simulation.rates import draw as draw_rates
 from simulation.receiver import Receiver, receiving
 from simulation.redis_server import RedisHost, listening
@@ -154,7 +154,7 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
             for _ in range(more.randrange(6))
         ],
     )
-    return plan if plain else profiled(forgotten(plan))
+    return plan if plain else profiled(written_anew(forgotten(plan)))
 
 
 def _settings(drawn: random.Random) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from redis.asyncio import Redis
 from ledger_fake import NOON_US, FakeHistory, batch, record
 from present import present
 from taximeter.budgets.charges import Held, charge
+from taximeter.budgets.rate_windows import RateRefusal
+from taximeter.budgets.rates import Limit
 from taximeter.budgets.reservations import Lost, Refusal, Reservations, Reserved, Spent
 from taximeter.budgets.rule import Allowance, Budget, Budgets
 from taximeter.budgets.tally import UNITS
@@ -208,6 +210,18 @@ async def test_a_rebuild_keeps_what_calls_in_flight_hold_and_a_sweep_lets_go_wha
     assert await place.holds.held_before("acme", NOON_US // 10**6, 10) == ["r1#1", "r2#1"]
     assert await place.holds.release("acme", ["r1#1", "r9#1"]) == 1
     assert await place.stand(b) == [Spent(100, 200)]
+
+
+@pytest.mark.parametrize(
+    "limit", [Limit("r", "calls", 1, "r"), Limit("r", "requests", 1, "r")], ids=lambda each: each.kind
+)
+async def test_a_rebuild_leaves_rates_as_they_are(desk, valkey_url, limit):
+    place = await desk(budget())
+    assert isinstance(await place.holds.admit("r1#1", "acme", [(limit, 1)]), Reserved)
+    await place.counters.rebuild("acme")
+    another = Reservations(RedisServer(valkey_url))  # one that has nothing to tell
+    assert isinstance(await another.admit("r2#1", "acme", [(limit, 1)]), RateRefusal)
+    await another.close()
 
 
 @pytest.mark.parametrize("seed", range(4))

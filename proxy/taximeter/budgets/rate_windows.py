@@ -262,4 +262,4 @@ class RateWindows:
 
 
 def _state(workspace: str) -> str:
-    return keys.prefix(workspace) + "rates"
+    return keys.prefix(workspace) + keys.RATES

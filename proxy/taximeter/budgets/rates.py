@@ -39,7 +39,7 @@ class Limit(NamedTuple):
 
     def key(self, workspace: str) -> str:
         """The key it is kept under."""
-        return f"{keys.prefix(workspace)}rate:{self.kind}:{self.place}"
+        return f"{keys.prefix(workspace)}{keys.RATE}{self.kind}:{self.place}"
 
 
 class Rates:

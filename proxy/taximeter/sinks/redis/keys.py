@@ -159,6 +159,9 @@ def tally_expires_s(of: Tally, start_s: int, last_s: int) -> int:
 
 CAP = "cap:"
 """What a cap's key after the prefix begins with: its limit, in nano-USD or tokens. A rebuild leaves it alone."""
+RATES, RATE = "rates", "rate:"
+"""After the prefix: the state of a workspace's rates; what keys of their windows and calls begin with. A rebuild leaves
+them alone."""
 
 
 def cap(unit: str, track: str) -> str:

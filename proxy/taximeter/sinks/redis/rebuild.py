@@ -29,8 +29,9 @@ _REBUILD = Script("rebuild.lua")
 _WATERMARK = Script("watermark.lua")
 _T = TypeVar("_T")
 
-_KEPT = ("gen", keys.HELD, keys.RESERVED, keys.RESERVED_AT)
-"""Of a workspace's keys those that are not sums of records."""
+_KEPT = ("gen", keys.HELD, keys.RESERVED, keys.RESERVED_AT, keys.RATES)
+_KEPT_OF_MANY = (keys.CAP, keys.RATE)
+"""Of a workspace's keys those that are not sums of records, and what others of them begin with."""
 _LEASE_MS = 10_000
 """So long others wait for a process that died while it rebuilt. One that lives renews it three times as often."""
 _KEYS_A_CALL = 200
@@ -180,7 +181,7 @@ class Rebuilder:
             of = key[: key.find("}:") + 2]
             rest = key.removeprefix(of)
             found = wanted.get(keys.whole(of), {})
-            if of in found and rest not in _KEPT and not rest.startswith(keys.CAP):
+            if of in found and rest not in _KEPT and not rest.startswith(_KEPT_OF_MANY):
                 found[of].append(key)
         return wanted
 
