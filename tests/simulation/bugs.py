@@ -132,11 +132,11 @@ MUTANTS = (
     Mutant("a dead worker's calls are charged to no budget", "journal.recover:close_open_calls",
            "charge(record, held)", "pass"),
     Mutant("the webhook's cursor stays behind", "sinks.webhook.store:Store.apply",
-           ".values(seq=seq)", ".values(seq=0)"),
+           '"upto": seq}', '"upto": 0}'),
     Mutant("a letter that was not taken is forgotten", "sinks.webhook.store:Store.finish",
            "for one in told if not one.problem]", "for one in told]"),
     Mutant("a segment's sums go into the next one too", "sinks.webhook.store:Store._cut",
-           "connection.execute(delete(sums).where(of))", "pass"),
+           "connection.execute(statements.DELETE_SUMS, names)", "pass"),
     Mutant("what was given back of slices is not looked at again", "budgets.slice_files:DeadSlices.look",
            "await self._release(workspace, them)", "pass"),
     # ── sums: what an auditor that adds up as the product does would not see ─────────────────────────────────

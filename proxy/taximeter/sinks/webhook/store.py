@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, delete, exists, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from taximeter.core.bounds import MAX_SUM
 from taximeter.core.deferred import TOLD
 from taximeter.core.names import clean
 from taximeter.core.record import Record, seq_of
 from taximeter.core.totals import saturated
 from taximeter.sinks.batch import Batch, add
-from taximeter.sinks.cells import FIELDS, empty
+from taximeter.sinks.cells import empty
 from taximeter.sinks.history.database import Database
 from taximeter.sinks.history.write.intern import insert_new
+from taximeter.sinks.webhook import statements
 from taximeter.sinks.webhook.letters import Letter, Part, event_body, segment_body, segment_key
 from taximeter.sinks.webhook.schema import cursors, metadata, outbox, retaken, sums, tracks
 
@@ -74,8 +73,8 @@ class Store:
         found: dict[str, int] = {}
         with self._database.reading() as connection:
             for start in range(0, len(wanted), 500):  # SQLite takes no more than so many parameters in a statement
-                query = select(cursors).where(cursors.c.journal_id.in_(wanted[start : start + 500]))
-                found |= {row.journal_id: row.seq for row in connection.execute(query)}
+                rows = connection.execute(statements.CURSORS, {"ids": wanted[start : start + 500]})
+                found |= {row.journal_id: row.seq for row in rows}
         return {name: found.get(name, 0) for name in wanted}
 
     def apply(self, batches: Sequence[Batch]) -> dict[str, int]:
@@ -87,8 +86,8 @@ class Store:
                 if at[batch.journal_id] == batch.after:
                     at[batch.journal_id] = batch.upto
                     taken += batch.records
-            for journal_id, seq in at.items():
-                connection.execute(update(cursors).where(cursors.c.journal_id == journal_id).values(seq=seq))
+            if at:
+                connection.execute(statements.REACHED, [{"journal": name, "upto": seq} for name, seq in at.items()])
             self._store(connection, taken)
         return at
 
@@ -114,21 +113,23 @@ class Store:
             self._add_up(connection, records)
 
     def _locked(self, connection: Connection, ids: list[str]) -> dict[str, int]:
-        query = select(cursors).where(cursors.c.journal_id.in_(ids)).order_by(cursors.c.journal_id).with_for_update()
-        rows = connection.execute(query).all()
+        rows = connection.execute(statements.LOCKED, {"ids": ids}).all()
         if len(rows) < len(ids):
             for name in ids:
                 fresh = insert_new(cursors, connection.dialect.name).values(journal_id=name, seq=0)
                 connection.execute(fresh)
-            rows = connection.execute(query).all()
+            rows = connection.execute(statements.LOCKED, {"ids": ids}).all()
         return {row.journal_id: row.seq for row in rows}
 
     def _post_events(self, connection: Connection, records: Iterable[Record]) -> None:
-        for record in records:
-            if record.kind == TOLD:  # what it tells comes as a settlement
-                continue
-            body = event_body(record, self._node)
-            _post(connection, record.event_id, "event", record.workspace, record.track, body, self._now_us())
+        _post(
+            connection,
+            [
+                self._row(record.event_id, "event", record.workspace, record.track, event_body(record, self._node))
+                for record in records
+                if record.kind != TOLD  # what it tells comes as a settlement
+            ],
+        )
 
     def _add_up(self, connection: Connection, records: Iterable[Record]) -> None:
         cells: dict[SumKey, list[int]] = {}
@@ -141,21 +142,15 @@ class Store:
         if not cells:
             return
         named = [{"node": n, "workspace": w, "track": t} for n, w, t in sorted({key[:3] for key in cells})]
-        moved = _upsert(tracks, connection)
-        moved = moved.on_conflict_do_update(
-            index_elements=["node", "workspace", "track"],
-            set_={"active_at": moved.excluded.active_at, "pending": True},
-        )
         now_us = self._now_us()
-        connection.execute(moved, [row | {"segment": 0, "active_at": now_us, "pending": True} for row in named])
-        added = _upsert(sums, connection)
-        added = added.on_conflict_do_update(
-            index_elements=["node", "workspace", "track", "operation", "model"],
-            set_={field: _bounded(sums.c[field] + added.excluded[field], connection) for field in FIELDS},
+        connection.execute(
+            statements.moved(connection.dialect.name),
+            [row | {"segment": 0, "active_at": now_us, "pending": True} for row in named],
         )
         columns = [column.name for column in sums.columns]
         connection.execute(
-            added, [dict(zip(columns, (*key, *saturated(cell)), strict=True)) for key, cell in sorted(cells.items())]
+            statements.added(connection.dialect.name),
+            [dict(zip(columns, (*key, *saturated(cell)), strict=True)) for key, cell in sorted(cells.items())],
         )
 
     def cut(self, workspace: str, track: str) -> int:
@@ -178,41 +173,29 @@ class Store:
         return len(found)
 
     def _cut(self, connection: Connection, row: Row[Any]) -> None:
-        names = {"node": row.node, "workspace": row.workspace, "track": row.track}
-        of = and_(*(sums.c[name] == value for name, value in names.items()))
+        names = {"of_node": row.node, "of_workspace": row.workspace, "of_track": row.track}
         parts = [
             Part(operation, model, cell)
-            for _, _, _, operation, model, *cell in connection.execute(select(sums).where(of)).all()
+            for _, _, _, operation, model, *cell in connection.execute(statements.SUMS_OF_TRACK, names).all()
         ]
         number = row.segment + 1
         body = segment_body(row.workspace, row.track, number, parts)
         key = segment_key(row.node, row.workspace, row.track, number)
-        _post(connection, key, "segment", row.workspace, row.track, body, self._now_us())
-        connection.execute(delete(sums).where(of))
-        mine = and_(*(tracks.c[name] == value for name, value in names.items()))
-        connection.execute(update(tracks).where(mine).values(segment=number, pending=False))
+        _post(connection, [self._row(key, "segment", row.workspace, row.track, body)])
+        connection.execute(statements.DELETE_SUMS, names)
+        connection.execute(statements.CUT_TRACK, names | {"number": number})
 
     def standing(self, now_us: int, idle_before_us: int) -> Standing:
         """What there is to do now; one look, nothing is changed."""
-        due = exists().where(outbox.c.dead.is_(False), outbox.c.next_at <= now_us)
-        idle = exists().where(tracks.c.pending, tracks.c.active_at <= idle_before_us)
-        dead = select(func.count()).where(outbox.c.dead.is_(True)).scalar_subquery()
-        waiting = select(func.count()).where(outbox.c.dead.is_(False)).scalar_subquery()
         with self._database.reading() as connection:
-            row = connection.execute(select(waiting, dead, due, idle)).one()
+            row = connection.execute(statements.STANDING, {"now_us": now_us, "idle_us": idle_before_us}).one()
         return Standing(waiting=row[0], dead=row[1], due=bool(row[2]), idle=bool(row[3]))
 
     def claim(self, now_us: int, lease_us: int, limit: int) -> list[Letter]:
         """Letters to be sent now, by nobody else until the lease is over; each counts as an attempt."""
         with self._database.writing() as connection:
-            due = select(outbox).where(outbox.c.dead.is_(False), outbox.c.next_at <= now_us)
-            rows = connection.execute(
-                due.order_by(outbox.c.next_at, outbox.c.key).limit(limit).with_for_update(skip_locked=True)
-            ).all()
-            claimed = outbox.c.key.in_([row.key for row in rows])
-            connection.execute(
-                update(outbox).where(claimed).values(attempts=outbox.c.attempts + 1, next_at=now_us + lease_us)
-            )
+            rows = connection.execute(statements.DUE, {"now_us": now_us, "most": limit}).all()
+            connection.execute(statements.CLAIMED, {"keys": [row.key for row in rows], "until_us": now_us + lease_us})
         letters = [_letter(row) for row in rows]
         for letter in letters:
             letter.attempts += 1
@@ -224,13 +207,15 @@ class Store:
         accepted = [one.key for one in told if not one.problem]
         with self._database.writing() as connection:
             if accepted:
-                connection.execute(delete(outbox).where(outbox.c.key.in_(accepted)))
-            for one in told:
-                if not one.problem:
-                    continue
-                this = outbox.c.key == one.key
-                after = {"problem": one.problem[:500], "next_at": one.next_at, "dead": one.dead}
-                connection.execute(update(outbox).where(this).values(after))
+                connection.execute(statements.ACCEPTED, {"keys": accepted})
+            if refused := [one for one in told if one.problem]:
+                connection.execute(
+                    statements.REFUSED,
+                    [
+                        {"this": one.key, "why": one.problem[:500], "again_us": one.next_at, "given_up": one.dead}
+                        for one in refused
+                    ],
+                )
 
     def letters(self, *, dead: bool | None = None, limit: int = 1_000) -> list[Letter]:
         """Letters not accepted yet, oldest first; `dead`: only those given up, or only those still tried."""
@@ -251,7 +236,14 @@ class Store:
     def post_event(self, key: str, workspace: str, body: str) -> None:
         """Send an event of our own; one that is on its way already is left alone."""
         with self._database.writing() as connection:
-            _post(connection, key, "event", workspace, None, body, self._now_us())
+            _post(connection, [self._row(key, "event", workspace, None, body)])
+
+    def _row(self, key: str, kind: str, workspace: str, track: str | None, body: str) -> dict[str, object]:
+        """A letter that is to be sent at once."""
+        now_us = self._now_us()
+        row: dict[str, object] = {"key": key, "kind": kind, "workspace": workspace, "track": track}
+        row |= {"body": body.replace("\0", ""), "created_at": now_us, "attempts": 0}
+        return row | {"next_at": now_us, "dead": False, "problem": ""}
 
     def prune(self, before_us: int) -> int:
         """Forget tracks that were idle since then; one that comes back starts again at segment 1."""
@@ -260,34 +252,13 @@ class Store:
             return connection.execute(old).rowcount
 
 
-def _post(
-    connection: Connection, key: str, kind: str, workspace: str, track: str | None, body: str, now_us: int
-) -> None:
-    row: dict[str, object] = {
-        "key": key,
-        "kind": kind,
-        "workspace": workspace,
-        "track": track,
-        "body": body.replace("\0", ""),
-    }
-    row |= {"created_at": now_us, "attempts": 0, "next_at": now_us, "dead": False, "problem": ""}
-    if kind == "event":
-        connection.execute(insert_new(outbox, connection.dialect.name).values(row))
-    else:  # a segment's number is new by construction: a clash is a fault, and must not swallow usage
-        connection.execute(insert(outbox).values(row))
+def _post(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
+    """Letters of one kind."""
+    if rows and rows[0]["kind"] == "event":
+        connection.execute(statements.new_letter(connection.dialect.name), rows)
+    elif rows:  # a segment's number is new by construction: a clash is a fault, and must not swallow usage
+        connection.execute(insert(outbox), rows)
 
 
 def _letter(row: Row[Any]) -> Letter:
     return Letter(**row._mapping)
-
-
-def _bounded(sum_: ColumnElement[int], connection: Connection) -> ColumnElement[int]:
-    """A sum that stops at MAX_SUM (see core.bounds)."""
-    sqlite_ = connection.dialect.name == "sqlite"
-    least, greatest = (func.min, func.max) if sqlite_ else (func.least, func.greatest)
-    return greatest(-MAX_SUM, least(MAX_SUM, sum_))
-
-
-def _upsert(table: Table, connection: Connection) -> Any:
-    maker = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    return maker(table)

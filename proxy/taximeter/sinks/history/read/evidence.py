@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, func, or_, select
+from sqlalchemy import Connection, Row, bindparam, func, or_, select
 
 from taximeter.core.record import seq_of
 from taximeter.core.times import shown
@@ -37,6 +37,10 @@ AT_ONCE = 5_000
 """Rows read in one query."""
 
 _PIECES, _SEGMENTS, _ROOTS = evidence_pieces.c, evidence_segments.c, evidence_roots.c
+_OF_PIECE = select(_PIECES.entries).where(_PIECES.piece_no == bindparam("piece"))
+_OF_SEGMENT = select(_SEGMENTS.entries).where(
+    _SEGMENTS.journal_no == bindparam("journal"), _SEGMENTS.number == bindparam("place")
+)
 _SEQ = (1 << SEQ_BITS) - 1
 _DERIVED = slice(COLUMNS.index("duration_us"), COLUMNS.index("detail"))
 _DETAIL, _DETAIL_NAMES = COLUMNS.index("detail"), frozenset(Detail.__struct_fields__)
@@ -95,12 +99,10 @@ class HistoryEvidence:
 
     def entries(self, held: Stretch) -> bytes | None:
         if held.place < 0:
-            query = select(_PIECES.entries).where(_PIECES.piece_no == -held.place)
+            found = self._connection.execute(_OF_PIECE, {"piece": -held.place}).scalar()
         else:
-            query = select(_SEGMENTS.entries).where(
-                _SEGMENTS.journal_no == self._number(held.journal), _SEGMENTS.number == held.place
-            )
-        found = self._connection.execute(query).scalar()
+            of = {"journal": self._number(held.journal), "place": held.place}
+            found = self._connection.execute(_OF_SEGMENT, of).scalar()
         return found if found is None else _packed(found)
 
     def records(self, journal: str, after: int, upto: int) -> Iterator[Found]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -104,8 +104,15 @@ def of_ids(connection: Connection, ids: Select[tuple[int]]) -> Iterator[Record]:
 
 def between(connection: Connection, first: int, last: int) -> Sequence[Row[*tuple[Any, ...]]]:
     """The events with ids from one to another, by id, as rows.to_record takes them."""
-    found = _named(select(events).where(events.c.id.between(first, last)))
-    return connection.execute(found.order_by(None).order_by(found.selected_columns.id)).all()
+    return connection.execute(_between(), {"first": first, "last": last}).all()
+
+
+@cache
+def _between() -> Select[Any]:
+    """Built once: a check of evidence asks it for every segment."""
+    ids = events.c.id.between(bindparam("first", type_=Big), bindparam("last", type_=Big))
+    found = _named(select(events).where(ids))
+    return found.order_by(None).order_by(found.selected_columns.id)
 
 
 def arrived(connection: Connection, request_ids: Collection[str]) -> set[tuple[str, str]]:
