@@ -41,6 +41,10 @@ class SqlHost:
     def url(self) -> str:
         return f"sqlite:///{self.path}"
 
+    def told(self, error: Exception) -> str:
+        """For the story: without the folder of its file, which has another name each time."""
+        return str(error).replace(str(self.path.parent), "")
+
     def passed(self) -> dict[str, int]:
         """How far it has each journal now."""
         with contextlib.closing(sqlite3.connect(self.path)) as connection:

@@ -139,7 +139,7 @@ class Operators:
                 await control.billing.close(wanted, Tariff(PLANS), by="simulation")
                 world.counts["statements"] += 1
         except (TaximeterError, *ERRORS) as error:
-            world.tell(f"{deed.kind}: {error}")
+            world.tell(f"{deed.kind}: {self._simulation.sql.told(error)}")
         else:
             world.tell(f"{deed.kind}: done")
             then()

@@ -138,7 +138,7 @@ class Node:
         try:
             await start(process)
         except (TaximeterError, OSError) as error:
-            world.tell(f"ends: {error}")
+            world.tell(f"ends: {self.simulation.sql.told(error)}")
         process.node.died(process)
 
     def died(self, process: Process) -> None:
