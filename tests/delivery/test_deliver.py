@@ -72,6 +72,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "TIDY_S", 0.02)
 
 
+def writer_id(directory: Path) -> str:
+    (path,) = files(directory)
+    return path.stem
+
+
 def sinks_of(count: int) -> list[MemorySink]:
     return [MemorySink(f"sink{n}") for n in range(count)]
 
@@ -372,6 +377,21 @@ async def test_a_sink_that_lost_its_data_gets_everything_again(tmp_path: Path) -
     assert sink.names == other.names == [f"r{n}" for n in range(6)]
 
 
+async def test_a_sink_that_went_back_is_asked_though_nothing_more_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipper, "ASK_AGAIN_S", 0.05)
+    writer, sink = journal(tmp_path), MemorySink()
+    for n in range(5):
+        call(writer, f"r{n}")
+    async with delivering(tmp_path, sink) as delivery:
+        assert (await delivery.drain(10)).complete
+        sink.at[writer_id(tmp_path)] = 2  # another node did that to it
+        del sink.applied[2:]
+        await until(delivery, lambda: len(sink.names) == 5)
+    assert sink.names == [f"r{n}" for n in range(5)]
+
+
 async def test_a_sink_that_lost_an_ended_journal_nobody_had_to_read_gets_it_again(tmp_path: Path) -> None:
     writer, sink, other = journal(tmp_path), MemorySink(), MemorySink("other")
     for n in range(5):
@@ -551,6 +571,25 @@ async def test_an_ended_file_is_removed_when_durable_sinks_have_it_and_it_is_old
         assert young.exists()
         assert list(delivery._files.by_id) == [young_id]
     assert keeper.names == durable.names == ["r1", "r1"]
+
+
+async def test_a_sink_that_went_back_gets_what_it_lost_before_the_file_is_removed(tmp_path: Path) -> None:
+    keeper, durable = KeepingSink(), MemorySink("redis")
+    went_back = False
+
+    def trouble(moment: str) -> None:
+        nonlocal went_back
+        if moment == "cursors" and durable.applied and not went_back:
+            went_back = True
+            durable.at.clear()
+            durable.applied.clear()
+
+    durable.trouble = trouble
+    old = written(tmp_path, [closing(ID, 1), Line(end=End(seq=1, at=AT))], ID)
+    async with delivering(tmp_path, keeper, durable, keep_s=60) as delivery:
+        await until(delivery, lambda: not old.exists())
+    assert went_back
+    assert durable.names == ["r1"]
 
 
 async def test_a_deleted_journal_that_comes_back_is_known_and_not_counted_twice(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from redis.asyncio import Redis
 
 from ledger_fake import NOON_US, batch, folded, traffic
 from taximeter.sinks.history.sink import History
+from taximeter.sinks.redis.audit import GONE_S
 from taximeter.sinks.redis.counters import Counters
+from taximeter.sinks.redis.rebuild import CountersMoved
 from valkeys import kept_totals
 
 
@@ -80,3 +82,46 @@ async def test_drift_is_found_by_sql_and_repaired(redis: Redis, history: History
     assert (await counters.auditor.audit()).rebuilt == ["globex"]
     assert await kept_totals(counters, "globex") == folded(r for r in records if r.workspace == "globex")
     assert counters.auditor.drift == 1
+
+
+async def test_what_another_node_wrote_anew_from_a_history_that_was_behind_is_noticed_whatever_is_asked(
+    redis: Redis, history: History, counters: Counters, valkey_url: str
+) -> None:
+    records = traffic(35, 60)
+    await counters.deliver([batch(records)])
+    other = Counters(valkey_url, history=history, now_us=lambda: NOON_US)
+    await other.rebuild("acme")
+    await other.close()
+    with pytest.raises(CountersMoved):
+        await counters.cursors(["another"])
+    assert await counters.cursors(["j1", "another"]) == {"j1": 0, "another": 0}
+    await counters.deliver([batch(records)])
+    for workspace in ("acme", "globex", "initech"):
+        assert await kept_totals(counters, workspace) == folded(r for r in records if r.workspace == workspace)
+
+
+async def test_nobody_says_where_it_is_while_another_rebuilds(redis: Redis, counters: Counters) -> None:
+    await counters.deliver([batch(traffic(36, 5))])
+    await redis.set("tm:{tm:workspaces}:rebuilding", "somebody", px=10_000)
+    with pytest.raises(CountersMoved, match="another process is rebuilding"):
+        await counters.cursors(["j1"])
+
+
+async def test_a_journal_that_nobody_has_any_more_is_not_waited_for(
+    redis: Redis, history: History, valkey_url: str
+) -> None:
+    """A power loss took it before history had its records, and Redis had them already."""
+    now_us = NOON_US
+    counters = Counters(valkey_url, history=history, now_us=lambda: now_us)
+    gone, kept = traffic(37, 30), traffic(38, 30, journal_id="j2")
+    await history.deliver([batch(kept)])
+    await counters.deliver([batch(gone), batch(kept)])
+    now_us += GONE_S * 1_000_000
+    await counters.cursors(["j1"])  # who has it, says so
+    now_us += GONE_S * 1_000_000 - 1_000_000
+    assert (await counters.auditor.audit()).rebuilt == []
+    now_us += 2_000_000
+    assert (await counters.auditor.audit()).rebuilt == ["acme", "globex", "initech"]
+    for workspace in ("acme", "globex", "initech"):
+        assert await kept_totals(counters, workspace) == folded(r for r in kept if r.workspace == workspace)
+    await counters.close()

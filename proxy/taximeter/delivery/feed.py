@@ -41,6 +41,8 @@ class Feed:
         """Journal keepers that know of the end."""
         self.sound = False
         """It is not a file come back from a copy: the keeper's digest agrees, or its writer was seen alive."""
+        self.leaving = False
+        """Every sink has said that it has all of it, and is asked once more before the file is removed."""
         self.lost: list[Record] = []
         """What the keeper has of lines that are not in it any more, its machine having lost power."""
         self.buffered = 0

@@ -88,7 +88,14 @@ class JournalFiles:
             end = feed.tail.end
             if end is None or feed.halted or self._now_us() - end.at < self._keep_us:
                 continue
-            if all(_has_all(shipper, feed) for shipper in durable):
+            if not all(_has_all(shipper, feed) for shipper in durable):
+                feed.leaving = False
+            elif not feed.leaving:  # each has said so once; one that went back since needs the file
+                feed.leaving = True
+                for shipper in durable:
+                    feed.asked.discard(shipper.name)
+                    shipper.wake.set()
+            elif all(shipper.name in feed.asked for shipper in durable):
                 feed.tail.path.unlink(missing_ok=True)
                 del self.by_id[journal_id]
 

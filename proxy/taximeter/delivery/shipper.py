@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from taximeter.core.errors import TaximeterError
 from taximeter.delivery.feed import Feed
@@ -23,6 +24,10 @@ BATCH_RECORDS = 1_000
 
 SLOW_S = 1.0
 """A sink that takes longer for one batch is waited for by nobody."""
+
+ASK_AGAIN_S = 30.0
+"""How often a sink is asked where it is though nothing went wrong: what others do to it (a Redis is emptied, or written
+anew from a history that was behind) would be found out with the next record only, which may be long in coming."""
 
 BACK_OFF_S = (0.05, 5.0)
 """First and longest wait after a failure; doubled each time, of which a random part between half and all is waited."""
@@ -59,6 +64,7 @@ class Shipper:
         self._answered = answered
         self._since: float | None = None
         self._failures = 0
+        self._ask_at = time.monotonic() + ASK_AGAIN_S
 
     @property
     def keeps_up(self) -> bool:
@@ -86,12 +92,16 @@ class Shipper:
             if self.failing is not None:
                 await asyncio.sleep(self._back_off_s())
             elif not worked:
-                await self.wake.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._ask_at):
+                        await self.wake.wait()
 
     async def _step(self) -> bool:
         """Ask about journals not asked about yet, then deliver one round. False: there was nothing to do."""
         if self.held:
             raise NotBegun(self.held)
+        if time.monotonic() >= self._ask_at:
+            self._ask_all_again()
         feeds = [feed for feed in self._feeds.values() if not feed.halted]
         unasked = [feed for feed in feeds if self.name not in feed.asked]
         unverified = [feed for feed in feeds if self.keeper is not None and self.name not in feed.verified]
@@ -179,6 +189,10 @@ class Shipper:
         if self.failing is None and not self.held:
             log.warning("sink %s failed, it is tried again: %s", self.name, error, exc_info=_fault(error))
         self.failing = f"{type(error).__name__}: {error}"
+        self._ask_all_again()
+
+    def _ask_all_again(self) -> None:
+        self._ask_at = time.monotonic() + ASK_AGAIN_S
         for feed in self._feeds.values():
             feed.asked.discard(self.name)
 

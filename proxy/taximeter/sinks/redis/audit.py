@@ -21,6 +21,9 @@ _READ = Script("audit.lua")
 GRACE_US = 60_000_000
 """Records history has and Redis has not are late, and lost when they are still missing after this."""
 
+GONE_S = 86_400
+"""A journal no node has vouched for in this long has gone with its machine: what history lacks of it never comes."""
+
 MOST_SUMS = 1_000
 """Of what budgets are measured by, so many sums of a workspace are compared."""
 
@@ -124,7 +127,8 @@ class Auditor:
         for journal_id, seq in marks.items():
             at[journal_id] = max(at.get(journal_id, 0), seq)
         standing = await history.standing(workspace, at)
-        if any(own.get(journal_id, 0) > theirs for journal_id, theirs in standing.behind.items()):
+        ahead = [journal_id for journal_id, theirs in standing.behind.items() if own.get(journal_id, 0) > theirs]
+        if ahead and await self._is_coming(ahead):
             return None
         if kept[0].generation.startswith(keys.REBUILDING_PREFIX):
             return None
@@ -148,6 +152,12 @@ class Auditor:
         if not self._in_time(workspace, (kept[0].generation, at), standing.pending):
             return False
         return bool(standing.pending) or await self._tallies_agree(history, workspace, at, kept[0])
+
+    async def _is_coming(self, journal_ids: list[str]) -> bool:
+        """Whether history will have more of one of these journals: a node has it, or had it a short while ago."""
+        moved: list[Any] = await self._server.command("HMGET", keys.MOVED, *journal_ids)
+        since_s = self._now_us() // 1_000_000 - GONE_S
+        return any(int(at or 0) >= since_s for at in moved)
 
     async def _kept(self, workspace: str) -> list[_Kept]:
         """What Redis has of a workspace; of one that is split, of each part. A record is in one of them, and the

@@ -127,6 +127,8 @@ class Positions:
             await self._server.reset()
             await refuse_eviction(self._server)
         generation, *found = await self._marks(ids)
+        if not self.in_doubt and (generation or b"").decode() != self.generation:  # others may have moved back as well
+            raise CountersMoved("Redis was emptied, or a watermark moved back")
         if not generation:  # a Redis never used, emptied, or restored to before we came
             await self._rebuilder.rebuild(None)
             self.workspaces.clear()

@@ -134,6 +134,10 @@ class Rebuilder:
                 if await self.server.command("GET", keys.REBUILDING) == token.encode():
                     await self.server.command("PEXPIRE", keys.REBUILDING, _LEASE_MS)
 
+    async def elsewhere(self) -> bool:
+        """Whether another process is rebuilding: it may move watermarks back to where history was when it began."""
+        return await self.server.command("GET", keys.REBUILDING) not in (None, self._token.encode())
+
     async def everything(self) -> list[str]:
         """Every workspace that history or Redis know."""
         if self.history is None:
