@@ -211,6 +211,9 @@ class Simulation:
         self.operators = Operators(self)
         self.mute = False
         """A process began on a full disk: it has no status file, and what it loses, should it die, nobody is told."""
+        self._moved_at_s = float("-inf")
+        self._unsettled = ""
+        """Why it is not over yet."""
         self.furthest_ns = 0
         """How far ahead any clock ever was."""
         self.nodes = [self._node(n) for n in range(plan.nodes)]
@@ -349,7 +352,9 @@ class Simulation:
                 health = node.control.delivery.health()
                 behind = {name: sink.lag_records for name, sink in health.sinks.items() if sink.lag_records != 0}
                 halted = machines.move_copies_away(self, node, health.halted)
-                if behind or health.in_flight or halted:
+                if halted != set(health.halted):  # what waited for them, a settlement say, comes only now
+                    self._moved_at_s = self.loop.time()
+                if behind or health.in_flight or halted or self.loop.time() < self._moved_at_s + SETTLING_S:
                     self._unsettled = f"{node.name}: behind {behind}, in flight {health.in_flight}, halted {halted}"
             if self._unsettled:
                 return False
@@ -370,6 +375,9 @@ class Simulation:
         self.graves.clear()
         gc.collect()
 
+
+SETTLING_S = 5.0
+"""So long after an operator moved a file away, what was held up by it may come."""
 
 HURRIED: dict[str, int] = {"taximeter.sinks.redis.audit:GONE_S": 100}
 """What takes a day: a run does not. Only where the power fails, as clocks that are stepped would have it
