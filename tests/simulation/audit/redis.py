@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ BOOKKEEPING = re.compile(r"(cursor|gen|models|tasks|tallies|held|reserved|reserv
 """What of a workspace is no sum, after its prefix."""
 
 
+@lru_cache(10_000)
 def name(text: str) -> str:
     """A name as part of a key (docs/design.md, section 5)."""
     found = quote(text, safe="._:@/+~-", errors="surrogatepass") or "~"

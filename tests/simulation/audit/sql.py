@@ -9,11 +9,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from simulation.audit.journals import DEFAULTS, Journal, Said
-from simulation.audit.sums import Sums, fold, merged, model, of, start_s
+from simulation.audit.sums import Sums, began_s, fold, merged, model, of, start_s
 from simulation.audit.uneven import NotYet, same
 
 LENGTHS = {"": "quarter", "_hour": "hour", "_day": "day", "_month": "month"}
@@ -49,10 +50,11 @@ def compare(connection: sqlite3.Connection, journals: Mapping[str, Journal], van
         "history's charges", _charges(connection), {said["event_id"]: _charge(said) for said in records if _owes(said)}
     )
     series = {row["series_no"]: tuple(row[name] for name in SERIES) for row in _all(connection, "usage_series")}
+    quarters = fold(records, lambda said: (_series(said), start_s(said["ended_at"], "quarter")))
     for suffix, length in LENGTHS.items():
-        found = [((series[row.pop("series_no")], row.pop("start_s")), row)
-                 for row in _all(connection, f"usage_rollup{suffix}")]  # fmt: skip
-        by_series = fold(records, partial(_in_series, length))
+        cells = _cells(connection, f"usage_rollup{suffix}", "series_no", "start_s")
+        found = [((series[number], at_s), cell) for (number, at_s), cell in cells]
+        by_series = merged([((of_one, began_s(at_s, length)), cell) for (of_one, at_s), cell in quarters.items()])
         same(f"history's sums by {length}", merged(found), by_series)
         _summaries(connection, suffix, by_series)
     _tags(connection, records, {row["journal_no"]: name for name, row in cursors.items()}, series)
@@ -65,12 +67,21 @@ def _all(connection: sqlite3.Connection, table: str) -> list[Row]:
     return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
 
 
+def _cells(connection: sqlite3.Connection, table: str, *place: str) -> Iterator[tuple[tuple[Any, ...], dict[str, int]]]:
+    """Where each row of sums belongs, by these columns, and its other columns, zeros left out."""
+    rows = connection.cursor()
+    rows.row_factory = None
+    rows.execute(f"SELECT {', '.join(place)}, * FROM {table}")
+    names, first = [name for name, *_ in rows.description], len(place)
+    kept = [at for at, name in enumerate(names) if at >= first and name not in place]
+    fields = [names[at] for at in kept]
+    values = itemgetter(*kept)
+    for row in rows:
+        yield row[:first], {name: value for name, value in zip(fields, values(row), strict=True) if value}
+
+
 def _series(said: Said) -> tuple[str, ...]:
-    return tuple(model(said) if name == "model" else of(said, name) or "" for name in SERIES)
-
-
-def _in_series(length: str, said: Said) -> tuple[tuple[str, ...], int]:
-    return _series(said), start_s(said["ended_at"], length)
+    return tuple([model(said) if name == "model" else of(said, name) or "" for name in SERIES])
 
 
 def _rows(connection: sqlite3.Connection) -> dict[str, Row]:
@@ -126,8 +137,8 @@ def _charges(connection: sqlite3.Connection) -> dict[str, Row]:
 def _summaries(connection: sqlite3.Connection, suffix: str, by_series: Sums) -> None:
     names = {row["series_no"]: (row["kept"], *(row[name] for name in SERIES))
              for row in _all(connection, "usage_summaries")}  # fmt: skip
-    found = [((names[row.pop("series_no")], row.pop("start_s")), row)
-             for row in _all(connection, f"usage_summary{suffix}")]  # fmt: skip
+    cells = _cells(connection, f"usage_summary{suffix}", "series_no", "start_s")
+    found = [((names[number], at_s), cell) for (number, at_s), cell in cells]
     expected = [
         (((",".join(kept), *(value if name in kept else "" for name, value in zip(SERIES, of_one, strict=True))), at),
          cell)
@@ -142,22 +153,23 @@ def _tags(
 ) -> None:
     """As far as they have come: they are filled behind delivery."""
     done = {numbers[row["journal_no"]]: row["seq"] for row in _all(connection, "usage_tags_done")}
+    hours: Sums = {}
+    for tag in TAGS:
+        hours |= fold(records, partial(_tag, done, tag))
     for length in ("hour", "day", "month"):
-        found = [
-            ((row.pop("tag"), row.pop("value"), series[row.pop("series_no")], row.pop("start_s")), row)
-            for row in _all(connection, f"usage_tags_{length}")
-        ]
-        expected: Sums = {}
-        for tag in TAGS:
-            expected |= fold(records, partial(_tag, done, tag, length))
+        cells = _cells(connection, f"usage_tags_{length}", "tag", "value", "series_no", "start_s")
+        found = [((tag, value, series[number], at_s), cell) for (tag, value, number, at_s), cell in cells]
+        expected = merged([((*where, began_s(at_s, length)), cell) for (*where, at_s), cell in hours.items()])
         same(f"history's sums by tag and {length}", merged(found), expected)
 
 
-def _tag(done: Mapping[str, int], tag: str, length: str, said: Said) -> tuple[Any, ...] | None:
-    journal_id, _, seq = said["event_id"].partition(":")
-    if said.get(tag) is None or int(seq) > done.get(journal_id, 0):
+def _tag(done: Mapping[str, int], tag: str, said: Said) -> tuple[Any, ...] | None:
+    if said.get(tag) is None:
         return None
-    return tag, said[tag], _series(said), start_s(said["ended_at"], length)
+    journal_id, _, seq = said["event_id"].partition(":")
+    if int(seq) > done.get(journal_id, 0):
+        return None
+    return tag, said[tag], _series(said), start_s(said["ended_at"], "hour")
 
 
 def _latencies(connection: sqlite3.Connection, records: list[Said], series: dict[int, tuple[str, ...]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from simulation.audit.journals import DEFAULTS, Said
@@ -115,7 +116,12 @@ def fold(records: Iterable[Said], key: Callable[[Said], Any]) -> Sums:
 
 def start_s(at_us: int, length: str) -> int:
     """When (s since epoch) the quarter, hour, day or month of a moment began."""
-    at_s = at_us // 1_000_000
+    return began_s(at_us // 1_000_000, length)
+
+
+@lru_cache(1_000)
+def began_s(at_s: int, length: str) -> int:
+    """The same of a moment in seconds."""
     if length == "month":
         return int(datetime.fromtimestamp(at_s, UTC).replace(day=1, hour=0, minute=0, second=0).timestamp())
     return at_s - at_s % {"quarter": QUARTER_S, "hour": HOUR_S, "day": DAY_S}[length]
@@ -123,12 +129,22 @@ def start_s(at_us: int, length: str) -> int:
 
 def named(at_us: int, form: str) -> str:
     """A moment's hour, day or month, as Redis' keys have it."""
-    return datetime.fromtimestamp(at_us // 1_000_000, UTC).strftime(form)
+    return _named(at_us // 1_000_000, form)
+
+
+@lru_cache(1_000)
+def _named(at_s: int, form: str) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime(form)
 
 
 def merged(sums: Sequence[tuple[Any, dict[str, int]]]) -> Sums:
     """Sums by key, those of one key together; without zeros."""
-    cells: dict[Any, Counter[str]] = {}
+    cells: dict[Any, dict[str, int]] = {}
     for key, cell in sums:
-        cells.setdefault(key, Counter()).update(cell)
+        there = cells.get(key)
+        if there is None:
+            cells[key] = dict(cell)
+        else:
+            for name, amount in cell.items():
+                there[name] = there.get(name, 0) + amount
     return {key: found for key, cell in cells.items() if (found := {name: n for name, n in cell.items() if n})}
