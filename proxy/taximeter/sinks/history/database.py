@@ -9,7 +9,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -83,10 +83,11 @@ class _Timed(sqlite3.Connection):
         self.clock = _Clock()
         self.set_progress_handler(self.clock.is_late, _STEPS)
 
-
-def _begin_question(_: object, cursor: Any, *__: object) -> None:
-    if cursor.connection.clock is not None:
-        cursor.connection.clock.begin()
+    def cursor(self, *args: Any, **named: Any) -> sqlite3.Cursor:
+        """SQLAlchemy makes one for each statement, as it executes it: its time begins."""
+        if self.clock is not None:
+            self.clock.begin()
+        return super().cursor(*args, **named)
 
 
 class Database:
@@ -145,28 +146,32 @@ class Database:
                 connection.execute(pragma)
             return connection
 
-        engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
-        begin = "BEGIN IMMEDIATE" if writes else "BEGIN"  # deferred: one snapshot from the first SELECT on
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-        event.listen(engine, "before_cursor_execute", _begin_question)
-        return engine
+        return create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+
+    @contextmanager
+    def _begun(self, engine: Engine, options: Mapping[str, Any]) -> Iterator[Connection]:
+        """A transaction. (An event of the engine could begin SQLite's; every statement would look for listeners.)"""
+        with engine.connect() as connection:
+            if options:
+                connection.execution_options(**options)
+            with connection.begin():
+                if self.path is not None:  # deferred: one snapshot from the first SELECT on
+                    begin = "BEGIN IMMEDIATE" if engine is self._writer else "BEGIN"
+                    connection.connection.cursor().execute(begin)
+                yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back where it raises."""
         self.prepare()
-        with self._mapped(), self._writer.begin() as connection:
+        with self._mapped(), self._begun(self._writer, {}) as connection:
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One snapshot: every SELECT in the block sees the same committed state."""
         self.prepare()
-        with (
-            self._mapped(),
-            self._reader.connect().execution_options(**self._snapshot) as connection,
-            connection.begin(),
-        ):
+        with self._mapped(), self._begun(self._reader, self._snapshot) as connection:
             yield connection
 
     def prepare(self) -> None:
@@ -203,7 +208,7 @@ class Database:
     def _create(self) -> None:
         if self.path is not None and not self.path.parent.is_dir():
             raise HistoryUnavailable(f"The directory of the history database {self.path} does not exist.")
-        with self._writer.begin() as connection:
+        with self._begun(self._writer, {}) as connection:
             self.lock_schema(connection)
             if inspect(connection).has_table(schema.meta.name):
                 if (found := self._check_version(connection)) < schema.VERSION:
@@ -217,7 +222,7 @@ class Database:
     def _check(self) -> None:
         if self.path is not None and not self.path.is_file():
             raise ConfigError(f"There is no history database at {self.path}. Has `taximeter serve` run with it yet?")
-        with self._reader.connect() as connection:
+        with self._begun(self._reader, {}) as connection:
             if not inspect(connection).has_table(schema.meta.name):
                 raise ConfigError(f"{self.name} holds no Taximeter history.")
             if (found := self._check_version(connection)) < schema.VERSION:

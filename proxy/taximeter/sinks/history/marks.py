@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from taximeter.sinks.history.rows import event_id
 from taximeter.sinks.history.schema import journals, meta, tags_done
@@ -17,6 +17,13 @@ UNCHAINED = "unchained_journals"
 
 DONE = func.coalesce(tags_done.c.seq, 0)
 BEHIND = journals.outerjoin(tags_done, tags_done.c.journal_no == journals.c.journal_no)
+_DUE = (
+    select(journals.c.journal_no, DONE, journals.c.seq)
+    .select_from(BEHIND)
+    .where(journals.c.seq > DONE)
+    .order_by(journals.c.journal_no)
+)
+_MARK = select(meta.c.value).where(meta.c.name == bindparam("mark"))
 
 
 class Due(NamedTuple):
@@ -36,8 +43,7 @@ class Due(NamedTuple):
 
 def due(connection: Connection) -> list[Due]:
     """All there is, by journal; none of a journal most often."""
-    query = select(journals.c.journal_no, DONE, journals.c.seq).select_from(BEHIND).where(journals.c.seq > DONE)
-    return [Due(*row) for row in connection.execute(query.order_by(journals.c.journal_no))]
+    return [Due(*row) for row in connection.execute(_DUE)]
 
 
 def count(waiting: Iterable[Due]) -> int:
@@ -57,4 +63,4 @@ def tags_since_us(connection: Connection) -> int:
 
 def since_us(connection: Connection, name: str) -> int:
     """A mark of `meta` in µs; 0: never set."""
-    return int(connection.execute(select(meta.c.value).where(meta.c.name == name)).scalar() or 0)
+    return int(connection.execute(_MARK, {"mark": name}).scalar() or 0)

@@ -11,7 +11,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from taximeter.core.bounds import MAX_SUM
 from taximeter.sinks.cells import FIELDS
 from taximeter.sinks.history.schema import Big
-from taximeter.sinks.history.write.intern import insert_new
 from taximeter.sinks.webhook.schema import cursors, outbox, sums, tracks
 
 _of_ids = cursors.c.journal_id.in_(bindparam("ids", expanding=True))
@@ -53,11 +52,6 @@ def _bounded(sum_: ColumnElement[int], dialect: str) -> ColumnElement[int]:
     """A sum that stops at MAX_SUM (see core.bounds)."""
     least, greatest = (func.min, func.max) if dialect == "sqlite" else (func.least, func.greatest)
     return greatest(-MAX_SUM, least(MAX_SUM, sum_))
-
-
-@cache
-def new_letter(dialect: str) -> Any:
-    return insert_new(outbox, dialect)
 
 
 @cache

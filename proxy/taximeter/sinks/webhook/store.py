@@ -115,9 +115,8 @@ class Store:
     def _locked(self, connection: Connection, ids: list[str]) -> dict[str, int]:
         rows = connection.execute(statements.LOCKED, {"ids": ids}).all()
         if len(rows) < len(ids):
-            for name in ids:
-                fresh = insert_new(cursors, connection.dialect.name).values(journal_id=name, seq=0)
-                connection.execute(fresh)
+            fresh = insert_new(cursors, connection.dialect.name)
+            connection.execute(fresh, [{"journal_id": name, "seq": 0} for name in ids])
             rows = connection.execute(statements.LOCKED, {"ids": ids}).all()
         return {row.journal_id: row.seq for row in rows}
 
@@ -255,7 +254,7 @@ class Store:
 def _post(connection: Connection, rows: Sequence[dict[str, object]]) -> None:
     """Letters of one kind."""
     if rows and rows[0]["kind"] == "event":
-        connection.execute(statements.new_letter(connection.dialect.name), rows)
+        connection.execute(insert_new(outbox, connection.dialect.name), rows)
     elif rows:  # a segment's number is new by construction: a clash is a fault, and must not swallow usage
         connection.execute(insert(outbox), rows)
 

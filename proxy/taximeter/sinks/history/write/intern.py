@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Generic, TypeVar
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Select, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from taximeter.core.names import clean
@@ -21,7 +22,7 @@ class Interned(Generic[Key]):
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._number, *self._names = table.columns
+        self._names = [column.name for column in table.columns][1:]
         self._known: dict[Key, int] = {}
 
     def numbers(self, connection: Connection, keys: Iterable[Key]) -> dict[Key, int]:
@@ -37,15 +38,22 @@ class Interned(Generic[Key]):
         self._known = {}
 
     def _store(self, connection: Connection, names: tuple[str, ...]) -> int:
-        find = select(self._number).where(*(column == name for column, name in zip(self._names, names, strict=True)))
-        found = connection.execute(find).scalar()
+        values = dict(zip(self._names, names, strict=True))
+        found = connection.execute(_find(self._table), values).scalar()
         if found is None:
-            values = {column.name: name for column, name in zip(self._names, names, strict=True)}
-            connection.execute(insert_new(self._table, connection.dialect.name).values(values))
-            found = connection.execute(find).scalar_one()
+            connection.execute(insert_new(self._table, connection.dialect.name), values)
+            found = connection.execute(_find(self._table), values).scalar_one()
         return int(found)
 
 
+@cache
+def _find(table: Table) -> Select[tuple[int]]:
+    """A combination's number."""
+    number, *names = table.columns
+    return select(number).where(*(column == bindparam(column.name) for column in names))
+
+
+@cache
 def insert_new(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
     """INSERT that leaves a row alone which another node has just stored."""
     maker = sqlite.insert if dialect == "sqlite" else postgresql.insert

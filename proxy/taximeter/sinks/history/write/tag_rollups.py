@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from taximeter.core.bounds import FOREVER_US
 from taximeter.sinks.history.database import Database
@@ -24,6 +24,18 @@ FIRST_BITE, MOST = 1_000, 20_000
 """Records taken in one transaction, at first and at most."""
 BITE_S = 0.04
 """How long a bite is to take: delivery waits for it. One record may change nine cells or none that others do not."""
+
+_FREE = (  # locked as by a delivery, so that neither misses what the other is about to commit; another node has another
+    select(journals.c.journal_no, journals.c.seq)
+    .select_from(BEHIND)
+    .where(journals.c.seq > DONE)
+    .order_by(journals.c.journal_no)
+    .limit(1)
+    .with_for_update(of=journals, skip_locked=True)
+)
+_mine = tags_done.c.journal_no == bindparam("journal")
+_DONE = select(tags_done.c.seq).where(_mine)
+_GOES_ON = update(tags_done).where(_mine).values(seq=bindparam("upto"))
 
 
 class TagRoller:
@@ -50,15 +62,12 @@ class TagRoller:
 
 def bite(connection: Connection, most: int) -> int:
     """Take at most so many records of one journal into the roll-ups; returns how many."""
-    # Locked as by a delivery, so that neither misses what the other is about to commit. Another node takes another.
-    behind = select(journals.c.journal_no, journals.c.seq).select_from(BEHIND).where(journals.c.seq > DONE)
-    free = behind.order_by(journals.c.journal_no).limit(1).with_for_update(of=journals, skip_locked=True)
-    found = connection.execute(free).first()
+    found = connection.execute(_FREE).first()
     if found is None:
         return 0
     journal_no, upto = found
     # Asked anew: another node may have gone on between the statement's snapshot and the lock.
-    done = int(connection.execute(select(tags_done.c.seq).where(tags_done.c.journal_no == journal_no)).scalar() or 0)
+    done = int(connection.execute(_DONE, {"journal": journal_no}).scalar() or 0)
     taken = Due(journal_no, done, min(done + most, upto))
     _take(connection, taken)
     return taken.upto - taken.done
@@ -72,16 +81,16 @@ def finish(connection: Connection) -> None:
 
 def retaken(connection: Connection, journal_no: int, seq: int) -> None:
     """A record was stored after its turn: add it, where the roll-ups are beyond it already."""
-    done = connection.execute(select(tags_done.c.seq).where(tags_done.c.journal_no == journal_no)).scalar() or 0
+    done = connection.execute(_DONE, {"journal": journal_no}).scalar() or 0
     if seq <= done:
         _add(connection, Due(journal_no, seq - 1, seq))
 
 
 def _take(connection: Connection, taken: Due) -> None:
     _add(connection, taken)
-    mine = tags_done.c.journal_no == taken.journal_no
-    if not connection.execute(update(tags_done).where(mine).values(seq=taken.upto)).rowcount:
-        connection.execute(insert(tags_done).values(journal_no=taken.journal_no, seq=taken.upto))
+    mine = {"journal": taken.journal_no, "upto": taken.upto}
+    if not connection.execute(_GOES_ON, mine).rowcount:
+        connection.execute(insert(tags_done), {"journal_no": taken.journal_no, "seq": taken.upto})
 
 
 def _add(connection: Connection, taken: Due) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from taximeter.core.deferred import TOLD
 from taximeter.core.record import Record, seq_of
@@ -54,6 +54,9 @@ def batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
         yield some
 
 
+_JOURNALS = select(journals).where(journals.c.journal_id.in_(bindparam("ids", expanding=True)))
+
+
 class Writer:
     """Applies batches to a database. Not thread-safe."""
 
@@ -92,7 +95,7 @@ class Writer:
         found: dict[str, JournalState] = {}
         with self._database.reading() as connection:
             for some in batched(ids, 500):  # SQLite takes no more than so many parameters in a statement
-                for row in connection.execute(select(journals).where(journals.c.journal_id.in_(some))):
+                for row in connection.execute(_JOURNALS, {"ids": list(some)}):
                     found[row.journal_id] = JournalState(seq=row.seq, digest=row.digest, ended=row.ended)
         return found
 
