@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Select, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -47,7 +47,7 @@ class Interned(Generic[Key]):
 
 
 @cache
-def _find(table: Table) -> Select[tuple[int]]:
+def _find(table: Table) -> Select[Any]:
     """A combination's number."""
     number, *names = table.columns
     return select(number).where(*(column == bindparam(column.name) for column in names))
