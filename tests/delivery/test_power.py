@@ -127,6 +127,29 @@ async def test_what_may_be_a_copy_is_halted(tmp_path: Path, kept: int, boot: str
     assert path.read_bytes() == before
 
 
+async def test_one_that_had_ended_ends_where_it_did(tmp_path: Path) -> None:
+    path, history = shortened(tmp_path, 3)
+    history.states[ID] = JournalState(seq=2, digest=history.states[ID].digest, ended=True)
+    redis = MemorySink("redis")
+    async with delivering(tmp_path, history, redis) as delivery:
+        await until(delivery, lambda: redis.at.get(ID) == 2 and lines(path)[-1].end is not None)
+        assert not delivery.health().halted
+    assert history.names == redis.names == ["r1", "r2"]
+    assert lines(path)[-1].end == End(seq=2, at=lines(path)[-1].end.at)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kept", [4, 5])
+async def test_one_that_had_ended_without_a_call_that_is_open_in_it_is_a_copy(tmp_path: Path, kept: int) -> None:
+    """A power loss took the call, the file was ended, and then put back as it had been before: nothing is appended."""
+    path, history = shortened(tmp_path, kept)
+    history.states[ID] = JournalState(seq=2, digest=history.states[ID].digest, ended=True)
+    before = path.read_bytes()
+    async with delivering(tmp_path, history, MemorySink("redis")) as delivery:
+        await until(delivery, lambda: delivery.health().halted)
+        assert "it seems to be restored from a copy" in delivery.health().halted[path.name]
+    assert path.read_bytes() == before
+
+
 async def test_a_file_of_which_no_line_is_left_is_removed(tmp_path: Path) -> None:
     path, history = shortened(tmp_path, 4)
     path.write_bytes(path.read_bytes()[:20])

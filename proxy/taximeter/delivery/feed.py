@@ -41,6 +41,8 @@ class Feed:
         """Journal keepers that know of the end."""
         self.sound = False
         """It is not a file come back from a copy: the keeper's digest agrees, or its writer was seen alive."""
+        self.had_ended = False
+        """The keeper knows of its end, whatever the file has: every call in it is over."""
         self.leaving = False
         """Every sink has said that it has all of it, and is asked once more before the file is removed."""
         self.lost: list[Record] = []
@@ -71,6 +73,10 @@ class Feed:
     @property
     def ended(self) -> bool:
         return self.tail.end is not None
+
+    def calls_unknown(self) -> bool:
+        """Whether calls are open in it of which the keeper has no record behind what is left of the file."""
+        return not self.tail.calls.keys() <= {(record.request_id, record.attempt) for record in self.lost}
 
     def skip(self, end: End) -> None:
         """Take an ended file as read: every sink has its records. Raises OSError."""

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from taximeter.delivery.feed import Feed
+from taximeter.delivery.feed import RESTORED, Feed
 from taximeter.delivery.shipper import Shipper
 from taximeter.journal.files import lock_if_free, make_directory, remove_abandoned, sync_and_close
 from taximeter.journal.format import SUFFIX, is_journal_id
@@ -172,6 +172,9 @@ class JournalFiles:
             return False  # a sink that does not answer may know of more
         _read_on(feed, read)  # what it wrote between the last look and its death
         if feed.halted or feed.ended:
+            return False
+        if feed.had_ended and feed.calls_unknown():  # of a copy: a power loss had taken them before it was ended
+            feed.halt(f"calls are open in it that had gone when it ended; {RESTORED}")
             return False
         if feed.tail.begun and (known > feed.seq or feed.lost):
             mend(fd, feed.tail, known, feed.lost, now_us=self._now_us())

@@ -29,6 +29,7 @@ async def verify(keeper: JournalKeeper, name: str, feeds: Sequence[Feed]) -> Non
             if reason is not None and not await _lost_power(keeper, feed, state.seq):
                 feed.halt(f"{reason}; {RESTORED}")
             elif state.ended:
+                feed.had_ended = True
                 feed.told_end.add(name)
         feed.verified.add(name)
         feed.sound = True
