@@ -26,7 +26,7 @@ def compare(simulation: Simulation, records: list[Said], lost: int, gone: set[st
             # what lets go of a charge charges nothing (`owed`)
             if "budgets" in of(said, "tags") and is_call(said) and said.get("document") not in gone:
                 _charged(simulation, said)
-    if not budgets or lost or gone:  # what a call of which nothing is recorded holds stays held
+    if not budgets or lost or gone or simulation.mute:  # what a call of which nothing is recorded holds stays held
         return
     keys = simulation.redis.model.keys
     space = prefix("w0").encode()
