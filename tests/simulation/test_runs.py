@@ -1,10 +1,15 @@
-"""Runs of many seeds: their sums add up, and a failing one is made small."""
+"""Runs of many seeds: their sums add up, a failing one is made small. The hunt for bugs goes on where the last ended."""
 
 from __future__ import annotations
+
+import contextlib
+import json
 
 import msgspec
 import pytest
 
+from simulation import hunt
+from simulation.bugs import MUTANTS
 from simulation.many import Sums, Task, drawn, many
 from simulation.run import _arguments
 from simulation.simulation import Outcome, Scenario, scenario
@@ -44,3 +49,35 @@ def test_a_run_that_makes_no_sense_is_refused_before_it_begins(words, capsys):
     with pytest.raises(SystemExit):  # --jobs 0 began all seeds at once, --seeds 0 kept every promise
         _arguments(words.split())
     assert words.split()[0] in capsys.readouterr().err
+
+
+def test_the_hunt_asks_the_seed_of_last_time_first_and_takes_none_that_fails_anyway(tmp_path, capsys, monkeypatch):
+    bugs = MUTANTS[:3]
+    finds = {bugs[0].name: {5}, bugs[1].name: {6}, bugs[2].name: set()}
+    planted: list[str] = []
+
+    @contextlib.contextmanager
+    def plant(mutant):
+        planted.append(mutant.name)
+        yield
+        planted.append("")
+
+    def fails(plan: Scenario) -> Outcome:
+        wrong = plan.seed == 7 or plan.seed in finds.get(planted[-1], ())
+        return Outcome(seed=plan.seed, counts={}, digest=0, violation="Uneven:\n  it is" if wrong else "")
+
+    monkeypatch.setattr(hunt, "MUTANTS", bugs)
+    monkeypatch.setattr(hunt, "FOUND", tmp_path / "found.json")
+    monkeypatch.setattr(hunt, "sown", plant)
+    monkeypatch.setattr(hunt, "tried", fails)
+    monkeypatch.setattr(hunt, "scenario", lambda seed, calls: scenario(seed, calls=1))
+    monkeypatch.setattr(hunt, "spread", lambda work, tasks, **_: ((task, work(task)) for task in tasks))
+    hunt.FOUND.write_text(json.dumps({bugs[0].name: 5, bugs[1].name: 7}))
+    assert hunt.hunt(9, 1) == 1
+    first, second, third, *summary = capsys.readouterr().out.splitlines()
+    assert f"1/3 {bugs[0].name}: seed 5, " in first and "Uneven: it is" in first
+    assert f"2/3 {bugs[1].name}: seed 6 (seed 7 finds it no more; 8 were tried), " in second
+    assert f"3/3 {bugs[2].name}: NOT FOUND in 9 seeds" in third
+    assert "2 of 3 were found" in summary[0] and "1 by the seed that found them last" in summary[0]
+    assert summary[1:] == [f"not found: {bugs[2].name}"]
+    assert json.loads(hunt.FOUND.read_text()) == {bugs[0].name: 5, bugs[1].name: 6}
