@@ -1,4 +1,4 @@
-"""Runs of many seeds: their sums add up, a failing one is made small. The hunt for bugs goes on where the last ended."""
+"""Runs of many seeds: their sums add up, a failing one is made small. The hunt for bugs goes on where the last was."""
 
 from __future__ import annotations
 
