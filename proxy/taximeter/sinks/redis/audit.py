@@ -155,9 +155,12 @@ class Auditor:
 
     async def _is_coming(self, journal_ids: list[str]) -> bool:
         """Whether history will have more of one of these journals: a node has it, or had it a short while ago."""
+        now_s = self._now_us() // 1_000_000
         moved: list[Any] = await self._server.command("HMGET", keys.MOVED, *journal_ids)
-        since_s = self._now_us() // 1_000_000 - GONE_S
-        return any(int(at or 0) >= since_s for at in moved)
+        unsaid = [journal_id for journal_id, at in zip(journal_ids, moved, strict=True) if at is None]
+        if unsaid:  # counted this very moment, or by a node that ended before it said so: from now on
+            await self._server.commands([("HSETNX", keys.MOVED, each, now_s) for each in unsaid])
+        return bool(unsaid) or any(int(at) >= now_s - GONE_S for at in moved)
 
     async def _kept(self, workspace: str) -> list[_Kept]:
         """What Redis has of a workspace; of one that is split, of each part. A record is in one of them, and the
