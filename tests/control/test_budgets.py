@@ -12,11 +12,14 @@ import control_plane
 from ledger import batch
 from ledger_fake import NOON_US
 from taximeter.budgets.reservations import Reservations
+from taximeter.budgets.rule import Budget
 from taximeter.budgets.service import BudgetService
 from taximeter.budgets.store import BudgetStore
 from taximeter.budgets.watching import Watching
 from taximeter.control.process.sync import exchange
 from taximeter.core.errors import DataDirError, NotFound
+from taximeter.sinks.history.failures import HistoryUnavailable
+from taximeter.sinks.history.told import CLAIM_US
 from taximeter.sinks.redis.client import RedisServer
 from taximeter.sinks.redis.counters import Counters
 
@@ -231,6 +234,47 @@ async def test_a_threshold_is_told_once_a_period_over_restarts_and_by_one_of_two
                for place in made.watching.reached | again.reached}  # fmt: skip
     assert reached == {("acme", 50): 1, ("acme", 80): 1, ("acme", 100): 1}
     assert f"budget {budget['id']}: 80 % of what workspace 'acme' may use is used (day:2076-11-22)" in caplog.text
+
+
+async def test_word_that_could_not_be_sent_is_sent_half_a_minute_later_by_any_node(desk, redis):
+    control, made, told = desk
+    asked = {"workspace": "acme", "end_user": "*", "limit": 100, "unit": "tokens", "period": "day"}
+    await control.client.post("/budgets", json=asked)
+    await made.counters.cursors(["j1"])
+    step = batch([record(1, end_user="alice")])
+    await control.history.deliver([step])
+    await made.counters.deliver([step])
+
+    async def dies(_):
+        raise HistoryUnavailable("away")
+
+    with pytest.raises(HistoryUnavailable):
+        await watching(made.counters, made.store, control.history, dies).look()
+    again = watching(made.counters, made.store, control.history, made.watching._tell)
+    await again.look()
+    assert [percent for _, _, percent, *_ in told] == [80, 100]  # of 50 the other one may be about to tell
+    again._now_us = lambda: NOON_US + CLAIM_US
+    await again.look()
+    await again.look()
+    assert [(values, percent) for _, values, percent, *_ in told] == [(("alice",), each) for each in (80, 100, 50)]
+
+
+async def test_what_the_last_calls_of_a_period_reach_is_told_in_the_next_one(desk, redis):
+    control, made, told = desk
+    asked = {"workspace": "acme", "limit": 100, "unit": "tokens", "period": "day"}
+    await control.client.post("/budgets", json=asked)
+    yesterday = 3373228800 - 86_400
+    await redis.hset(f"tm:{{acme}}:tally:tokens:day:{yesterday}", "used", 60)
+    look = made.watching.look
+    await look()
+    made.watching._now_us = lambda: (yesterday + 86_400 + 1) * 10**6
+    await look()
+    assert told == []  # it was made at noon of today
+    before = Budget(id="bud_000000000001", workspace="acme", unit="tokens", period="day", limit=100, created_at=1)
+    made.store.absorb([before])
+    await look()
+    await look()
+    assert [(percent, name) for *_, percent, _, name in told] == [(50, "day:2076-11-21")]
 
 
 async def test_a_soft_budget_of_each_workspace_counts_in_all_though_no_call_asks_for_it(desk):

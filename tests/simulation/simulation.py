@@ -28,6 +28,7 @@ from simulation.later import draw as draw_jobs
 from simulation.loop import SimLoop, Stuck
 from simulation.node import Node
 from simulation.objects import Objects
+from simulation.periods import by_period
 from simulation.profiles import profiled
 from simulation.provider import Provider
 from simulation.rates import WINDOWS, forgotten, written_anew
@@ -75,7 +76,9 @@ class Scenario(msgspec.Struct, kw_only=True):
     """Bounds of the product that are so large that a short simulation never meets them: smaller ones."""
     over_s: float
     budgets: list[dict[str, Any]] = []
-    """Hard ones, of workspace w0."""
+    """Of workspace w0; hard ones of all time, where they say nothing else."""
+    late_s: float = 0.0
+    """So much later than usual it begins, by the clock."""
     jobs: list[Job] = []
     """What is billed later."""
     collects: bool = False
@@ -97,6 +100,7 @@ class Scenario(msgspec.Struct, kw_only=True):
         lines = [f"seed {self.seed}: {len(self.calls)} calls in {self.over_s:g} s, {where}"]
         lines.append(f"settings {self.settings}; {self.tuning}")
         lines.append(f"budgets {self.budgets}; receiver {self.receiver}; {self.profile or 'no profile'}")
+        lines.append(f"it begins {self.late_s:g} s later than usual")
         lines.append(f"rates {self.rates} in {self.window_s} s; control collects: {self.collects}")
         lines += map(str, (*self.jobs, *self.deeds))
         return "\n".join([*lines, *map(str, self.faults)])
@@ -154,7 +158,7 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
             for _ in range(more.randrange(6))
         ],
     )
-    return plan if plain else profiled(written_anew(forgotten(plan)))
+    return plan if plain else by_period(profiled(written_anew(forgotten(plan))))
 
 
 def _settings(drawn: random.Random) -> dict[str, Any]:
@@ -185,6 +189,7 @@ class Simulation:
     def __init__(self, plan: Scenario, folder: Path, *, tells: bool) -> None:
         self.plan = plan
         self.world = World(plan.seed, tells=tells)
+        self.world.begins_ns += int(plan.late_s * 1e9)
         self.loop = SimLoop(self.world, most_steps=120_000 + 200 * len(plan.calls))
         self.disk = Disk(self.world)
         self.redis = RedisHost(self.world, self.loop)
@@ -250,7 +255,7 @@ class Simulation:
         plan = self.plan
         for node in self.nodes:
             BudgetStore(node.directory).absorb(
-                Budget(id=f"b{n}", workspace="w0", period="total", created_at=1, **said)
+                Budget(id=f"b{n}", workspace="w0", created_at=1, **{"period": "total", **said})
                 for n, said in enumerate(plan.budgets)
             )
         supervising = [asyncio.create_task(node.supervise(plan.workers)) for node in self.nodes]

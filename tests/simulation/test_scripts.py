@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 import taximeter
-from simulation import deeds, redis_server, world
+from simulation import redis_server, world
 from simulation.redis_both import Both, answered, told
 from simulation.redis_model import RedisModel
 from simulation.simulation import run, scenario
@@ -51,8 +51,7 @@ def both(valkey_url: str) -> Iterator[Both]:
     wanted = {script.sha for script in scripts().values()}
     ran: dict[str, list[tuple[bytes, ...]]] = {}
     with pytest.MonkeyPatch.context() as patched:
-        for module in (world, deeds):
-            patched.setattr(module, "BEGINS_NS", BEGINS_NS)
+        patched.setattr(world, "BEGINS_NS", BEGINS_NS)
         patched.setattr(redis_server, "RedisModel", model)
         for number, seed in enumerate(itertools.chain(FIRST, range(AT_MOST))):
             if number >= len(FIRST) and ran.keys() >= wanted:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import asyncio
 
 BEGINS_NS = 1_790_000_000_000_000_000
-"""When every simulation begins, by a clock that is right (ns since epoch)."""
+"""When simulations begin, but for those that go over the end of a month (`periods`)."""
 
 CURRENT: ContextVar[Process | None] = ContextVar("CURRENT", default=None)
 """Whose code is running; None: the simulator's own."""
@@ -65,6 +65,8 @@ class World:
         """What becomes of what a fault strikes: which bytes survive, where a pipeline is cut."""
         self.now_ns = 0
         """Since the beginning."""
+        self.begins_ns = BEGINS_NS
+        """When that is, by a clock that is right (ns since epoch)."""
         self.over = False
         """Nothing may have an effect any more: what is left is being swept up."""
         self.counts: Counter[str] = Counter()
@@ -79,7 +81,7 @@ class World:
         """The time of day, as the process that asks is told it: its node's clock may be wrong."""
         process = CURRENT.get()
         wrong = 0 if process is None else process.node.clock_wrong_ns
-        return BEGINS_NS + self.now_ns + wrong
+        return self.begins_ns + self.now_ns + wrong
 
     def tell(self, what: str) -> None:
         """Add a sentence to the story."""

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from taximeter.budgets.rule import Allowance
+from taximeter.budgets.rule import Allowance, Budget
 
 
 class ThresholdReached(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,11 +36,27 @@ class ThresholdReached(msgspec.Struct, frozen=True, kw_only=True):
         return ":".join((budget.id, *names, str(self.since_s), str(self.percent)))
 
 
+LATE_S = 120
+"""So long after a calendar period's end it is looked at, too: records of its last calls come later."""
+
+
+def just_over_us(budget: Budget, now_us: int) -> int | None:
+    """A moment (µs since epoch) of the calendar period that was over a moment ago; None: none was, or before the budget
+    was made."""
+    when, now_s = budget.when, now_us // 1_000_000
+    if when.window_s or when.endless:
+        return None
+    start_s = when.start_s(now_s)
+    if now_s - start_s >= LATE_S or budget.created_at >= start_s * 1_000_000:
+        return None
+    return when.start_s(start_s - 1) * 1_000_000
+
+
 def reached(
-    allowance: Allowance, spent: int, charged: int, thresholds: Iterable[int], now_us: int
+    allowance: Allowance, spent: int, charged: int, thresholds: Iterable[int], now_us: int, of_us: int = 0
 ) -> Iterator[ThresholdReached]:
-    """Those of these thresholds (per cent) that are reached as it stands."""
-    budget, when, now_s = allowance.budget, allowance.budget.when, now_us // 1_000_000
+    """Those of these thresholds (per cent) that are reached as it stands, in the period of then (`of_us`) or now."""
+    budget, when, now_s = allowance.budget, allowance.budget.when, (of_us or now_us) // 1_000_000
     since_s = now_s // when.window_s * when.window_s if when.window_s else when.start_s(now_s)
     for percent in thresholds:
         if 100 * (spent + max(0, charged)) >= percent * budget.limit:

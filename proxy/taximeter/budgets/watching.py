@@ -15,7 +15,7 @@ from taximeter.budgets.reservations import Reservations, Spent
 from taximeter.budgets.rule import Allowance, Budget, Budgets
 from taximeter.budgets.store import BudgetStore
 from taximeter.budgets.tally import EACH, Tally, TallySum
-from taximeter.budgets.thresholds import ThresholdReached, reached
+from taximeter.budgets.thresholds import ThresholdReached, just_over_us, reached
 
 log = logging.getLogger("taximeter.budget")
 
@@ -31,7 +31,9 @@ AT_ONCE = 1_000
 class Remembering(Protocol):
     """History's part."""
 
-    async def claim(self, key: str, at_us: int) -> bool: ...
+    async def claim(self, key: str, at_us: int) -> bool | None: ...
+
+    async def done(self, key: str, at_us: int) -> None: ...
 
     async def tallied(self, workspace: str, tallies: Sequence[Tally], now_us: int) -> list[TallySum]: ...
 
@@ -59,6 +61,8 @@ class Watching:
         self._waiting: set[Touched] = set()
         self._known: set[str] = set()
         """Budgets whose values of before this start were looked at."""
+        self._unsure: set[Allowance] = set()
+        """Of which somebody was about to tell something, and has not said that it is told."""
         self._told: set[str] = set()
         self._fullest: dict[str, tuple[int, float]] = {}
         """Budget -> when its period began, the fullest allowance's used part in it."""
@@ -79,18 +83,33 @@ class Watching:
             if (allowance := budget.sole) is not None and (touched is None or budget.workspace in touched)
         ]
         allowances += self._of_values(budgets)
-        for start in range(0, len(allowances), AT_ONCE):
-            some = allowances[start : start + AT_ONCE]
-            for allowance, stands in zip(some, await self._reservations.spent(some, now_us), strict=True):
-                self._note(allowance, stands, now_us)
-                for each in reached(allowance, stands.spent, stands.charged, self._thresholds(), now_us):
-                    await self._once(each)
+        in_force = {budget.id for budget in budgets}
+        allowances += {each for each in self._unsure if each.budget.id in in_force}.difference(allowances)
+        unsure = {each.allowance for each in await self._seen(allowances, now_us, now_us) if not await self._once(each)}
+        late: dict[int, list[Allowance]] = {}
+        for allowance in allowances:
+            if (of_us := just_over_us(allowance.budget, now_us)) is not None:
+                late.setdefault(of_us, []).append(allowance)
+        for of_us, some in late.items():
+            unsure |= {each.allowance for each in await self._seen(some, of_us, now_us) if not await self._once(each)}
         self._waiting.clear()
+        self._unsure = unsure
         self._fullest = {budget.id: self._fullest[budget.id] for budget in budgets if budget.id in self._fullest}
         self.ratios = {}
         for budget in budgets:
             ratio = self._fullest.get(budget.id, (0, 0.0))[1]
             self.ratios[budget.workspace] = max(ratio, self.ratios.get(budget.workspace, 0.0))
+
+    async def _seen(self, allowances: Sequence[Allowance], of_us: int, now_us: int) -> list[ThresholdReached]:
+        """What these have reached in their period of that moment."""
+        found: list[ThresholdReached] = []
+        for start in range(0, len(allowances), AT_ONCE):
+            some = allowances[start : start + AT_ONCE]
+            for allowance, stands in zip(some, await self._reservations.spent(some, of_us), strict=True):
+                if of_us == now_us:
+                    self._note(allowance, stands, now_us)
+                found += reached(allowance, stands.spent, stands.charged, self._thresholds(), now_us, of_us)
+        return found
 
     async def _look_back(self, budgets: Sequence[Budget], now_us: int) -> None:
         for budget in budgets:
@@ -117,17 +136,23 @@ class Watching:
             ratio = max(ratio, before[1])
         self._fullest[budget.id] = since_s, ratio
 
-    async def _once(self, each: ThresholdReached) -> None:
+    async def _once(self, each: ThresholdReached) -> bool:
+        """Tell it, unless it was told. False: somebody else is about to, and may die of it: look again."""
         if each.key in self._told:
-            return
-        if await self._history.claim(f"budget:{each.key}", each.at_us):
+            return True
+        mine = await self._history.claim(f"budget:{each.key}", each.at_us)
+        if mine is None:
+            return False
+        if mine:
+            if self._tell is not None:
+                await self._tell(each)
             budget = each.allowance.budget
             place = budget.workspace, each.percent
             self.reached[place] = self.reached.get(place, 0) + 1
             log.warning("budget %s: %d %% of what %s may use is used (%s)", budget.id, each.percent,
                         each.allowance.named, each.period)  # fmt: skip
-            if self._tell is not None:
-                await self._tell(each)
+            await self._history.done(f"budget:{each.key}", each.at_us)
         if len(self._told) >= MOST_TOLD:
             self._told.clear()
         self._told.add(each.key)
+        return True

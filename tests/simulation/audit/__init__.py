@@ -22,6 +22,7 @@ from simulation.audit import (
     redis,
     sql,
     statements,
+    thresholds,
     webhook,
 )
 from simulation.audit.uneven import NotYet, Uneven
@@ -48,6 +49,7 @@ def compare(simulation: Simulation) -> None:
         sql.compare(history, books, vanished)
         statements.compare(simulation, records, history)
         evidence.compare(history, books)
+        thresholds.compare(simulation, records, history)
     prices.compare(simulation, records)
     redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
     budgets.compare(simulation, records, lost, missing)

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simulation.audit.journals import Said
 from simulation.audit.owed import is_call
 from simulation.audit.redis import prefix
+from simulation.audit.spending import (
+    WINDOW_S,
+    Budget,
+    charged,
+    concerned,
+    hard,
+    period,
+    rolling,
+    start_s,
+    used,
+    value,
+)  # fmt: skip
 from simulation.audit.sums import of
 from simulation.audit.uneven import NotYet, Uneven, same
 
 if TYPE_CHECKING:
     from simulation.simulation import Simulation
 
+Keys = Mapping[bytes, Any]
+Sums = dict[tuple[int, str], dict[str, int]]
+
 
 def compare(simulation: Simulation, records: list[Said], lost: int, gone: set[str]) -> None:
     """Raises Uneven. `gone`: calls of which a power loss took a line, which may have said what they use at most."""
     budgets = simulation.plan.budgets
     for budget in budgets:
-        _billed(simulation, budget)
+        if hard(budget):
+            _billed(simulation, budget, records)
     troubled = any(fault.kind in ("disk full", "disk write errors") for fault in simulation.plan.faults)
     if not (troubled and simulation.plan.settings["journal"]["on_error"] == "pass"):
         for said in records:  # lenient on a full disk, a worker's word of what calls may use goes with it
@@ -38,21 +55,42 @@ def compare(simulation: Simulation, records: list[Said], lost: int, gone: set[st
         raise NotYet(f"Redis: at rest w0 still holds {left}")
     error = NotYet if simulation.redis_forgot else Uneven
     mine = [said for said in records if said["workspace"] == "w0"]
+    now_s = simulation.world.wall_ns() / 1e9
     for budget in budgets:
-        same(f"Redis' sums for {budget}", _tallied(keys, space, budget), _due(mine, budget), error)
+        told, due = (_asked_for(sums, budget, now_s) for sums in (_sums(keys, space, budget), _due(mine, budget)))
+        same(f"Redis' sums for {budget}", told, due, error)
 
 
-def _billed(simulation: Simulation, budget: dict[str, Any]) -> None:
-    """By the provider's own bill, for each value the budget is about."""
-    billed: Counter[str] = Counter()
+def _billed(simulation: Simulation, budget: Budget, records: list[Said]) -> None:
+    """By the provider's own bill, for each value the budget is about, in each of its periods.
+
+    Of all time that needs no record; else a call belongs to the period in which its record says that it ended.
+    """
+    ended = {said["document"]: said["ended_at"] for said in records if "document" in said and is_call(said)}
+    calls: dict[str, list[tuple[int, int]]] = {}
     for caller in simulation.callers:
         plan, bill = caller.plan, simulation.provider.bills.get(caller.plan.marker)
-        if bill is not None and plan.workspace == "w0" and (plan.track or "track" not in budget):
-            amount = bill.prompt_tokens + (bill.output_tokens if budget["unit"] == "tokens" else 0)
-            billed[plan.track or "" if "track" in budget else ""] += amount
-    for value, amount in billed.items():
-        if amount > budget["limit"]:
-            raise Uneven(f"the provider billed {amount} of {value or 'w0'}, and its budget is {budget}")
+        whose = value(budget, plan.track) if plan.workspace == "w0" else None
+        if bill is None or whose is None or (period(budget) != "total" and plan.marker not in ended):
+            continue
+        came, went = bill.prompt_tokens, bill.output_tokens
+        asks = int(plan.method != b"GET")
+        amount = {"tokens": came + went, "input_tokens": came, "output_tokens": went, "requests": asks}[budget["unit"]]
+        calls.setdefault(whose, []).append((ended.get(plan.marker, 0), amount))
+    for whose, amounts in calls.items():
+        for at_us, _ in amounts:
+            billed = sum(amount for other_us, amount in amounts if _in_one_period(budget, other_us, at_us))
+            if billed > budget["limit"]:
+                raise Uneven(f"the provider billed {billed} of {whose or 'w0'}, and its budget is {budget}")
+            if period(budget) == "total":
+                break
+
+
+def _in_one_period(budget: Budget, one_us: int, ends_us: int) -> bool:
+    """Whether what ended then is in the period in which the other did, or in the window that it ends."""
+    if rolling(budget):
+        return ends_us - WINDOW_S * 1_000_000 < one_us <= ends_us
+    return period(budget) == "total" or start_s(budget, one_us) == start_s(budget, ends_us)
 
 
 def _charged(simulation: Simulation, said: Said) -> None:
@@ -65,29 +103,29 @@ def _charged(simulation: Simulation, said: Said) -> None:
         raise Uneven(f"the provider billed {bill}, and {spent} tokens are charged: {said}")
 
 
-def _tallied(keys: Any, space: bytes, budget: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """Value -> used and charged, as Redis has it."""
-    found: dict[str, dict[str, int]] = {}
-    start = space + f"tally:{budget['unit']}:total:0".encode()
-    for key, value in keys.items():
-        scope = key.removeprefix(start)
-        if scope != key and scope.startswith(b":track=") == ("track" in budget):
-            found[scope.decode().removeprefix(":track=")] = {
-                field.decode(): int(amount) for field, amount in value.items() if int(amount)
-            }
-    return {value: sums for value, sums in found.items() if sums}
+def _sums(keys: Keys, space: bytes, budget: Budget) -> Sums:
+    """Beginning and value -> used and charged, as Redis has it."""
+    found: Sums = {}
+    start = space + f"tally:{budget['unit']}:{period(budget).replace(' ', '')}:".encode()
+    for key, fields in keys.items():
+        place = key.removeprefix(start).decode()
+        begins, _, scope = place.partition(":")
+        whose = scope.removeprefix("track=")
+        if key.startswith(start) and bool(scope) == ("track" in budget) and value(budget, whose) == whose:
+            found[int(begins), whose] = {field.decode(): int(amount) for field, amount in fields.items() if int(amount)}
+    return {place: sums for place, sums in found.items() if sums}
 
 
-def _due(records: list[Said], budget: dict[str, Any]) -> dict[str, dict[str, int]]:
-    names = ("input_tokens", "output_tokens") if budget["unit"] == "tokens" else ("input_tokens",)
-    charged = "charged_tokens" if budget["unit"] == "tokens" else "charged_input_tokens"
-    due: dict[str, Counter[str]] = {}
-    for said in records:
-        if "track" in budget and not said.get("track"):
-            continue
-        cell = due.setdefault(said["track"] if "track" in budget else "", Counter())
-        cell["charged"] += said.get(charged) or 0
-        if of(said, "kind") == "usage" and of(said, "operation") != "other":
-            cell["used"] += sum(said.get(name) or 0 for name in names)
-    sums = {value: {name: n for name, n in cell.items() if n} for value, cell in due.items()}
-    return {value: cell for value, cell in sums.items() if cell}
+def _due(records: list[Said], budget: Budget) -> Sums:
+    due: dict[tuple[int, str], Counter[str]] = {}
+    for begins_s, whose, said in concerned(budget, records):
+        cell = due.setdefault((begins_s, whose), Counter())
+        cell["charged"] += charged(said, budget["unit"])
+        cell["used"] += used(said, budget["unit"])
+    sums = {place: {name: n for name, n in cell.items() if n} for place, cell in due.items()}
+    return {place: cell for place, cell in sums.items() if cell}
+
+
+def _asked_for(sums: Sums, budget: Budget, now_s: float) -> Sums:
+    """Those that are asked for still: a rebuild does not make what has left a window."""
+    return {place: cell for place, cell in sums.items() if not rolling(budget) or place[0] > now_s - WINDOW_S}

@@ -143,9 +143,13 @@ class History:
         """What these tallies of a workspace come to, in the buckets that may still be asked for."""
         return await self.read(self._snapshots.tallied, workspace, tallies, now_us)
 
-    async def claim(self, key: str, at_us: int) -> bool:
+    async def claim(self, key: str, at_us: int) -> bool | None:
         """See Told.claim."""
         return await self._write(self._told.claim, key, at_us)
+
+    async def done(self, key: str, at_us: int) -> None:
+        """See Told.done."""
+        await self._write(self._told.done, key, at_us)
 
     async def prune_told(self, before_us: int) -> int:
         """See Told.prune."""
