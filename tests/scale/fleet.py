@@ -21,6 +21,7 @@ from taximeter.config import HistorySettings, RedisSettings, Settings, UpstreamS
 from taximeter.config.settings import BreakerSettings
 from taximeter.control.process import course, timetable
 from taximeter.control.process.parts import Parts
+from taximeter.delivery.shipper import ASK_AGAIN_S
 from taximeter.node.child import Boot
 from taximeter.sinks.redis import keys
 from taximeter.sinks.redis.nodes import ENOUGH
@@ -28,6 +29,9 @@ from taximeter.sinks.redis.nodes import ENOUGH
 BUDGETS, KEYS = 20, 200
 """Hard budgets, each of a workspace of its own, and proxy keys that all nodes know."""
 
+
+JOURNALS = [f"{n:032x}" for n in range(1, 9)]
+"""What a node has of its last hour."""
 
 AUDIT = "auditing Redis against history"
 
@@ -84,7 +88,12 @@ def acts_of(parts: Parts) -> list[Act]:
     with patch.object(timetable, "every", noted):
         for coroutine in timetable.upkeep(parts):
             coroutine.close()
-    return found
+
+    async def ask() -> None:
+        for sink in (parts.history, parts.counters):
+            await sink.cursors(JOURNALS)
+
+    return [*found, Act(ASK_AGAIN_S, "asking where sinks are", ask)]
 
 
 async def fill(servers: Servers, parts: Parts) -> None:
@@ -96,6 +105,8 @@ async def fill(servers: Servers, parts: Parts) -> None:
     )
     for n in range(KEYS):
         parts.force.keys.create(f"workspace-{n}")
+    marks = [word for name in JOURNALS for word in (name, 1)]
+    await parts.counters.server.command("HSET", keys.WATERMARK, *marks)
 
 
 async def enter(servers: Servers, name: str, nodes: int) -> None:
