@@ -27,29 +27,28 @@ def metrics(control: Control) -> str:
     return Exposition(control.parts.metrics).render()[0].decode()
 
 
-def usage(url: str, names: tuple[str, ...], window: Any = None) -> Answered:
+def reading(url: str) -> Reader:
+    """For the questions below; a context manager."""
+    return Reader.open(url)
+
+
+def usage(reader: Reader, names: tuple[str, ...], window: Any = None) -> Answered:
     """As `GET /usage` has it."""
-    with Reader.open(url) as reader:
-        found = reader.usage(Filters(), names, window)
-        return [
-            (
-                dict(each.key),
-                each.start_us,
-                {name: getattr(each.totals, name) for name in each.totals.__struct_fields__},
-            )
-            for each in found
-        ]
+    found = reader.usage(Filters(), names, window)
+    return [
+        (dict(each.key), each.start_us, {name: getattr(each.totals, name) for name in each.totals.__struct_fields__})
+        for each in found
+    ]
 
 
-def event_ids(url: str) -> Iterator[str]:
+def event_ids(reader: Reader) -> Iterator[str]:
     """Of every record, as `GET /usage/events` lists them."""
-    with Reader.open(url) as reader:
-        page = None
-        while True:
-            some, page = reader.events(Filters(), 20, page)
-            yield from (record.event_id for record in some)
-            if page is None:
-                return
+    page = None
+    while True:
+        some, page = reader.events(Filters(), 20, page)
+        yield from (record.event_id for record in some)
+        if page is None:
+            return
 
 
 def evidence(url: str) -> list[str]:

@@ -95,7 +95,8 @@ class RedisModel:
 
     def _get_value(self, key: bytes, kind: type) -> Value:
         """The key's value, None where there is none. Raises ResponseError where it is of another type."""
-        self._look(key)
+        if key in self._expires:
+            self._look(key)
         value = self.keys.get(key)
         if value is not None and type(value) is not kind:
             raise ResponseError(_WRONG_TYPE)
@@ -226,12 +227,15 @@ class RedisModel:
 
     def _hincrby(self, key: bytes, field: bytes, amount: bytes) -> int:
         by = _integer(amount, "value is not an integer or out of range")
-        there = (self._get_value(key, dict) or {}).get(field)
-        found = 0 if there is None else _integer(there, _NO_INTEGER)
-        if not _LOW <= found + by <= _HIGH:
+        value = self._get_value(key, dict)
+        there = None if value is None else value.get(field)
+        found = by if there is None else by + _integer(there, _NO_INTEGER)
+        if not _LOW <= found <= _HIGH:
             raise ResponseError("increment or decrement would overflow")
-        self._made(key, dict)[field] = b"%d" % (found + by)
-        return found + by
+        if value is None:
+            value = self.keys[key] = {}
+        value[field] = b"%d" % found
+        return found
 
     # ── sets ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -437,7 +441,7 @@ def _integer(text: bytes, otherwise: str) -> int:
         found = int(text)
     except ValueError:
         found = None
-    if found is None or str(found).encode() != text or not _LOW <= found <= _HIGH:
+    if found is None or b"%d" % found != text or not _LOW <= found <= _HIGH:
         raise ResponseError(otherwise)
     return found
 

@@ -9,7 +9,7 @@ import random
 import sqlite3
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simulation import asked
 from simulation.audit.journals import Said
@@ -29,13 +29,23 @@ SHARE = 0.2
 
 def compare(simulation: Simulation, records: list[Said]) -> None:
     """Raises Uneven."""
-    url = simulation.sql.url
-    listed, ours = list(asked.event_ids(url)), {said["event_id"] for said in records if of(said, "kind") != "told"}
+    with asked.reading(simulation.sql.url) as reader:
+        _usage(reader, records)
+    if wrong := asked.evidence(simulation.sql.url):
+        raise Uneven(f"evidence does not verify: {wrong[:3]}")
+    drawn = random.Random(f"{simulation.plan.seed}/tampering")
+    if records and drawn.random() < SHARE:
+        _tampered(simulation.sql.path, drawn)
+
+
+def _usage(reader: Any, records: list[Said]) -> None:
+    listed = list(asked.event_ids(reader))
+    ours = {said["event_id"] for said in records if of(said, "kind") != "told"}
     if len(listed) != len(ours) or set(listed) != ours:
         raise Uneven(f"{len(listed)} records are listed, there are {len(ours)}: {sorted(ours ^ set(listed))[:5]}")
     for names, window in ASKED:
         told: Sums = {}
-        for key, start_us, sums in asked.usage(url, names, window):
+        for key, start_us, sums in asked.usage(reader, names, window):
             begins_s = start_s(start_us, window) if window and start_us is not None else 0
             told[(*(key[name] for name in names), begins_s)] = {field: n for field, n in sums.items() if n}
         expected = {
@@ -44,11 +54,6 @@ def compare(simulation: Simulation, records: list[Said]) -> None:
             if (kept := {field: n for field, n in sums.items() if field not in DETAILS})
         }
         same(f"usage by {names} and {window}", told, expected)
-    if wrong := asked.evidence(url):
-        raise Uneven(f"evidence does not verify: {wrong[:3]}")
-    drawn = random.Random(f"{simulation.plan.seed}/tampering")
-    if records and drawn.random() < SHARE:
-        _tampered(simulation.sql.path, drawn)
 
 
 def _group(names: tuple[str, ...], window: str | None, said: Said) -> tuple[str | int | None, ...] | None:

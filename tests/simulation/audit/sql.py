@@ -94,7 +94,7 @@ def _rows(connection: sqlite3.Connection) -> dict[str, Row]:
            FROM usage_events e JOIN usage_series s USING (series_no) JOIN usage_origins o USING (origin_no)
            JOIN usage_classes c USING (class_no) JOIN journals j ON j.journal_no = e.id >> 40"""
     ):
-        said = {name: value for name, value in dict(row).items() if value not in (None, "")}
+        said = {name: value for name, value in zip(row.keys(), row, strict=True) if value not in (None, "")}
         key, millis = f"{said.pop('journal_id')}:{said.pop('id') & (1 << 40) - 1}", said.pop("duration_us", None)
         said |= {"duration_ms": millis / 1_000} if millis is not None else {}
         said |= {"seconds": said.pop("audio_ms") / 1_000} if "audio_ms" in said else {}

@@ -46,7 +46,7 @@ def free(method: bytes, body: bytes | None) -> bool:
 
 def unbilled(path: bytes) -> bool:
     """Whether what this path does is not billed: it uploads, counts tokens, cancels."""
-    return flavors.of_path(path) is UNMETERED and not _costly(path)
+    return flavors.find(b"POST", path) is UNMETERED and not _costly(path)
 
 
 def read(
