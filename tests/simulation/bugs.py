@@ -128,6 +128,11 @@ MUTANTS = (
            "await count_and_settle(call, outcome, code)", "pass"),
     Mutant("a cut stream's figures are the last that were read", "gateway.metering.call:take",
            "record.output_tokens = output_tokens", "record.output_tokens = output_tokens + 1"),
+    Mutant("a record lacks its key", "gateway.handler:Gateway.__call__",
+           "record.key_id, record.workspace = key.id, key.workspace", "record.workspace = key.workspace"),
+    Mutant("a proxy key goes on to the provider", "gateway.upstream.upstreams:Upstream.kept",
+           "elif (let := screen.header(name, value)) is not None:", "elif let := field[1]:"),
+    Mutant("a revoked key opens", "keys.rule:Keys.__init__", "if key.revoked_at:", "if False:"),
     # ── budgets and the webhook ──────────────────────────────────────────────────────────────────────────────
     Mutant("what calls in flight hold is not looked at", "budgets.reservations:_RESERVE",
            "elseif tonumber(held) + tonumber(amount) > left then", "elseif false then"),

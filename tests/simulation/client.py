@@ -33,6 +33,8 @@ class Plan(NamedTuple):
     method: bytes = b"POST"
     task: str | None = None
     end_user: str | None = None
+    key: str = ""
+    """The id of the proxy key it presents; its workspace is the key's."""
 
 
 MODELS = ("gpt-4o-mini", "gpt-4.1")
@@ -127,8 +129,9 @@ class Carrier:
 class Caller:
     """One client with one call, in the worker that has accepted it."""
 
-    def __init__(self, world: World, plan: Plan, process: Process) -> None:
-        """`process`: the worker's."""
+    def __init__(self, world: World, plan: Plan, process: Process, secret: bytes) -> None:
+        """`process`: the worker's; `secret`: of the key it presents."""
+        self._secret = secret
         self.plan = plan
         self.process = process
         self.asked_s = world.now_s()
@@ -153,6 +156,11 @@ class Caller:
         """0: nothing has come."""
         return int(self.got[9:12]) if self.got else 0
 
+    @property
+    def request_id(self) -> str:
+        """As the answer says it; "": it does not."""
+        return self.got.partition(b"x-taximeter-request-id: ")[2].partition(b"\r\n")[0].decode()
+
     def call(self, service: Service) -> None:
         """In the worker: its request has come in."""
         plan = self.plan
@@ -161,7 +169,7 @@ class Caller:
             (b"content-type", b"application/json"),
             (MARK, plan.marker.encode()),
             (b"x-fate", plan.fate.encode()),
-            (b"x-workspace", plan.workspace.encode()),
+            (b"authorization", b"Bearer " + self._secret) if plan.key else (b"x-workspace", plan.workspace.encode()),
             (b"x-document-id", plan.marker.encode()),
         ]
         if plan.body:

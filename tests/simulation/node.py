@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from simulation.deeds import AHEAD_US
+from simulation.keyed import ring
 from simulation.later import ENVIRON
 from simulation.provider import Transport as ToProvider
 from simulation.world import CURRENT, Process
@@ -38,7 +39,6 @@ from taximeter.gateway.metering.metering import Metering
 from taximeter.gateway.tagging import dropped_headers
 from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
-from taximeter.keys.rule import Keys
 from taximeter.node.child import Boot
 from taximeter.server.client import at_once
 from taximeter.server.exchange import Service
@@ -208,7 +208,7 @@ class Worker:
         )
         self._stored = stored
         self._admission = Admission(
-            Keys(()), Hosts(origins_setting="cors.allowed_origins"), required=False, budgets=self.budgets
+            ring(), Hosts(origins_setting="cors.allowed_origins"), required=False, budgets=self.budgets
         )
         self._admission.use_budgets(stored.stored())
         self.journal = Journal(

@@ -23,6 +23,8 @@ Left = Callable[[], None]
 Headers = list[tuple[bytes, bytes]]
 MARK = b"x-marker"
 """Header by which a call is known everywhere."""
+PROXY_KEY = b"tm-"
+"""Such a key begins so, and is nothing for the provider to see."""
 
 
 class Bill(NamedTuple):
@@ -45,6 +47,8 @@ class Provider:
         self.reached_s: dict[str, float] = {}
         self.over_s: dict[str, float] = {}
         """When the last of an answer left, or the worker did not want it any more."""
+        self.keys_seen = 0
+        """Requests that had a proxy key in their head."""
         self.bills: dict[str, Bill] = {}
 
     def fetched(self, marker: str | None, method: bytes, target: bytes, response: Response, fate: str) -> None:
@@ -149,6 +153,7 @@ class Transport:
     async def send(self, method: bytes, target: bytes, kept: Kept, body: Any, length: int | None) -> Response:
         """Raises UpstreamUnreachable where no connection comes about."""
         head = dict(kept.fields)
+        self._provider.keys_seen += any(PROXY_KEY in value for value in head.values())
         provider, world = self._provider, self._provider._world
         marker = head[MARK].decode() if MARK in head else None
         fate = provider.objects.fate() if marker is None else head[b"x-fate"].decode()

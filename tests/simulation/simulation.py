@@ -23,6 +23,7 @@ from simulation.deeds import Deed, Operators
 from simulation.deeds import draw as draw_deeds
 from simulation.disk import Disk
 from simulation.faults import EVERYDAY, FORGETFUL, Fault, draw, strike
+from simulation.keyed import secret, with_keys
 from simulation.later import OWN_KEY, Job
 from simulation.later import draw as draw_jobs
 from simulation.loop import SimLoop, Stuck
@@ -83,6 +84,8 @@ class Scenario(msgspec.Struct, kw_only=True):
     """What is billed later."""
     collects: bool = False
     """Control fetches what nobody does."""
+    forwards: bool = False
+    """What clients bring of credentials goes on to the provider, but for proxy keys."""
     deeds: list[Deed] = []
     rates: list[dict[str, Any]] = []
     window_s: int = 60
@@ -158,7 +161,7 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
             for _ in range(more.randrange(6))
         ],
     )
-    return plan if plain else by_period(profiled(written_anew(forgotten(plan))))
+    return plan if plain else with_keys(by_period(profiled(written_anew(forgotten(plan)))))
 
 
 def _settings(drawn: random.Random) -> dict[str, Any]:
@@ -224,7 +227,8 @@ class Simulation:
         self.nodes = [self._node(n) for n in range(plan.nodes)]
 
     def _node(self, n: int) -> Node:
-        own = {"api_key_env": OWN_KEY, "collect": True} if self.plan.collects else {}
+        own: dict[str, Any] = {"api_key_env": OWN_KEY, "collect": True} if self.plan.collects else {}
+        own["forward_credentials"] = self.plan.forwards
         settings = msgspec.convert(
             {
                 "data_dir": f"/sim/n{n}",
@@ -289,7 +293,7 @@ class Simulation:
             self.unserved += 1
             return
         worker = workers[plan.where // 64 % len(workers)]
-        caller = Caller(self.world, plan, worker.process)
+        caller = Caller(self.world, plan, worker.process, secret(plan.key))
         self.callers.append(caller)
         self.world.counts["calls"] += 1
         node.run_in(worker.process, caller.call, worker.service)

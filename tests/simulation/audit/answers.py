@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ASKED = (
     (("workspace",), "hour"), (("workspace", "provider", "model"), None), (("workspace", "track"), None),
-    (("document",), "day"),
+    (("document",), "day"), (("workspace", "key_id"), "month"),
 )  # fmt: skip
 SHARE = 0.2
 """Of the seeds, in which a row is changed to see whether it is noticed."""

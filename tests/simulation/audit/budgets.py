@@ -14,6 +14,7 @@ from simulation.audit.spending import (
     Budget,
     charged,
     concerned,
+    dimension,
     hard,
     period,
     rolling,
@@ -70,7 +71,7 @@ def _billed(simulation: Simulation, budget: Budget, records: list[Said]) -> None
     calls: dict[str, list[tuple[int, int]]] = {}
     for caller in simulation.callers:
         plan, bill = caller.plan, simulation.provider.bills.get(caller.plan.marker)
-        whose = value(budget, plan.track) if plan.workspace == "w0" else None
+        whose = value(budget, {"track": plan.track, "key_id": plan.key}) if plan.workspace == "w0" else None
         if bill is None or whose is None or (period(budget) != "total" and plan.marker not in ended):
             continue
         came, went = bill.prompt_tokens, bill.output_tokens
@@ -110,8 +111,8 @@ def _sums(keys: Keys, space: bytes, budget: Budget) -> Sums:
     for key, fields in keys.items():
         place = key.removeprefix(start).decode()
         begins, _, scope = place.partition(":")
-        whose = scope.removeprefix("track=")
-        if key.startswith(start) and bool(scope) == ("track" in budget) and value(budget, whose) == whose:
+        name, _, whose = scope.partition("=")
+        if key.startswith(start) and name == dimension(budget) and value(budget, {name: whose}) == whose:
             found[int(begins), whose] = {field.decode(): int(amount) for field, amount in fields.items() if int(amount)}
     return {place: sums for place, sums in found.items() if sums}
 

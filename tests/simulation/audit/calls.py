@@ -9,6 +9,9 @@ from simulation.audit.journals import Said
 from simulation.audit.sums import of
 from simulation.audit.uneven import Uneven
 
+STRANGERS = ("k-unknown", "k-revoked")
+"""Keys that open nothing."""
+
 if TYPE_CHECKING:
     from simulation.simulation import Simulation
 
@@ -16,13 +19,51 @@ if TYPE_CHECKING:
 def compare(simulation: Simulation, records: list[Said], lost: int, gone: set[str]) -> None:
     """Raises Uneven. `gone`: calls of which a power loss took a line."""
     by_marker: dict[str, Said] = {}
+    unnamed: dict[str, Said] = {}
     for said in records:
-        marker = said.get("document", "")
+        if "document" not in said:
+            unnamed[said["request_id"]] = said
+            continue
+        marker = said["document"]
         if marker in by_marker:
             raise Uneven(f"more than one record: {by_marker[marker]} and {said}")
         by_marker[marker] = said
+    _said(simulation, by_marker)
+    full = any(fault.kind.startswith("disk") for fault in simulation.plan.faults)  # then nobody hears of a refusal
+    _strangers(simulation, unnamed, sure=not (lost or gone or full))
     _billed(simulation, by_marker, lost, gone)
     _seen(simulation, by_marker, lost, gone)
+
+
+def _said(simulation: Simulation, by_marker: dict[str, Said]) -> None:
+    """A record is of whom its client said it is; no key goes on."""
+    for caller in simulation.callers:
+        plan, said = caller.plan, by_marker.get(caller.plan.marker)
+        if said is not None:
+            names = {"workspace": plan.workspace, "track": plan.track, "task": plan.task, "end_user": plan.end_user}
+            wrong = [name for name, value in (names | {"key_id": plan.key or None}).items() if said.get(name) != value]
+            if wrong:
+                raise Uneven(f"{plan} is recorded with another {wrong}: {said}")
+    if simulation.provider.keys_seen:
+        raise Uneven(f"{simulation.provider.keys_seen} requests reached the provider with a proxy key")
+
+
+def _strangers(simulation: Simulation, unnamed: dict[str, Said], *, sure: bool) -> None:
+    """A key that opens nothing gets nobody anywhere, and is told so; that is recorded as a refusal, of nobody's.
+
+    `unnamed`: records that say nothing of a document, by request; `sure`: no record is lost.
+    """
+    callers = [caller for caller in simulation.callers if caller.plan.key in STRANGERS]
+    for caller in callers:
+        marker = caller.plan.marker
+        if marker in simulation.provider.bills or caller.status not in (0, 401, 503):
+            raise Uneven(f"{caller.plan.key} opens nothing, and {marker} got {caller.status}")
+        said = unnamed.pop(caller.request_id, None)
+        if said is None and caller.status == 401 and sure:
+            raise Uneven(f"{marker} was refused, and there is no record of it")
+    for said in unnamed.values():
+        if said["outcome"] not in ("refused", "client_left", "interrupted") or "key_id" in said or not callers:
+            raise Uneven(f"a record of no call: {said}")
 
 
 def _billed(simulation: Simulation, by_marker: dict[str, Said], lost: int, gone: set[str]) -> None:

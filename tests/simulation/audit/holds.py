@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from simulation.audit.spending import dimension, each, value
+
 SPACE = b"tm:{w0}:"
 
 
@@ -27,15 +29,13 @@ def wrong(keys: Mapping[bytes, Any], budgets: Sequence[dict[str, Any]], *, exact
     for n, budget in enumerate(budgets if exact else ()):
         if budget.get("period", "total") != "total" or budget.get("mode") == "soft":
             continue  # calls of the next period hold their part while sums of this one are there
-        for key, value in keys.items():
-            track = key.removeprefix(SPACE + f"tally:{budget['unit']}:total:0".encode())
-            if track == key or track.startswith(b":track=") != ("track" in budget):
+        for key, amounts in keys.items():
+            scope = key.removeprefix(SPACE + f"tally:{budget['unit']}:total:0".encode())
+            name, _, of = scope.decode().removeprefix(":").partition("=")
+            if scope == key or name != dimension(budget) or value(budget, {name: of}) is None:
                 continue
-            of = track.removeprefix(b":track=")
-            if budget.get("track", "*") not in ("*", of.decode()):
-                continue
-            holds = sums.get(b"b%d/%b" % (n, of) if budget.get("track") == "*" else b"b%d" % n, 0)
-            spent = int(value.get(b"used", 0)) + int(value.get(b"charged", 0))
+            holds = sums.get(b"b%d/%b" % (n, of.encode()) if each(budget) else b"b%d" % n, 0)
+            spent = int(amounts.get(b"used", 0)) + int(amounts.get(b"charged", 0))
             if spent + holds > budget["limit"]:
-                return f"{spent} of {budget} is spent and {holds} more held, of {of.decode() or 'w0'}"
+                return f"{spent} of {budget} is spent and {holds} more held, of {of or 'w0'}"
     return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,12 +31,23 @@ def hard(budget: Budget) -> bool:
     return bool(budget.get("mode", "hard") == "hard")
 
 
-def value(budget: Budget, track: str | None) -> str | None:
-    """Whose part of it a call of this track uses ("": there is one for all); None: it is not about that call."""
-    wanted = budget.get("track", "")
-    if not wanted:
+def dimension(budget: Budget) -> str:
+    """What it tells calls apart by; "": it is about all of the workspace."""
+    return next((name for name in ("key_id", "track") if budget.get(name)), "")
+
+
+def value(budget: Budget, said: Mapping[str, str | None]) -> str | None:
+    """Whose part of it a call of this track and key uses ("": there is one for all); None: it is not about it."""
+    name = dimension(budget)
+    if not name:
         return ""
-    return track if track and wanted in ("*", track) else None
+    found = said.get(name)
+    return found if found and budget[name] in ("*", found) else None
+
+
+def each(budget: Budget) -> bool:
+    """Whether every value of the dimension has a part of its own."""
+    return bool(budget.get(dimension(budget)) == "*")
 
 
 def start_s(budget: Budget, at_us: int) -> int:
@@ -76,7 +87,7 @@ def concerned(budget: Budget, records: Iterable[Said]) -> list[tuple[int, str, S
     """The records it is about, with the beginning of their periods and whose parts they use."""
     found = []
     for said in records:
-        whose = value(budget, said.get("track")) if said["workspace"] == "w0" else None
+        whose = value(budget, said) if said["workspace"] == "w0" else None
         if whose is not None:
             found.append((start_s(budget, said["ended_at"]), whose, said))
     return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from simulation.audit.journals import Said
-from simulation.audit.spending import Budget, charged, concerned, period, rolling, used
+from simulation.audit.spending import Budget, charged, concerned, each, period, rolling, used
 from simulation.audit.uneven import NotYet, Uneven
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _spent(name: str, budget: Budget, records: list[Said]) -> dict[str, tuple[in
     spent: Counter[str] = Counter()
     most: Counter[str] = Counter()
     for begins_s, whose, said in concerned(budget, records):
-        place = f"{name}:{quote(whose, safe='@')}" if budget.get("track") == "*" else name
+        place = f"{name}:{quote(whose, safe='@')}" if each(budget) else name
         place += ":0" if rolling(budget) else f":{begins_s}"
         amount, held = used(said, budget["unit"]), charged(said, budget["unit"])
         spent[place] += amount + held
