@@ -73,7 +73,7 @@ class RedisModel:
 
     def call(self, *words: str | int | float | bytes) -> Reply:
         """One command's reply; an error is returned, not raised."""
-        name, *args = [_bytes(word) for word in words]
+        name, *args = [word if type(word) is bytes else _bytes(word) for word in words]
         return self._do(name, args)
 
     def _do(self, name: bytes, args: list[bytes]) -> Reply:
@@ -358,12 +358,14 @@ class RedisModel:
         return self._to_lua(reply)
 
     def _to_lua(self, reply: Reply) -> Any:
+        if type(reply) is bytes:
+            return reply
         if reply is None:
             return False
+        if isinstance(reply, list):
+            return self._lua.table_from([each if type(each) is bytes else self._to_lua(each) for each in reply])
         if isinstance(reply, Status):
             return self._lua.table_from({b"ok": bytes(reply)})
-        if isinstance(reply, list):
-            return self._lua.table_from([self._to_lua(each) for each in reply])
         return reply
 
     def _from_lua(self, value: Any) -> Reply:
@@ -427,7 +429,7 @@ _WRITES = _NEEDS_MEMORY | {
 
 
 def _bytes(word: str | int | float | bytes) -> bytes:
-    return word if isinstance(word, bytes) else str(word).encode()
+    return word.encode() if type(word) is str else word if isinstance(word, bytes) else str(word).encode()
 
 
 def _text(word: Any) -> bytes:

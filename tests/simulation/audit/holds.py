@@ -9,6 +9,7 @@ from typing import Any
 from simulation.audit.spending import dimension, each, value
 
 SPACE = b"tm:{w0}:"
+TALLIES = SPACE + b"tally:"
 
 
 def wrong(keys: Mapping[bytes, Any], budgets: Sequence[dict[str, Any]], *, exact: bool) -> str:
@@ -26,13 +27,17 @@ def wrong(keys: Mapping[bytes, Any], budgets: Sequence[dict[str, Any]], *, exact
     sums = {field: int(amount) for field, amount in held.items() if not field.startswith(b":")}
     if sums != {field: amount for field, amount in parts.items() if amount}:
         return f"Redis says that {sums} is held, and calls hold {dict(parts)}"
-    for n, budget in enumerate(budgets if exact else ()):
+    tallies = [(key, value) for key, value in keys.items() if key.startswith(TALLIES)] if exact else ()
+    for n, budget in enumerate(budgets if tallies else ()):
         if budget.get("period", "total") != "total" or budget.get("mode") == "soft":
             continue  # calls of the next period hold their part while sums of this one are there
-        for key, amounts in keys.items():
-            scope = key.removeprefix(SPACE + f"tally:{budget['unit']}:total:0".encode())
+        of_unit = TALLIES + f"{budget['unit']}:total:0".encode()
+        for key, amounts in tallies:
+            scope = key.removeprefix(of_unit)
+            if scope == key:
+                continue
             name, _, of = scope.decode().removeprefix(":").partition("=")
-            if scope == key or name != dimension(budget) or value(budget, {name: of}) is None:
+            if name != dimension(budget) or value(budget, {name: of}) is None:
                 continue
             holds = sums.get(b"b%d/%b" % (n, of.encode()) if each(budget) else b"b%d" % n, 0)
             spent = int(amounts.get(b"used", 0)) + int(amounts.get(b"charged", 0))

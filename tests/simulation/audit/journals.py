@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 class Said(dict[str, Any]):
     """A record, as its line says it; `DEFAULTS` says what a member that is left out stands for. It is not changed."""
 
-    __slots__ = ("sums",)
+    __slots__ = ("series", "sums")
     sums: Counter[str]
     """What it adds, once that was worked out (`sums.adds`)."""
+    series: tuple[str, ...]
+    """What it adds to in history, likewise (`sql`)."""
 
 
 DEFAULTS: dict[str, Any] = {

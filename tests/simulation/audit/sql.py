@@ -81,7 +81,11 @@ def _cells(connection: sqlite3.Connection, table: str, *place: str) -> Iterator[
 
 
 def _series(said: Said) -> tuple[str, ...]:
-    return tuple([model(said) if name == "model" else of(said, name) or "" for name in SERIES])
+    try:
+        return said.series
+    except AttributeError:
+        said.series = tuple([model(said) if name == "model" else of(said, name) or "" for name in SERIES])
+        return said.series
 
 
 def _rows(connection: sqlite3.Connection) -> dict[str, Row]:

@@ -96,10 +96,11 @@ def _usage(found: Counter[str], said: Said, operation: str, outcome: str) -> Non
             found["counted_tokens" if told == "counted" else "estimated_tokens"] += amount
 
 
-def total(records: Iterable[Said], *, details: bool = True) -> dict[str, int]:
-    """What records come to together, without zeros."""
-    cell: dict[str, int] = {}
-    for said in records:
+def total(records: Sequence[Said], *, details: bool = True) -> dict[str, int]:
+    """What records, one at least, come to together, without zeros."""
+    first, *others = records
+    cell: dict[str, int] = dict(adds(first))
+    for said in others:
         for name, amount in adds(said).items():
             cell[name] = cell.get(name, 0) + amount
     return {name: amount for name, amount in cell.items() if amount and (details or name not in DETAILS)}

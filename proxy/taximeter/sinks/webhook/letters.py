@@ -116,7 +116,7 @@ def event_body(record: Record, node: str) -> str:
         node=node,
         subject=record.workspace,
         at_us=record.ended_at,
-        data={name: getattr(record, name) for name in Record.__struct_fields__},
+        data=msgspec.structs.asdict(record),
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import accumulate
 from typing import Any, Self
 
 from sqlalchemy import Connection, Row, bindparam, func, or_, select
@@ -137,6 +139,7 @@ class HistoryEvidence:
         self, from_us: int, to_us: int, examined: Mapping[str, Sequence[tuple[int, int]]]
     ) -> Iterator[tuple[str, Found]]:
         names = self._names()
+        covers = {journal: _covering(stretches) for journal, stretches in examined.items()}
         last = -(2**62)
         query = select(events.c.id, events.c.ended_at, events.c.request_id).where(
             events.c.ended_at >= from_us, events.c.ended_at < to_us
@@ -147,7 +150,7 @@ class HistoryEvidence:
             for row in rows:
                 number, seq = row.id >> SEQ_BITS, row.id & _SEQ
                 journal = names.get(number, f"#{number}")
-                if not any(after < seq <= upto for after, upto in examined.get(journal, ())):
+                if journal not in covers or not covers[journal](seq):
                     yield journal, Found(seq, row.ended_at, row.request_id, b"")
             if len(rows) < AT_ONCE:
                 return
@@ -201,6 +204,18 @@ class HistoryEvidence:
 
     def _begins_after(self, journal: str) -> int | None:
         return next((said.after for _, said in self._of_journal(journal) if not said.late), None)
+
+
+def _covering(stretches: Sequence[tuple[int, int]]) -> Callable[[int], bool]:
+    """Whether a seq is in one of these, from beyond the first of a pair up to the second; a journal may have many."""
+    ordered = sorted(stretches)
+    beginnings, furthest = [after for after, _ in ordered], list(accumulate((upto for _, upto in ordered), max))
+
+    def covers(seq: int) -> bool:
+        before = bisect_left(beginnings, seq)
+        return before > 0 and seq <= furthest[before - 1]
+
+    return covers
 
 
 def _in_bites(connection: Connection, query: Any) -> Iterator[Row[Any]]:
