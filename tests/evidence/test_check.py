@@ -14,6 +14,7 @@ from taximeter.evidence.keys import generate
 from taximeter.evidence.report import Report
 from taximeter.evidence.roots import check_roots
 from taximeter.evidence.statements import SignedRoot, root_of, text_of
+from taximeter.sinks.history.read.evidence import _covering
 from taximeter.sinks.history.schema import (
     LEVELS,
     MONTH,
@@ -355,3 +356,14 @@ def test_any_records_hold_with_their_sums(books):
     books.seal()
     report = books.check(trusted=[books.signer.public])
     assert (report.faults, report.records, report.lines) == ([], 60, 60)
+
+
+def test_a_record_is_in_a_stretch_wherever_stretches_lie():
+    drawn = Random(5)
+    for _ in range(200):
+        stretches = [
+            (after, after + drawn.randrange(-2, 9)) for after in drawn.choices(range(30), k=drawn.randrange(6))
+        ]
+        covers = _covering(stretches)
+        for seq in range(40):
+            assert covers(seq) == any(after < seq <= upto for after, upto in stretches), (stretches, seq)
