@@ -192,6 +192,7 @@ async def _restore(simulation: Simulation, fault: Fault, node: Node) -> None:
     node.retiring = True
     while simulation.loop.time() < until and not (node.control and _is_done(simulation, node)):
         for worker in node.workers.values():
+            worker.process.ends = True  # it may not live to put a file back that somebody takes now
             node.run_in(worker.process, worker.stopping.set)
         await asyncio.sleep(0.2)
     if node.control is not None and _is_done(simulation, node) and not node.off and fault in simulation.snapshots:
