@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from delivery.test_deliver import delivering, quick
 from journals import MemorySink, call, files, journal, lines, opening, record, records, settled
 from taximeter.core.lines import End
 from taximeter.core.record import Outcome
-from taximeter.journal import Journal, taken, write
+from taximeter.journal import Journal, ending, taken, write
+from taximeter.journal.ending import end
 from taximeter.journal.files import lock_if_free
 from taximeter.journal.status import read_status
 from waits import happens
@@ -165,6 +167,41 @@ async def test_what_cannot_be_put_back_yet_is_kept_though_its_calls_have_ended(
     assert isinstance(lines(path)[-1].end, End)
     assert {each.request_id for each in records(tmp_path)} == {"first", *(f"r{n}" for n in range(20))}
     writer.shutdown()
+
+
+async def test_whoever_ends_waits_for_the_disk_a_while(
+    tmp_path: Path, disk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines in its memory, and a file of which it has the only descriptor, would go with it."""
+    held_up = asyncio.Event()
+
+    def refuse(*_: object) -> int:
+        held_up.set()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = journal(tmp_path)
+    call(writer, "a")
+    files(tmp_path)[0].unlink()
+    disk.full = True
+    call(writer, "b")
+    with monkeypatch.context() as broken:
+        broken.setattr(taken, "replace_lost", refuse)
+        waiting = asyncio.create_task(end(writer))
+        await held_up.wait()
+        assert not waiting.done()
+    disk.full = False
+    await waiting
+    assert [each.request_id for each in records(tmp_path)] == ["a", "b"]
+    assert writer.status.lost == 0
+
+
+async def test_it_does_not_wait_for_ever(tmp_path: Path, disk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "LAST_WAIT_S", 0.01)
+    writer = journal(tmp_path)
+    disk.full = True
+    call(writer, "a")
+    await end(writer)
+    assert writer.status.lost == 1
 
 
 async def test_others_are_told_even_where_all_of_the_directory_was_removed(tmp_path: Path) -> None:

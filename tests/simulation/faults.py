@@ -160,13 +160,7 @@ def strike(simulation: Simulation, fault: Fault) -> None:
 
 
 def _of(node: Node, role: str) -> list[Process]:
-    """The process of this role, unless its death would lose what somebody else took: a file not put back yet."""
-    disk, found = node.simulation.disk, []
-    for process in node.processes:
-        held = [each for each in disk.open_files.values() if each.process is process and each.inode.lock is each]
-        if process.name.endswith(f"/{role}") and all(disk.is_named(each) for each in held):
-            found.append(process)
-    return found
+    return [process for process in node.processes if process.name.endswith(f"/{role}")]
 
 
 def _trouble(simulation: Simulation, node: Node, trouble: Trouble, for_s: float) -> None:
@@ -181,14 +175,13 @@ def _trouble(simulation: Simulation, node: Node, trouble: Trouble, for_s: float)
 
 
 def _take(simulation: Simulation, node: Node) -> None:
-    """Somebody removes a journal file that is being written, not by a process at its end: it may not put it back."""
+    """Somebody removes a journal file that is being written."""
     disk = simulation.disk
     folder = str(node.directory / "journal")
     held = [
         each
         for each in disk.open_files.values()
         if each.process is not None
-        and not each.process.ends
         and "worker" in each.process.name
         and each.inode.lock is each
         and each.inode in disk.names(folder).values()
@@ -196,6 +189,4 @@ def _take(simulation: Simulation, node: Node) -> None:
     ]
     if held:
         taken = simulation.world.luck.choice(held)
-        assert taken.process is not None
-        taken.process.dies_in = None
         disk.take_away(folder, disk.name_of(folder, taken))

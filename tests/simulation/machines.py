@@ -17,9 +17,9 @@ from taximeter.budgets import slice_files
 from taximeter.journal.adopt import adopt as take_over
 
 if TYPE_CHECKING:
-    from simulation.disk import Open
     from simulation.node import Node
     from simulation.simulation import Simulation
+    from simulation.world import Process
 
 KINDS = ("power", "restored", "lost node", "redis fails over", "comes later")
 
@@ -116,7 +116,6 @@ def lose_power(simulation: Simulation, node: Node) -> None:
         name: (bytes(each.data), each.written[:] or [(0, each.synced_ns or world.now_ns)], each.lock is not None)
         for name, each in files.items()
     }
-    held = {_plain(each.path): bytes(each.inode.data) for each in _held_alone(simulation, node)}
     told = [bytes(each.data) for name, each in names.items() if name.endswith(".status")]
     simulation.mute |= any(b'"lost"' in data or b'"unsaved"' in data for data in told)  # that may be gone as well
     _shut(node)
@@ -135,29 +134,20 @@ def lose_power(simulation: Simulation, node: Node) -> None:
             simulation.losses.files.append(Gone(f"{folder}/{name}", data, kept, (world.now_ns - since) / 1e9, left))
             simulation.redis_forgot = True  # it may know more than is left, until its audit
             world.tell(f"{name} had {len(data)} bytes, and has {kept}")
-    for name, data in held.items():
-        simulation.losses.files.append(Gone(f"{folder}/{name}", data, 0, 0.0, b"", taken=True))
-        simulation.redis_forgot = True
-        world.tell(f"{name}, taken away and not put back yet, is gone with its {len(data)} bytes")
     node.boots += 1
 
 
-def _plain(path: str) -> str:
-    """The name of a journal file that was opened before it had one."""
-    return PurePosixPath(path).name.removeprefix(".").removesuffix(".new")
-
-
-def _held_alone(simulation: Simulation, node: Node) -> list[Open]:
-    """Journal files of a node that nobody can find any more but their writers."""
+def take_along(simulation: Simulation, process: Process) -> None:
+    """A process ends: journal files that somebody took away and that it could not put back end with it."""
     disk = simulation.disk
-    return [
-        each
-        for each in disk.open_files.values()
-        if each.process in node.processes
-        and each.inode.lock is each
-        and ".jsonl" in each.path
-        and not disk.is_named(each)
-    ]
+    for file in disk.open_files.values():
+        held = file.process is process and file.inode.lock is file and ".jsonl" in file.path
+        if held and not disk.is_named(file):
+            path = PurePosixPath(file.path)
+            data, name = bytes(file.inode.data), path.name.removeprefix(".").removesuffix(".new")
+            simulation.losses.files.append(Gone(str(path.with_name(name)), data, 0, 0.0, b"", taken=True))
+            simulation.redis_forgot = True
+            simulation.world.tell(f"{name}, taken away and not put back yet, is gone with its {len(data)} bytes")
 
 
 def _shut(node: Node) -> None:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from simulation.deeds import AHEAD_US
 from simulation.keyed import ring
 from simulation.later import ENVIRON
+from simulation.machines import take_along
 from simulation.provider import Transport as ToProvider
 from simulation.world import CURRENT, Process
 from taximeter.billing.service import Billing
@@ -39,6 +40,7 @@ from taximeter.gateway.metering.metering import Metering
 from taximeter.gateway.tagging import dropped_headers
 from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.journal import Journal
+from taximeter.journal.ending import end
 from taximeter.node.child import Boot
 from taximeter.server.client import at_once
 from taximeter.server.exchange import Service
@@ -148,6 +150,7 @@ class Node:
         process.alive, process.ended_s = False, self.simulation.loop.time()
         self.processes.remove(process)
         self.simulation.loop.drop(process)
+        take_along(self.simulation, process)
         self.simulation.disk.died(process)
         self.simulation.graves.append(process)
         self.workers = {slot: worker for slot, worker in self.workers.items() if worker.process is not process}
@@ -243,7 +246,7 @@ class Worker:
         for task in beside:
             task.cancel()
         await self.budgets.close()
-        self.journal.shutdown()
+        await end(self.journal)
 
     async def _watch(self) -> None:
         while True:

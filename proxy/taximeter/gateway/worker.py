@@ -31,6 +31,7 @@ from taximeter.gateway.tagging import dropped_headers
 from taximeter.gateway.upstream.upstreams import Upstreams
 from taximeter.gateway.websocket.handshake import WebSockets
 from taximeter.journal import Journal
+from taximeter.journal.ending import end
 from taximeter.journal.status import Status
 from taximeter.keys.store import KeyStore
 from taximeter.node.child import LEAVE, REFUSED, RETIRE, SERVE, Boot, Child
@@ -133,7 +134,7 @@ async def _serve(child: Child, boot: Boot) -> None:
         await upstreams.close()
         await budgets.close()
         tokenizers.close()
-        journal.shutdown()
+        await end(journal)
 
 
 def _told_to_serve(child: Child, server: Server) -> asyncio.Event:

@@ -58,23 +58,25 @@ class OpenFiles:
                 self.all.remove(file)
                 self._end(file)
 
+    def look_after(self) -> bool:
+        """Put back what was taken away; False where one cannot be now."""
+        return not [file for file in self.all if not self._look_after(file)]
+
     def shutdown(self) -> None:
         """End every file, and release its lock. One with calls still open is left to recovery."""
+        self.look_after()
         for file in self.all:
             if file.calls or file.waiting:
-                self._look_after(file)
                 log.warning("journal %s is left to recovery with %d open calls", file.path.name, file.calls)
                 self._release(file)
             else:
-                self._look_after(file)
                 self._end(file)
         self.all.clear()
 
     def collect(self) -> Round:
         """What the next sync round has to cover."""
         self._writer.write()  # numbered in the file as it is
-        for file in self.all:
-            self._look_after(file)
+        self.look_after()
         if len(self.all) > 1:  # one that could not be ended, as it was taken away, may be put back now
             self.end_idle()
         fds = [file.fd for file in self.all if file.dirty and file.fd >= 0]

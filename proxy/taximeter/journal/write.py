@@ -93,10 +93,7 @@ class Journal:
         return not self._lines.waiting.concerned and self._lines.put(file, encode(Line(tick=tick)))
 
     def close(self, file: JournalFile, record: Record) -> None:
-        """Write the settled call down in the file it was opened in; sets `record.event_id`. Never raises.
-
-        `event_id` stays "" where the call is lost.
-        """
+        """Write the settled call down where it was opened; sets `record.event_id` ("": it is lost). Never raises."""
         self._writer.close(file, record)
         file.calls -= 1
         if file.calls == 0 and file is not self._files.current:
@@ -131,6 +128,11 @@ class Journal:
         error = await self._sync.durable()
         if error is not None and self._refuses:
             raise JournalError(f"cannot sync the journal in {self._directory}: {error.strerror}") from error
+
+    def is_whole(self) -> bool:
+        """Whether nothing is in this process's hands alone: no line that waits, no file that others do not find."""
+        self._writer.end_turn()
+        return self._files.look_after() and not self._lines.waiting
 
     def shutdown(self) -> None:
         """End the files, sync them and release their locks. A file with calls still open is left to recovery."""
