@@ -74,10 +74,6 @@ class Feed:
     def ended(self) -> bool:
         return self.tail.end is not None
 
-    def calls_unknown(self) -> bool:
-        """Whether calls are open in it of which the keeper has no record behind what is left of the file."""
-        return not self.tail.calls.keys() <= {(record.request_id, record.attempt) for record in self.lost}
-
     def skip(self, end: End) -> None:
         """Take an ended file as read: every sink has its records. Raises OSError."""
         self.tail.skip(end)

@@ -173,7 +173,7 @@ class JournalFiles:
         _read_on(feed, read)  # what it wrote between the last look and its death
         if feed.halted or feed.ended:
             return False
-        if feed.had_ended and feed.calls_unknown():  # of a copy: a power loss had taken them before it was ended
+        if feed.had_ended and _has_more(feed):  # of a copy: a power loss had taken them before it was ended
             feed.halt(f"calls are open in it that had gone when it ended; {RESTORED}")
             return False
         if feed.tail.begun and (known > feed.seq or feed.lost):
@@ -189,6 +189,11 @@ def _read_on(feed: Feed, read: Callable[[Feed], None]) -> None:
         read(feed)
         if feed.tail.at_end:
             break
+
+
+def _has_more(feed: Feed) -> bool:
+    """Calls are open in it of which the keeper has no record behind what is left of the file."""
+    return not feed.tail.calls.keys() <= {(record.request_id, record.attempt) for record in feed.lost}
 
 
 def _has_all(shipper: Shipper, feed: Feed, upto: int | None = None) -> bool:

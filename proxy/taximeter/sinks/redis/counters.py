@@ -8,9 +8,9 @@ that went back in time. Knows nothing of SQL; history comes in as a `LedgerSnaps
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from redis.exceptions import ResponseError
 
@@ -73,15 +73,10 @@ class Counters:
     async def cursors(self, journal_ids: Iterable[str]) -> dict[str, int]:
         """Up to which `seq` every workspace has been counted, of each journal; 0 where nothing is known.
 
-        After any failure this is where trust is restored (`Positions`). Raises ConfigError when Redis may evict keys,
-        and CountersMoved while another process rebuilds: what it says would hold for that moment only.
+        After any failure this is where trust is restored (`Positions`). Raises ConfigError when Redis may evict keys.
         """
         async with self._trusted():
-            found = await self.positions.locate(list(dict.fromkeys(journal_ids)))
-            if await self.rebuilder.elsewhere():
-                raise CountersMoved("another process is rebuilding the Redis counters")
-            await self._vouch(found)
-            return found
+            return await self.positions.tell(list(dict.fromkeys(journal_ids)))
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Count each batch whose `after` is the journal's cursor; returns the cursors of these journals."""
@@ -104,7 +99,7 @@ class Counters:
             self.positions.doubt()
             return await self.rebuilder.rebuild(None if workspace is None else [workspace])
 
-    @contextlib.asynccontextmanager
+    @asynccontextmanager
     async def _trusted(self) -> AsyncIterator[None]:
         """One at a time; after any failure nothing is believed."""
         async with self._lock:
@@ -184,14 +179,6 @@ class Counters:
             expected = seqs[-1]
         part.last = expected
         return calls
-
-    async def _vouch(self, found: Mapping[str, int]) -> None:
-        """Say that somebody still has these journals: what history lacks of them will come (`audit.GONE_S`)."""
-        now_s = self._now_us() // 1_000_000
-        counted = [word for journal_id, seq in found.items() if seq for word in (journal_id, now_s)]
-        if counted:
-            with contextlib.suppress(ResponseError):  # a full Redis takes nothing; asking it is allowed
-                await self.server.command("HSET", keys.MOVED, *counted)
 
     async def _raise_watermarks(self, cursors: dict[str, int]) -> None:
         """Say that every workspace has been counted up to here. Raises CountersMoved if a rebuild began meanwhile."""

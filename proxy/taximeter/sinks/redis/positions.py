@@ -9,7 +9,10 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+from redis.exceptions import ResponseError
 
 from taximeter.budgets.tally import Tally, parse
 from taximeter.core.record import Record, seq_of
@@ -120,6 +123,20 @@ class Positions:
         self.in_doubt = True
         self.at.clear()
         self.expiries.clear()
+
+    async def tell(self, ids: list[str]) -> dict[str, int]:
+        """As `locate`, for whoever acts on it alone: not while another process rebuilds, for which time only it would
+        hold. Whoever asks has these journals, which is noted: what history lacks of them will come (`audit.GONE_S`).
+        """
+        found = await self.locate(ids)
+        if await self._rebuilder.elsewhere():
+            raise CountersMoved("another process is rebuilding the Redis counters")
+        now_s = self._rebuilder.now_us() // 1_000_000
+        counted = [word for journal_id, seq in found.items() if seq for word in (journal_id, now_s)]
+        if counted:
+            with suppress(ResponseError):  # a full Redis takes nothing; asking it is allowed
+                await self._server.command("HSET", keys.MOVED, *counted)
+        return found
 
     async def locate(self, ids: list[str]) -> dict[str, int]:
         """Ask how far these journals were counted. Raises CountersMoved, and what Redis or history raise."""
