@@ -59,3 +59,28 @@ async def test_slices_of_a_node_that_is_gone_are_let_go_by_the_one_that_takes_ov
     take_over(gone, here)
     assert await let_go(here) == [("w", ["a", "b"])]
     assert not list((gone / FOLDER).iterdir())
+
+
+async def test_what_a_worker_that_ended_held_need_not_wait_once_all_is_counted(tmp_path):
+    found = []
+
+    async def release(workspace, names):
+        found.extend(names)
+        return len(names)
+
+    async def drained(_):
+        return True
+
+    ended, killed = SliceFile(tmp_path), SliceFile(tmp_path)
+    ended.write([("w", "a")])
+    killed.write([("w", "b")])
+    assert killed._fd is not None
+    os.close(killed._fd)
+    dead = DeadSlices(tmp_path, release, drained, clock_s=lambda: 0.0)
+    await dead.look(all_counted=True)
+    assert found == []  # the first still lives
+    ended.close()
+    await dead.look()
+    assert found == []
+    await dead.look(all_counted=True)
+    assert found == ["a"]  # what the other one had asked for last may still be on its way

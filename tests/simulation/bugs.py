@@ -257,6 +257,9 @@ MUTANTS = (
     Mutant("an answer does not wait for the disk", "journal.durable:_sync", "sync_data(fd)", "pass"),
     Mutant("a node that is taken over leaves its slices", "budgets.slice_files:take_over",
            "slices.write(list(_names(file.read().decode())))", "pass"),
+    Mutant("what a node that leaves has read last is not settled", "control.process.course:_give_back",
+           "while await parts.owed.settle():", "while False:"),
+    Mutant("a node that leaves keeps its slices", "control.process.course:_give_back", "all_counted=True", ""),
     # ── what an outsider sowed, of the above ────────────────────────────────────────────────────────────────
     Mutant("a record of a dead writer ends when it is settled", "journal.recover:close_open_calls",
            "ended_at=tail.last_at", "ended_at=now_us"),

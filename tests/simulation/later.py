@@ -57,7 +57,7 @@ class Job(NamedTuple):
         return f"{self.asked.at_s:7.3f} s: {self.name} of {len(self.lines)} lines, {self.ends}; {looks}"
 
 
-def draw(seed: int, over_s: float, workspaces: int) -> tuple[list[Job], bool]:
+def draw(seed: int | str, over_s: float, workspaces: int) -> tuple[list[Job], bool]:
     """Of about every third seed; and whether control fetches what nobody does."""
     drawn = random.Random(f"{seed}/later")
     if drawn.random() > 0.35:

@@ -180,12 +180,12 @@ async def _restore(simulation: Simulation, fault: Fault, node: Node) -> None:
     """
     folder, until = str(node.directory / "journal"), simulation.loop.time() + 20.0
     node.retiring = True
-    while simulation.loop.time() < until and not (node.control and _is_done(simulation, node)):
+    while simulation.loop.time() < until and not (node.control and is_done(simulation, node)):
         for worker in node.workers.values():
             worker.process.ends = True  # it may not live to put a file back that somebody takes now
             node.run_in(worker.process, worker.stopping.set)
         await asyncio.sleep(0.2)
-    if node.control is not None and _is_done(simulation, node) and not node.off and fault in simulation.snapshots:
+    if node.control is not None and is_done(simulation, node) and not node.off and fault in simulation.snapshots:
         copy, halted = simulation.snapshots[fault], node.control.delivery.health().halted
         _shut(node)
         for name, data in _journals(simulation, folder).items():
@@ -199,7 +199,7 @@ async def _restore(simulation: Simulation, fault: Fault, node: Node) -> None:
     node.wake()
 
 
-def _is_done(simulation: Simulation, node: Node) -> bool:
+def is_done(simulation: Simulation, node: Node) -> bool:
     """It has no call open, and every sink has everything."""
     if node.control is None or len(node.processes) > 1:
         return False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
+from simulation import leaving
 from simulation.deeds import AHEAD_US
 from simulation.keyed import ring
 from simulation.later import ENVIRON
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from simulation.simulation import Simulation
 
 REDIS_URL = "redis://simulated:6379/0"
+ENDS_S = 60.0
+"""What does not end by itself for so long after it was told to is killed, as by the supervisor."""
 START_S = 0.4
 """About how long a process takes to start."""
 
@@ -118,6 +121,8 @@ class Node:
         self.lives = 0
         self.retiring = False
         """No more workers are started."""
+        self.leaving = False
+        """Nothing is started any more."""
         self._woken = asyncio.Event()
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -166,7 +171,7 @@ class Node:
             roles = [f"worker{n}" for n in range(0 if self.retiring else workers)]
             for role in ("control", *roles):
                 there = slots.get(role)
-                if (there is None or not there.alive) and not self.off:
+                if (there is None or not there.alive) and not (self.off or self.leaving):
                     start = Control if role == "control" else Worker
                     slots[role] = self.spawn(role, lambda process, start=start: start(self, process).run())
             await self._woken.wait()
@@ -179,6 +184,7 @@ class Node:
             if each is not None and each.process.name.endswith(f"/{role}"):
                 each.process.ends = True
                 self.run_in(each.process, each.stopping.set)
+                self.simulation.later(ENDS_S, self.died, each.process)  # a server that never answers holds it up
 
     def wake(self) -> None:
         """It has power again."""
@@ -283,6 +289,8 @@ class Control:
             upstream._transport = upstream._native_transport = ToProvider(simulation.provider, at_once)
         self.billing = Billing(parts.history, parts.delivery, now_us=lambda: now_us() + AHEAD_US)
         self.stopping = asyncio.Event()
+        self.ended_whole = False
+        """It has come to its end, and left nothing for the next one."""
 
     @property
     def writes(self) -> bool:
@@ -303,6 +311,7 @@ class Control:
                 tasks = course.begin(self.parts, group)
                 await self.stopping.wait()
                 await course.end(self.parts, tasks)
+            self.ended_whole = self.node.leaving and leaving.left_nothing(self.node.simulation, self.node)
         finally:
             if self.process.alive and not self.node.simulation.world.over:  # the dead do not tidy up
                 await course.close(self.parts)

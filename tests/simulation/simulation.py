@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from simulation import audit, machines
+from simulation import audit, leaving, machines
 from simulation.audit import holds
 from simulation.audit.journals import Journal
 from simulation.client import Caller, Plan, plans
@@ -161,7 +161,7 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
             for _ in range(more.randrange(6))
         ],
     )
-    return plan if plain else with_keys(by_period(profiled(written_anew(forgotten(plan)))))
+    return plan if plain else with_keys(leaving.departing(by_period(profiled(written_anew(forgotten(plan))))))
 
 
 def _settings(drawn: random.Random) -> dict[str, Any]:
@@ -265,7 +265,7 @@ class Simulation:
         supervising = [asyncio.create_task(node.supervise(plan.workers)) for node in self.nodes]
         await asyncio.sleep(0.3)
         for fault in plan.faults:
-            self.later(fault.at_s, machines.strike if fault.kind in machines.KINDS else strike, self, fault)
+            self.later(fault.at_s, STRIKE.get(fault.kind, strike), self, fault)
             machines.prepare(self, fault)
             if fault.kind.endswith("older") or fault.kind == "redis fails over":
                 self.later(max(0.0, fault.at_s - fault.amount), self._snapshot, fault)
@@ -355,8 +355,8 @@ class Simulation:
                     continue
             elif any(not process.name.endswith("control") for process in node.processes):
                 self._unsettled = f"{node.name} still has workers"
-            elif node.control is None:
-                self._unsettled = f"{node.name} has no control process"
+            elif node.control is None or node.control.process.ends:
+                self._unsettled = f"{node.name} has no control process that goes on"
             else:
                 health = node.control.delivery.health()
                 behind = {name: sink.lag_records for name, sink in health.sinks.items() if sink.lag_records != 0}
@@ -384,6 +384,9 @@ class Simulation:
         self.graves.clear()
         gc.collect()
 
+
+STRIKE = {**dict.fromkeys(machines.KINDS, machines.strike), leaving.KIND: leaving.begin}
+"""Who does it, where it is not one of the everyday faults."""
 
 SETTLING_S = 5.0
 """So long after an operator moved a file away, what was held up by it may come."""

@@ -18,6 +18,8 @@ from pathlib import Path
 from taximeter.node.replacing import sync_directory
 
 FOLDER = "slices"
+ENDED = ".ended"
+"""At the end of a file's name: its worker waited for what it had asked for, and asks for nothing more."""
 DEAD_S = 10.0
 """A file must be unlocked for so long: by then a dead worker's journal is taken over, which takes about a second."""
 
@@ -28,14 +30,14 @@ class SliceFile:
     def __init__(self, data_dir: Path) -> None:
         """Nothing is made before the first slice."""
         self._folder = data_dir / FOLDER
+        self._path = self._folder / secrets.token_hex(8)
         self._fd: int | None = None
 
     def write(self, slices: Sequence[tuple[str, str]]) -> None:
         """Write slices (workspace, name) down for good. Blocks. Raises OSError: then none of them must be asked for."""
         if self._fd is None:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            path = self._folder / secrets.token_hex(8)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
             self._fd = fd
             sync_directory(self._folder)
@@ -51,6 +53,8 @@ class SliceFile:
         """The worker ends; the control process lets go, once more, whatever it ever held: a Redis that went back since
         holds what had been given back."""
         if self._fd is not None:
+            with contextlib.suppress(OSError):
+                self._path.rename(self._path.with_name(f"{self._path.name}{ENDED}"))
             os.close(self._fd)
             self._fd = None
 
@@ -73,12 +77,14 @@ class DeadSlices:
         self._clock_s = clock_s
         self._since: dict[Path, float] = {}
 
-    async def look(self) -> None:
-        """Let go what can be. Raises redis.client.ERRORS."""
+    async def look(self, *, all_counted: bool = False) -> None:
+        """Let go what can be. `all_counted`: no journal here has an open call, so those of workers that ended in order
+        need not wait. Raises redis.client.ERRORS."""
         dead = [path for path in self._files() if _is_free(path)]
         self._since = {path: self._since.get(path, self._clock_s()) for path in dead}
         for path, since in self._since.items():
-            if self._clock_s() - since < DEAD_S or not await self._drained("redis"):
+            due = self._clock_s() - since >= DEAD_S or (all_counted and path.name.endswith(ENDED))
+            if not due or not await self._drained("redis"):
                 continue
             names: dict[str, list[str]] = {}
             for workspace, name in _names(path.read_text()):

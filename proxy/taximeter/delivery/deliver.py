@@ -15,6 +15,7 @@ from taximeter.config import JournalSettings
 from taximeter.core.errors import JournalError, NotFound, NotReady
 from taximeter.core.record import seq_of
 from taximeter.delivery.aside import Aside, Letter
+from taximeter.delivery.feed import Feed
 from taximeter.delivery.files import JournalFiles
 from taximeter.delivery.follow import Follower
 from taximeter.delivery.health import Drained, Replayed, Writers
@@ -128,8 +129,9 @@ class Delivery:
             task = self._group.create_task(shipper.run(), name=f"deliver to {shipper.name}")
             self._running[shipper.name] = task
 
-    async def drain(self, timeout_s: float, sinks: Sequence[str] = ("history",)) -> Drained:
-        """Wait, bounded, until everything on disk now is in these sinks. Raises KeyError for an unknown sink."""
+    async def drain(self, timeout_s: float, sinks: Sequence[str] = ("history",), *, ends: bool = False) -> Drained:
+        """Wait, bounded, until everything on disk now is in these sinks; with `ends` they know of the journals' ends,
+        too. Raises KeyError for an unknown sink."""
         shippers = [self._shippers[name] for name in sinks]
         try:
             async with asyncio.timeout(timeout_s):
@@ -137,7 +139,7 @@ class Delivery:
                 goals = [(feed, feed.seq) for feed in self._files.by_id.values() if not feed.halted]
                 for feed, seq in goals:
                     for shipper in shippers:
-                        while feed.cursors.get(shipper.name, 0) < seq and not feed.halted:
+                        while not (_has(shipper, feed, seq, ends=ends) or feed.halted):
                             await self._follower.moves.wait()
         except TimeoutError:
             return Drained(complete=False, lag_seconds=max((self._lag_s(s.name) for s in shippers), default=0.0))
@@ -254,3 +256,9 @@ class Delivery:
             set_aside=shipper.setting_aside.records,
             set_aside_records=self.aside.waiting(shipper.name),
         )
+
+
+def _has(shipper: Shipper, feed: Feed, seq: int, *, ends: bool) -> bool:
+    """Whether a sink has the records of a journal up to `seq`, and where that is asked, knows of its end."""
+    untold = ends and seq and feed.ended and shipper.keeper is not None and shipper.name not in feed.told_end
+    return not untold and feed.cursors.get(shipper.name, 0) >= seq

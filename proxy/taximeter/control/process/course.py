@@ -19,6 +19,8 @@ log = logging.getLogger("taximeter.control")
 
 NOT_OPEN = "the history has not answered since the start, and is needed to know where to go on"
 """Why no sink gets anything then."""
+GIVE_BACK_S = 5.0
+"""How long the end takes at most to give back what this node holds."""
 REMIND_S = 60.0
 """How often the log says again what does not answer."""
 
@@ -38,7 +40,10 @@ def begin(parts: Parts, group: TaskGroup) -> list[Task[None]]:
 
 
 async def end(parts: Parts, tasks: list[Task[None]], *, orphaned: bool = False) -> None:
-    """Bring the last records to the sinks, then stop the tasks. `orphaned`: the next start delivers them."""
+    """Bring the last records to the sinks and give back what this node held, then stop the tasks: it may never come
+    back. `orphaned`: workers may live still, and the next start does all of it."""
+    if not orphaned:
+        await _give_back(parts, await _drain(parts))
     parts.corrections.close()
     if not orphaned:
         await _drain(parts)
@@ -92,10 +97,25 @@ async def _remind(parts: Parts) -> None:
         parts.missing.remind(parts.delivery.health().sinks)
 
 
-async def _drain(parts: Parts) -> None:
-    """The workers have ended: what they wrote reaches the durable sinks, except one that fails already."""
+async def _drain(parts: Parts) -> list[str]:
+    """The workers have ended: what they wrote reaches the durable sinks, except one that fails already. Returns those
+    that have all of it."""
     health = parts.delivery.health().sinks
     wanted = [sink.name for sink in parts.sinks if sink.durable and not health[sink.name].failing]
-    drained = await parts.delivery.drain(DRAIN_S, wanted)
+    drained = await parts.delivery.drain(DRAIN_S, wanted, ends=True)
     if not drained.complete:
         log.warning("the sinks are %.1f s behind; the next start delivers the rest", drained.lag_seconds)
+        return []
+    return wanted
+
+
+async def _give_back(parts: Parts, drained: list[str]) -> None:
+    """Settle what the last calls told of those that are billed later, which no other node does; let go the slices of
+    workers that have ended. What cannot be done now is the next start's, or of who adopts this directory."""
+    with contextlib.suppress(TimeoutError, TaximeterError, *ERRORS):
+        async with asyncio.timeout(GIVE_BACK_S):
+            if parts.history.name in drained:
+                while await parts.owed.settle():
+                    pass
+            if parts.counters.name in drained and not parts.delivery.in_flight():
+                await parts.slices.look(all_counted=True)

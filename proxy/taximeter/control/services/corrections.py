@@ -29,6 +29,7 @@ DRAIN_S = 60.0
 """How long a repricing waits until history has what is in the journals, before and after."""
 LISTED_S = 2.0
 """How long a list of charges waits for what is on its way to history."""
+ENDING = "This process is ending; nothing more is corrected by it."
 WORKER = "control"
 """The writer's name in the journal's header."""
 
@@ -55,6 +56,7 @@ class Corrections:
         self._prices = prices
         self._make_journal = journal
         self._journal: Journal | None = None
+        self._closed = False
         self._lock = asyncio.Lock()
 
     async def reprice(self, filters: Filters, *, dry_run: bool) -> RepriceResponse:
@@ -104,6 +106,8 @@ class Corrections:
 
     def note(self, record: Record) -> None:
         """Write down what was told of a call that is billed later. Raises JournalError."""
+        if self._closed:
+            raise JournalError(ENDING)
         self._opened().append(record)
 
     async def _up_to_date(self) -> None:
@@ -112,12 +116,15 @@ class Corrections:
             raise NotReady("HistoryReader does not have everything that is in the journal yet; try again later.")
 
     def _opened(self) -> Journal:
+        if self._closed:  # a journal begun now would not be ended before the next start
+            raise NotReady(ENDING)
         if self._journal is None:
             self._journal = self._make_journal()
         return self._journal
 
     def close(self) -> None:
-        """End the journal."""
+        """End the journal; there will be no other."""
+        self._closed = True
         if self._journal is not None:
             self._journal.shutdown()
 
