@@ -50,8 +50,6 @@ class Follower:
         self._wake = asyncio.Event()
         self._looks = self._covered = 0
         """Looks at the files begun; the number of the last that saw every file's end."""
-        self._scans = False
-        """Whoever waits for a look has to be told of every file, whatever the directory's time says."""
         self._held_up = False
         """The last look stopped for want of room in memory."""
         self._stopped_at: str | None = None
@@ -84,7 +82,7 @@ class Follower:
         Asked for once: a look that fails or has no room is followed by another when a sink answers, or a little later.
         """
         wanted = self._looks + 1
-        self._scans = True  # a directory's time is as coarse as the kernel's tick: a file made just now may not show
+        self._files.stamp = -1  # the directory's time is as coarse as a tick: a file made just now may not show in it
         self._wake.set()
         while self._covered < wanted:
             await self.moves.wait()
@@ -134,9 +132,8 @@ class Follower:
         self._looks += 1
         look, now_s = self._looks, time.monotonic()
         tend = now_s >= self._tend_at
-        if tend or self._scans or self._files_changed():
+        if tend or self._files_changed():
             self._files.scan()
-            self._scans = False
         try:
             self._held_up = not await self._read_all()
         finally:
