@@ -61,6 +61,8 @@ MUTANTS = (
            "self.calls.pop((closed.request_id, closed.attempt), None)", "pass"),
     Mutant("recovery does not read to the end first", "delivery.files:JournalFiles._settle_locked",
            "_read_on(feed, read)  # what", "pass  # what"),
+    Mutant("ticks are no sign of a writer's life", "journal.tail:Tail._other",
+           "self.last_at = max(self.last_at, possible(tick.at))", "pass"),
     # ── delivery ─────────────────────────────────────────────────────────────────────────────────────────────
     Mutant("an unfinished line is read", "journal.tail:Tail._whole_lines", "return data[:cut]", "return data + b'\\n'"),
     Mutant("a batch begins with the record before it", "delivery.feed:Feed._from_memory", "> after]", ">= after]"),
@@ -76,6 +78,8 @@ MUTANTS = (
     Mutant("an ended file is not read after a start", "delivery.files:JournalFiles.skip_known",
            "all(_has_all(shipper, feed, end.seq) for shipper in self.shippers)", "True"),
     Mutant("records that count differently are summed as alike", "sinks.batch:grouped", "r.outcome,", ""),
+    Mutant("a file's digest lacks lines behind a slab's last record", "journal.tail:Tail.read",
+           "self._hash.update(memoryview(data)[closed_upto:])", "pass"),
     # ── history ──────────────────────────────────────────────────────────────────────────────────────────────
     Mutant("history's cursor stays behind", "sinks.history.write.writer:Writer._apply",
            "statements.pass_on(number, batch.upto,", "statements.pass_on(number, batch.after,"),
@@ -120,6 +124,11 @@ MUTANTS = (
            "if record.track is not None:", "if False:"),
     Mutant("lost sums are taken for a new workspace", "sinks.redis.positions:Positions.meet",
            "(not generation and not added)", "False"),
+    Mutant("sums never expire", "sinks.redis.counters:_APPLY", "redis.call('EXPIREAT', key, cell.expires[k])", ""),
+    Mutant("a day's sums that are written anew go with its hours", "sinks.redis.rebuild:_writes",
+           "keys.periods(keys.hour_of(day))[3]", "keys.periods(keys.hour_of(day))[4]"),
+    Mutant("sums that were never written are believed to expire", "sinks.redis.cells:Sums.expiring",
+           "return key, expires", "self.expiries[key] = expires\n    return key, expires"),
     # ── a call's way ─────────────────────────────────────────────────────────────────────────────────────────
     Mutant("an answer leaves before its record", "gateway.relay:Relay._pass_on",
            "if not call.closed:\n        call.settle_if_known(reading, left=exchange.left and not delivered)",
@@ -164,6 +173,11 @@ MUTANTS = (
            "starts[0] > now_s - GRACE_S:", "False:"),
     Mutant("what was given back of slices is not looked at again", "budgets.slice_files:DeadSlices.look",
            "await self._release(workspace, them)", "pass"),
+    Mutant("what is charged is not looked at", "budgets.reservations:_RESERVE",
+           "left = left <= 0 and left or left - tonumber(spent[2])", "left = left"),
+    Mutant("a slice has no bottom", "gateway.admission.slices:Slices.take", "each.left -= amount", "each.left -= 0"),
+    Mutant("a letter that was refused once is given up", "sinks.webhook.store:Store.finish",
+           '"given_up": one.dead', '"given_up": True'),
     # ── sums: what an auditor that adds up as the product does would not see ─────────────────────────────────
     Mutant("cached tokens count twice", "core.totals:add",
            "cell[LLM_CACHED] += record", "cell[LLM_CACHED] += 2 * (record.cached_input_tokens or 0) or record"),
@@ -201,6 +215,9 @@ MUTANTS = (
            '"" if before is None else before.digest', '""'),
     Mutant("the check does not look at records", "evidence.check:_Checker._compare",
            "elif follow(previous, one.content) != entry.link:", "elif False:"),
+    Mutant("segments are sealed backwards", "sinks.history.write.evidence:_seal",
+           ".order_by(_SEGMENTS.journal_no, _SEGMENTS.number)",
+           ".order_by(_SEGMENTS.journal_no, _SEGMENTS.number.desc())"),
     # ── rates ────────────────────────────────────────────────────────────────────────────────────────────────
     Mutant("a window is never full", "budgets.rate_windows:_ADMIT", "elseif amount > limit - each.sum then",
            "elseif false then"),
@@ -246,6 +263,11 @@ MUTANTS = (
     Mutant("a settlement's price is not corrected", "control.services.reprice:reprice",
            "if corrected is not None and write is not None:",
            "if corrected is not None and write is not None and record.line is None:"),
+    Mutant("whoever has not claimed it settles it", "sinks.history.read.owed:unsettled", "of.node == node,",
+           "of.node >= '',"),
+    Mutant("what was corrected is stated again", "billing.books:Books._made", "stated[each.number] = missing", "pass"),
+    Mutant("a correction is in no line of its statement", "billing.books:Books._made",
+           "lines += making.corrections(missing, by, same, each.number)", "pass"),
     # ── machines that lose power, are lost, or get copies back ───────────────────────────────────────────────
     Mutant("what history has of lost lines is not written back", "journal.mend:mend",
            "for record in lost:", "for record in ():"),

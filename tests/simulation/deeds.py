@@ -16,7 +16,7 @@ from simulation import asked
 from taximeter.billing.books import Tariff
 from taximeter.billing.period import QUARTER_US, Asked, Period
 from taximeter.billing.rule import Plan
-from taximeter.core.errors import TaximeterError
+from taximeter.core.errors import NotFound, TaximeterError
 from taximeter.sinks.query import Filters
 from taximeter.sinks.redis.client import ERRORS
 
@@ -137,6 +137,9 @@ class Operators:
                 wanted = Asked(workspace=deed.workspace, period=period_of(deed.quarters, world.begins_ns))
                 await control.billing.close(wanted, Tariff(PLANS), by="simulation")
                 world.counts["statements"] += 1
+        except NotFound as error:  # nothing is recorded of the workspace, nor stated: there is nothing to close
+            world.tell(f"{deed.kind}: {error}")
+            then()
         except (TaximeterError, *ERRORS) as error:
             world.tell(f"{deed.kind}: {self._simulation.sql.told(error)}")
             if deed.quarters == LAST and "Nothing is recorded of workspace" in str(error):

@@ -142,6 +142,11 @@ def strike(simulation: Simulation, fault: Fault) -> None:
             redis.life += 1
             simulation.redis_forgot = True
             redis.forgot_s.append(world.now_s())
+        case "redis part gone":  # of those that a workspace is split into
+            redis.model.restore_only(b"tm:{w0|%d}:" % int(fault.amount), ({}, {}))
+            redis.life += 1
+            simulation.redis_forgot = True
+            redis.forgot_s.append(world.now_s())
         case "sql down":
             sql.down = True
             simulation.later(fault.amount, setattr, sql, "down", False)

@@ -54,6 +54,11 @@ class RedisModel:
             name.encode(): getattr(self, f"_{name.lower()}") for name in _COMMANDS
         }
 
+    def expires_s(self, key: bytes) -> int | None:
+        """When a key goes (s since epoch); None: never."""
+        at_ms = self._expires.get(key)
+        return None if at_ms is None else at_ms // 1_000
+
     def snapshot(self) -> Any:
         """What a replica, or a file, has of it now."""
         return copy.deepcopy((self.keys, self._expires))

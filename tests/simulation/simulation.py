@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from simulation import audit, leaving, machines
-from simulation.audit import holds
+from simulation.audit import holds, rates
 from simulation.audit.journals import Journal
 from simulation.client import Caller, Plan, plans
 from simulation.database import SHM, SqlHost, serving
@@ -32,6 +32,7 @@ from simulation.objects import Objects
 from simulation.periods import by_period
 from simulation.profiles import profiled
 from simulation.provider import Provider
+from simulation.rarer import struck
 from simulation.rates import WINDOWS, forgotten, written_anew
 from simulation.rates import draw as draw_rates
 from simulation.receiver import Receiver, receiving
@@ -161,7 +162,7 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
             for _ in range(more.randrange(6))
         ],
     )
-    return plan if plain else with_keys(leaving.departing(by_period(profiled(written_anew(forgotten(plan))))))
+    return plan if plain else struck(with_keys(leaving.departing(by_period(profiled(written_anew(forgotten(plan)))))))
 
 
 def _settings(drawn: random.Random) -> dict[str, Any]:
@@ -214,7 +215,8 @@ class Simulation:
         self.redis_forgot = False
         self.held_wrongly = ""
         """What was wrong with what calls hold of budgets, when that was seen first."""
-        if plan.budgets:
+        away = plan.settings.get("budget", {}).get("on_unavailable")
+        if plan.budgets or (plan.rates and away == "refuse"):
             self.redis.watch = self._watch
         self.operators = Operators(self)
         self.mute = False
@@ -243,7 +245,9 @@ class Simulation:
         return Node(self, f"n{n}", settings)
 
     def _watch(self) -> None:
-        if not self.held_wrongly and not self.redis_forgot:
+        if self.plan.rates and not self.held_wrongly:
+            self.held_wrongly = rates.short(self)
+        if self.plan.budgets and not self.held_wrongly and not self.redis_forgot:
             exact = self.plan.settings["budget"]["on_unavailable"] == "refuse"
             # Sums made anew have calls that history knows and that hold their part still, for a moment: too much, never
             # too little.

@@ -16,6 +16,7 @@ from taximeter.sinks.history import sums
 from taximeter.sinks.history.rows import class_key
 from taximeter.sinks.history.schema import events
 from taximeter.sinks.history.write.statements import NULLABLE, known_of
+from taximeter.sinks.redis.cells import Sums
 
 _figures = st.none() | st.integers(0, 2**40)
 _FIGURES = [
@@ -134,3 +135,18 @@ def test_a_batch_has_the_groups_of_its_records() -> None:
     records = [msgspec.structs.replace(ONE, workspace=name) for name in ("a", "b", "a")]
     groups: list[Group] = Batch(journal_id="j", after=0, upto=3, records=records).groups
     assert [(group.record.workspace, len(group.records)) for group in groups] == [("a", 2), ("b", 1)]
+
+
+def test_a_key_that_nothing_was_added_to_is_not_taken_for_one_that_expires():
+    """It may not be there: its expiry is set when something is added to it."""
+    told = Record(
+        kind="correction", request_id="r", attempt=1, started_at=0, ended_at=0, workspace="acme", track="t",
+        upstream="u", provider="p", api="batch", outcome=Outcome.OK,
+    )  # fmt: skip
+    sums = Sums("tm:{acme}:", {})
+    sums.add(grouped([told]))
+    assert (sums.keys, sums.expiries) == ([], {})
+    sums.add(grouped([msgspec.structs.replace(told, kind="usage")]))
+    assert sums.expiries.keys() == {
+        f"tm:{{acme}}:{name}" for name in ("day:1970-01-01", "hour:1970-01-01T00", "track:t")
+    }

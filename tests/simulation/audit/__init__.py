@@ -13,6 +13,7 @@ from simulation.audit import (
     budgets,
     calls,
     evidence,
+    expiries,
     journals,
     owed,
     power,
@@ -52,6 +53,7 @@ def compare(simulation: Simulation) -> None:
         thresholds.compare(simulation, records, history)
     prices.compare(simulation, records)
     redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
+    expiries.compare(simulation.redis.model, records)
     budgets.compare(simulation, records, lost, missing)
     rates.compare(simulation)
     if simulation.held_wrongly:

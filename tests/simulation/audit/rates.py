@@ -50,6 +50,27 @@ def compare(simulation: Simulation) -> None:
             _within(simulation, rate, value, stays)
 
 
+def short(simulation: Simulation) -> str:
+    """A window that knows of fewer tokens than were billed of what began in it; "": none. Looked at when a script has
+    run, of workspaces whose Redis forgot nothing, and of calls that went well from end to end."""
+    now_s, window_s = simulation.world.now_s(), simulation.plan.window_s
+    for rate in simulation.plan.rates:
+        if "tokens_per_minute" not in rate or "track" in rate or simulation.redis_forgot:
+            continue
+        billed: dict[str, int] = defaultdict(int)
+        for caller in simulation.callers:
+            plan = caller.plan
+            bill = simulation.provider.bills.get(plan.marker)
+            went_well = plan.fate == "ok" and plan.leaves_after_s is None and caller.process.alive
+            if bill is not None and went_well and _concerned(rate, caller) and caller.asked_s > now_s - window_s + 1:
+                billed[plan.workspace] += bill.prompt_tokens + bill.output_tokens
+        for workspace, tokens in billed.items():
+            key = f"tm:{{{workspace}}}:rate:tokens:{rate['name']}".encode()
+            if (known := sum(map(int, simulation.redis.model.keys.get(key, {}).values()))) < tokens:
+                return f"{key.decode()} knows of {known} tokens, and {tokens} were billed that began in it"
+    return ""
+
+
 def _by_value(simulation: Simulation, rate: dict[str, Any]) -> dict[str, list[Stay]]:
     found: dict[str, list[Stay]] = defaultdict(list)
     provider = simulation.provider

@@ -69,7 +69,6 @@ class Sums:
         key = self.prefix + key
         if not expires or self._known.get(key) == expires:
             return key, 0
-        self.expiries[key] = expires
         return key, expires
 
     def put(self, cell: Cell, targets: list[tuple[str, int]] | list[tuple[str, str]]) -> None:
@@ -85,6 +84,8 @@ class Sums:
         for key, mode in targets:
             self.keys.append(key)
             words.append(mode)
+            if mode.__class__ is int and mode:  # not of a key that nothing is added to: it may not be there
+                self.expiries[key] = mode
         words.append(len(sums) // 2)
         words += sums
 
