@@ -90,7 +90,7 @@ install-test: $(DEV)  ## the installation itself, into empty environments, with 
 	$(BIN)/python -m pytest tests/install $(ARGS)
 
 simulate: $(DEV)  ## SEEDS=50 simulated days of nodes that fail (FIRST=n, JOBS=n); SEED=n TRACE=1 tells the story of one
-	PYTHONPATH=proxy:tests $(BIN)/python -m simulation.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),50)) $(if $(FIRST),--first $(FIRST)) --jobs $(or $(JOBS),1) $(if $(TRACE),--trace) $(ARGS)
+	PYTHONPATH=proxy:tests $(BIN)/python -m simulation.runs.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),50)) $(if $(FIRST),--first $(FIRST)) --jobs $(or $(JOBS),1) $(if $(TRACE),--trace) $(ARGS)
 
 scale: $(DEV)  ## what 1,000 nodes ask of one Redis Cluster and one PostgreSQL; writes its part of docs/scaling.md
 	PYTHONPATH=proxy:tests $(BIN)/python -m scale.run $(ARGS)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from scale.servers import Asked, Servers
-from simulation.node import FlatPrices
+from simulation.actors.node import FlatPrices
 from taximeter.budgets.holdings import GATHER_S
 from taximeter.budgets.rule import Budget
 from taximeter.config import HistorySettings, RedisSettings, Settings, UpstreamSettings

@@ -16,7 +16,7 @@ from taximeter.sinks.prometheus.families import Exposition
 from taximeter.sinks.query import Filters
 
 if TYPE_CHECKING:
-    from simulation.node import Control
+    from simulation.actors.node import Control
 
 Answered = list[tuple[dict[str, str | None], int | None, dict[str, int]]]
 """Names, when it begins (µs since epoch), sums."""

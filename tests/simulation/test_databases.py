@@ -13,11 +13,11 @@ from sqlalchemy import text
 
 from ledger import T0
 from postgres import Postgres
-from simulation import sql_state
-from simulation.database import SqlHost, serving
-from simulation.sql_answers import questions
-from simulation.sql_steps import NODES, Drawing, Side, Step
-from simulation.world import World
+from simulation.compared import sql_state
+from simulation.compared.sql_answers import questions
+from simulation.compared.sql_steps import NODES, Drawing, Side, Step
+from simulation.virtual.database import SqlHost, serving
+from simulation.virtual.world import World
 from taximeter.core.errors import TaximeterError
 from taximeter.sinks.batch import Batch
 from taximeter.sinks.history.database import Database

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.bugs import MUTANTS
-from simulation.mutants import sown
-from simulation.simulation import run, scenario
+from simulation.drawn.scenario import scenario
+from simulation.simulation import run
+from simulation.sown import MUTANTS
+from simulation.sown.sowing import sown
 
 
 @pytest.mark.parametrize("seed", [0, 6])

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from simulation.disk import Disk
-from simulation.faults import Fault
-from simulation.simulation import run, scenario
-from simulation.system import installed
-from simulation.world import World
+from simulation.drawn.scenario import scenario
+from simulation.events.faults import Fault
+from simulation.simulation import run
+from simulation.virtual.disk import Disk
+from simulation.virtual.system import installed
+from simulation.virtual.world import World
 from taximeter.journal.files import make_directory
 from taximeter.node.replacing import replace_file, sync_directory
 

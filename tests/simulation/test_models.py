@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from simulation.redis_both import Both
+from simulation.compared.redis_both import Both
 
 KEYS = ("a", "b", "c")
 FIELDS = ("f", "g", ":h")

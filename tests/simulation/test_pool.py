@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from simulation.pool import Lost, spread
+from simulation.runs.pool import Lost, spread
 
 
 def _work(task: str) -> str:

@@ -8,12 +8,13 @@ import json
 import msgspec
 import pytest
 
-from simulation import hunt
-from simulation.bugs import MUTANTS
-from simulation.many import Sums, Task, drawn, many
-from simulation.run import _arguments
-from simulation.simulation import Outcome, Scenario, scenario
-from simulation.smaller import smaller, tried
+from simulation.drawn.scenario import Scenario, scenario
+from simulation.runs import hunt
+from simulation.runs.many import Sums, Task, drawn, many
+from simulation.runs.run import _arguments
+from simulation.runs.smaller import smaller, tried
+from simulation.simulation import Outcome
+from simulation.sown import MUTANTS
 
 
 def test_what_a_failure_needs_is_kept_and_nothing_else(monkeypatch):
@@ -21,7 +22,7 @@ def test_what_a_failure_needs_is_kept_and_nothing_else(monkeypatch):
         needs = plan.settings.get("journal", {}).get("fsync") == "always" and len(plan.calls) > 2 and plan.nodes == 2
         return Outcome(seed=0, counts={}, digest=0, violation=f"Uneven: {len(plan.calls)} calls" if needs else "")
 
-    monkeypatch.setattr("simulation.smaller.run", breaks)
+    monkeypatch.setattr("simulation.runs.smaller.run", breaks)
     plan = next(plan for plan in map(scenario, range(100)) if breaks(plan).violation)
     small, outcome = smaller(plan, breaks(plan), within_s=20.0)
     assert (len(small.calls), small.nodes, small.settings) == (3, 2, {"journal": {"fsync": "always"}})
@@ -33,7 +34,7 @@ def test_runs_are_added_up_over_many(tmp_path, capsys, monkeypatch):
     def spread_here(work, tasks, **_):
         return ((task, work(task)) for task in tasks)
 
-    monkeypatch.setattr("simulation.many.spread", spread_here)
+    monkeypatch.setattr("simulation.runs.many.spread", spread_here)
     file = tmp_path / "sums.json"
     for n in (2, 1):
         assert not many(n, None, calls=10, jobs=1, seconds=0.0, bound_s=9.0, smaller_s=1.0, file=file, adds=True)

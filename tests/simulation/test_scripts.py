@@ -14,10 +14,11 @@ import pytest
 from redis import Redis
 
 import taximeter
-from simulation import redis_server, world
-from simulation.redis_both import Both, answered, told
-from simulation.redis_model import RedisModel
-from simulation.simulation import run, scenario
+from simulation.compared.redis_both import Both, answered, told
+from simulation.drawn.scenario import scenario
+from simulation.simulation import run
+from simulation.virtual import redis_server, world
+from simulation.virtual.redis_model import RedisModel
 from taximeter.sinks.redis.client import Script
 
 BEGINS_NS = 4_000_000_000 * 10**9

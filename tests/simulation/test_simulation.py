@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from simulation.bugs import MUTANTS
-from simulation.mutants import sown
-from simulation.simulation import Scenario, run, scenario
+from simulation.drawn.scenario import Scenario, scenario
+from simulation.simulation import run
+from simulation.sown import MUTANTS
+from simulation.sown.sowing import sown
 from taximeter.budgets.holdings import Holdings
 
-FOUND: dict[str, int] = json.loads((Path(__file__).parent / "found.json").read_text())
+FOUND: dict[str, int] = json.loads((Path(__file__).parent / "sown/found.json").read_text())
 """Bug -> a seed that finds it (`make simulate ARGS=--mutants` writes the file)."""
 
 

@@ -12,7 +12,7 @@ from simulation.audit.sums import DAY_S, HOUR_S
 from simulation.audit.uneven import Uneven
 
 if TYPE_CHECKING:
-    from simulation.redis_model import RedisModel
+    from simulation.virtual.redis_model import RedisModel
 
 DAY_LIVES_S, HOUR_LIVES_S, TRACK_LIVES_S = 400 * DAY_S, 8 * DAY_S, 30 * DAY_S
 

@@ -14,7 +14,7 @@ from simulation.audit.sums import of
 from simulation.audit.uneven import NotYet, Uneven
 
 if TYPE_CHECKING:
-    from simulation.later import Job
+    from simulation.events.later import Job
     from simulation.simulation import Simulation
 
 Counts = Counter[tuple[str, str]]

@@ -11,7 +11,7 @@ from simulation.audit.journals import Journal, Said
 from simulation.audit.uneven import Uneven
 
 if TYPE_CHECKING:
-    from simulation.machines import Gone
+    from simulation.events.machines import Gone
     from simulation.simulation import Simulation
 
 INTERVAL_S = 0.05

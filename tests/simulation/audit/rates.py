@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from simulation.audit.uneven import NotYet, Uneven
 
 if TYPE_CHECKING:
-    from simulation.client import Caller
+    from simulation.actors.client import Caller
     from simulation.simulation import Simulation
 
 LEASE_S = 60

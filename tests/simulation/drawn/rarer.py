@@ -1,0 +1,131 @@
+"""More misfortunes that have to come together (see `profiles`), each drawn from a random stream of its own: one that is
+added changes no seed but those that are about it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from simulation.events.faults import Fault
+from simulation.events.later import draw as draw_jobs
+
+if TYPE_CHECKING:
+    from simulation.drawn.scenario import Scenario
+
+Drawn = random.Random
+
+BOUNDS = {
+    "taximeter.control.services.owed:AT_ONCE": (1, 3),
+    "taximeter.delivery.verify:AT_ONCE": (1, 2),
+    "taximeter.sinks.history.write.evidence:SEGMENT_RECORDS": (3, 10),
+    "taximeter.sinks.history.write.evidence:MANY_PIECES": (2, 5),
+    "taximeter.sinks.history.write.owed_upkeep:BITE": (1, 2),
+    "taximeter.sinks.history.write.tag_rollups:FIRST_BITE": (1, 7),
+    "taximeter.sinks.webhook.store:CUT_AT_ONCE": (1, 2),
+}
+"""Bounds of the product that a short simulation never meets (as scenario.TUNING): smaller ones."""
+
+
+def struck(plan: Scenario) -> Scenario:
+    """The plan, or what becomes of it where its seed is about one of these."""
+    for share, make in RARER:
+        drawn = random.Random(f"{plan.seed}/{make.__name__}")
+        if drawn.random() < share:
+            make(drawn, plan)
+            plan.profile = make.__name__.strip("_").replace("_", " ")
+            plan.faults.sort()
+            break
+    return plan
+
+
+def _bounds_are_small(drawn: Drawn, plan: Scenario) -> None:
+    """Whatever is done piece by piece has many pieces."""
+    plan.tuning |= {name: drawn.choice(sizes) for name, sizes in BOUNDS.items()}
+
+
+def _calls_live_on_slices(drawn: Drawn, plan: Scenario) -> None:
+    """Redis is away while more calls come than a budget holds; they take of slices. When it is back others come. In
+    requests, as of tokens calls use far less than they may."""
+    _plainly(plan)
+    plan.budgets = [{"unit": "requests", "limit": max(5, int(len(plan.calls) * drawn.uniform(0.3, 0.7)))}]
+    plan.settings["budget"] = {"on_unavailable": "slice", "slice_percent": drawn.choice((20.0, 40.0))}
+    at_s, away_s = drawn.uniform(3.0, 4.0), drawn.uniform(0.5, 2.5)
+    plan.over_s = at_s + away_s + 3.0
+    plan.faults = [Fault(at_s, "redis down", amount=away_s)]
+    if drawn.random() < 0.5:
+        kind, when_s = drawn.choice(("kill", "stop")), at_s + away_s * drawn.uniform(0.5, 1.2)
+        plan.faults.append(Fault(when_s, kind, drawn.randrange(plan.nodes), "worker0"))
+    if drawn.random() < 0.5:
+        plan.faults.append(Fault(at_s + away_s, "redis loses replies", amount=3))
+    _bursts(drawn, plan, [at_s + 0.05, at_s + away_s - 0.2, at_s + away_s + 0.1, at_s + away_s + 1.0])
+    few = 2 * plan.nodes  # who has had calls that a budget is about is given a slice of it, as long as there is room
+    early = [call._replace(at_s=1.2 + 0.3 * n, where=n) for n, call in enumerate(plan.calls[:few])]
+    plan.calls = early + plan.calls[few:]
+
+
+def _no_settlement_is_taken(drawn: Drawn, plan: Scenario) -> None:
+    """History refuses as something is about to be settled. When it takes things again, delivery still waits, and what
+    was settled then has not arrived when it is settled the next time."""
+    _plainly(plan)
+    plan.over_s = max(plan.over_s, 8.0)
+    for tries in range(100):
+        plan.jobs, plan.collects = draw_jobs(plan.seed + 1_000_003 * tries, plan.over_s, 2)
+        if sum(len(job.polls) for job in plan.jobs) > 4:
+            break
+    looks = [poll.at_s for job in plan.jobs for poll in job.polls]
+    moments = [drawn.choice(looks) + drawn.uniform(0.1, 0.9) for _ in range(5)]
+    plan.faults = [Fault(at_s, "sql refuses", amount=drawn.randrange(7, 14)) for at_s in moments]
+
+
+def _words_about_rates_are_lost(drawn: Drawn, plan: Scenario) -> None:
+    """What calls have used is told to windows that are nearly full, and whether they heard of it nobody knows."""
+    _plainly(plan)
+    plan.rates, plan.window_s = [{"name": "r-tokens", "tokens_per_minute": drawn.randrange(150, 500)}], 5
+    plan.settings["budget"] = {"on_unavailable": "refuse"}
+    plan.over_s, plan.tuning = 7.0, {}
+    plan.faults = [Fault(drawn.uniform(0.5, 7.0), "redis loses replies", amount=1) for _ in range(60)]
+    _bursts(drawn, plan, [0.6, 1.2, 1.9, 2.7, 3.6, 4.6])
+
+
+def _a_part_of_a_workspace_is_lost(drawn: Drawn, plan: Scenario) -> None:
+    """One of the slots that a split workspace is counted in is emptied."""
+    _plainly(plan)
+    plan.settings["redis"] = {"split": {"w0": drawn.choice((2, 3))}}
+    plan.audited = drawn.random() < 0.5
+    at_s = drawn.uniform(0.4, 0.8) * plan.over_s
+    plan.faults = [Fault(at_s, "redis part gone", amount=1)]
+    if not plan.audited:  # then it is noticed as long as its writer and its control live
+        plan.nodes, plan.workers = 1, 1
+        plan.settings["journal"] |= {"roll_bytes": 1 << 26}
+        plan.tuning.pop("taximeter.sinks.redis.positions:REMEMBERED", None)
+    elif drawn.random() < 0.5:
+        plan.faults.append(Fault(at_s + drawn.uniform(-0.1, 0.1), "kill", 0, "control"))
+
+
+def _plainly(plan: Scenario) -> None:
+    """Nothing else goes wrong."""
+    plan.faults, plan.deeds, plan.jobs, plan.budgets, plan.rates, plan.receiver = [], [], [], [], [], []
+    plan.collects, plan.audited = False, True
+    plan.settings["journal"] |= {"on_error": "refuse"}
+    plan.settings.pop("budget", None)
+
+
+def _bursts(drawn: Drawn, plan: Scenario, moments: list[float]) -> None:
+    """All calls are w0's, and come in bursts."""
+    plan.calls = sorted(
+        (
+            call._replace(workspace="w0", at_s=min(plan.over_s, drawn.choice(moments) + drawn.random() * 0.3))
+            for call in plan.calls
+        ),
+        key=lambda call: call.at_s,
+    )
+
+
+RARER: tuple[tuple[float, Callable[[random.Random, Any], None]], ...] = (
+    (0.03, _bounds_are_small),
+    (0.02, _calls_live_on_slices),
+    (0.02, _no_settlement_is_taken),
+    (0.02, _words_about_rates_are_lost),
+    (0.02, _a_part_of_a_workspace_is_lost),
+)

@@ -1,0 +1,47 @@
+"""Budgets, rates, thresholds."""
+
+from __future__ import annotations
+
+from simulation.sown.mutant import Mutant
+
+MUTANTS = (
+    Mutant("what calls in flight hold is not looked at", "budgets.reservations:_RESERVE",
+           "elseif tonumber(held) + tonumber(amount) > left then", "elseif false then"),
+    Mutant("a Redis that forgot decides about budgets", "budgets.reservations:_RESERVE",
+           "if not flying and (string.sub(generation", "if false and (string.sub(generation"),
+    Mutant("budgets are decided before what is held was gathered", "budgets.holdings:Holdings.secure",
+           "self._for_s(workspace, epoch) >= GATHER_S", "True"),
+    Mutant("who has begun to tell of a threshold counts as having told", "sinks.history.told:Told.claim",
+           "at=-at_us)\n        # What", "at=at_us)\n        # What"),
+    Mutant("that a threshold was told of is not noted", "budgets.watching:Watching._once",
+           'await self._history.done(f"budget:{each.key}", each.at_us)', "pass"),
+    Mutant("the last words of a period are not sent", "budgets.thresholds:just_over_us",
+           "if when.window_s or when.endless:", "if True:"),
+    Mutant("a threshold is taken for reached a little early", "budgets.thresholds:reached",
+           "100 * (spent", "110 * (spent"),
+    Mutant("a rebuild forgets the period that is just over", "budgets.periods:Period.kept_s",
+           "starts[0] > now_s - GRACE_S:", "False:"),
+    Mutant("what was given back of slices is not looked at again", "budgets.slice_files:DeadSlices.look",
+           "await self._release(workspace, them)", "pass"),
+    Mutant("what is charged is not looked at", "budgets.reservations:_RESERVE",
+           "left = left <= 0 and left or left - tonumber(spent[2])", "left = left"),
+    Mutant("a slice has no bottom", "gateway.admission.slices:Slices.take", "each.left -= amount", "each.left -= 0"),
+    Mutant("a window is never full", "budgets.rate_windows:_ADMIT", "elseif amount > limit - each.sum then",
+           "elseif false then"),
+    Mutant("a second leaves its window too soon", "budgets.rate_windows:_ADMIT",
+           "second < now_s - length then", "second < now_s - length + 2 then"),
+    Mutant("one call more is there at once", "budgets.rate_windows:_ADMIT",
+           "each.sum + each.amount > limit", "each.sum > limit"),
+    Mutant("calls that have ended count as calls at once", "budgets.rate_windows:_END",
+           "redis.call('ZREM', key, with)", "redis.call('ZCARD', key)"),
+    Mutant("what was used is taken off twice", "gateway.admission.rates:RateGate._tell",
+           "[(admitted, None) for admitted, _ in over]", "over"),
+    Mutant("a Redis that forgot windows is not told of them", "budgets.rate_windows:RateWindows._restore",
+           "if memory is None or memory.state == state:", "if True:"),
+    Mutant("a Redis that went back opens its windows again", "budgets.rate_windows:RateWindows._learn",
+           "memory.times = max(memory.times, times)", "pass"),
+    Mutant("calls that go on are not said again to a Redis that forgot", "budgets.rate_windows:RateWindows._restore",
+           "self._told.add(workspace)", "pass"),
+    Mutant("a node that is taken over leaves its slices", "budgets.slice_files:take_over",
+           "slices.write(list(_names(file.read().decode())))", "pass"),
+)  # fmt: skip
