@@ -68,6 +68,7 @@ def test_the_hunt_asks_the_seed_of_last_time_first_and_takes_none_that_fails_any
         return Outcome(seed=plan.seed, counts={}, digest=0, violation="Uneven:\n  it is" if wrong else "")
 
     monkeypatch.setattr(hunt, "MUTANTS", bugs)
+    monkeypatch.setattr(hunt, "ROOMS", {"one": bugs[:2], "another": bugs[2:]})
     monkeypatch.setattr(hunt, "FOUND", tmp_path / "found.json")
     monkeypatch.setattr(hunt, "sown", plant)
     monkeypatch.setattr(hunt, "tried", fails)
@@ -80,5 +81,6 @@ def test_the_hunt_asks_the_seed_of_last_time_first_and_takes_none_that_fails_any
     assert f"2/3 {bugs[1].name}: seed 6 (seed 7 finds it no more; 8 were tried), " in second
     assert f"3/3 {bugs[2].name}: NOT FOUND in 9 seeds" in third
     assert "2 of 3 were found" in summary[0] and "1 by the seed that found them last" in summary[0]
-    assert summary[1:] == [f"not found: {bugs[2].name}"]
+    assert summary[1] == f"not found: {bugs[2].name}"
+    assert summary[4:] == ["| one | 2 | 2 |", "| another | 1 | 0 |", "| **all** | 3 | 2 |"]
     assert json.loads(hunt.FOUND.read_text()) == {bugs[0].name: 5, bugs[1].name: 6}
