@@ -28,6 +28,9 @@ from simulation.audit.uneven import NotYet, Uneven, same
 if TYPE_CHECKING:
     from simulation.simulation import Simulation
 
+BACK = ("redis older", "redis fails over", "redis workspace older")
+"""Faults after which Redis is as it was `amount` seconds ago."""
+
 Keys = Mapping[bytes, Any]
 Sums = dict[tuple[int, str], dict[str, int]]
 
@@ -68,7 +71,8 @@ def _billed(simulation: Simulation, budget: Budget, records: list[Said]) -> None
     Of all time that needs no record; else a call belongs to the period in which its record says that it ended.
     """
     ended = {said["document"]: said["ended_at"] for said in records if "document" in said and is_call(said)}
-    calls: dict[str, list[tuple[int, int]]] = {}
+    lost_s = [(fault.at_s - fault.amount, fault.at_s) for fault in simulation.plan.faults if fault.kind in BACK]
+    calls: dict[str, list[tuple[int, int, int]]] = {}
     for caller in simulation.callers:
         plan, bill = caller.plan, simulation.provider.bills.get(caller.plan.marker)
         whose = value(budget, {"track": plan.track, "key_id": plan.key}) if plan.workspace == "w0" else None
@@ -77,11 +81,14 @@ def _billed(simulation: Simulation, budget: Budget, records: list[Said]) -> None
         came, went = bill.prompt_tokens, bill.output_tokens
         asks = int(plan.method != b"GET")
         amount = {"tokens": came + went, "input_tokens": came, "output_tokens": went, "requests": asks}[budget["unit"]]
-        calls.setdefault(whose, []).append((ended.get(plan.marker, 0), amount))
+        forgotten = any(since_s <= plan.at_s <= until_s for since_s, until_s in lost_s)
+        calls.setdefault(whose, []).append((ended.get(plan.marker, 0), amount, amount if forgotten else 0))
     for whose, amounts in calls.items():
-        for at_us, _ in amounts:
-            billed = sum(amount for other_us, amount in amounts if _in_one_period(budget, other_us, at_us))
-            if billed > budget["limit"]:
+        for at_us, _, _ in amounts:
+            together = [each for each in amounts if _in_one_period(budget, each[0], at_us)]
+            billed = sum(amount for _, amount, _ in together)
+            # a Redis that went back may have forgotten what was reserved since, for who has not reserved since
+            if billed > budget["limit"] + sum(amount for _, _, amount in together):
                 raise Uneven(f"the provider billed {billed} of {whose or 'w0'}, and its budget is {budget}")
             if period(budget) == "total":
                 break

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from simulation.events.deeds import Deed
 from simulation.events.faults import Fault
 from simulation.events.later import draw as draw_jobs
 
@@ -103,10 +104,48 @@ def _a_part_of_a_workspace_is_lost(drawn: Drawn, plan: Scenario) -> None:
         plan.faults.append(Fault(at_s + drawn.uniform(-0.1, 0.1), "kill", 0, "control"))
 
 
+def _redis_forgets_what_limits_go_by(drawn: Drawn, plan: Scenario) -> None:
+    """It is empty as a budget or a rate is nearly used up, and control stands still: nobody writes it anew."""
+    _plainly(plan)
+    most = max(4, int(len(plan.calls) * drawn.uniform(0.2, 0.5)))
+    if drawn.random() < 0.5:
+        plan.budgets = [{"unit": "requests", "limit": most}]
+    else:
+        plan.rates = [{"name": "r-requests", "requests_per_minute": most}]
+    plan.settings["budget"], plan.window_s = {"on_unavailable": "refuse"}, 5
+    plan.over_s, at_s = 8.0, drawn.uniform(3.0, 4.0)
+    forgets = drawn.choice(("redis empty", "redis older"))
+    plan.faults = [Fault(at_s, forgets, amount=drawn.uniform(0.3, 2.0))]
+    plan.faults += [Fault(at_s - 0.05, "stall", node, "control", 2.0) for node in range(plan.nodes)]
+    _bursts(drawn, plan, [at_s - 1.0, at_s - 0.6, at_s + 0.02, at_s + 0.3, at_s + 0.9])
+
+
+def _a_sink_is_behind_as_files_go(drawn: Drawn, plan: Scenario) -> None:
+    """Redis is slow, gets a few records at a time, and journals are not kept."""
+    _plainly(plan)
+    plan.settings["journal"] |= {"roll_bytes": 4_000, "keep_s": 0.0}
+    plan.tuning |= {"taximeter.delivery.shipper:BATCH_RECORDS": 3, "taximeter.delivery.follow:BUFFER_RECORDS": 4}
+    plan.over_s = 8.0
+    plan.faults = [Fault(1.0, "redis slow", amount=9.0)]
+
+
+def _another_writes_anew_what_history_lacks(drawn: Drawn, plan: Scenario) -> None:
+    """A node has counted what history does not take yet, another writes counters anew, and then no call comes."""
+    _plainly(plan)
+    plan.nodes, plan.workers, plan.over_s = 2, 1, 8.0
+    plan.settings["journal"] |= {"roll_bytes": drawn.choice((1_200, 4_000)), "keep_s": 0.0}
+    plan.calls = [call._replace(where=1) for call in plan.calls]
+    at_s = drawn.uniform(3.0, 4.0)
+    _bursts(drawn, plan, [at_s - 1.0, at_s - 0.3])
+    plan.faults = [Fault(at_s - drawn.uniform(0.2, 0.4), "sql refuses", amount=drawn.randrange(6, 12))]
+    plan.deeds = [Deed(at_s + 0.1 * n, "rebuild", 0) for n in range(4)]
+
+
 def _plainly(plan: Scenario) -> None:
     """Nothing else goes wrong."""
     plan.faults, plan.deeds, plan.jobs, plan.budgets, plan.rates, plan.receiver = [], [], [], [], [], []
-    plan.collects, plan.audited = False, True
+    plan.collects, plan.forwards, plan.audited = False, False, True
+    plan.calls = [call._replace(key="") for call in plan.calls]
     plan.settings["journal"] |= {"on_error": "refuse"}
     plan.settings.pop("budget", None)
 
@@ -128,4 +167,7 @@ RARER: tuple[tuple[float, Callable[[random.Random, Any], None]], ...] = (
     (0.02, _no_settlement_is_taken),
     (0.02, _words_about_rates_are_lost),
     (0.02, _a_part_of_a_workspace_is_lost),
+    (0.02, _redis_forgets_what_limits_go_by),
+    (0.01, _a_sink_is_behind_as_files_go),
+    (0.02, _another_writes_anew_what_history_lacks),
 )
