@@ -121,12 +121,15 @@ def _redis_forgets_what_limits_go_by(drawn: Drawn, plan: Scenario) -> None:
 
 
 def _a_sink_is_behind_as_files_go(drawn: Drawn, plan: Scenario) -> None:
-    """Redis is slow, gets a few records at a time, and journals are not kept."""
+    """Redis is slow, gets a few records at a time, and journals are not kept; or control begins anew in the midst."""
     _plainly(plan)
     plan.settings["journal"] |= {"roll_bytes": 4_000, "keep_s": 0.0}
     plan.tuning |= {"taximeter.delivery.shipper:BATCH_RECORDS": 3, "taximeter.delivery.follow:BUFFER_RECORDS": 4}
     plan.over_s = 8.0
     plan.faults = [Fault(1.0, "redis slow", amount=9.0)]
+    if drawn.random() < 0.5:
+        moments = [drawn.uniform(1.5, 8.0) for _ in range(5)]
+        plan.faults += [Fault(at_s, "kill", node, "control") for at_s in moments for node in range(plan.nodes)]
 
 
 def _another_writes_anew_what_history_lacks(drawn: Drawn, plan: Scenario) -> None:
