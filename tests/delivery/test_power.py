@@ -95,6 +95,35 @@ async def test_a_call_whose_end_was_torn_out_of_the_middle_is_not_settled_again(
         assert not delivery.health().in_flight
 
 
+async def test_mending_that_was_cut_short_settles_no_call_again(tmp_path: Path) -> None:
+    """Control dies after any of its writes: the next one knows still which calls are over, though none of the lines
+    written by then tells of those that were torn out of the middle."""
+    opened = [Line(open=opening(name)) for name in ("r1", "r2", "r3", "r4", "r5")]
+    closed = [closing(ID, n) for n in (1, 2, 3, 4)]
+    path = written(tmp_path, [*opened, *closed], ID, "another")
+    digest, records = digest_upto(path, 4), [each.close for each in closed if each.close is not None]
+    *kept, _ = path.read_bytes().splitlines(keepends=True)
+    kept[7] = bytes(len(kept[7]) - 1) + b"\n"  # of r2
+    path.write_bytes(b"".join(kept))
+    fd, tail = lock_if_free(path), Tail(path)
+    assert fd is not None
+    tail.read()
+    mend(fd, tail, 6, records[1:], now_us=now_us())
+    os.close(fd)
+    appended = path.read_bytes().splitlines(keepends=True)[len(kept) :]
+    assert len(appended) == 3
+    for count in range(4):
+        path.write_bytes(b"".join([*kept, *appended[:count]]))
+        history, redis = KeepingSink(), MemorySink("redis")
+        history.states[ID], history.at[ID] = JournalState(seq=4, digest=digest, ended=False), 4
+        history.applied, redis.at[ID] = [*records], 6
+        async with delivering(tmp_path, history, redis) as delivery:
+            await until(delivery, lambda history=history: history.states[ID].ended)
+            assert not delivery.health().halted
+        assert history.names == ["r1", "r2", "r3", "r4", "r5"]
+        assert (redis.names, redis.at[ID]) == (["r5"], 7)
+
+
 async def test_it_waits_for_a_sink_that_does_not_answer(tmp_path: Path) -> None:
     path, history = shortened(tmp_path, 4)
     redis, down = MemorySink("redis"), True
@@ -191,16 +220,16 @@ def test_a_mended_file_departs_only_where_numbers_are_missing(tmp_path: Path) ->
     assert departs(path, 2, "its bytes were others", ended=True) is None
     assert departs(path, 5, "its bytes were others", ended=False) is None
     assert departs(path, 6, "", ended=False) == "records up to seq 6 were delivered from it, but it ends before"
-    assert rest_of(path) == ("another", 5, AT + 5, True, False)
+    assert rest_of(path) == ("another", 5, AT + 5, True, False, 2, AT + 5)
 
 
 def test_what_is_left_of_a_file(tmp_path: Path) -> None:
     path = written(tmp_path, [closing(ID, 3), Line(cut=Cut(seq=7, at=AT)), Line(end=End(seq=7, at=AT))], ID, "b")
-    assert rest_of(path) == ("b", 7, AT, True, True)
+    assert rest_of(path) == ("b", 7, AT, True, True, 0, AT)
     path.write_bytes(path.read_bytes() + b'{"close":torn\n{"cut":torn\n')
     assert rest_of(path).seq == 7
     path.write_bytes(b"")
-    assert rest_of(path) == ("", 0, 0, False, False)
+    assert rest_of(path) == ("", 0, 0, False, False, 0, 0)
 
 
 def test_starts_of_a_machine_are_told_apart_where_they_are_known() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from taximeter.delivery.feed import RESTORED, Feed
 from taximeter.journal.machine import boot_id, is_earlier
-from taximeter.journal.mend import rest_of
+from taximeter.journal.mend import is_left_open, rest_of
 from taximeter.journal.read import departs
 from taximeter.sinks.sink import JournalKeeper
 
@@ -31,6 +31,8 @@ async def verify(keeper: JournalKeeper, name: str, feeds: Sequence[Feed]) -> Non
             elif state.ended:
                 feed.had_ended = True
                 feed.told_end.add(name)
+            if reason is None and await asyncio.to_thread(is_left_open, feed.tail.path, boot_id()):
+                await _mended(keeper, feed, state.seq)
         feed.verified.add(name)
         feed.sound = True
 
@@ -42,6 +44,19 @@ async def _lost_power(keeper: JournalKeeper, feed: Feed, seq: int) -> bool:
         return True  # a power loss kept the name, but no line
     if rest.ended or rest.seq >= seq or not is_earlier(rest.boot, boot_id()):
         return False
-    found = await keeper.beyond(feed.journal_id, rest.seq, rest.last_at)
+    return await _known(keeper, feed, rest.whole, rest.whole_at) or await _known(keeper, feed, rest.seq, rest.last_at)
+
+
+async def _mended(keeper: JournalKeeper, feed: Feed, seq: int) -> None:
+    """Whoever mended a file may have died before it was ended. The lines it wrote fill the numbers, and tell nothing of
+    the calls whose close lines were torn out before: they are open in it still, and over."""
+    rest = await asyncio.to_thread(rest_of, feed.tail.path)
+    if rest.begun and not rest.ended and rest.whole < seq:
+        await _known(keeper, feed, rest.whole, rest.whole_at)
+
+
+async def _known(keeper: JournalKeeper, feed: Feed, seq: int, since_us: int) -> bool:
+    """Whether single records of that time are remembered; those behind `seq` are `feed.lost` then."""
+    found = await keeper.beyond(feed.journal_id, seq, since_us)
     feed.lost = found or []
     return found is not None

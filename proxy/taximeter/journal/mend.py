@@ -17,6 +17,8 @@ from typing import NamedTuple
 from taximeter.core.lines import Cut, Line
 from taximeter.core.record import Record, possible, seq_of
 from taximeter.journal.format import CLOSE, END, UNREADABLE, close_line, encode, header_of
+from taximeter.journal.machine import is_earlier
+from taximeter.journal.read import last_line
 from taximeter.journal.recover import append
 from taximeter.journal.skimmed import CUT, given
 from taximeter.journal.tail import Tail, decode_record
@@ -36,6 +38,20 @@ class Rest(NamedTuple):
     begun: bool
     """It has its first line."""
     ended: bool
+    whole: int
+    """Up to here every close line itself is in it."""
+    whole_at: int
+    """When the last of those calls ended, else when it was begun (µs)."""
+
+
+def is_left_open(path: Path, boot: str) -> bool:
+    """Whether it was begun before this start of the machine, and not ended. Raises OSError."""
+    with path.open("rb") as file:
+        try:
+            header = header_of(file.readline(), path.stem)
+        except UNREADABLE:
+            return False
+    return is_earlier(header.boot, boot) and last_line(path) is None
 
 
 def rest_of(path: Path) -> Rest:
@@ -44,26 +60,30 @@ def rest_of(path: Path) -> Rest:
         try:
             header = header_of(file.readline(), path.stem)
         except UNREADABLE:
-            return Rest("", 0, 0, begun=False, ended=False)
+            return Rest("", 0, 0, begun=False, ended=False, whole=0, whole_at=0)
         seq, last_at, ended = 0, possible(header.started_at), False
+        whole, whole_at = 0, last_at
         for line in file:
             if line.startswith(CLOSE):
                 with suppress(*UNREADABLE):
                     record = decode_record(line)
                     if seq_of(record.event_id) == seq + 1:
                         seq, last_at = seq + 1, max(last_at, record.ended_at)
+                    if seq_of(record.event_id) == whole + 1:
+                        whole, whole_at = whole + 1, max(whole_at, record.ended_at)
             elif line.startswith(CUT):
                 seq = max(seq, given(line))
             ended = ended or line.startswith(END)
-    return Rest(header.boot, seq, last_at, begun=True, ended=ended)
+    return Rest(header.boot, seq, last_at, begun=True, ended=ended, whole=whole, whole_at=whole_at)
 
 
 def mend(fd: int, tail: Tail, known: int, lost: Iterable[Record], *, now_us: int) -> None:
     """Have a file go on behind seq `known`, with those `lost` records that history has; `fd` holds its lock.
 
     A call whose close line was torn out of the middle is over; its number lies before others, so it is not written.
-    `tail` has read it to its end, and reads on what is appended here. May be done again after it was cut short. Raises
-    OSError; what is written by then is whole.
+    `tail` has read it to its end, and reads on what is appended here. May be done again after it was cut short: with
+    every record again that history has behind the first gap, as the lines written here tell of no call that is over.
+    Raises OSError; what is written by then is whole.
     """
     log.error(
         "journal %s: its machine lost power; it ends at seq %d, and was delivered up to %d: it goes on from there",
