@@ -107,10 +107,10 @@ def _a_part_of_a_workspace_is_lost(drawn: Drawn, plan: Scenario) -> None:
 def _redis_forgets_what_limits_go_by(drawn: Drawn, plan: Scenario) -> None:
     """It is empty as a budget or a rate is nearly used up, and control stands still: nobody writes it anew."""
     _plainly(plan)
-    most = max(4, int(len(plan.calls) * drawn.uniform(0.2, 0.5)))
-    if drawn.random() < 0.5:
-        plan.budgets = [{"unit": "requests", "limit": most}]
-    else:
+    most, which = max(4, int(len(plan.calls) * drawn.uniform(0.2, 0.5))), drawn.randrange(3)
+    if which != 0:
+        plan.budgets = [{"unit": "requests", "limit": most if which == 1 else 2 * most}]
+    if which != 1:
         plan.rates = [{"name": "r-requests", "requests_per_minute": most}]
     plan.settings["budget"], plan.window_s = {"on_unavailable": "refuse"}, 5
     plan.over_s, at_s = 8.0, drawn.uniform(3.0, 4.0)
