@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +30,15 @@ def test_one_seed_is_one_history():
     )
     assert (first.digest, first.counts) == (again.digest, again.counts) == (told.digest, told.counts)
     assert first.counts["calls"] and told.story and not first.story
+
+
+def test_one_seed_is_one_history_in_every_process():
+    """However its sets are ordered, by words or by where in memory something is; 45 has budgets of many values."""
+    here = run(scenario(45, calls=60))
+    asks = "from simulation.test_simulation import *; print(run(scenario(45, calls=60)).digest)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "5"}
+    there = subprocess.run([sys.executable, "-c", asks], env=environment, capture_output=True, text=True, check=True)
+    assert int(there.stdout) == here.digest
 
 
 def test_no_real_clock_is_asked():

@@ -38,6 +38,11 @@ class Remembering(Protocol):
     async def tallied(self, workspace: str, tallies: Sequence[Tally], now_us: int) -> list[TallySum]: ...
 
 
+def _place(allowance: Allowance) -> tuple[str, tuple[str, ...]]:
+    """In the order of these budgets are looked at and told of: the same, whatever order sets have."""
+    return allowance.budget.id, allowance.values
+
+
 class Watching:
     """Of one node. `look` raises redis.client.ERRORS and HistoryUnavailable; what was not looked at is next time."""
 
@@ -84,7 +89,8 @@ class Watching:
         ]
         allowances += self._of_values(budgets)
         in_force = {budget.id for budget in budgets}
-        allowances += {each for each in self._unsure if each.budget.id in in_force}.difference(allowances)
+        unsure = {each for each in self._unsure if each.budget.id in in_force}.difference(allowances)
+        allowances += sorted(unsure, key=_place)
         unsure = {each.allowance for each in await self._seen(allowances, now_us, now_us) if not await self._once(each)}
         late: dict[int, list[Allowance]] = {}
         for allowance in allowances:
@@ -125,7 +131,7 @@ class Watching:
             for budget in several.of_workspace(workspace):
                 if tally in (budget.tally, budget.tally.widest) and (allowance := budget.of_values(values)) is not None:
                     found[allowance] = None
-        return list(found)
+        return sorted(found, key=_place)
 
     def _note(self, allowance: Allowance, stands: Spent, now_us: int) -> None:
         budget = allowance.budget
