@@ -164,11 +164,14 @@ class Simulation:
         workers = [worker for _, worker in sorted(node.workers.items())]
         if not workers:
             self.unserved += 1
+            self.world.tell(f"{plan.marker} finds no worker of {node.name}")
             return
         worker = workers[plan.where // 64 % len(workers)]
         caller = Caller(self.world, plan, worker.process, secret(plan.key))
         self.callers.append(caller)
         self.world.counts["calls"] += 1
+        method, target = plan.method.decode(), plan.target.decode()
+        self.world.tell(f"{plan.marker} of {plan.workspace} comes to {worker.process.name}: {method} {target}")
         node.run_in(worker.process, caller.call, worker.service)
         if plan.leaves_after_s is not None:
             self.later(plan.leaves_after_s, node.run_in, worker.process, caller.leave)

@@ -45,6 +45,38 @@ def test_runs_are_added_up_over_many(tmp_path, capsys, monkeypatch):
     assert f"{sums.counts['calls']} calls" in capsys.readouterr().out
 
 
+def test_who_is_interrupted_keeps_the_sums_so_far(tmp_path, monkeypatch):
+    def spread_here(work, tasks, **_):
+        yield (task := next(tasks)), (Outcome(seed=task.seed, counts={"calls": 7}, digest=0), 0.1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("simulation.runs.many.spread", spread_here)
+    file = tmp_path / "sums.json"
+    file.write_text('{"seeds": 3, "next_seed": 3, "counts": {"calls": 1, "letters": 2}}')  # as an earlier run said it
+    with pytest.raises(KeyboardInterrupt):
+        many(9, None, calls=1, jobs=1, seconds=0.0, bound_s=9.0, smaller_s=1.0, file=file, adds=True)
+    sums = msgspec.json.decode(file.read_bytes(), type=Sums)
+    assert (sums.seeds, sums.next_seed, sums.counts) == (4, 4, {"calls": 8, "posts to the webhook": 2})
+    assert [each.name for each in tmp_path.iterdir()] == ["sums.json"]
+
+
+@pytest.mark.parametrize("other", ["", "[]", '{"some": "file"}', '{"counts": {"calls": "many"}}'])
+def test_a_file_of_other_counts_is_not_added_to_and_stays(other, tmp_path, capsys):
+    (file := tmp_path / "other.json").write_text(other)
+    with pytest.raises(SystemExit):
+        _arguments(["--write", str(file), "--add"])
+    assert f"{file} has no sums of earlier runs" in capsys.readouterr().err and file.read_text() == other
+
+
+@pytest.mark.parametrize(
+    "words", ["--write /", "--trace", "--seed 1 --write s.json", "--seconds -1", "--seed-seconds nan"]
+)
+def test_what_would_fail_later_or_do_nothing_is_refused_at_once(words, capsys):
+    with pytest.raises(SystemExit):  # the sums could not be written when the run was over
+        _arguments(words.split())
+    assert f"error: {'argument ' if 'seconds' in words else ''}--" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", ["--jobs 0", "--seeds 0", "--seed -1", "--seed x", "--add", "--write /no/such/file"])
 def test_a_run_that_makes_no_sense_is_refused_before_it_begins(words, capsys):
     with pytest.raises(SystemExit):  # --jobs 0 began all seeds at once, --seeds 0 kept every promise

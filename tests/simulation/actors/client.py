@@ -77,8 +77,9 @@ def plans(random: Any, count: int, over_s: float, workspaces: int) -> list[Plan]
 class Transport:
     """What the worker writes to. Behind it stands the client, who remembers."""
 
-    def __init__(self, world: World, heard: Callable[[bytes], None]) -> None:
+    def __init__(self, world: World, marker: str, heard: Callable[[bytes], None]) -> None:
         self._world = world
+        self._marker = marker
         self._heard = heard
         self.closed = False
 
@@ -86,7 +87,7 @@ class Transport:
         return self.closed
 
     def write(self, data: bytes) -> None:
-        self._world.step("bytes leave for the client")
+        self._world.step(f"{len(data)} bytes leave for the client of {self._marker}")
         if not self.closed:
             self._heard(data)
 
@@ -139,7 +140,7 @@ class Caller:
         self.whole = False
         """The end of an answer has come."""
         self._world = world
-        self._transport = Transport(world, self._hear)
+        self._transport = Transport(world, plan.marker, self._hear)
         self._exchange: Exchange | None = None
 
     def _hear(self, data: bytes) -> None:
@@ -192,6 +193,7 @@ class Caller:
 
     def leave(self) -> None:
         """In the worker: the client's end of the connection is closed."""
+        self._world.tell(f"the client of {self.plan.marker} leaves")
         self._transport.close()
         if self._exchange is not None:
             self._exchange.leave()

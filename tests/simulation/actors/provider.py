@@ -165,7 +165,7 @@ class Transport:
         response = Response(_Source())
 
         def leave(data: bytes) -> None:
-            world.step("the request leaves")
+            world.step(f"the request leaves: {marker or target.decode()}")
             if marker is None or provider.objects.concerned(method, target):
                 provider.fetched(marker, method, target, response, fate)
             else:

@@ -35,7 +35,7 @@ class Receiver:
         before = self.taken.setdefault(letter.key, letter)
         if before.body != letter.body:
             self.unlike.append(letter.key)
-        world.counts["letters"] += 1
+        world.counts["posts to the webhook"] += 1
         if self.mood == "loses the answer":
             return Attempt("no answer within 10 s")
         await asyncio.sleep(world.order.expovariate(1 / 0.01))

@@ -68,4 +68,4 @@ def compare(simulation: Simulation) -> None:
     prometheus.compare(simulation, books)
     answers.compare(simulation, records)  # last, as it asks most, and books that are not even yet are compared again
     simulation.world.counts["records"] = len(records)
-    simulation.world.counts["known lost"] = lost
+    simulation.world.counts["records known to be lost"] = lost

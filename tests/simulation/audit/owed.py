@@ -48,7 +48,7 @@ def compare(simulation: Simulation, records: list[Said], lost: int, history: sql
                 _let_go(simulation, job, promised[job.name], records)
             _as_served(simulation, job, {line for name, line in found if name == job.name}, lost)
     _as_listed(simulation, promised, found, history)
-    simulation.world.counts["objects"] = len(promised)
+    simulation.world.counts["calls billed later"] = len(promised)
     simulation.world.counts["settlements"] = found.total()
 
 

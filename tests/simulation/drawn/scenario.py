@@ -72,7 +72,8 @@ class Scenario(msgspec.Struct, kw_only=True):
         """For whoever reads the story."""
         where = f"{self.nodes} nodes with {self.workers} workers"
         lines = [f"seed {self.seed}: {len(self.calls)} calls in {self.over_s:g} s, {where}"]
-        lines.append(f"settings {self.settings}; {self.tuning}")
+        lines.append(f"settings {self.settings}")
+        lines.append(f"bounds of the product that are made small: {self.tuning or 'none'}")
         lines.append(f"budgets {self.budgets}; receiver {self.receiver}; {self.profile or 'no profile'}")
         lines.append(f"it begins {self.late_s:g} s later than usual")
         lines.append(f"rates {self.rates} in {self.window_s} s; control collects: {self.collects}")

@@ -130,7 +130,7 @@ class Operators:
                 await parts.counters.rebuild()
             elif deed.kind == "seal":
                 await parts.history.seal_evidence(world.wall_ns() // 1_000, [asked.signer()])
-                world.counts["seals"] += 1
+                world.counts["signed roots of evidence"] += 1
             elif deed.kind == "reprice":
                 await parts.corrections.reprice(Filters(), dry_run=False)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simulation.virtual.disk import Trouble
+from simulation.virtual.disk import Open, Trouble
 
 if TYPE_CHECKING:
     from simulation.actors.node import Node
@@ -95,6 +95,9 @@ def draw(random: Any, count: int, over_s: float, nodes: int, workers: int, kinds
 def strike(simulation: Simulation, fault: Fault) -> None:
     """It happens now. What lasts ends by itself."""
     world, node = simulation.world, simulation.nodes[fault.node]
+    if (fault.role and not _of(node, fault.role)) or (fault.kind == "file taken" and not _held(simulation, node)):
+        world.tell(f"FAULT {fault}: there is nothing that it could strike")
+        return
     world.counts["faults"] += 1
     world.tell(f"FAULT {fault}")
     redis, sql = simulation.redis, simulation.sql
@@ -106,8 +109,7 @@ def strike(simulation: Simulation, fault: Fault) -> None:
                     world.counts["kills"] += 1
                     node.died(process)
         case "stop":
-            if _of(node, fault.role):
-                node.stop(fault.role)
+            node.stop(fault.role)
         case "stall":
             for process in _of(node, fault.role):
                 process.stands_until_ns = world.now_ns + int(fault.amount * 1e9)
@@ -179,11 +181,10 @@ def _trouble(simulation: Simulation, node: Node, trouble: Trouble, for_s: float)
     simulation.later(for_s, over)
 
 
-def _take(simulation: Simulation, node: Node) -> None:
-    """Somebody removes a journal file that is being written."""
-    disk = simulation.disk
-    folder = str(node.directory / "journal")
-    held = [
+def _held(simulation: Simulation, node: Node) -> list[Open]:
+    """Journal files that are being written."""
+    disk, folder = simulation.disk, str(node.directory / "journal")
+    return [
         each
         for each in disk.open_files.values()
         if each.process is not None
@@ -192,6 +193,10 @@ def _take(simulation: Simulation, node: Node) -> None:
         and each.inode in disk.names(folder).values()
         and each.path.endswith(".jsonl.new")
     ]
-    if held:
-        taken = simulation.world.luck.choice(held)
-        disk.take_away(folder, disk.name_of(folder, taken))
+
+
+def _take(simulation: Simulation, node: Node) -> None:
+    """Somebody removes one of them."""
+    disk, folder = simulation.disk, str(node.directory / "journal")
+    taken = simulation.world.luck.choice(_held(simulation, node))
+    disk.take_away(folder, disk.name_of(folder, taken))

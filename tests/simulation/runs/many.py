@@ -21,6 +21,14 @@ LONG = 8
 MADE_SMALLER = 3
 """So many failing seeds of a run are made smaller; the others can be, one by one."""
 PROGRESS_S = 5.0
+FORMERLY = {
+    "letters": "posts to the webhook",
+    "seals": "signed roots of evidence",
+    "objects": "calls billed later",
+    "known lost": "records known to be lost",
+    "faults met": "requests and commits that met a fault",
+}
+"""What is counted, as files of earlier runs call it."""
 
 
 class Task(NamedTuple):
@@ -31,7 +39,7 @@ class Task(NamedTuple):
     """About how many, in a short one."""
 
 
-class Sums(msgspec.Struct):
+class Sums(msgspec.Struct, forbid_unknown_fields=True):
     """What runs come to, to be added up over many of them."""
 
     seeds: int = 0
@@ -43,6 +51,11 @@ class Sums(msgspec.Struct):
     """What was counted: calls, faults (drawn, and those of them that struck), kills, records, commits …"""
     broken: dict[str, str] = {}
     """Seed -> what it breaks."""
+
+    def __post_init__(self) -> None:
+        for former, name in FORMERLY.items():
+            if former in self.counts:
+                self.counts[name] = self.counts.get(name, 0) + self.counts.pop(former)
 
     def add(self, task: Task, told: tuple[Outcome, float] | Lost) -> str:
         """Count one seed; returns what it breaks."""
@@ -95,9 +108,7 @@ def many(
     adds: bool,
 ) -> int:
     """Run them; 0 where no promise was broken. `seconds`: begin none after so long; `bound_s`: for one of them."""
-    sums = Sums()
-    if file is not None and adds and file.exists():
-        sums = msgspec.json.decode(file.read_bytes(), type=Sums)
+    sums = earlier(file) if file is not None and adds else Sums()
     first, begun_s, broken = sums.next_seed if first is None else first, time.monotonic(), dict[Task, str]()
     told_s = begun_s
 
@@ -107,24 +118,40 @@ def many(
                 return
             yield Task(seed, calls)
 
-    for task, told in spread(_simulate, tasks(), jobs=jobs, bound_s=bound_s):
-        if violation := sums.add(task, told):
-            broken[task] = violation
-            print(f"seed {task.seed}: {violation}", flush=True)
-        if time.monotonic() - told_s > PROGRESS_S:
-            told_s = time.monotonic()
-            _write(file, sums)
-            if sys.stderr.isatty():
-                print(f"\r{task.seed - first + 1} of {count} seeds, {len(broken)} failed ", end="", file=sys.stderr)
+    interrupted = False
+    try:
+        for task, told in spread(_simulate, tasks(), jobs=jobs, bound_s=bound_s):
+            if violation := sums.add(task, told):
+                broken[task] = violation
+                print(f"seed {task.seed}: {violation}", flush=True)
+            if time.monotonic() - told_s > PROGRESS_S:
+                told_s = time.monotonic()
+                _write(file, sums)
+                if sys.stderr.isatty():
+                    said = f"{task.seed - first + 1} of {count} seeds, {len(broken)} failed"
+                    print(f"\r{said} ", end="", file=sys.stderr)
+    except KeyboardInterrupt:
+        interrupted = True
     _write(file, sums)
-    print(f"{time.monotonic() - begun_s:.0f} s: {sums.shown()}")
+    print(f"{time.monotonic() - begun_s:.0f} s: {sums.shown()}", flush=True)
+    if interrupted:
+        raise KeyboardInterrupt
     _explain(broken, jobs, smaller_s)
     return 1 if broken else 0
 
 
+def earlier(file: Path) -> Sums:
+    """What earlier runs wrote there; nothing, where there is no file. Raises ValueError where something else did."""
+    if not file.exists():
+        return Sums()
+    return msgspec.json.decode(file.read_bytes(), type=Sums)
+
+
 def _write(file: Path | None, sums: Sums) -> None:
     if file is not None:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(sums), indent=1) + b"\n")
+        new = file.with_name(f".{file.name}.new")  # whoever is interrupted leaves the sums of before
+        new.write_bytes(msgspec.json.format(msgspec.json.encode(sums), indent=1) + b"\n")
+        new.replace(file)
 
 
 def _explain(broken: dict[Task, str], jobs: int, within_s: float) -> None:

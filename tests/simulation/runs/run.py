@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from simulation.runs.hunt import hunt
-from simulation.runs.many import Task, drawn, many
+from simulation.runs.many import Task, drawn, earlier, many
 from simulation.runs.smaller import smaller, tried
 from simulation.simulation import run
 
@@ -28,6 +29,17 @@ def _number(least: int) -> Callable[[str], int]:
     return number
 
 
+def _seconds(text: str) -> float:
+    """What an option takes: so long, above nothing."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return found
+
+
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
     """The command's. Ends the program where they make no sense: a run of no seed would have kept every promise."""
     parser = argparse.ArgumentParser(prog="make simulate")
@@ -38,9 +50,11 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
         "--calls", type=_number(1), default=250, help="about how many in one; each fourth has eight times as many"
     )
     parser.add_argument("--jobs", type=_number(1), default=1, help="processes side by side")
-    parser.add_argument("--seconds", type=float, default=0.0, help="begin no further seed after so long; 0: no bound")
-    parser.add_argument("--seed-seconds", type=float, default=180.0, help="a seed that takes longer hangs")
-    parser.add_argument("--smaller-seconds", type=float, default=60.0, help="how long a failing seed is made smaller")
+    parser.add_argument("--seconds", type=_seconds, default=0.0, help="begin no further seed after so long (no bound)")
+    parser.add_argument("--seed-seconds", type=_seconds, default=180.0, help="a seed that takes longer hangs")
+    parser.add_argument(
+        "--smaller-seconds", type=_seconds, default=60.0, help="how long a failing seed is made smaller"
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="the sums of the run, as JSON")
     parser.add_argument("--add", action="store_true", help="to what --write's file has of earlier runs")
     parser.add_argument(
@@ -50,9 +64,32 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     asked = parser.parse_args(words)
     if asked.add and asked.write is None:
         parser.error("--add is about the file that --write names")
-    if asked.write is not None and not asked.write.parent.is_dir():
-        parser.error(f"--write: there is no directory {asked.write.parent}")
+    if asked.trace and asked.seed is None:
+        parser.error("--trace tells the story of one seed: say which with --seed (make: SEED=n)")
+    if asked.write is not None:
+        if asked.seed is not None or asked.mutants:
+            parser.error("--write is for runs of many seeds: --seed and --mutants have no sums")
+        if why := _unwritable(asked.write):
+            parser.error(f"--write: {why}")
+    if asked.add:
+        try:
+            earlier(asked.write)
+        except (ValueError, OSError) as error:
+            parser.error(f"--add: {asked.write} has no sums of earlier runs ({error}); nothing was changed")
     return asked
+
+
+def _unwritable(file: Path) -> str:
+    """Why a file cannot be written; "": it can. Better known now than after hours."""
+    if not file.parent.is_dir():
+        return f"there is no directory {file.parent}"
+    if file.is_dir():
+        return f"{file} is a directory"
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            return ""
+    except OSError as error:
+        return f"nothing can be written in {file.parent}: {error.strerror}"
 
 
 def main() -> int:
@@ -75,6 +112,13 @@ def main() -> int:
     )
 
 
+LEGEND = """\
+seconds      node/process; what it does. Where it may die there are two lines, before the effect and after it. What no
+             process does has no name before it: calls of clients, FAULTS, what operators do. FAULTS are listed at the
+             end, below the settings and what was drawn; the last line is the verdict. `grep call-7` follows a call.
+"""
+
+
 def _one(task: Task, *, trace: bool, within_s: float) -> int:
     plan = drawn(task)
     outcome = tried(plan)
@@ -83,7 +127,7 @@ def _one(task: Task, *, trace: bool, within_s: float) -> int:
         plan, outcome = smaller(plan, outcome, within_s=within_s)
     if trace:
         outcome = run(plan, tells=True)
-        print("\n".join(outcome.story))
+        print("\n".join((LEGEND, *outcome.story)))
     print(plan.shown())
     print(outcome.violation or "every promise was kept", dict(sorted(outcome.counts.items())))
     return 1 if outcome.violation else 0
@@ -99,4 +143,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("interrupted; --write keeps the sums up to a few seconds before")
+        sys.exit("interrupted; with --write the sums so far are kept, and --add goes on behind them")

@@ -109,7 +109,7 @@ def serving(host: SqlHost) -> Iterator[None]:
             host.world.step("sql commit")
             if host.refuses:
                 host.refuses -= 1
-                host.world.counts["faults met"] += 1
+                host.world.counts["requests and commits that met a fault"] += 1
                 self.rollback()
                 raise sqlite3.OperationalError("disk I/O error")
             super().commit()
@@ -117,7 +117,7 @@ def serving(host: SqlHost) -> Iterator[None]:
             host.world.counts["commits"] += 1
             if host.loses_replies:
                 host.loses_replies -= 1
-                host.world.counts["faults met"] += 1
+                host.world.counts["requests and commits that met a fault"] += 1
                 raise sqlite3.OperationalError("the server closed the connection unexpectedly")
             host.world.step("sql committed")
 

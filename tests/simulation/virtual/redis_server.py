@@ -187,7 +187,7 @@ class _Request:
                 host.loop.call_later(0.00002, self.arrive, context=Context())
                 return
         if self._cut_at is not None:
-            host.world.counts["faults met"] += 1
+            host.world.counts["requests and commits that met a fault"] += 1
             how = "nobody hears of it" if self._silent else "its connection breaks"
             host.world.tell(f"redis: {at} of {len(self._commands)} commands were carried out, and {how}")
             if not self._silent:
