@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from simulation.audit.calls import waiting
 from simulation.audit.journals import Said
 from simulation.audit.owed import is_call
 from simulation.audit.redis import prefix
@@ -41,28 +42,33 @@ def compare(simulation: Simulation, records: list[Said], lost: int, gone: set[st
     for budget in budgets:
         if hard(budget):
             _billed(simulation, budget, records)
-    troubled = any(fault.kind in ("disk full", "disk write errors") for fault in simulation.plan.faults)
-    if not (troubled and simulation.plan.settings["journal"]["on_error"] == "pass"):
-        for said in records:  # lenient on a full disk, a worker's word of what calls may use goes with it
-            # what lets go of a charge charges nothing (`owed`)
-            if "budgets" in of(said, "tags") and is_call(said) and said.get("document") not in gone:
-                _charged(simulation, said)
-    if not budgets or lost or gone or simulation.mute:  # what a call of which nothing is recorded holds stays held
+    lenient = simulation.plan.settings["journal"]["on_error"] == "pass"
+    untold = waiting(simulation) if lenient else set()  # a worker's word of what calls may use waits with it
+    for said in records:
+        # what lets go of a charge charges nothing (`owed`)
+        if "budgets" in of(said, "tags") and is_call(said) and said.get("document") not in gone | untold:
+            _charged(simulation, said)
+    if not budgets:
         return
     keys = simulation.redis.model.keys
     space = prefix("w0").encode()
-    for key in (b"reserved", b"reserved_at"):
-        if left := keys.get(space + key):
-            raise NotYet(f"Redis: at rest {key.decode()} of w0 is {left}")
-    held = keys.get(space + b"held") or {}
-    if left := {field: n for field, n in held.items() if not field.startswith(b":") and int(n)}:
-        raise NotYet(f"Redis: at rest w0 still holds {left}")
+    if not (lost or gone or simulation.mute):  # what a call of which nothing is recorded holds stays held
+        _nothing_held(keys, space)
     error = NotYet if simulation.redis_forgot else Uneven
     mine = [said for said in records if said["workspace"] == "w0"]
     now_s = simulation.world.wall_ns() / 1e9
     for budget in budgets:
         told, due = (_asked_for(sums, budget, now_s) for sums in (_sums(keys, space, budget), _due(mine, budget)))
         same(f"Redis' sums for {budget}", told, due, error)
+
+
+def _nothing_held(keys: Keys, space: bytes) -> None:
+    for key in (b"reserved", b"reserved_at"):
+        if left := keys.get(space + key):
+            raise NotYet(f"Redis: at rest {key.decode()} of w0 is {left}")
+    held = keys.get(space + b"held") or {}
+    if left := {field: n for field, n in held.items() if not field.startswith(b":") and int(n)}:
+        raise NotYet(f"Redis: at rest w0 still holds {left}")
 
 
 def _billed(simulation: Simulation, budget: Budget, records: list[Said]) -> None:

@@ -110,8 +110,7 @@ def _figures(bill: Any, said: Said, prices: set[int]) -> None:
 
 def _seen(simulation: Simulation, by_marker: dict[str, Said], lost: int, gone: set[str]) -> None:
     """A client that has all of an answer finds it recorded as what it was."""
-    troubled = any(fault.kind in ("disk full", "disk write errors") for fault in simulation.plan.faults)
-    reached = set(simulation.provider.reached)
+    untold, reached = waiting(simulation), set(simulation.provider.reached)
     for caller in simulation.callers:
         if not caller.whole or caller.plan.marker in gone:
             continue
@@ -119,11 +118,25 @@ def _seen(simulation: Simulation, by_marker: dict[str, Said], lost: int, gone: s
         if said is None:
             if caller.status == 200 and not lost and not simulation.mute:
                 raise Uneven(f"a client has the whole answer to {marker}, which has no record")
-        elif said["outcome"] == "interrupted" and troubled:
-            continue  # its close line waited for the disk in the memory of a process that died
+        elif said["outcome"] == "interrupted" and marker in untold:
+            continue
         elif caller.status == 200 and said["outcome"] != "ok":
             raise Uneven(f"a client has the whole answer to {marker}, recorded as {said}")
         elif (
             caller.status in (402, 429) and marker not in reached and said["outcome"] not in ("refused", "interrupted")
         ):
             raise Uneven(f"a client was refused {marker} by us, and it is recorded as {said}")
+
+
+def waiting(simulation: Simulation) -> set[str]:
+    """Calls of whose lines some may have waited for a disk in the memory of a process that then died."""
+    begun_s: dict[str, float] = {}
+    for fault in simulation.plan.faults:
+        if fault.kind in ("disk full", "disk write errors"):
+            name = simulation.nodes[fault.node].name
+            begun_s[name] = min(fault.at_s, begun_s.get(name, fault.at_s))
+    return {
+        caller.plan.marker
+        for caller in simulation.callers
+        if caller.process.ended_s > begun_s.get(caller.process.node.name, float("inf"))
+    }

@@ -37,10 +37,10 @@ LABELS = ("workspace", "provider", "model", "operation", "outcome", "source")
 
 def compare(simulation: Simulation, journals: Mapping[str, Journal]) -> None:
     """Raises Uneven."""
-    stepped = any(fault.kind == "clock" for fault in simulation.plan.faults)
-    for node in simulation.nodes:
+    back = {fault.node for fault in simulation.plan.faults if fault.kind == "clock" and fault.amount < 0}
+    for n, node in enumerate(simulation.nodes):
         mine = [journal for journal in journals.values() if journal.node == node.name]
-        if node.control is None or stepped or any(journal.written_by != node.name for journal in mine):
+        if node.control is None or n in back or any(journal.written_by != node.name for journal in mine):
             continue  # what another node's journal had before it came here is told by the clock, or not
         before = node.control.passed_before
         since = [

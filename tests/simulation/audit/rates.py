@@ -6,6 +6,7 @@ in one window were admitted in it.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -43,11 +44,15 @@ def compare(simulation: Simulation) -> None:
     _nobody_is_left(simulation, NotYet if redis_was_away else Uneven)
     if settings.budget.on_unavailable == "allow" and redis_was_away:
         return
-    if simulation.redis_forgot and any(each.process.ended_s < simulation.plan.over_s for each in simulation.callers):
-        return  # what a worker admitted that is gone nobody can tell Redis again
+    # What a worker admitted that is gone nobody can tell a Redis again that forgot it: then calls are compared with
+    # those that were asked for since, of which it knows.
+    some_died = any(each.process.ended_s < simulation.plan.over_s for each in simulation.callers)
+    forgot_s = sorted(simulation.redis.forgot_s) if some_died else []
     for rate in simulation.plan.rates:
         for value, stays in _by_value(simulation, rate).items():
-            _within(simulation, rate, value, stays)
+            for known in range(len(forgot_s) + 1):
+                since = [stay for stay in stays if bisect(forgot_s, stay.asked_s) == known]
+                _within(simulation, rate, value, since)
 
 
 def short(simulation: Simulation) -> str:
