@@ -89,7 +89,7 @@ fuzz: $(DEV)  ## MINUTES=10 of random requests, answers and API calls; SEED=n be
 install-test: $(DEV)  ## the installation itself, into empty environments, with newer versions lying about (needs a package index)
 	$(BIN)/python -m pytest tests/install $(ARGS)
 
-simulate: $(DEV)  ## SEEDS=50 simulated days of nodes that fail (FIRST=n, JOBS=n); SEED=n TRACE=1 tells the story of one
+simulate: $(DEV)  ## SEEDS=50 runs of simulated nodes that fail (FIRST=n, JOBS=n); SEED=n TRACE=1 tells the story of one
 	PYTHONPATH=proxy:tests $(BIN)/python -m simulation.runs.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),50)) $(if $(FIRST),--first $(FIRST)) --jobs $(or $(JOBS),1) $(if $(TRACE),--trace) $(ARGS)
 
 scale: $(DEV)  ## what 1,000 nodes ask of one Redis Cluster and one PostgreSQL; writes its part of docs/scaling.md

@@ -220,7 +220,7 @@ def move_copies_away(simulation: Simulation, node: Node, halted: Mapping[str, st
     the power; returns the others that it names."""
     torn = {PurePosixPath(gone.path).name for gone in simulation.losses.files if gone.left.startswith(b"\0")}
     copies = halted.keys() & (simulation.losses.restored | torn)
-    for name in copies:
+    for name in sorted(copies):
         simulation.world.counts["copies noticed"] += 1
         simulation.world.tell(f"moved away: {name}, {halted[name]}")
         simulation.disk.take_away(str(node.directory / "journal"), name)
