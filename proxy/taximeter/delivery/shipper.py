@@ -26,8 +26,7 @@ SLOW_S = 1.0
 """A sink that takes longer for one batch is waited for by nobody."""
 
 ASK_AGAIN_S = 30.0
-"""How often a sink is asked where it is though nothing went wrong: what others do to it (a Redis is emptied, or written
-anew from a history that was behind) would be found out with the next record only, which may be long in coming."""
+"""How often a sink is asked where it is though nothing went wrong: another node may have set it back."""
 
 BACK_OFF_S = (0.05, 5.0)
 """First and longest wait after a failure; doubled each time, of which a random part between half and all is waited."""
