@@ -19,9 +19,10 @@ from present import present
 from taximeter.core.errors import JournalError
 from taximeter.core.lines import Tick
 from taximeter.core.record import Record
+from taximeter.delivery.health import Writers
 from taximeter.journal import durable, file
 from taximeter.journal.files import lock_if_free
-from taximeter.journal.status import read_status
+from taximeter.journal.status import StatusFile, read_status
 from waits import HANG_S
 
 
@@ -465,3 +466,29 @@ def test_what_a_killed_writer_could_not_save_is_in_its_status(tmp_path: Path) ->
     on_disk = files(tmp_path)[0].read_bytes()
     with_a_line = {n for n in range(20) if b'"r%d"' % n in on_disk}
     assert status.unsaved + status.lost == 20 - len(with_a_line)
+
+
+def test_a_status_file_that_the_disk_refuses_is_counted_when_it_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers = Writers(tmp_path)
+    (living, dead) = (StatusFile(tmp_path, node="n", worker=name) for name in ("living", "dead"))
+    living.status.lost, dead.status.lost, dead.status.unsaved = 2, 3, 1
+    living.tell()
+    dead.tell()
+    writers.refresh()
+    assert writers.lost == 5
+    dead.release()
+
+    def refused(_: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Path, "read_bytes", refused)
+        writers.refresh()
+        assert writers.lost == 5
+        assert dead.path.exists()
+    for _ in range(2):
+        writers.refresh()
+        assert (writers.lost, dead.path.exists()) == (6, False)
+    living.release()

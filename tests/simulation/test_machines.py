@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from msgspec.structs import replace
 
 from simulation.drawn.scenario import scenario
 from simulation.events.faults import Fault
+from simulation.events.leaving import lost
 from simulation.simulation import run
-from simulation.virtual.disk import Disk
+from simulation.virtual.disk import CONTROLS, STATUS, Disk, Trouble
 from simulation.virtual.system import installed
 from simulation.virtual.world import World
 from taximeter.journal.files import make_directory
@@ -46,6 +48,34 @@ def test_a_copy_that_is_put_back_is_named_and_counts_nothing_again():
 def test_a_node_lost_for_good_is_taken_over():
     seed = next(seed for seed in range(20) if scenario(seed).nodes > 1)
     assert not befallen(seed, Fault(1.5, "lost node", 1, "", 0.0), Fault(2.5, "power", 0, "", 0.5)).violation
+
+
+def test_one_that_is_lost_with_claims_is_taken_over():
+    plans = (scenario(seed, calls=60, plain=True) for seed in range(100))
+    plan = next(plan for plan in plans if not plan.jobs and lost(plan).jobs)
+    plan.faults = [fault for fault in plan.faults if fault.kind == "lost node"]
+    assert plan.faults
+    assert not run(plan).violation
+
+
+@pytest.mark.parametrize("part", [STATUS, CONTROLS])
+def test_some_files_refuse_while_others_do_not(part):
+    kinds = ("disk write errors", "disk read errors", "disk full")
+    faults = [Fault(0.5 + n, kind, 0, part, 0.8) for n, kind in enumerate(kinds)]
+    assert not befallen(2, *faults, Fault(1.7, "kill", 0, "worker0")).violation
+
+
+def test_only_what_a_trouble_is_about_is_in_trouble():
+    disk = Disk(World(7))
+    disk.mkdir("/sim/n0")
+    bad, good = (disk.open(f"/sim/n0/{name}", os.O_RDWR | os.O_CREAT) for name in ("a.status", "a.jsonl"))
+    disk.trouble["n0", STATUS] = Trouble(failing=frozenset(("write",)))
+    disk.trouble["n0", ".other"] = Trouble(full=True)
+    assert disk.write(good, b"x") == 1
+    with pytest.raises(OSError, match="Input/output"):
+        disk.write(bad, b"x")
+    disk.trouble = {("n0", ""): Trouble(failing=frozenset(("write",)))}
+    assert disk.write(bad, b"x") == 1  # a node's trouble spares it
 
 
 def test_what_is_said_to_be_durable_outlives_a_power_loss():

@@ -35,6 +35,7 @@ class Writers:
     def __init__(self, directory: Path) -> None:
         self.living: list[Status] = []
         self._directory = directory
+        self._known: dict[Path, Status] = {}
         self._errors = 0
         self._lost = 0
         self._repaired = 0
@@ -66,14 +67,24 @@ class Writers:
         return all(status.healthy for status in self.living)
 
     def refresh(self) -> None:
-        """Read every status file. What a dead writer had saved of no call at all is lost with it."""
-        living = []
+        """Read every status file. What a dead writer had saved of no call at all is lost with it.
+
+        One that the disk refuses to read stays, with what it said before: what it says is counted when it can be read.
+        """
+        known, self._known = self._known, {}
         for path in self._directory.glob(f"*{STATUS_SUFFIX}"):
             fd = _lock(path)
-            status = read_status(path)
+            try:
+                status = read_status(path)
+            except OSError:
+                if path in known:
+                    self._known[path] = known[path]
+                if fd is not None:
+                    os.close(fd)
+                continue
             if fd is None:
                 if status is not None:
-                    living.append(status)
+                    self._known[path] = status
                 continue
             if status is not None:
                 self._errors += status.errors
@@ -83,7 +94,7 @@ class Writers:
                 self._lost += status.lost + status.unsaved
             path.unlink(missing_ok=True)
             os.close(fd)
-        self.living = living
+        self.living = list(self._known.values())
 
 
 def _lock(path: Path) -> int | None:

@@ -86,8 +86,8 @@ class StatusFile:
 
 
 def read_status(path: Path) -> Status | None:
-    """The status in `path`; None where it is gone or cannot be read."""
+    """The status in `path`; None where it is gone or makes no sense. Raises OSError where the disk refuses."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Status)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None

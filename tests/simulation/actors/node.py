@@ -21,6 +21,7 @@ from simulation.events import leaving
 from simulation.events.deeds import AHEAD_US
 from simulation.events.later import ENVIRON
 from simulation.events.machines import take_along
+from simulation.virtual.disk import STATUS
 from simulation.virtual.world import CURRENT, Process
 from taximeter.billing.service import Billing
 from taximeter.budgets.rates import Rates
@@ -131,8 +132,11 @@ class Node:
         """Begin a process. `start(process)` gives its main coroutine."""
         self.lives += 1
         process = Process(f"{self.name}/{role}", self)
-        trouble = self.simulation.disk.trouble.get(self.name)
-        self.simulation.mute |= trouble is not None and trouble.full
+        troubles = self.simulation.disk.trouble.items()
+        full = any(
+            each.full and part in ("", "/journal/", STATUS) for (name, part), each in troubles if name == self.name
+        )
+        self.simulation.mute |= full
         self.processes.append(process)
         context = Context()
         context.run(CURRENT.set, process)

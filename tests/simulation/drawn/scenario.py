@@ -14,7 +14,7 @@ from simulation.drawn.profiles import profiled
 from simulation.drawn.rarer import struck
 from simulation.drawn.rates import draw as draw_rates
 from simulation.drawn.rates import forgotten, written_anew
-from simulation.events import leaving, machines
+from simulation.events import leaving, machines, paths
 from simulation.events.deeds import Deed
 from simulation.events.deeds import draw as draw_deeds
 from simulation.events.faults import EVERYDAY, FORGETFUL, Fault, draw
@@ -133,7 +133,10 @@ def scenario(seed: int, *, calls: int = 250, faults: int = 25, over: float = 1.0
             for _ in range(more.randrange(6))
         ],
     )
-    return plan if plain else struck(with_keys(leaving.departing(by_period(profiled(written_anew(forgotten(plan)))))))
+    if plain:
+        return plan
+    plan = by_period(profiled(written_anew(forgotten(plan))))
+    return struck(with_keys(paths.refusing(leaving.lost(leaving.departing(plan)))))
 
 
 def _settings(drawn: random.Random) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simulation.virtual.disk import Open, Trouble
+from simulation.virtual.disk import STATUS, Open, Trouble
 
 if TYPE_CHECKING:
     from simulation.actors.node import Node
@@ -19,7 +19,7 @@ class Fault(NamedTuple):
     kind: str
     node: int = 0
     role: str = ""
-    """Of the process it strikes."""
+    """Of the process it strikes; of a disk, the part of a path that it strikes alone."""
     amount: float = 0.0
     """Seconds or steps or commands, as the kind has it."""
 
@@ -157,9 +157,9 @@ def strike(simulation: Simulation, fault: Fault) -> None:
         case "sql loses replies":
             sql.loses_replies += int(fault.amount)
         case "disk full":
-            _trouble(simulation, node, Trouble(full=True), fault.amount)
+            _trouble(simulation, node, Trouble(full=True), fault)
         case "disk write errors" | "disk read errors" | "disk fsync errors":
-            _trouble(simulation, node, Trouble(failing=frozenset((fault.kind.split()[1],))), fault.amount)
+            _trouble(simulation, node, Trouble(failing=frozenset((fault.kind.split()[1],))), fault)
         case "file taken":
             _take(simulation, node)
         case _:
@@ -170,15 +170,16 @@ def _of(node: Node, role: str) -> list[Process]:
     return [process for process in node.processes if process.name.endswith(f"/{role}")]
 
 
-def _trouble(simulation: Simulation, node: Node, trouble: Trouble, for_s: float) -> None:
-    disk = simulation.disk
-    disk.trouble[node.name] = trouble
+def _trouble(simulation: Simulation, node: Node, trouble: Trouble, fault: Fault) -> None:
+    disk, where = simulation.disk, (node.name, fault.role)
+    disk.trouble[where] = trouble
+    simulation.mute |= fault.role == STATUS  # of what is lost meanwhile nobody can be told
 
     def over() -> None:
-        if disk.trouble.get(node.name) is trouble:
-            del disk.trouble[node.name]
+        if disk.trouble.get(where) is trouble:
+            del disk.trouble[where]
 
-    simulation.later(for_s, over)
+    simulation.later(fault.amount, over)
 
 
 def _held(simulation: Simulation, node: Node) -> list[Open]:

@@ -35,7 +35,27 @@ def departing(plan: Scenario) -> Scenario:
         return plan
     at_s = drawn.uniform(0.4, 1.0) * plan.over_s
     plan.faults.append(Fault(round(at_s, 4), KIND, plan.nodes - 1, "", float(drawn.random() < 0.4)))
-    has = drawn.choice(("", "slices", "claims"))
+    _holding(drawn, plan, drawn.choice(("", "slices", "claims")), at_s)
+    plan.faults.sort()
+    return plan
+
+
+def lost(plan: Scenario) -> Scenario:
+    """The plan, or in a share of the seeds with the last of several nodes lost for good while it holds such things: who
+    adopts its directory has to settle what it had claimed, and let go of its slices, once."""
+    drawn = random.Random(f"{plan.seed}/lost with what it holds")
+    taken = any(fault.kind in (KIND, "lost node") for fault in plan.faults)
+    if plan.nodes < 2 or plan.profile or taken or drawn.random() > 0.3:
+        return plan
+    at_s = drawn.uniform(0.4, 1.0) * plan.over_s
+    plan.faults.append(Fault(round(at_s, 4), "lost node", plan.nodes - 1))
+    _holding(drawn, plan, drawn.choice(("slices", "claims")), at_s)
+    plan.faults.sort()
+    return plan
+
+
+def _holding(drawn: random.Random, plan: Scenario, has: str, at_s: float) -> None:
+    """At that moment the last node may hold such things."""
     if has == "slices":
         plan.settings["budget"] = {**plan.settings.get("budget", {}), "on_unavailable": "slice", "slice_percent": 5.0}
         plan.budgets = plan.budgets or [{"unit": "tokens", "limit": drawn.randrange(2_000, 9_000)}]
@@ -50,8 +70,6 @@ def departing(plan: Scenario) -> Scenario:
         plan.jobs = [
             job._replace(polls=tuple(_late(drawn, poll, at_s, plan.nodes) for poll in job.polls)) for job in plan.jobs
         ]
-    plan.faults.sort()
-    return plan
 
 
 def _late(drawn: random.Random, poll: Plan, at_s: float, nodes: int) -> Plan:

@@ -76,7 +76,7 @@ class Stat(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """What is wrong with a node's disk for a while."""
+    """What is wrong with a node's disk, or with some of its files, for a while."""
 
     full: bool = False
     failing: frozenset[str] = frozenset()
@@ -84,6 +84,9 @@ class Trouble(NamedTuple):
 
 
 _WELL = Trouble()
+STATUS = ".status"
+CONTROLS = "control's journals"
+"""In place of a part of a path: whatever control does with journal files, be they its own or those it settles."""
 
 
 class Disk:
@@ -97,7 +100,8 @@ class Disk:
         self._fds = self.FIRST_FD
         self.root = self._inode("", directory=True)
         self.open_files: dict[int, Open] = {}
-        self.trouble: dict[str, Trouble] = {}
+        self.trouble: dict[tuple[str, str], Trouble] = {}
+        """By node, and by the part of a path that it is about; "": all of the node's."""
         self.removed: list[tuple[str, bytes]] = []
         """Path and bytes of every file that was removed: the auditor has them still."""
 
@@ -139,8 +143,11 @@ class Disk:
     def _touch(self, inode: Inode) -> None:
         inode.mtime_ns = self._world.wall_ns() // TICK_NS * TICK_NS
 
-    def _wrong(self, inode: Inode) -> Trouble:
-        return self.trouble.get(inode.node, _WELL)
+    def _wrong(self, inode: Inode, path: str) -> Trouble:
+        if not self.trouble:
+            return _WELL
+        found = [each for (node, part), each in self.trouble.items() if node == inode.node and _concerns(part, path)]
+        return Trouble(any(each.full for each in found), frozenset().union(*(each.failing for each in found)))
 
     # ── what processes ask ───────────────────────────────────────────────────────────────────────────────────
 
@@ -152,7 +159,7 @@ class Disk:
         if inode is None:
             if not flags & os.O_CREAT:
                 raise _error(errno.ENOENT, path)
-            if self._wrong(parent).full:
+            if self._wrong(parent, path).full:
                 raise _error(errno.ENOSPC, path)
             inode = self._inode(path.split("/")[2], directory=False)
             self._touch(inode)
@@ -197,8 +204,9 @@ class Disk:
             cut = world.luck.choice((len(data), min(page_ends, len(data)), world.luck.randrange(len(data) + 1)))
             self._put(inode, at, data[:cut])
         world.step(f"write {found.path} {_glance(data)}")
-        wrong = self._wrong(inode)
-        if "write" in wrong.failing and not found.path.endswith((".status", ".status.new")):
+        wrong = self._wrong(inode, found.path)
+        spared = found.path.endswith((".status", ".status.new")) and (inode.node, STATUS) not in self.trouble
+        if "write" in wrong.failing and not spared:
             raise _error(errno.EIO, found.path)  # where even that file cannot be written, nobody can be told of a loss
         if wrong.full:
             there = min(len(data), max(0, len(inode.data) - at))
@@ -223,7 +231,7 @@ class Disk:
 
     def read(self, fd: int, most: int, at: int | None = None) -> bytes:
         found = self._of(fd)
-        if "read" in self._wrong(found.inode).failing:
+        if "read" in self._wrong(found.inode, found.path).failing:
             raise _error(errno.EIO, found.path)
         start = found.position if at is None else at
         data = bytes(found.inode.data[start : start + most])
@@ -234,7 +242,7 @@ class Disk:
     def fsync(self, fd: int) -> None:
         found = self._of(fd)
         self._world.step(f"sync {found.path}")
-        if "fsync" in self._wrong(found.inode).failing:
+        if "fsync" in self._wrong(found.inode, found.path).failing:
             raise _error(errno.EIO, found.path)
         self.make_safe(found.inode)
         self._world.step(f"synced {found.path}")
@@ -242,7 +250,7 @@ class Disk:
     def ftruncate(self, fd: int, size: int) -> None:
         found = self._of(fd)
         self._world.step(f"truncate {found.path}")
-        if "write" in self._wrong(found.inode).failing:
+        if "write" in self._wrong(found.inode, found.path).failing:
             raise _error(errno.EIO, found.path)
         del found.inode.data[size:]
         found.inode.clean = min(found.inode.clean, size)
@@ -278,7 +286,7 @@ class Disk:
         into, there = self._parent(target)
         if inode.node != into.node:
             raise _error(errno.EXDEV, target)
-        if self._wrong(parent).full and self._world.luck.random() < 0.2:
+        if self._wrong(parent, target).full and self._world.luck.random() < 0.2:
             raise _error(errno.ENOSPC, target)
         self._name(into, there, inode)
         self._name(parent, name, None)
@@ -377,6 +385,13 @@ class Disk:
             self._name(folder, name, inode)
             self.make_safe(inode)
         self.make_safe(folder)
+
+
+def _concerns(part: str, path: str) -> bool:
+    if part != CONTROLS:
+        return part in path
+    process = CURRENT.get()
+    return process is not None and process.name.endswith("/control") and ".jsonl" in path
 
 
 def _glance(data: bytes) -> str:
