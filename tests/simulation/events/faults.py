@@ -40,6 +40,9 @@ DURATION_S = {
 }
 """Kinds that last, and how long (s)."""
 
+STRUCK = ("kill", "stop", "stall")
+"""Kinds that strike a process, where there is one."""
+
 EVERYDAY = {
     "kill": 30,
     "stop": 5,
@@ -77,7 +80,7 @@ def draw(random: Any, count: int, over_s: float, nodes: int, workers: int, kinds
             at_s = min(over_s, found[-1].at_s + random.expovariate(1 / 0.3))
         if kind in DURATION_S:
             amount = random.uniform(*DURATION_S[kind])
-        elif kind in ("kill", "stop", "stall"):
+        elif kind in STRUCK:
             role = random.choice(roles)
             amount = random.choice((0, random.randrange(10), random.randrange(100), random.randrange(600)))
             if kind == "stall":
@@ -95,7 +98,8 @@ def draw(random: Any, count: int, over_s: float, nodes: int, workers: int, kinds
 def strike(simulation: Simulation, fault: Fault) -> None:
     """It happens now. What lasts ends by itself."""
     world, node = simulation.world, simulation.nodes[fault.node]
-    if (fault.role and not _of(node, fault.role)) or (fault.kind == "file taken" and not _held(simulation, node)):
+    nobody = fault.kind in STRUCK and not _of(node, fault.role)
+    if nobody or (fault.kind == "file taken" and not _held(simulation, node)):
         world.tell(f"FAULT {fault}: there is nothing that it could strike")
         return
     world.counts["faults"] += 1
