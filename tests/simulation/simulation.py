@@ -20,6 +20,7 @@ from simulation.actors.objects import Objects
 from simulation.actors.provider import Provider
 from simulation.actors.receiver import Receiver, receiving
 from simulation.audit import holds, rates
+from simulation.audit.billed import Billed
 from simulation.audit.journals import Journal
 from simulation.drawn.keyed import secret
 from simulation.drawn.rates import WINDOWS
@@ -87,6 +88,7 @@ class Simulation:
         away = plan.settings.get("budget", {}).get("on_unavailable")
         if plan.budgets or (plan.rates and away == "refuse"):
             self.redis.watch = self._watch
+        self.billed = Billed(self)
         self.operators = Operators(self)
         self.mute = False
         """A process began on a full disk: it has no status file, and what it loses, should it die, nobody is told."""
@@ -116,12 +118,14 @@ class Simulation:
     def _watch(self) -> None:
         if self.plan.rates and not self.held_wrongly:
             self.held_wrongly = rates.short(self)
-        if self.plan.budgets and not self.held_wrongly and not self.redis_forgot:
-            exact = self.plan.settings["budget"]["on_unavailable"] == "refuse"
+        if self.plan.budgets and not self.held_wrongly:
+            exact = not self.redis_forgot and self.plan.settings["budget"]["on_unavailable"] == "refuse"
             # Sums made anew have calls that history knows and that hold their part still, for a moment: too much, never
             # too little.
             exact = exact and not any(deed.kind == "rebuild" for deed in self.plan.deeds)
             self.held_wrongly = holds.wrong(self.redis.model.keys, self.plan.budgets, exact=exact)
+        if self.plan.budgets and not self.held_wrongly:
+            self.held_wrongly = self.billed.wrong()
 
     def later(self, in_s: float, act: Any, *args: Any) -> None:
         """Have something happen in the world, by no process."""
@@ -192,6 +196,7 @@ class Simulation:
     async def _rest(self) -> None:
         """Until the books agree, or it is too late for that."""
         until = self.loop.time() + REST_S * (2 if self.losses.restored else 1)  # an audit looks twice at what is late
+        began_s = self.loop.time()
         await asyncio.sleep(1.0)
         for node in self.nodes:
             while node.restoring:
@@ -214,7 +219,8 @@ class Simulation:
                 await asyncio.sleep(9.0)
             except audit.Uneven as uneven:
                 problem = str(uneven)
-                if not self.redis_forgot or not self.plan.audited or "Redis" not in problem:
+                late = not self.plan.audited and self.loop.time() > began_s + ASKED_AGAIN_S
+                if not self.redis_forgot or late or "Redis" not in problem:
                     raise
                 await asyncio.sleep(5.0)  # the audit of Redis comes round
             else:
@@ -264,6 +270,8 @@ class Simulation:
 STRIKE = {**dict.fromkeys(machines.KINDS, machines.strike), leaving.KIND: leaving.begin}
 """Who does it, where it is not one of the everyday faults."""
 
+ASKED_AGAIN_S = 45.0
+"""By then Redis is asked again how far it has counted, though no record comes, and has what it had forgotten."""
 SETTLING_S = 5.0
 """So long after an operator moved a file away, what was held up by it may come."""
 

@@ -21,7 +21,8 @@ def call(marker: str, track: str | None = "t1") -> Plan:
 
 def test_only_of_tracks_whose_calls_are_gone_segments_are_not_compared():
     def segment(track: str, tokens: int) -> dict[str, Any]:
-        metrics = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens, "cached_tokens": 0}
+        metrics: dict[str, Any] = dict.fromkeys(webhook.METRICS, 0) | {"prompt_tokens": tokens, "total_tokens": tokens}
+        metrics |= {"call_count": 1, "model": "unknown"}
         return {"workspace": "w0", "track_id": track, "metrics": metrics}
 
     record = Said(workspace="w0", track="t1", operation="llm", outcome="ok", input_tokens=3, output_tokens=0,
@@ -61,7 +62,8 @@ def test_of_a_redis_that_forgot_calls_since_are_compared_though_a_worker_died():
                 provider=Thing(reached_s=reached_s, over_s={}, bills=bills),
                 world=World(1),
                 redis_forgot=True,
-            )  # type: ignore[arg-type]
+            ),  # type: ignore[arg-type]
+            [],
         )
 
     compare(1.0, 4.0)

@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     workspace: str
     track: str | None
     fate: str
-    """What the provider does: ok, cut, refused, unreachable."""
+    """What the provider does: ok, slow, cut, refused, unreachable."""
     leaves_after_s: float | None
     """The client goes away so long after its request."""
     where: int

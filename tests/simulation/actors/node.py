@@ -62,7 +62,8 @@ def now_us() -> int:
 
 
 class FlatPrices:
-    """1,000 nano-USD an input token, 2,000 an output token, or so many times that."""
+    """1,000 nano-USD an input token, 2,000 an output token, or so many times that; each is priced by itself, as a dead
+    worker's calls are known by their output at most."""
 
     def __init__(self, times: Callable[[], int] = lambda: 1) -> None:
         self._times = times
@@ -71,9 +72,10 @@ class FlatPrices:
         return None
 
     def cost(self, record: Record) -> tuple[int | None, str | None]:
-        if record.input_tokens is None or record.cost_note is not None:
+        known = record.input_tokens is not None or record.output_tokens is not None
+        if not known or record.cost_note is not None:
             return None, None
-        return self._times() * (record.input_tokens * 1_000 + (record.output_tokens or 0) * 2_000), "flat"
+        return self._times() * ((record.input_tokens or 0) * 1_000 + (record.output_tokens or 0) * 2_000), "flat"
 
     def dearest_nusd(self, call: Any, models: Any, tiers: Any, most: Any) -> tuple[int, bool]:
         return most.input_tokens * 1_000 + most.output_tokens * 2_000, True

@@ -104,7 +104,7 @@ class Provider:
         cut = order.randrange(len(parts) + 1) if fate == "cut" else None
         # In the worker's context: an answer's bytes arrive in the process that waits for them.
         at = self._loop.time() + order.expovariate(1 / 0.15)
-        slow = order.random() < 0.05
+        slow = order.random() < 0.05 or fate == "slow"
         for n in range(len(parts) + 1):
             if n == cut:
                 error = UpstreamCut("reset") if n else UpstreamUnreachable("closed before the head of an answer")

@@ -40,6 +40,7 @@ def compare(simulation: Simulation) -> None:
     power_lost = bool(simulation.world.counts["power losses"] or simulation.losses.restored)
     missing = power.missing(simulation)
     books = journals.read(files, simulation.journals_read, power_lost=power_lost)
+    power.numbers(simulation, books)
     lost = journals.known_lost(files, power_lost=power_lost)
     with sql.opened(simulation.sql.path) as history:
         vanished = power.vanished(simulation, books, history)
@@ -55,7 +56,7 @@ def compare(simulation: Simulation) -> None:
     redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
     expiries.compare(simulation.redis.model, records)
     budgets.compare(simulation, records, lost, missing)
-    rates.compare(simulation)
+    rates.compare(simulation, records)
     if simulation.held_wrongly:
         raise Uneven(simulation.held_wrongly)
     webhook.compare(simulation, records, missing)

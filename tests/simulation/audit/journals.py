@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from simulation.audit import interrupted
 from simulation.audit.uneven import NotYet, Uneven
 
 if TYPE_CHECKING:
@@ -115,21 +116,27 @@ def _journal(path: str, data: bytes, *, power_lost: bool) -> Journal:
         raise NotYet(f"{path} has not ended")
     journal = Journal(name.stem, name.parts[2], header["node"], [], [], lines[-1]["end"]["seq"])
     opened: Counter[tuple[str, int]] = Counter()
+    ticks: dict[tuple[str, int], Any] = {}
     alive_us = header["started_at"]
     for text, line in zip(texts[1:-1], lines[1:-1], strict=True):
         [(kind, said)] = line.items()
         if kind == "open":
             opened[said["request_id"], said.get("attempt", 1)] += 1
+        elif kind == "tick":
+            ticks[said["request_id"], said.get("attempt", 1)] = said
         elif kind == "close":
             opened[said["request_id"], said.get("attempt", 1)] -= 1
-            of_dead_writer = said["outcome"] == "interrupted" and said.get("duration_ms") is None
+            of_dead_writer = said["outcome"] == "interrupted" and not {"duration_ms", "kind", "line"} & said.keys()
             if of_dead_writer and not torn and said["ended_at"] != max(alive_us, said["started_at"]):
                 raise Uneven(f"its writer was last alive at {alive_us}, when it must have ended: {said}")
+            told = ticks.pop((said["request_id"], said.get("attempt", 1)), None)
+            if of_dead_writer and not torn and (wrong := interrupted.wrong(said, told)):
+                raise Uneven(f"by the last that its writer told, {told}, it should say {wrong}: {said}")
             journal.records.append(Said(said))
             journal.lines.append(text[len(b'{"close":') : -1])
         elif kind == "cut" and power_lost:
             torn.append(text)
-        elif kind != "tick":
+        else:
             raise Uneven(f"{path} has a line {kind} in its middle")
         alive_us = max(alive_us, said[_TOLD_AT[kind]])
     given = [str(said.get("event_id")) for said in journal.records]

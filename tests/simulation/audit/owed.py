@@ -47,7 +47,11 @@ def compare(simulation: Simulation, records: list[Said], lost: int, history: sql
             if found[job.name, ""]:
                 _let_go(simulation, job, promised[job.name], records)
             _as_served(simulation, job, {line for name, line in found if name == job.name}, lost)
-    _as_listed(simulation, promised, found, history)
+    told: dict[str, set[int]] = {}
+    for said in records:
+        if of(said, "kind") == "told":
+            told.setdefault(said["deferred"], set()).add(said["ended_at"])
+    _as_listed(simulation, promised, found, told, history)
     simulation.world.counts["calls billed later"] = len(promised)
     simulation.world.counts["settlements"] = found.total()
 
@@ -133,9 +137,17 @@ def _served(simulation: Simulation, job: Job) -> tuple[set[bool], set[bool]]:
     return whole, served
 
 
-def _as_listed(simulation: Simulation, promised: dict[str, Said], found: Counts, history: sqlite3.Connection) -> None:
-    """What the product says is owed: what has been promised and not been settled."""
-    states = {row["object"]: row["state"] for row in history.execute("SELECT object, state FROM usage_owed")}
+def _as_listed(
+    simulation: Simulation,
+    promised: dict[str, Said],
+    found: Counts,
+    told: dict[str, set[int]],
+    history: sqlite3.Connection,
+) -> None:
+    """What the product says is owed: what has been promised and not been settled, since the call ended; and when that
+    was told which settled it."""
+    rows = {row["object"]: row for row in history.execute("SELECT object, state, since, seen_at FROM usage_owed")}
+    states = {name: row["state"] for name, row in rows.items()}
     if states.keys() != promised.keys():
         raise NotYet(f"promised were {sorted(promised)}, and history has {states}")
     given_up = {"expired"} if _given_up(simulation) else set()
@@ -143,3 +155,8 @@ def _as_listed(simulation: Simulation, promised: dict[str, Said], found: Counts,
         may_be = {"ended"} if found[name, ""] else {"outstanding"} | given_up
         if state not in may_be:
             raise NotYet(f"{name} is {state}, and should be {' or '.join(may_be)}")
+        since, seen_at = rows[name]["since"], rows[name]["seen_at"]
+        if since != promised[name]["ended_at"]:
+            raise Uneven(f"{name} is owed since {since}, and was promised by {promised[name]}")
+        if state == "ended" and seen_at not in told.get(name, {seen_at}):
+            raise Uneven(f"{name} was told of at {sorted(told[name])}, and is said to have been at {seen_at}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulation.audit.journals import Journal, Said
 from simulation.audit.uneven import Uneven
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 0.05
 """`journal.fsync_interval_ms`, as its default has it."""
+FORGETFUL = ("redis empty", "redis older", "redis fails", "redis workspace", "redis part", "restored")
 SLACK_S = 0.04
 """A round that is under way is waited for, and a sync takes a while."""
 
@@ -38,6 +39,29 @@ def _hindered(simulation: Simulation, gone: Gone) -> bool:
         simulation.nodes[fault.node].name == node and (fault.kind == "stall" or fault.kind.startswith("disk"))
         for fault in simulation.plan.faults
     )
+
+
+def numbers(simulation: Simulation, books: dict[str, Journal]) -> None:
+    """A number that a sink knew when the power failed is given to no other record. Raises Uneven.
+
+    Not where Redis may have forgotten that it knew, or somebody else may have written it anew before.
+    """
+    kinds = {fault.kind for fault in simulation.plan.faults}
+    if len(simulation.nodes) > 1 or any(kind.startswith(FORGETFUL) for kind in kinds):
+        return
+    for gone in simulation.losses.files:
+        journal = books.get(PurePosixPath(gone.path).stem)
+        given = {_seq(each.said): _whose(each.said) for each in _lines(gone.before) if "ended_at" in each.said}
+        for said in () if journal is None else journal.records:
+            seq = _seq(said)
+            if seq <= gone.known and given.get(seq, _whose(said)) != _whose(said):
+                raise Uneven(
+                    f"{gone.path} gave {seq} to {given[seq]}, sinks knew it up to {gone.known}, and now: {said}"
+                )
+
+
+def _whose(said: Said) -> tuple[Any, ...]:
+    return said["request_id"], said.get("attempt", 1), said.get("kind", "usage"), said.get("line")
 
 
 def markers(gone: Gone) -> set[str]:

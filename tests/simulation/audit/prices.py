@@ -21,8 +21,9 @@ def compare(simulation: Simulation, records: list[Said]) -> None:
     for said in records:
         costs[_key(said)] += said.get("cost_nusd") or 0
     for said in records:
-        if of(said, "kind") == "usage" and said.get("input_tokens") is not None:
-            price = said["input_tokens"] * 1_000 + (said.get("output_tokens") or 0) * 2_000
+        known = said.get("input_tokens") is not None or said.get("output_tokens") is not None
+        if of(said, "kind") == "usage" and known:
+            price = (said.get("input_tokens") or 0) * 1_000 + (said.get("output_tokens") or 0) * 2_000
             due, cost = simulation.operators.price_times * price, costs[_key(said)]
             if cost != due:
                 raise Uneven(f"with its corrections it costs {cost} nano-USD, and its price is {due}: {said}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -103,3 +104,11 @@ def _cursors(keys: Keys, journals: Mapping[str, Journal], *, forgot: bool) -> No
             for journal_id, seq in value.items():
                 if int(seq) > ends.get(journal_id.decode(), 0):
                     raise Uneven(f"Redis' {key.decode()} of journal {journal_id.decode()} is at {int(seq)}, beyond it")
+    in_parts = Counter(
+        (_whole(key.decode()), journal_id)
+        for key, value in keys.items()
+        if key.endswith(b"}:cursor")
+        for journal_id in value
+    )
+    if twice := [each for each, count in in_parts.items() if count > 1]:
+        raise Uneven(f"Redis counts a journal in more than one part of a workspace: {twice[:3]}")

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from simulation.audit.journals import Said
-from simulation.audit.sums import adds, of
+from simulation.audit.sums import adds, model, of
 from simulation.audit.uneven import NotYet, Uneven
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ METRICS = {
     "completion_tokens": "llm_output_tokens",
     "total_tokens": "total_tokens",
     "cached_tokens": "llm_cached_input_tokens",
+    "input_cached_tokens": "llm_cached_input_tokens",
+    "output_reasoning_tokens": "llm_reasoning_output_tokens",
+    "input_audio_tokens": "audio_input_tokens",
+    "output_audio_tokens": "audio_output_tokens",
+    "output_accepted_prediction_tokens": "accepted_prediction_tokens",
+    "output_rejected_prediction_tokens": "rejected_prediction_tokens",
+    "call_count": "attempts",
 }
 """Of a segment, and the sums they are."""
 
@@ -65,12 +72,26 @@ def _segments(bodies: dict[str, dict[str, Any]], records: list[Said], gone: set[
         for metric in METRICS if (said["workspace"], said["track_id"]) not in unsure else ():
             came[said["workspace"], said["track_id"], metric] += said["metrics"][metric]
     due: Counter[Figure] = Counter()
+    models: set[tuple[str, str, str | None]] = set()
     for said in records:
-        if said.get("track") and of(said, "operation") == "llm" and (said["workspace"], said["track"]) not in unsure:
+        if not said.get("track") or of(said, "operation") != "llm" or of(said, "kind") != "usage":
+            continue
+        models.add((said["workspace"], said["track"], model(said)))
+        if (said["workspace"], said["track"]) not in unsure:
             sums = adds(said)
             for metric, summed in METRICS.items():
                 due[said["workspace"], said["track"], metric] += sums[summed]
+            due[said["workspace"], said["track"], "call_count"] -= sums["errors"]
     if more := came - due:
         raise Uneven(f"the webhook's receiver got more than was used: {more}")
+    for said in bodies.values():
+        figures = said["metrics"]
+        names = said["workspace"], said["track_id"], figures["model"]
+        if (
+            names[:2] not in unsure
+            and names not in models
+            and (figures["model"] is not None or figures["total_tokens"])
+        ):
+            raise Uneven(f"a segment names a model that its track did not use: {said}")
     if less := due - came:
         raise NotYet(f"the webhook's receiver still lacks {less}")

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from simulation.actors.client import Plan
 from simulation.events.deeds import Deed
 from simulation.events.faults import Fault
 from simulation.events.later import draw as draw_jobs
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from simulation.drawn.scenario import Scenario
 
 Drawn = random.Random
+FIRST = 100
+"""Of those that are about what is in `LATER`."""
 
 BOUNDS = {
     "taximeter.control.services.owed:AT_ONCE": (1, 3),
@@ -30,7 +33,7 @@ BOUNDS = {
 
 def struck(plan: Scenario) -> Scenario:
     """The plan, or what becomes of it where its seed is about one of these."""
-    for share, make in RARER:
+    for share, make in (*RARER, *(LATER if plan.seed >= FIRST else ())):
         drawn = random.Random(f"{plan.seed}/{make.__name__}")
         if drawn.random() < share:
             make(drawn, plan)
@@ -75,6 +78,7 @@ def _no_settlement_is_taken(drawn: Drawn, plan: Scenario) -> None:
         if sum(len(job.polls) for job in plan.jobs) > 4:
             break
     looks = [poll.at_s for job in plan.jobs for poll in job.polls]
+    plan.tuning["taximeter.control.services.corrections:DRAIN_S"] = 1
     moments = [drawn.choice(looks) + drawn.uniform(0.1, 0.9) for _ in range(5)]
     plan.faults = [Fault(at_s, "sql refuses", amount=drawn.randrange(7, 14)) for at_s in moments]
 
@@ -100,6 +104,9 @@ def _a_part_of_a_workspace_is_lost(drawn: Drawn, plan: Scenario) -> None:
         plan.nodes, plan.workers = 1, 1
         plan.settings["journal"] |= {"roll_bytes": 1 << 26}
         plan.tuning.pop("taximeter.sinks.redis.positions:REMEMBERED", None)
+        if random.Random(f"{plan.seed}/part of old journals").random() < 0.5:  # whose cursors nobody remembers
+            plan.settings["journal"] |= {"roll_bytes": 1_200}
+            plan.tuning["taximeter.sinks.redis.counters:_JOURNALS"] = 1
     elif drawn.random() < 0.5:
         plan.faults.append(Fault(at_s + drawn.uniform(-0.1, 0.1), "kill", 0, "control"))
 
@@ -144,6 +151,91 @@ def _another_writes_anew_what_history_lacks(drawn: Drawn, plan: Scenario) -> Non
     plan.deeds = [Deed(at_s + 0.1 * n, "rebuild", 0) for n in range(4)]
 
 
+def _history_is_away_when_the_power_fails(drawn: Drawn, plan: Scenario) -> None:
+    """Redis knows more of a journal than is left of it, and than history has."""
+    _plainly(plan)
+    plan.nodes = 1
+    plan.settings["journal"] |= {
+        "fsync": drawn.choice(("never", "interval")),
+        "roll_bytes": drawn.choice((1_500, 1 << 26)),
+    }
+    for n in range(2):
+        at_s = (0.35 + 0.4 * n + drawn.uniform(0.0, 0.15)) * plan.over_s
+        plan.faults.append(Fault(at_s - drawn.uniform(0.2, 0.8), "sql down", amount=drawn.uniform(0.9, 1.6)))
+        plan.faults.append(Fault(at_s, "power", 0, amount=drawn.uniform(0.2, 0.8)))
+
+
+def _slices_outlive_what_redis_knew(drawn: Drawn, plan: Scenario) -> None:
+    """Calls take of slices while Redis is away, and are slow; it comes back without what it knew."""
+    _plainly(plan)
+    plan.budgets = [{"unit": "tokens", "limit": drawn.randrange(2_000, 6_000)}]
+    plan.settings["budget"] = {"on_unavailable": "slice", "slice_percent": 40.0}
+    plan.nodes, at_s, away_s = 1, drawn.uniform(3.0, 4.0), drawn.uniform(0.5, 1.5)
+    plan.over_s = at_s + away_s + 6.0
+    kind = drawn.choice(("redis empty", "redis older"))
+    plan.faults = [
+        Fault(at_s, "redis down", amount=away_s),
+        Fault(at_s + away_s, kind, amount=away_s + drawn.uniform(0.5, 2.0)),
+    ]
+    _bursts(drawn, plan, [at_s + 0.05, at_s + away_s - 0.3, at_s + away_s + 2.0])
+    plan.calls = _served_early(plan, [_slow(drawn, call) for call in plan.calls])
+
+
+def _control_stands_still_over_a_dead_worker(drawn: Drawn, plan: Scenario) -> None:
+    """Its slices may be let go when it goes on, and what its calls used of them is not counted yet."""
+    _plainly(plan)
+    plan.budgets = [{"unit": "tokens", "limit": drawn.randrange(2_000, 6_000)}]
+    plan.settings["budget"] = {"on_unavailable": "slice", "slice_percent": 40.0}
+    plan.nodes, at_s = 1, drawn.uniform(3.0, 4.0)
+    plan.over_s = at_s + 15.0
+    plan.faults = [
+        Fault(at_s, "redis down", amount=2.0),
+        Fault(at_s + 1.0, "kill", 0, "worker0"),
+        Fault(at_s + 1.0 + drawn.uniform(0.55, 0.9), "stall", 0, "control", drawn.uniform(10.0, 12.0)),
+    ]
+    _bursts(drawn, plan, [at_s + 0.05, at_s + 0.4])  # what comes later would have other slices
+    plan.calls = _served_early(plan, plan.calls)
+
+
+def _redis_goes_back_when_all_is_quiet(drawn: Drawn, plan: Scenario) -> None:
+    """No record comes any more with which somebody would find that out."""
+    _plainly(plan)
+    plan.audited, plan.nodes, plan.workers = False, 1, 1
+    plan.settings["journal"] |= {"roll_bytes": 1 << 26, "keep_s": drawn.choice((3.0, 3_600.0))}
+    plan.calls = [call._replace(at_s=call.at_s * 0.6) for call in plan.calls]
+    plan.over_s += 3.0
+    plan.faults = [Fault(plan.over_s - 0.5, "redis older", amount=drawn.uniform(0.4, 0.8) * plan.over_s)]
+
+
+def _workers_die_with_calls_at_once(drawn: Drawn, plan: Scenario) -> None:
+    """Some calls at once are allowed, and those of workers that died are none."""
+    _plainly(plan)
+    plan.rates, plan.window_s = [{"name": "r-concurrent", "concurrent": drawn.randrange(3, 8)}], 2
+    plan.settings["budget"] = {"on_unavailable": "refuse"}
+    plan.faults = [Fault(drawn.uniform(0.1, 1.0) * plan.over_s, "kill", 0, "worker0") for _ in range(5)]
+    plan.calls = [_slow(drawn, call) for call in plan.calls]
+
+
+def _statements_follow_each_other(drawn: Drawn, plan: Scenario) -> None:
+    """Of one workspace, while calls of their periods come on: each corrects those before it by what is not stated."""
+    _plainly(plan)
+    plan.deeds = [
+        Deed(plan.over_s * (0.2 + 0.2 * n), "close", drawn.randrange(plan.nodes), workspace="w0", quarters=quarters)
+        for n, quarters in enumerate(((-1, 2), (-8, -7), (-12, -11), (-16, -15)))
+    ]
+
+
+def _slow(drawn: Drawn, call: Plan) -> Plan:
+    """Maybe of an answer that takes its time."""
+    return call._replace(fate="slow") if call.fate == "ok" and drawn.random() < 0.6 else call
+
+
+def _served_early(plan: Scenario, calls: list[Plan]) -> list[Plan]:
+    """The first some of them by themselves: who has had calls of a budget is given a slice of it."""
+    few = 2 * plan.nodes
+    return [call._replace(at_s=1.2 + 0.3 * n, where=n) for n, call in enumerate(calls[:few])] + calls[few:]
+
+
 def _plainly(plan: Scenario) -> None:
     """Nothing else goes wrong."""
     plan.faults, plan.deeds, plan.jobs, plan.budgets, plan.rates, plan.receiver = [], [], [], [], [], []
@@ -157,7 +249,11 @@ def _bursts(drawn: Drawn, plan: Scenario, moments: list[float]) -> None:
     """All calls are w0's, and come in bursts."""
     plan.calls = sorted(
         (
-            call._replace(workspace="w0", at_s=min(plan.over_s, drawn.choice(moments) + drawn.random() * 0.3))
+            call._replace(
+                workspace="w0",
+                key=call.key if call.workspace == "w0" else "",  # another's would be of another workspace
+                at_s=min(plan.over_s, drawn.choice(moments) + drawn.random() * 0.3),
+            )
             for call in plan.calls
         ),
         key=lambda call: call.at_s,
@@ -174,3 +270,12 @@ RARER: tuple[tuple[float, Callable[[random.Random, Any], None]], ...] = (
     (0.01, _a_sink_is_behind_as_files_go),
     (0.02, _another_writes_anew_what_history_lacks),
 )
+LATER: tuple[tuple[float, Callable[[random.Random, Any], None]], ...] = (
+    (0.02, _history_is_away_when_the_power_fails),
+    (0.02, _slices_outlive_what_redis_knew),
+    (0.02, _control_stands_still_over_a_dead_worker),
+    (0.02, _redis_goes_back_when_all_is_quiet),
+    (0.02, _workers_die_with_calls_at_once),
+    (0.02, _statements_follow_each_other),
+)
+"""These leave the first hundred seeds what they were: most bugs that are sown were found by one of them."""

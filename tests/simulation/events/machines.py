@@ -38,6 +38,8 @@ class Gone(NamedTuple):
     """What is there, pages that were not written among it."""
     taken: bool = False
     """Somebody had taken it away, and its writer, who alone had it, could not put it back before."""
+    known: int = 0
+    """Up to which number Redis or history knew it then."""
 
 
 class Losses:
@@ -131,10 +133,18 @@ def lose_power(simulation: Simulation, node: Node) -> None:
         kept = max(kept, data.find(b"\n") + 1)  # a header without a call is not synced, and needs not be
         if kept < len(data):
             since = max((at_ns for at, at_ns in written if at <= kept), default=world.now_ns) if alive else world.now_ns
-            simulation.losses.files.append(Gone(f"{folder}/{name}", data, kept, (world.now_ns - since) / 1e9, left))
+            age_s, known = (world.now_ns - since) / 1e9, _known(simulation, name.removesuffix(".jsonl"))
+            simulation.losses.files.append(Gone(f"{folder}/{name}", data, kept, age_s, left, known=known))
             simulation.redis_forgot = True  # it may know more than is left, until its audit
             world.tell(f"{name} had {len(data)} bytes, and has {kept}")
     node.boots += 1
+
+
+def _known(simulation: Simulation, journal_id: str) -> int:
+    """Up to where sinks have this journal."""
+    keys, field = simulation.redis.model.keys, journal_id.encode()
+    marks = [value for key, value in keys.items() if key.endswith((b"}:cursor", b"}:watermark"))]
+    return max((simulation.sql.passed().get(journal_id, 0), *(int(each.get(field, 0)) for each in marks)))
 
 
 def take_along(simulation: Simulation, process: Process) -> None:

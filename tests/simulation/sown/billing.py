@@ -41,4 +41,13 @@ MUTANTS = (
     Mutant("a settlement is of no end user", "core.deferred:settlement", "end_user=asked.end_user,", "end_user=None,"),
     Mutant("a settlement is of the task that told of it", "core.deferred:settlement",
            "task=asked.task,", "task=told.task,"),
+    Mutant("what was corrected on a later statement is corrected again", "billing.books:_missing",
+           "for each in closed:",
+           "for each in [one]:"),
+    Mutant("when it was told that an object has ended is not kept", "sinks.history.write.owed:_settled",
+           "seen_at=told_at",
+           "seen_at=None"),
+    Mutant("an object is owed since its call began", "sinks.history.write.owed:_promised",
+           '"since": record.ended_at',
+           '"since": record.started_at'),
 )  # fmt: skip

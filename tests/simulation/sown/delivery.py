@@ -22,4 +22,7 @@ MUTANTS = (
            "all(_has_all(shipper, feed, end.seq) for shipper in self.shippers)", "True"),
     Mutant("a file that a power loss made shorter is taken for a copy", "delivery.files:JournalFiles.may_be_short",
            "return not feed.ended", "return False"),
+    Mutant("a sink that went back is not sent again what it lacks", "delivery.shipper:Shipper._ask",
+           "feed.cursors[self.name] = cursors.get(feed.journal_id, 0)",
+           "feed.cursors[self.name] = max(feed.cursors.get(self.name, 0), cursors.get(feed.journal_id, 0))"),
 )  # fmt: skip

@@ -44,4 +44,13 @@ MUTANTS = (
            "self._told.add(workspace)", "pass"),
     Mutant("a node that is taken over leaves its slices", "budgets.slice_files:take_over",
            "slices.write(list(_names(file.read().decode())))", "pass"),
+    Mutant("a dead worker's slices are let go before its calls are counted", "budgets.slice_files:DeadSlices.look",
+           ' or not await self._drained("redis")',
+           ""),
+    Mutant("a slice is let go before what was taken of it is counted", "gateway.admission.slices:Slices._settle",
+           'if "" in event_ids or not await holding.counted(each.of.budget.workspace, event_ids):',
+           'if "" in event_ids:'),
+    Mutant("slices are not held again in a Redis that forgot", "gateway.admission.slices:Slices._ask",
+           "self._flying[name] = held",
+           "pass"),
 )  # fmt: skip

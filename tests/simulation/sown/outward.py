@@ -19,4 +19,7 @@ MUTANTS = (
            "if record.outcome is not Outcome.REFUSED:", "if True:"),
     Mutant("/metrics counts a group as one request", "sinks.prometheus.cells:_Fresh.add",
            "self.cell[slot] += len(group.records)", "self.cell[slot] += 1"),
+    Mutant("a segment names no model", "sinks.webhook.store:Store._add_up",
+           "operation, model = record.operation.value, clean(record.model)",
+           "operation, model = record.operation.value, ''"),
 )  # fmt: skip

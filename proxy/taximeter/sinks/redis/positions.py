@@ -152,6 +152,8 @@ class Positions:
             generation, *found = await self._marks(ids)
         self.generation = generation.decode()
         at = {journal_id: int(seq or 0) for journal_id, seq in zip(ids, found, strict=True)}
+        if any(seq < self.at.get(journal_id, 0) for journal_id, seq in at.items()):  # so has all that is remembered
+            raise CountersMoved("Redis went back, and no request failed")
         if self.in_doubt:
             await self._verify(at)
         self.in_doubt = False
