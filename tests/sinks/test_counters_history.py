@@ -100,6 +100,16 @@ async def test_what_another_node_wrote_anew_from_a_history_that_was_behind_is_no
         assert await kept_totals(counters, workspace) == folded(r for r in records if r.workspace == workspace)
 
 
+async def test_who_begins_where_history_was_does_so_however_late_it_asks(history: History, tmp_path: Path) -> None:
+    """It cannot ask while history is away, and history may be back and have new records before it asks again."""
+    assert await history.cursors(["j1"]) == {"j1": 0}
+    await history.deliver([batch(traffic(40, 10))])
+    assert (await history.begun(["j1", "j2"]), await history.cursors(["j1"])) == ({"j1": 0, "j2": 0}, {"j1": 10})
+    started_anew = History(f"sqlite:///{tmp_path / 'history.db'}")
+    assert await started_anew.begun(["j1"]) == {"j1": 10}
+    await started_anew.close()
+
+
 async def test_nobody_says_where_it_is_while_another_rebuilds(redis: Redis, counters: Counters) -> None:
     await counters.deliver([batch(traffic(36, 5))])
     await redis.set("tm:{tm:workspaces}:rebuilding", "somebody", px=10_000)

@@ -213,6 +213,18 @@ def test_what_a_lost_node_had_claimed_is_settled_by_whoever_takes_over(database,
     assert sorted(each.line for each in (settled, *other.written)) == ["a", "b"]
 
 
+def test_what_a_node_lets_go_of_as_it_ends_is_settled_by_whichever_looks_next(database, nodes):
+    """The promise comes from another node, and only when the one that was told has left for good."""
+    one, other = nodes
+    one.deliver(told("a"))
+    assert one.owing.let_go() == 1
+    other.deliver(promised())
+    assert other.settle() == []
+    assert (other.owing.take_over([]), one.owing.take_over([])) == (1, 0)
+    assert [each.line for each in other.settle()] == ["a"]
+    assert one.settle() == []
+
+
 def test_one_node_at_a_time_has_a_lease_until_it_lets_it_lapse(database, nodes):
     one, other = (node.owing for node in nodes)
     assert [one.lease("x", 0, 10), other.lease("x", 9, 20), one.lease("x", 9, 15), one.lease("y", 9, 15)] == [

@@ -45,8 +45,9 @@ async def end(parts: Parts, tasks: list[Task[None]], *, orphaned: bool = False) 
     if not orphaned:
         await _give_back(parts, await _drain(parts))
     parts.corrections.close()
-    if not orphaned:
-        await _drain(parts)
+    if not orphaned and parts.history.name in await _drain(parts):
+        with contextlib.suppress(TaximeterError):  # the next start has them still
+            await parts.owed.let_go()
     for task in (*tasks, parts.sending):
         if task is not None:
             task.cancel()

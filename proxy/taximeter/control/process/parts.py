@@ -85,12 +85,12 @@ class Parts:
             calls_of=lambda record: places_of_calls(record.workspace, self.force.rates.of(record)),
             split=lambda: self.settings.redis.split,
         )
-        self.live = Live(self.history.cursors)
-        self.metrics = Metrics(self.history.cursors)
+        self.live = Live(self.history.begun)
+        self.metrics = Metrics(self.history.begun)
         turn = self.counters.rebuilder.fleet.turn
         self.auditing = Turn(self.counters.server, AUDITOR, boot.node, AUDITOR_S)
         self.breakers = watching.breakers(lambda: self.force, self.history, self.counters.server, self.audit, turn)
-        self.paces = Paces([each.pace for each in self.breakers.breakers], start=self.history.cursors)
+        self.paces = Paces([each.pace for each in self.breakers.breakers], start=self.history.begun)
         sinks: list[Sink] = [self.history, self.counters, self.metrics, self.live, *self.force.sinks.values()]
         self.sinks = [*sinks, self.paces] if self.breakers.breakers else sinks
         gone.declare_former(data_dir / "journal", boot.node)

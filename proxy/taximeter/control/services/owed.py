@@ -51,6 +51,8 @@ class OwedHistory(Protocol):
 
     async def take_over_owed(self, nodes: Sequence[str]) -> int: ...
 
+    async def let_go_owed(self) -> int: ...
+
     async def forget_owed(self, before_us: int, strays_us: int) -> None: ...
 
     async def record(self, request_id: str) -> list[Record]: ...
@@ -98,8 +100,7 @@ class OwedLedger:
         news, now_s = self._history.owed_news, self._monotonic_s()
         if news == self._news and now_s - self._looked_s < LOOK_S and not nodes:
             return 0
-        if nodes:
-            await self._take_over(nodes)
+        await self._take_over(nodes)
         written = await self._settle() if await self._history.unsettled(1) else 0
         self.standing = await self._history.owed_standing()
         if not written:  # else there may be more
@@ -130,13 +131,22 @@ class OwedLedger:
             settled.unpriced_reason = self._prices.why(settled) if settled.cost_nusd is None else None
         return [settled] if before is None else [before, settled]
 
+    async def let_go(self) -> None:
+        """This node ends, and everything it wrote has arrived: what it has claimed and cannot settle yet, as another
+        node is still to bring the promise, is settled by whichever looks next. Raises HistoryUnavailable."""
+        if lines := await self._history.let_go_owed():
+            log.info("%d lines that this node had read and could not settle yet are left to the others", lines)
+
     async def _take_over(self, nodes: list[str]) -> None:
-        """What nodes that are gone had claimed, once everything they wrote has arrived."""
-        async with self._corrections.writing():
-            lines = await self._history.take_over_owed(nodes)
-            gone.forget(self._journals, nodes)
+        """What nodes that are gone had claimed, once everything they wrote has arrived; what others let go of."""
+        if nodes:
+            async with self._corrections.writing():
+                lines = await self._history.take_over_owed(nodes)
+                gone.forget(self._journals, nodes)
+        else:
+            lines = await self._history.take_over_owed(())
         if lines:
-            log.info("%d lines that %s had read are settled here", lines, ", ".join(nodes))
+            log.info("%d lines that %s had read are settled here", lines, ", ".join(nodes) or "nodes that have ended")
 
     async def write_off(self, days: int) -> int:
         """Write off what was promised longer ago than so many days; returns how many objects. What budgets are charged

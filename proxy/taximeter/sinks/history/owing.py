@@ -51,9 +51,14 @@ class Owing:
             ]
 
     def take_over(self, nodes: Iterable[str]) -> int:
-        """See owed_upkeep.take_over."""
+        """See owed_upkeep.take_over; and what nodes let go of as they ended."""
         with self._database.writing() as connection:
-            return upkeep.take_over(connection, nodes, self._node)
+            return upkeep.take_over(connection, [*nodes, upkeep.ANYBODY], self._node)
+
+    def let_go(self) -> int:
+        """See owed_upkeep.let_go."""
+        with self._database.writing() as connection:
+            return upkeep.let_go(connection, self._node)
 
     def forget(self, before_us: int, strays_us: int) -> int:
         """See owed_upkeep.forget."""

@@ -69,6 +69,8 @@ class History:
         self._evidence = EvidenceTables(self._database)
         self.reader = Reader(self._database)
         self._snapshots = Snapshots(self._database)
+        self._begun: dict[str, int] = {}
+        """journal_id -> what `begun` says of it."""
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="history-writer")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="history-reader")
 
@@ -100,7 +102,17 @@ class History:
         """Where history is in each journal: last `seq` applied, 0 where it knows nothing of it."""
         wanted = list(journal_ids)
         known = await self.journals(wanted)
-        return {name: known[name].seq if name in known else 0 for name in wanted}
+        found = {name: known[name].seq if name in known else 0 for name in wanted}
+        self._begun = found | self._begun
+        return found
+
+    async def begun(self, journal_ids: Iterable[str]) -> dict[str, int]:
+        """Where history was in each journal when this process first asked, and so had brought nothing to it: there
+        begins who counts what comes from then on, however late it gets to ask."""
+        wanted = list(journal_ids)
+        if unknown := [name for name in wanted if name not in self._begun]:
+            await self.cursors(unknown)
+        return {name: self._begun[name] for name in wanted}
 
     async def deliver(self, batches: Sequence[Batch]) -> dict[str, int]:
         """Apply each batch whose `after` is the journal's cursor, all in one transaction; return the actual cursors."""
@@ -191,6 +203,10 @@ class History:
     async def take_over_owed(self, nodes: Sequence[str]) -> int:
         """See Owing.take_over."""
         return await self._write(self._owing.take_over, nodes)
+
+    async def let_go_owed(self) -> int:
+        """See Owing.let_go."""
+        return await self._write(self._owing.let_go)
 
     async def forget_owed(self, before_us: int, strays_us: int) -> None:
         """Forget objects promised before the first moment, and before the second what nobody here was promised."""

@@ -13,6 +13,9 @@ from taximeter.sinks.history.schema import leases, owed, owed_files, owed_lines
 from taximeter.sinks.history.write.intern import insert_new
 from taximeter.sinks.history.write.owed import EXPIRED, OUTSTANDING
 
+ANYBODY = ""
+"""Whose claims are that a node let go of as it ended: the next that looks takes them over."""
+
 BITE = 500
 """Objects a transaction deals with at most."""
 
@@ -29,6 +32,12 @@ def take_over(connection: Connection, nodes: Iterable[str], node: str) -> int:
     be lost for good. Returns how many lines."""
     theirs = owed_lines.c.node.in_(list(nodes)) & owed_lines.c.settled.is_(False)
     return connection.execute(update(owed_lines).where(theirs).values(node=node)).rowcount
+
+
+def let_go(connection: Connection, node: str) -> int:
+    """What a node has claimed and not settled is anybody's: it ends, and may not come back. Everything it wrote must
+    have arrived. Returns how many lines."""
+    return take_over(connection, [node], ANYBODY)
 
 
 def forget(connection: Connection, before_us: int, strays_us: int) -> int:
