@@ -69,6 +69,8 @@ def files(simulation: Simulation) -> list[tuple[str, bytes]]:
     gone: dict[str, tuple[str, bytes]] = {}
     for path, data in simulation.disk.removed:
         name = PurePosixPath(path).name
+        if data.startswith(b"\0"):  # the power took its first page: who adopts it names it, and an operator moves it
+            continue
         if name not in gone or b"\n" in data:  # else a power loss had brought its name back, and no line
             gone[name] = path, data
     return [*there.items(), *(found for name, found in gone.items() if name not in names)]
