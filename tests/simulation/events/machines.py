@@ -141,9 +141,9 @@ def lose_power(simulation: Simulation, node: Node) -> None:
 
 
 def _known(simulation: Simulation, journal_id: str) -> int:
-    """Up to where sinks have this journal."""
+    """Up to where sinks say that they have this journal: what they were just being given, they may not know of yet."""
     keys, field = simulation.redis.model.keys, journal_id.encode()
-    marks = [value for key, value in keys.items() if key.endswith((b"}:cursor", b"}:watermark"))]
+    marks = [value for key, value in keys.items() if key.endswith(b"}:watermark")]
     return max((simulation.sql.passed().get(journal_id, 0), *(int(each.get(field, 0)) for each in marks)))
 
 

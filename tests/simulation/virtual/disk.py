@@ -11,7 +11,7 @@ import os
 import stat as modes
 from typing import NamedTuple
 
-from simulation.virtual.world import CURRENT, Process, World
+from simulation.virtual.world import CURRENT, Killed, Process, World
 
 TICK_NS = 4_000_000
 """A file's times are as exact as the kernel's clock tick."""
@@ -153,6 +153,8 @@ class Disk:
 
     def open(self, path: str, flags: int) -> int:
         process = self._world.step(f"open {path}") if flags & os.O_CREAT else CURRENT.get()
+        if process is not None and not process.alive:  # on its way out: what it opens now nobody would close
+            raise Killed
         parent, name = self._parent(path)
         assert parent.entries is not None
         inode = parent.entries.get(name)
