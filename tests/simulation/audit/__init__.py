@@ -54,7 +54,7 @@ def compare(simulation: Simulation) -> None:
         thresholds.compare(simulation, records, history)
     prices.compare(simulation, records)
     redis.compare(simulation.redis.model.keys, books, forgot=simulation.redis_forgot)
-    expiries.compare(simulation.redis.model, records)
+    expiries.compare(simulation.redis.model, records, went_back=simulation.redis_forgot)
     budgets.compare(simulation, records, lost, missing)
     rates.compare(simulation, records)
     if simulation.held_wrongly:
