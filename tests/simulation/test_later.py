@@ -14,7 +14,7 @@ from simulation.sown.sowing import sown
 def test_what_is_billed_later_is_settled_and_stated(seed):
     outcome = run(scenario(seed, calls=60))
     assert not outcome.violation
-    assert outcome.counts["objects"] and outcome.counts["settlements"] and outcome.counts["statements"] > 1
+    assert outcome.counts["calls billed later"] and outcome.counts["settlements"] and outcome.counts["statements"] > 1
 
 
 def test_rates_admit_no_more_than_their_limit():
