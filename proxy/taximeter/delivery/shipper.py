@@ -92,7 +92,7 @@ class Shipper:
                 await asyncio.sleep(self._back_off_s())
             elif not worked:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._ask_at):
+                    async with asyncio.timeout(self._ask_at - time.monotonic()):  # not the loop's own clock
                         await self.wake.wait()
 
     async def _step(self) -> bool:

@@ -45,12 +45,13 @@ async def end(parts: Parts, tasks: list[Task[None]], *, orphaned: bool = False) 
     if not orphaned:
         await _give_back(parts, await _drain(parts))
     parts.corrections.close()
-    if not orphaned and parts.history.name in await _drain(parts):
-        with contextlib.suppress(TaximeterError):  # the next start has them still
-            await parts.owed.let_go()
+    drained = [] if orphaned else await _drain(parts)
     for task in (*tasks, parts.sending):
         if task is not None:
             task.cancel()
+    if parts.history.name in drained:  # last: whoever settles here would take them over again
+        with contextlib.suppress(TaximeterError):  # the next start has them still
+            await parts.owed.let_go()
 
 
 async def close(parts: Parts) -> None:

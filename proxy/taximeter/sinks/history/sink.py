@@ -103,7 +103,8 @@ class History:
         wanted = list(journal_ids)
         known = await self.journals(wanted)
         found = {name: known[name].seq if name in known else 0 for name in wanted}
-        self._begun = found | self._begun
+        for name, seq in found.items():
+            self._begun.setdefault(name, seq)
         return found
 
     async def begun(self, journal_ids: Iterable[str]) -> dict[str, int]:
